@@ -1,0 +1,1 @@
+"""Walk folders of images and ask a vision model about each one."""

@@ -1,0 +1,404 @@
+"""What can be set, declared once: each field holds its flag, help, environment variable and TOML key.
+
+The command line (cli/options.py), vlmbatch.toml and the option table of the README are made from the
+fields here, so they cannot drift apart. Values are checked when a group is made.
+"""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal, Self, get_args
+from urllib.parse import urlsplit
+
+from vlmbatch.errors import ConfigError
+from vlmbatch.records import Generation
+
+BackendName = Literal["auto", "ollama", "vllm", "openai", "llama-cpp"]
+DEFAULT_PROMPT = "Describe this image."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptionSpec:
+    """How one field is shown to a person. `parse` turns a typed text into the value."""
+
+    help: str
+    short: str | None = None
+    metavar: str | None = None
+    parse: Callable[[str], object] | None = None
+    choices: tuple[str, ...] = ()
+    shown_default: str | None = None
+
+
+def option(
+    default: Any,
+    help: str,  # noqa: A002  # the field's own word, here and in typer
+    *,
+    short: str | None = None,
+    metavar: str | None = None,
+    parse: Callable[[str], object] | None = None,
+    choices: tuple[str, ...] = (),
+    shown_default: str | None = None,
+    secret: bool = False,
+) -> Any:
+    """A dataclass field with its OptionSpec in the metadata; a secret one stays out of every repr."""
+    spec = OptionSpec(
+        help=help,
+        short=short,
+        metavar=metavar,
+        parse=parse,
+        choices=choices,
+        shown_default=shown_default,
+    )
+    return field(default=default, repr=not secret, metadata={"option": spec})
+
+
+def parse_size(text: str) -> int:
+    """Bytes from `500`, `20k`, `100MB` or `1.5 GiB`; k, M and G count in thousands, Ki and so on in 1024."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKmMgG]?)(i?)[bB]?\s*", text)
+    if not match:
+        raise ValueError(f"{text!r} is not a size; write for example 100MB")
+    power = " kmg".index(match[2].lower() or " ")
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+
+
+def parse_pixels(text: str) -> int:
+    """A number of pixels from `200000000`, `200M` or `200MP`."""
+    return parse_size(re.sub(r"(?i)(mp|px|p)\s*$", lambda m: "M" if m[0].lower() == "mp" else "", text))
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from `90`, `90s`, `15m` or `2h`."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", text)
+    if not match:
+        raise ValueError(f"{text!r} is not a duration; write for example 90, 15m or 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def parse_failures(text: str) -> str:
+    """`5` or `2.5%`, checked and kept as typed."""
+    if not re.fullmatch(r"\d+|\d+(\.\d+)?%", text.strip()):
+        raise ValueError(f"{text!r} is neither a number nor a percentage; write 5 or 1%")
+    return text.strip()
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputOptions:
+    """Which images are taken."""
+
+    include: tuple[str, ...] = option(
+        (), "Take only images whose path or name matches this glob (repeatable).", metavar="GLOB"
+    )
+    exclude: tuple[str, ...] = option(
+        (), "Leave out images and folders that match this glob (repeatable).", metavar="GLOB"
+    )
+    limit: int | None = option(None, "Stop after this many images that needed asking.", metavar="N")
+    max_bytes: int = option(
+        100_000_000, "Refuse files larger than this.", metavar="SIZE", parse=parse_size, shown_default="100MB"
+    )
+
+    def __post_init__(self) -> None:
+        _require(self.limit is None or self.limit > 0, f"--limit must be at least 1, not {self.limit}")
+        _require(self.max_bytes > 0, f"--max-bytes must be more than 0, not {self.max_bytes}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptOptions:
+    """What is asked about every image."""
+
+    prompt: str | None = option(
+        None, "What to ask about each image.", short="-p", metavar="TEXT", shown_default=DEFAULT_PROMPT
+    )
+    prompt_file: str | None = option(None, "Read the prompt from this file instead.", metavar="FILE")
+    system: str | None = option(None, "A system message sent with each image.", metavar="TEXT")
+
+    def __post_init__(self) -> None:
+        _require(
+            self.prompt is None or self.prompt_file is None,
+            "--prompt and --prompt-file are both set; keep one of them",
+        )
+        _require(
+            self.prompt is None or bool(self.prompt.strip()),
+            "--prompt is empty; say what to ask about each image",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointOptions:
+    """Who is asked."""
+
+    model: str | None = option(
+        None,
+        "The model's name at the endpoint, or for llama-cpp a .gguf file or hf.co/OWNER/REPO.",
+        short="-m",
+        metavar="NAME",
+        shown_default="the endpoint's only vision model",
+    )
+    backend: BackendName = option(
+        "auto", "The engine that looks at the images.", short="-b", choices=get_args(BackendName)
+    )
+    base_url: str | None = option(
+        None,
+        "Where the endpoint listens; else OLLAMA_HOST or OPENAI_BASE_URL, else the engine's default port here.",
+        metavar="URL",
+    )
+    api_key: str | None = option(
+        None,
+        "The endpoint's key; better set as VLMBATCH_API_KEY or OPENAI_API_KEY, since others can read a command line.",
+        metavar="KEY",
+        secret=True,
+    )
+    mmproj: str | None = option(
+        None, "The vision part (projector) that belongs to a .gguf model.", metavar="FILE"
+    )
+    keep_alive: str | None = option(
+        "30m", "How long Ollama keeps the model loaded after an answer.", metavar="TIME"
+    )
+
+    def __post_init__(self) -> None:
+        _require(
+            self.backend in get_args(BackendName),
+            f"--backend {self.backend} is not known; choose one of {', '.join(get_args(BackendName))}",
+        )
+        if self.base_url is not None:
+            check_url(self.base_url, "--base-url")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationOptions:
+    """How answers are generated."""
+
+    max_tokens: int = option(512, "Cut an answer after this many tokens.", metavar="N")
+    temperature: float = option(0.0, "0 for the likeliest words, higher for more variety.", metavar="T")
+    seed: int | None = option(None, "Seed of the random choices above temperature 0.", metavar="N")
+    num_ctx: int | None = option(
+        None, "Context length in tokens that Ollama or llama-cpp makes room for.", metavar="N"
+    )
+
+    def __post_init__(self) -> None:
+        _require(self.max_tokens > 0, f"--max-tokens must be at least 1, not {self.max_tokens}")
+        _require(
+            0 <= self.temperature <= 2, f"--temperature must be between 0 and 2, not {self.temperature:g}"
+        )
+        _require(
+            self.num_ctx is None or self.num_ctx > 0, f"--num-ctx must be at least 1, not {self.num_ctx}"
+        )
+
+    def generation(self) -> Generation:
+        """These options as the value that a request carries."""
+        return Generation(
+            max_tokens=self.max_tokens, temperature=self.temperature, seed=self.seed, num_ctx=self.num_ctx
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageOptions:
+    """How pictures are prepared."""
+
+    max_size: int = option(1024, "Shrink to this longest side in pixels; 0 keeps the size.", metavar="PIXELS")
+    max_pixels_in: int = option(
+        200_000_000,
+        "Refuse images that would decode to more pixels than this.",
+        metavar="N",
+        parse=parse_pixels,
+        shown_default="200MP",
+    )
+    quality: int = option(85, "JPEG quality of what is sent, 1 to 100.", metavar="N")
+
+    def __post_init__(self) -> None:
+        _require(
+            self.max_size == 0 or 32 <= self.max_size <= 65500,
+            f"--max-size must be 0 or between 32 and 65500 pixels, not {self.max_size}",
+        )
+        _require(1 <= self.quality <= 100, f"--quality must be between 1 and 100, not {self.quality}")
+        _require(self.max_pixels_in > 0, f"--max-pixels-in must be more than 0, not {self.max_pixels_in}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputOptions:
+    """Where records go, and what is asked again."""
+
+    output: str = option(
+        "-",
+        "Append records to this file and skip what it has done already; - is standard output.",
+        short="-o",
+        metavar="FILE",
+    )
+    retry_failed: bool = option(False, "Ask again also for images that failed for good.")
+    overwrite: bool = option(False, "Start the output file anew.")
+    append: bool = option(False, "Add to an output file that holds records of other settings.")
+
+    def __post_init__(self) -> None:
+        _require(
+            not (self.overwrite and self.append), "--overwrite and --append are both set; keep one of them"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How hard the endpoint is asked, and when to give up."""
+
+    concurrency: int | None = option(
+        None, "How many requests at once.", short="-c", metavar="N", shown_default="what suits the engine"
+    )
+    timeout: float = option(
+        300.0, "Seconds that one attempt may take.", metavar="TIME", parse=parse_duration, shown_default="300"
+    )
+    retries: int = option(8, "How often an image is asked again after a passing failure.", metavar="N")
+    max_failures: str = option(
+        "0", "Exit with 0 when at most this many images (N or N%) failed.", metavar="N", parse=parse_failures
+    )
+    give_up_after: float | None = option(
+        None,
+        "How long the endpoint may stay away.",
+        metavar="TIME",
+        parse=parse_duration,
+        shown_default="5 s at the start, 15m later",
+    )
+
+    def __post_init__(self) -> None:
+        _require(
+            self.concurrency is None or 1 <= self.concurrency <= 4096,
+            f"--concurrency must be between 1 and 4096, not {self.concurrency}",
+        )
+        _require(self.timeout > 0, f"--timeout must be more than 0 seconds, not {self.timeout:g}")
+        _require(self.retries >= 0, f"--retries must be 0 or more, not {self.retries}")
+        _require(
+            self.give_up_after is None or self.give_up_after >= 0, "--give-up-after must be 0 seconds or more"
+        )
+
+    def tolerates(self, failed: int, total: int) -> bool:
+        """Whether this many failures out of `total` images still count as success."""
+        if self.max_failures.endswith("%"):
+            return failed * 100 <= float(self.max_failures[:-1]) * total
+        return failed <= int(self.max_failures)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisplayOptions:
+    """What a person is told; none of it changes a record."""
+
+    dry_run: bool = option(False, "Walk, read headers, tell what would be sent where, and send nothing.")
+    quiet: bool = option(False, "Say nothing but errors.", short="-q")
+    verbose: bool = option(False, "Tell every retry and every failed image.", short="-v")
+    log_json: bool = option(False, "Tell each event as one JSON line on standard error.")
+
+    def __post_init__(self) -> None:
+        _require(not (self.quiet and self.verbose), "--quiet and --verbose are both set; keep one of them")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """Everything a run needs to know. `paths` are folders, files, or `-` for a list on standard input."""
+
+    paths: tuple[str, ...]
+    input: InputOptions = field(default_factory=InputOptions)
+    prompt: PromptOptions = field(default_factory=PromptOptions)
+    endpoint: EndpointOptions = field(default_factory=EndpointOptions)
+    generation: GenerationOptions = field(default_factory=GenerationOptions)
+    image: ImageOptions = field(default_factory=ImageOptions)
+    output: OutputOptions = field(default_factory=OutputOptions)
+    run: RunOptions = field(default_factory=RunOptions)
+    display: DisplayOptions = field(default_factory=DisplayOptions)
+
+    def __post_init__(self) -> None:
+        _require(bool(self.paths), "no PATH is given; name a folder of images, or - to read a list of paths")
+        to_file = self.output.output != "-"
+        for name in ("retry_failed", "overwrite", "append"):
+            _require(
+                to_file or not getattr(self.output, name),
+                f"{flag(name)} needs an output file; add --output FILE",
+            )
+
+    @classmethod
+    def of(cls, *paths: str, **options: object) -> Self:
+        """A config from flat names, as on the command line: ``RunConfig.of("photos", model="llava:7b")``.
+
+        Raises:
+            ConfigError: an unknown name (with the nearest one) or a value that is out of range.
+        """
+        check_names(options)
+        groups = {
+            group.name: group.type(  # type: ignore[operator]  # each is a dataclass type
+                **{f.name: options[f.name] for f in fields(group.type) if f.name in options}  # type: ignore[arg-type]
+            )
+            for group in _groups(cls)
+        }
+        return cls(paths=paths, **groups)
+
+
+def _groups(config: type[RunConfig] = RunConfig) -> Iterator["dataclasses.Field[Any]"]:
+    return (f for f in fields(config) if dataclasses.is_dataclass(f.type))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One option, read back from its field: its flat `name`, Python type, default and OptionSpec."""
+
+    name: str
+    type: Any
+    default: Any
+    group: str
+    spec: OptionSpec
+
+    @property
+    def flag(self) -> str:
+        """Its long flag."""
+        return flag(self.name)
+
+    @property
+    def env(self) -> str:
+        """Its environment variable."""
+        return f"VLMBATCH_{self.name.upper()}"
+
+    @property
+    def key(self) -> str:
+        """Its key in vlmbatch.toml."""
+        return self.name.replace("_", "-")
+
+
+def options() -> Iterator[Option]:
+    """All options, group by group, in the order they are declared."""
+    for group in _groups():
+        for f in fields(group.type):  # type: ignore[arg-type]  # a dataclass, as above
+            default = None if f.default is MISSING else f.default
+            yield Option(
+                name=f.name, type=f.type, default=default, group=group.name, spec=f.metadata["option"]
+            )
+
+
+def flag(name: str) -> str:
+    """`max_size` as it is typed: `--max-size`."""
+    return "--" + name.replace("_", "-")
+
+
+def check_names(given: Mapping[str, object], where: str = "option") -> None:
+    """Raise ConfigError for a name that is no option, with the nearest one that is."""
+    known = [o.name for o in options()]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{where} {name!r} is not known{hint}")
+
+
+def check_url(url: str, origin: str) -> None:
+    """Raise ConfigError unless `url` is http or https with a host and a valid port."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname)
+        _ = parts.port
+    except ValueError:
+        good = False
+    _require(good, f"{origin} {redact(url)} is not a URL; write for example http://127.0.0.1:8000/v1")
+
+
+def redact(url: str) -> str:
+    """The URL without user, password and query, fit for records and messages."""
+    return re.sub(r"(?<=//)[^/@]*@", "", url).split("?")[0]

@@ -1,0 +1,111 @@
+"""The four plug shapes. A part that fits one of them can be plugged into the pipeline."""
+
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from vlmbatch.records import (
+    Completion,
+    Endpoint,
+    Event,
+    FileStamp,
+    ImageRef,
+    Request,
+    Result,
+    SourceImage,
+)
+
+Observer = Callable[[Event], None]
+"""Hears every event of a run, on the event loop's thread; it must return quickly and never raise."""
+
+Finished = Callable[[ImageRef, Callable[[], FileStamp | None]], bool | None]
+"""Whether an image needs no asking: True done, False failed for good, None has to be asked.
+
+The second argument gives the file's stamp, and is called only when it matters.
+"""
+
+
+class Source(Protocol):
+    """Where images come from. All methods block and are called in a thread."""
+
+    def __iter__(self) -> Iterator[ImageRef]:
+        """Yield references lazily, in a stable order; called once."""
+
+    def count(self) -> int | None:
+        """How many images there are, without reading them; None where that is not cheap to know."""
+
+    def read(self, ref: ImageRef) -> SourceImage:
+        """Read a whole image once.
+
+        Raises:
+            ImageError: vanished, unreadable, too large, not a regular file, or the disk failed.
+            OSError: the machine is out of descriptors or memory: a trouble of the run.
+        """
+
+    def stamp(self, ref: ImageRef) -> FileStamp | None:
+        """Size and mtime without reading; None where the file is gone."""
+
+
+class AsyncContext(Protocol):
+    """What is opened on entry and closed on exit, whatever happens."""
+
+    async def __aenter__(self) -> Self:
+        """Acquire."""
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        """Release."""
+
+
+class Backend(AsyncContext, Protocol):
+    """An engine that looks at pictures."""
+
+    @property
+    def name(self) -> str:
+        """The name it has in the table of backends."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many requests at once are a good start for this engine."""
+
+    async def preflight(self) -> Endpoint:
+        """Find out once whether it is there, knows the model, and can see.
+
+        Raises:
+            UnavailableError: nobody answers, or it is still loading.
+            FatalBackendError: unknown model, no vision, wrong key or URL; says what to type next.
+        """
+
+    async def probe(self) -> None:
+        """Ask cheaply whether it is up again; raises UnavailableError while it is not."""
+
+    async def complete(self, request: Request) -> Completion:
+        """Ask once; no retries.
+
+        Raises:
+            BackendError: always one of its subclasses, classified.
+        """
+
+
+class Writer(AsyncContext, Protocol):
+    """Where results go."""
+
+    async def begin(self, run: str, settings: Mapping[str, Any]) -> Finished:
+        """Open for the run of this digest and tell what an earlier run has done already.
+
+        Raises:
+            ConfigError: the output holds records of other settings.
+            OutputError: it cannot be written or read.
+        """
+
+    async def write(self, result: Result) -> None:
+        """Append one result, whole or not at all.
+
+        Raises:
+            OutputError: it could not be written; the output ends at its last whole line.
+        """

@@ -1,0 +1,320 @@
+"""The frozen values that flow from source to writer, and the events that observers hear."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from vlmbatch.errors import FailureKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRef:
+    """An image that a source has found. `id` is the path as typed, POSIX; `uri` is what is opened."""
+
+    id: str
+    uri: str
+    prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileStamp:
+    """What tells whether a file is still the same: its size in bytes and its mtime in seconds."""
+
+    bytes: int
+    mtime: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceImage:
+    """The whole content of one image file, read once, and its stamp."""
+
+    data: bytes
+    stamp: FileStamp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedImage:
+    """A picture as it is sent. Sides are in pixels.
+
+    `data` is the base64 text (ASCII bytes) of the encoded picture, made in the worker thread, which
+    backends splice into their request; `sent_bytes` is the encoded size before base64; `sha256` is of
+    the source bytes; `frames` is 1, or more for an animation of which the first frame is sent.
+    """
+
+    data: bytes
+    media_type: str
+    width: int
+    height: int
+    original_width: int
+    original_height: int
+    sent_bytes: int
+    sha256: str
+    frames: int = 1
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """What shapes one answer. `max_tokens` and `num_ctx` are in tokens; None leaves it to the engine."""
+
+    max_tokens: int = 512
+    temperature: float = 0.0
+    seed: int | None = None
+    num_ctx: int | None = None
+    thinking: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One question to a model about one or more pictures."""
+
+    images: tuple[PreparedImage, ...]
+    prompt: str
+    system: str | None = None
+    generation: Generation = field(default_factory=Generation)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens read and written; 0 where the endpoint does not tell."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """A model's usable answer. `thinking` is the length in characters of what it thought, not the text."""
+
+    text: str
+    model: str
+    finish_reason: str
+    usage: Usage = field(default_factory=Usage)
+    thinking: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why an image has no answer. `retryable` means that the next run asks again by itself."""
+
+    kind: FailureKind
+    message: str
+    retryable: bool = False
+    partial: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Who answers, as preflight found it. `url` holds no user, password or query.
+
+    `digest` names the exact weights where the endpoint tells; `slots` is how many requests it works
+    on at once where it tells; `context` is the model's context length in tokens.
+    """
+
+    backend: str
+    url: str
+    model: str
+    digest: str | None = None
+    slots: int | None = None
+    context: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFacts:
+    """The `image` object of a record; sides in pixels, sizes in bytes, None where never learnt."""
+
+    sha256: str | None = None
+    bytes: int | None = None
+    mtime: float | None = None
+    width: int | None = None
+    height: int | None = None
+    sent_width: int | None = None
+    sent_height: int | None = None
+    sent_bytes: int | None = None
+    frames: int | None = None
+
+    @classmethod
+    def of(cls, stamp: FileStamp | None, prepared: PreparedImage | None) -> "ImageFacts":
+        """The facts known of an image that was read (`stamp`) and perhaps prepared."""
+        stamped = {} if stamp is None else {"bytes": stamp.bytes, "mtime": stamp.mtime}
+        if prepared is None:
+            return cls(**stamped)  # type: ignore[arg-type]  # a dict of exactly these two fields
+        return cls(
+            **stamped,  # type: ignore[arg-type]  # as above
+            sha256=prepared.sha256,
+            width=prepared.original_width,
+            height=prepared.original_height,
+            sent_width=prepared.width,
+            sent_height=prepared.height,
+            sent_bytes=prepared.sent_bytes,
+            frames=prepared.frames,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The outcome for one image: a completion or a failure, never both, never neither."""
+
+    id: str
+    endpoint: Endpoint
+    run: str
+    started_at: datetime
+    duration_s: float
+    completion: Completion | None = None
+    failure: Failure | None = None
+    image: ImageFacts = field(default_factory=ImageFacts)
+    prompt: str = "default"
+    attempts: int = 0
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.completion is None) == (self.failure is None):
+            raise ValueError("a result is either a completion or a failure")
+
+    @property
+    def ok(self) -> bool:
+        """Whether the model answered."""
+        return self.completion is not None
+
+    def to_record(self) -> dict[str, Any]:
+        """The record of docs/records.md, version 1, as a JSON-ready mapping."""
+        done, failed = self.completion, self.failure
+        return {
+            "v": 1,
+            "id": self.id,
+            "status": "ok" if done else "error",
+            "prompt": self.prompt,
+            "response": done.text if done else None,
+            "data": None,
+            "error": asdict(failed) if failed else None,
+            "model": done.model if done else self.endpoint.model,
+            "backend": self.endpoint.backend,
+            "endpoint": self.endpoint.url,
+            "finish_reason": done.finish_reason if done else None,
+            "usage": asdict(done.usage) if done else None,
+            "image": asdict(self.image),
+            "warnings": list(self.warnings),
+            "attempts": self.attempts,
+            "started_at": self.started_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z",
+            "duration_s": round(self.duration_s, 3),
+            "run": self.run,
+        }
+
+
+def to_line(record: Mapping[str, Any]) -> bytes:
+    """One JSONL line: ASCII only, so that any file name survives and no reader splits it elsewhere."""
+    return json.dumps(record, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """How a run ended. `failed` are failures of this run; `failed_before` stand from earlier ones.
+
+    `skipped` were done before; `unreadable` are folders that could not be listed; `ignored` are
+    entries that are no images.
+    """
+
+    total: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    skipped: int = 0
+    failed_before: int = 0
+    unreadable: int = 0
+    ignored: int = 0
+    usage: Usage = field(default_factory=Usage)
+    duration_s: float = 0.0
+    stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted:
+    """The endpoint has been found well and the output is open."""
+
+    endpoint: Endpoint
+    run: str
+    concurrency: int
+    output: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TotalKnown:
+    """How many images there are, when a count of the tree has ended before the run."""
+
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagesSkipped:
+    """How many images so far needed no asking, since an earlier run has done them."""
+
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceProblem:
+    """A folder or entry that the source could not look into; nothing of it is in the output."""
+
+    path: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryScheduled:
+    """An attempt failed and another will follow in `delay_s` seconds."""
+
+    id: str
+    attempt: int
+    delay_s: float
+    kind: FailureKind
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointPaused:
+    """The endpoint is away; nobody asks until it is back or `give_up_s` seconds have passed."""
+
+    message: str
+    give_up_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointResumed:
+    """The endpoint answers again, after `paused_s` seconds."""
+
+    paused_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFinished:
+    """An image has its record."""
+
+    result: Result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished:
+    """The last event of every run that started."""
+
+    summary: Summary
+
+
+Event = (
+    RunStarted
+    | TotalKnown
+    | ImagesSkipped
+    | SourceProblem
+    | RetryScheduled
+    | EndpointPaused
+    | EndpointResumed
+    | ImageFinished
+    | RunFinished
+)
