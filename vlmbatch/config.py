@@ -6,86 +6,26 @@ fields here, so they cannot drift apart. Values are checked when a group is made
 
 import dataclasses
 import difflib
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, Self, get_args
-from urllib.parse import urlsplit
 
 from vlmbatch.errors import ConfigError
+from vlmbatch.options import (
+    OptionSpec,
+    check_url,
+    flag,
+    option,
+    parse_duration,
+    parse_failures,
+    parse_pixels,
+    parse_size,
+    require,
+)
 from vlmbatch.records import Generation
 
 BackendName = Literal["auto", "ollama", "vllm", "openai", "llama-cpp"]
 DEFAULT_PROMPT = "Describe this image."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OptionSpec:
-    """How one field is shown to a person. `parse` turns a typed text into the value."""
-
-    help: str
-    short: str | None = None
-    metavar: str | None = None
-    parse: Callable[[str], object] | None = None
-    choices: tuple[str, ...] = ()
-    shown_default: str | None = None
-
-
-def option(
-    default: Any,
-    help: str,  # noqa: A002  # the field's own word, here and in typer
-    *,
-    short: str | None = None,
-    metavar: str | None = None,
-    parse: Callable[[str], object] | None = None,
-    choices: tuple[str, ...] = (),
-    shown_default: str | None = None,
-    secret: bool = False,
-) -> Any:
-    """A dataclass field with its OptionSpec in the metadata; a secret one stays out of every repr."""
-    spec = OptionSpec(
-        help=help,
-        short=short,
-        metavar=metavar,
-        parse=parse,
-        choices=choices,
-        shown_default=shown_default,
-    )
-    return field(default=default, repr=not secret, metadata={"option": spec})
-
-
-def parse_size(text: str) -> int:
-    """Bytes from `500`, `20k`, `100MB` or `1.5 GiB`; k, M and G count in thousands, Ki and so on in 1024."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKmMgG]?)(i?)[bB]?\s*", text)
-    if not match:
-        raise ValueError(f"{text!r} is not a size; write for example 100MB")
-    power = " kmg".index(match[2].lower() or " ")
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
-
-
-def parse_pixels(text: str) -> int:
-    """A number of pixels from `200000000`, `200M` or `200MP`."""
-    return parse_size(re.sub(r"(?i)(mp|px|p)\s*$", lambda m: "M" if m[0].lower() == "mp" else "", text))
-
-
-def parse_duration(text: str) -> float:
-    """Seconds from `90`, `90s`, `15m` or `2h`."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", text)
-    if not match:
-        raise ValueError(f"{text!r} is not a duration; write for example 90, 15m or 2h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-def parse_failures(text: str) -> str:
-    """`5` or `2.5%`, checked and kept as typed."""
-    if not re.fullmatch(r"\d+|\d+(\.\d+)?%", text.strip()):
-        raise ValueError(f"{text!r} is neither a number nor a percentage; write 5 or 1%")
-    return text.strip()
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +44,8 @@ class InputOptions:
     )
 
     def __post_init__(self) -> None:
-        _require(self.limit is None or self.limit > 0, f"--limit must be at least 1, not {self.limit}")
-        _require(self.max_bytes > 0, f"--max-bytes must be more than 0, not {self.max_bytes}")
+        require(self.limit is None or self.limit > 0, f"--limit must be at least 1, not {self.limit}")
+        require(self.max_bytes > 0, f"--max-bytes must be more than 0, not {self.max_bytes}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,11 +59,11 @@ class PromptOptions:
     system: str | None = option(None, "A system message sent with each image.", metavar="TEXT")
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.prompt is None or self.prompt_file is None,
             "--prompt and --prompt-file are both set; keep one of them",
         )
-        _require(
+        require(
             self.prompt is None or bool(self.prompt.strip()),
             "--prompt is empty; say what to ask about each image",
         )
@@ -145,12 +85,12 @@ class EndpointOptions:
     )
     base_url: str | None = option(
         None,
-        "Where the endpoint listens; else OLLAMA_HOST or OPENAI_BASE_URL, else the engine's default port here.",
+        "Where the endpoint listens; without it OLLAMA_HOST or OPENAI_BASE_URL, then the default port.",
         metavar="URL",
     )
     api_key: str | None = option(
         None,
-        "The endpoint's key; better set as VLMBATCH_API_KEY or OPENAI_API_KEY, since others can read a command line.",
+        "The endpoint's key; VLMBATCH_API_KEY or OPENAI_API_KEY keep it off the command line.",
         metavar="KEY",
         secret=True,
     )
@@ -162,7 +102,7 @@ class EndpointOptions:
     )
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.backend in get_args(BackendName),
             f"--backend {self.backend} is not known; choose one of {', '.join(get_args(BackendName))}",
         )
@@ -182,13 +122,11 @@ class GenerationOptions:
     )
 
     def __post_init__(self) -> None:
-        _require(self.max_tokens > 0, f"--max-tokens must be at least 1, not {self.max_tokens}")
-        _require(
+        require(self.max_tokens > 0, f"--max-tokens must be at least 1, not {self.max_tokens}")
+        require(
             0 <= self.temperature <= 2, f"--temperature must be between 0 and 2, not {self.temperature:g}"
         )
-        _require(
-            self.num_ctx is None or self.num_ctx > 0, f"--num-ctx must be at least 1, not {self.num_ctx}"
-        )
+        require(self.num_ctx is None or self.num_ctx > 0, f"--num-ctx must be at least 1, not {self.num_ctx}")
 
     def generation(self) -> Generation:
         """These options as the value that a request carries."""
@@ -212,12 +150,12 @@ class ImageOptions:
     quality: int = option(85, "JPEG quality of what is sent, 1 to 100.", metavar="N")
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.max_size == 0 or 32 <= self.max_size <= 65500,
             f"--max-size must be 0 or between 32 and 65500 pixels, not {self.max_size}",
         )
-        _require(1 <= self.quality <= 100, f"--quality must be between 1 and 100, not {self.quality}")
-        _require(self.max_pixels_in > 0, f"--max-pixels-in must be more than 0, not {self.max_pixels_in}")
+        require(1 <= self.quality <= 100, f"--quality must be between 1 and 100, not {self.quality}")
+        require(self.max_pixels_in > 0, f"--max-pixels-in must be more than 0, not {self.max_pixels_in}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +173,7 @@ class OutputOptions:
     append: bool = option(False, "Add to an output file that holds records of other settings.")
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             not (self.overwrite and self.append), "--overwrite and --append are both set; keep one of them"
         )
 
@@ -263,13 +201,13 @@ class RunOptions:
     )
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.concurrency is None or 1 <= self.concurrency <= 4096,
             f"--concurrency must be between 1 and 4096, not {self.concurrency}",
         )
-        _require(self.timeout > 0, f"--timeout must be more than 0 seconds, not {self.timeout:g}")
-        _require(self.retries >= 0, f"--retries must be 0 or more, not {self.retries}")
-        _require(
+        require(self.timeout > 0, f"--timeout must be more than 0 seconds, not {self.timeout:g}")
+        require(self.retries >= 0, f"--retries must be 0 or more, not {self.retries}")
+        require(
             self.give_up_after is None or self.give_up_after >= 0, "--give-up-after must be 0 seconds or more"
         )
 
@@ -290,7 +228,7 @@ class DisplayOptions:
     log_json: bool = option(False, "Tell each event as one JSON line on standard error.")
 
     def __post_init__(self) -> None:
-        _require(not (self.quiet and self.verbose), "--quiet and --verbose are both set; keep one of them")
+        require(not (self.quiet and self.verbose), "--quiet and --verbose are both set; keep one of them")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,10 +246,10 @@ class RunConfig:
     display: DisplayOptions = field(default_factory=DisplayOptions)
 
     def __post_init__(self) -> None:
-        _require(bool(self.paths), "no PATH is given; name a folder of images, or - to read a list of paths")
+        require(bool(self.paths), "no PATH is given; name a folder of images, or - to read a list of paths")
         to_file = self.output.output != "-"
         for name in ("retry_failed", "overwrite", "append"):
-            _require(
+            require(
                 to_file or not getattr(self.output, name),
                 f"{flag(name)} needs an output file; add --output FILE",
             )
@@ -373,11 +311,6 @@ def options() -> Iterator[Option]:
             )
 
 
-def flag(name: str) -> str:
-    """`max_size` as it is typed: `--max-size`."""
-    return "--" + name.replace("_", "-")
-
-
 def check_names(given: Mapping[str, object], where: str = "option") -> None:
     """Raise ConfigError for a name that is no option, with the nearest one that is."""
     known = [o.name for o in options()]
@@ -386,19 +319,3 @@ def check_names(given: Mapping[str, object], where: str = "option") -> None:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ConfigError(f"{where} {name!r} is not known{hint}")
-
-
-def check_url(url: str, origin: str) -> None:
-    """Raise ConfigError unless `url` is http or https with a host and a valid port."""
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname)
-        _ = parts.port
-    except ValueError:
-        good = False
-    _require(good, f"{origin} {redact(url)} is not a URL; write for example http://127.0.0.1:8000/v1")
-
-
-def redact(url: str) -> str:
-    """The URL without user, password and query, fit for records and messages."""
-    return re.sub(r"(?<=//)[^/@]*@", "", url).split("?")[0]

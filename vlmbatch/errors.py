@@ -11,6 +11,7 @@ VlmbatchError                  a bug, when nothing below fits                   
 │  ├─ UnavailableError         the endpoint is down or busy: the run pauses                    exit 4
 │  └─ FatalBackendError        unknown model, no vision, bad key: no image can succeed         exit 2
 ├─ OutputError                 the results cannot be written                                   exit 5
+├─ OutputClosed                the reader of standard output has gone (| head): a quiet end    exit 0
 └─ LockedError                 another run writes to the same output                           exit 75
 """
 
@@ -144,6 +145,12 @@ class OutputError(VlmbatchError):
     """The results cannot be written; the file ends at its last whole line."""
 
     exit_code = 5
+
+
+class OutputClosed(VlmbatchError):
+    """Whoever read the results from standard output wants no more of them: no fault, the run just ends."""
+
+    exit_code = 0
 
 
 class LockedError(VlmbatchError):

@@ -1,9 +1,15 @@
-"""The four plug shapes. A part that fits one of them can be plugged into the pipeline."""
+"""The shapes of the parts. What fits one of them can be plugged into the pipeline.
 
-from collections.abc import Callable, Iterator, Mapping
+Source, Backend, Writer and Observer are for those who add one; Slots, Outages and Retries are how the
+pipeline sees the parts that guard it.
+"""
+
+from collections.abc import AsyncIterable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from vlmbatch.errors import BackendError, BadAnswerError, UnavailableError
 from vlmbatch.records import (
     Completion,
     Endpoint,
@@ -27,6 +33,11 @@ The second argument gives the file's stamp, and is called only when it matters.
 
 class Source(Protocol):
     """Where images come from. All methods block and are called in a thread."""
+
+    ignored: int
+    """Entries met so far that are no images: other files, FIFOs, devices, dangling links."""
+    unreadable: int
+    """Folders met so far that could not be listed."""
 
     def __iter__(self) -> Iterator[ImageRef]:
         """Yield references lazily, in a stable order; called once."""
@@ -70,6 +81,10 @@ class Backend(AsyncContext, Protocol):
         """The name it has in the table of backends."""
 
     @property
+    def place(self) -> str:
+        """Where requests go, for people to read; no secrets."""
+
+    @property
     def concurrency(self) -> int:
         """How many requests at once are a good start for this engine."""
 
@@ -109,3 +124,35 @@ class Writer(AsyncContext, Protocol):
         Raises:
             OutputError: it could not be written; the output ends at its last whole line.
         """
+
+
+class Slots(Protocol):
+    """How many requests may be in flight."""
+
+    def slot(self) -> AbstractAsyncContextManager[None]:
+        """Hold one slot inside the ``async with``."""
+
+
+class Outages(Protocol):
+    """Whether the endpoint is there."""
+
+    async def ready(self) -> None:
+        """Wait until it is taken for up."""
+
+    def answered(self) -> None:
+        """Hear that it answered."""
+
+    async def outage(self, error: UnavailableError) -> None:
+        """Wait until it is back; raises UnavailableError when it stays away for too long."""
+
+
+class Retries(Protocol):
+    """How often one image is asked about."""
+
+    def attempts(
+        self, on_retry: Callable[[int, float, BackendError], None]
+    ) -> AsyncIterable[AbstractContextManager[object]]:
+        """Yield tries until one succeeds; waits between them and tells `on_retry` before it does."""
+
+    def ask_differently(self, request: Request, error: BadAnswerError, attempt: int) -> tuple[Request, str]:
+        """The request to send after a bad answer to this attempt, and the warning that tells of it."""

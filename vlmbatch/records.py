@@ -57,13 +57,16 @@ class PreparedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """What shapes one answer. `max_tokens` and `num_ctx` are in tokens; None leaves it to the engine."""
+    """What shapes one answer. `max_tokens` and `num_ctx` are in tokens; None leaves it to the engine.
+
+    `thinking` False turns it off where the engine would think by default.
+    """
 
     max_tokens: int = 512
     temperature: float = 0.0
     seed: int | None = None
     num_ctx: int | None = None
-    thinking: bool = False
+    thinking: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

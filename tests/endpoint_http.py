@@ -1,0 +1,122 @@
+"""HTTP/1.1 by hand on asyncio streams, so that a server can also break its rules."""
+
+import asyncio
+import http.client
+import json
+import socket
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A whole HTTP reply."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A picture as it arrived: its bytes, their SHA-256 and its sides in pixels."""
+
+    data: bytes
+    sha256: str
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        return f"sha256={self.sha256} bytes={len(self.data)} size={self.width}x{self.height}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """One request. `chat` counts the questions from 0, and is None for everything else."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: Any
+    pictures: tuple[Picture, ...] = ()
+    chat: int | None = None
+    mode: str = "ok"
+
+    @property
+    def wire(self) -> str:
+        """`ollama` or `openai`."""
+        return "openai" if self.path.startswith("/v1") else "ollama"
+
+    @property
+    def model(self) -> str:
+        """The model it asked for."""
+        name = self.body.get("model", "") if isinstance(self.body, dict) else ""
+        return str(name)
+
+
+class Line:
+    """The server's end of one connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def wait(self, seconds: float | None) -> None:
+        """Let time pass; None is for ever.
+
+        Raises:
+            ConnectionResetError: the client has left meanwhile.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self.reader.read(1)
+        except TimeoutError:
+            return
+        raise ConnectionResetError("the client left")
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    def reset(self) -> None:
+        """Close with RST instead of FIN."""
+        if self.writer.transport.is_closing():
+            return
+        linger = struct.pack("ii", 1, 0)
+        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.writer.transport.abort()
+
+
+async def read_request(reader: asyncio.StreamReader) -> Received:
+    """Read one HTTP/1.1 request with its whole body, of a length or in chunks."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    first, *lines = head.rstrip().split("\r\n")
+    method, target, _ = first.split(" ")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if headers.get("transfer-encoding", "").lower() == "chunked":
+        raw = await read_chunks(reader)
+    else:
+        raw = await reader.readexactly(int(headers.get("content-length", "0")))
+    try:
+        body = json.loads(raw) if raw else None
+    except ValueError:
+        body = None
+    return Received(method=method, path=target.partition("?")[0], headers=headers, body=body)
+
+
+async def read_chunks(reader: asyncio.StreamReader) -> bytes:
+    raw = b""
+    while size := int((await reader.readuntil(b"\r\n")).partition(b";")[0], 16):
+        raw += (await reader.readexactly(size + 2))[:-2]
+    await reader.readuntil(b"\r\n")
+    return raw
+
+
+def render(reply: Reply, method: str) -> bytes:
+    """The reply as bytes on the wire."""
+    headers = {"Content-Type": reply.content_type, "Content-Length": str(len(reply.body)), **reply.headers}
+    head = f"HTTP/1.1 {reply.status} {http.client.responses.get(reply.status, 'Unknown')}\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return head.encode("latin-1") + b"\r\n" + (b"" if method == "HEAD" else reply.body)

@@ -1,0 +1,132 @@
+"""Which answers that came with status 200 are of use."""
+
+import json
+from typing import Any
+
+import pytest
+from wire_outcomes import BAD_RESPONSE, OK, SERVER_ERROR, Outcome
+
+from vlmbatch.classify import check_answer
+from vlmbatch.classify.answer import repeats
+from vlmbatch.errors import BackendError, BadAnswerError, RejectedError
+
+REFUSED: Outcome = (RejectedError, "refused")
+
+
+def outcome(error: BackendError | None) -> Outcome:
+    return None if error is None else (type(error), error.kind)
+
+
+def answer(text: str | None, reason: str | None, **marks: Any) -> BackendError | None:
+    try:
+        check_answer(text, reason, **marks)
+    except BackendError as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "marks", "expected"),
+    [
+        ("A cat.", "stop", {}, OK),
+        ("A cat.", "stop", {"done": True}, OK),
+        ("A cat.", "", {"done": True}, OK),
+        ("A cat.", None, {"done": True}, OK),
+        ("A cat.", None, {}, BAD_RESPONSE),
+        ("A cat.", "whatever", {}, BAD_RESPONSE),
+        ("A cat", None, {"done": False}, (BadAnswerError, "degenerate")),
+        ("", None, {"done": False}, (BadAnswerError, "degenerate")),
+        ("A cat and", "length", {}, (BadAnswerError, "truncated")),
+        ("abc " * 500, "length", {"done": True}, (BadAnswerError, "truncated")),
+        ("", "stop", {}, (BadAnswerError, "empty")),
+        (" \n", "stop", {"done": True}, (BadAnswerError, "empty")),
+        (None, "stop", {}, (BadAnswerError, "empty")),
+        ("", "content_filter", {}, REFUSED),
+        (None, "stop", {"refusal": "I cannot help with that."}, REFUSED),
+        ("A cat", "abort", {}, SERVER_ERROR),
+        ("out of memory", "error", {}, BAD_RESPONSE),
+        ("", "load", {"done": True}, BAD_RESPONSE),
+        ("", "unload", {"done": True}, BAD_RESPONSE),
+        ("A cat", "repetition", {}, (BadAnswerError, "degenerate")),
+        ("", "tool_calls", {}, (BadAnswerError, "bad_response")),
+        ("!" * 40, "stop", {}, (BadAnswerError, "degenerate")),
+    ],
+)
+def test_status_200_is_not_success(
+    text: str | None, reason: str | None, marks: dict[str, Any], expected: Outcome
+) -> None:
+    """Only an answer that ended by itself, is not empty and does not repeat itself counts."""
+    assert outcome(answer(text, reason, **marks)) == expected
+
+
+@pytest.mark.parametrize(
+    ("reason", "thinking", "change"),
+    [
+        ("stop", "hmm", "no_thinking"),
+        ("length", "hmm", "no_thinking"),
+        ("length", None, "no_thinking"),
+        ("stop", None, "reseed"),
+        ("stop", "", "reseed"),
+    ],
+)
+def test_an_empty_answer_after_thinking_asks_without_it(
+    reason: str, thinking: str | None, change: str
+) -> None:
+    """A model that only thought is asked again without thinking, one that said nothing with another seed."""
+    error = answer("", reason, thinking=thinking)
+    assert error is not None
+    assert (error.kind, error.change) == ("empty", change)
+
+
+def test_a_cut_answer_keeps_what_came() -> None:
+    """The text before the cut is kept, and the message names the option that cut it."""
+    error = answer("A cat and", "length")
+    assert error is not None
+    assert error.partial == "A cat and"
+    assert "--max-tokens" in str(error)
+
+
+LOOPS = (
+    "!" * 60,
+    "0 " * 40,
+    "The image shows " + "a red car, " * 30,
+    "A street. " + "There are many cars in the picture. " * 12,
+    "Text:\n" + "The quick brown fox jumps over the lazy dog.\n" * 12,
+    "- car\n" * 60,
+    "\u732b" * 50,
+    "A dog" + " and a dog" * 40 + ".",
+    "\U0001f431" * 40,
+)
+TABLE_ROW = "| {} | N/A | 0 | $0.00 | $0.00 |\n"
+HONEST = (
+    "A cat.",
+    "Hahahahaha!",
+    "-" * 25,
+    "\n".join(f"{n}. item number {n}" for n in range(1, 200)),
+    "| id | a | b | c | d |\n|---|---|---|---|---|\n" + "".join(TABLE_ROW.format(n) for n in range(60)),
+    "| a | b | c | d |\n|---|---|---|---|\n" + "| N/A | N/A | N/A | N/A |\n" * 20,
+    "day,rain\n" + "0,0\n" * 25,
+    "| Name" + " " * 200 + "|\n|" + "-" * 205 + "|\n" + ("|" + " " * 205 + "|\n") * 40,
+    "Name: " + "_" * 80,
+    "Chapter 1 " + "." * 120,
+    json.dumps([{"label": "car", "color": "red"}] * 60),
+    json.dumps({"objects": ["car"] * 80}),
+    json.dumps({"pixels": [[0] * 40] * 40}, indent=1),
+    "- car\n" * 12,
+    "Ja, ja, ja, ja, ja, ja, ja, ja!",
+    "The sign reads: STOP STOP STOP STOP STOP STOP STOP STOP",
+    "Row, row, row your boat, gently down the stream. " * 3,
+    "",
+)
+
+
+@pytest.mark.parametrize("text", LOOPS)
+def test_loops_are_told(text: str) -> None:
+    """Words or sentences that come again and again until the end are a loop."""
+    assert repeats(text)
+
+
+@pytest.mark.parametrize("text", HONEST)
+def test_tables_lists_and_json_are_no_loops(text: str) -> None:
+    """Honest text with equal rows, ruled lines, padding and long lists is left alone."""
+    assert not repeats(text)

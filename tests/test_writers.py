@@ -1,0 +1,286 @@
+"""What the writers put out: whole lines in a file that is theirs alone, or in a pipe."""
+
+# ruff: noqa: ASYNC240  # a test has nothing else to do while it looks at a file
+
+import asyncio
+import json
+import os
+import shutil
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+from written_results import RUN, answered, failed, records, ref, start_python, write
+
+from vlmbatch.config import OutputOptions
+from vlmbatch.errors import ConfigError, LockedError, OutputClosed, OutputError
+from vlmbatch.records import to_line
+from vlmbatch.writers import JsonlWriter, StreamWriter
+
+HOLD_LOCK = """
+import asyncio, sys
+from vlmbatch.config import OutputOptions
+from vlmbatch.writers import JsonlWriter
+
+async def main():
+    async with JsonlWriter(sys.argv[1], OutputOptions()):
+        print("held", flush=True)
+        sys.stdin.readline()
+
+asyncio.run(main())
+"""
+
+TRY_TO_OPEN = """
+import asyncio, sys
+from vlmbatch.config import OutputOptions
+from vlmbatch.errors import OutputError
+from vlmbatch.writers import JsonlWriter
+
+async def main():
+    try:
+        async with JsonlWriter(sys.argv[1], OutputOptions()) as writer:
+            await writer.begin("run", {})
+    except OutputError as error:
+        print(error)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out.jsonl"
+
+
+async def test_a_line_is_the_record_of_its_result(output: Path) -> None:
+    """What stands in the file is to_line of each result's record, in the order of writing."""
+    results = [answered("a.jpg"), failed("b.jpg")]
+    await write(output, results)
+    assert output.read_bytes() == b"".join(to_line(result.to_record()) for result in results)
+
+
+async def test_tasks_that_write_at_once_give_whole_lines(output: Path) -> None:
+    """A hundred tasks on one writer leave a hundred whole records, one of each."""
+    images = [f"{number}.jpg" for number in range(100)]
+    async with JsonlWriter(str(output), OutputOptions()) as writer:
+        await writer.begin(RUN, {})
+        async with asyncio.TaskGroup() as group:
+            for image in images:
+                group.create_task(writer.write(answered(image, "long " * 3000)))
+    assert sorted(record["id"] for record in records(output)) == sorted(images)
+
+
+@pytest.mark.parametrize("ticks", range(12))
+async def test_a_cancelled_write_leaves_no_half_line(output: Path, ticks: int) -> None:
+    """Whenever a writing task is cancelled, its line is there as a whole or not at all."""
+    async with JsonlWriter(str(output), OutputOptions()) as writer:
+        await writer.begin(RUN, {})
+        task = asyncio.create_task(writer.write(answered("cancelled.jpg", "long " * 200_000)))
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await writer.write(answered("next.jpg"))
+    written = [record["id"] for record in records(output)]
+    assert written in (["cancelled.jpg", "next.jpg"], ["next.jpg"])
+
+
+async def test_a_cancelled_task_is_waited_for_until_its_line_is_whole() -> None:
+    """A task cancelled in the middle of a line ends after that line, and the next line follows it."""
+    read_end, write_end = os.pipe()
+    writer = StreamWriter(write_end)
+    await writer.begin(RUN, {})
+    first = asyncio.create_task(writer.write(answered("first.jpg", "long " * 100_000)))
+    second = asyncio.create_task(writer.write(answered("second.jpg")))
+    start = await asyncio.to_thread(os.read, read_end, 10)  # the first line is on its way
+    first.cancel()
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.sleep(0)
+    assert not first.done()
+    content = asyncio.create_task(asyncio.to_thread(_read_all, read_end))
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    await second
+    os.close(write_end)
+    lines = (start + await content).splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["first.jpg", "second.jpg"]
+
+
+async def test_a_second_run_is_told_who_holds_the_output(output: Path) -> None:
+    """A process gets LockedError while another one writes; when that is killed, the lock is free."""
+    with start_python(HOLD_LOCK, output) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(LockedError, match=rf"(?s)process {holder.pid}, started 20.*{output}.*--output"):
+            await write(output, [])
+        assert not output.exists()
+        holder.kill()
+    await write(output, [answered("a.jpg")])
+    assert len(records(output)) == 1
+
+
+async def test_nothing_but_the_lock_exists_before_begin(output: Path) -> None:
+    """Taking the lock does not create the output, and the lock file stays when the run is over."""
+    async with JsonlWriter(str(output), OutputOptions()):
+        assert [path.name for path in output.parent.iterdir()] == ["out.jsonl.lock"]
+    assert [path.name for path in output.parent.iterdir()] == ["out.jsonl.lock"]
+
+
+async def test_an_output_that_got_no_record_is_removed(output: Path) -> None:
+    """A run that wrote nothing leaves no new empty file, but never removes one that was there."""
+    await write(output, [])
+    assert not output.exists()
+    output.touch()
+    await write(output, [])
+    assert output.exists()
+
+
+async def test_the_lock_is_free_after_an_error(output: Path) -> None:
+    """An exception inside the block closes the file and lets go of the lock."""
+
+    async def fail_in_the_middle() -> None:
+        async with JsonlWriter(str(output), OutputOptions()) as writer:
+            await writer.begin(RUN, {})
+            await writer.write(answered("a.jpg"))
+            raise ConfigError("anything")
+
+    with pytest.raises(ConfigError):
+        await fail_in_the_middle()
+    await write(output, [answered("b.jpg")])
+    assert [record["id"] for record in records(output)] == ["a.jpg", "b.jpg"]
+
+
+async def test_a_missing_folder_is_named_with_the_command_that_makes_it(tmp_path: Path) -> None:
+    """An output in a folder that does not exist says how to make that folder."""
+    with pytest.raises(OutputError, match=r"mkdir -p '.*/not here'"):
+        await write(tmp_path / "not here" / "out.jsonl", [])
+
+
+async def test_an_output_that_is_a_folder_or_device_is_refused(tmp_path: Path) -> None:
+    """A folder or a pipe as output is refused with what to type instead, and gets no lock file."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match="--output - >"):
+        await write(tmp_path / "pipe", [])
+    with pytest.raises(OutputError, match=r"--output .*results\.jsonl"):
+        await write(tmp_path, [])
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_an_output_in_a_read_only_folder_says_so(tmp_path: Path) -> None:
+    """Where the user may not write, the message says that and names --output."""
+    drop_rights: tuple[str, ...] = ()
+    if os.geteuid() == 0:
+        if not shutil.which("setpriv"):
+            pytest.skip("root may write anywhere, and setpriv is not there to drop that right")
+        drop_rights = ("setpriv", "--inh-caps=-all", "--bounding-set=-all")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    with start_python(TRY_TO_OPEN, closed / "out.jsonl", before=drop_rights) as process:
+        message, _ = process.communicate()
+    assert "permission denied" in message
+    assert "--output" in message
+
+
+async def test_what_is_written_reaches_the_disk_every_few_seconds(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is synced at the first write after the given time and once more at the end."""
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def recording_fsync(fd: int) -> None:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            synced.append(os.fstat(fd).st_size)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", recording_fsync)
+    now = [100.0]
+    line = len(to_line(answered("a.jpg").to_record()))
+    async with JsonlWriter(str(output), OutputOptions(), sync_every_s=2.0, clock=lambda: now[0]) as writer:
+        await writer.begin(RUN, {})
+        for now[0] in (100.0, 101.9, 102.0, 103.0):
+            await writer.write(answered("a.jpg"))
+    assert synced == [3 * line, 4 * line]
+
+
+async def test_an_output_that_somebody_moves_away_ends_the_run(output: Path) -> None:
+    """Records are not written on and on into a file that its name no longer leads to."""
+    async with JsonlWriter(str(output), OutputOptions(), sync_every_s=0) as writer:
+        await writer.begin(RUN, {})
+        await writer.write(answered("a.jpg"))
+        output.rename(output.with_suffix(".old"))
+        with pytest.raises(OutputError, match="moved or deleted"):
+            await writer.write(answered("b.jpg"))
+        with pytest.raises(OutputError, match="moved or deleted"):
+            await writer.write(answered("c.jpg"))
+
+
+async def test_a_stream_gets_each_record_and_finishes_nothing() -> None:
+    """A StreamWriter writes the same lines to a descriptor, leaves that open, and asks about every image."""
+    read_end, write_end = os.pipe()
+    async with StreamWriter(write_end) as writer:
+        finished = await writer.begin(RUN, {})
+        assert finished(ref("a.jpg"), lambda: None) is None
+        await writer.write(answered("a.jpg"))
+    os.write(write_end, b"still open")
+    os.close(write_end)
+    assert _read_all(read_end) == to_line(answered("a.jpg").to_record()) + b"still open"
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+async def test_a_line_longer_than_the_pipe_comes_out_whole(blocking: bool) -> None:
+    """A record that does not fit into the pipe at once is written to its end, blocking or not."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, blocking)
+    content: list[bytes] = []
+    reader = threading.Thread(target=lambda: content.append(_read_all(read_end)))
+    result = answered("a.jpg", "long " * 100_000)
+    async with StreamWriter(write_end) as writer:
+        await writer.begin(RUN, {})
+        reader.start()
+        await writer.write(result)
+    os.close(write_end)
+    await asyncio.to_thread(reader.join)
+    assert content == [to_line(result.to_record())]
+
+
+async def test_a_reader_that_has_gone_ends_the_run_quietly() -> None:
+    """A closed pipe raises OutputClosed, now and ever after, whose exit code is 0."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    async with StreamWriter(write_end) as writer:
+        await writer.begin(RUN, {})
+        for _ in range(2):
+            with pytest.raises(OutputClosed) as caught:
+                await writer.write(answered("a.jpg"))
+            assert caught.value.exit_code == 0
+    os.close(write_end)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+async def test_a_full_disk_behind_standard_output_is_an_output_error() -> None:
+    """A disk without room ends the run with a message that names it, and nothing is written after that."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    async with StreamWriter(full) as writer:
+        await writer.begin(RUN, {})
+        for _ in range(2):
+            with pytest.raises(OutputError, match=r"the disk is full.*--output"):
+                await writer.write(answered("a.jpg"))
+    os.close(full)
+
+
+async def test_a_closed_standard_output_is_an_output_error() -> None:
+    """A descriptor that is not open is noticed before anything is asked."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    os.close(write_end)
+    async with StreamWriter(write_end) as writer:
+        with pytest.raises(OutputError, match="it is closed"):
+            await writer.begin(RUN, {})
+
+
+def _read_all(fd: int) -> bytes:
+    with open(fd, "rb") as file:
+        return file.read()

@@ -1,0 +1,86 @@
+"""What is left of an output when its process dies or its disk is full, and what the next run makes of it."""
+
+from pathlib import Path
+
+from written_results import records, start_python, write_missing
+
+IMAGES = [f"photos/{number}.jpg" for number in range(300)]
+
+KILLED_AGAIN_AND_AGAIN = """
+import asyncio, os, pathlib, random, signal, sys
+from written_results import write_missing
+
+output, images = pathlib.Path(sys.argv[1]), sys.argv[2].split()
+chance = random.Random(20)
+output.touch()
+
+def live():
+    asyncio.run(write_missing(output, images, "long " * 2000))
+    os._exit(0)
+
+kills = 0
+while kills < 20:
+    goal = output.stat().st_size + chance.randrange(200_000)
+    child = os.fork()
+    if child == 0:
+        live()
+    ended = 0
+    while not ended and output.stat().st_size < goal:
+        ended, _ = os.waitpid(child, os.WNOHANG)
+    if ended:
+        break
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    kills += 1
+print(kills)
+"""
+
+LIMITED = """
+import asyncio, pathlib, resource, signal, sys
+from vlmbatch.errors import OutputError
+from written_results import answered, RUN, PLAIN
+from vlmbatch.writers import JsonlWriter
+
+async def main(output, images):
+    async with JsonlWriter(output, PLAIN) as writer:
+        await writer.begin(RUN, {})
+        for image in images:
+            try:
+                await writer.write(answered(image))
+            except OutputError as error:
+                print(error)
+                try:
+                    await writer.write(answered(image))
+                except OutputError as again:
+                    print(again)
+                break
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+asyncio.run(main(sys.argv[1], sys.argv[2].split()))
+"""
+
+
+async def test_twenty_kills_lose_and_double_nothing(tmp_path: Path) -> None:
+    """A run killed at random moments and started again has every image exactly once in the end."""
+    output = tmp_path / "out.jsonl"
+    with start_python(KILLED_AGAIN_AND_AGAIN, output, " ".join(IMAGES)) as process:
+        printed, _ = process.communicate()
+    assert int(printed) > 10
+    await write_missing(output, IMAGES)
+    assert sorted(record["id"] for record in records(output)) == sorted(IMAGES)
+
+
+async def test_a_full_disk_stops_at_a_whole_line(tmp_path: Path) -> None:
+    """Where no more fits, the file ends at a whole line, the error stays, and the next run goes on."""
+    output = tmp_path / "out.jsonl"
+    with start_python(LIMITED, output, " ".join(IMAGES)) as process:
+        printed, _ = process.communicate()
+    first, again = printed.splitlines()
+    assert first == again
+    assert f"cannot write to {output}: the limit on the size of a file is reached" in first
+    assert "run the same command again" in first
+    written = [record["id"] for record in records(output)]
+    assert 10 < len(written) < len(IMAGES)
+    assert await write_missing(output, IMAGES) == IMAGES[len(written) :]
+    assert [record["id"] for record in records(output)] == IMAGES

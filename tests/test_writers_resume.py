@@ -1,0 +1,257 @@
+"""What a writer makes of the file that an earlier run has left."""
+
+# ruff: noqa: ASYNC240  # a test has nothing else to do while it looks at a file
+
+import asyncio
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from written_results import (
+    RUN,
+    STAMP,
+    answered,
+    failed,
+    outcomes,
+    records,
+    ref,
+    write,
+    write_missing,
+)
+
+from vlmbatch.config import OutputOptions
+from vlmbatch.errors import ConfigError
+from vlmbatch.records import FileStamp, to_line
+from vlmbatch.writers import JsonlWriter
+from vlmbatch.writers.resume import RECORD_START
+
+ANY_TEXT = st.text(st.characters(exclude_categories=()))
+ODD_NAMES = ["a.jpg", "line\nbreak.jpg", "\u2028.jpg", "caf\udce9.jpg", '"quoted\\".jpg', "\x00\x1b[31m.jpg"]
+
+
+def as_json_sees_it(text: str) -> str:
+    """The text with each surrogate pair joined to the one character that it means in JSON."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out.jsonl"
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=5))
+def test_any_text_survives_the_file(answers: dict[str, str]) -> None:
+    """Ids and answers of any characters come back as they were, and every id is known to the next run."""
+    answers = {as_json_sees_it(image): as_json_sees_it(text) for image, text in answers.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "out.jsonl")
+        asyncio.run(write(output, [answered(image, text) for image, text in answers.items()]))
+        if answers:
+            assert {record["id"]: record["response"] for record in records(output)} == answers
+        assert asyncio.run(outcomes(output, answers)) == ["done"] * len(answers)
+
+
+WHOLE = b"".join(to_line(answered(name, f"It says {name!r}. " * 3).to_record()) for name in ODD_NAMES)
+JUNK = st.sampled_from([b"", b"\0" * 40, b"\xe2\x82", b'\0{"v":', b"x" * 20])
+
+
+@settings(max_examples=100, deadline=None)
+@given(cut=st.integers(0, len(WHOLE)), junk=JUNK)
+def test_a_file_cut_anywhere_is_completed(cut: int, junk: bytes) -> None:
+    """Cut the file at any byte, with or without junk after it, and resume: each id is there exactly once."""
+    assume(cut >= len(RECORD_START) or not junk.strip(b"\0"))  # less is not known to be ours
+    torn = WHOLE[:cut] + junk
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "out.jsonl")
+        output.write_bytes(torn)
+        asked = asyncio.run(write_missing(output, ODD_NAMES))
+        assert [record["id"] for record in records(output)] == ODD_NAMES
+        kept = b"".join(path.read_bytes() for path in Path(folder).glob("out.jsonl.corrupt-*"))
+        whole = torn.removesuffix(kept)
+        assert whole + kept == torn
+        assert output.read_bytes().startswith(whole)
+        assert asked == ODD_NAMES[len(whole.splitlines()) :]
+
+
+async def test_what_is_cut_off_is_counted_and_kept(output: Path) -> None:
+    """A torn last line moves into a file beside the output, and the writer tells how many bytes and where."""
+    whole = to_line(answered("a.jpg").to_record())
+    output.write_bytes(whole + b'{"v":1,"id":"b')
+    writer = await write(output, [])
+    assert output.read_bytes() == whole
+    assert writer.repaired == 14
+    assert writer.kept is not None
+    assert Path(writer.kept).read_bytes() == b'{"v":1,"id":"b'
+
+
+async def test_a_last_line_that_lacks_only_its_end_is_completed(output: Path) -> None:
+    """A whole record without its newline gets one, counts as done, and nothing is removed."""
+    whole = to_line(answered("a.jpg").to_record())
+    output.write_bytes(whole[:-1])
+    assert await outcomes(output, ["a.jpg"]) == ["done"]
+    assert output.read_bytes() == whole
+    assert len(list(output.parent.iterdir())) == 2
+
+
+async def test_bad_lines_in_the_middle_are_counted_and_stay(output: Path) -> None:
+    """Lines that hold no record are skipped, counted and never rewritten; blank ones do not matter."""
+    first, last = (to_line(answered(name).to_record()) for name in ("a.jpg", "b.jpg"))
+    bad = [
+        b'{"v":1,"id":"torn{"v":1}\n',
+        b"\0\0\0\n",
+        b"\xff\xfe\n",
+        b"[" * 100_000 + b"\n",
+        b'{"v":1,"id":7}\n',
+    ]
+    content = first + b"".join(bad) + b"\n" + last
+    output.write_bytes(content)
+    writer = await write(output, [])
+    assert writer.bad_lines == len(bad)
+    assert output.read_bytes() == content
+    assert await outcomes(output, ["a.jpg", "b.jpg", "torn"]) == ["done", "done", "ask"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"hello\n",
+        b"hello",
+        b"id,caption\n1,a\n",
+        b"[1, 2]\n",
+        b'{"name": "x"}\n',
+        b'{\n "v": 1\n}',
+        b"\x89PNG\r\n",
+    ],
+)
+@pytest.mark.parametrize("options", [OutputOptions(), OutputOptions(append=True)], ids=["plain", "append"])
+async def test_a_foreign_file_is_left_alone(output: Path, content: bytes, options: OutputOptions) -> None:
+    """A file that does not begin with a record is refused and stays as it is, to the byte."""
+    output.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"other than records.*--output"):
+        await write(output, [answered("a.jpg")], options)
+    assert output.read_bytes() == content
+    assert sorted(path.name for path in output.parent.iterdir()) == ["out.jsonl", "out.jsonl.lock"]
+
+
+async def test_failures_stand_or_pass(output: Path) -> None:
+    """Failed for good is a standing failure, failed in passing is asked again, --retry-failed asks both."""
+    await write(output, [answered("a"), failed("b"), failed("c", retryable=True)])
+    assert await outcomes(output, "abcd") == ["done", "failed", "ask", "ask"]
+    assert await outcomes(output, "abcd", OutputOptions(retry_failed=True)) == ["done", "ask", "ask", "ask"]
+
+
+async def test_the_last_line_of_an_image_counts(output: Path) -> None:
+    """An answer after a failure settles an image, and a passing failure after an answer opens it again."""
+    await write(output, [failed("a"), answered("a"), answered("b"), failed("b", retryable=True)])
+    assert await outcomes(output, "ab") == ["done", "ask"]
+
+
+@pytest.mark.parametrize(
+    "stamp",
+    [
+        FileStamp(bytes=STAMP.bytes + 1, mtime=STAMP.mtime),
+        FileStamp(bytes=STAMP.bytes, mtime=STAMP.mtime + 2e-7),
+        None,
+    ],
+)
+async def test_a_changed_file_is_asked_about_again(output: Path, stamp: FileStamp | None) -> None:
+    """Another size, another time or no file at all: what was answered then does not count now."""
+    await write(output, [answered("a"), failed("b")])
+    assert await outcomes(output, "ab", stamp=stamp) == ["ask", "ask"]
+
+
+async def test_an_image_that_was_never_read_is_asked_about_again(output: Path) -> None:
+    """A failure without size and time of the file cannot be told to stand still."""
+    await write(output, [failed("a", stamp=None)])
+    assert await outcomes(output, "a") == ["ask"]
+
+
+async def test_the_stamp_is_taken_only_of_known_images(output: Path) -> None:
+    """No file is looked at that has no record."""
+    await write(output, [answered("a")])
+
+    def unwanted() -> FileStamp:
+        raise AssertionError("looked at a file without need")
+
+    async with JsonlWriter(str(output), OutputOptions()) as writer:
+        finished = await writer.begin(RUN, {})
+        assert finished(ref("b"), unwanted) is None
+        with pytest.raises(AssertionError):
+            finished(ref("a"), unwanted)
+
+
+async def test_each_prompt_of_an_image_stands_for_itself(output: Path) -> None:
+    """An image done with one prompt is not done with another; no prompt of its own means the default."""
+    await write(output, [answered("a"), answered("b", prompt="colours")])
+    async with JsonlWriter(str(output), OutputOptions()) as writer:
+        finished = await writer.begin(RUN, {})
+        asked = [ref("a"), ref("a", "colours"), ref("b"), ref("b", "colours")]
+        assert [finished(image, lambda: STAMP) for image in asked] == [True, None, None, True]
+
+
+OLD = {"model": "llava:7b", "prompt": "Describe this image.", "max_size": 1024, "seed": None}
+NEW = OLD | {"prompt": "Name the \x1b[31mobjects. " + "x" * 100, "seed": 7}
+
+
+async def test_records_of_other_settings_are_not_mixed(output: Path) -> None:
+    """The refusal names what differs, with old and new value cut short, and touches nothing."""
+    await write(output, [answered("a", run="old")], run="old", settings=OLD)
+    with output.open("ab") as file:
+        file.write(b"torn")
+    before = output.read_bytes()
+    with pytest.raises(ConfigError) as caught:
+        await write(output, [answered("a")], settings=NEW)
+    message = str(caught.value)
+    assert "prompt: 'Describe this image.' -> 'Name the \\x1b" in message
+    assert "seed: not set -> 7" in message
+    assert all(word in message for word in ("--append", "--overwrite", "--output", "..."))
+    assert "model" not in message
+    assert "max_size" not in message
+    assert max(map(len, message.splitlines()[1:3])) < 150
+    assert output.read_bytes() == before
+
+
+async def test_at_most_five_differences_are_named(output: Path) -> None:
+    """Of many differing settings five are named and the others counted."""
+    await write(output, [answered("a", run="old")], run="old", settings=dict.fromkeys("abcdefgh", 1))
+    with pytest.raises(ConfigError) as caught:
+        await write(output, [], settings=dict.fromkeys("abcdefgh", 2))
+    assert "e: 1 -> 2\n  and 3 more\n" in str(caught.value)
+    assert "f: " not in str(caught.value)
+
+
+@pytest.mark.parametrize("garbled", [None, b"", b'{"runs": {"old": ', b'{"runs": [1]}', b'"\xff'])
+async def test_a_lost_lock_file_leaves_what_the_records_tell(output: Path, garbled: bytes | None) -> None:
+    """Without readable settings the model and the backend of the records are compared."""
+    await write(output, [answered("a", run="old")], run="old", settings=OLD)
+    lock = Path(f"{output}.lock")
+    lock.unlink() if garbled is None else lock.write_bytes(garbled)
+    with pytest.raises(ConfigError, match="model: 'llava:7b' -> 'llava:13b'\n"):
+        await write(output, [], settings=NEW | {"model": "llava:13b"})
+    with pytest.raises(ConfigError, match="not known any more"):
+        await write(output, [], settings=NEW)
+
+
+async def test_append_mixes_and_later_runs_go_on(output: Path) -> None:
+    """With --append both runs share the file, each resumes by its own records, and nobody is asked again."""
+    await write(output, [answered("a", run="old")], run="old", settings=OLD)
+    before = output.read_bytes()
+    assert await outcomes(output, "a", OutputOptions(append=True)) == ["ask"]
+    await write(output, [answered("b")], OutputOptions(append=True), settings=NEW)
+    assert output.read_bytes() == before + to_line(answered("b").to_record())
+    assert await outcomes(output, "ab") == ["ask", "done"]
+    await write(output, [answered("c", run="old")], run="old", settings=OLD)
+    kept = json.loads(Path(f"{output}.lock").read_bytes())["runs"]
+    assert kept["old"] == OLD
+
+
+async def test_overwrite_starts_anew(output: Path) -> None:
+    """With --overwrite nothing of the old content is left, whoever wrote it."""
+    await write(output, [answered("a", run="old")], run="old", settings=OLD)
+    await write(output, [answered("b")], OutputOptions(overwrite=True), settings=NEW)
+    assert [record["id"] for record in records(output)] == ["b"]
+    assert await outcomes(output, "ab") == ["ask", "done"]

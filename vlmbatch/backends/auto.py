@@ -1,0 +1,100 @@
+"""Finds an endpoint where none is named: Ollama, a vLLM on its default port, then the demonstration model."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from vlmbatch.errors import BackendError, FatalBackendError, TransientError, UnavailableError
+from vlmbatch.protocols import Backend
+from vlmbatch.records import Completion, Endpoint, Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """An engine to ask. `sure` says that the user named its place, so that its refusal counts."""
+
+    make: Callable[[], Backend]
+    sure: bool
+
+
+class AutoBackend:
+    """The first candidate that is there and has the model; from then on it is that backend."""
+
+    name = "auto"
+
+    def __init__(self, candidates: Sequence[Candidate], hint: str) -> None:
+        """`hint` is what to type where nobody answers."""
+        self._candidates = candidates
+        self._hint = hint
+        self._chosen: Backend | None = None
+        self._stack = AsyncExitStack()
+
+    @property
+    def place(self) -> str:
+        """All that it would ask, in order."""
+        made = [candidate.make() for candidate in self._candidates]
+        return ", else ".join(f"{backend.name} at {backend.place}" for backend in made)
+
+    @property
+    def concurrency(self) -> int:
+        """That of the chosen one."""
+        return self._the_chosen().concurrency
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._stack.__aexit__(exc_type, exc, traceback)
+
+    async def preflight(self) -> Endpoint:
+        """Ask each candidate once, in order.
+
+        Raises:
+            ConfigError: one has several models to choose from.
+            FatalBackendError: those that are there do not have the model.
+            UnavailableError: nobody is there.
+        """
+        refused: list[BackendError] = []
+        away: list[BackendError] = []
+        for candidate in self._candidates:
+            backend = candidate.make()
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(backend)
+                try:
+                    endpoint = await backend.preflight()
+                except (UnavailableError, TransientError) as error:
+                    away.append(error)
+                except FatalBackendError as error:
+                    counts = candidate.sure or error.kind in ("model_not_found", "no_vision")
+                    (refused if counts else away).append(error)
+                else:
+                    self._chosen, self._stack = backend, stack.pop_all()
+                    return endpoint
+        raise self._nobody(refused, away)
+
+    def _nobody(self, refused: list[BackendError], away: list[BackendError]) -> BackendError:
+        """One error for all; that a path is unknown there says only that it speaks the other wire."""
+        telling = [e for e in refused if e.kind != "wrong_url"] or refused
+        if telling:
+            return FatalBackendError("; ".join(map(str, telling)), kind=telling[0].kind)
+        return UnavailableError("; ".join((*map(str, away), self._hint)))
+
+    async def probe(self) -> None:
+        """See protocols.Backend."""
+        await self._the_chosen().probe()
+
+    async def complete(self, request: Request) -> Completion:
+        """See protocols.Backend."""
+        return await self._the_chosen().complete(request)
+
+    def _the_chosen(self) -> Backend:
+        if self._chosen is None:
+            raise RuntimeError("used before preflight has chosen a backend")
+        return self._chosen

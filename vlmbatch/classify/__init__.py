@@ -1,0 +1,76 @@
+"""What an endpoint's reply means: the exception's class is the decision, and the tables in rows.py make it.
+
+It knows no wire library; the backends hand it a status, a text and headers, or the parts of an answer.
+"""
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from vlmbatch.classify.answer import check_answer
+from vlmbatch.classify.body import clean, error_in, read
+from vlmbatch.classify.row import Row
+from vlmbatch.classify.rows import REPLIES
+from vlmbatch.errors import BackendError
+from vlmbatch.options import redact
+
+__all__ = ["check_answer", "classify_error", "error_in", "retry_after"]
+
+LONGEST_WAIT_S = 900.0
+
+
+def classify_error(status: int, text: str, headers: Mapping[str, str]) -> BackendError:
+    """The error that a reply stands for, for the caller to raise.
+
+    For every reply whose status is not 200, and for a 200 whose body is not the JSON that was promised
+    or in which `error_in` finds an error.
+    """
+    told = read(text)
+    # OpenRouter and some llama.cpp proxies tell the real status in the body of a 200
+    meant = told.code if status == 200 and told.code is not None else status
+    row = next(row for row in REPLIES if row.fits(meant, told.haystack))
+    return row.error(
+        _sentence(row, status, clean(told.words), headers),
+        kind=row.kind,
+        retry_after=retry_after(headers),
+        change=row.change,
+    )
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds the endpoint asks to wait, above 0 and at most 900; None where it says nothing of use."""
+    told = {name.lower(): value.strip() for name, value in headers.items()}
+    waits = (
+        _seconds(told.get("retry-after-ms"), 1000),
+        _seconds(told.get("retry-after"), 1),
+        _seconds_until(told.get("retry-after")),
+    )
+    wait = next((w for w in waits if w is not None and math.isfinite(w) and w > 0), None)
+    return None if wait is None else min(wait, LONGEST_WAIT_S)
+
+
+def _seconds(text: str | None, parts: int) -> float | None:
+    try:
+        return float(text or "") / parts
+    except ValueError:
+        return None
+
+
+def _seconds_until(date: str | None) -> float | None:
+    """The HTTP-date form of RFC 9110, section 10.2.3."""
+    try:
+        when = parsedate_to_datetime(date or "")
+    except ValueError:
+        return None
+    if when.tzinfo is None:  # "-0000" parses to a time without a zone
+        when = when.replace(tzinfo=UTC)
+    return (when - datetime.now(UTC)).total_seconds()
+
+
+def _sentence(row: Row, status: int, words: str, headers: Mapping[str, str]) -> str:
+    goal = next((value for name, value in headers.items() if name.lower() == "location"), None)
+    if goal is not None and 300 <= status < 400:
+        words = f"to {clean(redact(goal))}"
+    told = f": {words} (HTTP {status})" if words else f" (HTTP {status} without a text)"
+    return row.says + told + (f"; {row.hint}" if row.hint else "")

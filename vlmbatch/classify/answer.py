@@ -1,0 +1,118 @@
+"""Whether an answer that came with status 200 is of use."""
+
+import re
+
+from vlmbatch.classify.body import clean
+from vlmbatch.classify.row import Row
+from vlmbatch.errors import BadAnswerError, RejectedError, TransientError
+
+_RULES = frozenset(" \t\n-_=.*~|+#:/\\<>\u00b7\u2013\u2014\u2026\u2500\u2501\u2502\u2550")
+_LONGEST_UNIT = 400
+
+_FINISHES: tuple[Row, ...] = (
+    Row(
+        "filtered",
+        r"^(content_filter|safety)$",
+        RejectedError,
+        "refused",
+        "a content filter stopped the answer",
+    ),
+    Row("aborted", r"^(abort|aborted|cancell?ed)$", TransientError, "server_error", "the engine gave up"),
+    Row("failed", r"^error$", TransientError, "bad_response", "the engine failed while it answered"),
+    Row(
+        "loaded",
+        r"^(un)?load$",
+        TransientError,
+        "bad_response",
+        "the engine loaded or unloaded and did no more",
+    ),
+    Row("repeated", r"^repetition$", BadAnswerError, "degenerate", "the engine stopped an answer in a loop"),
+    Row("tool", r"^(tool_calls|function_call)$", BadAnswerError, "bad_response", "the model called a tool"),
+)
+"""Finish reasons of answers that are of no use."""
+
+
+def check_answer(
+    text: str | None,
+    finish_reason: str | None,
+    *,
+    done: bool | None = None,
+    thinking: str | None = None,
+    refusal: str | None = None,
+) -> None:
+    """Return if the answer is usable: ended by itself, not empty, not a loop.
+
+    `done` is Ollama's end mark, None for a wire that has none; only with `done=True` may the finish
+    reason be missing. `refusal` is OpenAI's field of that name.
+
+    Raises:
+        BadAnswerError: empty, truncated or degenerate; `partial` is the text, `change` how to ask again.
+        RejectedError: a content filter or the model refuses.
+        TransientError: the engine gave up, or the reply lacks its finish reason.
+    """
+    answer, reason = text or "", (finish_reason or "").strip().lower()
+    if refusal:
+        raise RejectedError(f"the model refuses: {clean(refusal)}", kind="refused")
+    for row in _FINISHES:
+        if row.fits(200, reason):
+            words = f": {clean(answer)}" if reason == "error" and answer.strip() else ""
+            raise row.error(row.says + words, kind=row.kind, change=row.change, partial=answer or None)
+    if done is False:
+        raise BadAnswerError(
+            "the answer broke off without its end mark, as Ollama does when a model repeats itself",
+            kind="degenerate",
+            partial=answer or None,
+        )
+    cut = reason in ("length", "max_tokens")
+    if not answer.strip():
+        raise _empty(bool(thinking), cut)
+    if cut:
+        told = "repeats itself until" if repeats(answer) else "is longer than"
+        hint = "" if repeats(answer) else "; a larger --max-tokens lets it finish"
+        raise BadAnswerError(f"the answer {told} --max-tokens allows{hint}", kind="truncated", partial=answer)
+    if reason != "stop" and not (reason == "" and done):
+        told = f"with {clean(reason)!r}" if reason else "without a finish reason"
+        raise TransientError(f"the answer ended {told}", kind="bad_response")
+    if repeats(answer):
+        raise BadAnswerError("the answer repeats itself over and over", kind="degenerate", partial=answer)
+
+
+def _empty(thought: bool, cut: bool) -> BadAnswerError:
+    """An empty answer that used up its tokens has thought, even where the server hides what."""
+    if thought or cut:
+        told = "the model spent its tokens on thinking and answered nothing"
+        return BadAnswerError(told, kind="empty", change="no_thinking")
+    return BadAnswerError("the model answered nothing", kind="empty", change="reseed")
+
+
+def repeats(text: str) -> bool:
+    """Whether `text` ends in a loop, or is one character over and over.
+
+    A loop is the same words 31 times in a row, or 10 times and over 200 characters. Lines count 31
+    times, since tables and lists have equal rows, unless each is a sentence. Ruled lines (`-----`,
+    `| | |`) are no loop, and neither is what a closing bracket ends, so JSON never is.
+    """
+    text = text.strip()
+    if len(text) > 30 and len(set(text) - set(" \t\n")) <= 1:
+        return True
+    text = text.rstrip("\"'`., \t\n\u201d\u3002")
+    for size in range(1, min(_LONGEST_UNIT, len(text) // 10) + 1):
+        if text[-size - 1] != text[-1] or not _ends_in(text, size, 10 * size):
+            continue
+        if _ends_in(text, size, _loop_length(text[-size:])):
+            return not _RULES.issuperset(text[-size:])
+    return False
+
+
+def _ends_in(text: str, size: int, length: int) -> bool:
+    """Whether the last `length` characters are nothing but the last `size` ones, over and over."""
+    tail = text[-length:]
+    return len(tail) == length and tail[size:] == tail[:-size]
+
+
+def _loop_length(unit: str) -> int:
+    """How many characters of nothing but `unit` are a loop."""
+    sentence = len(set(re.findall(r"[^\W\d_]{2,}", unit))) >= 5
+    if "\n" in unit and not sentence:
+        return 31 * len(unit)
+    return min(31 * len(unit), max(200, 10 * len(unit)))

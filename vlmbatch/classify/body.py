@@ -1,0 +1,99 @@
+"""Reads the error out of a reply's body, in every shape that servers and proxies use."""
+
+import json
+import re
+from dataclasses import dataclass
+
+LONGEST_WORDS = 500
+_DEEPEST = 6
+_MUTE = "an error without words"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a body says: `words` for people, `marks` (type and code) for the table, `code` a status in it."""
+
+    words: str
+    marks: tuple[str, ...] = ()
+    code: int | None = None
+
+    @property
+    def haystack(self) -> str:
+        """The text that the table's patterns are looked up in."""
+        return "\n".join((self.words[:4000], *self.marks))
+
+
+def error_in(payload: object) -> str | None:
+    """The words of the error that a JSON object holds, whatever its status was; None where it holds none."""
+    told = _error_of(payload, 0)
+    return None if told is None else clean(told.words) or _MUTE
+
+
+def read(text: str) -> Told:
+    """What a body says: its error object, the title of an HTML page, or the text as it is."""
+    told = _error_of(_parse(text), 0)
+    if told is not None:
+        return told
+    start = text.lstrip()[:300].lower()
+    if start.startswith(("<!doctype", "<html", "<head")) or "<html" in start:
+        title = re.search(r"<title[^>]*>([^<]{1,200})", text[:20_000], re.IGNORECASE)
+        return Told(words=f"an HTML page (title {title[1].strip()})" if title else "an HTML page")
+    return Told(words=text.strip())
+
+
+def clean(words: str) -> str:
+    """One line of at most 500 printable characters, without picture data and keys."""
+    words = re.sub(r"data:[\w/+.-]{0,60};base64,[^\s'\"]*|[A-Za-z0-9+/]{80,}={0,2}", "[data]", words[:20_000])
+    words = re.sub(r"(?i)\bbearer\s+\S+|\b(sk|pk|gsk|xai|hf)[-_][\w*.-]{6,}|\bAIza[\w-]{10,}", "[key]", words)
+    # control, bidi and lone surrogate characters could write over the terminal or fail to print
+    words = " ".join("".join(c if c.isprintable() else " " for c in words).split())
+    return words if len(words) <= LONGEST_WORDS else words[: LONGEST_WORDS - 3] + "..."
+
+
+def _parse(text: str) -> object:
+    if not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _error_of(payload: object, depth: int) -> Told | None:
+    if not isinstance(payload, dict):
+        return None
+    error, message = payload.get("error"), payload.get("message")
+    if error:
+        return _told(error if isinstance(error, (str, dict, list)) else payload, depth)
+    # vLLM before 0.10 has the fields at the top; gateways answer {"message": "..."} alone
+    if payload.get("object") == "error" or (isinstance(message, str) and message):
+        return _told(payload, depth)
+    if list(payload) == ["detail"]:  # FastAPI
+        return _told(payload["detail"], depth)
+    return None
+
+
+def _told(value: object, depth: int) -> Told:
+    if depth > _DEEPEST:
+        return Told(words=_MUTE)
+    if isinstance(value, dict):
+        return _told_object(value, depth)
+    if isinstance(value, list):
+        return Told(words="; ".join(_told(item, depth + 1).words for item in value[:3]))
+    if isinstance(value, str):
+        # Ollama 0.30 and later passes llama-server's whole JSON body on as its error text
+        return _error_of(_parse(value), depth + 1) or Told(words=value)
+    return Told(words=_MUTE if value is None else str(value))
+
+
+def _told_object(value: dict[str, object], depth: int) -> Told:
+    message = next((value[key] for key in ("message", "msg", "detail", "error") if value.get(key)), None)
+    inner = _told(message, depth + 1)
+    code, deeper = value.get("code"), value.get("innererror")
+    marks = [value.get("type"), code, deeper.get("code") if isinstance(deeper, dict) else None]
+    known = isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600
+    return Told(
+        words=inner.words,
+        marks=(*inner.marks, *(mark for mark in marks if isinstance(mark, str))),
+        code=code if isinstance(code, int) and known else inner.code,
+    )

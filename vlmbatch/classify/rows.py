@@ -1,0 +1,278 @@
+"""The table that tells what a reply means: the first row that fits decides. No row knows a wire library.
+
+Text comes before status, since servers send permanent errors as 500 and errors as 200; permanent rows
+come first. A row's words are one plain sentence: `says`, then the server's own words, then `hint`.
+"""
+
+import re
+
+from vlmbatch.classify.row import Row
+from vlmbatch.errors import (
+    BadAnswerError,
+    FatalBackendError,
+    RejectedError,
+    TransientError,
+    UnavailableError,
+)
+
+_PICTURE = (200, 400, 415, 422, 500)
+_TROUBLE = (200, 429, *range(500, 600))
+_MODEL_HINT = "name another one with --model"
+_WIRE_HINT = "check --backend and --base-url"
+_OPTION_HINT = "correct the option, or leave it out"
+
+
+def _wants_too_many_tokens(text: str) -> bool:
+    """Whether max_tokens alone fills the context, so that no picture is small enough."""
+    limit = re.search(r"(?:max_model_len=|context length is (?:only )?)(\d{1,12})", text)
+    asked = re.search(r"(?:max_tokens=|too large: |requested )(\d{1,12})", text)
+    return limit is not None and asked is not None and int(asked[1]) >= int(limit[1])
+
+
+REPLIES: tuple[Row, ...] = (
+    # the set-up: no image can succeed
+    Row(
+        "unknown model",
+        r"model ['\"`][^'\"`\n]+['\"`] (not found|does not exist)|not found, try pulling|model_not_found"
+        r"|not a valid model|invalid model name|model is required",
+        FatalBackendError,
+        "model_not_found",
+        "the endpoint does not know this model",
+        _MODEL_HINT,
+    ),
+    Row(
+        "no vision",
+        r"not a multimodal model|image input is not supported|does not support (multimodal|image|vision)"
+        r"|no endpoints found that support image",
+        FatalBackendError,
+        "no_vision",
+        "this model cannot look at pictures",
+        "choose a vision model with --model (a .gguf model also needs --mmproj)",
+    ),
+    Row(
+        "key",
+        r"(invalid|incorrect) api[ _]key|api key not valid|invalid_api_key",
+        FatalBackendError,
+        "auth",
+        "the endpoint does not accept the key",
+        "set OPENAI_API_KEY or --api-key",
+    ),
+    Row(
+        "quota",
+        # not "exceeded your current quota": Gemini says that for a limit of a minute, too
+        r"insufficient_quota|insufficient (credits|balance|funds)|credit balance is too low",
+        FatalBackendError,
+        "quota",
+        "the account is used up",
+        "pay for more, or choose another endpoint with --base-url",
+    ),
+    Row(
+        "host header",
+        r"\A\s*\Z",
+        FatalBackendError,
+        "auth",
+        "the endpoint refuses this client",
+        "Ollama does so when it does not know the host name in --base-url: use its IP address there, "
+        "or start it with OLLAMA_HOST=0.0.0.0",
+        (403,),
+    ),
+    Row(
+        "images per request",
+        r"at most \d+ image|limit.mm.per.prompt|only supports one image",
+        FatalBackendError,
+        "bad_config",
+        "the endpoint takes fewer pictures at once than were sent",
+        "start it with room for them (vLLM: --limit-mm-per-prompt)",
+    ),
+    Row(
+        "max_tokens",
+        r"max_tokens|output tokens",
+        FatalBackendError,
+        "bad_config",
+        "--max-tokens is more than the model's whole context",
+        "set a smaller --max-tokens",
+        holds=_wants_too_many_tokens,
+    ),
+    # this picture or this question: asked smaller, or refused
+    Row(
+        "context",
+        r"exceed_context_size|context_length_exceeded|exceeds the available context|context length"
+        r"|maximum model length|prompt( is)? too long|too long to fit|max_tokens' is too large"
+        r"|request too large for",
+        BadAnswerError,
+        "context",
+        "picture and prompt do not fit into the model's context",
+        "a smaller --max-size or a larger context helps",
+        change="shrink",
+    ),
+    Row(
+        "content filter",
+        r"content_filter|ResponsibleAIPolicyViolation|content management policy|content_policy_violation",
+        RejectedError,
+        "refused",
+        "a content filter refuses this picture or prompt",
+    ),
+    Row(
+        "bomb",
+        r"decompression bomb",
+        RejectedError,
+        "too_large",
+        "the picture has too many pixels for the endpoint",
+    ),
+    Row(
+        "shape",
+        r"aspect ratio|larger than factor",
+        RejectedError,
+        "bad_shape",
+        "the model takes no picture of this shape",
+    ),
+    Row(
+        "undecodable",
+        r"failed to load image|decode WebP image|failed to (decode|process) image|image: unknown format"
+        r"|cannot identify image|image file is truncated|invalid image(?! input)|Non-base64 digit"
+        r"|(audio|video) input is not supported|failed to apply \w*Processor|No such file or directory",
+        RejectedError,
+        "rejected",
+        "the endpoint cannot read this picture",
+        statuses=_PICTURE,
+    ),
+    # llama.cpp after a request with two pictures: innocent requests fail for a while
+    Row(
+        "chunk",
+        r"Chunk not found",
+        TransientError,
+        "server_error",
+        "the engine mixed up its pictures",
+    ),
+    # the set-up again, in words that a picture's failure could also hold
+    Row(
+        "option",
+        r"JSON schema|Grammar error|invalid format: |must be of type|response_format|invalid duration"
+        r"|does not support (thinking|tools|chat|generate|completion)|mm_processor_kwargs"
+        r"|\b(max_tokens|max_completion_tokens|temperature|top_p|seed)\b.{0,40}\bmust be"
+        r"|unsupported_(parameter|value)",
+        FatalBackendError,
+        "bad_config",
+        "the endpoint does not take one of the options",
+        _OPTION_HINT,
+    ),
+    Row(
+        "wire",
+        r"illegal base64 data|invalid image input|image URLs are not currently supported|invalid url format"
+        r"|ur[il] must be base64 encoded|file:// URLs are not allowed|must be a subpath|cannot unmarshal"
+        r"|\d validation errors?\b|unsupported content\[\]",
+        FatalBackendError,
+        "wrong_url",
+        "the endpoint does not take requests of this form",
+        _WIRE_HINT,
+        (200, 400, 422, 500),
+    ),
+    # the engine: it crashed over a request, or is away or busy
+    Row(
+        "crash",
+        r"runner has unexpectedly stopped|EngineCore|EngineDead|unexpected EOF|error was encountered while "
+        r"running the model|CUDA (error|out of memory)",
+        TransientError,
+        "crash",
+        "the engine crashed",
+        statuses=_TROUBLE,
+    ),
+    Row(
+        "loading",
+        r"loading model|model is (still )?loading|no longer running|has terminated|during startup"
+        r"|timed out waiting for .{1,40} to start|no slots available|unexpected server status"
+        r"|background loop (has errored|is not running)",
+        UnavailableError,
+        "down",
+        "the engine is loading or has died",
+        statuses=_TROUBLE,
+    ),
+    Row(
+        "busy",
+        r"server busy|maximum pending requests|currently busy|rate.?limit|too many requests|overloaded",
+        UnavailableError,
+        "busy",
+        "the endpoint is busy",
+        statuses=_TROUBLE,
+    ),
+    # vLLM's /health while its engine is dead
+    Row("silent 503", r"\A\s*\Z", UnavailableError, "down", "the endpoint is not ready", statuses=(503,)),
+    # no text told it: the status decides
+    Row(
+        "redirect",
+        "",
+        FatalBackendError,
+        "wrong_url",
+        "the endpoint redirects",
+        "set --base-url to the address it means",
+        range(300, 400),
+    ),
+    Row(
+        "unauthorized",
+        "",
+        FatalBackendError,
+        "auth",
+        "the endpoint refuses this client",
+        "set OPENAI_API_KEY or --api-key",
+        (401, 403, 407),
+    ),
+    Row(
+        "payment",
+        "",
+        FatalBackendError,
+        "quota",
+        "the endpoint wants to be paid",
+        "pay for more, or choose another endpoint with --base-url",
+        (402,),
+    ),
+    Row(
+        "wrong path",
+        "",
+        FatalBackendError,
+        "wrong_url",
+        "the endpoint does not know this address",
+        "check --base-url and --backend: did you forget /v1?",
+        (404, 405),
+    ),
+    Row(
+        "body too large",
+        "",
+        BadAnswerError,
+        "body_too_large",
+        "the picture is more bytes than the endpoint takes",
+        "a smaller --max-size or --quality helps, or a larger client_max_body_size of its proxy",
+        (413,),
+        "shrink",
+    ),
+    Row("slow request", "", TransientError, "timeout", "the endpoint waited too long", statuses=(408,)),
+    Row(
+        "passing",
+        "",
+        TransientError,
+        "server_error",
+        "the endpoint broke off the request",
+        statuses=(409, 425, 499),
+    ),
+    Row("too many", "", UnavailableError, "busy", "the endpoint is busy", statuses=(429, 503, 529)),
+    Row(
+        "refused",
+        "",
+        RejectedError,
+        "rejected",
+        "the endpoint refuses this request",
+        statuses=range(400, 500),
+    ),
+    Row("unable", "", RejectedError, "rejected", "the endpoint cannot do this", statuses=(501,)),
+    Row(
+        "gateway timeout",
+        "",
+        TransientError,
+        "timeout",
+        "a proxy before the endpoint waited too long",
+        "let it wait longer (nginx: proxy_read_timeout)",
+        (504,),
+    ),
+    Row("server error", "", TransientError, "server_error", "the endpoint failed", statuses=range(500, 600)),
+    Row("nonsense", "", TransientError, "bad_response", "the endpoint's reply is not what was promised"),
+)
+"""Replies that are no answer, in the order they are asked; the last row fits all."""

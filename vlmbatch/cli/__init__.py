@@ -1,0 +1,34 @@
+"""The commands. Each has a file of its own, and imports what is heavy only when it runs."""
+
+from typing import Annotated
+
+import typer
+
+from vlmbatch.cli import run
+
+app = typer.Typer(
+    help="Ask a vision model about every image in a folder: one JSONL record an image.",
+    rich_markup_mode=None,  # rich would double the CPU that --help costs
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run", epilog=run.EPILOG)(run.command)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib import metadata
+
+        print(f"vlmbatch {metadata.version('vlmbatch')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Ask a vision model about every image in a folder: one JSONL record an image."""

@@ -1,0 +1,129 @@
+"""The command line made from the fields of RunConfig, and vlmbatch.toml read as its defaults."""
+
+import inspect
+import os
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vlmbatch.config import Option, RunConfig, check_names, options
+from vlmbatch.errors import ConfigError
+
+CONFIG_NAME = "vlmbatch.toml"
+
+
+def with_options(command: Callable[[RunConfig], None]) -> Callable[..., None]:
+    """The command as Typer wants it: one parameter for PATH, one for --config, one for each option.
+
+    Typer finds a flag before its environment variable, and that before the file.
+    """
+
+    def from_command_line(paths: list[str], config: str | None, **values: object) -> None:
+        given = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        try:
+            chosen = RunConfig.of(*paths, **given)
+        except ConfigError as error:
+            raise typer.BadParameter(str(error)) from error
+        command(chosen)
+
+    from_command_line.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # PEP 362 names it
+        [_paths(), _config(), *(_parameter(option) for option in options())]
+    )
+    from_command_line.__doc__ = command.__doc__
+    return from_command_line
+
+
+def _paths() -> inspect.Parameter:
+    argument = typer.Argument(
+        help="Folders to walk, image files, or - for a list of paths on standard input.",
+        metavar="PATH...",
+        show_default=False,
+    )
+    return _keyword("paths", Annotated[list[str], argument], inspect.Parameter.empty)
+
+
+def _config() -> inspect.Parameter:
+    config = typer.Option(
+        "--config",
+        help=f"Read options from this file instead of ./{CONFIG_NAME}.",
+        metavar="FILE",
+        envvar="VLMBATCH_CONFIG",
+        show_envvar=False,
+        is_eager=True,
+        callback=_read_defaults,
+    )
+    return _keyword("config", Annotated[str | None, config], None)
+
+
+def _parameter(option: Option) -> inspect.Parameter:
+    spec = option.spec
+    info = typer.Option(
+        option.flag,
+        *([spec.short] if spec.short else []),
+        help=spec.help,
+        metavar=spec.metavar or ("|".join(spec.choices) or None),
+        envvar=option.env,
+        show_envvar=False,
+        show_default=spec.shown_default or (option.default not in (None, ()) and option.default is not False),
+        parser=_parser(spec.parse, option.flag) if spec.parse else None,
+    )
+    kind: Any = list[str] if option.type == tuple[str, ...] else option.type
+    if spec.choices:
+        kind = str  # RunConfig checks it, and its message names the choices too
+    default = list(option.default) if isinstance(option.default, tuple) else option.default
+    return _keyword(option.name, Annotated[kind, info], default)
+
+
+def _parser(parse: Callable[[str], object], flag: str) -> Callable[[object], object]:
+    def typed(value: object) -> object:
+        """Numbers come from the file as they are, and defaults come back parsed already."""
+        try:
+            return parse(str(value))
+        except ValueError as error:
+            raise typer.BadParameter(f"{error}", param_hint=flag) from error
+
+    return typed
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def _read_defaults(context: typer.Context, value: str | None) -> str | None:
+    path = Path(value) if value else find_config()
+    if path is not None:
+        try:
+            context.default_map = read_config(path)
+        except ConfigError as error:
+            raise typer.BadParameter(str(error), param_hint="--config") from error
+    return value
+
+
+def find_config() -> Path | None:
+    """./vlmbatch.toml, else the one in the user's configuration folder, else none."""
+    home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    for path in (Path(CONFIG_NAME), Path(home).expanduser() / "vlmbatch" / CONFIG_NAME):
+        if path.is_file():
+            return path
+    return None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The options in a TOML file by their Python name; keys are flags without the leading dashes.
+
+    Raises:
+        ConfigError: it cannot be read, is not TOML, or has a key that is no option.
+    """
+    try:
+        with path.open("rb") as file:
+            told = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    named = {key.replace("-", "_"): value for key, value in told.items()}
+    check_names(named, f"{path}: the key")
+    return named

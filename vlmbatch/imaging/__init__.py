@@ -1,0 +1,105 @@
+"""Makes the bytes of any image file into the JPEG that a model is sent; the only package that knows Pillow.
+
+It decodes from memory and never touches a file, a network or the run.
+"""
+
+import hashlib
+from base64 import b64encode
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from vlmbatch.config import ImageOptions
+from vlmbatch.imaging.colour import in_plain_colours, on_white, to_srgb
+from vlmbatch.imaging.jpeg import MEDIA_TYPE, decode_smallest, encode, may_pass
+from vlmbatch.imaging.opening import check_pixels, decoding, orientation_of, out_of_memory, upright_size
+from vlmbatch.imaging.shape import REDUCING_GAP, RESAMPLING, draft, fitted, padded, upright
+from vlmbatch.records import PreparedImage
+
+__all__ = ["ImageHeader", "inspect", "prepare"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageHeader:
+    """What the header of an image file says; sides in pixels, as seen upright."""
+
+    format: str
+    mode: str
+    width: int
+    height: int
+
+
+def inspect(file: BinaryIO | bytes, max_pixels_in: int | None = None) -> ImageHeader:
+    """Read only the header of an open, seekable file or of its bytes; a broken body goes unseen.
+
+    Raises:
+        ImageError: not an image that can be opened, or more pixels than `max_pixels_in`.
+    """
+    with decoding(file) as image:
+        check_pixels(image.size, max_pixels_in)
+        width, height = upright_size(image.size, image.format, orientation_of(image, []))
+        return ImageHeader(format=image.format or "", mode=image.mode, width=width, height=height)
+
+
+def prepare(data: bytes, options: ImageOptions) -> PreparedImage:
+    """Decode, resize, turn upright and encode one picture; blocking, for many threads at once.
+
+    The longest side becomes at most `options.max_size` pixels; a picture is never enlarged, but is
+    padded with white where it is too thin for a model. Transparency becomes white, colours become
+    sRGB, of an animation the first frame is taken, and no metadata is left. A plain JPEG that needs
+    none of this is passed on byte for byte. Original sides are those of the upright picture.
+
+    Raises:
+        ImageError: it cannot be decoded whole (bad_image), has too many pixels (too_large), or has
+            a shape that no JPEG can have (bad_shape).
+        OSError: the machine is out of descriptors or memory: a trouble of the run.
+    """
+    try:
+        return _prepare(data, options)
+    except MemoryError as error:
+        raise out_of_memory() from error
+
+
+def _prepare(data: bytes, options: ImageOptions) -> PreparedImage:
+    warnings: list[str] = []
+    with decoding(data) as image:
+        check_pixels(image.size, options.max_pixels_in)
+        frames = int(getattr(image, "n_frames", 1))  # before load(), since GIF winds its file on to count
+        if may_pass(image, data, options.max_size):
+            original = image.size
+            decode_smallest(image)
+            return _prepared(data, data, original, original, frames, warnings)
+        declared = image.size
+        target = fitted(declared, options.max_size)
+        draft(image, target)
+        image.load()
+        orientation = orientation_of(image, warnings)
+        original = upright_size(declared, image.format, orientation)
+        profile = image.info.get("icc_profile")
+        small = in_plain_colours(image, warnings).resize(target, RESAMPLING, reducing_gap=REDUCING_GAP)
+    # what is costly at full size is done to the small picture: turning the large one first would take
+    # three times as long, and its colour profile five times
+    picture = to_srgb(on_white(small), profile, warnings)
+    picture = padded(upright(picture, orientation), warnings)
+    return _prepared(data, encode(picture, options.quality), picture.size, original, frames, warnings)
+
+
+def _prepared(
+    source: bytes,
+    encoded: bytes,
+    size: tuple[int, int],
+    original: tuple[int, int],
+    frames: int,
+    warnings: list[str],
+) -> PreparedImage:
+    return PreparedImage(
+        data=b64encode(encoded),
+        media_type=MEDIA_TYPE,
+        width=size[0],
+        height=size[1],
+        original_width=original[0],
+        original_height=original[1],
+        sent_bytes=len(encoded),
+        sha256=hashlib.sha256(source).hexdigest(),
+        frames=frames,
+        warnings=tuple(warnings),
+    )

@@ -1,0 +1,86 @@
+"""Brings every colour mode that Pillow decodes to plain sRGB, 8 bits a channel, without transparency."""
+
+import math
+from io import BytesIO
+
+from PIL import Image, ImageCms
+
+from vlmbatch.errors import ImageError
+
+# The white that samples of more than 8 bits are measured against is the first that holds them all. 4095 is
+# that of 12-bit sensors, whose files would look black when read as 16-bit ones.
+_WHITES: dict[str, tuple[float, ...]] = {"I;16": (4095, 65535), "I": (255, 4095, 65535), "F": (1, 255, 65535)}
+_USUAL_WHITES = (1, 255, 65535)
+
+_MODE_OF_SPACE = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+
+
+def in_plain_colours(image: Image.Image, warnings: list[str]) -> Image.Image:
+    """The picture as RGB, RGBA, L or CMYK, the modes that can be resized and keep all that is seen."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _in_eight_bits(image, warnings)
+    if image.has_transparency_data:
+        return image.convert("RGBA")
+    if image.mode in ("RGB", "L", "CMYK"):
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """The picture on white, without the colours that transparent pixels hide."""
+    if image.mode != "RGBA":
+        return image
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=image)
+    return white
+
+
+def to_srgb(image: Image.Image, profile: bytes | None, warnings: list[str]) -> Image.Image:
+    """The picture as RGB, its ICC profile, if any, carried over to sRGB; a bad profile is only warned of."""
+    if not profile:
+        return image.convert("RGB")
+    try:
+        return _from_profile(image, profile)
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
+        warnings.append(f"its colour profile cannot be used, colours may be off: {error}")
+        return image.convert("RGB")
+
+
+def _in_eight_bits(image: Image.Image, warnings: list[str]) -> Image.Image:
+    """Scale long integers and floats to L, where Pillow's convert() would clip them to white or black."""
+    if image.mode.startswith("I;16"):
+        whites, image = _WHITES["I;16"], image.convert("I")
+    else:
+        whites = _WHITES[image.mode]
+    low, high = _extrema(image)
+    black, white = 0.0, next((white for white in whites if high <= white), high)
+    if low < 0 or high > whites[-1]:
+        black, white = low, max(high, low + 1)
+    if black != 0 or white not in _USUAL_WHITES:
+        warnings.append(f"values from {low:g} to {high:g} were spread from black to white")
+    scale = 255 / (white - black)
+    scaled = image.point(lambda value: value * scale + (0.5 - black * scale)).convert("L")
+    scaled.info = {}  # a transparent colour of 16 bits has no meaning here
+    return scaled
+
+
+def _extrema(image: Image.Image) -> tuple[float, float]:
+    low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]  # one band: two numbers
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ImageError("its values are not all finite numbers")
+    return low, high
+
+
+def _from_profile(image: Image.Image, profile: bytes) -> Image.Image:
+    source = ImageCms.ImageCmsProfile(BytesIO(profile))
+    space = source.profile.xcolor_space.strip()
+    if image.mode == "L" and space == "RGB":
+        image = image.convert("RGB")
+    if _MODE_OF_SPACE.get(space) != image.mode:
+        raise ValueError(f"it is one for {space}, the picture is {image.mode}")
+    if "srgb" in ImageCms.getProfileDescription(source).lower():
+        return image.convert("RGB")
+    converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    if converted is None:  # only when asked to work in place
+        raise ValueError("nothing was converted")
+    return converted

@@ -1,0 +1,100 @@
+"""How one option is declared and how its typed text becomes a value; it does not know which options exist."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from vlmbatch.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptionSpec:
+    """How one field is shown to a person. `parse` turns a typed text into the value."""
+
+    help: str
+    short: str | None = None
+    metavar: str | None = None
+    parse: Callable[[str], object] | None = None
+    choices: tuple[str, ...] = ()
+    shown_default: str | None = None
+
+
+def option(
+    default: Any,
+    help: str,  # noqa: A002  # the field's own word, here and in typer
+    *,
+    short: str | None = None,
+    metavar: str | None = None,
+    parse: Callable[[str], object] | None = None,
+    choices: tuple[str, ...] = (),
+    shown_default: str | None = None,
+    secret: bool = False,
+) -> Any:
+    """A dataclass field with its OptionSpec in the metadata; a secret one stays out of every repr."""
+    spec = OptionSpec(
+        help=help,
+        short=short,
+        metavar=metavar,
+        parse=parse,
+        choices=choices,
+        shown_default=shown_default,
+    )
+    return field(default=default, repr=not secret, metadata={"option": spec})
+
+
+def parse_size(text: str) -> int:
+    """Bytes from `500`, `20k`, `100MB` or `1.5 GiB`; k, M and G count in thousands, Ki and so on in 1024."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKmMgG]?)(i?)[bB]?\s*", text)
+    if not match:
+        raise ValueError(f"{text!r} is not a size; write for example 100MB")
+    power = " kmg".index(match[2].lower() or " ")
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+
+
+def parse_pixels(text: str) -> int:
+    """A number of pixels from `200000000`, `200M` or `200MP`."""
+    return parse_size(re.sub(r"(?i)(mp|px|p)\s*$", lambda m: "M" if m[0].lower() == "mp" else "", text))
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from `90`, `90s`, `15m` or `2h`."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", text)
+    if not match:
+        raise ValueError(f"{text!r} is not a duration; write for example 90, 15m or 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def parse_failures(text: str) -> str:
+    """`5` or `2.5%`, checked and kept as typed."""
+    if not re.fullmatch(r"\d+|\d+(\.\d+)?%", text.strip()):
+        raise ValueError(f"{text!r} is neither a number nor a percentage; write 5 or 1%")
+    return text.strip()
+
+
+def flag(name: str) -> str:
+    """`max_size` as it is typed: `--max-size`."""
+    return "--" + name.replace("_", "-")
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ConfigError with this message unless the condition holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def check_url(url: str, origin: str) -> None:
+    """Raise ConfigError unless `url` is http or https with a host and a valid port."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname)
+        _ = parts.port
+    except ValueError:
+        good = False
+    require(good, f"{origin} {redact(url)} is not a URL; write for example http://127.0.0.1:8000/v1")
+
+
+def redact(url: str) -> str:
+    """The URL without user, password and query, fit for records and messages."""
+    return re.sub(r"(?<=//)[^/@]*@", "", url).split("?")[0]

@@ -1,0 +1,96 @@
+"""The story of a run: workers pull an image each, bring it to its result, and write what came."""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from vlmbatch.protocols import Finished, Observer, Source
+from vlmbatch.records import ImageFinished, ImageRef, ImagesSkipped, Result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a run is put together from: `answer` brings one image to its result, `write` puts that away."""
+
+    source: Source
+    finished: Finished
+    answer: Callable[[ImageRef], Awaitable[Result]]
+    write: Callable[[Result], Awaitable[None]]
+    notify: Observer
+    stop: asyncio.Event
+    in_flight: set["asyncio.Task[None] | None"]
+
+
+class Pipeline:
+    """Workers pull one image each and bring it to its record."""
+
+    def __init__(self, parts: Parts, *, workers: int, limit: int | None = None) -> None:
+        """Setting `parts.stop` ends the run: what is in flight is finished, nothing else is begun.
+
+        `workers` is how many images are on their way at once; `limit` how many are asked about at all.
+        """
+        self.parts = parts
+        self.workers = workers
+        self.skipped = 0
+        self.failed_before = 0
+        self._refs: Iterator[ImageRef] = itertools.islice(self._unfinished(), limit)
+        self._pulling = asyncio.Lock()
+        self._walker = ThreadPoolExecutor(1, "vlmbatch-walk")
+
+    async def run(self) -> None:
+        """Work until the source is exhausted or `stop` is set.
+
+        Raises:
+            VlmbatchError: what ends the whole run: a fatal endpoint, an endpoint away, the output.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                workers = [group.create_task(self._work()) for _ in range(self.workers)]
+                stopper = group.create_task(self._stop_idle(workers))
+                await asyncio.wait(workers)
+                stopper.cancel()
+        finally:
+            self._walker.shutdown(wait=False, cancel_futures=True)
+
+    async def _work(self) -> None:
+        while not self.parts.stop.is_set() and (ref := await self._pull()):
+            result = await self.parts.answer(ref)
+            await self._write(result)
+
+    async def _stop_idle(self, workers: list[asyncio.Task[None]]) -> None:
+        await self.parts.stop.wait()
+        for worker in workers:
+            if worker not in self.parts.in_flight:
+                worker.cancel()
+
+    def _unfinished(self) -> Iterator[ImageRef]:
+        source = self.parts.source
+        for ref in source:
+            done = self.parts.finished(ref, partial(source.stamp, ref))
+            if done is None:
+                yield ref
+            elif done:
+                self.skipped += 1
+            else:
+                self.failed_before += 1
+
+    async def _pull(self) -> ImageRef | None:
+        """The next image that has to be asked about; walking and skipping happen in a thread."""
+        async with self._pulling:
+            before = self.skipped + self.failed_before
+            ref = await asyncio.get_running_loop().run_in_executor(self._walker, next, self._refs, None)
+            if (skipped := self.skipped + self.failed_before) != before:
+                self.parts.notify(ImagesSkipped(skipped=skipped))
+            return ref
+
+    async def _write(self, result: Result) -> None:
+        task = asyncio.current_task()
+        self.parts.in_flight.add(task)
+        try:
+            await self.parts.write(result)
+        finally:
+            self.parts.in_flight.discard(task)
+        self.parts.notify(ImageFinished(result=result))

@@ -1,0 +1,25 @@
+"""What is asked: the text of the prompt, wherever it comes from."""
+
+from pathlib import Path
+
+from vlmbatch.config import DEFAULT_PROMPT, PromptOptions
+from vlmbatch.errors import ConfigError
+
+
+def prompt_text(options: PromptOptions) -> str:
+    """The prompt typed, else the content of the prompt file without its last line break, else the default.
+
+    Raises:
+        ConfigError: the file cannot be read, is not UTF-8, or is empty.
+    """
+    if options.prompt_file is None:
+        return options.prompt or DEFAULT_PROMPT
+    try:
+        text = Path(options.prompt_file).read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise ConfigError(f"--prompt-file {options.prompt_file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--prompt-file {options.prompt_file} is not UTF-8 text") from error
+    if not text.strip():
+        raise ConfigError(f"--prompt-file {options.prompt_file} is empty")
+    return text

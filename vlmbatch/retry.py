@@ -1,0 +1,90 @@
+"""What to do about a classified failure: how often to ask again, when, and how differently."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from tenacity import AsyncRetrying, RetryCallState
+
+from vlmbatch.errors import BackendError, BadAnswerError, TransientError
+from vlmbatch.records import Generation, Request
+
+LONGEST_WAIT_S = 60.0
+BAD_ANSWERS = 3
+TEMPERATURES = (0.2, 0.5, 0.8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How patient a run is with one image. `retries` counts what comes after the first attempt."""
+
+    retries: int = 8
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    jitter: Callable[[], float] = random.random
+
+    def attempts(self, on_retry: Callable[[int, float, BackendError], None]) -> AsyncRetrying:
+        """Attempts for one image; the last error is raised as it is.
+
+        A passing failure is tried again `retries` times; a bad answer is asked differently at most
+        twice, at once. `on_retry` hears the attempt's number, the wait in seconds and the error.
+        """
+        bad_answers = 0
+
+        def again(state: RetryCallState) -> bool:
+            nonlocal bad_answers
+            error = _error(state)
+            if isinstance(error, BadAnswerError):
+                bad_answers += 1
+                return bad_answers < BAD_ANSWERS
+            return isinstance(error, TransientError)
+
+        def tell(state: RetryCallState) -> None:
+            error = _error(state)
+            if isinstance(error, BackendError):
+                on_retry(state.attempt_number, state.upcoming_sleep, error)
+
+        return AsyncRetrying(
+            stop=lambda state: state.attempt_number > self.retries,
+            wait=self._wait,
+            retry=again,
+            before_sleep=tell,
+            sleep=self.sleep,
+            reraise=True,
+        )
+
+    def ask_differently(self, request: Request, error: BadAnswerError, attempt: int) -> tuple[Request, str]:
+        """The request to send after a bad answer to the `attempt`-th, and the warning that tells of it.
+
+        A smaller picture (`shrink`) has to be prepared anew by the caller; here nothing of it changes.
+        """
+        before = request.generation
+        if error.change == "shrink":
+            return request, f"asked again with a smaller picture: {error.kind}"
+        if error.change == "no_thinking" and before.thinking is not False:
+            return _with(
+                request, replace(before, thinking=False)
+            ), f"asked again without thinking: {error.kind}"
+        temperature = max(before.temperature, TEMPERATURES[min(attempt, len(TEMPERATURES)) - 1])
+        changed = replace(before, seed=(before.seed or 0) + attempt, temperature=temperature)
+        return (
+            _with(request, changed),
+            f"asked again with seed {changed.seed} and temperature {temperature:g}: {error.kind}",
+        )
+
+    def _wait(self, state: RetryCallState) -> float:
+        """Seconds: 1, 2, 4 ... 60, cut by up to half at random, and never before Retry-After."""
+        error = _error(state)
+        if isinstance(error, BadAnswerError):
+            return 0.0
+        asked = error.retry_after if isinstance(error, BackendError) else None
+        wait = min(2.0 ** (state.attempt_number - 1), LONGEST_WAIT_S) * (1 - 0.5 * self.jitter())
+        return max(wait, asked or 0.0)
+
+
+def _with(request: Request, generation: Generation) -> Request:
+    return replace(request, generation=generation)
+
+
+def _error(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome else None

@@ -1,0 +1,164 @@
+"""Reading files of unknown kind: a FIFO never blocks, a device is never read, growth never fills memory."""
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vlmbatch.config import InputOptions
+from vlmbatch.errors import ImageError
+from vlmbatch.formats import HEAD_BYTES
+from vlmbatch.records import FileStamp, ImageRef, SourceImage, SourceProblem
+from vlmbatch.sources.globs import Globs
+
+TRIES = 3
+
+# what network file systems answer for a moment after a server restart
+_FLAKY = (errno.EIO, errno.ESTALE)
+_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+class FileSource:
+    """What every source of plain files has: its globs, its counters, and how a file of it is read."""
+
+    def __init__(
+        self, options: InputOptions, on_problem: Callable[[SourceProblem], None] = lambda problem: None
+    ) -> None:
+        """`on_problem` hears of each entry that cannot be looked into, on the thread that iterates."""
+        self.ignored = 0
+        self.unreadable = 0
+        self._globs = Globs(options)
+        self._max_bytes = options.max_bytes
+        self._on_problem = on_problem
+
+    def read(self, ref: ImageRef) -> SourceImage:
+        """As `read_file`, within --max-bytes."""
+        return read_file(ref, max_bytes=self._max_bytes)
+
+    def stamp(self, ref: ImageRef) -> FileStamp | None:
+        """As `stamp_file`."""
+        return stamp_file(ref)
+
+    def _ignore(self) -> None:
+        self.ignored += 1
+
+    def _tell(self, problem: SourceProblem) -> None:
+        self.unreadable += 1
+        self._on_problem(problem)
+
+
+def read_file(ref: ImageRef, *, max_bytes: int) -> SourceImage:
+    """Read the whole file at `ref.uri`; at most `max_bytes` and one byte, however it grows.
+
+    A file that changes while it is read is read once more; a disk that fails is asked three times.
+
+    Raises:
+        ImageError: vanished, unreadable, too large, not a regular file, still changing, or the disk failed.
+        OSError: the machine is out of descriptors or memory.
+    """
+    for tries_left in reversed(range(TRIES)):
+        try:
+            image = _read_whole(ref.uri, max_bytes) or _read_whole(ref.uri, max_bytes)
+        except OSError as error:
+            if error.errno in _FLAKY and tries_left:
+                continue
+            if error.errno in _OUT_OF_RESOURCES:
+                raise
+            raise _as_image_error(error) from error
+        if image is None:
+            raise ImageError(
+                "it is being written to; run again when it is complete", kind="io_error", retryable=True
+            )
+        return image
+    raise AssertionError("the last try returns or raises")
+
+
+def stamp_file(ref: ImageRef) -> FileStamp | None:
+    """Size and mtime of the file at `ref.uri`; None where it cannot be told."""
+    try:
+        return _stamp(Path(ref.uri).stat())
+    except (OSError, ValueError):  # ValueError: a NUL in the path
+        return None
+
+
+def read_head(path: str) -> bytes:
+    """The first bytes of a file, enough to tell its format; none of a FIFO, socket or device.
+
+    Raises:
+        OSError: it cannot be opened or read.
+    """
+    with _opened(path) as fd:
+        return os.read(fd, HEAD_BYTES) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+
+
+def reason(error: OSError) -> str:
+    """The system's words for it, to stand inside a sentence: ``permission denied``."""
+    words = error.strerror or str(error)
+    return words[:1].lower() + words[1:]
+
+
+def _read_whole(path: str, max_bytes: int) -> SourceImage | None:
+    """The file's content, or None when it changed meanwhile."""
+    with _opened(path) as fd:
+        before = os.fstat(fd)
+        if not stat.S_ISREG(before.st_mode):
+            raise ImageError(f"it is {_kind(before.st_mode)}, not a file", kind="not_a_file")
+        if before.st_size > max_bytes:
+            raise ImageError(
+                f"it has {before.st_size:,} bytes, more than {max_bytes:,}; raise --max-bytes to take it",
+                kind="too_large",
+            )
+        data = _read_up_to(fd, before.st_size + 1)
+        after = os.fstat(fd)
+    unchanged = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+    if not unchanged or len(data) != after.st_size:
+        return None
+    return SourceImage(data=data, stamp=_stamp(after))
+
+
+def _read_up_to(fd: int, size: int) -> bytes:
+    chunks = []
+    while size and (chunk := os.read(fd, size)):
+        chunks.append(chunk)
+        size -= len(chunk)
+    return b"".join(chunks)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[int]:
+    try:
+        # O_NONBLOCK: opening a FIFO would otherwise wait for somebody to write into it
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:  # a NUL in the path, which no file can have
+        raise FileNotFoundError(errno.ENOENT, "No such file", path) from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _stamp(status: os.stat_result) -> FileStamp:
+    return FileStamp(bytes=status.st_size, mtime=status.st_mtime)
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def _as_image_error(error: OSError) -> ImageError:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return ImageError("it is not there (any more)", kind="vanished", retryable=True)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return ImageError(
+            f"it cannot be read: {reason(error)}; try chmod +r", kind="unreadable", retryable=True
+        )
+    if error.errno == errno.ENAMETOOLONG:
+        return ImageError("its path is longer than the system allows", kind="unreadable")
+    if error.errno == errno.ELOOP:
+        return ImageError("its link leads back to itself", kind="not_a_file")
+    if error.errno in (errno.ENXIO, errno.ENODEV):  # what opening a socket or an absent device gives
+        return ImageError("it is a socket or a device, not a file", kind="not_a_file")
+    return ImageError(f"the disk failed: {reason(error)}; run again", kind="io_error", retryable=True)

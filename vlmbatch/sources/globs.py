@@ -1,0 +1,60 @@
+"""Which images --include and --exclude leave. Knows paths as text only."""
+
+import re
+from collections.abc import Iterable, Iterator
+from fnmatch import translate
+from pathlib import PurePosixPath
+
+from vlmbatch.config import InputOptions
+
+_Glob = tuple[bool, re.Pattern[str]]
+
+
+def normalise(path: str) -> str:
+    """The id of a path: without ``./`` and needless slashes; ``..`` and links stay as typed."""
+    return str(PurePosixPath(path))
+
+
+class Globs:
+    """The globs of --include and --exclude, case-sensitive.
+
+    A glob with a slash is held against the whole id, one without against the name alone, at any depth.
+    ``*`` also matches slashes, so that ``photos/*.jpg`` reaches every depth; ``**/`` also matches
+    nothing, so that ``**/thumbs/*`` finds ``thumbs/a.jpg``. An excluded folder is not looked into.
+    """
+
+    def __init__(self, options: InputOptions) -> None:
+        self._include = _compile(options.include)
+        self._exclude = _compile(options.exclude)
+        # what matches "thumbs/*" with nothing for the star matches all that lies in thumbs
+        self._exclude_below = _compile(glob for glob in options.exclude if glob.endswith(("/*", "/**")))
+
+    def take(self, path: str) -> bool:
+        """Whether an image of this id is wanted."""
+        if self._include and not _matches(self._include, path):
+            return False
+        return not _matches(self._exclude, path)
+
+    def enter(self, folder: str) -> bool:
+        """Whether a folder of this id is to be looked into."""
+        return not _matches(self._exclude, folder) and not _matches(self._exclude_below, f"{folder}/")
+
+
+def _matches(globs: tuple[_Glob, ...], path: str) -> bool:
+    name = path.rpartition("/")[2]
+    return any(glob.match(path if of_path else name) for of_path, glob in globs)
+
+
+def _compile(globs: Iterable[str]) -> tuple[_Glob, ...]:
+    spellings = (spelling for glob in globs for spelling in _spellings(glob))
+    return tuple((of_path, re.compile(translate(text))) for of_path, text in spellings)
+
+
+def _spellings(glob: str) -> Iterator[tuple[bool, str]]:
+    """The glob as fnmatch understands it, each ``**/`` as any folders and as none; and if it has a slash."""
+    glob = glob.removeprefix("./").rstrip("/")
+    first, *rest = glob.split("**/")
+    spellings = {first}
+    for part in rest:
+        spellings = {spelling + folders + part for spelling in spellings for folders in ("", "*/")}
+    return (("/" in glob, spelling) for spelling in sorted(spellings))

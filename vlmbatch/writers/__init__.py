@@ -1,0 +1,6 @@
+"""Where results go: appended to a JSONL file that a later run reads back, or streamed to standard output."""
+
+from vlmbatch.writers.jsonl import JsonlWriter
+from vlmbatch.writers.stream import StreamWriter
+
+__all__ = ["JsonlWriter", "StreamWriter"]

@@ -1,0 +1,202 @@
+"""Append results to a JSONL file that survives crashes and full disks, and that a later run goes on with."""
+
+import asyncio
+import contextlib
+import errno
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import aiofiles
+from aiofiles.threadpool.binary import AsyncFileIO
+
+from vlmbatch.config import OutputOptions
+from vlmbatch.errors import OutputError
+from vlmbatch.protocols import Finished
+from vlmbatch.records import Result, to_line
+from vlmbatch.writers.appending import append, completed, reason
+from vlmbatch.writers.lock import OutputLock
+from vlmbatch.writers.mixing import refuse_mixture
+from vlmbatch.writers.resume import Index, finished_by, read_contents
+from vlmbatch.writers.tail import repair
+
+MOVED = "somebody has moved or deleted it during the run"
+
+
+class JsonlWriter:
+    """One line a result, each whole or not there at all.
+
+    After begin(), `bad_lines` is how many lines in the middle hold no record (they are skipped and stay),
+    `repaired` how many bytes of a torn last line were cut off, and `kept` the file that keeps those.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        options: OutputOptions,
+        *,
+        sync_every_s: float = 2.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """What is written reaches the disk at the next write after `sync_every_s` seconds, or at exit."""
+        self.path = path
+        self.bad_lines = 0
+        self.repaired = 0
+        self.kept: str | None = None
+        self._options = options
+        self._sync_every_s = sync_every_s
+        self._clock = clock
+        self._synced_at = clock()
+        self._lock = OutputLock(path)
+        self._turn = asyncio.Lock()
+        self._file: AsyncFileIO | None = None
+        self._size = 0
+        self._created = False
+        self._failed: OutputError | None = None
+
+    async def __aenter__(self) -> Self:
+        """Take the lock beside the output; nothing else is created yet.
+
+        Raises:
+            LockedError: another run writes to this file.
+            OutputError: it could never be written here.
+        """
+        try:
+            await completed(asyncio.to_thread(self._lock.acquire))
+        except asyncio.CancelledError:
+            self._lock.release()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Bring all to the disk, close, unlock; a file that was created and got no line is removed.
+
+        Raises:
+            OutputError: the last lines may not have reached the disk.
+        """
+        try:
+            await completed(self._close())
+        except OutputError:
+            if exc_type is None:  # else the error that ends the run is the one to tell
+                raise
+
+    async def begin(self, run: str, settings: Mapping[str, Any]) -> Finished:
+        """Read back what is there, repair a torn end, and open for appending.
+
+        `settings` are JSON values by name, without secrets: what a message names when they differ.
+
+        Raises:
+            ConfigError: the file holds only records of other settings, or is none of ours.
+            OutputError: it cannot be read or written.
+        """
+        plain: dict[str, Any] = json.loads(json.dumps(dict(settings)))
+        try:
+            return finished_by(await completed(self._begin(run, plain)))
+        except OSError as error:
+            raise OutputError(
+                f"cannot open {self.path}: {reason(error)}. Name another file with --output"
+            ) from error
+
+    async def write(self, result: Result) -> None:
+        """Append one line. May be called by many tasks at once; they take turns.
+
+        Raises:
+            OutputError: it could not be written, now or earlier; the file ends at its last whole line.
+        """
+        line = to_line(result.to_record())
+        async with self._turn:
+            await completed(self._append(line))
+
+    async def _begin(self, run: str, settings: dict[str, Any]) -> Index:
+        index = await asyncio.to_thread(self._read_back, run, settings)
+        self._file = await aiofiles.open(self.path, "ab", buffering=0)
+        self._size = os.fstat(self._file.fileno()).st_size
+        if self._created:
+            await asyncio.to_thread(_sync_folder, Path(self.path).parent)
+        return index
+
+    def _read_back(self, run: str, settings: dict[str, Any]) -> Index:
+        """Settle everything about the earlier content before the file is opened; blocks."""
+        self._created = not Path(self.path).exists()
+        if self._created or self._options.overwrite:
+            if not self._created:
+                os.truncate(self.path, 0)
+            self._lock.remember({run: settings})
+            return {}
+        contents = read_contents(self.path, run, retry_failed=self._options.retry_failed)
+        if not self._options.append:
+            refuse_mixture(self.path, contents, self._lock.runs, run, settings)
+        self.bad_lines = contents.bad_lines
+        self.kept = repair(self.path, contents)
+        self.repaired = len(contents.tail) if self.kept else 0
+        present = {known: old for known, old in self._lock.runs.items() if known in contents.runs}
+        self._lock.remember(present | {run: settings})
+        return contents.index
+
+    async def _append(self, line: bytes) -> None:
+        if self._failed is not None:
+            raise OutputError(str(self._failed)) from self._failed
+        if self._file is None:
+            raise RuntimeError("begin() comes before write()")
+        try:
+            await append(self._file, line)
+            self._size += len(line)
+            if self._clock() - self._synced_at >= self._sync_every_s:
+                await asyncio.to_thread(self._sync, self._file.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):  # where even this fails, the next run repairs the end
+                await asyncio.to_thread(os.ftruncate, self._file.fileno(), self._size)
+            self._failed = self._failure(error)
+            raise self._failed from error
+
+    def _sync(self, fd: int) -> None:
+        os.fsync(fd)
+        self._synced_at = self._clock()
+        output = Path(self.path)
+        if not output.exists() or not os.path.samestat(os.fstat(fd), output.stat()):
+            raise FileNotFoundError(errno.ENOENT, MOVED)
+
+    async def _close(self) -> None:
+        async with self._turn:
+            file, self._file = self._file, None
+            try:
+                if file is not None:
+                    await self._close_file(file)
+            except OSError as error:
+                raise self._failure(error) from error
+            finally:
+                self._lock.release()
+
+    async def _close_file(self, file: AsyncFileIO) -> None:
+        try:
+            if self._size and self._failed is None:
+                await asyncio.to_thread(self._sync, file.fileno())
+        finally:
+            await file.close()
+            if self._created and not self._size:
+                await asyncio.to_thread(Path(self.path).unlink, missing_ok=True)
+
+    def _failure(self, error: OSError) -> OutputError:
+        return OutputError(
+            f"cannot write to {self.path}: {reason(error)}. "
+            "The lines in it are whole; once that is mended, run the same command again to go on"
+        )
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the name of a new file last; some file systems cannot sync a folder, and need not."""
+    with contextlib.suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

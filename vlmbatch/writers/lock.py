@@ -1,0 +1,111 @@
+"""One run at a time writes to an output file; the lock file also keeps the settings of the runs in it.
+
+The lock stands beside the output and is never deleted: a lock on the output itself would be lost when
+somebody moves that, and two runs could hold two lock files of one name if it were ever removed.
+"""
+
+import fcntl
+import json
+import os
+import shlex
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vlmbatch.errors import LockedError, OutputError
+from vlmbatch.writers.appending import reason
+
+
+class OutputLock:
+    """The lock of one output file. `runs` holds settings by the digest of their run, as far as known."""
+
+    def __init__(self, output: str) -> None:
+        self.output = output
+        self.path = output + ".lock"
+        self.runs: dict[str, dict[str, Any]] = {}
+        self._fd: int | None = None
+        self._started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def acquire(self) -> None:
+        """Take the lock or fail at once; creates the lock file and nothing else.
+
+        Raises:
+            LockedError: another run holds it.
+            OutputError: the place is missing, cannot be written to, or cannot be locked.
+        """
+        try:
+            _check_place(Path(self.output))
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._lock(self._fd)
+            self.remember(_runs(_read(self._fd)))
+        except OSError as error:
+            self.release()
+            raise OutputError(
+                f"cannot lock {self.output}: {reason(error)}. Name a file elsewhere with --output"
+            ) from error
+        except (LockedError, OutputError):
+            self.release()
+            raise
+
+    def remember(self, runs: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep these settings, and no others, for whoever comes after us."""
+        assert self._fd is not None, "the lock is not held"
+        self.runs = {run: dict(settings) for run, settings in runs.items()}
+        content = json.dumps({"pid": os.getpid(), "started": self._started, "runs": self.runs}).encode(
+            "ascii"
+        )
+        # in place, since a lock belongs to the inode; a reader expects that this may be cut short
+        os.pwrite(self._fd, content, 0)
+        os.ftruncate(self._fd, len(content))
+
+    def release(self) -> None:
+        """Let go of the lock, if it is held."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _lock(self, fd: int) -> None:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LockedError(
+                f"another run{_holder(_read(fd))} is writing to {self.output}; "
+                "wait until it has ended, or name another file with --output"
+            ) from error
+
+
+def _check_place(output: Path) -> None:
+    if output.is_dir():
+        example = shlex.quote(str(output / "results.jsonl"))
+        raise OutputError(f"{output} is a folder; name a file in it: --output {example}")
+    if output.exists() and not output.is_file():
+        raise OutputError(f"{output} is not a regular file; for a pipe or a device: --output - > {output}")
+    parent = output.parent
+    if not parent.exists():
+        raise OutputError(
+            f"the folder {parent} does not exist; make it with: mkdir -p {shlex.quote(str(parent))}"
+        )
+
+
+def _read(fd: int) -> dict[str, Any]:
+    """What the lock file says; nothing where it is empty or garbled."""
+    try:
+        content = json.loads(os.pread(fd, os.fstat(fd).st_size, 0))
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _runs(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    runs = content.get("runs")
+    if not isinstance(runs, dict):
+        return {}
+    return {run: settings for run, settings in runs.items() if isinstance(settings, dict)}
+
+
+def _holder(content: Mapping[str, Any]) -> str:
+    pid, started = content.get("pid"), content.get("started")
+    if not isinstance(pid, int) or not isinstance(started, str):
+        return ""
+    return f" (process {pid}, started {started})"

@@ -1,0 +1,139 @@
+"""Read back what an output file holds: which images need no asking, and what is wrong with the file.
+
+It reads only. Memory is two integers per image, however long the answers are.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vlmbatch.errors import ConfigError
+from vlmbatch.protocols import Finished
+from vlmbatch.records import FileStamp, ImageRef
+
+DEFAULT_PROMPT_NAME = "default"
+RECORD_START = b'{"v":1,"id":"'
+BLANK = b"\0 \t\r\n"
+HEAD_BYTES = 1 << 20
+# integers of up to 60 bits take 32 bytes in CPython, longer ones 48
+KEY_MASK = (1 << 60) - 1
+STAMP_MASK = KEY_MASK >> 1
+
+Index = dict[int, int]
+"""For each image and prompt that is settled: digest of both -> digest of the file's stamp * 2 + answered."""
+
+
+@dataclass(slots=True)
+class Contents:
+    """What was found in an output file. `tail` is the last line, where that lacks its newline.
+
+    `other` is the last record of another run; `runs` are the digests of all runs.
+    """
+
+    index: Index = field(default_factory=dict)
+    runs: set[str] = field(default_factory=set)
+    other: Mapping[str, Any] | None = None
+    bad_lines: int = 0
+    tail: bytes = b""
+    tail_is_whole: bool = False
+
+
+def read_contents(path: str, run: str, *, retry_failed: bool) -> Contents:
+    """Read all lines once, and index those of `run`; the last line of an image and prompt counts.
+
+    Raises:
+        ConfigError: this is no file of ours.
+        OSError: it cannot be read.
+    """
+    contents = Contents()
+    with open(path, "rb") as file:
+        if not is_ours(file.read(HEAD_BYTES)):
+            raise ConfigError(
+                f"{path} holds something other than records of vlmbatch, and is left as it is; "
+                "name another file with --output"
+            )
+        file.seek(0)
+        for line in file:
+            record = parse(line)
+            if not line.endswith(b"\n"):
+                contents.tail, contents.tail_is_whole = line, record is not None
+            elif record is None and line.strip(b" \t\r\n"):
+                contents.bad_lines += 1
+            if record is not None:
+                _take_in(contents, record, run, retry_failed)
+    return contents
+
+
+def is_ours(head: bytes) -> bool:
+    """Whether the first line is a record, or what a crash may have left of one. An empty file is ours too."""
+    start = head.lstrip(BLANK)
+    first, newline, _ = start.partition(b"\n")
+    torn = not newline and RECORD_START.startswith(first.rstrip(b"\0"))
+    return torn or first.startswith(RECORD_START) or parse(first) is not None
+
+
+def parse(line: bytes) -> dict[str, Any] | None:
+    """The record in a line, or None where it holds none."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):  # what a crash or an editor leaves can be nested without end
+        return None
+    if isinstance(record, dict) and "v" in record and isinstance(record.get("id"), str):
+        return record
+    return None
+
+
+def finished_by(index: Index) -> Finished:
+    """The question to an index: is this image done, failed for good, or to be asked about?"""
+
+    def finished(ref: ImageRef, get_stamp: Callable[[], FileStamp | None]) -> bool | None:
+        prompt = DEFAULT_PROMPT_NAME if ref.prompt is None else ref.prompt
+        known = index.get(_key(ref.id, prompt))
+        if known is None:
+            return None
+        stamp = get_stamp()
+        if stamp is None or _stamp_digest(stamp.bytes, stamp.mtime) != known >> 1:
+            return None
+        return bool(known & 1)
+
+    return finished
+
+
+def _take_in(contents: Contents, record: Mapping[str, Any], run: str, retry_failed: bool) -> None:
+    digest = str(record.get("run"))
+    contents.runs.add(digest)
+    if digest != run:
+        contents.other = record
+        return
+    key = _key(record["id"], str(record.get("prompt", DEFAULT_PROMPT_NAME)))
+    answered = record.get("status") == "ok"
+    stamp = _recorded_stamp(record)
+    if stamp is None or not (answered or (_failed_for_good(record) and not retry_failed)):
+        contents.index.pop(key, None)
+    else:
+        contents.index[key] = stamp << 1 | answered
+
+
+def _failed_for_good(record: Mapping[str, Any]) -> bool:
+    error = record.get("error")
+    return isinstance(error, dict) and error.get("retryable") is False
+
+
+def _recorded_stamp(record: Mapping[str, Any]) -> int | None:
+    image = record.get("image")
+    if not isinstance(image, dict):
+        return None
+    size, mtime = image.get("bytes"), image.get("mtime")
+    if not isinstance(size, int) or not isinstance(mtime, int | float):
+        return None
+    return _stamp_digest(size, mtime)
+
+
+def _key(image_id: str, prompt: str) -> int:
+    # UTF-16 takes any file name, and sees a surrogate pair as the one character that JSON makes of it
+    return hash((image_id.encode("utf-16-le", "surrogatepass"), prompt)) & KEY_MASK
+
+
+def _stamp_digest(size: int, mtime: float) -> int:
+    return hash((size, mtime)) & STAMP_MASK

@@ -1,0 +1,85 @@
+"""Records to standard output, one line each: no lock, and nothing to resume."""
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import aiofiles
+from aiofiles.threadpool.binary import AsyncFileIO
+
+from vlmbatch.errors import OutputClosed, OutputError
+from vlmbatch.protocols import Finished
+from vlmbatch.records import FileStamp, ImageRef, Result, to_line
+from vlmbatch.writers.appending import append, completed, reason
+
+
+def _ask_about_all(_ref: ImageRef, _get_stamp: Callable[[], FileStamp | None]) -> None:
+    """What has left through a pipe cannot be read back, so nothing is ever finished."""
+
+
+class StreamWriter:
+    """Writes records to an open descriptor, which it does not close."""
+
+    def __init__(self, fd: int = 1) -> None:
+        self._fd = fd
+        self._file: AsyncFileIO | None = None
+        self._turn = asyncio.Lock()
+        self._failed: OutputClosed | OutputError | None = None
+
+    async def __aenter__(self) -> Self:
+        """Acquire nothing yet."""
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave the descriptor open, as it was found."""
+
+    async def begin(self, run: str, settings: Mapping[str, Any]) -> Finished:
+        """Every image has to be asked about.
+
+        Raises:
+            OutputError: the descriptor is closed or cannot be written to.
+        """
+        try:
+            os.fstat(self._fd)
+            self._file = await aiofiles.open(self._fd, "wb", buffering=0, closefd=False)
+        except OSError as error:
+            raise self._failure(error) from error
+        return _ask_about_all
+
+    async def write(self, result: Result) -> None:
+        """Write one line, and wait where the reader is slow.
+
+        Raises:
+            OutputClosed: nobody reads any more.
+            OutputError: the disk behind it is full, or it failed otherwise.
+        """
+        line = to_line(result.to_record())
+        async with self._turn:
+            await completed(self._append(line))
+
+    async def _append(self, line: bytes) -> None:
+        if self._failed is not None:  # a part of a line may stand there: nothing may follow it
+            raise type(self._failed)(str(self._failed)) from self._failed
+        if self._file is None:
+            raise RuntimeError("begin() comes before write()")
+        try:
+            await append(self._file, line)
+        except OSError as error:
+            self._failed = self._failure(error)
+            raise self._failed from error
+
+    @staticmethod
+    def _failure(error: OSError) -> OutputClosed | OutputError:
+        if isinstance(error, ConnectionError):  # EPIPE of a pipe, ECONNRESET of a socket
+            return OutputClosed("the reader of standard output has gone")
+        return OutputError(
+            f"cannot write to standard output: {reason(error)}. "
+            "To be able to go on after a failure, write to a file: --output results.jsonl"
+        )
