@@ -1,9 +1,11 @@
 """Fixtures that many tests share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from endpoint import Endpoint
+from PIL import Image
 
 
 @pytest.fixture
@@ -11,3 +13,19 @@ def endpoint() -> Iterator[Endpoint]:
     """A running endpoint with the models tiny-vision and tiny-text."""
     with Endpoint() as running:
         yield running
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Makes the folder photos of N different JPEGs, and stands in the folder above it."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(count: int, size: tuple[int, int] = (64, 48)) -> Path:
+        folder = tmp_path / "photos"
+        folder.mkdir(exist_ok=True)
+        for n in range(count):
+            colour = (n * 7 % 256, n * 31 % 256, n * 101 % 256)
+            Image.new("RGB", size, colour).save(folder / f"p{n:04}.jpg", comment=str(n))
+        return folder
+
+    return make

@@ -3,15 +3,15 @@
 ``run_batch("photos", prompt="Describe this image")`` is the whole interface; the rest are its values.
 """
 
-from importlib import metadata
+from importlib import import_module
 from typing import TYPE_CHECKING
-
-from vlmbatch.config import RunConfig
-from vlmbatch.errors import VlmbatchError
-from vlmbatch.records import Completion, Event, Failure, Result, Summary
 
 if TYPE_CHECKING:
     from vlmbatch.batch import Batch, run_batch
+    from vlmbatch.config import RunConfig
+    from vlmbatch.errors import VlmbatchError
+    from vlmbatch.events import Event
+    from vlmbatch.records import Completion, Failure, Result, Summary
 
 __all__ = [
     "Batch",
@@ -25,13 +25,23 @@ __all__ = [
     "run_batch",
 ]
 
+_HOMES = {
+    "Batch": "batch",
+    "Completion": "records",
+    "Event": "events",
+    "Failure": "records",
+    "Result": "records",
+    "RunConfig": "config",
+    "Summary": "records",
+    "VlmbatchError": "errors",
+    "run_batch": "batch",
+}
+
 
 def __getattr__(name: str) -> object:
-    """Load what is heavy on first use (PEP 562), so that `--help` stays quick."""
-    if name in ("Batch", "run_batch"):
-        from vlmbatch import batch
-
-        return getattr(batch, name)
+    """Load a public name on first use (PEP 562), so that `--help` stays quick."""
+    if name in _HOMES:
+        return getattr(import_module(f"vlmbatch.{_HOMES[name]}"), name)
     if name == "__version__":
-        return metadata.version("vlmbatch")
+        return import_module("importlib.metadata").version("vlmbatch")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,6 +14,9 @@ def main() -> None:
     """
     for fd in (0, 1, 2):
         _hold(fd)
+    sys.stdin = sys.stdin or os.fdopen(0, encoding="utf-8")  # None where it was closed
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8")
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8")
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until a run handles it: no traceback on Ctrl-C
 
     from vlmbatch.cli import app

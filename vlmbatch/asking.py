@@ -16,6 +16,7 @@ from vlmbatch.errors import (
     TransientError,
     UnavailableError,
 )
+from vlmbatch.events import RetryScheduled
 from vlmbatch.protocols import Backend, Observer, Outages, Retries, Slots, Source
 from vlmbatch.records import (
     Completion,
@@ -27,7 +28,6 @@ from vlmbatch.records import (
     PreparedImage,
     Request,
     Result,
-    RetryScheduled,
 )
 
 FREE_WAITS = 20

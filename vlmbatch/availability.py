@@ -6,11 +6,10 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from vlmbatch.errors import TransientError, UnavailableError
-from vlmbatch.protocols import Observer
-from vlmbatch.records import EndpointPaused, EndpointResumed
+from vlmbatch.events import EndpointPaused, EndpointResumed
+from vlmbatch.protocols import Observer, Sleep
 
 T = TypeVar("T")
-Sleep = Callable[[float], Awaitable[None]]
 
 START_PATIENCE_S = 5.0
 RUN_PATIENCE_S = 900.0

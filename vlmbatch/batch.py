@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 
 from vlmbatch.config import RunConfig
-from vlmbatch.protocols import Observer
-from vlmbatch.records import Event, Result, RunFinished, Summary
-from vlmbatch.wiring import run
+from vlmbatch.events import Event, RunFinished
+from vlmbatch.protocols import Observer, Sleep
+from vlmbatch.records import Result, Summary
+from vlmbatch.wiring import Outside, run
 
 
 def run_batch(
@@ -46,14 +47,23 @@ class Batch:
     """A run that is ready to start: iterate over it once, with ``for`` or ``async for``."""
 
     def __init__(
-        self, config: RunConfig, observers: Sequence[Observer] = (), *, stdout: bool = False
+        self,
+        config: RunConfig,
+        observers: Sequence[Observer] = (),
+        *,
+        stdout: bool = False,
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
-        """`stdout` writes records to standard output where `config` names no output file."""
+        """`stdout` writes records to standard output where `config` names no output file.
+
+        `sleep` is how to wait between attempts, for tests that must not.
+        """
         self.config = config
         self.summary: Summary | None = None
         """How the run ended; None until then, and where it never started."""
         self._observers = tuple(observers)
         self._stdout = stdout
+        self._sleep = sleep
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -71,7 +81,14 @@ class Batch:
         async def drive() -> None:
             try:
                 await run(
-                    self.config, deliver=deliver, notify=self._notify, stop=self._stop, stdout=self._stdout
+                    self.config,
+                    Outside(
+                        deliver=deliver,
+                        notify=self._notify,
+                        stop=self._stop,
+                        stdout=self._stdout,
+                        sleep=self._sleep,
+                    ),
                 )
             finally:
                 results.put_nowait(None)

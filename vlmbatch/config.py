@@ -22,7 +22,6 @@ from vlmbatch.options import (
     parse_size,
     require,
 )
-from vlmbatch.records import Generation
 
 BackendName = Literal["auto", "ollama", "vllm", "openai", "llama-cpp"]
 DEFAULT_PROMPT = "Describe this image."
@@ -127,12 +126,6 @@ class GenerationOptions:
             0 <= self.temperature <= 2, f"--temperature must be between 0 and 2, not {self.temperature:g}"
         )
         require(self.num_ctx is None or self.num_ctx > 0, f"--num-ctx must be at least 1, not {self.num_ctx}")
-
-    def generation(self) -> Generation:
-        """These options as the value that a request carries."""
-        return Generation(
-            max_tokens=self.max_tokens, temperature=self.temperature, seed=self.seed, num_ctx=self.num_ctx
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+from vlmbatch.events import ImageFinished, ImagesSkipped
 from vlmbatch.protocols import Finished, Observer, Source
-from vlmbatch.records import ImageFinished, ImageRef, ImagesSkipped, Result
+from vlmbatch.records import ImageRef, Result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

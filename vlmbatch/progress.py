@@ -13,19 +13,20 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
-from vlmbatch.records import (
+from vlmbatch.events import (
     EndpointPaused,
     EndpointResumed,
     Event,
     ImageFinished,
     ImagesSkipped,
+    Notice,
     RetryScheduled,
     RunFinished,
     RunStarted,
     SourceProblem,
-    Summary,
     TotalKnown,
 )
+from vlmbatch.records import Summary
 
 LINE_EVERY_S = 30.0
 RATE_WINDOW_S = 30.0
@@ -144,6 +145,8 @@ class Teller:
                 to = "standard output" if output == "-" else output
                 about = f"asking {endpoint.model} ({endpoint.backend}, {endpoint.url})"
                 return [f"{about}, {concurrency} at once, records to {to}", *endpoint.notes]
+            case Notice(message=message):
+                return [message]
             case SourceProblem(path=path, message=message):
                 return [f"{path}: {message}"]
             case EndpointPaused(message=message, give_up_s=give_up_s):

@@ -4,25 +4,20 @@ Source, Backend, Writer and Observer are for those who add one; Slots, Outages a
 pipeline sees the parts that guard it.
 """
 
-from collections.abc import AsyncIterable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from vlmbatch.errors import BackendError, BadAnswerError, UnavailableError
-from vlmbatch.records import (
-    Completion,
-    Endpoint,
-    Event,
-    FileStamp,
-    ImageRef,
-    Request,
-    Result,
-    SourceImage,
-)
+from vlmbatch.events import Event
+from vlmbatch.records import Completion, Endpoint, FileStamp, ImageRef, Request, Result, SourceImage
 
 Observer = Callable[[Event], None]
 """Hears every event of a run, on the event loop's thread; it must return quickly and never raise."""
+
+Sleep = Callable[[float], Awaitable[None]]
+"""How to wait for some seconds."""
 
 Finished = Callable[[ImageRef, Callable[[], FileStamp | None]], bool | None]
 """Whether an image needs no asking: True done, False failed for good, None has to be asked.
@@ -109,6 +104,10 @@ class Backend(AsyncContext, Protocol):
 
 class Writer(AsyncContext, Protocol):
     """Where results go."""
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a person should know of the output as begin() found it."""
 
     async def begin(self, run: str, settings: Mapping[str, Any]) -> Finished:
         """Open for the run of this digest and tell what an earlier run has done already.

@@ -2,12 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tenacity import AsyncRetrying, RetryCallState
 
 from vlmbatch.errors import BackendError, BadAnswerError, TransientError
+from vlmbatch.protocols import Sleep
 from vlmbatch.records import Generation, Request
 
 LONGEST_WAIT_S = 60.0
@@ -20,7 +21,7 @@ class RetryPolicy:
     """How patient a run is with one image. `retries` counts what comes after the first attempt."""
 
     retries: int = 8
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    sleep: Sleep = asyncio.sleep
     jitter: Callable[[], float] = random.random
 
     def attempts(self, on_retry: Callable[[int, float, BackendError], None]) -> AsyncRetrying:

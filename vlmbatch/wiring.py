@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,22 +18,12 @@ from vlmbatch.availability import RUN_PATIENCE_S, START_PATIENCE_S, Availability
 from vlmbatch.backends import open_backend
 from vlmbatch.config import ImageOptions, RunConfig
 from vlmbatch.errors import VlmbatchError
+from vlmbatch.events import Notice, RunFinished, RunStarted, SourceProblem, TotalKnown
 from vlmbatch.limiter import Limiter
 from vlmbatch.pipeline import Parts, Pipeline
 from vlmbatch.prompts import prompt_text
-from vlmbatch.protocols import Backend, Observer, Source, Writer
-from vlmbatch.records import (
-    Endpoint,
-    PreparedImage,
-    Request,
-    Result,
-    RunFinished,
-    RunStarted,
-    SourceProblem,
-    Summary,
-    TotalKnown,
-    Usage,
-)
+from vlmbatch.protocols import Finished, Observer, Sleep, Source, Writer
+from vlmbatch.records import Endpoint, Generation, PreparedImage, Request, Result, Summary, Usage
 from vlmbatch.retry import RetryPolicy
 from vlmbatch.sources import open_source
 from vlmbatch.writers import JsonlWriter, StreamWriter
@@ -41,97 +31,113 @@ from vlmbatch.writers import JsonlWriter, StreamWriter
 PREPARERS = max(2, os.cpu_count() or 1)
 """Threads that prepare pictures, and how many are prepared ahead of the requests."""
 
-Deliver = Callable[[Result], Awaitable[None]]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """What a run is given by whoever starts it.
+
+    `deliver` gets each result once it is written; setting `stop` ends the run early; `stdout` writes
+    records to standard output where no file is named; `sleep` is how to wait between attempts.
+    """
+
+    deliver: Callable[[Result], Awaitable[None]]
+    notify: Observer
+    stop: asyncio.Event
+    stdout: bool = False
+    sleep: Sleep = asyncio.sleep
 
 
-async def run(
-    config: RunConfig, *, deliver: Deliver, notify: Observer, stop: asyncio.Event, stdout: bool
-) -> None:
-    """One run. `deliver` gets each result once it is written; setting `stop` ends it early.
+async def run(config: RunConfig, outside: Outside) -> None:
+    """One run, from its options to its summary.
 
     Raises:
         VlmbatchError: what ends a whole run; its class tells the exit code.
     """
     prompt = prompt_text(config.prompt)
-    source = open_source(config.paths, config.input, partial(_tell_loop, asyncio.get_running_loop(), notify))
+    tell_problem = partial(_tell_loop, asyncio.get_running_loop(), outside.notify)
+    source = open_source(config.paths, config.input, tell_problem)
     async with AsyncExitStack() as stack:
-        writer = open_writer(config, stdout)
+        writer = open_writer(config, outside.stdout)
         if writer is not None:
             await stack.enter_async_context(writer)
         backend = await stack.enter_async_context(open_backend(config))
-        patience_s = config.run.give_up_after
         endpoint = await until_available(
-            backend.preflight, patience_s=START_PATIENCE_S if patience_s is None else patience_s
+            backend.preflight, patience_s=_or(config.run.give_up_after, START_PATIENCE_S), sleep=outside.sleep
         )
         settings = answer_settings(config, endpoint, prompt)
-        digest = run_digest(settings)
-        finished = await writer.begin(digest, settings) if writer is not None else _nothing_is_finished
-        question = Request(
-            images=(), prompt=prompt, system=config.prompt.system, generation=config.generation.generation()
-        )
-        job = Job(endpoint=endpoint, run=digest, question=question)
-        tally = Tally()
-
-        async def write(result: Result) -> None:
-            if writer is not None:
-                await writer.write(result)
-            tally.add(result)
-            await deliver(result)
-
+        job = Job(endpoint=endpoint, run=run_digest(settings), question=question_of(config, prompt))
         concurrency = config.run.concurrency or endpoint.slots or backend.concurrency
-        notify(
-            RunStarted(endpoint=endpoint, run=digest, concurrency=concurrency, output=config.output.output)
+        finished: Finished = _nothing_is_finished
+        if writer is not None:
+            finished = await writer.begin(job.run, settings)
+            for notice in writer.notices:
+                outside.notify(Notice(message=notice))
+        outside.notify(
+            RunStarted(endpoint=endpoint, run=job.run, concurrency=concurrency, output=config.output.output)
         )
-        with _threads() as threads:
-            asker = _asker(config, job, source, backend, notify, threads, concurrency, stop)
-            parts = Parts(
-                source=source,
-                finished=finished,
-                answer=asker.answer,
-                write=write,
-                notify=notify,
-                stop=stop,
-                in_flight=asker.in_flight,
-            )
-            pipeline = Pipeline(parts, workers=concurrency + PREPARERS, limit=config.input.limit)
-            try:
-                await _counted(pipeline.run(), source, notify)
-            finally:
-                notify(RunFinished(summary=tally.summary(pipeline, stop.is_set())))
+        threads = stack.enter_context(_threads())
+        asker = Asker(
+            job=job,
+            source=source,
+            prepare=partial(_prepare, config.image),
+            backend=backend,
+            slots=Limiter(concurrency),
+            outages=Availability(
+                backend.probe,
+                patience_s=_or(config.run.give_up_after, RUN_PATIENCE_S),
+                notify=outside.notify,
+                sleep=outside.sleep,
+            ),
+            retries=RetryPolicy(retries=config.run.retries, sleep=outside.sleep),
+            notify=outside.notify,
+            threads=threads,
+            stop=outside.stop,
+            in_flight=set(),
+        )
+        await _work(config, outside, asker, finished, writer, concurrency + PREPARERS)
 
 
-def _asker(
+async def _work(
     config: RunConfig,
-    job: Job,
-    source: Source,
-    backend: Backend,
-    notify: Observer,
-    threads: ThreadPoolExecutor,
-    concurrency: int,
-    stop: asyncio.Event,
-) -> Asker:
-    patience_s = config.run.give_up_after
+    outside: Outside,
+    asker: Asker,
+    finished: Finished,
+    writer: Writer | None,
+    workers: int,
+) -> None:
+    """Bring every image to its record, and tell how it went even where the run ends with an error."""
+    tally = Tally()
 
-    def prepare(data: bytes, longest: int | None) -> PreparedImage:
-        return imaging.prepare(data, at_most(config.image, longest))
+    async def write(result: Result) -> None:
+        if writer is not None:
+            await writer.write(result)
+        tally.add(result)
+        await outside.deliver(result)
 
-    return Asker(
-        job=job,
-        source=source,
-        prepare=prepare,
-        backend=backend,
-        slots=Limiter(concurrency),
-        outages=Availability(
-            backend.probe,
-            patience_s=RUN_PATIENCE_S if patience_s is None else patience_s,
-            notify=notify,
-        ),
-        retries=RetryPolicy(retries=config.run.retries),
-        notify=notify,
-        threads=threads,
-        stop=stop,
-        in_flight=set(),
+    parts = Parts(
+        source=asker.source,
+        finished=finished,
+        answer=asker.answer,
+        write=write,
+        notify=outside.notify,
+        stop=outside.stop,
+        in_flight=asker.in_flight,
     )
+    pipeline = Pipeline(parts, workers=workers, limit=config.input.limit)
+    whole = False
+    try:
+        await _counted(pipeline.run(), asker.source, outside.notify)
+        whole = not outside.stop.is_set()
+    finally:
+        outside.notify(RunFinished(summary=tally.summary(pipeline, stopped=not whole)))
+
+
+def _prepare(options: ImageOptions, data: bytes, longest: int | None) -> PreparedImage:
+    return imaging.prepare(data, at_most(options, longest))
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
 
 
 def open_writer(config: RunConfig, stdout: bool) -> Writer | None:
@@ -146,6 +152,18 @@ def at_most(options: ImageOptions, longest: int | None) -> ImageOptions:
     if longest is None:
         return options
     return replace(options, max_size=min(options.max_size or longest, longest))
+
+
+def question_of(config: RunConfig, prompt: str) -> Request:
+    """What is asked about every image, still without one."""
+    options = config.generation
+    generation = Generation(
+        max_tokens=options.max_tokens,
+        temperature=options.temperature,
+        seed=options.seed,
+        num_ctx=options.num_ctx,
+    )
+    return Request(images=(), prompt=prompt, system=config.prompt.system, generation=generation)
 
 
 def answer_settings(config: RunConfig, endpoint: Endpoint, prompt: str) -> dict[str, Any]:

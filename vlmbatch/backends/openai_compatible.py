@@ -48,7 +48,8 @@ class OpenAICompatibleBackend:
     ) -> None:
         """`url` ends in /v1; `timeout_s` is per request; `owner` is the `owned_by` its models must have."""
         self.name = name
-        self.url = url
+        # a key goes before a user and password in the URL, and aiohttp refuses both at once
+        self.url = redact(url) if api_key else url
         self.place = redact(url)
         self.concurrency = concurrency
         self._model = model

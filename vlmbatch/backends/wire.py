@@ -36,7 +36,7 @@ def reply_object(status: int, text: str, headers: Mapping[str, str]) -> dict[str
         raise classify_error(status, text, headers)
     try:
         payload = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise classify_error(status, text, headers) from None
     if not isinstance(payload, dict) or error_in(payload) is not None:
         raise classify_error(status, text, headers)

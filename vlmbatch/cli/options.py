@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -117,6 +116,8 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be read, is not TOML, or has a key that is no option.
     """
+    import tomllib  # only where there is a file: --help must stay quick
+
     try:
         with path.open("rb") as file:
             told = tomllib.load(file)

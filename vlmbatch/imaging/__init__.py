@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from vlmbatch.config import ImageOptions
 from vlmbatch.imaging.colour import in_plain_colours, on_white, to_srgb
-from vlmbatch.imaging.jpeg import MEDIA_TYPE, decode_smallest, encode, may_pass
+from vlmbatch.imaging.jpeg import MEDIA_TYPE, check_end, decode_smallest, encode, may_pass
 from vlmbatch.imaging.opening import check_pixels, decoding, orientation_of, out_of_memory, upright_size
 from vlmbatch.imaging.shape import REDUCING_GAP, RESAMPLING, draft, fitted, padded, upright
 from vlmbatch.records import PreparedImage
@@ -70,6 +70,7 @@ def _prepare(data: bytes, options: ImageOptions) -> PreparedImage:
             return _prepared(data, data, original, original, frames, warnings)
         declared = image.size
         target = fitted(declared, options.max_size)
+        check_end(image, data)
         draft(image, target)
         image.load()
         orientation = orientation_of(image, warnings)

@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import logging
 import warnings as python_warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,6 +113,8 @@ def _settle_pillow() -> None:
     Image.MAX_IMAGE_PIXELS = None
     # "Possibly corrupt EXIF data" amid a progress bar tells nobody which image; what matters raises
     python_warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    # and without a handler, logging prints Pillow's errors by itself
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 @functools.cache

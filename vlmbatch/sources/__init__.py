@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from vlmbatch.config import InputOptions
 from vlmbatch.errors import ConfigError
+from vlmbatch.events import SourceProblem
 from vlmbatch.protocols import Source
-from vlmbatch.records import SourceProblem
 from vlmbatch.sources.directory import DirectorySource
 from vlmbatch.sources.listing import ListSource
 

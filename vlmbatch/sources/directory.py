@@ -7,7 +7,8 @@ from pathlib import Path
 
 from vlmbatch.config import InputOptions
 from vlmbatch.errors import ConfigError
-from vlmbatch.records import ImageRef, SourceProblem
+from vlmbatch.events import SourceProblem
+from vlmbatch.records import ImageRef
 from vlmbatch.sources.files import FileSource, reason
 from vlmbatch.sources.globs import normalise
 from vlmbatch.sources.walk import Walk

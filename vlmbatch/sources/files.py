@@ -9,8 +9,9 @@ from pathlib import Path
 
 from vlmbatch.config import InputOptions
 from vlmbatch.errors import ImageError
+from vlmbatch.events import SourceProblem
 from vlmbatch.formats import HEAD_BYTES
-from vlmbatch.records import FileStamp, ImageRef, SourceImage, SourceProblem
+from vlmbatch.records import FileStamp, ImageRef, SourceImage
 from vlmbatch.sources.globs import Globs
 
 TRIES = 3

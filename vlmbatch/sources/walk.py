@@ -3,8 +3,8 @@
 import os
 from collections.abc import Callable, Iterator
 
+from vlmbatch.events import SourceProblem
 from vlmbatch.formats import IMAGE_EXTENSIONS, NON_IMAGE_EXTENSIONS, looks_like_image
-from vlmbatch.records import SourceProblem
 from vlmbatch.sources.files import read_head, reason
 from vlmbatch.sources.globs import Globs
 

@@ -58,6 +58,18 @@ class JsonlWriter:
         self._created = False
         self._failed: OutputError | None = None
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What begin() met in the file that a person should know; see protocols.Writer."""
+        told = []
+        if self.repaired:
+            told.append(
+                f"{self.path}: the last line was torn; its {self.repaired} bytes are kept in {self.kept}"
+            )
+        if self.bad_lines:
+            told.append(f"{self.path}: {self.bad_lines} lines hold no record; they are left as they are")
+        return tuple(told)
+
     async def __aenter__(self) -> Self:
         """Take the lock beside the output; nothing else is created yet.
 

@@ -22,6 +22,8 @@ def _ask_about_all(_ref: ImageRef, _get_stamp: Callable[[], FileStamp | None]) -
 class StreamWriter:
     """Writes records to an open descriptor, which it does not close."""
 
+    notices: tuple[str, ...] = ()
+
     def __init__(self, fd: int = 1) -> None:
         self._fd = fd
         self._file: AsyncFileIO | None = None

@@ -1,0 +1,40 @@
+"""Runs the real command in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+COMMAND = (sys.executable, "-m", "vlmbatch")
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """This process's environment without settings of vlmbatch and of endpoints, and with `variables`."""
+    mine = {k: v for k, v in os.environ.items() if not k.startswith(("VLMBATCH_", "OLLAMA_", "OPENAI_"))}
+    return {**mine, "XDG_CONFIG_HOME": "/nonexistent", "PYTHONWARNINGS": "default", **variables}
+
+
+def run(*args: str, stdin: bytes = b"", **variables: str) -> subprocess.CompletedProcess[str]:
+    """The finished command, with what it wrote as text."""
+    done = subprocess.run(
+        [*COMMAND, *args],
+        input=stdin,
+        capture_output=True,
+        env=environment(**variables),
+        timeout=120,
+        check=False,
+    )
+    out, err = (b.decode("utf-8", "surrogateescape") for b in (done.stdout, done.stderr))
+    return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+
+def start(*args: str, **kwargs: Any) -> subprocess.Popen[str]:
+    """The command running, in text mode."""
+    return subprocess.Popen([*COMMAND, *args], env=environment(), text=True, **kwargs)
+
+
+def records(lines: str | Iterable[str]) -> list[dict[str, Any]]:
+    """The records in JSONL text or lines; each must be whole."""
+    return [json.loads(line) for line in (lines.splitlines() if isinstance(lines, str) else lines)]

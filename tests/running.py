@@ -1,0 +1,47 @@
+"""Runs a Batch inside a test, without waiting between attempts."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from vlmbatch.batch import Batch
+from vlmbatch.config import RunConfig
+from vlmbatch.errors import VlmbatchError
+from vlmbatch.events import Event
+from vlmbatch.records import Result, Summary
+
+
+@dataclass
+class Ran:
+    """What came of a run."""
+
+    results: list[Result] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    summary: Summary | None = None
+    error: VlmbatchError | None = None
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of all results, sorted."""
+        return sorted(result.id for result in self.results)
+
+    def of(self, kind: type[Event]) -> list[Event]:
+        """The events of one kind."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+async def briefly(seconds: float) -> None:
+    """A hundredth of the wait: enough for a real endpoint to come back in."""
+    await asyncio.sleep(seconds / 100)
+
+
+async def ran(*paths: str, **options: object) -> Ran:
+    """Run to the end, or to the error that ends it."""
+    told = Ran()
+    batch = Batch(RunConfig.of(*(paths or ("photos",)), **options), [told.events.append], sleep=briefly)
+    try:
+        async for result in batch:
+            told.results.append(result)
+    except VlmbatchError as error:
+        told.error = error
+    told.summary = batch.summary
+    return told

@@ -1,0 +1,85 @@
+"""The Python interface, with and without an event loop."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from endpoint import Endpoint
+
+import vlmbatch
+from vlmbatch import run_batch
+from vlmbatch.events import Event, RunFinished
+
+Photos = Callable[..., Path]
+
+
+def test_a_plain_loop_streams_results(photos: Photos, endpoint: Endpoint) -> None:
+    """`for result in run_batch(...)` gives every image's result, and the summary after the last."""
+    photos(5)
+    batch = run_batch("photos", prompt="hi", base_url=endpoint.url, backend="ollama", model="tiny-vision")
+    assert sorted(result.id for result in batch) == [f"photos/p{n:04}.jpg" for n in range(5)]
+    assert batch.summary is not None
+    assert batch.summary.succeeded == 5
+
+
+def test_a_result_comes_before_the_run_has_ended(photos: Photos, endpoint: Endpoint) -> None:
+    """Results are streamed: the first is there while others have not been asked about."""
+    photos(50)
+    batch = run_batch("photos", base_url=endpoint.url, backend="ollama", model="tiny-vision", concurrency=1)
+    results = iter(batch)
+    next(results)
+    assert len(endpoint.questions) < 50
+    assert sum(1 for _ in results) == 49
+
+
+def test_leaving_the_loop_ends_the_run(photos: Photos, endpoint: Endpoint) -> None:
+    """`break` stops the run and its thread; hardly more is asked than was in flight."""
+    photos(80)
+    for _ in run_batch("photos", base_url=endpoint.url, backend="ollama", model="tiny-vision"):
+        break
+    assert len(endpoint.questions) < 40
+    assert "vlmbatch" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_errors_of_the_run_reach_a_plain_loop(photos: Photos, endpoint: Endpoint) -> None:
+    """An unknown model raises in the thread that iterates, with its own class."""
+    photos(1)
+    with pytest.raises(vlmbatch.VlmbatchError, match="nope"):
+        list(run_batch("photos", base_url=endpoint.url, backend="ollama", model="nope"))
+
+
+async def test_an_event_loop_streams_results_too(photos: Photos, endpoint: Endpoint) -> None:
+    """`async for` gives the same results, and observers hear the events."""
+    photos(3)
+    heard: list[Event] = []
+    batch = run_batch(
+        "photos", base_url=endpoint.url, backend="vllm", model="tiny-vision", observers=[heard.append]
+    )
+    assert len([result async for result in batch]) == 3
+    assert isinstance(heard[-1], RunFinished)
+
+
+async def test_an_output_file_is_written_before_a_result_is_given(photos: Photos, endpoint: Endpoint) -> None:
+    """A result that was yielded is on its way to the disk already: its line is in the file."""
+    photos(4)
+    batch = run_batch(
+        "photos", base_url=endpoint.url, backend="ollama", model="tiny-vision", output="out.jsonl"
+    )
+    async for result in batch:
+        assert f'"id":"{result.id}"' in Path("out.jsonl").read_text()
+
+
+def test_a_config_comes_alone() -> None:
+    """Paths or options beside a config would be silently unused, so they are refused."""
+    with pytest.raises(TypeError, match="either a config"):
+        run_batch("photos", config=vlmbatch.RunConfig.of("other"))
+
+
+def test_nothing_is_written_to_standard_output(
+    photos: Photos, endpoint: Endpoint, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The Python interface prints nothing."""
+    photos(2)
+    list(run_batch("photos", base_url=endpoint.url, backend="ollama", model="tiny-vision"))
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,331 @@
+"""The real command: what it prints where, and the code it exits with."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command import COMMAND, environment, records, run
+from endpoint import Endpoint, Model
+
+Photos = Callable[..., Path]
+CLOSED = "http://127.0.0.1:9"
+
+
+def test_only_records_go_to_standard_output(photos: Photos, endpoint: Endpoint) -> None:
+    """Standard output holds one JSON record an image and nothing else; the rest goes to standard error."""
+    photos(4)
+    done = run("run", "photos", "--prompt", "hi", "-b", "ollama", "--base-url", endpoint.url)
+    assert done.returncode == 0, done.stderr
+    found = records(done.stdout)
+    assert sorted(r["id"] for r in found) == [f"photos/p{n:04}.jpg" for n in range(4)]
+    assert {r["status"] for r in found} == {"ok"}
+    assert "asking tiny-vision" in done.stderr
+    assert "4 answered" in done.stderr
+
+
+def test_the_same_command_again_writes_nothing(photos: Photos, endpoint: Endpoint) -> None:
+    """With an output file the second run asks nothing, writes nothing and exits 0."""
+    photos(4)
+    args = (
+        "run",
+        "photos",
+        "-p",
+        "hi",
+        "-b",
+        "vllm",
+        "-m",
+        "tiny-vision",
+        "--base-url",
+        endpoint.url,
+        "-o",
+        "o.jsonl",
+    )
+    assert run(*args).returncode == 0
+    first = Path("o.jsonl").read_bytes()
+    again = run(*args)
+    assert (again.returncode, Path("o.jsonl").read_bytes()) == (0, first)
+    assert len(endpoint.questions) == 4
+    assert "4 done before" in again.stderr
+
+
+def test_a_broken_image_exits_3_now_and_the_next_time(photos: Photos, endpoint: Endpoint) -> None:
+    """A lasting failure is exit 3, stays so while it stands, and is not asked again by itself."""
+    (photos(2) / "bad.jpg").write_text("no image")
+    args = ("run", "photos", "-b", "ollama", "--base-url", endpoint.url, "-o", "o.jsonl")
+    first = run(*args)
+    assert first.returncode == 3
+    assert "bad_image" in first.stderr
+    size = Path("o.jsonl").stat().st_size
+    assert run(*args).returncode == 3
+    assert Path("o.jsonl").stat().st_size == size
+    assert run(*args, "--max-failures", "1").returncode == 0
+    assert run(*args, "--max-failures", "30%").returncode == 3
+    assert run(*args, "--retry-failed").returncode == 3
+    assert len(Path("o.jsonl").read_text().splitlines()) == 4
+
+
+def test_other_settings_are_not_mixed_in(photos: Photos, endpoint: Endpoint) -> None:
+    """Another prompt for the same output is exit 2 that says so; --append and --overwrite decide."""
+    photos(2)
+    args = ("run", "photos", "-b", "ollama", "--base-url", endpoint.url, "-o", "o.jsonl")
+    assert run(*args, "-p", "one").returncode == 0
+    refused = run(*args, "-p", "two")
+    assert refused.returncode == 2
+    assert all(word in refused.stderr for word in ("prompt", "one", "two", "--append", "--overwrite"))
+    assert len(Path("o.jsonl").read_text().splitlines()) == 2
+    assert run(*args, "-p", "two", "--append").returncode == 0
+    assert len(Path("o.jsonl").read_text().splitlines()) == 4
+    assert run(*args, "-p", "two", "--overwrite").returncode == 0
+    assert len(Path("o.jsonl").read_text().splitlines()) == 2
+
+
+def test_an_unknown_model_exits_2_with_the_nearest(photos: Photos, endpoint: Endpoint) -> None:
+    """A wrong model name is exit 2, no record, the nearest name and the command that pulls it."""
+    photos(1)
+    done = run("run", "photos", "-b", "ollama", "-m", "tiny-visoin", "--base-url", endpoint.url)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "tiny-vision" in done.stderr
+    assert "ollama pull tiny-visoin" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_nobody_there_exits_4_without_a_record(photos: Photos) -> None:
+    """An endpoint that cannot be reached is exit 4, says what to start, and leaves no output behind."""
+    photos(1)
+    done = run(
+        "run", "photos", "-b", "ollama", "--base-url", CLOSED, "-o", "o.jsonl", "--give-up-after", "0.2"
+    )
+    assert done.returncode == 4
+    assert "ollama serve" in done.stderr
+    assert not Path("o.jsonl").exists()
+
+
+def test_a_full_disk_exits_5(photos: Photos, endpoint: Endpoint) -> None:
+    """Standard output on a full device is exit 5 with its reason."""
+    photos(2)
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*COMMAND, "run", "photos", "-b", "ollama", "--base-url", endpoint.url],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 5
+    assert b"the disk is full" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_closed_pipe_ends_quietly(photos: Photos, endpoint: Endpoint) -> None:
+    """`| head -3` gets its lines, and the command ends with 0 and no complaint."""
+    photos(60)
+    asking = f"{' '.join(COMMAND)} run photos -q -b ollama --base-url {endpoint.url}"
+    command = f"{asking} | head -3; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env=environment(), timeout=60, check=False
+    )
+    lines = done.stdout.splitlines()
+    assert len(records(lines[:3])) == 3
+    assert lines[3] == "0"
+    assert done.stderr == ""
+
+
+def test_closed_standard_streams_do_not_spoil_the_output(photos: Photos, endpoint: Endpoint) -> None:
+    """With standard output and error closed, the output file holds records and nothing else."""
+    photos(3)
+    command = f"{' '.join(COMMAND)} run photos -b ollama --base-url {endpoint.url} -o o.jsonl >&- 2>&- <&-"
+    done = subprocess.run(["bash", "-c", command], env=environment(), timeout=60, check=False)
+    assert done.returncode == 0
+    assert len(records(Path("o.jsonl").read_text())) == 3
+
+
+@pytest.mark.parametrize("separator", ["\n", "\0"])
+def test_a_list_of_paths_on_standard_input(photos: Photos, endpoint: Endpoint, separator: str) -> None:
+    """`-` reads paths from standard input, separated by newlines or NULs."""
+    photos(5)
+    listed = separator.join(["photos/p0003.jpg", "./photos/p0001.jpg", ""])
+    done = run("run", "-", "-b", "ollama", "--base-url", endpoint.url, stdin=listed.encode())
+    assert done.returncode == 0, done.stderr
+    assert {r["id"] for r in records(done.stdout)} == {"photos/p0003.jpg", "photos/p0001.jpg"}
+
+
+def test_dry_run_tells_and_sends_nothing(photos: Photos, endpoint: Endpoint) -> None:
+    """--dry-run counts images and sizes, names the endpoint, and contacts nobody."""
+    (photos(3, (2000, 1000)) / "bad.jpg").write_text("no image")
+    done = run("run", "photos", "--dry-run", "-b", "ollama", "--base-url", endpoint.url, "-p", "Say it")
+    assert (done.returncode, done.stdout, endpoint.requests) == (0, "", [])
+    for told in ("images: 4", "3 at 1024x512", endpoint.url, "Say it", "would fail: 1", "photos/bad.jpg"):
+        assert told in done.stderr
+
+
+def test_an_empty_folder_is_said_and_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint
+) -> None:
+    """No images is exit 0 with a line that says so: cron meets empty folders."""
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    done = run("run", "photos", "-b", "ollama", "--base-url", endpoint.url)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "no images found" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("run", "nowhere"), "nowhere"),
+        (("run",), "PATH"),
+        (("run", ".", "--max-size", "7"), "--max-size"),
+        (("run", ".", "--max-size", "big"), "--max-size"),
+        (("run", ".", "--max-bytes", "big"), "--max-bytes"),
+        (("run", ".", "--promt", "x"), "--prompt"),
+        (("run", ".", "-b", "olama"), "choose one of"),
+        (("run", ".", "--prompt-file", "nowhere.txt"), "nowhere.txt"),
+        (("run", ".", "--base-url", "localhost"), "--base-url"),
+        (("run", ".", "-b", "ollama", "--base-url", "http://h:99999"), "--base-url"),
+        (("run", ".", "--config", "nowhere.toml"), "nowhere.toml"),
+        (("run", ".", "-b", "llama-cpp", "-m", "nowhere.gguf"), "nowhere.gguf"),
+    ],
+)
+def test_a_wrong_word_exits_2_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], told: str
+) -> None:
+    """A user's mistake is exit 2 with a message that names it, and no traceback."""
+    monkeypatch.chdir(tmp_path)
+    done = run(*args)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_flag_beats_environment_beats_file(photos: Photos, endpoint: Endpoint) -> None:
+    """The same option from three places: the command line wins, then VLMBATCH_*, then vlmbatch.toml."""
+    photos(1)
+    Path("vlmbatch.toml").write_text(
+        f'prompt = "of the file"\nbackend = "ollama"\nbase-url = "{endpoint.url}"\n'
+        'max_tokens = 7\nmax-bytes = "5MB"\n'
+    )
+    assert run("run", "photos").returncode == 0
+    assert run("run", "photos", VLMBATCH_PROMPT="of the environment").returncode == 0
+    assert run("run", "photos", "-p", "of the flag", VLMBATCH_PROMPT="of the environment").returncode == 0
+    asked = [q.body["messages"][-1]["content"] for q in endpoint.questions]
+    assert asked == ["of the file", "of the environment", "of the flag"]
+    assert {q.body["options"]["num_predict"] for q in endpoint.questions} == {7}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("max-sice = 7", "max_size"),
+        ("max-size = ", "not TOML"),
+        ('max-size = "big"', "--max-size"),
+        ("max-size = 7", "--max-size"),
+    ],
+)
+def test_a_wrong_file_is_told(photos: Photos, content: str, told: str) -> None:
+    """A misspelt key, bad TOML or a bad value in vlmbatch.toml is exit 2 that names it."""
+    photos(1)
+    Path("vlmbatch.toml").write_text(content)
+    done = run("run", "photos")
+    assert done.returncode == 2
+    assert told in done.stderr
+
+
+def test_a_named_config_replaces_the_one_here(photos: Photos, endpoint: Endpoint) -> None:
+    """--config reads another file, and ./vlmbatch.toml is left alone."""
+    photos(1)
+    Path("vlmbatch.toml").write_text("not TOML at all")
+    Path("mine.toml").write_text(f'prompt = "mine"\nbackend = "ollama"\nbase-url = "{endpoint.url}"\n')
+    assert run("run", "photos", "--config", "mine.toml").returncode == 0
+    assert endpoint.questions[0].body["messages"][-1]["content"] == "mine"
+
+
+def test_ollama_host_is_where_ollama_is(photos: Photos, endpoint: Endpoint) -> None:
+    """OLLAMA_HOST without a scheme leads the automatic choice to that Ollama."""
+    photos(1)
+    done = run("run", "photos", OLLAMA_HOST=f"127.0.0.1:{endpoint.port}")
+    assert done.returncode == 0, done.stderr
+    assert records(done.stdout)[0]["backend"] == "ollama"
+
+
+def test_a_lost_endpoint_is_not_answered_by_the_demonstration_model(photos: Photos) -> None:
+    """Where an endpoint or model is named and nobody there, the run ends with 4, never with demo records."""
+    photos(1)
+    for args, variables in (
+        ((), {"OLLAMA_HOST": "127.0.0.1:9"}),
+        (("--model", "llava"), {}),
+        (("--base-url", CLOSED), {}),
+        ((), {"OPENAI_BASE_URL": CLOSED}),
+    ):
+        done = run("run", "photos", "--give-up-after", "0.1", *args, **variables)
+        assert (done.returncode, done.stdout) == (4, ""), (args, variables, done.stderr)
+
+
+def test_several_vision_models_are_named(photos: Photos) -> None:
+    """An endpoint with two vision models ends with exit 2 and both names."""
+    photos(1)
+    models = {"one": Model(vision=True), "two": Model(vision=True), "blind": Model(vision=False)}
+    with Endpoint(models=models) as endpoint:
+        done = run("run", "photos", "--base-url", endpoint.url)
+    assert done.returncode == 2
+    assert "one" in done.stderr
+    assert "two" in done.stderr
+    assert "blind" not in done.stderr
+
+
+def test_the_log_is_json_and_holds_no_answers_or_keys(photos: Photos, endpoint: Endpoint) -> None:
+    """--log-json is one event a line; answers stay in the records, and the key appears nowhere."""
+    photos(2)
+    done = run(
+        "run", "photos", "--log-json", "-b", "vllm", "-m", "tiny-vision",
+        "--base-url", endpoint.url.replace("//", "//me:pa55@"), "--api-key", "s3cret",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [e["event"] for e in events].count("image_finished") == 2
+    assert events[-1]["event"] == "run_finished"
+    assert events[-1]["summary"]["succeeded"] == 2
+    for secret in ("s3cret", "pa55"):
+        assert secret not in done.stderr + done.stdout
+
+
+def test_quiet_says_nothing_when_all_is_well(photos: Photos, endpoint: Endpoint) -> None:
+    """--quiet leaves standard error empty, so that cron sends no mail."""
+    photos(2)
+    done = run("run", "photos", "-q", "-b", "ollama", "--base-url", endpoint.url, "-o", "o.jsonl")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_hostile_names_do_not_steer_the_terminal(photos: Photos, endpoint: Endpoint) -> None:
+    """Escape sequences and line breaks in file names reach records as JSON and the terminal as blanks."""
+    folder = photos(0)
+    for name in (b"\x1b[31mred.jpg", b"new\nline.jpg", b"caf\xe9.jpg"):
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(b"no image")
+    done = run("run", "photos", "-b", "ollama", "--base-url", endpoint.url)
+    assert done.returncode == 3
+    assert "\x1b" not in done.stderr
+    assert {os.fsencode(r["id"]) for r in records(done.stdout)} == {
+        b"photos/\x1b[31mred.jpg",
+        b"photos/new\nline.jpg",
+        b"photos/caf\xe9.jpg",
+    }
+
+
+def test_version_and_help_import_nothing_heavy() -> None:
+    """--version and --help import no Pillow, no ollama, no aiohttp, no rich and no asyncio."""
+    for args in (["--version"], ["--help"], ["run", "--help"]):
+        code = (
+            "import sys; from vlmbatch.cli import app\n"
+            "try: app(sys.argv[1:])\n"
+            "except SystemExit: pass\n"
+            "heavy = {'PIL', 'ollama', 'aiohttp', 'httpx', 'rich', 'asyncio', 'pydantic', 'tenacity'}\n"
+            "print('HEAVY', sorted(heavy & set(sys.modules)))"
+        )
+        done = subprocess.run(
+            [COMMAND[0], "-c", code, *args], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert done.stdout.splitlines()[-1] == "HEAVY []"

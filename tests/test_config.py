@@ -1,0 +1,141 @@
+import pytest
+
+from vlmbatch.config import RunConfig, options
+from vlmbatch.errors import ConfigError
+from vlmbatch.options import parse_duration, parse_failures, parse_pixels, parse_size, redact
+
+
+def test_every_option_has_one_flag_one_variable_and_one_key() -> None:
+    """No two options share a flag, a short flag, an environment variable or a TOML key."""
+    found = list(options())
+    for names in (
+        [o.flag for o in found],
+        [o.env for o in found],
+        [o.key for o in found],
+        [o.spec.short for o in found if o.spec.short],
+    ):
+        assert len(names) == len(set(names))
+    assert {"--prompt", "--max-size", "--retry-failed"} <= {o.flag for o in found}
+
+
+def test_every_group_is_reached_by_flat_names() -> None:
+    """A flat name lands in the group that declares it, for every option there is."""
+    for option in options():
+        config = RunConfig.of("photos")
+        assert getattr(getattr(config, option.group), option.name) == option.default
+
+
+def test_an_unknown_name_is_told_with_the_nearest() -> None:
+    """A misspelt option name is an error that names the right one."""
+    with pytest.raises(ConfigError, match=r"'max_sise'.*max_size"):
+        RunConfig.of("photos", max_sise=3)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"max_size": 10}, "--max-size"),
+        ({"max_size": 70000}, "--max-size"),
+        ({"quality": 0}, "--quality"),
+        ({"concurrency": 0}, "--concurrency"),
+        ({"timeout": 0}, "--timeout"),
+        ({"retries": -1}, "--retries"),
+        ({"max_tokens": 0}, "--max-tokens"),
+        ({"temperature": 3}, "--temperature"),
+        ({"limit": 0}, "--limit"),
+        ({"max_bytes": 0}, "--max-bytes"),
+        ({"max_pixels_in": 0}, "--max-pixels-in"),
+        ({"give_up_after": -1}, "--give-up-after"),
+        ({"backend": "olama"}, "--backend olama"),
+        ({"prompt": "a", "prompt_file": "b"}, "--prompt and --prompt-file"),
+        ({"prompt": "  "}, "--prompt is empty"),
+        ({"quiet": True, "verbose": True}, "--quiet and --verbose"),
+        ({"overwrite": True, "append": True, "output": "o"}, "--overwrite and --append"),
+        ({"overwrite": True}, "--overwrite needs an output file"),
+        ({"retry_failed": True}, "--retry-failed needs an output file"),
+        ({"base_url": "localhost:8000"}, "--base-url localhost:8000"),
+        ({"base_url": "http://host:99999"}, "--base-url"),
+        ({"base_url": "ftp://host"}, "--base-url"),
+    ],
+)
+def test_a_value_out_of_range_names_its_flag(given: dict[str, object], message: str) -> None:
+    """Every value that cannot work is refused when the config is made, by the flag's name."""
+    with pytest.raises(ConfigError, match=message):
+        RunConfig.of("photos", **given)
+
+
+def test_no_path_is_an_error() -> None:
+    """A run needs at least one PATH."""
+    with pytest.raises(ConfigError, match="no PATH"):
+        RunConfig.of()
+
+
+def test_the_key_stays_out_of_every_repr() -> None:
+    """Printing a config, as a log or a traceback may, does not show the key."""
+    assert "s3cret" not in repr(RunConfig.of("photos", api_key="s3cret"))
+
+
+def test_a_url_is_told_without_its_secrets() -> None:
+    """User, password and query of a URL never reach a message, even that of a bad URL."""
+    assert redact("https://me:s3cret@host:8000/v1?key=abc") == "https://host:8000/v1"
+    with pytest.raises(ConfigError) as error:
+        RunConfig.of("photos", base_url="ftp://me:s3cret@host/?key=abc")
+    assert "s3cret" not in str(error.value)
+    assert "abc" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("500", 500), ("20k", 20_000), ("100MB", 10**8), ("1.5 GiB", 1536 * 2**20), ("2M", 2 * 10**6)],
+)
+def test_sizes_are_read_as_people_type_them(text: str, size: int) -> None:
+    """A size may carry a unit, in thousands or in 1024."""
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    ("text", "pixels"), [("200000000", 2 * 10**8), ("200MP", 2 * 10**8), ("1.5M", 1_500_000)]
+)
+def test_pixels_are_read_in_megapixels(text: str, pixels: int) -> None:
+    """A number of pixels may be typed in megapixels."""
+    assert parse_pixels(text) == pixels
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("0.5", 0.5)]
+)
+def test_durations_are_read_with_units(text: str, seconds: float) -> None:
+    """A duration is in seconds unless it says otherwise."""
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [
+        (parse_size, "big"),
+        (parse_size, "-3"),
+        (parse_duration, "soon"),
+        (parse_failures, "-1"),
+        (parse_failures, "x%"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_an_example(parse: object, text: str) -> None:
+    """A value that cannot be read is an error that shows how to write it."""
+    with pytest.raises(ValueError, match=r"write|%"):
+        parse(text)  # type: ignore[operator]  # one of the parsers above
+
+
+@pytest.mark.parametrize(
+    ("allowed", "failed", "total", "good"),
+    [
+        ("0", 0, 10, True),
+        ("0", 1, 10, False),
+        ("2", 2, 10, True),
+        ("1%", 1, 100, True),
+        ("1%", 2, 100, False),
+        ("0%", 0, 0, True),
+    ],
+)
+def test_max_failures_counts_or_takes_a_share(allowed: str, failed: int, total: int, good: bool) -> None:
+    """Failures are within the limit up to and including N, or N percent of all images."""
+    assert RunConfig.of("photos", max_failures=allowed).run.tolerates(failed, total) is good

@@ -1,0 +1,305 @@
+"""Runs over a real endpoint, on both wires: every image comes to exactly one record."""
+
+import asyncio
+import base64
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from endpoint import Endpoint
+from PIL import Image
+from running import Ran, briefly, ran
+
+from vlmbatch.batch import Batch
+from vlmbatch.config import RunConfig
+from vlmbatch.errors import FatalBackendError, UnavailableError
+from vlmbatch.events import EndpointPaused, EndpointResumed, ImageFinished, RetryScheduled, RunStarted
+
+Photos = Callable[..., Path]
+WIRES = ("ollama", "vllm")
+
+
+@pytest.fixture(params=WIRES)
+def asked(request: pytest.FixtureRequest, endpoint: Endpoint) -> dict[str, Any]:
+    """Options that ask the endpoint over one of the wires."""
+    return {"backend": request.param, "base_url": endpoint.url, "model": "tiny-vision"}
+
+
+async def test_sixty_photos_arrive_small_and_once(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """Each of 60 photos of 1600x1200 reaches the model once, at 1024x768."""
+    photos(60, (1600, 1200))
+    done = await ran(**asked)
+    assert done.ids == [f"photos/p{n:04}.jpg" for n in range(60)]
+    assert {(p.width, p.height) for q in endpoint.questions for p in q.pictures} == {(1024, 768)}
+    assert len({p.sha256 for q in endpoint.questions for p in q.pictures}) == len(endpoint.questions) == 60
+    assert all("size=1024x768" in r.completion.text for r in done.results if r.completion)
+    assert done.summary is not None
+    assert (done.summary.succeeded, done.summary.failed, done.summary.total) == (60, 0, 60)
+
+
+async def test_the_answer_in_a_record_is_about_its_own_image(photos: Photos, asked: dict[str, Any]) -> None:
+    """With many requests at once no answer lands in the record of another image."""
+    photos(30)
+    done = await ran(**asked, concurrency=16)
+    for result in done.results:
+        assert result.completion is not None
+        assert f"bytes={result.image.sent_bytes} " in result.completion.text
+    assert len({r.completion.text for r in done.results if r.completion}) == 30
+
+
+async def test_a_fifth_of_all_answers_broken_loses_nothing(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """500, 503, reset, cut body, HTML and empty answers in a fifth of all cases: all images are answered."""
+    photos(40)
+    faults = ("500", "503-busy", "rst", "shortbody", "html200", "empty")
+    script = [faults[n // 5 % len(faults)] if n % 5 == 4 else "ok" for n in range(400)]
+    endpoint.script = script
+    done = await ran(**asked)
+    assert done.error is None
+    assert len(done.ids) == len(set(done.ids)) == 40
+    assert [r.failure for r in done.results if r.failure] == []
+
+
+async def test_an_outage_is_a_pause_and_no_failure(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """While the endpoint is away nothing is recorded; when it is back all images are answered."""
+    photos(30)
+    endpoint.script = [*["ok"] * 8, "down:0.3"]
+    done = await ran(**asked)
+    assert done.error is None
+    assert len(done.ids) == len(set(done.ids)) == 30
+    assert all(result.ok for result in done.results)
+    assert done.of(EndpointPaused)
+    assert done.of(EndpointResumed)
+
+
+async def test_an_endpoint_that_never_returns_ends_the_run_and_the_next_goes_on(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """The run ends as unavailable without a failure record; the same command later does the rest."""
+    photos(20)
+    endpoint.script = [*["ok"] * 6, "down:9999"]
+    first = await ran(**asked, output="out.jsonl", give_up_after=0.3)
+    assert isinstance(first.error, UnavailableError)
+    assert first.error.exit_code == 4
+    assert all(result.ok for result in first.results)
+    assert len(first.results) < 20
+    endpoint.script = []
+    endpoint.up()
+    second = await ran(**asked, output="out.jsonl")
+    assert second.error is None
+    assert sorted(first.ids + second.ids) == [f"photos/p{n:04}.jpg" for n in range(20)]
+
+
+async def test_an_unreachable_endpoint_at_the_start_records_nothing(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """Nobody listens: the run ends as unavailable after its patience, and no record is written."""
+    photos(3)
+    endpoint.down()
+    done = await ran(**asked, output="out.jsonl", give_up_after=0.1)
+    assert isinstance(done.error, UnavailableError)
+    assert done.results == []
+    assert not Path("out.jsonl").exists()
+
+
+async def test_a_model_that_disappears_ends_the_run(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """A 404 for the model in the middle ends the run at once instead of failing every image."""
+    photos(50)
+    endpoint.script = lambda received: "404-model" if len(endpoint.questions) > 5 else "ok"
+    done = await ran(**asked)
+    assert isinstance(done.error, FatalBackendError)
+    assert done.error.exit_code == 2
+    assert all(result.ok for result in done.results)
+    assert len(endpoint.questions) < 40
+
+
+async def test_a_bad_image_costs_its_own_record_only(photos: Photos, asked: dict[str, Any]) -> None:
+    """A broken file is a failed record with kind and message; all others are answered."""
+    folder = photos(5)
+    (folder / "p0002.jpg").write_bytes((folder / "p0002.jpg").read_bytes()[:200])
+    (folder / "x.jpg").write_text("no image")
+    done = await ran(**asked)
+    failed = {r.id: r.failure for r in done.results if r.failure}
+    assert set(failed) == {"photos/p0002.jpg", "photos/x.jpg"}
+    assert {f.kind for f in failed.values()} == {"bad_image"}
+    assert all(f.message and not f.retryable for f in failed.values())
+    assert done.summary is not None
+    assert (done.summary.succeeded, done.summary.failed) == (4, 2)
+
+
+async def test_a_failure_that_never_passes_is_recorded_after_its_retries(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """An image that gets 500 each time fails after 1 + retries attempts, as retryable, and others do not."""
+    photos(3)
+    endpoint.script = lambda received: "500" if received.pictures[0].sha256 == poison else "ok"
+    poison = ""
+    first = await ran(**asked)
+    poison = sent(first, "photos/p0001.jpg")
+    again = await ran(**asked, retries=2)
+    result = next(r for r in again.results if r.id == "photos/p0001.jpg")
+    assert result.failure is not None
+    assert (result.failure.kind, result.failure.retryable, result.attempts) == ("server_error", True, 3)
+    assert len(again.of(RetryScheduled)) == 2
+    assert [r.id for r in again.results if r.ok] == ["photos/p0000.jpg", "photos/p0002.jpg"]
+
+
+async def test_an_image_that_is_always_told_busy_does_not_hold_up_the_run(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """503 for ever to one image ends as its failure, while the others are answered."""
+    photos(3)
+    poison = sent(await ran(**asked), "photos/p0001.jpg")
+    endpoint.script = lambda received: "503-busy" if received.pictures[0].sha256 == poison else "ok"
+    done = await ran(**asked, retries=0)
+    assert done.error is None
+    assert [(r.id, r.failure.kind) for r in done.results if r.failure] == [("photos/p0001.jpg", "busy")]
+
+
+async def test_a_cut_answer_is_asked_again_and_then_kept_as_partial(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """An answer that hits the token limit three times is a failure that keeps the text that came."""
+    photos(1)
+    endpoint.script = ["length"] * 9
+    [result] = (await ran(**asked)).results
+    assert result.failure is not None
+    assert (result.failure.kind, result.attempts) == ("truncated", 3)
+    assert result.failure.partial
+    assert len(result.warnings) == 3
+    seeds = [seed_of(q.body) for q in endpoint.questions]
+    assert seeds[0] is None
+    assert len(set(seeds)) == 3
+
+
+async def test_a_picture_too_large_for_the_context_is_sent_smaller(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """A context error makes the next attempt carry half the picture, and the record warns of it."""
+    photos(1, (1200, 600))
+    endpoint.script = ["context", "413"]
+    [result] = (await ran(**asked)).results
+    assert result.ok
+    assert [q.pictures[0].width for q in endpoint.questions] == [1024, 512, 256]
+    assert result.image.sent_width == 256
+    assert any("smaller picture" in warning for warning in result.warnings)
+
+
+async def test_no_more_requests_than_slots_are_open(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """--concurrency is the number of requests at once, and it is reached."""
+    photos(30)
+    endpoint.delay = 0.02
+    await ran(**asked, concurrency=5)
+    assert endpoint.most_open_questions == 5
+
+
+async def test_limit_counts_images_that_are_asked_about(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """--limit N asks about N images; the next run about the next N."""
+    photos(10)
+    first = await ran(**asked, limit=4, output="out.jsonl")
+    second = await ran(**asked, limit=4, output="out.jsonl")
+    assert first.ids + second.ids == [f"photos/p{n:04}.jpg" for n in range(8)]
+    assert len(endpoint.questions) == 8
+
+
+async def test_stopping_writes_what_is_in_flight_and_begins_nothing(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """After stop() every question that was asked has its record, and no other is asked."""
+    photos(40)
+    endpoint.delay = 0.05
+    finished = 0
+
+    def stop_at_the_third(event: object) -> None:
+        nonlocal finished
+        finished += isinstance(event, ImageFinished)
+        if finished == 3:
+            batch.stop()
+
+    batch = Batch(RunConfig.of("photos", **asked, concurrency=4), [stop_at_the_third], sleep=briefly)
+    results = [result async for result in batch]
+    assert sorted(r.id for r in results) == sorted({r.id for r in results})
+    assert len(results) == len(endpoint.questions) < 15
+    assert batch.summary is not None
+    assert batch.summary.stopped
+
+
+async def test_stopping_does_not_wait_for_an_endpoint_that_is_away(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """A run that is paused ends at once when it is stopped, with no failure recorded."""
+    photos(5)
+    endpoint.script = ["down:9999"]
+
+    def stop_when_paused(event: object) -> None:
+        if isinstance(event, EndpointPaused):
+            batch.stop()
+
+    batch = Batch(RunConfig.of("photos", **asked), [stop_when_paused])  # with real, long waits
+    async with asyncio.timeout(20):
+        results = [result async for result in batch]
+    assert all(result.ok for result in results)
+
+
+async def test_the_run_digest_follows_what_changes_an_answer(photos: Photos, asked: dict[str, Any]) -> None:
+    """Prompt, system, sizes and generation change `run`; concurrency, retries and output do not."""
+    photos(1)
+
+    async def digest(**options: Any) -> str:
+        started = (await ran(**{**asked, **options})).of(RunStarted)[0]
+        assert isinstance(started, RunStarted)
+        return started.run
+
+    base = await digest()
+    for same in ({"concurrency": 3}, {"retries": 1}, {"timeout": 9.0}, {"prompt": "Describe this image."}):
+        assert await digest(**same) == base
+    others = [
+        await digest(**other)
+        for other in (
+            {"prompt": "x"},
+            {"system": "x"},
+            {"max_size": 64},
+            {"quality": 50},
+            {"seed": 1},
+            {"max_tokens": 5},
+        )
+    ]
+    assert len({base, *others}) == 7
+
+
+async def test_originals_that_need_nothing_are_sent_as_they_are(
+    tmp_path: Path, photos: Photos, endpoint: Endpoint
+) -> None:
+    """A small plain JPEG reaches the endpoint byte for byte."""
+    folder = photos(0)
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(buffer, "JPEG")
+    (folder / "plain.jpg").write_bytes(buffer.getvalue())
+    await ran(backend="ollama", base_url=endpoint.url, model="tiny-vision")
+    [question] = endpoint.questions
+    assert base64.b64decode(question.body["messages"][-1]["images"][0]) == buffer.getvalue()
+
+
+def sent(done: Ran, image_id: str) -> str:
+    """The sha256 of the picture that was sent for an image, from the endpoint's answer."""
+    result = next(r for r in done.results if r.id == image_id)
+    assert result.completion is not None
+    return result.completion.text.split("sha256=")[1].split()[0]
+
+
+def seed_of(body: Any) -> object:
+    """The seed in a request of either wire."""
+    return body.get("options", body).get("seed")

@@ -1,0 +1,128 @@
+import pytest
+
+from vlmbatch.errors import BackendError, BadAnswerError, RejectedError, TransientError
+from vlmbatch.records import Generation, Request
+from vlmbatch.retry import RetryPolicy
+
+Told = list[tuple[int, float, str]]
+
+
+async def outcome(policy: RetryPolicy, errors: list[BackendError]) -> tuple[str, Told]:
+    """What comes of an image whose attempts end with these errors and then an answer; and what was told."""
+    left, told = list(errors), []
+
+    def on_retry(attempt: int, delay_s: float, error: BackendError) -> None:
+        told.append((attempt, delay_s, error.kind))
+
+    async for attempt in policy.attempts(on_retry):
+        with attempt:
+            if left:
+                raise left.pop(0)
+            return "answered", told
+    raise AssertionError("attempts end with an answer or an error")
+
+
+def policy(retries: int = 8, slept: list[float] | None = None) -> RetryPolicy:
+    """A policy that sleeps into a list and whose jitter is 0, so that waits are the longest ones."""
+
+    async def sleep(seconds: float) -> None:
+        if slept is not None:
+            slept.append(seconds)
+
+    return RetryPolicy(retries=retries, sleep=sleep, jitter=lambda: 0.0)
+
+
+async def test_passing_failures_are_asked_again_with_doubling_waits() -> None:
+    """Waits double from one second up to a minute, and an answer ends them."""
+    slept: list[float] = []
+    answer, told = await outcome(policy(slept=slept), [TransientError("x") for _ in range(8)])
+    assert answer == "answered"
+    assert slept == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert [attempt for attempt, _, _ in told] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+async def test_the_last_error_is_raised_as_it_was() -> None:
+    """After the retries are used up the image fails with the last error itself, not a wrapper."""
+    errors: list[BackendError] = [TransientError(f"error {n}") for n in range(4)]
+    with pytest.raises(TransientError, match="error 3"):
+        await outcome(policy(retries=3), errors)
+
+
+async def test_no_retries_means_one_attempt() -> None:
+    """--retries 0 asks once."""
+    with pytest.raises(TransientError, match="first"):
+        await outcome(policy(retries=0), [TransientError("first"), TransientError("second")])
+
+
+async def test_retry_after_is_waited_for() -> None:
+    """The wait is never shorter than what the endpoint asked for."""
+    slept: list[float] = []
+    await outcome(
+        policy(slept=slept), [TransientError("x", retry_after=7.5), TransientError("x", retry_after=0.1)]
+    )
+    assert slept == [7.5, 2]
+
+
+async def test_a_rejected_image_is_asked_about_once() -> None:
+    """What cannot succeed is not tried again."""
+    slept: list[float] = []
+    with pytest.raises(RejectedError):
+        await outcome(policy(slept=slept), [RejectedError("no")])
+    assert slept == []
+
+
+async def test_a_bad_answer_is_asked_differently_twice_without_waiting() -> None:
+    """Two bad answers may follow the first; the third ends the image."""
+    slept: list[float] = []
+    bad: list[BackendError] = [BadAnswerError("empty") for _ in range(3)]
+    assert (await outcome(policy(slept=slept), bad[:2]))[0] == "answered"
+    assert slept == [0, 0]
+    with pytest.raises(BadAnswerError):
+        await outcome(policy(), bad)
+
+
+async def test_jitter_cuts_a_wait_by_half_at_most() -> None:
+    """The wait lies between half of the doubling step and all of it."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    half = RetryPolicy(retries=2, sleep=sleep, jitter=lambda: 1.0)
+    await outcome(half, [TransientError("x"), TransientError("x")])
+    assert slept == [0.5, 1.0]
+
+
+def test_asking_differently_changes_seed_and_raises_temperature() -> None:
+    """Each bad answer gets a new seed and a temperature that never falls."""
+    request = Request(images=(), prompt="p", generation=Generation(seed=5, temperature=0.4))
+    seeds, temperatures = set(), []
+    for attempt in (1, 2, 3, 9):
+        request, warning = RetryPolicy().ask_differently(
+            request, BadAnswerError("x", kind="degenerate"), attempt
+        )
+        seeds.add(request.generation.seed)
+        temperatures.append(request.generation.temperature)
+        assert "degenerate" in warning
+    assert len(seeds) == 4
+    assert temperatures == sorted(temperatures)
+    assert temperatures[0] >= 0.4
+
+
+def test_thinking_is_turned_off_first_and_only_once() -> None:
+    """A reply lost in thinking is asked again without it; after that the seed changes."""
+    request = Request(images=(), prompt="p")
+    error = BadAnswerError("x", change="no_thinking")
+    request, _ = RetryPolicy().ask_differently(request, error, 1)
+    assert request.generation.thinking is False
+    assert request.generation.seed is None
+    request, _ = RetryPolicy().ask_differently(request, error, 2)
+    assert request.generation.seed is not None
+
+
+def test_a_smaller_picture_leaves_the_words_alone() -> None:
+    """A picture that is too large is no reason for another seed."""
+    request = Request(images=(), prompt="p")
+    changed, warning = RetryPolicy().ask_differently(request, BadAnswerError("x", change="shrink"), 1)
+    assert changed == request
+    assert "smaller picture" in warning

@@ -1,0 +1,99 @@
+"""What observers hear: one frozen value for each thing that happens in a run."""
+
+from dataclasses import dataclass
+
+from vlmbatch.errors import FailureKind
+from vlmbatch.records import Endpoint, Result, Summary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted:
+    """The endpoint has been found well and the output is open."""
+
+    endpoint: Endpoint
+    run: str
+    concurrency: int
+    output: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """Something that a person should know and that changes nothing: a repaired output, for example."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TotalKnown:
+    """How many images there are, when a count of the tree has ended before the run."""
+
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagesSkipped:
+    """How many images so far needed no asking, since an earlier run has done them."""
+
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceProblem:
+    """A folder or entry that the source could not look into; nothing of it is in the output."""
+
+    path: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryScheduled:
+    """An attempt failed and another will follow in `delay_s` seconds."""
+
+    id: str
+    attempt: int
+    delay_s: float
+    kind: FailureKind
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointPaused:
+    """The endpoint is away; nobody asks until it is back or `give_up_s` seconds have passed."""
+
+    message: str
+    give_up_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointResumed:
+    """The endpoint answers again, after `paused_s` seconds."""
+
+    paused_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFinished:
+    """An image has its record."""
+
+    result: Result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished:
+    """The last event of every run that started."""
+
+    summary: Summary
+
+
+Event = (
+    RunStarted
+    | Notice
+    | TotalKnown
+    | ImagesSkipped
+    | SourceProblem
+    | RetryScheduled
+    | EndpointPaused
+    | EndpointResumed
+    | ImageFinished
+    | RunFinished
+)
