@@ -1,22 +1,18 @@
-"""What the writers put out: whole lines in a file that is theirs alone, or in a pipe."""
-
-# ruff: noqa: ASYNC240  # a test has nothing else to do while it looks at a file
+"""What the JSONL writer puts out: whole lines, in a file that is its own while it writes."""
 
 import asyncio
-import json
 import os
 import shutil
 import stat
-import threading
 from pathlib import Path
 
 import pytest
-from written_results import RUN, answered, failed, records, ref, start_python, write
+from written_results import RUN, answered, failed, records, start_python, write
 
 from vlmbatch.config import OutputOptions
-from vlmbatch.errors import ConfigError, LockedError, OutputClosed, OutputError
+from vlmbatch.errors import ConfigError, LockedError, OutputError
 from vlmbatch.records import to_line
-from vlmbatch.writers import JsonlWriter, StreamWriter
+from vlmbatch.writers import JsonlWriter
 
 HOLD_LOCK = """
 import asyncio, sys
@@ -84,28 +80,6 @@ async def test_a_cancelled_write_leaves_no_half_line(output: Path, ticks: int) -
         await writer.write(answered("next.jpg"))
     written = [record["id"] for record in records(output)]
     assert written in (["cancelled.jpg", "next.jpg"], ["next.jpg"])
-
-
-async def test_a_cancelled_task_is_waited_for_until_its_line_is_whole() -> None:
-    """A task cancelled in the middle of a line ends after that line, and the next line follows it."""
-    read_end, write_end = os.pipe()
-    writer = StreamWriter(write_end)
-    await writer.begin(RUN, {})
-    first = asyncio.create_task(writer.write(answered("first.jpg", "long " * 100_000)))
-    second = asyncio.create_task(writer.write(answered("second.jpg")))
-    start = await asyncio.to_thread(os.read, read_end, 10)  # the first line is on its way
-    first.cancel()
-    await asyncio.sleep(0)
-    first.cancel()
-    await asyncio.sleep(0)
-    assert not first.done()
-    content = asyncio.create_task(asyncio.to_thread(_read_all, read_end))
-    with pytest.raises(asyncio.CancelledError):
-        await first
-    await second
-    os.close(write_end)
-    lines = (start + await content).splitlines()
-    assert [json.loads(line)["id"] for line in lines] == ["first.jpg", "second.jpg"]
 
 
 async def test_a_second_run_is_told_who_holds_the_output(output: Path) -> None:
@@ -217,70 +191,19 @@ async def test_an_output_that_somebody_moves_away_ends_the_run(output: Path) -> 
             await writer.write(answered("c.jpg"))
 
 
-async def test_a_stream_gets_each_record_and_finishes_nothing() -> None:
-    """A StreamWriter writes the same lines to a descriptor, leaves that open, and asks about every image."""
-    read_end, write_end = os.pipe()
-    async with StreamWriter(write_end) as writer:
-        finished = await writer.begin(RUN, {})
-        assert finished(ref("a.jpg"), lambda: None) is None
-        await writer.write(answered("a.jpg"))
-    os.write(write_end, b"still open")
-    os.close(write_end)
-    assert _read_all(read_end) == to_line(answered("a.jpg").to_record()) + b"still open"
+@pytest.mark.parametrize("failing", [True, False])
+async def test_a_trouble_at_closing_hides_no_earlier_error(output: Path, failing: bool) -> None:
+    """What cannot be synced at the end is an OutputError, unless another error ends the run already."""
 
-
-@pytest.mark.parametrize("blocking", [True, False])
-async def test_a_line_longer_than_the_pipe_comes_out_whole(blocking: bool) -> None:
-    """A record that does not fit into the pipe at once is written to its end, blocking or not."""
-    read_end, write_end = os.pipe()
-    os.set_blocking(write_end, blocking)
-    content: list[bytes] = []
-    reader = threading.Thread(target=lambda: content.append(_read_all(read_end)))
-    result = answered("a.jpg", "long " * 100_000)
-    async with StreamWriter(write_end) as writer:
-        await writer.begin(RUN, {})
-        reader.start()
-        await writer.write(result)
-    os.close(write_end)
-    await asyncio.to_thread(reader.join)
-    assert content == [to_line(result.to_record())]
-
-
-async def test_a_reader_that_has_gone_ends_the_run_quietly() -> None:
-    """A closed pipe raises OutputClosed, now and ever after, whose exit code is 0."""
-    read_end, write_end = os.pipe()
-    os.close(read_end)
-    async with StreamWriter(write_end) as writer:
-        await writer.begin(RUN, {})
-        for _ in range(2):
-            with pytest.raises(OutputClosed) as caught:
-                await writer.write(answered("a.jpg"))
-            assert caught.value.exit_code == 0
-    os.close(write_end)
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-async def test_a_full_disk_behind_standard_output_is_an_output_error() -> None:
-    """A disk without room ends the run with a message that names it, and nothing is written after that."""
-    full = os.open("/dev/full", os.O_WRONLY)
-    async with StreamWriter(full) as writer:
-        await writer.begin(RUN, {})
-        for _ in range(2):
-            with pytest.raises(OutputError, match=r"the disk is full.*--output"):
-                await writer.write(answered("a.jpg"))
-    os.close(full)
-
-
-async def test_a_closed_standard_output_is_an_output_error() -> None:
-    """A descriptor that is not open is noticed before anything is asked."""
-    read_end, write_end = os.pipe()
-    os.close(read_end)
-    os.close(write_end)
-    async with StreamWriter(write_end) as writer:
-        with pytest.raises(OutputError, match="it is closed"):
+    async def lose_the_output() -> None:
+        async with JsonlWriter(str(output), OutputOptions()) as writer:
             await writer.begin(RUN, {})
+            await writer.write(answered("a.jpg"))
+            output.unlink()
+            if failing:
+                raise ConfigError("the first error")
 
-
-def _read_all(fd: int) -> bytes:
-    with open(fd, "rb") as file:
-        return file.read()
+    with pytest.raises(
+        ConfigError if failing else OutputError, match="first error" if failing else "deleted"
+    ):
+        await lose_the_output()

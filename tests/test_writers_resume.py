@@ -1,7 +1,5 @@
 """What a writer makes of the file that an earlier run has left."""
 
-# ruff: noqa: ASYNC240  # a test has nothing else to do while it looks at a file
-
 import asyncio
 import json
 import tempfile
@@ -164,6 +162,12 @@ async def test_a_changed_file_is_asked_about_again(output: Path, stamp: FileStam
     assert await outcomes(output, "ab", stamp=stamp) == ["ask", "ask"]
 
 
+async def test_names_that_are_no_text_are_told_apart(output: Path) -> None:
+    """Two file names that differ in one byte that is no UTF-8 are two images."""
+    await write(output, [answered("caf\udce9.jpg")])
+    assert await outcomes(output, ["caf\udce9.jpg", "caf\udcea.jpg", "caf.jpg"]) == ["done", "ask", "ask"]
+
+
 async def test_an_image_that_was_never_read_is_asked_about_again(output: Path) -> None:
     """A failure without size and time of the file cannot be told to stand still."""
     await write(output, [failed("a", stamp=None)])
@@ -243,10 +247,10 @@ async def test_append_mixes_and_later_runs_go_on(output: Path) -> None:
     assert await outcomes(output, "a", OutputOptions(append=True)) == ["ask"]
     await write(output, [answered("b")], OutputOptions(append=True), settings=NEW)
     assert output.read_bytes() == before + to_line(answered("b").to_record())
+    assert json.loads(Path(f"{output}.lock").read_bytes())["runs"] == {"old": OLD, RUN: NEW}
     assert await outcomes(output, "ab") == ["ask", "done"]
     await write(output, [answered("c", run="old")], run="old", settings=OLD)
-    kept = json.loads(Path(f"{output}.lock").read_bytes())["runs"]
-    assert kept["old"] == OLD
+    assert [record["id"] for record in records(output)] == ["a", "b", "c"]
 
 
 async def test_overwrite_starts_anew(output: Path) -> None:
