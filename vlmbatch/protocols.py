@@ -32,7 +32,7 @@ class Source(Protocol):
     ignored: int
     """Entries met so far that are no images: other files, FIFOs, devices, dangling links."""
     unreadable: int
-    """Folders met so far that could not be listed."""
+    """Folders met so far that could not be listed, and files of unknown kind that could not be opened."""
 
     def __iter__(self) -> Iterator[ImageRef]:
         """Yield references lazily, in a stable order; called once."""

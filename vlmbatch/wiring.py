@@ -75,7 +75,7 @@ async def run(config: RunConfig, outside: Outside) -> None:
         outside.notify(
             RunStarted(endpoint=endpoint, run=job.run, concurrency=concurrency, output=config.output.output)
         )
-        threads = stack.enter_context(_threads())
+        threads = stack.enter_context(_threads(PREPARERS, "vlmbatch-prepare"))
         asker = Asker(
             job=job,
             source=source,
@@ -229,16 +229,17 @@ def _tell_loop(loop: asyncio.AbstractEventLoop, notify: Observer, problem: Sourc
 async def _counted(work: Awaitable[None], source: Source, notify: Observer) -> None:
     """Do the work while a thread counts how much there is."""
 
-    async def count() -> None:
-        total = await asyncio.to_thread(source.count)
+    async def count(thread: ThreadPoolExecutor) -> None:
+        total = await asyncio.get_running_loop().run_in_executor(thread, source.count)
         if total is not None:
             notify(TotalKnown(total=total))
 
     try:
-        async with asyncio.TaskGroup() as group:
-            counting = group.create_task(count())
-            await work
-            counting.cancel()
+        with _threads(1, "vlmbatch-count") as thread:
+            async with asyncio.TaskGroup() as group:
+                counting = group.create_task(count(thread))
+                await work
+                counting.cancel()
     except BaseExceptionGroup as group_error:
         raise _first(group_error) from group_error
 
@@ -252,9 +253,9 @@ def _first(error: BaseException) -> BaseException:
 
 
 @contextmanager
-def _threads() -> Iterator[ThreadPoolExecutor]:
-    """Threads that nobody waits for at the end: a decode that hangs cannot hold the exit."""
-    threads = ThreadPoolExecutor(PREPARERS, "vlmbatch-prepare")
+def _threads(number: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """Threads that nobody waits for at the end: a decode or a walk that hangs cannot hold the exit."""
+    threads = ThreadPoolExecutor(number, name)
     try:
         yield threads
     finally:

@@ -1,0 +1,298 @@
+"""Walking folders: order, laziness, what is taken, overlapping and missing PATHs."""
+
+import os
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from photo_tree import PNG, failure_of, ids, put, source, unprivileged
+
+from vlmbatch.config import InputOptions
+from vlmbatch.errors import ConfigError
+from vlmbatch.events import SourceProblem
+from vlmbatch.sources import DirectorySource, open_source
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to stand in; ids are as typed from there."""
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class TestOrderAndIds:
+    def test_ids_are_in_byte_order(self) -> None:
+        """Ids of a PATH come as `LC_ALL=C sort` orders them, files and folders in one order, at any depth."""
+        put("p/b.jpg", "p/a.jpg", "p/a/z.jpg", "p/a-b.jpg", "p/B.jpg", "p/a/\u00e9.jpg", "p/a/f/g/h.jpg")
+        assert ids("p") == sorted(ids("p"), key=os.fsencode)
+        assert ids("p") == [
+            "p/B.jpg", "p/a-b.jpg", "p/a.jpg", "p/a/f/g/h.jpg", "p/a/z.jpg", "p/a/\u00e9.jpg", "p/b.jpg"
+        ]  # fmt: skip
+
+    def test_paths_keep_the_order_typed(self) -> None:
+        """Several PATHs come in the order typed, folders and files mixed."""
+        put("b/1.jpg", "a/1.jpg", "c.jpg")
+        assert ids("b", "c.jpg", "a") == ["b/1.jpg", "c.jpg", "a/1.jpg"]
+
+    @pytest.mark.parametrize("typed", ["photos", "./photos", "photos/", "photos//", ".//photos/./"])
+    def test_same_ids_however_typed(self, typed: str) -> None:
+        """`./photos`, `photos/` and `photos` are one folder with one set of ids."""
+        put("photos/sub/a.jpg")
+        assert ids(typed) == ["photos/sub/a.jpg"]
+
+    def test_current_folder_adds_nothing(self) -> None:
+        """`.` gives ids without a leading `./`."""
+        put("a.jpg", "sub/b.jpg")
+        assert ids(".") == ["a.jpg", "sub/b.jpg"]
+
+    def test_parents_and_absolute_paths_stay_as_typed(self, here: Path) -> None:
+        """`..` and an absolute PATH are kept in the id, and links in it are not resolved."""
+        put("real/a.jpg")
+        Path("link").symlink_to("real")
+        assert ids("real/../link") == ["real/../link/a.jpg"]
+        assert ids(f"{here}/link") == [f"{here}/link/a.jpg"]
+
+    def test_odd_names_survive(self) -> None:
+        """A newline, an escape and bytes that are no UTF-8 pass through an id and open the same file."""
+        odd = [b"p/new\nline.jpg", b"p/\x1b[31m.jpg", b"p/caf\xe9.jpg"]
+        Path("p").mkdir()
+        for name in odd:
+            try:
+                Path(os.fsdecode(name)).write_bytes(name)
+            except OSError:
+                pytest.skip("this file system takes UTF-8 names only")
+        photos = source("p")
+        assert {os.fsencode(ref.id): photos.read(ref).data for ref in photos} == {name: name for name in odd}
+
+    def test_a_tree_deeper_than_recursion_allows(self) -> None:
+        """A tree of more levels than Python may recurse is walked to its end."""
+        deep = "d/" * 300 + "a.jpg"
+        put(deep)
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(250)  # not a tree above the usual 1,000, which pytest could not remove
+        try:
+            assert ids("d") == [deep]
+        finally:
+            sys.setrecursionlimit(limit)
+
+
+class TestLaziness:
+    def test_first_image_comes_before_later_folders_are_listed(self) -> None:
+        """A file put into a later folder after the first image has come is still found."""
+        put("p/a/1.jpg", "p/b/1.jpg")
+        refs = iter(source("p"))
+        assert next(refs).id == "p/a/1.jpg"
+        put("p/b/2.jpg")
+        assert [ref.id for ref in refs] == ["p/b/1.jpg", "p/b/2.jpg"]
+
+    def test_a_folder_that_goes_away_is_told_and_passed_over(self) -> None:
+        """A folder removed during the walk costs nothing but itself."""
+        put("p/a/1.jpg", "p/b/1.jpg", "p/c/1.jpg")
+        problems: list[SourceProblem] = []
+        refs = iter(DirectorySource(("p",), InputOptions(), problems.append))
+        next(refs)
+        shutil.rmtree("p/b")
+        assert [ref.id for ref in refs] == ["p/c/1.jpg"]
+        assert [problem.path for problem in problems] == ["p/b"]
+
+
+class TestWhatIsTaken:
+    def test_hidden_entries_are_skipped_below_a_root_only(self) -> None:
+        """A hidden file or folder is skipped on a walk and taken when it is the PATH."""
+        put("p/.a.jpg", "p/.thumbs/b.jpg", "p/c.jpg")
+        photos = source("p")
+        assert [ref.id for ref in photos] == ["p/c.jpg"]
+        assert photos.ignored == 0
+        assert ids("p/.thumbs", "p/.a.jpg") == ["p/.thumbs/b.jpg", "p/.a.jpg"]
+
+    def test_only_images_are_taken_and_the_rest_is_counted(self) -> None:
+        """Text, video and camera raw are ignored and counted; extensions count in any case."""
+        put("p/a.JPG", "p/b.jpeg", "p/c.heic", data=b"known by its name alone")
+        put("p/notes.txt", "p/schema.json", "p/README", data=b"# text\n")
+        put("p/film.mp4", data=b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif" + bytes(40))
+        put("p/raw.dng", data=b"II*\0" + bytes(60))
+        photos = source("p")
+        assert [ref.id for ref in photos] == ["p/a.JPG", "p/b.jpeg", "p/c.heic"]
+        assert photos.ignored == 5
+
+    def test_first_bytes_tell_a_file_without_a_known_extension(self) -> None:
+        """An image without an extension, or with an unknown one, is taken for its first bytes."""
+        put("p/0a1b2c", "p/scan.001")
+        put("p/empty", data=b"")
+        assert ids("p") == ["p/0a1b2c", "p/scan.001"]
+
+    def test_a_broken_image_is_taken(self) -> None:
+        """An extension is enough, so that a broken image becomes a failed record and is not passed over."""
+        put("p/a.jpg", data=b"")
+        assert ids("p") == ["p/a.jpg"]
+
+    def test_a_file_named_as_path_is_always_taken(self) -> None:
+        """A PATH that is a file is taken whatever its name and content."""
+        put("notes.txt", "film.mp4", data=b"text")
+        assert ids("notes.txt", "film.mp4") == ["notes.txt", "film.mp4"]
+
+    def test_special_files_are_never_opened(self) -> None:
+        """A FIFO (which would block), a socket and a link to an endless device are ignored and counted."""
+        put("p/z.jpg")
+        os.mkfifo("p/fifo.jpg")
+        os.mkfifo("p/fifo")
+        with socket.socket(socket.AF_UNIX) as unix:
+            unix.bind("p/socket.jpg")
+            Path("p/zero.jpg").symlink_to("/dev/zero")
+            Path("p/zero").symlink_to("/dev/zero")
+            photos = source("p")
+            assert [ref.id for ref in photos] == ["p/z.jpg"]
+        assert photos.ignored == 5
+
+    def test_linked_files_are_taken_and_dangling_links_counted(self) -> None:
+        """A link to a file is an image by its own name; one to nothing, or to itself, is counted."""
+        put("elsewhere/a.jpg", "p/b.jpg")
+        Path("p/link.jpg").symlink_to("../elsewhere/a.jpg")
+        Path("p/gone.jpg").symlink_to("nowhere")
+        Path("p/self.jpg").symlink_to("self.jpg")
+        photos = source("p")
+        assert [ref.id for ref in photos] == ["p/b.jpg", "p/link.jpg"]
+        assert photos.ignored == 2
+
+    def test_linked_folders_are_not_followed(self) -> None:
+        """A link to a folder above it makes no loop; the PATH itself may be a link."""
+        put("p/a.jpg")
+        Path("p/loop").symlink_to(".")
+        Path("p/up").symlink_to("..")
+        Path("linked").symlink_to("p")
+        assert ids("p") == ["p/a.jpg"]
+        assert ids("linked") == ["linked/a.jpg"]
+        assert ids("p/loop") == ["p/loop/a.jpg"]
+
+    def test_an_unreadable_folder_is_told_and_the_walk_goes_on(self) -> None:
+        """A folder that may not be listed is told and counted, and the images after it come."""
+        put("p/a/1.jpg", "p/b/1.jpg", "p/c/1.jpg")
+        problems: list[SourceProblem] = []
+        photos = DirectorySource(("p",), InputOptions(), problems.append)
+        Path("p/b").chmod(0)
+        try:
+            with unprivileged():
+                found = [ref.id for ref in photos]
+        finally:
+            Path("p/b").chmod(0o755)
+        assert found == ["p/a/1.jpg", "p/c/1.jpg"]
+        assert problems == [SourceProblem(path="p/b", message="cannot be listed: permission denied")]
+        assert (photos.unreadable, photos.ignored) == (1, 0)
+
+    def test_what_is_behind_a_closed_folder_is_not_lost_in_silence(self) -> None:
+        """A link to where one may not look is taken and fails when read; a file of unknown kind is told."""
+        put("closed/a.jpg", "p/unknown")
+        Path("p/link.jpg").symlink_to("../closed/a.jpg")
+        Path("closed").chmod(0)
+        Path("p/unknown").chmod(0)
+        photos = source("p")
+        try:
+            with unprivileged():
+                assert [ref.id for ref in photos] == ["p/link.jpg"]
+                assert failure_of("p/link.jpg").kind == "unreadable"
+        finally:
+            Path("closed").chmod(0o755)
+        assert photos.unreadable == 1
+
+
+class TestOverlap:
+    @pytest.mark.parametrize(
+        "paths",
+        [
+            ("p", "p/sub"), ("p/sub", "p"), ("p", "p"), ("./p", "p/"), (".", "p"), ("p/sub/b.jpg", "p"),
+            ("p", "p/sub/b.jpg"), ("p/sub/x", "p", "p/sub"), ("p/sub/b.jpg", "p/sub/b.jpg", ".", "p/sub"),
+        ],
+    )  # fmt: skip
+    def test_an_image_under_two_paths_comes_once(self, paths: tuple[str, ...]) -> None:
+        """However PATHs lie in each other, each image comes once, and the count agrees."""
+        put("p/a.jpg", "p/sub/b.jpg", "p/sub/x/c.jpg")
+        assert sorted(ids(*paths)) == ["p/a.jpg", "p/sub/b.jpg", "p/sub/x/c.jpg"]
+        assert source(*paths).count() == 3
+
+    def test_what_the_first_walk_leaves_out_a_second_path_takes(self) -> None:
+        """What is hidden, excluded, linked or no image comes when it is named beside the folder it is in."""
+        put("p/a.jpg", "p/.hidden/b.jpg", "p/not/c.jpg", "real/d.jpg")
+        put("p/e.txt", data=b"text")
+        Path("p/link").symlink_to("../real")
+        left_out = ("p/.hidden", "p/not", "p/link", "p/e.txt")
+        expected = ["p/a.jpg", "p/.hidden/b.jpg", "p/not/c.jpg", "p/link/d.jpg", "p/e.txt"]
+        assert ids("p", *left_out, exclude=("not",)) == expected
+
+
+class TestPathsThatAreNotThere:
+    def test_the_nearest_name_is_told(self) -> None:
+        """A PATH that does not exist ends the command before it starts, with the nearest name there is."""
+        put("photos/holiday/a.jpg")
+        with pytest.raises(ConfigError, match=r"^photo does not exist; did you mean photos\?$"):
+            source("photo")
+        with pytest.raises(ConfigError, match=r"did you mean photos/holiday\?"):
+            source("photos/holidays")
+        with pytest.raises(ConfigError, match=r"^foto/holiday does not exist; did you mean photos\?$"):
+            source("foto/holiday")
+
+    def test_without_a_near_name(self) -> None:
+        """Where no name is near, none is suggested."""
+        with pytest.raises(ConfigError, match=r"^nowhere does not exist$"):
+            source("nowhere")
+
+    def test_a_pattern_that_matched_nothing(self) -> None:
+        """A glob that the shell left standing is told as one."""
+        with pytest.raises(ConfigError, match=r"try: photos --include '\*\.jpg'"):
+            source("photos/*.jpg")
+
+    def test_a_dangling_link_is_told_as_one(self) -> None:
+        """A PATH that is a link to nothing is named with where it leads."""
+        Path("latest").symlink_to("2024")
+        with pytest.raises(ConfigError, match="latest does not exist; it is a link to 2024, which is gone"):
+            source("latest")
+
+    def test_an_empty_path_is_not_the_current_folder(self) -> None:
+        """An unset shell variable does not walk the current folder."""
+        with pytest.raises(ConfigError, match="a PATH is empty"):
+            source("")
+
+    def test_a_path_that_cannot_be_looked_at(self) -> None:
+        """A PATH in a closed folder is told with the reason."""
+        put("closed/a.jpg")
+        Path("closed").chmod(0)
+        try:
+            with unprivileged(), pytest.raises(ConfigError, match="cannot be reached: permission denied"):
+                source("closed/a.jpg")
+        finally:
+            Path("closed").chmod(0o755)
+
+
+class TestCount:
+    def test_count_agrees_and_leaves_the_counters_alone(self) -> None:
+        """A count in the middle of a walk disturbs neither the walk nor what is counted of it."""
+        put("p/a.jpg", "p/b/c.png", "p/d")
+        put("p/e.txt", data=b"text")
+        problems: list[SourceProblem] = []
+        photos = DirectorySource(("p",), InputOptions(), problems.append)
+        refs = iter(photos)
+        next(refs)
+        assert photos.count() == 3
+        assert photos.ignored == 0
+        assert len(list(refs)) == 2
+        assert (photos.ignored, problems) == (1, [])
+
+
+class TestOpenSource:
+    def test_paths_make_a_directory_source(self) -> None:
+        """Folders and files are walked."""
+        put("a.jpg")
+        assert [ref.id for ref in open_source((".",), InputOptions(), lambda problem: None)] == ["a.jpg"]
+
+    def test_a_list_stands_alone(self) -> None:
+        """`-` beside another PATH is refused."""
+        with pytest.raises(ConfigError, match="stands alone"):
+            open_source(("-", "."), InputOptions(), lambda problem: None)
+
+    def test_a_file_of_that_name(self) -> None:
+        """A file named - is reached as ./-."""
+        put("-")
+        (ref,) = open_source(("./-",), InputOptions(), lambda problem: None)
+        assert Path(ref.uri).read_bytes() == PNG

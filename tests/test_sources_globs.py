@@ -1,0 +1,93 @@
+"""What --include and --exclude leave of a tree."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from photo_tree import ids, put, source, unprivileged
+
+from vlmbatch.config import InputOptions
+from vlmbatch.sources.globs import Globs
+
+TREE = ("p/a.jpg", "p/a.png", "p/cats/b.jpg", "p/thumbs/c.jpg", "p/x/thumbs/d.jpg", "thumbs/e.jpg")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to stand in; ids are as typed from there."""
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("include", "expected"),
+    [
+        (("*.png",), ["p/a.png"]),
+        (("p/*.jpg",), ["p/a.jpg", "p/cats/b.jpg", "p/thumbs/c.jpg", "p/x/thumbs/d.jpg"]),
+        (
+            ("**/*.jpg",),
+            ["p/a.jpg", "p/cats/b.jpg", "p/thumbs/c.jpg", "p/x/thumbs/d.jpg", "thumbs/e.jpg"],
+        ),
+        (("./p/cats/*", "*.png"), ["p/a.png", "p/cats/b.jpg"]),
+        (("p/**/d.jpg",), ["p/x/thumbs/d.jpg"]),
+        (("p/**/a.jpg",), ["p/a.jpg"]),
+        (("p*",), []),
+        (("[ab].jpg",), ["p/a.jpg", "p/cats/b.jpg"]),
+    ],
+)
+def test_include(include: tuple[str, ...], expected: list[str]) -> None:
+    """A glob with a slash is held against the path, one without against the name; one match is enough."""
+    put(*TREE)
+    assert ids(".", include=include) == expected
+
+
+@pytest.mark.parametrize(
+    ("exclude", "expected"),
+    [
+        (("thumbs",), ["p/a.jpg", "p/a.png", "p/cats/b.jpg"]),
+        (("thumbs/",), ["p/a.jpg", "p/a.png", "p/cats/b.jpg"]),
+        (("**/thumbs/*",), ["p/a.jpg", "p/a.png", "p/cats/b.jpg"]),
+        (("**/thumbs/**",), ["p/a.jpg", "p/a.png", "p/cats/b.jpg"]),
+        (("p/thumbs",), ["p/a.jpg", "p/a.png", "p/cats/b.jpg", "p/x/thumbs/d.jpg", "thumbs/e.jpg"]),
+        (("*.jpg",), ["p/a.png"]),
+        (("p",), ["thumbs/e.jpg"]),
+    ],
+)
+def test_exclude(exclude: tuple[str, ...], expected: list[str]) -> None:
+    """What a glob excludes is left out, whole folders too."""
+    put(*TREE)
+    assert ids(".", exclude=exclude) == expected
+
+
+def test_exclude_wins_and_names_files_too() -> None:
+    """What is both included and excluded is left out, also when it is a PATH itself."""
+    put("a.jpg", "b.jpg")
+    assert ids("a.jpg", "b.jpg", include=("*.jpg",), exclude=("b*",)) == ["a.jpg"]
+
+
+@pytest.mark.parametrize("glob", ["closed", "closed/", "**/closed/*", "p/closed/**"])
+def test_an_excluded_folder_is_not_looked_into(glob: str) -> None:
+    """Excluding a folder that may not be listed silences it."""
+    put("p/a.jpg", "p/closed/b.jpg")
+    Path("p/closed").chmod(0)
+    photos = source("p", exclude=(glob,))
+    try:
+        with unprivileged():
+            assert [ref.id for ref in photos] == ["p/a.jpg"]
+    finally:
+        Path("p/closed").chmod(0o755)
+    assert photos.unreadable == 0
+
+
+@given(
+    glob=st.text("ab*?/[]!", max_size=8),
+    stars=st.sampled_from(["/*", "/**"]),
+    folder=st.from_regex(r"[ab]+(/[ab]+)?", fullmatch=True),
+    name=st.text("ab", min_size=1),
+)
+def test_pruning_loses_nothing(glob: str, stars: str, folder: str, name: str) -> None:
+    """A folder that "x/*" keeps from being looked into holds no image that "x/*" would leave."""
+    globs = Globs(InputOptions(exclude=(glob + stars,)))
+    assert globs.enter(folder) or not globs.take(f"{folder}/{name}")

@@ -1,0 +1,176 @@
+"""Lists of paths from standard input: separators, laziness, doubles, folders."""
+
+import io
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from photo_tree import put
+
+from vlmbatch.config import InputOptions
+from vlmbatch.errors import ConfigError, ImageError
+from vlmbatch.events import SourceProblem
+from vlmbatch.sources import ListSource, open_source
+from vlmbatch.sources.listing import split_paths
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to stand in; ids are as typed from there."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def listed(content: bytes, **options: object) -> ListSource:
+    return ListSource(io.BytesIO(content), InputOptions(**options))  # type: ignore[arg-type]  # its fields
+
+
+def ids(content: bytes, **options: object) -> list[str]:
+    return [ref.id for ref in listed(content, **options)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"b.jpg\na.jpg\n",
+        b"b.jpg\na.jpg",
+        b"\n\nb.jpg\n \na.jpg\n",
+        b"b.jpg\r\na.jpg\r\n",
+        b"b.jpg\0a.jpg\0",
+    ],
+)
+def test_separators(content: bytes) -> None:
+    """Paths come in the order of the list, by lines or NULs, whatever ends the last; blanks are skipped."""
+    assert ids(content) == ["b.jpg", "a.jpg"]
+
+
+def test_newlines_in_names_need_nul() -> None:
+    """With NUL as separator, newlines, returns and blanks belong to the name, the first one too."""
+    assert ids(b"a\nb.jpg\0c.jpg\r\0 \0") == ["a\nb.jpg", "c.jpg\r", " "]
+
+
+def test_ids_are_those_of_a_walk(here: Path) -> None:
+    """A listed path has the id that walking gives it, and absolute ones and `..` stay as typed."""
+    put("p/a.jpg")
+    assert ids(f"./p/a.jpg\np//../p/a.jpg\n{here}/p/a.jpg\n".encode()) == [
+        "p/a.jpg",
+        "p/../p/a.jpg",
+        f"{here}/p/a.jpg",
+    ]
+
+
+def test_names_that_are_no_utf8() -> None:
+    """Bytes that are no UTF-8 pass through an id and open the same file."""
+    try:
+        Path(os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"data")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    photos = listed(b"caf\xe9.jpg\n")
+    (ref,) = photos
+    assert os.fsencode(ref.id) == b"caf\xe9.jpg"
+    assert photos.read(ref).data == b"data"
+
+
+def test_doubles_come_once() -> None:
+    """A path named twice, in whatever spelling, comes once."""
+    assert ids(b"a.jpg\nb.jpg\n./a.jpg\na.jpg\n") == ["a.jpg", "b.jpg"]
+
+
+def test_a_file_is_taken_as_it_is() -> None:
+    """What the list names is taken, hidden or without an image's name; a missing one fails when read."""
+    put(".hidden.jpg", "notes.txt")
+    photos = listed(b".hidden.jpg\nnotes.txt\ngone.jpg\n")
+    refs = list(photos)
+    assert [ref.id for ref in refs] == [".hidden.jpg", "notes.txt", "gone.jpg"]
+    with pytest.raises(ImageError) as caught:
+        photos.read(refs[2])
+    assert (caught.value.kind, caught.value.retryable) == ("vanished", True)
+    assert photos.stamp(refs[2]) is None
+    assert photos.stamp(refs[1]) == photos.read(refs[1]).stamp
+
+
+def test_a_folder_is_walked() -> None:
+    """A folder in the list is walked as a PATH is, so that both `ls` and `find` make good lists."""
+    put("p/a.jpg", "p/sub/b.jpg")
+    put("p/notes.txt", data=b"text")
+    photos = listed(b"p\np/a.jpg\np/sub\np/sub/b.jpg\n")
+    assert [ref.id for ref in photos] == ["p/a.jpg", "p/sub/b.jpg"]
+    assert photos.ignored == 1
+
+
+def test_globs_choose_from_the_list() -> None:
+    """--include and --exclude hold for listed files too."""
+    assert ids(b"a.jpg\nb.png\nthumbs/c.jpg\n", include=("*.jpg",), exclude=("thumbs/*",)) == ["a.jpg"]
+
+
+def test_a_path_is_handled_before_the_next_is_written() -> None:
+    """A producer that waits after its first path, as a watcher does, gets it handled at once."""
+    read_end, write_end = os.pipe()
+    with open(read_end, "rb") as stream:
+        refs = iter(ListSource(stream, InputOptions()))
+        for path in (b"a.jpg\n", b"b.jpg\nc", b".jpg\n"):
+            os.write(write_end, path)
+            if path != b".jpg\n":
+                assert next(refs).id == path[:5].decode()
+        os.close(write_end)
+        assert [ref.id for ref in refs] == ["c.jpg"]
+
+
+def test_a_count_is_not_cheap() -> None:
+    """A stream cannot be counted without reading it up."""
+    assert listed(b"a.jpg\n").count() is None
+
+
+def test_no_list_of_paths() -> None:
+    """Megabytes without a separator end the command instead of filling memory."""
+    with pytest.raises(ConfigError, match="one path a line"):
+        ids(b"x" * 3_000_000)
+
+
+def test_a_stream_that_cannot_be_read() -> None:
+    """An error of reading the list ends the command with its reason."""
+    with (
+        open(os.open("list", os.O_WRONLY | os.O_CREAT), "rb") as stream,
+        pytest.raises(ConfigError) as caught,
+    ):
+        list(ListSource(stream, InputOptions()))
+    assert str(caught.value) == "standard input cannot be read: bad file descriptor"
+
+
+def test_dash_reads_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-` alone is a list on standard input; when that is closed, it is told."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a.jpg\n")))
+    assert [ref.id for ref in open_source(("-",), InputOptions(), ignore)] == ["a.jpg"]
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(ConfigError, match="standard input is closed"):
+        open_source(("-",), InputOptions(), ignore)
+
+
+def ignore(problem: SourceProblem) -> None:
+    """Hear nothing."""
+
+
+class Dribble(io.BytesIO):
+    """A stream that gives no more than `at_once` bytes at a time."""
+
+    def __init__(self, content: bytes, at_once: int) -> None:
+        super().__init__(content)
+        self.at_once = at_once
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        return super().read1(min(size or 0, self.at_once))
+
+
+@given(
+    paths=st.lists(st.binary(min_size=1, max_size=5).map(lambda path: path.replace(b"\0", b"x")), min_size=1),
+    at_once=st.integers(1, 20),
+    ended=st.booleans(),
+)
+def test_any_names_come_back(paths: list[bytes], at_once: int, ended: bool) -> None:
+    """Whatever bytes the names hold and however the stream is cut into chunks, NUL brings them back whole."""
+    paths[0] = paths[0].replace(b"\n", b"x")  # the first separator to come decides
+    content = b"\0".join(paths) + b"\0" * (ended or len(paths) == 1)
+    assert list(split_paths(Dribble(content, at_once))) == paths
