@@ -55,13 +55,11 @@ def _in_eight_bits(image: Image.Image, warnings: list[str]) -> Image.Image:
     low, high = _extrema(image)
     black, white = 0.0, next((white for white in whites if high <= white), high)
     if low < 0 or high > whites[-1]:
-        black, white = low, max(high, low + 1)
+        black, white = low, high
     if black != 0 or white not in _USUAL_WHITES:
         warnings.append(f"values from {low:g} to {high:g} were spread from black to white")
-    scale = 255 / (white - black)
-    scaled = image.point(lambda value: value * scale + (0.5 - black * scale)).convert("L")
-    scaled.info = {}  # a transparent colour of 16 bits has no meaning here
-    return scaled
+    scale = 255 / ((white - black) or 1)  # one value everywhere has no range
+    return image.point(lambda value: value * scale + (0.5 - black * scale)).convert("L")
 
 
 def _extrema(image: Image.Image) -> tuple[float, float]:

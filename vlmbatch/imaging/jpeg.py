@@ -7,6 +7,7 @@ from io import BytesIO
 from PIL import Image, ImageFile
 
 from vlmbatch.errors import ImageError
+from vlmbatch.imaging.opening import out_of_memory
 from vlmbatch.imaging.shape import is_thin
 
 MEDIA_TYPE = "image/jpeg"
@@ -30,10 +31,17 @@ def encode(image: Image.Image, quality: int) -> bytes:
     """The RGB picture as JPEG, without metadata; the same picture always gives the same bytes.
 
     4:2:0 and no `optimize`, which takes 2.5 times as long for 1 % of the size.
+
+    Raises:
+        ImageError: too_large, when memory does not suffice.
     """
     image.info = {}  # save() would write a comment that it finds here
     out = BytesIO()
-    image.save(out, "JPEG", quality=quality)
+    try:
+        image.save(out, "JPEG", quality=quality)
+    # only memory can fail between two places in memory, and the codec says so as OSError
+    except (MemoryError, OSError) as error:
+        raise out_of_memory() from error
     return out.getvalue()
 
 

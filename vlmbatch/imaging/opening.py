@@ -58,6 +58,8 @@ def decoding(file: BinaryIO | bytes) -> Iterator[ImageFile.ImageFile]:
     except Exception as error:  # a hostile image must cost its own record, not the run
         if isinstance(error, OSError) and error.errno in _TROUBLES_OF_THE_RUN:
             raise
+        if "out of memory" in str(error):  # how Pillow's codecs say it
+            raise out_of_memory() from error
         raise ImageError(_explain(name, error)) from error
 
 
