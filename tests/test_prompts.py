@@ -1,0 +1,34 @@
+from pathlib import Path
+
+import pytest
+
+from vlmbatch.config import DEFAULT_PROMPT, PromptOptions
+from vlmbatch.errors import ConfigError
+from vlmbatch.prompts import prompt_text
+
+
+def test_the_prompt_typed_is_sent_as_typed() -> None:
+    """Not a blank is added or removed."""
+    assert prompt_text(PromptOptions(prompt="  What is\nthis? ")) == "  What is\nthis? "
+
+
+def test_without_a_prompt_there_is_the_default() -> None:
+    """A first run needs no prompt."""
+    assert prompt_text(PromptOptions()) == DEFAULT_PROMPT
+
+
+def test_a_file_is_read_whole_without_its_last_line_break(tmp_path: Path) -> None:
+    """Lines and letters of a prompt file arrive; the line break that editors add does not."""
+    (tmp_path / "p.txt").write_text("Über zwei\nZeilen\n", encoding="utf-8")
+    assert prompt_text(PromptOptions(prompt_file=str(tmp_path / "p.txt"))) == "Über zwei\nZeilen"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [(None, "No such file"), (b"\xff\xfe\x00", "not UTF-8"), (b" \n", "is empty")]
+)
+def test_a_file_that_is_no_prompt_is_named(tmp_path: Path, content: bytes | None, told: str) -> None:
+    """A missing, binary or empty prompt file is an error with its name."""
+    if content is not None:
+        (tmp_path / "p.txt").write_bytes(content)
+    with pytest.raises(ConfigError, match=f"p.txt.*{told}"):
+        prompt_text(PromptOptions(prompt_file=str(tmp_path / "p.txt")))

@@ -1,0 +1,34 @@
+from vlmbatch.config import ImageOptions, RunConfig
+from vlmbatch.options import redact
+from vlmbatch.records import Endpoint
+from vlmbatch.wiring import answer_settings, at_most, run_digest
+
+
+def test_a_smaller_picture_is_never_a_larger_one() -> None:
+    """Asking with a smaller picture keeps --max-size as the upper bound, and 0 means none."""
+    assert at_most(ImageOptions(max_size=1024), None).max_size == 1024
+    assert at_most(ImageOptions(max_size=1024), 512).max_size == 512
+    assert at_most(ImageOptions(max_size=256), 512).max_size == 256
+    assert at_most(ImageOptions(max_size=0), 512).max_size == 512
+
+
+def test_settings_hold_no_secrets_and_name_a_run() -> None:
+    """The key is in no setting; other weights under the same name are another run."""
+    config = RunConfig.of("photos", api_key="s3cret", base_url="http://me:pa55@host/v1")
+    runs = set()
+    for digest in ("aa", "bb", None):
+        endpoint = Endpoint(backend="ollama", url=redact("http://me:pa55@host/v1"), model="m", digest=digest)
+        settings = answer_settings(config, endpoint, "p")
+        assert "s3cret" not in str(settings)
+        assert "pa55" not in str(settings)
+        runs.add(run_digest(settings))
+    assert len(runs) == 3
+    assert all(len(run) == 12 for run in runs)
+
+
+def test_where_a_model_is_served_does_not_matter() -> None:
+    """Moving the same weights from one server to another goes on with the same run."""
+    config = RunConfig.of("photos")
+    here = Endpoint(backend="ollama", url="http://a", model="m", digest="aa")
+    there = Endpoint(backend="ollama", url="http://b", model="m", digest="aa")
+    assert run_digest(answer_settings(config, here, "p")) == run_digest(answer_settings(config, there, "p"))
