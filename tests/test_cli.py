@@ -300,6 +300,15 @@ def test_quiet_says_nothing_when_all_is_well(photos: Photos, endpoint: Endpoint)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_quiet_still_tells_of_failures(photos: Photos, endpoint: Endpoint) -> None:
+    """With --quiet a failed image is one line on standard error, so that cron sends a mail."""
+    (photos(2) / "bad.jpg").write_text("no image")
+    done = run("run", "photos", "-q", "-b", "ollama", "--base-url", endpoint.url, "-o", "o.jsonl")
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1
+    assert "1 failed" in done.stderr
+
+
 def test_hostile_names_do_not_steer_the_terminal(photos: Photos, endpoint: Endpoint) -> None:
     """Escape sequences and line breaks in file names reach records as JSON and the terminal as blanks."""
     folder = photos(0)

@@ -126,7 +126,9 @@ async def _work(
     pipeline = Pipeline(parts, workers=workers, limit=config.input.limit)
     whole = False
     try:
-        await _counted(pipeline.run(), asker.source, outside.notify)
+        # with a limit, how many images there are says nothing about how many will be asked about
+        count = asker.source.count if config.input.limit is None else _unknown
+        await _counted(pipeline.run(), count, outside.notify)
         whole = not outside.stop.is_set()
     finally:
         outside.notify(RunFinished(summary=tally.summary(pipeline, stopped=not whole)))
@@ -226,18 +228,18 @@ def _tell_loop(loop: asyncio.AbstractEventLoop, notify: Observer, problem: Sourc
     loop.call_soon_threadsafe(notify, problem)
 
 
-async def _counted(work: Awaitable[None], source: Source, notify: Observer) -> None:
+async def _counted(work: Awaitable[None], count: Callable[[], int | None], notify: Observer) -> None:
     """Do the work while a thread counts how much there is."""
 
-    async def count(thread: ThreadPoolExecutor) -> None:
-        total = await asyncio.get_running_loop().run_in_executor(thread, source.count)
+    async def tell_total(thread: ThreadPoolExecutor) -> None:
+        total = await asyncio.get_running_loop().run_in_executor(thread, count)
         if total is not None:
             notify(TotalKnown(total=total))
 
     try:
         with _threads(1, "vlmbatch-count") as thread:
             async with asyncio.TaskGroup() as group:
-                counting = group.create_task(count(thread))
+                counting = group.create_task(tell_total(thread))
                 await work
                 counting.cancel()
     except BaseExceptionGroup as group_error:
@@ -260,6 +262,10 @@ def _threads(number: int, name: str) -> Iterator[ThreadPoolExecutor]:
         yield threads
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _unknown() -> None:
+    """How many images there are, where that is of no use."""
 
 
 def _nothing_is_finished(_ref: object, _stamp: object) -> None:

@@ -4,14 +4,14 @@ import asyncio
 import os
 import signal
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 
 from vlmbatch.batch import Batch
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import OutputClosed, VlmbatchError
 from vlmbatch.events import Event
-from vlmbatch.progress import Bar, JsonLog, Lines, clean
+from vlmbatch.progress import Bar, JsonLog, Lines, clean, summary_line
 from vlmbatch.protocols import Observer
 from vlmbatch.records import Summary
 
@@ -32,8 +32,14 @@ def run(config: RunConfig) -> int:
     except OutputClosed:
         return 0
     except VlmbatchError as error:
-        print("vlmbatch:", "\n".join(map(clean, str(error).splitlines())), file=sys.stderr)
+        tell("\n".join(map(clean, str(error).splitlines())))
         return error.exit_code
+
+
+def tell(text: str) -> None:
+    """Say it on standard error; where nobody can hear it, the exit code still tells."""
+    with suppress(OSError):
+        print("vlmbatch:", text, file=sys.stderr, flush=True)
 
 
 class Session:
@@ -59,7 +65,11 @@ class Session:
                 raise
         if self._signal is not None:
             return 128 + self._signal
-        return exit_code(self._config, self._batch.summary)
+        summary = self._batch.summary
+        code = exit_code(self._config, summary)
+        if code and summary is not None and self._config.display.quiet:
+            tell(summary_line(summary))
+        return code
 
     def _hear(self, event: Event) -> None:
         self._started = True
@@ -71,7 +81,7 @@ class Session:
         self._signal = number
         if self._started:
             if not self._config.display.quiet:
-                print("vlmbatch: stopping after the images in flight; again to stop at once", file=sys.stderr)
+                tell("stopping after the images in flight; again to stop at once")
             self._batch.stop()
         elif task is not None:
             task.cancel()
@@ -91,5 +101,6 @@ def _observers(config: RunConfig, stack: ExitStack) -> list[Observer]:
         return [JsonLog(sys.stderr)]
     if display.quiet:
         return []
-    shape = Bar if sys.stderr.isatty() else Lines
+    watched = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    shape = Bar if watched else Lines
     return [stack.enter_context(shape(sys.stderr, verbose=display.verbose))]

@@ -1,0 +1,57 @@
+"""Makes again what the documents show of the program: docs/terminal.svg, and the help in README.md.
+
+Run it from anywhere: python docs/refresh.py
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+COMMAND = "$ vlmbatch run --help"
+COLUMNS = "80"
+_HELP_BLOCK = re.compile(rf"^```(\w*)\n{re.escape(COMMAND)}\n.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+def real_help() -> str:
+    """What `vlmbatch run --help` prints in a terminal of 80 columns, whatever is set on this machine."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("VLMBATCH_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "vlmbatch", "run", "--help"],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+        env={**kept, "COLUMNS": COLUMNS, "NO_COLOR": "1"},
+    )
+    return "\n".join(line.rstrip() for line in done.stdout.splitlines())
+
+
+def shown_help(readme: str) -> str:
+    """The help that a README shows, without its command line.
+
+    Raises:
+        ValueError: it has no block that begins with the command.
+    """
+    match = _HELP_BLOCK.search(readme)
+    if match is None:
+        raise ValueError(f"README.md has no fenced block that begins with: {COMMAND}")
+    return match[0].split("\n", 2)[2].removesuffix("```").rstrip("\n")
+
+
+def with_help(readme: str, text: str) -> str:
+    """The README with this help in its block."""
+    shown_help(readme)
+    return _HELP_BLOCK.sub(lambda match: f"```{match[1]}\n{COMMAND}\n{text}\n```", readme)
+
+
+def refresh() -> None:
+    """Write both files anew."""
+    subprocess.run([sys.executable, str(ROOT / "docs" / "make_terminal_svg.py")], check=True)
+    README.write_text(with_help(README.read_text(encoding="utf-8"), real_help()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    refresh()

@@ -1,0 +1,21 @@
+# Each recipe is one line that also works without just.
+
+# list the recipes
+_list:
+    @just --list
+
+# run all tests
+test *args:
+    pytest {{args}}
+
+# what CI checks besides the tests: lint, format, types, import layers
+lint:
+    ruff check . && ruff format --check . && mypy && lint-imports
+
+# repair what can be repaired
+fix:
+    ruff check --fix . && ruff format .
+
+# make again what the documents show of the program
+docs:
+    python docs/refresh.py

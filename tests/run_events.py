@@ -1,0 +1,42 @@
+"""One event of each kind, with text in it that a terminal must not see as it is."""
+
+from written_results import ENDPOINT, RUN, answered, failed
+
+from vlmbatch.events import (
+    EndpointPaused,
+    EndpointResumed,
+    Event,
+    ImageFinished,
+    ImagesSkipped,
+    Notice,
+    RetryScheduled,
+    RunFinished,
+    RunStarted,
+    SourceProblem,
+    TotalKnown,
+)
+from vlmbatch.records import Summary
+
+HOSTILE = "x\x1b[31mred\x1b]0;title\x07\x1b[2J\r\n\x9b1m\udcff\u202e"
+"""Colours, a window title, a cleared screen, line ends, a C1 sequence, a byte of no UTF-8, right to left."""
+
+STARTED = RunStarted(endpoint=ENDPOINT, run=RUN, concurrency=4, output="o.jsonl")
+PAUSED = EndpointPaused(message="nobody answers", give_up_s=900)
+RESUMED = EndpointResumed(paused_s=3.2)
+RETRY = RetryScheduled(id=HOSTILE, attempt=1, delay_s=1.5, kind="timeout", message="no answer within 300 s")
+ANSWERED = ImageFinished(result=answered("good.jpg", "the answer"))
+FAILED = ImageFinished(result=failed(HOSTILE))
+
+EVENTS: tuple[Event, ...] = (
+    STARTED,
+    Notice(message=f"a note {HOSTILE}"),
+    TotalKnown(total=10),
+    ImagesSkipped(skipped=3),
+    SourceProblem(path=HOSTILE, message="permission denied"),
+    RETRY,
+    PAUSED,
+    RESUMED,
+    ANSWERED,
+    FAILED,
+    RunFinished(summary=Summary(total=5, succeeded=1, failed=1, skipped=3, duration_s=2.0)),
+)

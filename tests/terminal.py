@@ -1,0 +1,89 @@
+"""Runs the real command in a terminal, and shows what a person would see on its screen."""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import termios
+from types import TracebackType
+from typing import Self
+
+import pyte
+from command import COMMAND, environment
+
+
+class Terminal:
+    """The command with standard error on a terminal; standard output too, or into nothing."""
+
+    def __init__(self, *args: str, columns: int = 80, stdout: bool = False, **variables: str) -> None:
+        self._screen = pyte.Screen(columns, 40)
+        self._stream = pyte.ByteStream(self._screen)
+        self.raw = b""
+        self._fd, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        self._process = subprocess.Popen(
+            [*COMMAND, *args],
+            stdin=subprocess.DEVNULL,
+            stdout=theirs if stdout else subprocess.DEVNULL,
+            stderr=theirs,
+            env=_environment(variables),
+        )
+        os.close(theirs)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        self.close()
+
+    @property
+    def rows(self) -> list[str]:
+        """The rows of the screen that hold something."""
+        return [row.rstrip() for row in self._screen.display if row.strip()]
+
+    def until(self, *patterns: str) -> list[str]:
+        """The rows of the screen as soon as it shows all of these regular expressions."""
+        while not all(re.search(pattern, "\n".join(self.rows)) for pattern in patterns):
+            assert self._read(), f"the command ended first; the screen: {self.rows}"
+        return self.rows
+
+    def wait(self) -> int:
+        """The exit code; what comes until then stands on the screen."""
+        while self._read():
+            pass
+        return self._process.wait(timeout=30)
+
+    def close(self) -> None:
+        """Take the terminal away, as a lost connection does."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+    def _read(self) -> bool:
+        """Take in some of what is written; False at the end."""
+        if self._fd < 0:
+            return False
+        ready, _, _ = select.select([self._fd], [], [], 30)
+        assert ready, f"nothing for 30 seconds; the screen: {self.rows}"
+        try:
+            written = os.read(self._fd, 65536)
+        except OSError:  # how Linux tells that nobody has the terminal open any more
+            return False
+        self.raw += written
+        self._stream.feed(written)
+        return bool(written)
+
+
+def _environment(variables: dict[str, str]) -> dict[str, str]:
+    """That of a plain terminal with colours, with `variables`."""
+    kept = environment(TERM="xterm-256color")
+    for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
+        kept.pop(name, None)
+    return kept | variables

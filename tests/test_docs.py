@@ -1,0 +1,134 @@
+"""The pages in docs/ say what the program does: fields, kinds of error, recipes and the picture."""
+
+import json
+import re
+import runpy
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from documents import ROOT, blocks, jq_recipes, page, section, table
+from written_results import answered, failed
+
+from vlmbatch.classify.rows import REPLIES
+from vlmbatch.errors import BackendError, FailureKind, FatalBackendError
+from vlmbatch.records import ImageFacts, to_line
+
+RECORDS = page("docs/records.md")
+JQ = [*jq_recipes(RECORDS), *jq_recipes(page("README.md"))]
+needs_jq = pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
+
+
+def keys(record: dict[str, Any]) -> Iterator[str]:
+    """All keys of a record, those of objects in it with a dot."""
+    for key, value in record.items():
+        yield key
+        if isinstance(value, dict):
+            yield from (f"{key}.{inner}" for inner in value)
+
+
+def test_the_table_of_fields_is_that_of_real_records() -> None:
+    """docs/records.md lists each key of a record once, in their order, and no other."""
+    listed = [row[0] for row in table(section(RECORDS, "## Fields"))]
+    real = [list(keys(result.to_record())) for result in (answered("a"), failed("b"))]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == set(real[0]) | set(real[1])
+    assert [key for key in listed if "." not in key] == [key for key in real[0] if "." not in key]
+
+
+def test_null_is_where_the_table_says() -> None:
+    """What the table calls never null has a value in every record of an answer and of a failure."""
+    nulls = {row[0]: row[3] for row in table(section(RECORDS, "## Fields"))}
+    for result in (answered("a"), failed("b")):
+        record = result.to_record()
+        for key, when in nulls.items():
+            outer, _, inner = key.partition(".")
+            value = (record[outer] or {}).get(inner, ...) if inner else record[outer]
+            if when.startswith("never"):
+                assert value is not None, key
+            elif when == "`status` is `ok`":
+                assert (value is None) is result.ok, key
+            elif when == "`status` is `error`":
+                assert (value is None) is not result.ok, key
+
+
+def test_the_examples_have_the_keys_of_real_records() -> None:
+    """The two records shown are whole: their keys, and the types of their values, are those of real ones."""
+    shown = [json.loads(block) for block in blocks(RECORDS, "json")]
+    for example, result in zip(shown, (answered("a"), failed("b")), strict=True):
+        assert list(keys(example)) == list(keys(result.to_record()))
+        assert example["status"] == result.to_record()["status"]
+
+
+def test_every_kind_of_error_has_its_row() -> None:
+    """docs/records.md lists each kind once and no other."""
+    listed = [row[0] for row in table(section(RECORDS, "## Kinds of error"))]
+    assert sorted(listed) == sorted(get_args(FailureKind))
+
+
+@pytest.mark.parametrize("row", REPLIES, ids=lambda row: row.name)
+def test_what_is_asked_again_is_what_the_page_says(row: Any) -> None:
+    """For every reply in the table of classify, the page says what the next run does about it."""
+    said = {cells[0]: cells[2] for cells in table(section(RECORDS, "## Kinds of error"))}
+    error: type[BackendError] = row.error
+    if issubclass(error, FatalBackendError):
+        assert said[row.kind] == "ends the run"
+    else:
+        assert said[row.kind] == ("yes" if error.retryable else "no")
+
+
+@pytest.fixture
+def captions(tmp_path: Path) -> Path:
+    """captions.jsonl with answers and failures, one image asked twice, and one name that jq must take."""
+    seen = ImageFacts(sha256="ab" * 32, bytes=9, mtime=1.5, width=4, height=3)
+    results = [
+        failed("b.jpg", retryable=True),
+        replace(answered("a, b\tc.jpg", 'She said "hi"\nand left.'), image=seen),
+        replace(answered("b.jpg", "A cat \u732b.", warnings=("asked again with seed 1",)), image=seen),
+        failed("caf\udce9.jpg"),
+    ]
+    path = tmp_path / "captions.jsonl"
+    path.write_bytes(b"".join(to_line(result.to_record()) for result in results))
+    return path
+
+
+@needs_jq
+@pytest.mark.parametrize("recipe", JQ)
+def test_each_jq_recipe_runs(recipe: str, captions: Path) -> None:
+    """Every jq command of docs/records.md and the README runs as it stands and prints something."""
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", recipe], cwd=captions.parent, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.strip()
+
+
+@needs_jq
+def test_the_recipe_for_the_last_line_keeps_the_last_line(captions: Path) -> None:
+    """An image that failed and was answered later comes out answered, once."""
+    recipe = next(line for line in JQ if "reduce inputs" in line and "tojson" in line)
+    done = subprocess.run(["bash", "-c", recipe], cwd=captions.parent, capture_output=True, check=True)
+    kept = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(r["id"], r["status"]) for r in kept if r["id"] == "b.jpg"] == [("b.jpg", "ok")]
+    assert len(kept) == 3
+
+
+def words(svg: str) -> str:
+    """The text in a picture, without spaces and the bar."""
+    assert "@font-face" not in svg
+    assert not re.search(r"url\(['\"]?(?!#)|@import|href=|<script", svg), "the picture must fetch nothing"
+    text = "".join(re.findall(r"<text[^>]*>([^<]*)</text>", svg))
+    return re.sub(r"&#160;|\s|\u2501|\u2578|\u257a", "", text)
+
+
+def test_the_picture_of_the_terminal_is_what_the_bar_says() -> None:
+    """docs/terminal.svg shows what the bar of today draws, and links to nothing. To refresh: just docs."""
+    made = runpy.run_path(str(ROOT / "docs" / "make_terminal_svg.py"))["picture"]()
+    shown = words(page("docs/terminal.svg"))
+    assert shown == words(made), "docs/terminal.svg is old; run: just docs (python docs/refresh.py)"
+    for said in ("vlmbatchrun./photos", "60%", "ok", "failed", "images/s", "tokens/s", "ETA", "endpointup"):
+        assert said in shown

@@ -1,0 +1,147 @@
+"""The dry run: what it counts, what it says, and that it asks nobody."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command import run
+from PIL import Image
+
+from vlmbatch.cli.dry_run import plan
+from vlmbatch.config import RunConfig
+from vlmbatch.errors import ConfigError
+from vlmbatch.preview import Preview, preview
+
+Photos = Callable[..., Path]
+
+
+def config(*paths: str, **options: object) -> RunConfig:
+    return RunConfig.of(*(paths or ("photos",)), **{"backend": "ollama", "model": "llava:7b", **options})
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan names an endpoint, and this machine may name another one."""
+    monkeypatch.delenv("OLLAMA_HOST", raising=False)
+
+
+@pytest.fixture
+def mixed(photos: Photos) -> Path:
+    """Two JPEGs, a large PNG, two files that would fail, and one that is no image."""
+    folder = photos(2)
+    Image.new("RGB", (4000, 2000)).save(folder / "large.png")
+    (folder / "bad.jpg").write_text("no image")
+    (folder / "empty.png").touch()
+    (folder / "notes.txt").write_text("notes")
+    return folder
+
+
+def test_it_counts_formats_sizes_and_failures(mixed: Path) -> None:
+    """Every image is counted with its format and the size it would be sent in; what would fail is named."""
+    told: list[object] = []
+    found = preview(config(), told.append)
+    good = [path for path in mixed.iterdir() if path.name in ("p0000.jpg", "p0001.jpg", "large.png")]
+    assert (found.images, found.failing, found.ignored, found.unreadable) == (5, 2, 1, 0)
+    assert found.formats == {"JPEG": 2, "PNG": 1}
+    assert found.sent_sizes == {(64, 48): 2, (1024, 512): 1}
+    assert found.bytes == sum(path.stat().st_size for path in good)
+    assert found.megapixels == pytest.approx(2 * 64 * 48 / 1e6 + 8)
+    assert found.sent_megapixels == pytest.approx((2 * 64 * 48 + 1024 * 512) / 1e6)
+    assert found.problems == [
+        "photos/bad.jpg: bad_image: not an image: it begins like text",
+        "photos/empty.png: bad_image: the file is empty",
+    ]
+    assert (found.backend, found.place) == ("ollama", "http://127.0.0.1:11434")
+    assert told == []
+
+
+def test_it_keeps_to_the_options_of_the_run(mixed: Path) -> None:
+    """--limit, --include, --exclude, --max-size and --max-bytes count as they would in a run."""
+    assert preview(config(limit=3), print).images == 3
+    assert preview(config(include=("*.jpg",), exclude=("bad*",)), print).formats == {"JPEG": 2}
+    assert preview(config(max_size=0), print).sent_sizes[4000, 2000] == 1
+    refused = preview(config(max_bytes=1000), print)
+    assert any("large.png: too_large" in problem for problem in refused.problems)
+    bomb = preview(config(max_pixels_in=1_000_000), print)
+    assert any("large.png: too_large" in problem for problem in bomb.problems)
+
+
+def test_an_upright_picture_is_counted_upright(photos: Photos) -> None:
+    """A picture that EXIF turns by a quarter is counted with the sides it would be sent in."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (2048, 1024)).save(photos(0) / "turned.jpg", exif=exif)
+    assert preview(config(), print).sent_sizes == {(512, 1024): 1}
+
+
+def test_a_mistake_that_ends_a_run_ends_the_dry_run(photos: Photos) -> None:
+    """What would be exit 2 in a run, as far as it shows without asking, is so here too."""
+    photos(1)
+    with pytest.raises(ConfigError, match="does not exist"):
+        preview(config("nowhere"), print)
+    with pytest.raises(ConfigError, match="prompt"):
+        preview(config(prompt_file="missing.txt"), print)
+
+
+def test_of_many_failures_twenty_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The images that would fail are all counted, and the first twenty named."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(30):
+        Path(f"{number:02}.png").touch()
+    found = preview(config("."), print)
+    assert (found.failing, len(found.problems)) == (30, 20)
+
+
+def test_the_plan_says_it_in_lines(mixed: Path) -> None:
+    """The lines hold counts, formats, sizes, goal, prompt and failures, and end with what was not done."""
+    chosen = config(output="o.jsonl", prompt="What is this?")
+    lines = plan(chosen, preview(chosen, print))
+    assert lines == [
+        "images: 5 (2 JPEG, 1 PNG)",
+        "on disk: 0.0 MB, 8.0 megapixels",
+        "to send: 0.5 megapixels, 2 at 64x48, 1 at 1024x512",
+        "to: ollama (http://127.0.0.1:11434), model llava:7b",
+        "prompt: What is this?",
+        "records to: o.jsonl",
+        "left out: 1 that are no images, 0 unreadable folders",
+        "would fail: 2",
+        "  photos/bad.jpg: bad_image: not an image: it begins like text",
+        "  photos/empty.png: bad_image: the file is empty",
+        "nothing was sent (--dry-run)",
+    ]
+
+
+def test_the_plan_of_nothing() -> None:
+    """Without images, model and output file the lines say so and stay short."""
+    found = Preview(backend="auto", place="whoever answers", prompt="hi")
+    lines = plan(RunConfig.of("photos"), found)
+    assert lines[0] == "images: 0"
+    assert lines[2] == "to send: 0.0 megapixels"
+    assert lines[3] == "to: auto (whoever answers), model found at the start"
+    assert lines[5:] == ["records to: standard output", "nothing was sent (--dry-run)"]
+
+
+def test_other_sizes_are_summed_up() -> None:
+    """Of many sizes the three most frequent are named."""
+    found = Preview(backend="ollama", place="x", prompt="hi")
+    for width in range(5):
+        found.sent_sizes[100 + width, 50] = 9 - width
+    assert plan(config(), found)[2].endswith("9 at 100x50, 8 at 101x50, 7 at 102x50 and 2 other sizes")
+
+
+def test_nothing_is_contacted_and_nothing_written(mixed: Path) -> None:
+    """The real command with --dry-run opens no connection, makes no file and leaves standard output empty."""
+    before = sorted(mixed.parent.rglob("*"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        for backend in ("auto", "ollama", "vllm", "openai"):
+            args = ("run", "photos", "--dry-run", "-b", backend, "--base-url", url, "-o", "o.jsonl")
+            done = run(*args)
+            assert (done.returncode, done.stdout) == (0, "")
+            assert "images: 5" in done.stderr
+            assert "would fail: 2" in done.stderr
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    assert sorted(mixed.parent.rglob("*")) == before

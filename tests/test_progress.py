@@ -1,0 +1,178 @@
+"""What a person is told of a run, as plain lines and as JSON."""
+
+import errno
+import io
+import json
+import re
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from command import records, run, start
+from endpoint import Endpoint
+from run_events import ANSWERED, EVENTS, FAILED, HOSTILE, PAUSED, RETRY, STARTED
+from written_results import failed
+
+from vlmbatch.events import Event, ImageFinished, RunFinished, TotalKnown
+from vlmbatch.progress import Bar, JsonLog, Lines
+from vlmbatch.protocols import Observer
+from vlmbatch.records import Summary
+
+Photos = Callable[..., Path]
+
+
+class Heard(io.StringIO):
+    """A stream to wait at for what is written from another thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed = threading.Condition()
+
+    def write(self, text: str) -> int:
+        with self._changed:
+            written = super().write(text)
+            self._changed.notify_all()
+        return written
+
+    def until(self, holds: Callable[[str], bool]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: holds(self.getvalue()), timeout=30), self.getvalue()
+
+
+def told(*events: Event, verbose: bool = False) -> list[str]:
+    """The lines that Lines prints of these events."""
+    stream = io.StringIO()
+    with Lines(stream, verbose=verbose) as lines:
+        for event in events:
+            lines(event)
+    return stream.getvalue().splitlines()
+
+
+def test_a_line_comes_every_so_often_also_when_nothing_happens() -> None:
+    """Where nobody watches, a line tells how it stands again and again, without any event."""
+    heard = Heard()
+    with Lines(heard, every_s=0.001) as lines:
+        heard.until(lambda text: text.count("looking for the endpoint\n") >= 2)
+        for event in (STARTED, TotalKnown(total=8), ANSWERED, FAILED):
+            lines(event)
+        pattern = r"2/8 done, 1 ok, 1 failed, [\d.]+ images/s, \d+ tokens/s, ETA \d+:\d\d, endpoint up\n"
+        heard.until(lambda text: len(re.findall(pattern, text)) >= 2)
+        lines(PAUSED)
+        heard.until(lambda text: "ETA -:--, endpoint away, waiting\n" in text)
+    assert "vlmbatch-progress" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_start_notes_and_summary_are_a_line_each() -> None:
+    """One line at the start, one for each note, and the summary with the failures below it."""
+    lines = told(*(event for event in EVENTS if event is not RETRY))
+    assert lines[0] == "asking llava:7b (ollama, http://127.0.0.1:11434), 4 at once, records to o.jsonl"
+    assert lines[1].startswith("a note xred")
+    assert lines[2].endswith(": permission denied")
+    assert lines[3:5] == [
+        "paused: nobody answers; trying again for up to 15m 00s",
+        "the endpoint is back after 3.2 s",
+    ]
+    assert lines[5].startswith("finished: 1 answered, 1 failed, 3 done before in 2.0 s")
+    assert re.fullmatch(r"  xred.*: bad_image: no", lines[6])
+    assert len(lines) == 7
+
+
+def test_verbose_tells_retries_and_failures_as_they_happen() -> None:
+    """--verbose names every retry and every failed image at once, and does not repeat them at the end."""
+    ended = RunFinished(summary=Summary(total=1, failed=1, duration_s=1))
+    assert told(RETRY, FAILED, ended)[0].startswith("finished")
+    lines = told(RETRY, FAILED, ended, verbose=True)
+    assert lines[0].endswith(": timeout: no answer within 300 s; again in 1.5 s")
+    assert lines[1].endswith(": bad_image: no")
+    assert lines[2].startswith("finished")
+    assert len(lines) == 3
+
+
+def test_many_failures_are_shown_in_part() -> None:
+    """The summary shows five failures and counts the others."""
+    events = [ImageFinished(result=failed(f"p{n}.jpg")) for n in range(12)]
+    lines = told(*events, RunFinished(summary=Summary(total=12, failed=12, duration_s=1)))
+    assert lines[1] == "  p0.jpg: bad_image: no"
+    assert lines[-1] == "  and 7 more; each has its record"
+    assert len(lines) == 7
+
+
+def test_what_is_not_a_terminal_gets_no_escape_codes(photos: Photos, endpoint: Endpoint) -> None:
+    """Neither events nor the real command write an escape character where standard error is no terminal."""
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", "\n".join(told(*EVENTS, verbose=True)))
+    photos(2)
+    done = run("run", "photos", "-b", "ollama", "--base-url", endpoint.url)
+    assert done.returncode == 0
+    assert "2 answered" in done.stderr
+    assert "\x1b" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("flags", [(), ("--log-json",)], ids=["lines", "JSON"])
+def test_a_listener_who_leaves_does_not_end_the_run(
+    photos: Photos, endpoint: Endpoint, flags: tuple[str, ...]
+) -> None:
+    """When whoever reads standard error closes it, the run goes on to its last record and exits 0."""
+    photos(12)
+    endpoint.delay = 0.05
+    args = ("run", "photos", "-b", "ollama", "--base-url", endpoint.url, "-o", "o.jsonl", *flags)
+    running = start(*args, stderr=subprocess.PIPE)
+    assert running.stderr is not None
+    running.stderr.readline()
+    running.stderr.close()
+    assert running.wait(timeout=60) == 0
+    assert len(records(Path("o.jsonl").read_text())) == 12
+
+
+@pytest.mark.parametrize("observer", [Lines, Bar, JsonLog])
+@pytest.mark.parametrize("broken", ["write", "flush"])
+def test_a_stream_that_fails_is_no_fault_of_the_run(
+    observer: Callable[[io.StringIO], Observer], broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An observer raises nothing when its disk is full, whether that shows at once or when it flushes."""
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, broken, fail)
+    hear = observer(stream)
+    for event in EVENTS:
+        hear(event)
+    assert (stream.getvalue() == "") is (broken == "write")
+
+
+def test_each_event_is_one_json_line() -> None:
+    """--log-json writes every kind of event with its time, name and fields; answers are not in it."""
+    assert {type(event) for event in EVENTS} == set(get_args(Event))
+    stream = io.StringIO()
+    log = JsonLog(stream)
+    for event in EVENTS:
+        log(event)
+    assert stream.getvalue().isascii()
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == [
+        "run_started",
+        "notice",
+        "total_known",
+        "images_skipped",
+        "source_problem",
+        "retry_scheduled",
+        "endpoint_paused",
+        "endpoint_resumed",
+        "image_finished",
+        "image_finished",
+        "run_finished",
+    ]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}\.\d{3}\+00:00", line["time"]) for line in lines)
+    assert lines[0]["endpoint"]["url"] == "http://127.0.0.1:11434"
+    answer, failure = lines[8], lines[9]
+    assert {k: answer[k] for k in ("id", "status", "attempts")} == {
+        "id": "good.jpg",
+        "status": "ok",
+        "attempts": 0,
+    }
+    assert (failure["id"], failure["status"], failure["kind"]) == (HOSTILE, "error", "bad_image")
+    assert "the answer" not in stream.getvalue()

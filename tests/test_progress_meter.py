@@ -1,0 +1,92 @@
+"""How fast a run goes and how long it will take, by a clock that the test turns."""
+
+import threading
+from dataclasses import replace
+
+import pytest
+from run_events import ANSWERED, PAUSED, RESUMED, STARTED
+from written_results import answered
+
+from vlmbatch.events import ImageFinished, ImagesSkipped, TotalKnown
+from vlmbatch.progress.meter import Meter
+from vlmbatch.records import Completion, Usage
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_rates_are_of_the_last_half_minute() -> None:
+    """What was slow or fast a minute ago does not count."""
+    clock = Clock()
+    meter = Meter(clock)
+    meter.hear(STARTED)
+    answer = Completion(text="x", model="m", finish_reason="stop", usage=Usage(output_tokens=50))
+    event = ImageFinished(result=replace(answered("a"), completion=answer))
+    for seconds in range(1, 101):  # one a second, then four a second
+        clock.now = seconds
+        meter.hear(event)
+    for quarter in range(1, 401):
+        clock.now = 100 + quarter / 4
+        meter.hear(event)
+    assert meter.rates() == pytest.approx((4, 200), rel=0.02)
+    meter.hear(TotalKnown(total=900))
+    assert meter.eta_s() == pytest.approx(100, rel=0.02)
+
+
+def test_the_rate_of_a_slow_endpoint_does_not_drop_to_nothing() -> None:
+    """Where an image takes a minute, the rate is that of the last ten, and there is an ETA."""
+    clock = Clock()
+    meter = Meter(clock)
+    for event in (STARTED, TotalKnown(total=30)):
+        meter.hear(event)
+    for minute in range(1, 21):
+        clock.now = minute * 60
+        meter.hear(ANSWERED)
+    images_s, _ = meter.rates()
+    assert images_s == pytest.approx(1 / 60)
+    assert meter.eta_s() == pytest.approx(600)
+    clock.now += 50
+    assert meter.rates()[0] == pytest.approx(10 / 650)
+
+
+def test_the_eta_is_unknown_where_it_cannot_be_told() -> None:
+    """Without a total, without a first answer and while the endpoint is away, there is no ETA."""
+    clock = Clock()
+    meter = Meter(clock)
+    clock.now = 1
+    told_eta = []
+    for event in (STARTED, ANSWERED, TotalKnown(total=4), ImagesSkipped(skipped=1), PAUSED, RESUMED):
+        meter.hear(event)
+        clock.now += 1
+        told_eta.append(meter.eta_s() is not None)
+    assert told_eta == [False, False, True, True, False, True]
+    assert meter.done == 2
+
+
+def test_counts_survive_questions_from_another_thread() -> None:
+    """The meter is asked from the thread that draws while events come on the event loop's."""
+    meter = Meter()
+    ended = threading.Event()
+    faults: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            while not ended.is_set():
+                meter.line()
+        except BaseException as fault:  # noqa: BLE001  # handed to the test's thread
+            faults.append(fault)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    for _ in range(20_000):
+        meter.hear(ANSWERED)
+    ended.set()
+    asking.join()
+    assert not faults
+    assert meter.done == 20_000

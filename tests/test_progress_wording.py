@@ -1,0 +1,80 @@
+"""How numbers and foreign text are put into words for a person."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlmbatch.progress import clean, summary_line
+from vlmbatch.progress.wording import countdown, duration
+from vlmbatch.records import Summary, Usage
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\x1b[31;1mred\x1b[0m b", "ared b"),
+        ("\x1b]0;title\x07a\x1b]8;;http://x\x1b\\b", "ab"),
+        ("a\x1b]never ends", "anever ends"),
+        ("a\x1b[2J\x1bcb\x1b(B", "ab"),
+        ("a\x9b31mb\x9d0;t\x9cc", "abc"),
+        ("a\x1b", "a "),
+        ("a\r\nb\tc\0d\x7f", "a  b c d "),
+        ("a\u2028b\u202ec\u200b", "a b c "),
+        ("caf\udce9 \ud83d", "caf\ufffd \ufffd"),
+        ("größe 猫 🐈", "größe 猫 🐈"),
+    ],
+)
+def test_foreign_text_cannot_steer_a_terminal(text: str, shown: str) -> None:
+    """Escape sequences are taken out whole, control characters and surrogates are replaced, words stay."""
+    assert clean(text) == shown
+
+
+@given(st.text(st.characters() | st.sampled_from("\x1b[]\x07\x9b\ud800\udcff;m")))
+def test_cleaned_text_is_printable_utf_8(text: str) -> None:
+    """Whatever comes in, what goes out is printable, can be encoded, and stays so when cleaned again."""
+    shown = clean(text)
+    assert shown.isprintable()
+    assert shown.encode().decode() == shown
+    assert clean(shown) == shown
+
+
+@pytest.mark.parametrize(
+    ("summary", "line"),
+    [
+        (Summary(), "no images found (0 other files, 0 folders that could not be read)"),
+        (
+            Summary(ignored=1, unreadable=1),
+            "no images found (1 other file, 1 folder that could not be read)",
+        ),
+        (
+            Summary(total=4, succeeded=4, duration_s=2, usage=Usage(output_tokens=80)),
+            "finished: 4 answered in 2.0 s (2.0 images/s, 80 tokens)",
+        ),
+        (Summary(total=3, skipped=3, duration_s=0.04), "finished: 0 answered, 3 done before in 0.0 s"),
+        (
+            Summary(total=9, succeeded=1, failed=2, skipped=3, failed_before=3, duration_s=70),
+            "finished: 1 answered, 2 failed, 3 done before, 3 failed before (--retry-failed asks again) "
+            "in 1m 10s (0.0 images/s, 0 tokens)",
+        ),
+        (
+            Summary(total=1, failed=1, ignored=7, unreadable=2, duration_s=1),
+            "finished: 0 answered, 1 failed, 7 ignored as no images, 2 folders could not be read in 1.0 s",
+        ),
+        (Summary(stopped=True, duration_s=3), "stopped: 0 answered in 3.0 s"),
+    ],
+)
+def test_the_summary_says_how_it_ended(summary: Summary, line: str) -> None:
+    """The last line counts what happened, and only that."""
+    assert summary_line(summary) == line
+
+
+def test_times_are_short() -> None:
+    """Durations and countdowns in the form that people read fastest."""
+    assert [duration(s) for s in (0.04, 59.94, 59.96, 245, 7380)] == [
+        "0.0 s",
+        "59.9 s",
+        "1m 00s",
+        "4m 05s",
+        "2h 03m",
+    ]
+    assert [countdown(s) for s in (None, 0, 31.6, 245, 7390)] == ["-:--", "0:00", "0:32", "4:05", "2:03:10"]

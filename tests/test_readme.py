@@ -1,0 +1,90 @@
+"""The README shows the program as it is: its help, its options, its exit codes and its first commands."""
+
+import re
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from documents import ROOT, blocks, page
+
+from vlmbatch.cli.session import PARTLY, STOP_SIGNALS
+from vlmbatch.config import Option, options
+from vlmbatch.errors import VlmbatchError
+
+README = page("README.md")
+REFRESH = "README.md shows an old help; run: just docs (python docs/refresh.py)"
+refreshing = runpy.run_path(str(ROOT / "docs" / "refresh.py"))
+
+
+def test_the_help_is_the_real_one() -> None:
+    """The help in the README is what `vlmbatch run --help` prints; line ends may fall elsewhere."""
+    assert refreshing["shown_help"](README).split() == refreshing["real_help"]().split(), REFRESH
+
+
+def test_refreshing_replaces_the_help_and_nothing_else() -> None:
+    """docs/refresh.py puts the help into its block and leaves the rest as it is; twice is the same."""
+    before = "a\n```\nx\n```\n```text\n$ vlmbatch run --help\nold\n\nold\n```\n```\nb\n```\n"
+    after = refreshing["with_help"](before, "new [x]\n\\1")
+    assert after == "a\n```\nx\n```\n```text\n$ vlmbatch run --help\nnew [x]\n\\1\n```\n```\nb\n```\n"
+    assert refreshing["with_help"](after, refreshing["shown_help"](after)) == after
+    with pytest.raises(ValueError, match="no fenced block"):
+        refreshing["with_help"]("nothing here", "new")
+
+
+@pytest.mark.parametrize("option", list(options()), ids=lambda option: option.name)
+def test_every_option_is_in_it(option: Option) -> None:
+    """Each option of the program stands in the README with its flag."""
+    assert re.search(rf"(?<![\w-]){option.flag}(?![\w-])", refreshing["shown_help"](README)), REFRESH
+
+
+def exit_codes(error: type[VlmbatchError]) -> Iterator[int]:
+    """Those of an error and of all below it."""
+    yield error.exit_code
+    for below in error.__subclasses__():
+        yield from exit_codes(below)
+
+
+def test_every_exit_code_has_its_row() -> None:
+    """The table of exit codes has one row for each code that the program ends with, and no other."""
+    listed = [int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)]
+    signals = {128 + number for number in STOP_SIGNALS}
+    assert signals == {129, 130, 143}
+    assert sorted(listed) == sorted({0, 1, PARTLY} | set(exit_codes(VlmbatchError)) | signals)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        'pip install ".[embedded]" && vlmbatch run samples --prompt "Describe this image"',
+        'pip install ".[dev]" && pytest',
+    ],
+)
+def test_the_first_commands_are_there(command: str) -> None:
+    """Both set-up commands stand in the README on a line of their own, to be copied."""
+    assert command in [line for block in blocks(README, "(?:sh)?") for line in block.splitlines()]
+
+
+def test_all_links_lead_somewhere() -> None:
+    """Each file and each heading that a page of the project links to is there."""
+    for name in ("README.md", "CONTRIBUTING.md", *(p.as_posix() for p in pages())):
+        folder = (ROOT / name).parent
+        for goal in re.findall(r"\]\(([^)\s]+)\)", page(name)):
+            path, _, heading = goal.partition("#")
+            if "://" in goal:
+                continue
+            there = folder / path if path else ROOT / name
+            assert there.exists(), f"{name} links to {goal}"
+            if heading:
+                assert heading in headings(there.read_text(encoding="utf-8")), f"{name} links to {goal}"
+
+
+def pages() -> Iterator[Path]:
+    """The pages in docs/, from the top of the project."""
+    return (path.relative_to(ROOT) for path in (ROOT / "docs").glob("*.md"))
+
+
+def headings(text: str) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}

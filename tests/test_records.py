@@ -1,0 +1,179 @@
+"""The record: which keys it has, and that any text comes back from its line."""
+
+import json
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from written_results import STAMP, answered, failed
+
+from vlmbatch.records import (
+    Completion,
+    Endpoint,
+    Failure,
+    FileStamp,
+    ImageFacts,
+    PreparedImage,
+    Result,
+    Summary,
+    Usage,
+    to_line,
+)
+
+ANY_TEXT = st.text(
+    st.characters(exclude_categories=[]) | st.sampled_from("\0\x1b\x7f\x85\u2028\u2029\ud800\udcff")
+)
+
+PREPARED = PreparedImage(
+    data=b"",
+    media_type="image/jpeg",
+    width=1024,
+    height=768,
+    original_width=4000,
+    original_height=3000,
+    sent_bytes=143210,
+    sha256="e3b0" * 16,
+    frames=2,
+)
+ENDPOINT = Endpoint(backend="ollama", url="http://127.0.0.1:11434", model="llava:7b")
+STARTED_AT = datetime(2026, 11, 22, 10, 0, 0, 123456, tzinfo=UTC)
+
+
+def result(**outcome: Any) -> Result:
+    """A result with every fact filled in."""
+    return Result(
+        id="photos/cat.jpg",
+        endpoint=ENDPOINT,
+        run="9f3c2a1b7d04",
+        started_at=STARTED_AT,
+        duration_s=2.31049,
+        image=ImageFacts.of(FileStamp(bytes=2311040, mtime=1763800000.5), PREPARED),
+        attempts=1,
+        warnings=("its colour profile is broken and was ignored",),
+        **outcome,
+    )
+
+
+IMAGE = {
+    "sha256": "e3b0" * 16,
+    "bytes": 2311040,
+    "mtime": 1763800000.5,
+    "width": 4000,
+    "height": 3000,
+    "sent_width": 1024,
+    "sent_height": 768,
+    "sent_bytes": 143210,
+    "frames": 2,
+}
+
+
+def test_the_record_of_an_answer() -> None:
+    """An answered image's record holds these keys, in this order, with these values."""
+    completion = Completion(
+        text="A grey cat.",
+        model="llava:7b-v1.6",
+        finish_reason="stop",
+        usage=Usage(input_tokens=612, output_tokens=48),
+    )
+    record = result(completion=completion).to_record()
+    assert record == {
+        "v": 1,
+        "id": "photos/cat.jpg",
+        "status": "ok",
+        "prompt": "default",
+        "response": "A grey cat.",
+        "data": None,
+        "error": None,
+        "model": "llava:7b-v1.6",
+        "backend": "ollama",
+        "endpoint": "http://127.0.0.1:11434",
+        "finish_reason": "stop",
+        "usage": {"input_tokens": 612, "output_tokens": 48},
+        "image": IMAGE,
+        "warnings": ["its colour profile is broken and was ignored"],
+        "attempts": 1,
+        "started_at": "2026-11-22T10:00:00.123Z",
+        "duration_s": 2.31,
+        "run": "9f3c2a1b7d04",
+    }
+    assert list(record)[:3] == ["v", "id", "status"]  # what resuming looks at first
+
+
+def test_the_record_of_a_failure() -> None:
+    """A failure has the same keys; what only an answer has is null, and the model is the one asked."""
+    failure = Failure(kind="truncated", message="too long", partial="A grey")
+    record = result(failure=failure).to_record()
+    assert {
+        key: record[key] for key in ("status", "response", "error", "model", "finish_reason", "usage")
+    } == {
+        "status": "error",
+        "response": None,
+        "error": {"kind": "truncated", "message": "too long", "retryable": False, "partial": "A grey"},
+        "model": "llava:7b",
+        "finish_reason": None,
+        "usage": None,
+    }
+    assert list(record) == list(answered("a").to_record())
+    assert record["image"] == IMAGE
+
+
+def test_facts_that_were_never_learnt_are_null() -> None:
+    """An image that could not be read has all keys of `image`, and null in those that nobody knows."""
+    unread = replace(failed("gone.jpg"), image=ImageFacts.of(None, None)).to_record()
+    assert list(unread["image"]) == list(IMAGE)
+    assert set(unread["image"].values()) == {None}
+    undecoded = failed("bad.jpg", stamp=STAMP).to_record()["image"]
+    assert {key for key, value in undecoded.items() if value is not None} == {"bytes", "mtime"}
+
+
+def test_a_result_is_either_an_answer_or_a_failure() -> None:
+    """Neither both nor nothing can be recorded."""
+    completion = Completion(text="x", model="m", finish_reason="stop")
+    failure = Failure(kind="empty", message="nothing")
+    with pytest.raises(ValueError, match="either a completion or a failure"):
+        result()
+    with pytest.raises(ValueError, match="either a completion or a failure"):
+        result(completion=completion, failure=failure)
+    assert result(completion=completion).ok
+    assert not result(failure=failure).ok
+
+
+def test_times_are_in_utc() -> None:
+    """`started_at` is UTC with milliseconds, whatever zone it was taken in."""
+    there = STARTED_AT.astimezone(timezone(timedelta(hours=-7)))
+    assert replace(answered("a"), started_at=there).to_record()["started_at"] == "2026-11-22T10:00:00.123Z"
+
+
+def units(text: str) -> bytes:
+    """Its UTF-16 units: JSON makes one character of a pair of surrogates that stood side by side."""
+    return text.encode("utf-16", "surrogatepass")
+
+
+@given(name=ANY_TEXT, text=ANY_TEXT, message=ANY_TEXT)
+def test_any_text_comes_back_from_a_line(name: str, text: str, message: str) -> None:
+    """A line is ASCII, has one line end and that at its end, and gives back every name and answer."""
+    failure = Failure(kind="bad_image", message=message, partial=text)
+    for made in (answered(name, text), replace(failed(name), failure=failure)):
+        line = to_line(made.to_record())
+        assert line.isascii()
+        assert line.decode().splitlines(keepends=True) == [line.decode()]
+        record = json.loads(line)
+        assert units(record["id"]) == units(name)
+        assert units(record["response"] if made.ok else record["error"]["partial"]) == units(text)
+
+
+@given(st.binary())
+def test_a_file_name_of_any_bytes_comes_back(raw: bytes) -> None:
+    """A name that is not UTF-8 goes through a record and opens the same file again."""
+    name = raw.decode("utf-8", "surrogateescape")
+    assert json.loads(to_line(answered(name).to_record()))["id"].encode("utf-8", "surrogateescape") == raw
+
+
+def test_usages_add_up() -> None:
+    """The tokens of a run are the sum of those of its answers, and nothing else is counted at first."""
+    total = sum((Usage(input_tokens=n, output_tokens=2 * n) for n in range(5)), Usage())
+    assert asdict(total) == {"input_tokens": 10, "output_tokens": 20}
+    assert Summary().usage == Usage()

@@ -1,0 +1,121 @@
+"""A live bar on a terminal: two lines that hold everything in 80 columns."""
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.constrain import Constrain
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from vlmbatch.events import Event, RunStarted
+from vlmbatch.progress.meter import AWAY, LOOKED_FOR
+from vlmbatch.progress.telling import Teller
+from vlmbatch.progress.wording import countdown
+
+WIDEST = 90
+REFRESHES_S = 4
+
+
+class BarConsole(Console):
+    """A console that leaves the cursor visible: a run that is killed could not bring it back."""
+
+    def show_cursor(self, show: bool = True) -> bool:
+        """Nothing is hidden, so nothing is done."""
+        return False
+
+
+class Bar(Teller):
+    """A live bar; notes are printed above it, and at the end it makes room for the summary."""
+
+    def __init__(
+        self, stream: TextIO, *, verbose: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(stream, verbose=verbose, clock=clock)
+        self._spinner = Spinner("line" if self.console.options.ascii_only else "dots", style="cyan")
+        self._live = Live(
+            get_renderable=self.__rich__,
+            console=self.console,
+            transient=True,
+            refresh_per_second=REFRESHES_S,
+            redirect_stdout=False,  # records go there, and they are not to be moved to standard error
+        )
+
+    def _make_console(self, stream: TextIO) -> Console:
+        return BarConsole(file=stream, highlight=False)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Hear an event. Where records come out on a terminal, they take the place of the bar."""
+        if isinstance(event, RunStarted) and event.output == "-" and sys.stdout.isatty():
+            self._live.stop()
+        super().__call__(event)
+
+    def __rich__(self) -> RenderableType:
+        """The two lines as they stand now, or one until the endpoint is found."""
+        if self.meter.endpoint == LOOKED_FOR:
+            row = _row(None, None)
+            row.add_row(self._spinner, LOOKED_FOR)
+            return row
+        return Group(Constrain(self._how_far(), WIDEST), self._how_well())
+
+    def _how_far(self) -> Table:
+        meter = self.meter
+        row = _row(None, 1, None, None, None)
+        colour = "yellow" if meter.endpoint == AWAY else "green"
+        bar = ProgressBar(
+            total=meter.total,
+            completed=meter.done,
+            complete_style=colour,
+            finished_style=colour,
+            pulse_style=colour,
+        )
+        of = f"/{meter.total}" if meter.total is not None else ""
+        share = f"{meter.done * 100 // meter.total:>3}%" if meter.total else ""
+        row.add_row(
+            self._spinner,
+            bar,
+            Text(share, "bold"),
+            f"{meter.done}{of} images ",
+            Text(f"ETA {countdown(meter.eta_s())}", "cyan"),
+        )
+        return row
+
+    def _how_well(self) -> Text:
+        meter = self.meter
+        images_s, tokens_s = meter.rates()
+        parts = (
+            Text(f"{meter.ok} ok", "green"),
+            Text(f"{meter.failed} failed", "red" if meter.failed else ""),
+            Text(f"{images_s:.1f} images/s", "cyan"),
+            Text(f"{tokens_s:.0f} tokens/s", "cyan"),
+            Text(meter.endpoint, "bold yellow" if meter.endpoint == AWAY else "green"),
+        )
+        line = Text("  ").join(parts)
+        # the text's own wrapping counts, since the line of a note above is printed without any
+        return Text.assemble("  ", line, no_wrap=True, overflow="ellipsis")
+
+
+def _row(*ratios: int | None) -> Table:
+    """A table of one row, which is never wrapped; cells that have a ratio share the space that is left."""
+    row = Table.grid(expand=any(ratios), padding=(0, 1))
+    for ratio in ratios:
+        row.add_column(ratio=ratio, no_wrap=True, overflow="ellipsis")
+    return row

@@ -1,0 +1,98 @@
+"""Counts a run's events, and tells how fast it goes and how long it will take."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from vlmbatch.events import (
+    EndpointPaused,
+    EndpointResumed,
+    Event,
+    ImageFinished,
+    ImagesSkipped,
+    RunStarted,
+    TotalKnown,
+)
+from vlmbatch.progress.wording import countdown
+
+WINDOW_S = 30.0
+WINDOW_IMAGES = 10
+"""Rates are over the last half minute, or over the last ten images where these took longer."""
+
+LOOKED_FOR = "looking for the endpoint"
+UP = "endpoint up"
+AWAY = "endpoint away, waiting"
+
+
+class Meter:
+    """What has been done so far, and how fast it went lately. Events and questions may be on two threads."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` gives seconds."""
+        self.ok = 0
+        self.failed = 0
+        self.skipped = 0
+        self.total: int | None = None
+        self.endpoint = LOOKED_FOR
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._window_began = clock()
+        self._lately: deque[tuple[float, int]] = deque()
+        self._tokens_lately = 0
+
+    @property
+    def done(self) -> int:
+        """Images that have their record, from this run or an earlier one."""
+        return self.ok + self.failed + self.skipped
+
+    def hear(self, event: Event) -> None:
+        """Count this event."""
+        match event:
+            case RunStarted():
+                self.endpoint, self._window_began = UP, self._clock()
+            case TotalKnown(total=total):
+                self.total = total
+            case ImagesSkipped(skipped=skipped):
+                self.skipped = skipped
+            case EndpointPaused():
+                self.endpoint = AWAY
+            case EndpointResumed():
+                self.endpoint = UP
+            case ImageFinished(result=result):
+                self.ok += result.ok
+                self.failed += not result.ok
+                self._count(result.completion.usage.output_tokens if result.completion else 0)
+            case _:
+                pass
+
+    def _count(self, tokens: int) -> None:
+        with self._lock:
+            self._lately.append((self._clock(), tokens))
+            self._tokens_lately += tokens
+
+    def rates(self) -> tuple[float, float]:
+        """Images and tokens a second, lately."""
+        with self._lock:
+            now = self._clock()
+            while len(self._lately) > WINDOW_IMAGES and now - self._lately[0][0] > WINDOW_S:
+                self._window_began, tokens = self._lately.popleft()
+                self._tokens_lately -= tokens
+            span = max(now - self._window_began, 0.1)
+            return len(self._lately) / span, self._tokens_lately / span
+
+    def eta_s(self) -> float | None:
+        """Seconds until all is done; None while that cannot be told."""
+        images_s, _ = self.rates()
+        if self.total is None or images_s == 0 or self.endpoint != UP:
+            return None
+        return max(self.total - self.done, 0) / images_s
+
+    def line(self) -> str:
+        """One line that says it all."""
+        images_s, tokens_s = self.rates()
+        of = f"/{self.total}" if self.total is not None else ""
+        return (
+            f"{self.done}{of} done, {self.ok} ok, {self.failed} failed, {images_s:.1f} images/s, "
+            f"{tokens_s:.0f} tokens/s, ETA {countdown(self.eta_s())}, {self.endpoint}"
+        )

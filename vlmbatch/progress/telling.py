@@ -1,0 +1,157 @@
+"""Says what a person should know of a run's events, as plain lines."""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Self, TextIO, cast
+
+from rich.console import Console
+from rich.text import Text
+
+from vlmbatch.events import (
+    EndpointPaused,
+    EndpointResumed,
+    Event,
+    ImageFinished,
+    Notice,
+    RetryScheduled,
+    RunFinished,
+    RunStarted,
+    SourceProblem,
+)
+from vlmbatch.progress.meter import Meter
+from vlmbatch.progress.wording import clean, duration, summary_line
+from vlmbatch.records import Summary
+
+LINE_EVERY_S = 30.0
+SHOWN_FAILURES = 5
+
+
+class Unbroken:
+    """A text stream that drops what it cannot write: no run fails because nobody listens any more."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.encoding = stream.encoding
+
+    def write(self, text: str) -> int:
+        """Write, or drop it where the reader or the terminal has gone or the disk is full."""
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush as far as that is possible."""
+        with suppress(OSError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return self._stream.isatty()
+
+
+def unbroken(stream: TextIO) -> TextIO:
+    """The stream as one that never raises OSError."""
+    return cast(TextIO, Unbroken(stream))  # it has what print and rich use of a stream
+
+
+class Teller:
+    """Says what a person should know about events, as plain lines; the base of bar and lines."""
+
+    def __init__(
+        self, stream: TextIO, *, verbose: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`verbose` also tells every retry, and every failed image at once; `clock` gives seconds."""
+        self.console = self._make_console(unbroken(stream))
+        self.meter = Meter(clock)
+        self._verbose = verbose
+        self._failures: list[str] = []
+
+    def _make_console(self, stream: TextIO) -> Console:
+        return Console(file=stream, highlight=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Nothing is held here."""
+
+    def __call__(self, event: Event) -> None:
+        """Hear an event."""
+        self.meter.hear(event)
+        for line in self._lines(event):
+            self.say(line)
+
+    def say(self, line: str) -> None:
+        """Print one line, above the bar where there is one."""
+        self.console.print(Text(clean(line)), soft_wrap=True)
+
+    def _lines(self, event: Event) -> list[str]:
+        match event:
+            case RunStarted(endpoint=endpoint, concurrency=concurrency, output=output):
+                to = "standard output" if output == "-" else output
+                about = f"asking {endpoint.model} ({endpoint.backend}, {endpoint.url})"
+                return [f"{about}, {concurrency} at once, records to {to}", *endpoint.notes]
+            case Notice(message=message):
+                return [message]
+            case SourceProblem(path=path, message=message):
+                return [f"{path}: {message}"]
+            case EndpointPaused(message=message, give_up_s=give_up_s):
+                return [f"paused: {message}; trying again for up to {duration(give_up_s)}"]
+            case EndpointResumed(paused_s=paused_s):
+                return [f"the endpoint is back after {duration(paused_s)}"]
+            case RetryScheduled() if self._verbose:
+                return [f"{event.id}: {event.kind}: {event.message}; again in {event.delay_s:.1f} s"]
+            case ImageFinished(result=result) if result.failure is not None:
+                return self._failed(f"{result.id}: {result.failure.kind}: {result.failure.message}")
+            case RunFinished(summary=summary):
+                return self._summary(summary)
+            case _:
+                return []
+
+    def _failed(self, line: str) -> list[str]:
+        if self._verbose:
+            return [line]
+        if len(self._failures) < SHOWN_FAILURES:
+            self._failures.append(line)
+        return []
+
+    def _summary(self, summary: Summary) -> list[str]:
+        shown = [f"  {line}" for line in self._failures]
+        if shown and summary.failed > SHOWN_FAILURES:
+            shown.append(f"  and {summary.failed - SHOWN_FAILURES} more; each has its record")
+        return [summary_line(summary), *shown]
+
+
+class Lines(Teller):
+    """Where nobody watches: a line every half minute, and the summary."""
+
+    def __init__(self, stream: TextIO, *, verbose: bool = False, every_s: float = LINE_EVERY_S) -> None:
+        super().__init__(stream, verbose=verbose)
+        self._every_s = every_s
+        self._ended = threading.Event()
+        self._ticker = threading.Thread(target=self._tick, name="vlmbatch-progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._ticker.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._ticker.join()
+
+    def _tick(self) -> None:
+        while not self._ended.wait(self._every_s):
+            self.say(self.meter.line())

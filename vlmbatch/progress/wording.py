@@ -1,0 +1,70 @@
+"""How numbers and foreign text are put into words for a person; pure functions."""
+
+import re
+
+from vlmbatch.records import Summary
+
+# ECMA-48: CSI sequences, then strings that end with BEL or ST, then two-character sequences
+_ESCAPE_SEQUENCE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"
+    r"|\x1b[ -/]*[0-~]"
+)
+
+
+def clean(text: str) -> str:
+    """Text from files and models in one line, without what would steer a terminal or break a UTF-8 stream.
+
+    Escape sequences go, control and formatting characters become spaces, lone surrogates U+FFFD.
+    """
+    return "".join(map(_shown, _ESCAPE_SEQUENCE.sub("", text)))
+
+
+def _shown(character: str) -> str:
+    if "\ud800" <= character <= "\udfff":  # a file name's byte that is not UTF-8
+        return "\ufffd"
+    return character if character.isprintable() else " "
+
+
+def duration(seconds: float) -> str:
+    """`3.2 s`, `4m 05s` or `2h 03m`."""
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}h {m:02}m" if hours else f"{m}m {s:02}s"
+
+
+def countdown(seconds: float | None) -> str:
+    """`0:32`, `4:05` or `2:03:10`; `-:--` for what is not known."""
+    if seconds is None:
+        return "-:--"
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
+
+
+def summary_line(summary: Summary) -> str:
+    """How a run ended, in one line."""
+    folders = _counted(summary.unreadable, "folder")
+    if summary.total == 0 and not summary.stopped:
+        others = _counted(summary.ignored, "other file")
+        return f"no images found ({others}, {folders} that could not be read)"
+    parts = [f"{summary.succeeded} answered"]
+    for number, what in (
+        (summary.failed, f"{summary.failed} failed"),
+        (summary.skipped, f"{summary.skipped} done before"),
+        (summary.failed_before, f"{summary.failed_before} failed before (--retry-failed asks again)"),
+        (summary.ignored, f"{summary.ignored} ignored as no images"),
+        (summary.unreadable, f"{folders} could not be read"),
+    ):
+        if number:
+            parts.append(what)
+    rate = summary.succeeded / summary.duration_s if summary.duration_s > 0 else 0.0
+    end = "stopped" if summary.stopped else "finished"
+    pace = f" ({rate:.1f} images/s, {summary.usage.output_tokens} tokens)" if summary.succeeded else ""
+    return f"{end}: {', '.join(parts)} in {duration(summary.duration_s)}{pace}"
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
