@@ -22,7 +22,7 @@ from vlmbatch.events import Notice, RunFinished, RunStarted, SourceProblem, Tota
 from vlmbatch.limiter import Limiter
 from vlmbatch.pipeline import Parts, Pipeline
 from vlmbatch.prompts import prompt_text
-from vlmbatch.protocols import Finished, Observer, Sleep, Source, Writer
+from vlmbatch.protocols import Finished, Observer, Sleep, Writer
 from vlmbatch.records import Endpoint, Generation, PreparedImage, Request, Result, Summary, Usage
 from vlmbatch.retry import RetryPolicy
 from vlmbatch.sources import open_source
