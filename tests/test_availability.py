@@ -4,7 +4,7 @@ from collections.abc import Callable
 import pytest
 
 from vlmbatch.availability import Availability, until_available
-from vlmbatch.errors import FatalBackendError, TransientError, UnavailableError
+from vlmbatch.errors import FatalBackendError, RejectedError, TransientError, UnavailableError
 from vlmbatch.events import EndpointPaused, EndpointResumed, Event
 
 
@@ -76,6 +76,29 @@ async def test_a_passing_failure_at_the_door_is_an_outage() -> None:
         await until_available(
             Door(time, 1e9, lambda: TransientError("500")).ask, patience_s=1, sleep=time.sleep, clock=time
         )
+
+
+async def test_an_answer_of_another_kind_at_the_door_is_a_wrong_address() -> None:
+    """A server that refuses the first question is not the one that was meant: exit 2, and no waiting."""
+    time = Time()
+    door = Door(time, 9, lambda: RejectedError("HTTP 422"))
+    with pytest.raises(FatalBackendError, match=r"422.*--base-url"):
+        await until_available(door.ask, patience_s=99, sleep=time.sleep, clock=time)
+    assert time.slept == []
+
+
+async def test_a_try_that_hangs_is_cut_off() -> None:
+    """A probe that never returns counts as away, and the next one is made."""
+    asked = 0
+
+    async def ask() -> str:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await asyncio.Event().wait()
+        return "open"
+
+    assert await until_available(ask, patience_s=9, try_s=0.01, sleep=Time().sleep) == "open"
 
 
 async def test_a_wrong_model_is_not_waited_for() -> None:

@@ -83,3 +83,34 @@ def test_nothing_is_written_to_standard_output(
     photos(2)
     list(run_batch("photos", base_url=endpoint.url, backend="ollama", model="tiny-vision"))
     assert capfd.readouterr() == ("", "")
+
+
+def test_leaving_the_loop_does_not_wait_for_answers(photos: Photos, endpoint: Endpoint) -> None:
+    """`break` while the endpoint hangs ends the run: nothing waits for the answers that are out."""
+    photos(5)
+    endpoint.script = ["ok", *["hang"] * 9]
+    for _ in run_batch("photos", base_url=endpoint.url, backend="ollama", model="tiny-vision"):
+        break
+    assert "vlmbatch" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_stop_may_be_called_from_the_loop_body(photos: Photos, endpoint: Endpoint) -> None:
+    """stop() in a plain loop lets what is in flight come, and then the loop ends by itself."""
+    photos(60)
+    batch = run_batch("photos", base_url=endpoint.url, backend="ollama", model="tiny-vision")
+    results = []
+    for result in batch:
+        results.append(result)
+        batch.stop()
+    assert len(results) == len(endpoint.questions) < 40
+    assert batch.summary is not None
+    assert batch.summary.stopped
+
+
+def test_a_batch_runs_once(photos: Photos, endpoint: Endpoint) -> None:
+    """Iterating a second time is refused instead of asking everything again."""
+    photos(1)
+    batch = run_batch("photos", base_url=endpoint.url, backend="ollama", model="tiny-vision")
+    assert len(list(batch)) == 1
+    with pytest.raises(RuntimeError, match="runs once"):
+        list(batch)

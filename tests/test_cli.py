@@ -235,6 +235,108 @@ def test_a_wrong_file_is_told(photos: Photos, content: str, told: str) -> None:
     assert told in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("content", "args", "prompt"),
+    [
+        ('prompt = "of the file"', ("--prompt-file", "p.txt"), "of the flag"),
+        ('prompt-file = "nowhere.txt"', ("-p", "of the flag"), "of the flag"),
+        ('quiet = true\nprompt = "of the file"', ("-v",), "of the file"),
+        ('dry-run = true\nprompt = "of the file"', ("--no-dry-run",), "of the file"),
+    ],
+)
+def test_a_flag_beats_what_the_file_excludes(
+    photos: Photos, endpoint: Endpoint, content: str, args: tuple[str, ...], prompt: str
+) -> None:
+    """A flag wins over a key in the file that does not go with it, and can turn off what that turned on."""
+    photos(1)
+    Path("p.txt").write_text("of the flag\n")
+    Path("vlmbatch.toml").write_text(f'backend = "ollama"\nbase-url = "{endpoint.url}"\n{content}\n')
+    done = run("run", "photos", *args)
+    assert done.returncode == 0, done.stderr
+    assert [q.body["messages"][-1]["content"] for q in endpoint.questions] == [prompt]
+
+
+def test_a_home_that_cannot_be_entered_is_no_error(photos: Photos, endpoint: Endpoint) -> None:
+    """Where there is no home, or it belongs to somebody else, there is no user's file; the run goes on."""
+    photos(1)
+    locked = Path("locked")
+    locked.mkdir(mode=0)
+    done = run("run", "photos", "-b", "ollama", "--base-url", endpoint.url, XDG_CONFIG_HOME=str(locked))
+    assert done.returncode == 0, done.stderr
+
+
+def test_overwrite_keeps_the_old_records_until_there_is_a_new_one(photos: Photos, endpoint: Endpoint) -> None:
+    """A run with --overwrite that gets no answer at all leaves the file as it was."""
+    photos(2)
+    args = ("run", "photos", "-b", "ollama", "--base-url", endpoint.url, "-o", "o.jsonl")
+    assert run(*args).returncode == 0
+    before = Path("o.jsonl").read_bytes()
+    endpoint.script = ["401"] * 9
+    assert run(*args, "-p", "new", "--overwrite").returncode == 2
+    assert Path("o.jsonl").read_bytes() == before
+    endpoint.script = []
+    assert run(*args, "-p", "new", "--overwrite").returncode == 0
+    assert len(records(Path("o.jsonl").read_text())) == 2
+    assert Path("o.jsonl").read_bytes() != before
+
+
+def test_overwrite_never_takes_somebody_elses_file(photos: Photos, endpoint: Endpoint) -> None:
+    """A picture or a text named as --output is refused and left alone, and no lock is left beside it."""
+    photos(2)
+    before = Path("photos/p0000.jpg").read_bytes()
+    done = run(
+        "run", "photos", "-b", "ollama", "--base-url", endpoint.url, "-o", "photos/p0000.jpg", "--overwrite"
+    )
+    assert done.returncode == 2
+    assert Path("photos/p0000.jpg").read_bytes() == before
+    assert sorted(p.name for p in Path("photos").iterdir()) == ["p0000.jpg", "p0001.jpg"]
+
+
+def test_closed_standard_output_is_an_error(photos: Photos, endpoint: Endpoint) -> None:
+    """Records that nobody can receive are exit 5, not success."""
+    photos(1)
+    command = f"{' '.join(COMMAND)} run photos -b ollama --base-url {endpoint.url} >&-"
+    done = subprocess.run(
+        ["bash", "-c", command], env=environment(), stderr=subprocess.PIPE, timeout=60, check=False
+    )
+    assert done.returncode == 5
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_gone_reader_of_standard_error_changes_nothing(photos: Photos, endpoint: Endpoint) -> None:
+    """With nobody reading standard error, all is written and the exit code is the same."""
+    folder = photos(3)
+    asking = f"{' '.join(COMMAND)} run photos -b ollama -o o.jsonl --base-url"
+    for url, code in ((endpoint.url, 0), (CLOSED + " --give-up-after 0.1", 4)):
+        (folder / "more.jpg").write_bytes((folder / "p0000.jpg").read_bytes())
+        done = subprocess.run(
+            ["bash", "-c", f"({asking} {url}; echo $? > code) 2>&1 | true; while ! [ -s code ]; do :; done"],
+            env=environment(),
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0
+        assert Path("code").read_text() == f"{code}\n"
+        Path("code").unlink()
+    assert len(records(Path("o.jsonl").read_text())) == 4
+
+
+def test_too_few_descriptors_are_told(photos: Photos, endpoint: Endpoint) -> None:
+    """A run that is out of file descriptors ends with a message that names the way out, and no traceback."""
+    photos(40)
+    asking = f"{' '.join(COMMAND)} run photos -q -b vllm -m tiny-vision -c 30 --base-url {endpoint.url}"
+    endpoint.delay = 0.2
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -n 24; {asking}"],
+        env=environment(),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert b"Traceback" not in done.stderr
+
+
 def test_a_named_config_replaces_the_one_here(photos: Photos, endpoint: Endpoint) -> None:
     """--config reads another file, and ./vlmbatch.toml is left alone."""
     photos(1)

@@ -87,6 +87,29 @@ def test_a_signal_while_the_endpoint_is_looked_for_ends_at_once(photos: Photos, 
     assert "Traceback" not in told
 
 
+def test_nohup_is_respected(photos: Photos, endpoint: Endpoint) -> None:
+    """A run started with SIGHUP ignored goes on when the terminal hangs up."""
+    photos(30)
+    endpoint.delay = 0.02
+    running = subprocess.Popen(["nohup", *COMMAND, *arguments(endpoint)], stderr=subprocess.DEVNULL)
+    endpoint.until(lambda: len(endpoint.questions) >= 3)
+    running.send_signal(signal.SIGHUP)
+    assert running.wait(timeout=60) == 0
+    assert len(records(Path("o.jsonl").read_text())) == 30
+
+
+def test_a_link_to_an_output_has_the_same_lock(photos: Photos, endpoint: Endpoint) -> None:
+    """Two runs that reach one file by two names do not both write to it."""
+    photos(3)
+    endpoint.script = ["slow:1"]
+    first = start(*arguments(endpoint), stderr=subprocess.DEVNULL)
+    endpoint.until(lambda: bool(endpoint.questions))
+    Path("link.jsonl").symlink_to("o.jsonl")
+    second = run(*arguments(endpoint)[:-1], "link.jsonl")
+    assert second.returncode == 75
+    assert first.wait(timeout=60) == 0
+
+
 def test_a_second_run_on_the_same_output_exits_75(photos: Photos, endpoint: Endpoint) -> None:
     """Overlapping cron jobs: the second ends at once with 75, and the first is not disturbed."""
     photos(3)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from vlmbatch.config import RunConfig, options
@@ -64,6 +66,38 @@ def test_a_value_out_of_range_names_its_flag(given: dict[str, object], message: 
         RunConfig.of("photos", **given)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"limit": True}, "--limit takes a whole number"),
+        ({"limit": 1.5}, "--limit takes a whole number"),
+        ({"retries": False}, "--retries takes a whole number"),
+        ({"max_size": "768"}, "--max-size takes a whole number"),
+        ({"temperature": float("inf")}, "--temperature takes a number"),
+        ({"prompt": ["a", "b"]}, "--prompt takes a text"),
+        ({"system": True}, "--system takes a text"),
+        ({"exclude": 5}, "--exclude takes texts"),
+        ({"quiet": 3}, "--quiet takes true or false"),
+        ({"timeout": "soon"}, "--timeout"),
+        ({"prompt": "caf\udcc3\udca9"}, "--prompt is not valid UTF-8"),
+    ],
+)
+def test_a_value_of_another_type_names_its_flag(given: dict[str, object], message: str) -> None:
+    """What a file or a program sets is checked like what is typed, and never taken for something else."""
+    with pytest.raises(ConfigError, match=message):
+        RunConfig.of("photos", **given)
+
+
+def test_values_are_taken_as_people_write_them() -> None:
+    """A path is a text, one glob is a list of one, and sizes and times may have units."""
+    config = RunConfig.of(
+        "photos", output=Path("o.jsonl"), exclude="*.gif", include=["a", "b"], timeout="5m", max_bytes="5MB"
+    )
+    assert config.output.output == "o.jsonl"
+    assert (config.input.exclude, config.input.include) == (("*.gif",), ("a", "b"))
+    assert (config.run.timeout, config.input.max_bytes) == (300, 5_000_000)
+
+
 def test_no_path_is_an_error() -> None:
     """A run needs at least one PATH."""
     with pytest.raises(ConfigError, match="no PATH"):
@@ -82,6 +116,19 @@ def test_a_url_is_told_without_its_secrets() -> None:
         RunConfig.of("photos", base_url="ftp://me:s3cret@host/?key=abc")
     assert "s3cret" not in str(error.value)
     assert "abc" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://me:p@ssword@host/v1", "http://me:pa/ss@word@host", "http://me:p@ss@host:99999"]
+)
+def test_no_part_of_a_password_is_told(url: str) -> None:
+    """A password with an @ or a slash in it is left out whole, from a good URL and from a broken one."""
+    try:
+        told = redact(RunConfig.of("photos", base_url=url).endpoint.base_url or "")
+    except ConfigError as error:
+        told = str(error)
+    assert "host" in told
+    assert not any(part in told for part in ("ss", "pa", "word"))
 
 
 @pytest.mark.parametrize(

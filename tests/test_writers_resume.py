@@ -125,14 +125,18 @@ async def test_bad_lines_in_the_middle_are_counted_and_stay(output: Path) -> Non
         b"\x89PNG\r\n",
     ],
 )
-@pytest.mark.parametrize("options", [OutputOptions(), OutputOptions(append=True)], ids=["plain", "append"])
+@pytest.mark.parametrize(
+    "options",
+    [OutputOptions(), OutputOptions(append=True), OutputOptions(overwrite=True)],
+    ids=["plain", "append", "overwrite"],
+)
 async def test_a_foreign_file_is_left_alone(output: Path, content: bytes, options: OutputOptions) -> None:
     """A file that does not begin with a record is refused and stays as it is, to the byte."""
     output.write_bytes(content)
     with pytest.raises(ConfigError, match=r"other than records.*--output"):
         await write(output, [answered("a.jpg")], options)
     assert output.read_bytes() == content
-    assert sorted(path.name for path in output.parent.iterdir()) == ["out.jsonl", "out.jsonl.lock"]
+    assert [path.name for path in output.parent.iterdir()] == ["out.jsonl"]
 
 
 async def test_failures_stand_or_pass(output: Path) -> None:

@@ -3,42 +3,50 @@
 import os
 import signal
 import sys
+import traceback
+from contextlib import suppress
 
 
 def main() -> None:
     """Run the command line and leave with its exit code.
 
-    A closed standard stream is opened on /dev/null first, or the first file opened would get its number
-    and whatever a library prints would land in it. The end is os._exit: a decode that hangs in a thread,
-    or a pipe that nobody reads, must not hold it up or change the code.
+    The end is os._exit, whatever happened: a decode that hangs in a thread, or a pipe that nobody reads,
+    must neither hold up the exit nor change its code.
     """
-    for fd in (0, 1, 2):
-        _hold(fd)
-    sys.stdin = sys.stdin or os.fdopen(0, encoding="utf-8")  # None where it was closed
-    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8")
-    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8")
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until a run handles it: no traceback on Ctrl-C
-
-    from vlmbatch.cli import app
-
+    hold_standard_streams()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until a run handles it: no traceback on Ctrl-C
+    code = 1
     try:
+        from vlmbatch.cli import app
+
         app(prog_name="vlmbatch")
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
+    except BaseException:  # noqa: BLE001  # a bug: shown in full, as Python would
+        with suppress(OSError):
+            traceback.print_exc()
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with suppress(OSError):
             stream.flush()
-        except OSError:
-            code = code or 0
     os._exit(code)
 
 
-def _hold(fd: int) -> None:
-    try:
-        os.fstat(fd)
-    except OSError:
-        os.open(os.devnull, os.O_RDWR)
+def hold_standard_streams() -> None:
+    """Open what was closed of 0, 1 and 2, or the first file opened would get that number.
+
+    Then whatever a library prints would land in it. Standard output is opened so that writing fails:
+    records that nobody can receive are an error, not a success.
+    """
+    for fd, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_RDWR)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, mode)
+    sys.stdin = sys.stdin or os.fdopen(0, encoding="utf-8")  # None where it was closed
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8")
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from vlmbatch.errors import (
     FatalBackendError,
     ImageError,
     RejectedError,
-    TransientError,
     UnavailableError,
+    VlmbatchError,
 )
 from vlmbatch.events import RetryScheduled
 from vlmbatch.protocols import Backend, Observer, Outages, Retries, Slots, Source
@@ -51,6 +51,8 @@ class Draft:
         self.stamp: FileStamp | None = None
         self.prepared: PreparedImage | None = None
         self.attempts = 0
+        self.free_waits = 0
+        self.bad_answer: BadAnswerError | None = None
         self.warnings: tuple[str, ...] = ()
         self.started_at = datetime.now(UTC)
         self.began = time.monotonic()
@@ -126,7 +128,13 @@ class Asker:
             return image.stamp, self.prepare(image.data, longest)
 
         loop = asyncio.get_running_loop()
-        draft.stamp, prepared = await loop.run_in_executor(self.threads, work)
+        try:
+            draft.stamp, prepared = await loop.run_in_executor(self.threads, work)
+        except OSError as error:  # a trouble of an image is an ImageError; this one is the machine's
+            raise VlmbatchError(
+                f"{draft.ref.id}: {error.strerror or error}; give the run more room (ulimit -n), "
+                "or lower --concurrency, and run the same command again"
+            ) from error
         draft.picture(prepared)
 
     async def _ask(self, draft: Draft) -> Completion:
@@ -139,24 +147,26 @@ class Asker:
 
         async for attempt in self.retries.attempts(on_retry):
             with attempt:
+                draft.attempts += 1
+                await self._change(draft)
                 try:
                     return await self._answer(draft)
                 except BadAnswerError as error:
-                    await self._change(draft, error)
+                    draft.bad_answer = error
                     raise
         raise AssertionError("retries end with an answer or an error")
 
     async def _answer(self, draft: Draft) -> Completion:
         """One attempt. Waiting for an endpoint that is away costs none, FREE_WAITS times at most."""
-        draft.attempts += 1
-        for _ in range(FREE_WAITS):
+        while True:
             await self.outages.ready()
             try:
                 return await self._complete(draft)
             except UnavailableError as error:
-                away = error
+                draft.free_waits += 1
+                if draft.free_waits > FREE_WAITS:  # others are answered meanwhile, or patience had ended
+                    raise RejectedError(str(error), kind=error.kind, retryable=True) from error
                 await self.outages.outage(error)
-        raise TransientError(str(away), kind=away.kind) from away
 
     async def _complete(self, draft: Draft) -> Completion:
         """One request. Whoever has an answer stays in flight until it is written."""
@@ -176,9 +186,12 @@ class Asker:
             self.outages.answered()
             return completion
 
-    async def _change(self, draft: Draft, error: BadAnswerError) -> None:
-        """Make the next attempt a different one, as the bad answer calls for."""
-        draft.request, warning = self.retries.ask_differently(draft.request, error, draft.attempts)
+    async def _change(self, draft: Draft) -> None:
+        """Make this attempt a different one where the last ended with a bad answer."""
+        error, draft.bad_answer = draft.bad_answer, None
+        if error is None:
+            return
+        draft.request, warning = self.retries.ask_differently(draft.request, error, draft.attempts - 1)
         if error.change == "shrink" and draft.prepared:
             longest = max(draft.prepared.width, draft.prepared.height) // 2
             await self._prepare(draft, max(longest, 32))

@@ -5,7 +5,13 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from vlmbatch.errors import TransientError, UnavailableError
+from vlmbatch.errors import (
+    BadAnswerError,
+    FatalBackendError,
+    RejectedError,
+    TransientError,
+    UnavailableError,
+)
 from vlmbatch.events import EndpointPaused, EndpointResumed
 from vlmbatch.protocols import Observer, Sleep
 
@@ -14,7 +20,8 @@ T = TypeVar("T")
 START_PATIENCE_S = 5.0
 RUN_PATIENCE_S = 900.0
 LONGEST_DELAY_S = 30.0
-SHORTEST_PROBE_S = 10.0
+PREFLIGHT_S = 30.0
+PROBE_S = 10.0
 
 
 async def until_available(
@@ -22,28 +29,35 @@ async def until_available(
     *,
     patience_s: float,
     delay_s: float = 0.0,
+    try_s: float = PREFLIGHT_S,
     sleep: Sleep = asyncio.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> T:
     """Ask again and again until the endpoint is there, and return what `ask` returns.
 
     Waits `delay_s` first, then 1, 2, 4 ... 30 seconds between the tries, `patience_s` in all. A try
-    that hangs counts as unavailable.
+    that takes longer than `try_s`, or than what is left of the patience, or fails in passing counts as
+    unavailable.
 
     Raises:
         UnavailableError: the last one, when patience has run out.
+        FatalBackendError: the endpoint is there and refuses.
     """
     end = clock() + patience_s
     while True:
         if delay_s > 0:
             await sleep(delay_s)
         try:
-            async with asyncio.timeout(max(end - clock(), SHORTEST_PROBE_S)):
+            async with asyncio.timeout(min(try_s, max(end - clock(), 1.0))):
                 return await ask()
         except UnavailableError as error:
             away = error
         except TransientError as error:
             away = UnavailableError(str(error), kind=error.kind)
+        except (RejectedError, BadAnswerError) as error:
+            raise FatalBackendError(
+                f"{error}; is this the right --base-url and --backend?", kind="wrong_url"
+            ) from error
         except TimeoutError:
             away = UnavailableError("the endpoint takes the connection and does not answer")
         left = end - clock()
@@ -100,13 +114,18 @@ class Availability:
         left = self._patience_s - (now - self._down_since)
         if left <= 0:
             raise error
-        delay_s = min(max(2.0**self._outages, error.retry_after or 0.0), LONGEST_DELAY_S, left)
+        delay_s = min(max(2.0 ** min(self._outages, 6), error.retry_after or 0.0), LONGEST_DELAY_S, left)
         self._outages += 1
         self._up.clear()
         try:
             self._notify(EndpointPaused(message=str(error), give_up_s=left))
             await until_available(
-                self._probe, patience_s=left, delay_s=delay_s, sleep=self._sleep, clock=self._clock
+                self._probe,
+                patience_s=left,
+                delay_s=delay_s,
+                try_s=PROBE_S,
+                sleep=self._sleep,
+                clock=self._clock,
             )
             self._notify(EndpointResumed(paused_s=self._clock() - now))
         finally:

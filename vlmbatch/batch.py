@@ -1,11 +1,12 @@
 """The Python interface: a run as something to iterate over, in an event loop or without one."""
 
 import asyncio
+import concurrent.futures
 import os
 import queue
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, suppress
 
 from vlmbatch.config import RunConfig
 from vlmbatch.events import Event, RunFinished
@@ -65,13 +66,20 @@ class Batch:
         self._stdout = stdout
         self._sleep = sleep
         self._stop = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def stop(self) -> None:
-        """Begin no more images and end when those in flight are written. Call it on the event loop."""
-        self._stop.set()
+        """Begin no more images and end when those in flight are written; may be called in any thread."""
+        if self._loop is None:
+            self._stop.set()
+        else:
+            self._loop.call_soon_threadsafe(self._stop.set)
 
-    async def __aiter__(self) -> AsyncIterator[Result]:
+    async def __aiter__(self) -> AsyncGenerator[Result, None]:
         """Run, and yield each result once it is written."""
+        if self._loop is not None:
+            raise RuntimeError("a Batch runs once; make another with run_batch()")
+        self._loop = asyncio.get_running_loop()
         results: asyncio.Queue[Result | None] = asyncio.Queue()
 
         async def deliver(result: Result) -> None:
@@ -79,17 +87,15 @@ class Batch:
             await results.join()  # the consumer sets the pace
 
         async def drive() -> None:
+            outside = Outside(
+                deliver=deliver,
+                notify=self._notify,
+                stop=self._stop,
+                stdout=self._stdout,
+                sleep=self._sleep,
+            )
             try:
-                await run(
-                    self.config,
-                    Outside(
-                        deliver=deliver,
-                        notify=self._notify,
-                        stop=self._stop,
-                        stdout=self._stdout,
-                        sleep=self._sleep,
-                    ),
-                )
+                await run(self.config, outside)
             finally:
                 results.put_nowait(None)
 
@@ -104,15 +110,21 @@ class Batch:
             await asyncio.wait([driving])
 
     def __iter__(self) -> Iterator[Result]:
-        """Run in a thread of its own, and yield each result once it is written."""
-        results: queue.Queue[Result | BaseException | None] = queue.Queue(maxsize=1)
-        left = threading.Event()
+        """Run in a thread of its own, and yield each result once it is written.
+
+        Leaving the loop ends the run; what is being answered at that moment is dropped.
+        """
+        results: queue.SimpleQueue[Result | BaseException | None] = queue.SimpleQueue()
+        other: concurrent.futures.Future[_Other] = concurrent.futures.Future()
 
         async def pump() -> None:
-            async for result in self:
-                await asyncio.to_thread(results.put, result)
-                if left.is_set():
-                    return
+            here = _Other()
+            other.set_result(here)
+            async with aclosing(aiter(self)) as found:
+                async for result in found:
+                    results.put(result)
+                    await here.wanted.wait()  # the consumer sets the pace
+                    here.wanted.clear()
 
         def drive() -> None:
             try:
@@ -122,22 +134,36 @@ class Batch:
             else:
                 results.put(None)
 
-        thread = threading.Thread(target=drive, name="vlmbatch")
+        thread = threading.Thread(target=drive, name="vlmbatch", daemon=True)
         thread.start()
         try:
             while (item := results.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
                 yield item
+                other.result().call(other.result().wanted.set)
         finally:
-            left.set()
-            while thread.is_alive():  # it may be waiting to hand over one more result
-                with suppress(queue.Empty):
-                    results.get_nowait()
-                thread.join(0.05)
+            other.result().call(other.result().cancel)
+            thread.join()
 
     def _notify(self, event: Event) -> None:
         if isinstance(event, RunFinished):
             self.summary = event.summary
         for observer in self._observers:
             observer(event)
+
+
+class _Other:
+    """The event loop and the task in the other thread, as the iterating thread needs them."""
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "made inside a task"
+        self.cancel = task.cancel
+        self.wanted = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Call it on the loop, unless that has ended by itself."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function)

@@ -21,10 +21,13 @@ from vlmbatch.options import (
     parse_pixels,
     parse_size,
     require,
+    typed,
 )
 
 BackendName = Literal["auto", "ollama", "vllm", "openai", "llama-cpp"]
 DEFAULT_PROMPT = "Describe this image."
+EXCLUSIVE = (("prompt", "prompt_file"), ("quiet", "verbose"), ("overwrite", "append"))
+"""Options of which only one may be set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,9 @@ class PromptOptions:
             self.prompt is None or self.prompt_file is None,
             "--prompt and --prompt-file are both set; keep one of them",
         )
+        for name in ("prompt", "system"):
+            text = getattr(self, name) or ""
+            require(text.isascii() or _is_text(text), f"{flag(name)} is not valid UTF-8 text")
         require(
             self.prompt is None or bool(self.prompt.strip()),
             "--prompt is empty; say what to ask about each image",
@@ -254,10 +260,10 @@ class RunConfig:
         Raises:
             ConfigError: an unknown name (with the nearest one) or a value that is out of range.
         """
-        check_names(options)
+        given = typed_options(options)
         groups = {
             group.name: group.type(  # type: ignore[operator]  # each is a dataclass type
-                **{f.name: options[f.name] for f in fields(group.type) if f.name in options}  # type: ignore[arg-type]
+                **{f.name: given[f.name] for f in fields(group.type) if f.name in given}  # type: ignore[arg-type]
             )
             for group in _groups(cls)
         }
@@ -304,11 +310,25 @@ def options() -> Iterator[Option]:
             )
 
 
-def check_names(given: Mapping[str, object], where: str = "option") -> None:
-    """Raise ConfigError for a name that is no option, with the nearest one that is."""
-    known = [o.name for o in options()]
+def typed_options(given: Mapping[str, object], where: str = "option") -> dict[str, object]:
+    """Values by flat name, as their fields want them.
+
+    Raises:
+        ConfigError: a name that is no option, with the nearest one that is, or a value of another type.
+    """
+    known = {o.name: o for o in options()}
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ConfigError(f"{where} {name!r} is not known{hint}")
+    return {name: typed(name, known[name].type, known[name].spec, value) for name, value in given.items()}
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be sent as UTF-8: bytes of another encoding on a command line become surrogates."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -88,7 +88,7 @@ class BackendError(VlmbatchError):
     """The endpoint did not give a usable answer. `partial` is the text that came, if any."""
 
     kind: FailureKind = "server_error"
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
 
     def __init__(
         self,
@@ -98,11 +98,17 @@ class BackendError(VlmbatchError):
         retry_after: float | None = None,
         partial: str | None = None,
         change: Change = "reseed",
+        retryable: bool | None = None,
     ) -> None:
-        """`retry_after` is in seconds, as the endpoint asked; `change` counts for bad answers."""
+        """`retry_after` is in seconds, as the endpoint asked; `change` counts for bad answers.
+
+        `kind` and `retryable` are those of the class where they are not given.
+        """
         super().__init__(message)
         if kind is not None:
             self.kind = kind
+        if retryable is not None:
+            self.retryable = retryable
         self.retry_after = retry_after
         self.partial = partial
         self.change: Change = change

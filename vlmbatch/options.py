@@ -1,9 +1,12 @@
 """How one option is declared and how its typed text becomes a value; it does not know which options exist."""
 
+import math
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from vlmbatch.errors import ConfigError
@@ -73,6 +76,44 @@ def parse_failures(text: str) -> str:
     return text.strip()
 
 
+def typed(name: str, kind: Any, spec: OptionSpec, value: object) -> object:
+    """The value of an option out of a file or a program, as its field wants it.
+
+    A text is parsed where the command line would parse it, one text stands for a list of one, and a path
+    is a text. Raises ConfigError for a value of another type.
+    """
+    if value is None:
+        return None
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    if spec.parse is not None and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        try:
+            return spec.parse(str(value))
+        except ValueError as error:
+            raise ConfigError(f"{flag(name)}: {error}") from error
+    if kind == tuple[str, ...]:
+        several = [value] if isinstance(value, str) else value
+        good = isinstance(several, (list, tuple)) and all(isinstance(v, str) for v in several)
+        require(good, f"{flag(name)} takes texts, not {value!r}")
+        return tuple(several)  # type: ignore[arg-type]  # a list or tuple, as just checked
+    if float in kinds:
+        good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    elif int in kinds:
+        good = isinstance(value, int) and not isinstance(value, bool)
+    else:
+        good = isinstance(value, bool if bool in kinds else str)
+    require(good, f"{flag(name)} takes {_WORDS[_word(kinds)]}, not {value!r}")
+    return value
+
+
+_WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
+
+
+def _word(kinds: tuple[Any, ...]) -> type:
+    return next((kind for kind in (float, int, bool) if kind in kinds), str)
+
+
 def flag(name: str) -> str:
     """`max_size` as it is typed: `--max-size`."""
     return "--" + name.replace("_", "-")
@@ -92,9 +133,12 @@ def check_url(url: str, origin: str) -> None:
         _ = parts.port
     except ValueError:
         good = False
-    require(good, f"{origin} {redact(url)} is not a URL; write for example http://127.0.0.1:8000/v1")
+    shown = re.sub(r"//.*@", "//", url).split("?")[
+        0
+    ]  # a password with a slash breaks a URL, and is one still
+    require(good, f"{origin} {shown} is not a URL; write for example http://127.0.0.1:8000/v1")
 
 
 def redact(url: str) -> str:
     """The URL without user, password and query, fit for records and messages."""
-    return re.sub(r"(?<=//)[^/@]*@", "", url).split("?")[0]
+    return re.sub(r"(?<=//)[^/?#]*@", "", url).split("?")[0]

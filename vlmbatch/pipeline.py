@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+from vlmbatch.errors import VlmbatchError
 from vlmbatch.events import ImageFinished, ImagesSkipped
 from vlmbatch.protocols import Finished, Observer, Source
 from vlmbatch.records import ImageRef, Result
@@ -39,13 +40,17 @@ class Pipeline:
         self.failed_before = 0
         self._refs: Iterator[ImageRef] = itertools.islice(self._unfinished(), limit)
         self._pulling = asyncio.Lock()
+        self._error: VlmbatchError | None = None
         self._walker = ThreadPoolExecutor(1, "vlmbatch-walk")
 
     async def run(self) -> None:
         """Work until the source is exhausted or `stop` is set.
 
+        An endpoint that ends the run is a stop with an error: answers that are on their way are written
+        first. An output that ends the run ends it at once.
+
         Raises:
-            VlmbatchError: what ends the whole run: a fatal endpoint, an endpoint away, the output.
+            VlmbatchError: what ends the whole run.
         """
         try:
             async with asyncio.TaskGroup() as group:
@@ -55,10 +60,17 @@ class Pipeline:
                 stopper.cancel()
         finally:
             self._walker.shutdown(wait=False, cancel_futures=True)
+        if self._error is not None:
+            raise self._error
 
     async def _work(self) -> None:
         while not self.parts.stop.is_set() and (ref := await self._pull()):
-            result = await self.parts.answer(ref)
+            try:
+                result = await self.parts.answer(ref)
+            except VlmbatchError as error:
+                self._error = self._error or error
+                self.parts.stop.set()
+                return
             await self._write(result)
 
     async def _stop_idle(self, workers: list[asyncio.Task[None]]) -> None:

@@ -15,7 +15,7 @@ def prompt_text(options: PromptOptions) -> str:
     if options.prompt_file is None:
         return options.prompt or DEFAULT_PROMPT
     try:
-        text = Path(options.prompt_file).read_text(encoding="utf-8").rstrip("\r\n")
+        text = Path(options.prompt_file).read_text(encoding="utf-8-sig").rstrip("\r\n")
     except OSError as error:
         raise ConfigError(f"--prompt-file {options.prompt_file}: {error.strerror}") from error
     except UnicodeDecodeError as error:

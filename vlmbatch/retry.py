@@ -79,7 +79,7 @@ class RetryPolicy:
         if isinstance(error, BadAnswerError):
             return 0.0
         asked = error.retry_after if isinstance(error, BackendError) else None
-        wait = min(2.0 ** (state.attempt_number - 1), LONGEST_WAIT_S) * (1 - 0.5 * self.jitter())
+        wait = min(2.0 ** min(state.attempt_number - 1, 6), LONGEST_WAIT_S) * (1 - 0.5 * self.jitter())
         return max(wait, asked or 0.0)
 
 

@@ -3,12 +3,13 @@
 import inspect
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from vlmbatch.config import Option, RunConfig, check_names, options
+from vlmbatch.config import EXCLUSIVE, Option, RunConfig, options, typed_options
 from vlmbatch.errors import ConfigError
 
 CONFIG_NAME = "vlmbatch.toml"
@@ -20,19 +21,37 @@ def with_options(command: Callable[[RunConfig], None]) -> Callable[..., None]:
     Typer finds a flag before its environment variable, and that before the file.
     """
 
-    def from_command_line(paths: list[str], config: str | None, **values: object) -> None:
-        given = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    def from_command_line(
+        context: typer.Context, paths: list[str], config: str | None, **values: object
+    ) -> None:
         try:
-            chosen = RunConfig.of(*paths, **given)
+            chosen = RunConfig.of(*paths, **_settled(context, values))
         except ConfigError as error:
             raise typer.BadParameter(str(error)) from error
         command(chosen)
 
     from_command_line.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # PEP 362 names it
-        [_paths(), _config(), *(_parameter(option) for option in options())]
+        [
+            _keyword("context", typer.Context, inspect.Parameter.empty),
+            _paths(),
+            _config(),
+            *(_parameter(option) for option in options()),
+        ]
     )
     from_command_line.__doc__ = command.__doc__
     return from_command_line
+
+
+def _settled(context: typer.Context, values: dict[str, object]) -> dict[str, object]:
+    """Of two options that exclude each other, drop the one from farther away: a flag beats the file."""
+    rank = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
+    for pair in EXCLUSIVE:
+        both = [name for name in pair if values[name] not in (None, False)]
+        ranks = [rank.index(getattr(context.get_parameter_source(name), "name", rank[-1])) for name in both]
+        if len(both) == 2 and ranks[0] != ranks[1]:
+            weaker = both[ranks.index(max(ranks))]
+            values = {**values, weaker: False if values[weaker] is True else None}
+    return values
 
 
 def _paths() -> inspect.Parameter:
@@ -60,7 +79,7 @@ def _config() -> inspect.Parameter:
 def _parameter(option: Option) -> inspect.Parameter:
     spec = option.spec
     info = typer.Option(
-        option.flag,
+        f"{option.flag}/--no-{option.flag[2:]}" if option.type is bool else option.flag,
         *([spec.short] if spec.short else []),
         help=spec.help,
         metavar=spec.metavar or ("|".join(spec.choices) or None),
@@ -104,9 +123,11 @@ def _read_defaults(context: typer.Context, value: str | None) -> str | None:
 def find_config() -> Path | None:
     """./vlmbatch.toml, else the one in the user's configuration folder, else none."""
     home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    for path in (Path(CONFIG_NAME), Path(home).expanduser() / "vlmbatch" / CONFIG_NAME):
-        if path.is_file():
-            return path
+    for folder in (".", os.path.expanduser(f"{home}/vlmbatch")):  # noqa: PTH111  # Path raises without a home
+        path = Path(folder) / CONFIG_NAME
+        with suppress(PermissionError):  # as in a container whose home belongs to somebody else
+            if path.is_file():
+                return path
     return None
 
 
@@ -123,8 +144,10 @@ def read_config(path: Path) -> dict[str, Any]:
             told = tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
     named = {key.replace("-", "_"): value for key, value in told.items()}
-    check_names(named, f"{path}: the key")
-    return named
+    try:
+        return typed_options(named, "the key")
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error

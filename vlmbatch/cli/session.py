@@ -10,7 +10,7 @@ from functools import partial
 from vlmbatch.batch import Batch
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import OutputClosed, VlmbatchError
-from vlmbatch.events import Event
+from vlmbatch.events import Event, Notice
 from vlmbatch.progress import Bar, JsonLog, Lines, clean, summary_line
 from vlmbatch.protocols import Observer
 from vlmbatch.records import Summary
@@ -32,14 +32,17 @@ def run(config: RunConfig) -> int:
     except OutputClosed:
         return 0
     except VlmbatchError as error:
-        tell("\n".join(map(clean, str(error).splitlines())))
+        tell(config, "\n".join(map(clean, str(error).splitlines())))
         return error.exit_code
 
 
-def tell(text: str) -> None:
+def tell(config: RunConfig, text: str) -> None:
     """Say it on standard error; where nobody can hear it, the exit code still tells."""
     with suppress(OSError):
-        print("vlmbatch:", text, file=sys.stderr, flush=True)
+        if config.display.log_json:
+            JsonLog(sys.stderr)(Notice(message=text))
+        else:
+            print("vlmbatch:", text, file=sys.stderr, flush=True)
 
 
 class Session:
@@ -56,7 +59,8 @@ class Session:
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, partial(self._on_signal, number, task))
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a shell that starts it with &
+                loop.add_signal_handler(number, partial(self._on_signal, number, task))
         try:
             async for _ in self._batch:
                 pass
@@ -68,7 +72,7 @@ class Session:
         summary = self._batch.summary
         code = exit_code(self._config, summary)
         if code and summary is not None and self._config.display.quiet:
-            tell(summary_line(summary))
+            tell(self._config, summary_line(summary))
         return code
 
     def _hear(self, event: Event) -> None:
@@ -81,7 +85,7 @@ class Session:
         self._signal = number
         if self._started:
             if not self._config.display.quiet:
-                tell("stopping after the images in flight; again to stop at once")
+                tell(self._config, "stopping after the images in flight; again to stop at once")
             self._batch.stop()
         elif task is not None:
             task.cancel()

@@ -21,7 +21,7 @@ from vlmbatch.records import Result, to_line
 from vlmbatch.writers.appending import append, completed, reason
 from vlmbatch.writers.lock import OutputLock
 from vlmbatch.writers.mixing import refuse_mixture
-from vlmbatch.writers.resume import Index, finished_by, read_contents
+from vlmbatch.writers.resume import Index, finished_by, read_contents, refuse_foreign
 from vlmbatch.writers.tail import repair
 
 MOVED = "somebody has moved or deleted it during the run"
@@ -56,6 +56,7 @@ class JsonlWriter:
         self._file: AsyncFileIO | None = None
         self._size = 0
         self._created = False
+        self._overwriting = False
         self._failed: OutputError | None = None
 
     @property
@@ -74,9 +75,12 @@ class JsonlWriter:
         """Take the lock beside the output; nothing else is created yet.
 
         Raises:
+            ConfigError: this is somebody's other file.
             LockedError: another run writes to this file.
             OutputError: it could never be written here.
         """
+        with contextlib.suppress(OSError):  # what is not there, or cannot be read, is told when it is opened
+            await asyncio.to_thread(refuse_foreign, self.path)
         try:
             await completed(asyncio.to_thread(self._lock.acquire))
         except asyncio.CancelledError:
@@ -140,9 +144,8 @@ class JsonlWriter:
         """Settle everything about the earlier content before the file is opened; blocks."""
         self._created = not Path(self.path).exists()
         if self._created or self._options.overwrite:
-            if not self._created:
-                os.truncate(self.path, 0)
-            self._lock.remember({run: settings})
+            self._overwriting = not self._created
+            self._lock.remember(self._lock.runs | {run: settings})
             return {}
         contents = read_contents(self.path, run, retry_failed=self._options.retry_failed)
         if not self._options.append:
@@ -160,6 +163,9 @@ class JsonlWriter:
         if self._file is None:
             raise RuntimeError("begin() comes before write()")
         try:
+            if self._overwriting:  # only now: a run that gets no answer must not cost the old ones
+                await asyncio.to_thread(os.ftruncate, self._file.fileno(), 0)
+                self._overwriting, self._size = False, 0
             await append(self._file, line)
             self._size += len(line)
             if self._clock() - self._synced_at >= self._sync_every_s:

@@ -22,7 +22,7 @@ class OutputLock:
 
     def __init__(self, output: str) -> None:
         self.output = output
-        self.path = output + ".lock"
+        self.path = os.path.realpath(output) + ".lock"  # one file has one lock, also through a link
         self.runs: dict[str, dict[str, Any]] = {}
         self._fd: int | None = None
         self._started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -6,6 +6,7 @@ It reads only. Memory is two integers per image, however long the answers are.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from vlmbatch.errors import ConfigError
@@ -47,13 +48,8 @@ def read_contents(path: str, run: str, *, retry_failed: bool) -> Contents:
         OSError: it cannot be read.
     """
     contents = Contents()
+    refuse_foreign(path)
     with open(path, "rb") as file:
-        if not is_ours(file.read(HEAD_BYTES)):
-            raise ConfigError(
-                f"{path} holds something other than records of vlmbatch, and is left as it is; "
-                "name another file with --output"
-            )
-        file.seek(0)
         for line in file:
             record = parse(line)
             if not line.endswith(b"\n"):
@@ -63,6 +59,23 @@ def read_contents(path: str, run: str, *, retry_failed: bool) -> Contents:
             if record is not None:
                 _take_in(contents, record, run, retry_failed)
     return contents
+
+
+def refuse_foreign(path: str) -> None:
+    """Never append to somebody's other file, and never overwrite it: it may be a picture or a thesis.
+
+    Raises:
+        ConfigError: this is no file of ours.
+        OSError: it cannot be read.
+    """
+    if not Path(path).is_file():  # a pipe would block
+        return
+    with open(path, "rb") as file:
+        if not is_ours(file.read(HEAD_BYTES)):
+            raise ConfigError(
+                f"{path} holds something other than records of vlmbatch, and is left as it is; "
+                "name another file with --output"
+            )
 
 
 def is_ours(head: bytes) -> bool:
