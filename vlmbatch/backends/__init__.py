@@ -8,12 +8,12 @@ from vlmbatch.errors import ConfigError
 from vlmbatch.options import check_url
 from vlmbatch.protocols import Backend
 
+OLLAMA_URL = "http://127.0.0.1:11434"
 VLLM_URL = "http://127.0.0.1:8000/v1"
 OPENAI_URL = "https://api.openai.com/v1"
-NOBODY_HINT = (
-    "start Ollama (ollama serve) or vLLM, say where with --base-url, "
-    'or install the embedded engine: pip install "vlmbatch[embedded]"'
-)
+NOBODY_HINT = "start Ollama (ollama serve) or vLLM, say where with --base-url, or "
+INSTALL_HINT = NOBODY_HINT + 'install the embedded engine: pip install "vlmbatch[embedded]"'
+FILES_HINT = NOBODY_HINT + "name files for the embedded engine: --model PATH.gguf --mmproj PATH.gguf"
 
 
 def open_backend(config: RunConfig, environ: Mapping[str, str] = os.environ) -> Backend:
@@ -27,15 +27,17 @@ def open_backend(config: RunConfig, environ: Mapping[str, str] = os.environ) -> 
 
 
 def _ollama(config: RunConfig, environ: Mapping[str, str]) -> Backend:
-    from vlmbatch.backends.ollama import OllamaBackend, host_url
+    from vlmbatch.backends.ollama import OllamaBackend
+    from vlmbatch.backends.ollama_host import host_url
 
     options = config.endpoint
-    url = host_url(options.base_url or environ.get("OLLAMA_HOST", ""))
+    url = host_url(options.base_url or environ.get("OLLAMA_HOST") or OLLAMA_URL)
+    url = url.removesuffix("/v1")  # typed for OpenAI clients, which would let it truncate prompts
     check_url(url, "--base-url" if options.base_url else "OLLAMA_HOST")
     return OllamaBackend(
         url,
         model=options.model,
-        api_key=options.api_key,
+        api_key=options.api_key or environ.get("OLLAMA_API_KEY"),
         timeout_s=config.run.timeout,
         keep_alive=options.keep_alive,
     )
@@ -120,7 +122,7 @@ def _auto(config: RunConfig, environ: Mapping[str, str]) -> Backend:
     named = options.model or named_ollama or named_openai
     if not named and is_installed():
         candidates.append(Candidate(make=lambda: _llama_cpp(config, environ), sure=True))
-    return AutoBackend(candidates, NOBODY_HINT)
+    return AutoBackend(candidates, FILES_HINT if is_installed() else INSTALL_HINT)
 
 
 BACKENDS: Mapping[str, Callable[[RunConfig, Mapping[str, str]], Backend]] = {

@@ -84,7 +84,8 @@ class AutoBackend:
         telling = [e for e in refused if e.kind != "wrong_url"] or refused
         if telling:
             return FatalBackendError("; ".join(map(str, telling)), kind=telling[0].kind)
-        return UnavailableError("; ".join((*map(str, away), self._hint)))
+        told = [str(error).partition("; ")[0] for error in away]  # without what each says to do
+        return UnavailableError("; ".join((*told, self._hint)))
 
     async def probe(self) -> None:
         """See protocols.Backend."""

@@ -1,9 +1,7 @@
 """Ollama over its native /api/chat, the one route that takes num_ctx, keep_alive, think and truncate."""
 
 import asyncio
-import ipaddress
 import json
-import ssl
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -14,49 +12,28 @@ import ollama
 from vlmbatch.backends.wire import (
     CONNECT_TIMEOUT_S,
     KEEPALIVE_S,
+    access,
     count,
     is_loopback,
+    mapping,
+    mappings,
+    no_answer,
+    no_connection,
+    no_secure_connection,
     only_model,
+    reason,
     reply_object,
     spliced,
     unknown_model,
+    words,
 )
 from vlmbatch.classify import check_answer
-from vlmbatch.errors import BackendError, FatalBackendError, RejectedError, TransientError, UnavailableError
+from vlmbatch.errors import BackendError, ConfigError, FatalBackendError, RejectedError, TransientError
 from vlmbatch.options import redact
 from vlmbatch.records import Completion, Endpoint, Generation, Request, Usage
 
+TAGS = "/api/tags"
 PULL_HINT = "get one with: ollama pull qwen2.5vl"
-
-
-def host_url(host: str) -> str:
-    """The URL that OLLAMA_HOST stands for, read as Ollama reads it (envconfig.Host in its source).
-
-    The scheme may be left out; the port is 11434, or 80 and 443 after http:// and https://; a path is
-    kept; 0.0.0.0 and ::, which a server listens on, are this machine for a client.
-    """
-    scheme, found, rest = host.strip().strip("\"'").partition("://")
-    if not found:
-        scheme, rest = "http", scheme
-        port = "11434"
-    else:
-        port = "443" if scheme == "https" else "80"
-    address, _, path = rest.partition("/")
-    name, colon, typed = address.rpartition(":")
-    if not colon or typed.endswith("]") or ("[" not in address and ":" in name):
-        name, typed = address, port
-    name = name.strip("[]") or "127.0.0.1"
-    if not (typed.isdigit() and int(typed) <= 65535):
-        typed = port
-    try:
-        ip = ipaddress.ip_address(name)
-    except ValueError:
-        pass
-    else:
-        name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(ip), str(ip))
-        name = f"[{name}]" if ":" in name else name
-    path = path.strip("/")
-    return f"{scheme}://{name}:{typed}" + (f"/{path}" if path else "")
 
 
 class _Client(ollama.AsyncClient):
@@ -85,24 +62,23 @@ class OllamaBackend:
         self, url: str, *, model: str | None, api_key: str | None, timeout_s: float, keep_alive: str | None
     ) -> None:
         """`url` as from host_url; `model` None takes the only one that sees; `timeout_s` is per request."""
-        self.url = url
+        self.url, self._authorization = access(url, api_key)
         self.place = redact(url)
         self._model = model
-        self._api_key = api_key
         self._timeout_s = timeout_s
         self._keep_alive = keep_alive
         self._thinks = False
-        self._client = self._connect()
-
-    def _connect(self) -> _Client:
-        return _Client(
-            self.url,
-            headers={"authorization": f"Bearer {self._api_key}"} if self._api_key else None,
-            trust_env=not is_loopback(self.url),
-            follow_redirects=False,
-            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
-            limits=httpx.Limits(keepalive_expiry=KEEPALIVE_S),
-        )
+        try:
+            self._client = _Client(
+                self.url,
+                headers={"authorization": self._authorization} if self._authorization else None,
+                trust_env=not is_loopback(self.url),
+                follow_redirects=False,
+                timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
+                limits=httpx.Limits(keepalive_expiry=KEEPALIVE_S),
+            )
+        except httpx.InvalidURL as error:
+            raise ConfigError(f"{self.place} is no URL: {error}; check --base-url or OLLAMA_HOST") from error
 
     async def __aenter__(self) -> Self:
         return self
@@ -119,10 +95,10 @@ class OllamaBackend:
         """Find the model and whether it can see; see protocols.Backend."""
         models = await self._models()
         if self._model is None:
-            seeing = [name for name in models if "vision" in await self._capabilities(name, models[name])]
+            seeing = [name for name in models if await self._sees(name, models[name])]
             self._model = only_model(seeing, self.place, PULL_HINT)
         shown = await self._show(self._model, models)
-        capabilities = shown.get("capabilities")
+        capabilities = _capabilities(shown)
         notes: tuple[str, ...] = ()
         if capabilities is None:
             notes = (f"this Ollama does not tell whether {self._model} can see; version 0.6.4 and later do",)
@@ -154,13 +130,13 @@ class OllamaBackend:
         image = request.images[0]
         body = spliced(lambda mark: self._payload(request, mark), image.data)
         reply = await self._json("POST", "/api/chat", body)
-        message = reply.get("message") or {}
-        text, thinking = message.get("content"), message.get("thinking") or ""
-        reason = reply.get("done_reason")
+        message = mapping(reply.get("message"))
+        text, thinking = words(message.get("content")), words(message.get("thinking"))
+        reason = words(reply.get("done_reason"))
         check_answer(text, reason, done=reply.get("done") is True, thinking=thinking)
         return Completion(
-            text=text or "",
-            model=(reply.get("model") or self._model or "").removesuffix(":latest"),
+            text=text,
+            model=(words(reply.get("model")) or self._model or "").removesuffix(":latest"),
             finish_reason=reason or "stop",
             usage=Usage(
                 input_tokens=count(reply.get("prompt_eval_count")),
@@ -179,28 +155,27 @@ class OllamaBackend:
             "truncate": False,  # a prompt that does not fit is an error, not an answer to half of it
         }
         if self._keep_alive:
-            payload["keep_alive"] = self._keep_alive
+            payload["keep_alive"] = _duration(self._keep_alive)
         if self._thinks or request.generation.thinking is False:
             payload["think"] = bool(request.generation.thinking)
         return payload
 
-    async def _models(self) -> dict[str, dict[str, Any]]:
+    async def _models(self) -> dict[str, Mapping[str, Any]]:
         """The listed models by name."""
-        listed = (await self._json("GET", "/api/tags")).get("models") or []
-        return {str(m.get("name") or m.get("model")): m for m in listed}
+        listed = mappings((await self._json("GET", TAGS)).get("models"))
+        named = {words(m.get("name")) or words(m.get("model")): m for m in listed}
+        return {name: m for name, m in named.items() if name}
 
-    async def _capabilities(self, name: str, listed: Mapping[str, Any]) -> list[str]:
-        """What this model can do; older servers tell it only one by one."""
-        known = listed.get("capabilities")
+    async def _sees(self, name: str, listed: Mapping[str, Any]) -> bool:
+        """Whether this model takes images; older servers tell it only one by one."""
+        known = _capabilities(listed)
         if known is None:
-            known = (await self._json("POST", "/api/show", json.dumps({"model": name}).encode())).get(
-                "capabilities"
-            )
-        return list(known or ())
+            known = _capabilities(await self._json("POST", "/api/show", _named(name)))
+        return "vision" in (known or ())
 
     async def _show(self, name: str, models: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            return await self._json("POST", "/api/show", json.dumps({"model": name}).encode())
+            return await self._json("POST", "/api/show", _named(name))
         except FatalBackendError as error:
             if error.kind not in ("model_not_found", "wrong_url"):
                 raise
@@ -211,31 +186,25 @@ class OllamaBackend:
             async with asyncio.timeout(self._timeout_s):
                 reply = await self._client.call(method, path, body)
         except TimeoutError as error:
-            raise TransientError(f"no answer within {self._timeout_s:g} s", kind="timeout") from error
-        except httpx.PoolTimeout as error:  # httpcore loses connections of cancelled requests (its #830)
-            await self._client.aclose()
-            self._client = self._connect()
-            raise TransientError("the connection pool was full", kind="connection") from error
-        except httpx.TransportError as error:
+            raise no_answer(self.place, self._timeout_s) from error
+        except httpx.RequestError as error:
             raise _transport_error(error, self.place) from error
-        return reply_object(reply.status_code, reply.text, reply.headers)
+        if path == TAGS and reply.status_code in (404, 405):
+            raise FatalBackendError(
+                f"{self.place} is no Ollama: it has no {TAGS}; for another server use --backend vllm or "
+                "--backend openai, else check --base-url",
+                kind="wrong_url",
+            )
+        return reply_object(reply.status_code, reply.content, reply.headers, self._authorization)
 
 
-def _transport_error(error: httpx.TransportError, url: str) -> BackendError:
-    text = str(error) or type(error).__name__
-    if isinstance(error.__cause__, ssl.SSLError) or "SSL" in text or "CERTIFICATE" in text:
-        return FatalBackendError(
-            f"no secure connection to {url}: {text}; check http or https in the URL, and the certificate",
-            kind="wrong_url",
-        )
+def _transport_error(error: httpx.RequestError, url: str) -> BackendError:
+    if isinstance(error, httpx.ConnectError) and "SSL" in str(error):
+        return no_secure_connection(url, error)
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
-        return UnavailableError(
-            f"no connection to Ollama at {url}: {text}; start it with: ollama serve, "
-            "or say where it is with --base-url or OLLAMA_HOST"
-        )
-    if isinstance(error, httpx.UnsupportedProtocol):
-        return FatalBackendError(f"{url} is no URL that can be asked: {text}", kind="wrong_url")
-    return TransientError(f"the connection to {url} was lost: {text}", kind="connection")
+        hint = "start Ollama with: ollama serve, or say where it is with --base-url or OLLAMA_HOST"
+        return no_connection(url, error, hint)
+    return TransientError(f"the connection to {url} was lost: {reason(error)}", kind="connection")
 
 
 def _options(generation: Generation) -> dict[str, Any]:
@@ -247,6 +216,14 @@ def _options(generation: Generation) -> dict[str, Any]:
     return options
 
 
+def _duration(typed: str) -> str | int:
+    """Ollama takes seconds, and -1 for ever, only as a number; as a text it wants a unit."""
+    try:
+        return int(typed)
+    except ValueError:
+        return typed
+
+
 def _digest(name: str, models: Mapping[str, Mapping[str, Any]]) -> str | None:
     listed = models.get(name) or models.get(f"{name}:latest") or {}
     digest = listed.get("digest")
@@ -254,6 +231,15 @@ def _digest(name: str, models: Mapping[str, Mapping[str, Any]]) -> str | None:
 
 
 def _context(shown: Mapping[str, Any]) -> int | None:
-    info = shown.get("model_info") or {}
-    lengths = [v for k, v in info.items() if k.endswith(".context_length") and isinstance(v, int)]
-    return lengths[0] if lengths else None
+    info = mapping(shown.get("model_info"))
+    return next((count(info[key]) or None for key in info if key.endswith(".context_length")), None)
+
+
+def _capabilities(told: Mapping[str, Any]) -> list[object] | None:
+    """What a model can do; None where this Ollama does not tell."""
+    known = told.get("capabilities")
+    return known if isinstance(known, list) else None
+
+
+def _named(name: str) -> bytes:
+    return json.dumps({"model": name}).encode("ascii")

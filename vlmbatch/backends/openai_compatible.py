@@ -11,12 +11,20 @@ import aiohttp
 from vlmbatch.backends.wire import (
     CONNECT_TIMEOUT_S,
     KEEPALIVE_S,
+    access,
     count,
     is_loopback,
+    mapping,
+    mappings,
+    no_answer,
+    no_connection,
+    no_secure_connection,
     only_model,
+    reason,
     reply_object,
     spliced,
     unknown_model,
+    words,
 )
 from vlmbatch.classify import check_answer
 from vlmbatch.errors import BackendError, FatalBackendError, RejectedError, TransientError, UnavailableError
@@ -48,16 +56,15 @@ class OpenAICompatibleBackend:
     ) -> None:
         """`url` ends in /v1; `timeout_s` is per request; `owner` is the `owned_by` its models must have."""
         self.name = name
-        # a key goes before a user and password in the URL, and aiohttp refuses both at once
-        self.url = redact(url) if api_key else url
+        self.url, self._authorization = access(url, api_key)  # aiohttp refuses a key and a login at once
         self.place = redact(url)
         self.concurrency = concurrency
         self._model = model
         self._timeout_s = timeout_s
         self._owner = owner
         self._headers = {"Content-Type": "application/json"}
-        if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
+        if self._authorization:
+            self._headers["Authorization"] = self._authorization
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -92,7 +99,7 @@ class OpenAICompatibleBackend:
         if entry.get("owned_by") == "llamacpp":
             props = await self._json("GET", f"{self.url.removesuffix('/v1')}/props")
             slots = count(props.get("total_slots")) or None
-            sees = bool((props.get("modalities") or {}).get("vision"))
+            sees = bool(mapping(props.get("modalities")).get("vision"))
         if sees is False:
             raise FatalBackendError(
                 f"the model {self._model} at {self.place} cannot see images; serve a vision model "
@@ -120,13 +127,13 @@ class OpenAICompatibleBackend:
         body = spliced(lambda mark: self._payload(request, mark), image.data)
         reply = await self._json("POST", f"{self.url}/chat/completions", body)
         choice, message = _choice(reply)
-        text, thinking = message.get("content"), _thinking(message)
-        reason = choice.get("finish_reason")
-        check_answer(text, reason, thinking=thinking, refusal=message.get("refusal"))
-        usage = reply.get("usage") or {}
+        text, thinking = _content(message), _thinking(message)
+        reason = words(choice.get("finish_reason"))
+        check_answer(text, reason, thinking=thinking, refusal=words(message.get("refusal")))
+        usage = mapping(reply.get("usage"))
         return Completion(
-            text=text or "",
-            model=reply.get("model") or self._model or "",
+            text=text,
+            model=words(reply.get("model")) or self._model or "",
             finish_reason=reason or "stop",
             usage=Usage(
                 input_tokens=count(usage.get("prompt_tokens")),
@@ -156,8 +163,7 @@ class OpenAICompatibleBackend:
 
     async def _models(self) -> list[Mapping[str, Any]]:
         """What the server lists."""
-        data = (await self._json("GET", f"{self.url}/models")).get("data") or []
-        models: list[Mapping[str, Any]] = [m for m in data if isinstance(m, dict)]
+        models = mappings((await self._json("GET", f"{self.url}/models")).get("data"))
         if self._owner and not any(m.get("owned_by") == self._owner for m in models):
             raise UnavailableError(f"{self.place} is not {self._owner}")
         return models
@@ -170,48 +176,53 @@ class OpenAICompatibleBackend:
                 asyncio.timeout(self._timeout_s),
                 self._session.request(method, url, data=body, allow_redirects=False) as reply,
             ):
-                return reply_object(reply.status, await reply.text(errors="replace"), reply.headers)
-        except aiohttp.ClientError as error:
+                return reply_object(reply.status, await reply.read(), reply.headers, self._authorization)
+        except (aiohttp.ClientError, UnicodeError) as error:
             raise _transport_error(error, self.place) from error
         except TimeoutError as error:
-            raise TransientError(f"no answer within {self._timeout_s:g} s", kind="timeout") from error
+            raise no_answer(self.place, self._timeout_s) from error
 
 
-def _transport_error(error: aiohttp.ClientError, url: str) -> BackendError:
-    text = str(error) or type(error).__name__
+def _transport_error(error: aiohttp.ClientError | UnicodeError, url: str) -> BackendError:
     if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
-        return FatalBackendError(
-            f"no secure connection to {url}: {text}; check http or https in the URL, and the certificate",
-            kind="wrong_url",
-        )
+        return no_secure_connection(url, error)
     if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
-        return UnavailableError(
-            f"no connection to {url}: {text}; start the server, or say where it is with --base-url"
-        )
-    if isinstance(error, aiohttp.InvalidURL):
-        return FatalBackendError(f"{url} is no URL that can be asked", kind="wrong_url")
-    return TransientError(f"the connection to {url} was lost: {text}", kind="connection")
+        return no_connection(url, error, "start the server, or say where it is with --base-url")
+    if isinstance(error, (aiohttp.InvalidURL, UnicodeError)):  # UnicodeError: a host name no DNS can have
+        return FatalBackendError(f"{url} is no URL that can be asked; check --base-url", kind="wrong_url")
+    return TransientError(f"the connection to {url} was lost: {reason(error)}", kind="connection")
 
 
 def _choice(reply: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    choices = reply.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    message = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(choice, dict) or not isinstance(message, dict):
+    choice = next(iter(mappings(reply.get("choices"))), {})
+    message = choice.get("message")
+    if not isinstance(message, dict):
         raise TransientError("the reply holds no choices[0].message", kind="bad_response")
     return choice, message
 
 
+def _content(message: Mapping[str, Any]) -> str:
+    """The answer. Mistral's thinking models send it in parts, of which `text` ones are the answer."""
+    parts = mappings(message.get("content"))
+    return words(message.get("content")) or "".join(
+        words(part.get("text")) for part in parts if part.get("type") == "text"
+    )
+
+
 def _thinking(message: Mapping[str, Any]) -> str:
     """What the model thought; vLLM has called it by both names."""
-    return str(message.get("reasoning") or message.get("reasoning_content") or "")
+    return words(message.get("reasoning")) or words(message.get("reasoning_content"))
 
 
 def _aliased(name: str, listed: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    return next((m for m in listed.values() if name in (m.get("aliases") or ())), None)
+    return next((m for m in listed.values() if name in _names(m.get("aliases"))), None)
 
 
 def _sees(model: Mapping[str, Any]) -> bool | None:
     """Whether the listing says that the model takes images; None where it says nothing."""
-    modalities = (model.get("architecture") or {}).get("input_modalities")
-    return None if modalities is None else "image" in modalities
+    modalities = mapping(model.get("architecture")).get("input_modalities")
+    return None if modalities is None else "image" in _names(modalities)
+
+
+def _names(value: object) -> list[object]:
+    return value if isinstance(value, list) else []

@@ -1,19 +1,44 @@
-"""What the JSON-over-HTTP backends share: the request body as bytes, the reply as an object, model names."""
+"""What the JSON-over-HTTP backends share: who may ask, the request as bytes, the reply as an object."""
 
 import difflib
 import ipaddress
 import json
+import os
+import ssl
 import uuid
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from vlmbatch.classify import classify_error, error_in
-from vlmbatch.errors import ConfigError, FatalBackendError
+from vlmbatch.classify.body import clean
+from vlmbatch.errors import ConfigError, FatalBackendError, TransientError, UnavailableError
 
 CONNECT_TIMEOUT_S = 5.0
 KEEPALIVE_S = 2.0
 """Idle connections are closed before the server does it: uvicorn, which runs vLLM, closes after 5 s."""
+
+
+def access(url: str, api_key: str | None) -> tuple[str, str | None]:
+    """The URL without its user and password, and the Authorization header: of those two, else of the key.
+
+    The URL comes first, as in httpx and so in OpenAI's client: it names one place, a key from the
+    environment may be meant for another.
+
+    Raises:
+        ConfigError: the key holds what no header can carry.
+    """
+    parts = urlsplit(url)
+    login, at, host = parts.netloc.rpartition("@")
+    if at:
+        user, _, password = login.partition(":")
+        token = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode("ascii")
+        return parts._replace(netloc=host).geturl(), f"Basic {token}"
+    key = (api_key or "").strip()  # a key read from a file ends in a line break
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError("the key holds characters that no key has; look at --api-key or its variable again")
+    return url, f"Bearer {key}" if key else None
 
 
 def spliced(build: Callable[[str], Mapping[str, Any]], data: bytes) -> bytes:
@@ -26,26 +51,53 @@ def spliced(build: Callable[[str], Mapping[str, Any]], data: bytes) -> bytes:
     return b"".join((head, data, tail))
 
 
-def reply_object(status: int, text: str, headers: Mapping[str, str]) -> dict[str, Any]:
+def reply_object(
+    status: int, body: bytes, headers: Mapping[str, str], authorization: str | None
+) -> dict[str, Any]:
     """The JSON object of a good reply.
 
     Raises:
         BackendError: the status or the body tells of an error, classified.
     """
-    if status != 200:
-        raise classify_error(status, text, headers)
+    text = body.decode("utf-8", errors="replace")  # JSON is UTF-8, whatever charset the header claims
+    if status == 200:
+        payload = _parsed(text)
+        if isinstance(payload, dict) and error_in(payload) is None:
+            return payload
+    raise classify_error(status, _without_key(text, authorization), headers)
+
+
+def _parsed(text: str) -> object:
     try:
-        payload = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError):
-        raise classify_error(status, text, headers) from None
-    if not isinstance(payload, dict) or error_in(payload) is not None:
-        raise classify_error(status, text, headers)
-    return payload
+        return None
+
+
+def _without_key(text: str, authorization: str | None) -> str:
+    """The text without the key, which some gateways repeat; short ones are words, such as EMPTY or none."""
+    key = (authorization or "").rpartition(" ")[2]
+    return text.replace(key, "[key]") if len(key) >= 8 else text
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """A JSON object inside a reply; empty where something else stands there."""
+    return value if isinstance(value, dict) else {}
+
+
+def mappings(value: object) -> list[Mapping[str, Any]]:
+    """The JSON objects of a list inside a reply; empty where something else stands there."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def words(value: object) -> str:
+    """A text inside a reply; empty where something else stands there."""
+    return value if isinstance(value, str) else ""
 
 
 def count(value: object) -> int:
-    """A token count of a reply; 0 where it is absent or no number."""
-    return value if isinstance(value, int) else 0
+    """A token count inside a reply; 0 where something else stands there."""
+    return max(value, 0) if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def is_loopback(url: str) -> bool:
@@ -79,3 +131,40 @@ def only_model(names: Iterable[str], url: str, hint: str) -> str:
         shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
         raise ConfigError(f"{url} has {len(known)} models to choose from: {shown}; name one with --model")
     return known[0]
+
+
+def reason(error: BaseException) -> str:
+    """Why a connection failed, in the system's words where it has some, else in the library's."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.errno:
+            return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)
+        cause = cause.__cause__ or cause.__context__
+    return in_brief(error)
+
+
+def in_brief(error: BaseException) -> str:
+    """A library's error on one line, without the connection settings that aiohttp adds."""
+    cause = getattr(error, "os_error", error)
+    return clean(str(cause)) or type(cause).__name__
+
+
+def no_connection(url: str, error: BaseException, hint: str) -> UnavailableError:
+    """The error for an endpoint that takes no connection."""
+    if url.startswith("https:"):  # a plain server may wait for the rest of a TLS greeting, or just close
+        hint = f"check that it speaks https and not http; {hint}"
+    return UnavailableError(f"no connection to {url}: {reason(error)}; {hint}")
+
+
+def no_answer(url: str, timeout_s: float) -> TransientError:
+    """The error for an endpoint that takes longer than --timeout."""
+    return TransientError(f"no answer from {url} within {timeout_s:g} s (--timeout)", kind="timeout")
+
+
+def no_secure_connection(url: str, error: BaseException) -> FatalBackendError:
+    """The error for an endpoint that speaks no TLS, or shows a certificate that cannot be trusted."""
+    return FatalBackendError(
+        f"no secure connection to {url}: {in_brief(error)}; "
+        "check http or https in the URL, and the certificate",
+        kind="wrong_url",
+    )

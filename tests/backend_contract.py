@@ -1,0 +1,125 @@
+"""What the tests of backends share: the kinds under contract, a picture, a question, a babbling server."""
+
+import asyncio
+import base64
+import hashlib
+import io
+import json
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from endpoint import Endpoint, Received
+from PIL import Image
+
+from vlmbatch.backends import open_backend
+from vlmbatch.config import ImageOptions, RunConfig
+from vlmbatch.imaging import prepare
+from vlmbatch.protocols import Backend
+from vlmbatch.records import Generation, PreparedImage, Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """A --backend, the one wire that its endpoint speaks, and the name of who answers in the end."""
+
+    backend: str
+    wire: str
+    name: str
+
+    def endpoint(self, **settings: Any) -> Endpoint:
+        """An endpoint of this wire and no other."""
+        return Endpoint(speaks=(self.wire,), **settings)
+
+    def open(self, url: str, environ: Mapping[str, str] | None = None, **options: object) -> Backend:
+        """The backend as the options of a command line make it."""
+        given = {"backend": self.backend, "base_url": url, "model": "tiny-vision", **options}
+        return open_backend(RunConfig.of("photos", **given), environ or {})
+
+
+KINDS = {
+    "ollama": Kind(backend="ollama", wire="ollama", name="ollama"),
+    "vllm": Kind(backend="vllm", wire="openai", name="vllm"),
+    "openai": Kind(backend="openai", wire="openai", name="openai"),
+    "auto-ollama": Kind(backend="auto", wire="ollama", name="ollama"),
+    "auto-vllm": Kind(backend="auto", wire="openai", name="vllm"),
+}
+each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+
+
+def picture(colour: tuple[int, int, int] = (200, 30, 40)) -> PreparedImage:
+    """A prepared picture of one colour."""
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48), colour).save(file, "PNG")
+    return prepare(file.getvalue(), ImageOptions())
+
+
+def question(prompt: str = "What is it?", system: str | None = None, **generation: Any) -> Request:
+    """A question about a picture."""
+    return Request(images=(picture(),), prompt=prompt, system=system, generation=Generation(**generation))
+
+
+def sent_sha256(image: PreparedImage) -> str:
+    """The SHA-256 of the bytes that shall arrive."""
+    return hashlib.sha256(base64.b64decode(image.data)).hexdigest()
+
+
+def asked(request: Received) -> dict[str, Any]:
+    """What was asked, read out of either wire's body."""
+    body = request.body
+    *system, user = body["messages"]
+    knobs = body["options"] if request.wire == "ollama" else body
+    told = user["content"]
+    return {
+        "system": system[0]["content"] if system else None,
+        "prompt": told if isinstance(told, str) else told[0]["text"],
+        "max_tokens": knobs["num_predict" if request.wire == "ollama" else "max_tokens"],
+        "temperature": knobs["temperature"],
+        "seed": knobs.get("seed"),
+    }
+
+
+@contextmanager
+def closed_port() -> Iterator[str]:
+    """The URL of a port that refuses connections, and that nobody else can take meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{held.getsockname()[1]}"
+
+
+def reply(body: object, *headers: str, status: str = "200 OK") -> bytes:
+    """A raw reply; the body is made JSON unless it is bytes."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(data)}", "Connection: close", *headers]
+    return "\r\n".join([*lines, "", ""]).encode() + data
+
+
+@asynccontextmanager
+async def babbling(raw: bytes | None) -> AsyncIterator[str]:
+    """The URL of a server that says the same to whoever says something; None just hangs up."""
+    talks: list[asyncio.Task[None] | None] = []
+    writers: list[asyncio.StreamWriter] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talks.append(asyncio.current_task())
+        writers.append(writer)
+        with suppress(ConnectionError):
+            await reader.read(65536)
+            if raw is not None:
+                writer.write(raw)
+                await writer.drain()
+                while await reader.read(65536):
+                    pass
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for writer in writers:
+            writer.close()
+        await asyncio.gather(*(t for t in talks if t), return_exceptions=True)

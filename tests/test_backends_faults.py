@@ -1,0 +1,261 @@
+"""The contract of all backends when the endpoint is not well: always a BackendError, of the right class."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from backend_contract import KINDS, Kind, babbling, closed_port, each_kind, question, reply
+
+from vlmbatch.errors import (
+    BackendError,
+    BadAnswerError,
+    ConfigError,
+    FatalBackendError,
+    RejectedError,
+    TransientError,
+    UnavailableError,
+)
+
+FAULTS: dict[str, tuple[type[BackendError], str]] = {
+    "rst": (TransientError, "connection"),
+    "shortbody": (TransientError, "connection"),
+    "closenoresp": (TransientError, "connection"),
+    "html200": (TransientError, "bad_response"),
+    "broken_json": (TransientError, "bad_response"),
+    "500": (TransientError, "server_error"),
+    "empty500": (TransientError, "server_error"),
+    "html502": (TransientError, "server_error"),
+    "html504": (TransientError, "timeout"),
+    "408": (TransientError, "timeout"),
+    "499": (TransientError, "server_error"),
+    "runner_stopped": (TransientError, "crash"),
+    "503-busy": (UnavailableError, "busy"),
+    "503-loading": (UnavailableError, "down"),
+    "429": (UnavailableError, "busy"),
+    "down": (TransientError, "connection"),
+    "302": (FatalBackendError, "wrong_url"),
+    "401": (FatalBackendError, "auth"),
+    "403-empty": (FatalBackendError, "auth"),
+    "404-model": (FatalBackendError, "model_not_found"),
+    "404-route": (FatalBackendError, "wrong_url"),
+    "400": (RejectedError, "rejected"),
+    "400-image": (RejectedError, "rejected"),
+    "nested_json_error": (RejectedError, "rejected"),
+    "413": (BadAnswerError, "body_too_large"),
+    "context": (BadAnswerError, "context"),
+    "length": (BadAnswerError, "truncated"),
+    "empty": (BadAnswerError, "empty"),
+    "empty_thinking": (BadAnswerError, "empty"),
+    "loop": (BadAnswerError, "degenerate"),
+    "content_filter": (RejectedError, "refused"),
+    "finish_abort": (TransientError, "server_error"),
+}
+GARBAGE: dict[str, bytes] = {
+    "no HTTP": b"SSH-2.0-OpenSSH_9.9\r\n\r\n",
+    "header without end": b"HTTP/1.1 200 OK\r\nX: " + b"a" * 200_000 + b"\r\n\r\n",
+    "length that is no number": b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n{}",
+    "broken gzip": reply(b"not gzip", "Content-Encoding: gzip"),
+    "broken chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}",
+    "codec that decodes no text": reply(b"7b", "Content-Type: application/json; charset=hex"),
+    "bytes that are no text": reply(b'{"models": "\xff\xfe"'),
+    "redirect to nowhere": reply(b"", "Location: http://[::1", status="302 Found"),
+    "JSON too deep": reply(b"[" * 200_000),
+    "no content": reply(b"", status="204 No Content"),
+    "a JSON list": reply([1]),
+    "null": reply(None),
+}
+ODD: dict[str, dict[str, Any]] = {
+    "texts for objects": {"models": "x", "data": "x", "message": "x", "choices": "x"},
+    "numbers for lists": {"models": 5, "data": 5, "choices": 5, "message": 5, "capabilities": 5},
+    "texts in lists": {"models": ["x"], "data": ["x"], "choices": ["x"], "message": ["x"]},
+    "no names": {"models": [{"size": 1}], "data": [{"object": "model"}], "choices": [{}], "message": {}},
+    "odd models": {
+        "models": [{"name": "tiny-vision", "capabilities": "vision", "digest": 5}],
+        "data": [{"id": "tiny-vision", "owned_by": "llamacpp", "architecture": 5, "aliases": 5}],
+        "modalities": [1],
+        "total_slots": "four",
+        "model_info": [1],
+    },
+    "odd answers": {
+        "model": 5,
+        "message": {"content": 5, "thinking": [1]},
+        "done": True,
+        "done_reason": 5,
+        "choices": [{"message": {"content": 5, "refusal": {"a": 1}, "reasoning": [1]}, "finish_reason": 5}],
+    },
+    "odd counts": {
+        "message": {"content": "a"},
+        "done": True,
+        "prompt_eval_count": "many",
+        "eval_count": -1,
+        "choices": [{"message": {"content": "a"}, "finish_reason": "stop"}],
+        "usage": [1],
+    },
+}
+
+
+@pytest.mark.parametrize("mode", FAULTS)
+@pytest.mark.parametrize("name", ["ollama", "openai"])
+async def test_fault_becomes_its_class(name: str, mode: str) -> None:
+    """Each fault of an endpoint becomes the class that decides what the run does, and is no answer."""
+    wanted, kind = FAULTS[mode]
+    with KINDS[name].endpoint(script=[mode]) as endpoint:
+        async with KINDS[name].open(endpoint.url) as backend:
+            await backend.preflight()
+            with pytest.raises(wanted) as caught:
+                await backend.complete(question())
+            endpoint.up()
+            assert (await backend.complete(question())).text, "the fault left the backend unusable"
+    assert (caught.value.kind, str(caught.value) != "") == (kind, True)
+
+
+@each_kind
+async def test_nobody_listens(kind: Kind) -> None:
+    """A closed port is an endpoint that is away, and the error says where it was looked for."""
+    with closed_port() as url:
+        async with kind.open(url) as backend:
+            with pytest.raises(UnavailableError, match="no connection to " + url) as caught:
+                await backend.preflight()
+    assert caught.value.kind == "down"
+    assert "--base-url" in str(caught.value)
+
+
+@each_kind
+async def test_outage_and_return(kind: Kind) -> None:
+    """While the endpoint is gone, questions and probes find it away; when it is back, both work again."""
+    with kind.endpoint() as endpoint:
+        async with kind.open(endpoint.url) as backend:
+            await backend.preflight()
+            await asyncio.to_thread(endpoint.down)
+            with pytest.raises(UnavailableError):
+                await backend.complete(question())
+            with pytest.raises(UnavailableError):
+                await backend.probe()
+            endpoint.up()
+            await backend.probe()
+            assert (await backend.complete(question())).text
+
+
+@pytest.mark.parametrize("name", ["ollama", "openai"])
+@pytest.mark.parametrize("mode", ["hang", "trickle"])
+async def test_deadline(name: str, mode: str) -> None:
+    """An endpoint that says nothing, or a byte now and then, is left when --timeout is over."""
+    routes = {"/api/tags": mode, "/v1/models": mode}
+    with KINDS[name].endpoint(script=[mode], routes=routes) as endpoint:
+        async with KINDS[name].open(endpoint.url, timeout=0.2) as backend:
+            for work in (backend.preflight(), backend.complete(question())):
+                with pytest.raises(TransientError, match=rf"from {endpoint.url}\S* within 0\.2 s") as caught:
+                    await work
+                assert caught.value.kind == "timeout"
+
+
+@each_kind
+async def test_wait_that_the_endpoint_asks_for(kind: Kind) -> None:
+    """Retry-After reaches the run in seconds."""
+    with kind.endpoint(script=["429:7"]) as endpoint:
+        async with kind.open(endpoint.url) as backend:
+            await backend.preflight()
+            with pytest.raises(UnavailableError) as caught:
+                await backend.complete(question())
+    assert caught.value.retry_after == 7.0
+
+
+@each_kind
+async def test_redirect_is_not_followed(kind: Kind) -> None:
+    """Neither picture nor key goes to where a redirect points; the error names that place instead."""
+    with kind.endpoint() as goal, kind.endpoint(script=["302"]) as endpoint:
+        async with kind.open(endpoint.url) as backend:
+            await backend.preflight()
+            with pytest.raises(FatalBackendError, match=r"redirects: to https://login\.invalid"):
+                await backend.complete(question())
+    assert not goal.requests
+
+
+@each_kind
+async def test_tls_to_a_plain_port(kind: Kind) -> None:
+    """https:// to a server that speaks http ends the run with a hint at the URL."""
+    async with (
+        babbling(reply(b"", status="400 Bad Request")) as url,
+        kind.open(url.replace("http:", "https:")) as backend,
+    ):
+        with pytest.raises(FatalBackendError, match="check http or https in the URL") as caught:
+            await backend.preflight()
+    assert caught.value.kind == "wrong_url"
+
+
+@pytest.mark.parametrize("name", ["ollama", "openai"])
+async def test_server_that_hangs_up_on_tls(name: str) -> None:
+    """Where a server hangs up on the greeting of https, the error asks whether the place speaks it."""
+    async with babbling(None) as url, KINDS[name].open(url.replace("http:", "https:")) as backend:
+        with pytest.raises(UnavailableError, match="check that it speaks https"):
+            await backend.preflight()
+
+
+@pytest.mark.parametrize("raw", GARBAGE.values(), ids=GARBAGE.keys())
+@pytest.mark.parametrize("name", ["ollama", "openai"])
+async def test_garbage_is_a_backend_error(name: str, raw: bytes) -> None:
+    """Whatever bytes come back, the error is one of this package's, never one of a library's."""
+    async with babbling(raw) as url, KINDS[name].open(url, timeout=1.0) as backend:
+        for work in (backend.preflight(), backend.complete(question())):
+            with pytest.raises(BackendError):
+                await work
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD.keys())
+@pytest.mark.parametrize("name", ["ollama", "openai"])
+async def test_odd_json_is_no_crash(name: str, odd: dict[str, Any]) -> None:
+    """JSON of any shape is either understood or one of this package's errors."""
+    async with babbling(reply(odd)) as url, KINDS[name].open(url) as backend:
+        for work in (backend.preflight(), backend.complete(question())):
+            with suppress(BackendError):
+                await work
+
+
+@pytest.mark.parametrize("name", ["ollama", "openai"])
+async def test_odd_counts_are_none(name: str) -> None:
+    """An answer whose token counts are nonsense is an answer, of 0 tokens."""
+    async with babbling(reply(ODD["odd counts"])) as url, KINDS[name].open(url) as backend:
+        done = await backend.complete(question())
+    assert (done.text, done.model, done.usage.input_tokens, done.usage.output_tokens) == (
+        "a",
+        "tiny-vision",
+        0,
+        0,
+    )
+
+
+@each_kind
+async def test_key_that_an_endpoint_repeats(kind: Kind) -> None:
+    """Where the endpoint's error repeats the key, ours does not."""
+    key = "geheim-0123456789"
+    raw = reply({"error": f"the token {key} is not known"}, status="401 Unauthorized")
+    async with babbling(raw) as url, kind.open(url, api_key=key) as backend:
+        with pytest.raises(FatalBackendError, match=r"the token \[key\] is not known"):
+            await backend.preflight()
+
+
+@pytest.mark.parametrize("name", ["ollama", "openai"])
+@pytest.mark.parametrize("key", ["“quoted”", "two\nlines"])
+async def test_key_that_no_header_can_carry(name: str, key: str) -> None:
+    """A key with quotes from a web page or a line break within is refused before anything is sent."""
+    with pytest.raises(ConfigError, match="--api-key") as caught:
+        KINDS[name].open("http://127.0.0.1:9", api_key=key)
+    assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["ollama", "openai"])
+async def test_key_from_a_file(name: str) -> None:
+    """The line break at the end of a key that was read from a file is not part of it."""
+    with KINDS[name].endpoint(api_key="some-key-123") as endpoint:
+        async with KINDS[name].open(endpoint.url, api_key="some-key-123\n") as backend:
+            assert (await backend.preflight()).model == "tiny-vision"
+
+
+@pytest.mark.parametrize("name", ["ollama", "openai"])
+@pytest.mark.parametrize("host", ["a" * 64 + ".invalid", "a..invalid", "no-such-host.invalid"])
+async def test_host_that_cannot_be(name: str, host: str) -> None:
+    """A host name that does not exist, or cannot, is an error that shows the URL."""
+    async with KINDS[name].open(f"http://{host}:1") as backend:
+        with pytest.raises((UnavailableError, FatalBackendError), match=f"http://{host}:1"):
+            await backend.preflight()
