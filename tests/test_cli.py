@@ -440,3 +440,44 @@ def test_version_and_help_import_nothing_heavy() -> None:
             [COMMAND[0], "-c", code, *args], capture_output=True, text=True, timeout=60, check=True
         )
         assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"OLLAMA_HOST": "'127.0.0.1:PORT'"},
+        {"OLLAMA_HOST": "0.0.0.0:PORT"},
+        {"OLLAMA_HOST": "127.0.0.1:PORT", "ALL_PROXY": "socks5://127.0.0.1:1"},
+        {"OLLAMA_HOST": "127.0.0.1:PORT", "SSL_CERT_FILE": "/nowhere"},
+        {"OLLAMA_HOST": "127.0.0.1:PORT", "HTTP_PROXY": "foo://x", "HTTPS_PROXY": "http://x:99999"},
+    ],
+)
+def test_the_environment_does_not_disturb_this_machine(
+    photos: Photos, endpoint: Endpoint, variables: dict[str, str]
+) -> None:
+    """Every form of OLLAMA_HOST that Ollama takes is taken, and proxies and certificates are left alone."""
+    photos(1)
+    done = run("run", "photos", **{k: v.replace("PORT", str(endpoint.port)) for k, v in variables.items()})
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("backend", "variables"),
+    [
+        ("ollama", {"OLLAMA_HOST": "http://[::1"}),
+        ("ollama", {"OLLAMA_HOST": "far.invalid", "ALL_PROXY": "socks5://127.0.0.1:1"}),
+        ("ollama", {"OLLAMA_HOST": "far.invalid", "HTTP_PROXY": "foo://x"}),
+        ("vllm", {"OPENAI_BASE_URL": "http://far.invalid/v1", "HTTP_PROXY": "foo://x"}),
+        ("vllm", {"OPENAI_BASE_URL": "http://far.invalid/v1", "HTTP_PROXY": "http://x:99999"}),
+        ("vllm", {"OPENAI_BASE_URL": "far.invalid"}),
+    ],
+)
+def test_an_environment_that_makes_no_sense_is_told(
+    photos: Photos, backend: str, variables: dict[str, str]
+) -> None:
+    """A broken address or proxy in the environment is exit 2 or 4 with a message, never a traceback."""
+    photos(1)
+    done = run("run", "photos", "-b", backend, "-m", "m", "--give-up-after", "0.1", **variables)
+    assert done.returncode in (2, 4), done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("vlmbatch: ")

@@ -1,7 +1,8 @@
 """The table of engines. A row imports its module only when it is used."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError
@@ -27,7 +28,8 @@ def open_backend(config: RunConfig, environ: Mapping[str, str] = os.environ) -> 
 
 
 def _ollama(config: RunConfig, environ: Mapping[str, str]) -> Backend:
-    from vlmbatch.backends.ollama import OllamaBackend
+    with _plain_environment():
+        from vlmbatch.backends.ollama import OllamaBackend
     from vlmbatch.backends.ollama_host import host_url
 
     options = config.endpoint
@@ -41,6 +43,22 @@ def _ollama(config: RunConfig, environ: Mapping[str, str]) -> Backend:
         timeout_s=config.run.timeout,
         keep_alive=options.keep_alive,
     )
+
+
+@contextmanager
+def _plain_environment() -> Iterator[None]:
+    """Hide variables that the ollama package stumbles over: it makes a client when it is imported.
+
+    That fails over forms of OLLAMA_HOST that Ollama takes, and over proxies and certificates that a
+    client for this machine does not use.
+    """
+    stumbling = ("OLLAMA_HOST", "SSL_CERT_FILE", "SSL_CERT_DIR")
+    names = [name for name in os.environ if name in stumbling or name.upper().endswith("_PROXY")]
+    hidden = {name: os.environ.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _served(

@@ -1,5 +1,6 @@
 """Finds an endpoint where none is named: Ollama, a vLLM on its default port, then the demonstration model."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -9,6 +10,9 @@ from typing import Self
 from vlmbatch.errors import BackendError, FatalBackendError, TransientError, UnavailableError
 from vlmbatch.protocols import Backend
 from vlmbatch.records import Completion, Endpoint, Request
+
+STRANGER_S = 2.0
+"""How long somebody may take on a port that nobody named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +72,13 @@ class AutoBackend:
             async with AsyncExitStack() as stack:
                 await stack.enter_async_context(backend)
                 try:
-                    endpoint = await backend.preflight()
+                    async with asyncio.timeout(None if candidate.sure else STRANGER_S):
+                        endpoint = await backend.preflight()
+                except TimeoutError:
+                    away.append(UnavailableError(f"no answer from {backend.place}"))
                 except (UnavailableError, TransientError) as error:
                     away.append(error)
-                except FatalBackendError as error:
+                except BackendError as error:
                     counts = candidate.sure or error.kind in ("model_not_found", "no_vision")
                     (refused if counts else away).append(error)
                 else:

@@ -14,6 +14,7 @@ from vlmbatch.backends.wire import (
     KEEPALIVE_S,
     access,
     count,
+    in_brief,
     is_loopback,
     mapping,
     mappings,
@@ -77,8 +78,11 @@ class OllamaBackend:
                 timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
                 limits=httpx.Limits(keepalive_expiry=KEEPALIVE_S),
             )
-        except httpx.InvalidURL as error:
-            raise ConfigError(f"{self.place} is no URL: {error}; check --base-url or OLLAMA_HOST") from error
+        except (httpx.InvalidURL, ValueError, ImportError, OSError) as error:
+            raise ConfigError(
+                f"{self.place} cannot be asked: {in_brief(error)}; check --base-url or OLLAMA_HOST, and the "
+                "variables of proxies and certificates (HTTP_PROXY, ALL_PROXY, SSL_CERT_FILE)"
+            ) from error
 
     async def __aenter__(self) -> Self:
         return self

@@ -13,6 +13,7 @@ from vlmbatch.backends.wire import (
     KEEPALIVE_S,
     access,
     count,
+    in_brief,
     is_loopback,
     mapping,
     mappings,
@@ -179,6 +180,11 @@ class OpenAICompatibleBackend:
                 return reply_object(reply.status, await reply.read(), reply.headers, self._authorization)
         except (aiohttp.ClientError, UnicodeError) as error:
             raise _transport_error(error, self.place) from error
+        except (ValueError, AssertionError) as error:  # how aiohttp refuses a proxy that makes no sense
+            raise FatalBackendError(
+                f"{self.place} cannot be asked: {in_brief(error)}; check HTTP_PROXY and HTTPS_PROXY",
+                kind="bad_config",
+            ) from error
         except TimeoutError as error:
             raise no_answer(self.place, self._timeout_s) from error
 
