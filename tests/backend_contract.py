@@ -34,7 +34,7 @@ class Kind:
         """An endpoint of this wire and no other."""
         return Endpoint(speaks=(self.wire,), **settings)
 
-    def open(self, url: str, environ: Mapping[str, str] | None = None, **options: object) -> Backend:
+    def open(self, url: str | None, environ: Mapping[str, str] | None = None, **options: object) -> Backend:
         """The backend as the options of a command line make it."""
         given = {"backend": self.backend, "base_url": url, "model": "tiny-vision", **options}
         return open_backend(RunConfig.of("photos", **given), environ or {})

@@ -135,7 +135,8 @@ class Endpoint:
         await self._go_down()
         if self._held is not None:
             self._held.close()
-        await asyncio.sleep(0)  # transports close their sockets a turn later
+        for _ in range(5):  # connections that are just being taken, and transports that are just closing
+            await asyncio.sleep(0.001)
 
     async def _go_up(self) -> None:
         if self._server is not None:
@@ -164,6 +165,9 @@ class Endpoint:
         await self._go_up()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:  # the loop had taken this connection when the server went down
+            Line(reader, writer).reset()
+            return
         self._spawn(self._converse(Line(reader, writer)))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -23,7 +23,7 @@ every_kind = pytest.mark.parametrize("kind", [*(pytest.param(k, id=i) for i, k i
 async def ready(kind: Kind) -> AsyncIterator[Backend]:
     """A backend of this kind after its preflight, with an endpoint that is well."""
     if kind.wire == "none":
-        async with kind.open(None, model=None) as backend:  # type: ignore[arg-type]  # it takes no URL
+        async with kind.open(None, model=None) as backend:
             await backend.preflight()
             yield backend
         return

@@ -115,7 +115,9 @@ async def test_nobody_listens(kind: Kind) -> None:
     """A closed port is an endpoint that is away, and the error says where it was looked for."""
     with closed_port() as url:
         async with kind.open(url) as backend:
-            with pytest.raises(UnavailableError, match="no connection to " + url) as caught:
+            with pytest.raises(
+                UnavailableError, match=rf"no connection to {url}\S*: Connection refused"
+            ) as caught:
                 await backend.preflight()
     assert caught.value.kind == "down"
     assert "--base-url" in str(caught.value)
@@ -146,7 +148,7 @@ async def test_deadline(name: str, mode: str) -> None:
         async with KINDS[name].open(endpoint.url, timeout=0.2) as backend:
             for work in (backend.preflight(), backend.complete(question())):
                 with pytest.raises(TransientError, match=rf"from {endpoint.url}\S* within 0\.2 s") as caught:
-                    await work
+                    await asyncio.wait_for(work, 30)
                 assert caught.value.kind == "timeout"
 
 
@@ -164,11 +166,12 @@ async def test_wait_that_the_endpoint_asks_for(kind: Kind) -> None:
 @each_kind
 async def test_redirect_is_not_followed(kind: Kind) -> None:
     """Neither picture nor key goes to where a redirect points; the error names that place instead."""
-    with kind.endpoint() as goal, kind.endpoint(script=["302"]) as endpoint:
-        async with kind.open(endpoint.url) as backend:
-            await backend.preflight()
-            with pytest.raises(FatalBackendError, match=r"redirects: to https://login\.invalid"):
-                await backend.complete(question())
+    with kind.endpoint() as goal:
+        there = reply(b"", f"Location: {goal.url}/?user=1", status="307 Temporary Redirect")
+        async with babbling(there) as url, kind.open(url) as backend:
+            with pytest.raises(FatalBackendError, match=rf"redirects: to {goal.url}/ ") as caught:
+                await backend.preflight()
+    assert caught.value.kind == "wrong_url"
     assert not goal.requests
 
 

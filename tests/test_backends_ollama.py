@@ -63,14 +63,14 @@ def test_host_is_read_as_ollama_reads_it(typed: str) -> None:
 def test_host_that_is_no_address(host: str) -> None:
     """An OLLAMA_HOST that names no http address is a mistake that is told before anything is sent."""
     with pytest.raises(ConfigError, match="OLLAMA_HOST"):
-        OLLAMA.open(None, {"OLLAMA_HOST": host})  # type: ignore[arg-type]  # no --base-url
+        OLLAMA.open(None, {"OLLAMA_HOST": host})
 
 
 async def test_host_comes_from_the_environment() -> None:
     """OLLAMA_HOST tells where Ollama is, also in the form that makes a server listen everywhere."""
     with Endpoint() as endpoint:
         environ = {"OLLAMA_HOST": f" '0.0.0.0:{endpoint.port}'"}
-        async with OLLAMA.open(None, environ) as backend:  # type: ignore[arg-type]  # no --base-url
+        async with OLLAMA.open(None, environ) as backend:
             found = await backend.preflight()
     assert found.url == endpoint.url
 

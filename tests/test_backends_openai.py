@@ -34,7 +34,7 @@ async def test_place_and_key_come_from_the_environment() -> None:
     with Endpoint(api_key="some-key-123") as endpoint:
         environ = {"OPENAI_BASE_URL": f"{endpoint.url}/v1", "OPENAI_API_KEY": "some-key-123"}
         for name in ("openai", "vllm"):
-            async with KINDS[name].open(None, environ) as backend:  # type: ignore[arg-type]  # no --base-url
+            async with KINDS[name].open(None, environ) as backend:
                 assert (await backend.preflight()).url == f"{endpoint.url}/v1"
 
 
@@ -49,20 +49,20 @@ async def test_flags_beat_the_environment() -> None:
 def test_hosted_endpoint_needs_a_key() -> None:
     """Without a URL, openai is api.openai.com, which is not asked without a key."""
     with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
-        OPENAI.open(None)  # type: ignore[arg-type]  # no --base-url
-    backend = OPENAI.open(None, {"OPENAI_API_KEY": "some-key-123"})  # type: ignore[arg-type]  # as above
+        OPENAI.open(None)
+    backend = OPENAI.open(None, {"OPENAI_API_KEY": "some-key-123"})
     assert backend.place == "https://api.openai.com/v1"
 
 
 def test_vllm_has_a_default_place() -> None:
     """Without a URL, vllm is the port that vLLM listens on by default, and needs no key."""
-    assert KINDS["vllm"].open(None).place == "http://127.0.0.1:8000/v1"  # type: ignore[arg-type]  # as above
+    assert KINDS["vllm"].open(None).place == "http://127.0.0.1:8000/v1"
 
 
 def test_variable_that_is_no_url() -> None:
     """The error about a wrong OPENAI_BASE_URL names it, and not a flag that was never typed."""
     with pytest.raises(ConfigError, match="OPENAI_BASE_URL localhost:8000 is not a URL"):
-        OPENAI.open(None, {"OPENAI_BASE_URL": "localhost:8000"})  # type: ignore[arg-type]  # as above
+        OPENAI.open(None, {"OPENAI_BASE_URL": "localhost:8000"})
 
 
 async def test_whole_body(endpoint: Endpoint) -> None:

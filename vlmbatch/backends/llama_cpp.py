@@ -7,7 +7,6 @@ import os
 import secrets
 from contextlib import closing
 from dataclasses import replace
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
@@ -72,14 +71,9 @@ class LlamaCppBackend:
         await self._wire.__aenter__()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         if self._wire is not None:
-            await self._wire.__aexit__(exc_type, exc, traceback)
+            await self._wire.__aexit__(*exc)
         self._server = None
 
     def _start(self, files: ModelFiles, key: str) -> "Server":

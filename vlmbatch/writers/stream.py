@@ -3,7 +3,6 @@
 import asyncio
 import os
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Any, Self
 
 import aiofiles
@@ -34,12 +33,7 @@ class StreamWriter:
         """Acquire nothing yet."""
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         """Leave the descriptor open, as it was found."""
 
     async def begin(self, run: str, settings: Mapping[str, Any]) -> Finished:
