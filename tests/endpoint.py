@@ -149,8 +149,13 @@ class Endpoint:
 
     async def _go_down(self) -> None:
         if self._server is not None:
-            self._server.close()
-            self._server = None
+            server, self._server = self._server, None
+            # asyncio leaves a connection open for ever if the server closes while it is being taken
+            for listener in server.sockets:
+                asyncio.get_running_loop().remove_reader(listener.fileno())
+            for _ in range(3):
+                await asyncio.sleep(0)
+            server.close()
             # a bound socket that does not listen refuses, and keeps others from taking the port
             self._held = socket.socket()
             self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -168,12 +173,15 @@ class Endpoint:
         if self._server is None:  # the loop had taken this connection when the server went down
             Line(reader, writer).reset()
             return
-        self._spawn(self._converse(Line(reader, writer)))
+        line = Line(reader, writer)
+        # a task that is cancelled before its first step never comes to its own clean-up
+        self._spawn(self._converse(line)).add_done_callback(lambda _: line.reset())
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _converse(self, line: Line) -> None:
         """Serve one connection until either side has enough."""

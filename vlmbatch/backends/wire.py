@@ -1,6 +1,7 @@
 """What the JSON-over-HTTP backends share: who may ask, the request as bytes, the reply as an object."""
 
 import difflib
+import errno
 import ipaddress
 import json
 import os
@@ -135,12 +136,21 @@ def only_model(names: Iterable[str], url: str, hint: str) -> str:
 
 def reason(error: BaseException) -> str:
     """Why a connection failed, in the system's words where it has some, else in the library's."""
+    cause = _of_the_system(error)
+    if cause is None:
+        return in_brief(error)
+    number = cause.errno or 0  # below 0 where the resolver has no such name
+    return os.strerror(number) if number > 0 else str(cause.strerror)
+
+
+def _of_the_system(error: BaseException) -> OSError | None:
+    """The system's own error behind a library's."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.errno:
-            return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)
+            return cause
         cause = cause.__cause__ or cause.__context__
-    return in_brief(error)
+    return None
 
 
 def in_brief(error: BaseException) -> str:
@@ -149,8 +159,12 @@ def in_brief(error: BaseException) -> str:
     return clean(str(cause)) or type(cause).__name__
 
 
-def no_connection(url: str, error: BaseException, hint: str) -> UnavailableError:
-    """The error for an endpoint that takes no connection."""
+def no_connection(url: str, error: BaseException, hint: str) -> UnavailableError | FatalBackendError:
+    """The error for an endpoint that takes no connection, or a process that may open none."""
+    cause = _of_the_system(error)
+    if cause is not None and cause.errno in (errno.EMFILE, errno.ENFILE):
+        way_out = "set a smaller --concurrency, or allow more files with ulimit -n"
+        return FatalBackendError(f"no connection to {url}: {reason(error)}; {way_out}")
     if url.startswith("https:"):  # a plain server may wait for the rest of a TLS greeting, or just close
         hint = f"check that it speaks https and not http; {hint}"
     return UnavailableError(f"no connection to {url}: {reason(error)}; {hint}")

@@ -1,0 +1,85 @@
+"""What comes back may be anything: no library's exception gets out of a backend."""
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from backend_contract import KINDS, babbling, question, reply
+
+from vlmbatch.errors import BackendError
+
+GARBAGE: dict[str, bytes] = {
+    "no HTTP": b"SSH-2.0-OpenSSH_9.9\r\n\r\n",
+    "header without end": b"HTTP/1.1 200 OK\r\nX: " + b"a" * 200_000 + b"\r\n\r\n",
+    "length that is no number": b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n{}",
+    "broken gzip": reply(b"not gzip", "Content-Encoding: gzip"),
+    "broken chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}",
+    "codec that decodes no text": reply(b"7b", "Content-Type: application/json; charset=hex"),
+    "bytes that are no text": reply(b'{"models": "\xff\xfe"'),
+    "redirect to nowhere": reply(b"", "Location: http://[::1", status="302 Found"),
+    "JSON too deep": reply(b"[" * 200_000),
+    "no content": reply(b"", status="204 No Content"),
+    "a JSON list": reply([1]),
+    "null": reply(None),
+}
+ODD: dict[str, dict[str, Any]] = {
+    "texts for objects": {"models": "x", "data": "x", "message": "x", "choices": "x"},
+    "numbers for lists": {"models": 5, "data": 5, "choices": 5, "message": 5, "capabilities": 5},
+    "texts in lists": {"models": ["x"], "data": ["x"], "choices": ["x"], "message": ["x"]},
+    "no names": {"models": [{"size": 1}], "data": [{"object": "model"}], "choices": [{}], "message": {}},
+    "odd models": {
+        "models": [{"name": "tiny-vision", "capabilities": "vision", "digest": 5}],
+        "data": [{"id": "tiny-vision", "owned_by": "llamacpp", "architecture": 5, "aliases": 5}],
+        "modalities": [1],
+        "total_slots": "four",
+        "model_info": [1],
+    },
+    "odd answers": {
+        "model": 5,
+        "message": {"content": 5, "thinking": [1]},
+        "done": True,
+        "done_reason": 5,
+        "choices": [{"message": {"content": 5, "refusal": {"a": 1}, "reasoning": [1]}, "finish_reason": 5}],
+    },
+    "odd counts": {
+        "message": {"content": "a"},
+        "done": True,
+        "prompt_eval_count": "many",
+        "eval_count": -1,
+        "choices": [{"message": {"content": "a"}, "finish_reason": "stop"}],
+        "usage": [1],
+    },
+}
+
+
+@pytest.mark.parametrize("raw", GARBAGE.values(), ids=GARBAGE.keys())
+@pytest.mark.parametrize("name", ["ollama", "openai"])
+async def test_garbage_is_a_backend_error(name: str, raw: bytes) -> None:
+    """Whatever bytes come back, the error is one of this package's, never one of a library's."""
+    async with babbling(raw) as url, KINDS[name].open(url, timeout=1.0) as backend:
+        for work in (backend.preflight(), backend.complete(question())):
+            with pytest.raises(BackendError):
+                await work
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD.keys())
+@pytest.mark.parametrize("name", ["ollama", "openai"])
+async def test_odd_json_is_no_crash(name: str, odd: dict[str, Any]) -> None:
+    """JSON of any shape is either understood or one of this package's errors."""
+    async with babbling(reply(odd)) as url, KINDS[name].open(url) as backend:
+        for work in (backend.preflight(), backend.complete(question())):
+            with suppress(BackendError):
+                await work
+
+
+@pytest.mark.parametrize("name", ["ollama", "openai"])
+async def test_odd_counts_are_none(name: str) -> None:
+    """An answer whose token counts are nonsense is an answer, of 0 tokens."""
+    async with babbling(reply(ODD["odd counts"])) as url, KINDS[name].open(url) as backend:
+        done = await backend.complete(question())
+    assert (done.text, done.model, done.usage.input_tokens, done.usage.output_tokens) == (
+        "a",
+        "tiny-vision",
+        0,
+        0,
+    )
