@@ -209,8 +209,8 @@ async def test_no_more_requests_than_slots_are_open(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
     """--concurrency is the number of requests at once, and it is reached."""
-    photos(30)
-    endpoint.delay = 0.02
+    photos(12)
+    endpoint.delay = 0.3
     await ran(**asked, concurrency=5)
     assert endpoint.most_open_questions == 5
 

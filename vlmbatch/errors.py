@@ -123,19 +123,19 @@ class TransientError(BackendError):
 class RejectedError(BackendError):
     """The endpoint refuses this image; asking again would not help."""
 
-    kind = "rejected"
+    kind: FailureKind = "rejected"
 
 
 class BadAnswerError(BackendError):
     """An answer came and is of no use; asking in another way (`change`) may help."""
 
-    kind = "empty"
+    kind: FailureKind = "empty"
 
 
 class UnavailableError(BackendError):
     """The endpoint is away or busy: a state of the run, not of an image."""
 
-    kind = "down"
+    kind: FailureKind = "down"
     retryable = True
     exit_code = 4
 
@@ -143,7 +143,7 @@ class UnavailableError(BackendError):
 class FatalBackendError(BackendError):
     """No image can succeed with these settings."""
 
-    kind = "bad_config"
+    kind: FailureKind = "bad_config"
     exit_code = 2
 
 

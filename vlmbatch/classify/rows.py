@@ -55,7 +55,7 @@ REPLIES: tuple[Row, ...] = (
         FatalBackendError,
         "auth",
         "the endpoint does not accept the key",
-        "set OPENAI_API_KEY or --api-key",
+        "set --api-key, or OPENAI_API_KEY, or OLLAMA_API_KEY for Ollama",
     ),
     Row(
         "quota",
@@ -147,7 +147,8 @@ REPLIES: tuple[Row, ...] = (
     # the set-up again, in words that a picture's failure could also hold
     Row(
         "option",
-        r"JSON schema|Grammar error|invalid format: |must be of type|response_format|invalid duration"
+        r"JSON schema|Grammar error|invalid format: |must be of type|response_format"
+        r"|(invalid|missing unit in) duration"
         r"|does not support (thinking|tools|chat|generate|completion)|mm_processor_kwargs"
         r"|\b(max_tokens|max_completion_tokens|temperature|top_p|seed)\b.{0,40}\bmust be"
         r"|unsupported_(parameter|value)",
@@ -213,7 +214,7 @@ REPLIES: tuple[Row, ...] = (
         FatalBackendError,
         "auth",
         "the endpoint refuses this client",
-        "set OPENAI_API_KEY or --api-key",
+        "set --api-key, or OPENAI_API_KEY, or OLLAMA_API_KEY for Ollama",
         (401, 403, 407),
     ),
     Row(
