@@ -16,8 +16,9 @@ from endpoint import Endpoint, Received
 from PIL import Image
 
 from vlmbatch.backends import open_backend
-from vlmbatch.config import ImageOptions, RunConfig
+from vlmbatch.config import RunConfig
 from vlmbatch.imaging import prepare
+from vlmbatch.option_groups import ImageOptions
 from vlmbatch.protocols import Backend
 from vlmbatch.records import Generation, PreparedImage, Request
 

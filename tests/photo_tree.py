@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vlmbatch.config import InputOptions
 from vlmbatch.errors import ImageError
+from vlmbatch.option_groups import InputOptions
 from vlmbatch.records import ImageRef, SourceImage
 from vlmbatch.sources import DirectorySource
 

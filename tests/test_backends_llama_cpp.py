@@ -10,9 +10,10 @@ from PIL import Image, ImageDraw
 
 from vlmbatch.backends import open_backend
 from vlmbatch.backends.gguf_files import find_files
-from vlmbatch.config import ImageOptions, RunConfig
+from vlmbatch.config import RunConfig
 from vlmbatch.errors import BadAnswerError, ConfigError, MissingDependencyError, TransientError
 from vlmbatch.imaging import prepare
+from vlmbatch.option_groups import ImageOptions
 from vlmbatch.protocols import Backend
 from vlmbatch.records import Generation, Request
 

@@ -31,10 +31,10 @@ from pictures import (
 )
 from PIL import Image, ImageFilter, ImageOps
 
-from vlmbatch.config import ImageOptions
 from vlmbatch.errors import ImageError
 from vlmbatch.imaging import inspect, prepare
 from vlmbatch.imaging.shape import draft, fitted
+from vlmbatch.option_groups import ImageOptions
 
 # What imaging tells Python once for the process, pytest takes back after each test.
 pytestmark = [
@@ -218,7 +218,7 @@ def test_heic_is_registered_when_one_arrives() -> None:
     """A fresh process opens HEIC in many threads at once without being told about the plug-in."""
     done = run_python(
         "from concurrent.futures import ThreadPoolExecutor\n"
-        "from vlmbatch.imaging import prepare; from vlmbatch.config import ImageOptions\n"
+        "from vlmbatch.imaging import prepare; from vlmbatch.option_groups import ImageOptions\n"
         f"data = {encoded(quarters(96, 64), 'HEIF', exif=exif(6))!r}\n"
         "with ThreadPoolExecutor(8) as pool:\n"
         "    done = list(pool.map(lambda _: prepare(data, ImageOptions()), range(16)))\n"

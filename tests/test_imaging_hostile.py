@@ -29,10 +29,10 @@ from pictures import (
 )
 from PIL import Image
 
-from vlmbatch.config import ImageOptions
 from vlmbatch.errors import ImageError
 from vlmbatch.imaging import inspect, prepare
 from vlmbatch.imaging.jpeg import holds_only_a_picture
+from vlmbatch.option_groups import ImageOptions
 
 # What imaging tells Python once for the process, pytest takes back after each test.
 pytestmark = [
@@ -207,7 +207,8 @@ def test_troubles_of_the_run_are_not_blamed_on_the_image() -> None:
 def test_too_little_memory_fails_the_image_and_not_the_process() -> None:
     """A picture that the machine cannot hold is too_large, as if it were over the cap."""
     done = run_python(
-        "import resource; from vlmbatch.imaging import prepare; from vlmbatch.config import ImageOptions\n"
+        "import resource; from vlmbatch.imaging import prepare\n"
+        "from vlmbatch.option_groups import ImageOptions\n"
         "from vlmbatch.errors import ImageError\n"
         f"data = {png_header(13400, 13400, 8, 2)!r}\n"
         "resource.setrlimit(resource.RLIMIT_AS, (500_000_000, 500_000_000))\n"
@@ -233,7 +234,7 @@ def test_memory_that_ends_anywhere_fails_the_image(size: tuple[int, int], work: 
     done = run_python(
         "import resource; from io import BytesIO; from pathlib import Path; from PIL import Image\n"
         "from vlmbatch.imaging import prepare; from vlmbatch.imaging.jpeg import encode\n"
-        "from vlmbatch.config import ImageOptions; from vlmbatch.errors import ImageError\n"
+        "from vlmbatch.option_groups import ImageOptions; from vlmbatch.errors import ImageError\n"
         f"data = {encoded(Image.new('RGBA', size, RED), exif=exif(6))!r}\n"
         f"picture = Image.new('RGB', {size})\n"
         "def attempt(tenths):\n"
@@ -258,7 +259,7 @@ def test_pillow_warns_nobody(marker: int, payload: bytes) -> None:
     with pytest.warns(UserWarning, match=r"Corrupt EXIF|malformed MPO"):
         Image.open(BytesIO(data))
     done = run_python(
-        "from vlmbatch.imaging import prepare; from vlmbatch.config import ImageOptions\n"
+        "from vlmbatch.imaging import prepare; from vlmbatch.option_groups import ImageOptions\n"
         f"print(prepare({data!r}, ImageOptions()).width)\n"
     )
     assert (done.stdout, done.stderr) == (b"120\n", b"")

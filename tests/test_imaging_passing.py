@@ -21,9 +21,9 @@ from pictures import (
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from vlmbatch.config import ImageOptions
 from vlmbatch.imaging import prepare
 from vlmbatch.imaging.jpeg import holds_only_a_picture
+from vlmbatch.option_groups import ImageOptions
 
 
 @pytest.mark.parametrize(

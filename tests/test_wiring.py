@@ -1,4 +1,5 @@
-from vlmbatch.config import ImageOptions, RunConfig
+from vlmbatch.config import RunConfig
+from vlmbatch.option_groups import ImageOptions
 from vlmbatch.options import redact
 from vlmbatch.records import Endpoint
 from vlmbatch.wiring import answer_settings, at_most, run_digest

@@ -20,8 +20,8 @@ from written_results import (
     write_missing,
 )
 
-from vlmbatch.config import OutputOptions
 from vlmbatch.errors import ConfigError
+from vlmbatch.option_groups import OutputOptions
 from vlmbatch.records import FileStamp, to_line
 from vlmbatch.writers import JsonlWriter
 from vlmbatch.writers.resume import RECORD_START

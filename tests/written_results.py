@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vlmbatch.config import OutputOptions
+from vlmbatch.option_groups import OutputOptions
 from vlmbatch.records import Completion, Endpoint, Failure, FileStamp, ImageFacts, ImageRef, Result
 from vlmbatch.writers import JsonlWriter
 

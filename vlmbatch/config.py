@@ -1,233 +1,31 @@
-"""What can be set, declared once: each field holds its flag, help, environment variable and TOML key.
-
-The command line (cli/options.py), vlmbatch.toml and the option table of the README are made from the
-fields here, so they cannot drift apart. Values are checked when a group is made.
-"""
+"""RunConfig: everything a run needs to know, and the list of all its options."""
 
 import dataclasses
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 from vlmbatch.errors import ConfigError
+from vlmbatch.option_groups import (
+    DisplayOptions,
+    EndpointOptions,
+    GenerationOptions,
+    ImageOptions,
+    InputOptions,
+    OutputOptions,
+    PromptOptions,
+    RunOptions,
+)
 from vlmbatch.options import (
     OptionSpec,
-    check_url,
     flag,
-    option,
-    parse_duration,
-    parse_failures,
-    parse_pixels,
-    parse_size,
     require,
     typed,
 )
 
-BackendName = Literal["auto", "ollama", "vllm", "openai", "llama-cpp"]
-DEFAULT_PROMPT = "Describe this image."
 EXCLUSIVE = (("prompt", "prompt_file"), ("quiet", "verbose"), ("overwrite", "append"))
 """Options of which only one may be set."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InputOptions:
-    """Which images are taken."""
-
-    include: tuple[str, ...] = option(
-        (), "Take only images whose path or name matches this glob (repeatable).", metavar="GLOB"
-    )
-    exclude: tuple[str, ...] = option(
-        (), "Leave out images and folders that match this glob (repeatable).", metavar="GLOB"
-    )
-    limit: int | None = option(None, "Stop after this many images that needed asking.", metavar="N")
-    max_bytes: int = option(
-        100_000_000, "Refuse files larger than this.", metavar="SIZE", parse=parse_size, shown_default="100MB"
-    )
-
-    def __post_init__(self) -> None:
-        require(self.limit is None or self.limit > 0, f"--limit must be at least 1, not {self.limit}")
-        require(self.max_bytes > 0, f"--max-bytes must be more than 0, not {self.max_bytes}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptOptions:
-    """What is asked about every image."""
-
-    prompt: str | None = option(
-        None, "What to ask about each image.", short="-p", metavar="TEXT", shown_default=DEFAULT_PROMPT
-    )
-    prompt_file: str | None = option(None, "Read the prompt from this file instead.", metavar="FILE")
-    system: str | None = option(None, "A system message sent with each image.", metavar="TEXT")
-
-    def __post_init__(self) -> None:
-        require(
-            self.prompt is None or self.prompt_file is None,
-            "--prompt and --prompt-file are both set; keep one of them",
-        )
-        for name in ("prompt", "system"):
-            text = getattr(self, name) or ""
-            require(text.isascii() or _is_text(text), f"{flag(name)} is not valid UTF-8 text")
-        require(
-            self.prompt is None or bool(self.prompt.strip()),
-            "--prompt is empty; say what to ask about each image",
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointOptions:
-    """Who is asked."""
-
-    model: str | None = option(
-        None,
-        "The model's name at the endpoint, or for llama-cpp a .gguf file or hf.co/OWNER/REPO.",
-        short="-m",
-        metavar="NAME",
-        shown_default="the endpoint's only vision model",
-    )
-    backend: BackendName = option(
-        "auto", "The engine that looks at the images.", short="-b", choices=get_args(BackendName)
-    )
-    base_url: str | None = option(
-        None,
-        "Where the endpoint listens; without it OLLAMA_HOST or OPENAI_BASE_URL, then the default port.",
-        metavar="URL",
-    )
-    api_key: str | None = option(
-        None,
-        "The endpoint's key; VLMBATCH_API_KEY or OPENAI_API_KEY keep it off the command line.",
-        metavar="KEY",
-        secret=True,
-    )
-    mmproj: str | None = option(
-        None, "The vision part (projector) that belongs to a .gguf model.", metavar="FILE"
-    )
-    keep_alive: str | None = option(
-        "30m", "How long Ollama keeps the model loaded after an answer.", metavar="TIME"
-    )
-
-    def __post_init__(self) -> None:
-        require(
-            self.backend in get_args(BackendName),
-            f"--backend {self.backend} is not known; choose one of {', '.join(get_args(BackendName))}",
-        )
-        if self.base_url is not None:
-            check_url(self.base_url, "--base-url")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GenerationOptions:
-    """How answers are generated."""
-
-    max_tokens: int = option(512, "Cut an answer after this many tokens.", metavar="N")
-    temperature: float = option(0.0, "0 for the likeliest words, higher for more variety.", metavar="T")
-    seed: int | None = option(None, "Seed of the random choices above temperature 0.", metavar="N")
-    num_ctx: int | None = option(
-        None, "Context length in tokens that Ollama or llama-cpp makes room for.", metavar="N"
-    )
-
-    def __post_init__(self) -> None:
-        require(self.max_tokens > 0, f"--max-tokens must be at least 1, not {self.max_tokens}")
-        require(
-            0 <= self.temperature <= 2, f"--temperature must be between 0 and 2, not {self.temperature:g}"
-        )
-        require(self.num_ctx is None or self.num_ctx > 0, f"--num-ctx must be at least 1, not {self.num_ctx}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageOptions:
-    """How pictures are prepared."""
-
-    max_size: int = option(1024, "Shrink to this longest side in pixels; 0 keeps the size.", metavar="PIXELS")
-    max_pixels_in: int = option(
-        200_000_000,
-        "Refuse images that would decode to more pixels than this.",
-        metavar="N",
-        parse=parse_pixels,
-        shown_default="200MP",
-    )
-    quality: int = option(85, "JPEG quality of what is sent, 1 to 100.", metavar="N")
-
-    def __post_init__(self) -> None:
-        require(
-            self.max_size == 0 or 32 <= self.max_size <= 65500,
-            f"--max-size must be 0 or between 32 and 65500 pixels, not {self.max_size}",
-        )
-        require(1 <= self.quality <= 100, f"--quality must be between 1 and 100, not {self.quality}")
-        require(self.max_pixels_in > 0, f"--max-pixels-in must be more than 0, not {self.max_pixels_in}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputOptions:
-    """Where records go, and what is asked again."""
-
-    output: str = option(
-        "-",
-        "Append records to this file and skip what it has done already; - is standard output.",
-        short="-o",
-        metavar="FILE",
-    )
-    retry_failed: bool = option(False, "Ask again also for images that failed for good.")
-    overwrite: bool = option(False, "Start the output file anew.")
-    append: bool = option(False, "Add to an output file that holds records of other settings.")
-
-    def __post_init__(self) -> None:
-        require(
-            not (self.overwrite and self.append), "--overwrite and --append are both set; keep one of them"
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """How hard the endpoint is asked, and when to give up."""
-
-    concurrency: int | None = option(
-        None, "How many requests at once.", short="-c", metavar="N", shown_default="what suits the engine"
-    )
-    timeout: float = option(
-        300.0, "Seconds that one attempt may take.", metavar="TIME", parse=parse_duration, shown_default="300"
-    )
-    retries: int = option(8, "How often an image is asked again after a passing failure.", metavar="N")
-    max_failures: str = option(
-        "0", "Exit with 0 when at most this many images (N or N%) failed.", metavar="N", parse=parse_failures
-    )
-    give_up_after: float | None = option(
-        None,
-        "How long the endpoint may stay away.",
-        metavar="TIME",
-        parse=parse_duration,
-        shown_default="5 s at the start, 15m later",
-    )
-
-    def __post_init__(self) -> None:
-        require(
-            self.concurrency is None or 1 <= self.concurrency <= 4096,
-            f"--concurrency must be between 1 and 4096, not {self.concurrency}",
-        )
-        require(self.timeout > 0, f"--timeout must be more than 0 seconds, not {self.timeout:g}")
-        require(self.retries >= 0, f"--retries must be 0 or more, not {self.retries}")
-        require(
-            self.give_up_after is None or self.give_up_after >= 0, "--give-up-after must be 0 seconds or more"
-        )
-
-    def tolerates(self, failed: int, total: int) -> bool:
-        """Whether this many failures out of `total` images still count as success."""
-        if self.max_failures.endswith("%"):
-            return failed * 100 <= float(self.max_failures[:-1]) * total
-        return failed <= int(self.max_failures)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DisplayOptions:
-    """What a person is told; none of it changes a record."""
-
-    dry_run: bool = option(False, "Walk, read headers, tell what would be sent where, and send nothing.")
-    quiet: bool = option(False, "Say nothing but errors.", short="-q")
-    verbose: bool = option(False, "Tell every retry and every failed image.", short="-v")
-    log_json: bool = option(False, "Tell each event as one JSON line on standard error.")
-
-    def __post_init__(self) -> None:
-        require(not (self.quiet and self.verbose), "--quiet and --verbose are both set; keep one of them")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,12 +121,3 @@ def typed_options(given: Mapping[str, object], where: str = "option") -> dict[st
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ConfigError(f"{where} {name!r} is not known{hint}")
     return {name: typed(name, known[name].type, known[name].spec, value) for name, value in given.items()}
-
-
-def _is_text(text: str) -> bool:
-    """Whether it can be sent as UTF-8: bytes of another encoding on a command line become surrogates."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

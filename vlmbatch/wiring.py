@@ -16,10 +16,11 @@ from vlmbatch import imaging
 from vlmbatch.asking import Asker, Job
 from vlmbatch.availability import RUN_PATIENCE_S, START_PATIENCE_S, Availability, until_available
 from vlmbatch.backends import open_backend
-from vlmbatch.config import ImageOptions, RunConfig
+from vlmbatch.config import RunConfig
 from vlmbatch.errors import VlmbatchError
 from vlmbatch.events import Notice, RunFinished, RunStarted, SourceProblem, TotalKnown
 from vlmbatch.limiter import Limiter
+from vlmbatch.option_groups import ImageOptions
 from vlmbatch.pipeline import Parts, Pipeline
 from vlmbatch.prompts import prompt_text
 from vlmbatch.protocols import Finished, Observer, Sleep, Writer

@@ -8,11 +8,11 @@ from base64 import b64encode
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from vlmbatch.config import ImageOptions
 from vlmbatch.imaging.colour import in_plain_colours, on_white, to_srgb
 from vlmbatch.imaging.jpeg import MEDIA_TYPE, check_end, decode_smallest, encode, may_pass
 from vlmbatch.imaging.opening import check_pixels, decoding, orientation_of, out_of_memory, upright_size
 from vlmbatch.imaging.shape import REDUCING_GAP, RESAMPLING, draft, fitted, padded, upright
+from vlmbatch.option_groups import ImageOptions
 from vlmbatch.records import PreparedImage
 
 __all__ = ["ImageHeader", "inspect", "prepare"]

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from itertools import takewhile
 from pathlib import Path
 
-from vlmbatch.config import InputOptions
 from vlmbatch.errors import ConfigError
 from vlmbatch.events import SourceProblem
+from vlmbatch.option_groups import InputOptions
 from vlmbatch.records import ImageRef
 from vlmbatch.sources.files import FileSource, reason
 from vlmbatch.sources.globs import normalise

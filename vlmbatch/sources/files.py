@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vlmbatch.config import InputOptions
 from vlmbatch.errors import ImageError
 from vlmbatch.events import SourceProblem
 from vlmbatch.formats import HEAD_BYTES
+from vlmbatch.option_groups import InputOptions
 from vlmbatch.records import FileStamp, ImageRef, SourceImage
 from vlmbatch.sources.globs import Globs
 

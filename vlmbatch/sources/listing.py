@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from typing import BinaryIO, cast
 
-from vlmbatch.config import InputOptions
 from vlmbatch.errors import ConfigError
 from vlmbatch.events import SourceProblem
+from vlmbatch.option_groups import InputOptions
 from vlmbatch.records import ImageRef
 from vlmbatch.sources.files import FileSource, reason
 from vlmbatch.sources.globs import normalise

@@ -13,8 +13,8 @@ from typing import Any, Self
 import aiofiles
 from aiofiles.threadpool.binary import AsyncFileIO
 
-from vlmbatch.config import OutputOptions
 from vlmbatch.errors import OutputError
+from vlmbatch.option_groups import OutputOptions
 from vlmbatch.protocols import Finished
 from vlmbatch.records import Result, to_line
 from vlmbatch.writers.appending import append, completed, reason
