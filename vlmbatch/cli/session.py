@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import stat
 import sys
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -106,5 +107,7 @@ def _observers(config: RunConfig, stack: ExitStack) -> list[Observer]:
     if display.quiet:
         return []
     watched = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    if config.output.output == "-" and stat.S_ISFIFO(os.fstat(1).st_mode):
+        watched = False  # what reads the pipe prints to the same terminal, right through a bar
     shape = Bar if watched else Lines
     return [stack.enter_context(shape(sys.stderr, verbose=display.verbose))]

@@ -103,7 +103,9 @@ def upright_size(size: tuple[int, int], name: str | None, orientation: int) -> t
 def _open(source: BinaryIO, name: str) -> ImageFile.ImageFile:
     _settle_pillow()
     if name == "HEIF" and not _has_heif():
-        raise ImageError('HEIC needs a plug-in; install it with: pip install "vlmbatch[heic]"')
+        raise ImageError(
+            'HEIC needs a plug-in; install it with: pip install "vlmbatch[heic]"', retryable=True
+        )
     # only the decoder that the first bytes call for: Pillow has forty, one of which starts Ghostscript
     return Image.open(source, formats=(name,))
 
