@@ -58,9 +58,14 @@ def decoding(file: BinaryIO | bytes) -> Iterator[ImageFile.ImageFile]:
     except Exception as error:  # a hostile image must cost its own record, not the run
         if isinstance(error, OSError) and error.errno in _TROUBLES_OF_THE_RUN:
             raise
-        if "out of memory" in str(error):  # how Pillow's codecs say it
+        if _ran_out_of_memory(name, str(error)):
             raise out_of_memory() from error
         raise ImageError(_explain(name, error)) from error
+
+
+def _ran_out_of_memory(name: str, words: str) -> bool:
+    """How Pillow's codecs say it; zlib, short of memory for its own state, ends as a wrong configuration."""
+    return "out of memory" in words or (name == "PNG" and "codec configuration error" in words)
 
 
 def out_of_memory() -> ImageError:
