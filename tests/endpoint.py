@@ -4,25 +4,24 @@
         ...  # ask endpoint.url; look at endpoint.requests
 
 It runs in its own thread, so that subprocesses and async tests can use it alike. By hand:
-`python tests/endpoint.py --port 11434 --mode 429:7`.
+`python tests/endpoint.py --port 11434 --mode 429:7`. All modes are in endpoint_modes.py.
 """
 
 import argparse
 import asyncio
-import concurrent.futures
 import contextlib
 import dataclasses
-import socket
-import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-import endpoint_wires as wires
-from endpoint_http import Line, Picture, Received, Reply, read_request, render
-from endpoint_modes import MODES, REPLIES, SOCKETS
-from endpoint_wires import Model, Refusal
+import endpoint_questions as questions
+from endpoint_http import Line, Picture, Received, read_request, render
+from endpoint_loopback import Loopback
+from endpoint_model import count_tokens
+from endpoint_modes import MODES, OUTAGES, REPLIES, SOCKETS
+from endpoint_service import Service
+from endpoint_wires import Model
 
 __all__ = ["Endpoint", "Model", "Picture", "Received"]
 
@@ -31,12 +30,17 @@ CHAT_PATHS = ("/api/chat", "/v1/chat/completions")
 TINY_MODELS = {"tiny-vision": Model(vision=True), "tiny-text": Model(vision=False)}
 
 
-class Endpoint:
+class Endpoint(Service, Loopback):
     """The server. All settings but `slots` and `port` are attributes that may be changed while it runs.
 
     `script` says how each question fares: modes in the order they come (then `ok`), modes by SHA-256 of
     the picture sent, or a function of the request. `routes` are modes for paths (`{"/api/show": "500"}`).
     `slots` is how many questions are worked on at once, the others queue; `delay` is in seconds.
+    `blind` keeps pictures from the model; `counts` says how the tokens of a prompt are told: `real` (a
+    token a word, 64 a picture), `words` (pictures cost none), `constant` or `none`.
+
+    Canaries, the questions by which a client finds out whether the model sees, are apart in `canaries`:
+    they are no `requests`, have no script, and fare as the mode `canary` says.
     """
 
     def __init__(
@@ -52,166 +56,71 @@ class Endpoint:
         owned_by: str = "vllm",
         props: Mapping[str, Any] | None = None,
         speaks: Iterable[str] = ("ollama", "openai"),
+        blind: bool = False,
+        counts: str = "real",
+        canary: str = "ok",
         port: int = 0,
     ) -> None:
-        self.models = dict(TINY_MODELS if models is None else models)
+        Loopback.__init__(self, port)
+        Service.__init__(
+            self,
+            models=TINY_MODELS if models is None else models,
+            answer=answer,
+            api_key=api_key,
+            owned_by=owned_by,
+            props=props,
+            speaks=speaks,
+            blind=blind,
+        )
         self.script = script
         self.routes = dict(routes or {})
         self.slots = slots
         self.delay = delay
-        self.answer = answer or wires.describe
-        self.api_key = api_key
-        self.owned_by = owned_by
-        self.props = props
-        self.speaks = frozenset(speaks)
-        self.port = port
+        self.counts = counts
+        self.canary = canary
         self.requests: list[Received] = []
+        self.canaries: list[Received] = []
         self.open_questions = 0
         self.most_open_questions = 0
         self.abandoned = 0
+        self.crashes = 0
         self._questions = 0
-        self._faults: list[Exception] = []
-        self._server: asyncio.Server | None = None
-        self._held: socket.socket | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    @property
-    def url(self) -> str:
-        """Its address, without /v1."""
-        return f"http://127.0.0.1:{self.port}"
+        self._spoilt = 0
+        self._loaded_at: float | None = None
 
     @property
     def questions(self) -> list[Received]:
-        """The chat requests that held messages, in the order they came."""
+        """The chat requests that held messages, in the order they came, without canaries."""
         return [request for request in self.requests if request.chat is not None]
 
-    def __enter__(self) -> Self:
-        ready: concurrent.futures.Future[None] = concurrent.futures.Future()
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._main(ready)), name="endpoint", daemon=True
-        )
-        self._thread.start()
-        ready.result(timeout=30)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(timeout=30)
-        assert not self._thread.is_alive(), "the endpoint's thread hangs"
-        if self._faults and error is None:
-            raise self._faults[0]
-
-    def until(self, holds: Callable[[], bool]) -> None:
-        """Block until a condition holds that what the server does brings about."""
-        for _ in range(10_000):
-            if holds():
-                return
-            time.sleep(0.002)
-        raise AssertionError("it did not come to pass in 20 seconds")
-
-    def down(self) -> None:
-        """Refuse connections from now on, and reset those that are open. Blocks until done."""
-        self._from_outside(self._go_down())
-
-    def up(self) -> None:
-        """Listen again on the same port. Blocks until done."""
-        self._from_outside(self._go_up())
-
-    def _from_outside(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
-
-    async def _main(self, ready: concurrent.futures.Future[None]) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+    def _started(self) -> None:
+        """Nobody queues for a new server, and its model is not loaded yet."""
         self._working = asyncio.Semaphore(self.slots or 1_000_000)
-        try:
-            await self._go_up()
-        except OSError as error:
-            ready.set_exception(error)
-            return
-        ready.set_result(None)
-        await self._stop.wait()
-        await self._go_down()
-        if self._held is not None:
-            self._held.close()
-        for _ in range(5):  # connections that are just being taken, and transports that are just closing
-            await asyncio.sleep(0.001)
-
-    async def _go_up(self) -> None:
-        if self._server is not None:
-            return
-        if self._held is not None:
-            self._held.close()
-            self._held = None
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, backlog=1024)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def _go_down(self) -> None:
-        if self._server is not None:
-            server, self._server = self._server, None
-            # asyncio leaves a connection open for ever if the server closes while it is being taken
-            for listener in server.sockets:
-                asyncio.get_running_loop().remove_reader(listener.fileno())
-            for _ in range(3):
-                await asyncio.sleep(0)
-            server.close()
-            # a bound socket that does not listen refuses, and keeps others from taking the port
-            self._held = socket.socket()
-            self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._held.bind(("127.0.0.1", self.port))
-        others = self._tasks - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-
-    async def _down_for(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        await self._go_up()
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._server is None:  # the loop had taken this connection when the server went down
-            Line(reader, writer).reset()
-            return
-        line = Line(reader, writer)
-        # a task that is cancelled before its first step never comes to its own clean-up
-        self._spawn(self._converse(line)).add_done_callback(lambda _: line.reset())
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def _converse(self, line: Line) -> None:
-        """Serve one connection until either side has enough."""
-        try:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-                while await self._exchange(line):
-                    pass
-        except asyncio.CancelledError:
-            line.reset()
-            raise
-        except Exception as fault:  # noqa: BLE001  # a wrong script or mode; raised again in the test's thread
-            self._faults.append(fault)
-        finally:
-            line.writer.close()
+        self._loaded_at = None
 
     async def _exchange(self, line: Line) -> bool:
-        """One request and its reply; tells whether the connection stays open."""
         request = await read_request(line.reader)
-        if request.path not in CHAT_PATHS or not wires.has_messages(request):
+        line.busy = True
+        if request.path not in CHAT_PATHS or not questions.has_messages(request):
             self.requests.append(request)
-            mode = self.routes.get(request.path, "ok")
-            return await self._perform(line, request, mode)
+            return await self._perform(line, request, self.routes.get(request.path, "ok"))
         request = self._question(request)
-        self.open_questions += 1
-        self.most_open_questions = max(self.most_open_questions, self.open_questions)
-        try:
+        with self._counted(request):
             async with self._working:
                 if line.reader.at_eof():
                     raise ConnectionResetError("the client left while it queued")
                 return await self._perform(line, request, request.mode)
+
+    @contextlib.contextmanager
+    def _counted(self, request: Received) -> Iterator[None]:
+        """Count a question while it is open; canaries are not counted."""
+        if request.is_canary:
+            yield
+            return
+        self.open_questions += 1
+        self.most_open_questions = max(self.most_open_questions, self.open_questions)
+        try:
+            yield
         except ConnectionError:
             self.abandoned += 1
             raise
@@ -220,19 +129,34 @@ class Endpoint:
 
     def _question(self, request: Received) -> Received:
         """The request with its number, its pictures as far as they can be read, and its mode."""
-        pictures = []
-        with contextlib.suppress(Refusal):
-            for text in wires.encoded_pictures(request.wire, request.body):
-                pictures.append(wires.picture(request.wire, text))  # keeps those before a bad one
-        request = dataclasses.replace(request, pictures=tuple(pictures), chat=self._questions)
-        self._questions += 1
-        request = dataclasses.replace(request, mode=self._mode(request))
-        self.requests.append(request)
-        return request
+        canary = questions.is_canary(request)
+        seen = dataclasses.replace(
+            request,
+            pictures=questions.pictures(request),
+            chat=None if canary else self._questions,
+            is_canary=canary,
+        )
+        self._questions += not canary
+        tokens = count_tokens(seen, self.counts, self.blind)
+        seen = dataclasses.replace(seen, tokens=tokens, mode=self._mode(seen))
+        (self.canaries if canary else self.requests).append(seen)
+        return seen
 
     def _mode(self, request: Received) -> str:
         if request.path in self.routes:
             return self.routes[request.path]
+        if request.is_canary:
+            return self.canary
+        if self._spoilt:
+            self._spoilt -= 1
+            return "chunk_not_found"
+        mode = self._scripted(request)
+        name, _, count = mode.partition(":")
+        if name == "chunk_not_found" and count:
+            self._spoilt = int(count) - 1
+        return mode
+
+    def _scripted(self, request: Received) -> str:
         if isinstance(self.script, Mapping):
             hashes = (picture.sha256 for picture in request.pictures)
             return next((self.script[name] for name in hashes if name in self.script), "ok")
@@ -245,71 +169,59 @@ class Endpoint:
         name, _, argument = mode.partition(":")
         if name not in MODES:
             raise ValueError(f"no mode {name!r}")
-        if name == "down":
-            line.reset()
-            await self._go_down()
-            if argument:
-                self._spawn(self._down_for(float(argument)))
+        if name in OUTAGES:
+            await self._fall(line, request, name, argument)
             return False
         if name in SOCKETS:
             await SOCKETS[name](line, argument)
             return False
-        pause = self.delay if request.chat is not None else 0.0
-        pause += float(argument or 1) if name == "slow" else 0.0
-        if pause:
-            await line.wait(pause)
+        request = await self._take_time(line, request, name, argument)
         reply = REPLIES[name](request, argument) if name in REPLIES else self._reply(request)
+        if line.stalled:
+            await line.wait(None)
+        line.busy = False
         await line.send(render(reply, request.method))
         if name == "idleclose":
             await asyncio.sleep(float(argument or 0))
         return name != "idleclose" and request.headers.get("connection", "").lower() != "close"
 
-    def _reply(self, request: Received) -> Reply:
-        guarded = self.api_key is not None and request.path.startswith(("/v1", "/api"))
-        if guarded and request.headers.get("authorization") != f"Bearer {self.api_key}":
-            return wires.as_json(401, {"error": "Unauthorized"})
-        try:
-            reply = self._route(request)
-        except Refusal as refusal:
-            return refusal.reply
-        return REPLIES["404-route"](request, "") if reply is None else reply
+    async def _fall(self, line: Line, request: Received, name: str, argument: str) -> None:
+        """Take the whole endpoint away over a question."""
+        if self._server is None:  # another question does so at this moment
+            await line.wait(None)
+        seconds, _, how = argument.partition(":")
+        if how not in ("", "rst", "500"):
+            raise ValueError(f"no way to crash {how!r}")
+        if name == "sigterm_hang":
+            await self._go_deaf()
+        else:
+            self.crashes += name == "crash_neighbours"
+            dying = render(REPLIES["engine_dead"](request, ""), request.method)
+            await self._go_down(dying if how == "500" else b"")
+        if seconds:
+            self._spawn(self._up_after(float(seconds)))
+        if name == "sigterm_hang":
+            await line.wait(None)
 
-    def _route(self, request: Received) -> Reply | None:
-        ollama, openai = "ollama" in self.speaks, "openai" in self.speaks
-        match request.method, request.path:
-            case (("GET" | "HEAD"), "/") if ollama:
-                return Reply(status=200, body=b"Ollama is running", content_type="text/plain")
-            case "GET", "/api/version" if ollama:
-                return wires.as_json(200, {"version": "0.33.0"})
-            case "GET", ("/api/tags" | "/api/ps") if ollama:
-                return wires.tags(self.models)
-            case "POST", "/api/show" if ollama:
-                return wires.show(self.models, request)
-            case "POST", "/api/chat" if ollama:
-                return self._chat(request)
-            case "GET", "/health" if openai:
-                return Reply(status=200, body=b"")
-            case "GET", "/v1/models" if openai:
-                return wires.model_list(self.models, self.owned_by)
-            case "POST", "/v1/chat/completions" if openai:
-                return self._chat(request)
-            case "GET", "/props" if self.props is not None:
-                return wires.as_json(200, dict(self.props))
-            case _:
-                return None
-
-    def _chat(self, request: Received) -> Reply:
-        wires.check(request, self.models, self.owned_by)
-        if request.chat is None:
-            return wires.no_messages(request)
-        if len(request.pictures) < len(texts := wires.encoded_pictures(request.wire, request.body)):
-            wires.picture(request.wire, texts[len(request.pictures)])
-        model = wires.find(self.models, request.model) or next(iter(self.models.values()))
-        thinks = model.thinking and request.body.get("think") is not False
-        text = self.answer(request)
-        if request.body.get("stream", request.wire == "ollama"):
-            return wires.stream(request, text)
-        return wires.chat(request.wire, request.model, text, thinking="Let me look." if thinks else None)
+    async def _take_time(self, line: Line, request: Received, name: str, argument: str) -> Received:
+        """Let pass what the delay, the mode and a model that is being loaded take."""
+        asked = request.chat is not None or request.is_canary
+        pause = self.delay if asked else 0.0
+        if name in ("slow", "503_after_slow"):
+            pause += float(argument or 1)
+        now = asyncio.get_running_loop().time()
+        if name == "cold" and self._loaded_at is None:
+            self._loaded_at = now + float(argument or 1)
+        if self._loaded_at is not None and self._loaded_at > now and (asked or name == "cold"):
+            pause += self._loaded_at - now
+            request = dataclasses.replace(request, load_ns=int((self._loaded_at - now) * 1e9))
+        if name == "reload":
+            request = dataclasses.replace(request, load_ns=int(float(argument or 1) * 1e9))
+        if name == "ok_stream":
+            request = dataclasses.replace(request, body={**request.body, "stream": True})
+        if pause:
+            await line.wait(pause)
+        return request
 
 
 def main() -> None:
@@ -320,6 +232,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int)
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--api-key")
+    parser.add_argument("--blind", action="store_true", help="keep pictures from the model")
     given = parser.parse_args()
     with Endpoint(
         script=lambda request: given.mode,
@@ -327,6 +240,7 @@ def main() -> None:
         slots=given.slots,
         delay=given.delay,
         api_key=given.api_key,
+        blind=given.blind,
     ) as endpoint:
         print(endpoint.url, flush=True)  # noqa: T201  # run by hand, this is how a person learns the port
         with contextlib.suppress(KeyboardInterrupt):

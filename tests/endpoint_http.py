@@ -11,12 +11,13 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A whole HTTP reply."""
+    """A whole HTTP reply; a `streamed` one goes out in chunks, a line in each."""
 
     status: int
     body: bytes
     content_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
+    streamed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +35,11 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """One request. `chat` counts the questions from 0, and is None for everything else."""
+    """One request. `chat` counts the questions from 0, and is None for everything else, canaries too.
+
+    `tokens` is what the reply says that the prompt took (None: it does not say), and `load_ns` for how
+    long the model was loaded before it.
+    """
 
     method: str
     path: str
@@ -42,7 +47,10 @@ class Received:
     body: Any
     pictures: tuple[Picture, ...] = ()
     chat: int | None = None
+    is_canary: bool = False
     mode: str = "ok"
+    tokens: int | None = None
+    load_ns: int = 1000
 
     @property
     def wire(self) -> str:
@@ -57,11 +65,16 @@ class Received:
 
 
 class Line:
-    """The server's end of one connection."""
+    """The server's end of one connection.
+
+    It is `busy` while a request waits for its reply, and `stalled` once it shall get none any more.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self.busy = False
+        self.stalled = False
 
     async def wait(self, seconds: float | None) -> None:
         """Let time pass; None is for ever.
@@ -116,7 +129,13 @@ async def read_chunks(reader: asyncio.StreamReader) -> bytes:
 
 def render(reply: Reply, method: str) -> bytes:
     """The reply as bytes on the wire."""
-    headers = {"Content-Type": reply.content_type, "Content-Length": str(len(reply.body)), **reply.headers}
+    if reply.streamed:
+        lines = reply.body.splitlines(keepends=True)
+        body = b"".join(b"%x\r\n%b\r\n" % (len(line), line) for line in lines) + b"0\r\n\r\n"
+        length = {"Transfer-Encoding": "chunked"}
+    else:
+        body, length = reply.body, {"Content-Length": str(len(reply.body))}
+    headers = {"Content-Type": reply.content_type, **length, **reply.headers}
     head = f"HTTP/1.1 {reply.status} {http.client.responses.get(reply.status, 'Unknown')}\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return head.encode("latin-1") + b"\r\n" + (b"" if method == "HEAD" else reply.body)
+    return head.encode("latin-1") + b"\r\n" + (b"" if method == "HEAD" else body)

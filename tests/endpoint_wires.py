@@ -1,21 +1,31 @@
 """What Ollama and OpenAI-compatible servers (vLLM, llama.cpp) say when they are well, and how they refuse."""
 
-import base64
-import binascii
 import hashlib
-import io
 import json
 from dataclasses import dataclass
 from typing import Any
 
-from endpoint_http import Picture, Received, Reply
-from PIL import Image, UnidentifiedImageError
+from endpoint_http import Received, Reply
 
 CREATED = "2026-01-01T00:00:00Z"
 CONTEXT_TOKENS = 8192
+CANARY = "What colour fills this picture?"
+"""How the questions begin with which a client finds out whether pictures reach the model."""
+BLIND = "I don't see an image. You mentioned [img-0]"
 UNDECODABLE = "Failed to load image or audio file"
 NO_MMPROJ = "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj"
+ENGINE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+UNEXPECTED_EOF = "an error was encountered while running the model: unexpected EOF"
 NO_VISION = "Multimodal data provided, but model does not support multimodal requests."
+KINDS = {
+    401: "authentication_error",
+    404: "NotFoundError",
+    422: "UnprocessableEntityError",
+    500: "InternalServerError",
+    501: "NotImplementedError",
+    503: "ServiceUnavailableError",
+}
+"""vLLM's types of errors by their status; else it is a BadRequestError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,47 +49,76 @@ def as_json(status: int, value: object, **headers: str) -> Reply:
     return Reply(status=status, body=json.dumps(value).encode(), headers=headers)
 
 
-def error(wire: str, status: int, message: str, kind: str = "BadRequestError") -> Reply:
+def error(wire: str, status: int, message: str, kind: str = "") -> Reply:
     """An error in the wire's own shape."""
     if wire == "ollama":
         return as_json(status, {"error": message})
+    kind = kind or KINDS.get(status, "BadRequestError")
     told = {"message": message, "type": kind, "param": None, "code": status}
     return as_json(status, {"error": told})
 
 
 def nested(wire: str, status: int, message: str) -> Reply:
     """An error of llama-server that Ollama passes on: JSON inside its error string."""
-    inner = {"error": {"code": status, "message": message, "type": "invalid_request_error"}}
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    inner = {"error": {"code": status, "message": message, "type": kind}}
     return error(wire, status, json.dumps(inner))
 
 
 def chat(
-    wire: str, model: str, text: str | None, reason: str | None = "stop", *, thinking: str | None = None
+    request: Received,
+    text: str | None,
+    reason: str | None = "stop",
+    *,
+    thinking: str | None = None,
+    refusal: str | None = None,
 ) -> Reply:
     """An answer; without a `reason` Ollama's is not done."""
-    if wire == "ollama":
-        return as_json(200, ollama_chat(model, text or "", reason, thinking))
-    message = {"role": "assistant", "content": text, "refusal": None, "reasoning": thinking}
+    if request.wire == "ollama":
+        return as_json(200, ollama_chat(request, text or "", reason, thinking))
+    message = {"role": "assistant", "content": text, "refusal": refusal, "reasoning": thinking}
     payload = {
         "id": "chatcmpl-1",
         "object": "chat.completion",
         "created": 1,
-        "model": model,
+        "model": request.model,
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": reason}],
-        "usage": {"prompt_tokens": 40, "completion_tokens": 8, "total_tokens": 48},
     }
-    return as_json(200, payload)
+    counts = usage(request, text or "")
+    return as_json(200, {**payload, "usage": counts} if counts else payload)
 
 
-def ollama_chat(model: str, text: str, reason: str | None, thinking: str | None = None) -> dict[str, Any]:
+def usage(request: Received, text: str) -> dict[str, int]:
+    """OpenAI's counts of an answer; empty where they are not told."""
+    if request.tokens is None:
+        return {}
+    said = _tokens_of(text)
+    return {
+        "prompt_tokens": request.tokens,
+        "completion_tokens": said,
+        "total_tokens": request.tokens + said,
+    }
+
+
+def _tokens_of(text: str) -> int:
+    """A token a word, and one for the end."""
+    return len(text.split()) + 1
+
+
+def ollama_chat(
+    request: Received, text: str, reason: str | None, thinking: str | None = None
+) -> dict[str, Any]:
     message = {"role": "assistant", "content": text}
     if thinking is not None:
         message["thinking"] = thinking
-    payload: dict[str, Any] = {"model": model, "created_at": CREATED, "message": message}
+    payload: dict[str, Any] = {"model": request.model, "created_at": CREATED, "message": message}
     if reason is None:
         return {**payload, "done": False}
-    counts = {"prompt_eval_count": 40, "eval_count": 8, "total_duration": 2_000_000, "load_duration": 1000}
-    return {**payload, "done": True, "done_reason": reason, **counts}
+    payload |= {"done": True, "done_reason": reason}
+    payload |= {"total_duration": 2_000_000 + request.load_ns, "load_duration": request.load_ns}
+    if request.tokens:  # Ollama leaves out counts that are 0
+        payload |= {"prompt_eval_count": request.tokens, "eval_count": _tokens_of(text)}
+    return payload
 
 
 def find(models: dict[str, Model], name: str) -> Model | None:
@@ -151,53 +190,10 @@ def model_list(models: dict[str, Model], owned_by: str) -> Reply:
     return as_json(200, {"object": "list", "data": data})
 
 
-def encoded_pictures(wire: str, body: object) -> list[str]:
-    """The base64 texts in a question.
-
-    Raises:
-        Refusal: a picture in the other wire's form, or a body that is no question.
-    """
-    messages = body.get("messages") if isinstance(body, dict) else None
-    if not isinstance(messages, list):
-        raise Refusal(error(wire, 400, "1 validation error:\n  messages: Field required"))
-    if wire == "ollama":
-        return [text for message in messages for text in message.get("images") or ()]
-    found = []
-    for message in messages:
-        parts = message.get("content")
-        urls = [p["image_url"]["url"] for p in parts if "image_url" in p] if isinstance(parts, list) else []
-        for url in urls:
-            start, comma, text = url.partition(";base64,")
-            if not comma or not start.startswith("data:image/"):
-                raise Refusal(error(wire, 400, "The URL must be either a HTTP, data or file URL."))
-            found.append(text)
-    return found
-
-
-def picture(wire: str, text: str) -> Picture:
-    """Decode one picture.
-
-    Raises:
-        Refusal: not base64, or not a picture.
-    """
-    try:
-        data = base64.b64decode(text, validate=True)
-    except binascii.Error:
-        words = "illegal base64 data at input byte 4" if wire == "ollama" else "Non-base64 digit found"
-        raise Refusal(error(wire, 400, words)) from None
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            width, height = image.size
-    except UnidentifiedImageError:
-        if wire == "ollama":
-            raise Refusal(nested(wire, 400, UNDECODABLE)) from None
-        words = "Failed to load image: cannot identify image file <_io.BytesIO object>"
-        raise Refusal(error(wire, 400, words)) from None
-    return Picture(data=data, sha256=hashlib.sha256(data).hexdigest(), width=width, height=height)
-
-
-def check(request: Received, models: dict[str, Model], owned_by: str) -> None:
+def check(request: Received, models: dict[str, Model], owned_by: str, *, blind: bool = False) -> None:
     """Refuse what the real server refuses: an unknown model, a picture for a model without vision.
+
+    A `blind` server drops pictures in silence instead.
 
     Raises:
         Refusal: with the reply recorded of that server.
@@ -209,9 +205,9 @@ def check(request: Received, models: dict[str, Model], owned_by: str) -> None:
         if request.wire == "ollama":
             raise Refusal(error("ollama", 404, f"model '{request.model}' not found"))
         words = f"The model `{request.model}` does not exist. Valid aliases: {', '.join(models)}."
-        raise Refusal(error("openai", 404, words, "NotFoundError"))
-    if request.pictures and not model.vision:
-        raise Refusal(_blind(request, owned_by))
+        raise Refusal(error("openai", 404, words))
+    if request.pictures and not model.vision and not blind:
+        raise Refusal(_sightless(request, owned_by))
     if request.wire == "ollama" and request.body.get("think") and not model.thinking:
         raise Refusal(error("ollama", 400, f'"{request.model}" does not support thinking'))
     if request.wire == "openai" and request.headers.get("content-type", "") != "application/json":
@@ -219,7 +215,7 @@ def check(request: Received, models: dict[str, Model], owned_by: str) -> None:
         raise Refusal(error("openai", 400, words, "Bad Request"))
 
 
-def _blind(request: Received, owned_by: str) -> Reply:
+def _sightless(request: Received, owned_by: str) -> Reply:
     if request.wire == "ollama":
         return nested("ollama", 400, NO_VISION)
     if owned_by == "llamacpp":
@@ -233,22 +229,4 @@ def no_messages(request: Received) -> Reply:
         words = "Cannot apply chat template to an empty conversation. Provide at least one message."
         return error("openai", 400, words)
     unloads = request.body.get("keep_alive") == 0
-    return chat("ollama", request.model, "", "unload" if unloads else "load")
-
-
-def describe(request: Received) -> str:
-    """The answer that is given unless another is asked for: what arrived."""
-    return "; ".join(map(str, request.pictures)) or "no picture"
-
-
-def stream(request: Received, text: str) -> Reply:
-    """Ollama streams unless told not to, which a client that forgets shall notice."""
-    if request.wire == "openai":
-        return error("openai", 400, "this endpoint does not stream")
-    lines = [ollama_chat(request.model, text, None), ollama_chat(request.model, "", "stop")]
-    body = "".join(json.dumps(line) + "\n" for line in lines).encode()
-    return Reply(status=200, body=body, content_type="application/x-ndjson")
-
-
-def has_messages(request: Received) -> bool:
-    return bool(isinstance(request.body, dict) and request.body.get("messages"))
+    return chat(request, "", "unload" if unloads else "load")

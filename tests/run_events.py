@@ -3,6 +3,7 @@
 from written_results import ENDPOINT, RUN, answered, failed
 
 from vlmbatch.events import (
+    ConcurrencyChanged,
     EndpointPaused,
     EndpointResumed,
     Event,
@@ -32,6 +33,7 @@ EVENTS: tuple[Event, ...] = (
     Notice(message=f"a note {HOSTILE}"),
     TotalKnown(total=10),
     ImagesSkipped(skipped=3),
+    ConcurrencyChanged(concurrency=8),
     SourceProblem(path=HOSTILE, message="permission denied"),
     RETRY,
     PAUSED,

@@ -58,7 +58,9 @@ def test_a_line_comes_every_so_often_also_when_nothing_happens() -> None:
         heard.until(lambda text: text.count("looking for the endpoint\n") >= 2)
         for event in (STARTED, TotalKnown(total=8), ANSWERED, FAILED):
             lines(event)
-        pattern = r"2/8 done, 1 ok, 1 failed, [\d.]+ images/s, \d+ tokens/s, ETA \d+:\d\d, endpoint up\n"
+        pattern = (
+            r"2/8 done, 1 ok, 1 failed, [\d.]+ images/s, \d+ tokens/s, ETA \d+:\d\d, endpoint up, 4 at once\n"
+        )
         heard.until(lambda text: len(re.findall(pattern, text)) >= 2)
         lines(PAUSED)
         heard.until(lambda text: "ETA -:--, endpoint away, waiting\n" in text)
@@ -158,6 +160,7 @@ def test_each_event_is_one_json_line() -> None:
         "notice",
         "total_known",
         "images_skipped",
+        "concurrency_changed",
         "source_problem",
         "retry_scheduled",
         "endpoint_paused",
@@ -168,7 +171,7 @@ def test_each_event_is_one_json_line() -> None:
     ]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}\.\d{3}\+00:00", line["time"]) for line in lines)
     assert lines[0]["endpoint"]["url"] == "http://127.0.0.1:11434"
-    answer, failure = lines[8], lines[9]
+    answer, failure = lines[9], lines[10]
     assert {k: answer[k] for k in ("id", "status", "attempts")} == {
         "id": "good.jpg",
         "status": "ok",

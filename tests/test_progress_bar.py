@@ -51,11 +51,11 @@ def test_the_bar_shows_everything_in_80_columns(photos: Photos, endpoint: Endpoi
         terminal.until(
             r"━.* +\d+% +(?!41)\d+/41 images +ETA \d+:\d\d\n  [1-9]\d* ok  1 failed  [\d.]+ images/s  "
         )
-        terminal.until(r"\n  \d+ ok  1 failed  [\d.]+ images/s  [1-9]\d* tokens/s  endpoint up$")
+        terminal.until(r"\n  \d+ ok  1 failed  [\d.]+ images/s  [1-9]\d* tokens/s  endpoint up, \d+ at once$")
         endpoint.down()
         terminal.until(r"paused: no connection", r"images +ETA -:--\n.* tokens/s  endpoint away, waiting$")
         endpoint.up()
-        terminal.until(r"the endpoint is back after", r"tokens/s  endpoint up$")
+        terminal.until(r"the endpoint is back after", r"tokens/s  endpoint up, \d+ at once$")
         assert terminal.wait() == 3
         assert not any("━" in row or "tokens/s" in row for row in terminal.rows)
         assert "finished: 40 answered, 1 failed" in terminal.rows[-2]

@@ -7,14 +7,14 @@ from vlmbatch.retry import RetryPolicy
 Told = list[tuple[int, float, str]]
 
 
-async def outcome(policy: RetryPolicy, errors: list[BackendError]) -> tuple[str, Told]:
+async def outcome(policy: RetryPolicy, errors: list[BackendError], refunds: int = 0) -> tuple[str, Told]:
     """What comes of an image whose attempts end with these errors and then an answer; and what was told."""
     left, told = list(errors), []
 
     def on_retry(attempt: int, delay_s: float, error: BackendError) -> None:
         told.append((attempt, delay_s, error.kind))
 
-    async for attempt in policy.attempts(on_retry):
+    async for attempt in policy.attempts(on_retry, lambda: refunds):
         with attempt:
             if left:
                 raise left.pop(0)
@@ -79,6 +79,22 @@ async def test_a_bad_answer_is_asked_differently_twice_without_waiting() -> None
     assert slept == [0, 0]
     with pytest.raises(BadAnswerError):
         await outcome(policy(), bad)
+
+
+async def test_a_timeout_is_tried_three_times_again() -> None:
+    """Each costs minutes of a slot, so that the fourth ends the image whatever --retries says."""
+    errors: list[BackendError] = [TransientError("late", kind="timeout") for _ in range(4)]
+    assert (await outcome(policy(), errors[:3]))[0] == "answered"
+    with pytest.raises(TransientError, match="late"):
+        await outcome(policy(), errors)
+
+
+async def test_a_refunded_attempt_does_not_count() -> None:
+    """What turns out to be the endpoint's loss leaves the image all its attempts."""
+    left: list[BackendError] = [TransientError("x") for _ in range(5)]
+    with pytest.raises(TransientError):
+        await outcome(policy(retries=3), list(left))
+    assert (await outcome(policy(retries=3), left, refunds=2))[0] == "answered"
 
 
 async def test_jitter_cuts_a_wait_by_half_at_most() -> None:

@@ -4,15 +4,18 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from vlmbatch.draft import Draft, Job
 from vlmbatch.errors import (
     BackendError,
     BadAnswerError,
     FatalBackendError,
     ImageError,
     RejectedError,
+    StaleConnectionError,
+    TransientError,
     UnavailableError,
     VlmbatchError,
 )
@@ -20,63 +23,16 @@ from vlmbatch.events import RetryScheduled
 from vlmbatch.protocols import Backend, Observer, Outages, Retries, Slots, Source
 from vlmbatch.records import (
     Completion,
-    Endpoint,
     Failure,
     FileStamp,
-    ImageFacts,
     ImageRef,
     PreparedImage,
-    Request,
     Result,
 )
 
 FREE_WAITS = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What is the same for every image: who is asked, what, in which run."""
-
-    endpoint: Endpoint
-    run: str
-    question: Request
-
-
-class Draft:
-    """One image on its way to a result."""
-
-    def __init__(self, ref: ImageRef, question: Request) -> None:
-        self.ref = ref
-        self.request = replace(question, prompt=ref.prompt or question.prompt)
-        self.stamp: FileStamp | None = None
-        self.prepared: PreparedImage | None = None
-        self.attempts = 0
-        self.free_waits = 0
-        self.bad_answer: BadAnswerError | None = None
-        self.warnings: tuple[str, ...] = ()
-        self.started_at = datetime.now(UTC)
-        self.began = time.monotonic()
-
-    def picture(self, prepared: PreparedImage) -> None:
-        """Put a newly prepared picture into the request."""
-        self.prepared = prepared
-        self.request = replace(self.request, images=(prepared,))
-        self.warnings += tuple(w for w in prepared.warnings if w not in self.warnings)
-
-    def result(self, job: Job, outcome: Completion | Failure) -> Result:
-        """The result with this outcome."""
-        return Result(
-            id=self.ref.id,
-            endpoint=job.endpoint,
-            run=job.run,
-            started_at=self.started_at,
-            duration_s=time.monotonic() - self.began,
-            completion=outcome if isinstance(outcome, Completion) else None,
-            failure=outcome if isinstance(outcome, Failure) else None,
-            image=ImageFacts.of(self.stamp, self.prepared),
-            attempts=self.attempts,
-            warnings=self.warnings,
-        )
+CRASHES = 2
+"""An engine that crashes so often over an image that was asked about alone crashes because of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,53 +101,95 @@ class Asker:
                 )
             )
 
-        async for attempt in self.retries.attempts(on_retry):
+        async for attempt in self.retries.attempts(on_retry, lambda: draft.refunds):
             with attempt:
-                draft.attempts += 1
                 await self._change(draft)
                 try:
-                    return await self._answer(draft)
+                    return await self._attempt(draft)
                 except BadAnswerError as error:
                     draft.bad_answer = error
                     raise
+                except TransientError as error:
+                    await self.outages.failed(error, draft.ref.id)
+                    raise
         raise AssertionError("retries end with an answer or an error")
 
-    async def _answer(self, draft: Draft) -> Completion:
+    async def _attempt(self, draft: Draft) -> Completion:
         """One attempt. Waiting for an endpoint that is away costs none, FREE_WAITS times at most."""
         while True:
             await self.outages.ready()
-            try:
-                return await self._complete(draft)
-            except UnavailableError as error:
-                draft.free_waits += 1
-                if draft.free_waits > FREE_WAITS:  # others are answered meanwhile, or patience had ended
-                    raise RejectedError(str(error), kind=error.kind, retryable=True) from error
-                await self.outages.outage(error)
+            self._look_back(draft)
+            async with self.slots.slot(alone=draft.trail.suspect):
+                if not self.outages.up:  # it went away while this image waited for its slot
+                    continue
+                draft.attempts += 1
+                try:
+                    return await self._complete(draft)
+                except StaleConnectionError:
+                    if draft.stale:
+                        raise
+                    draft.stale = True
+                    turned_away = None
+                except UnavailableError as error:
+                    turned_away = error
+            draft.attempts -= 1
+            if turned_away is not None:
+                await self._wait(draft, turned_away)
+
+    async def _wait(self, draft: Draft, error: UnavailableError) -> None:
+        """Wait until the endpoint may take this image; the image does not pay for it."""
+        draft.free_waits += 1
+        if draft.free_waits > FREE_WAITS:  # others are answered meanwhile, or patience had ended
+            raise RejectedError(str(error), kind=error.kind, retryable=True) from error
+        await self.outages.unavailable(error, draft.free_waits)
+
+    def _look_back(self, draft: Draft) -> None:
+        """Give back the attempts that went down with the endpoint, and judge the image by its crashes."""
+        lost = draft.trail.refund(self.outages.downs)
+        draft.attempts -= lost
+        draft.refunds += lost
+        if draft.trail.crashes >= CRASHES:
+            raise RejectedError(
+                f"the engine crashes over this image: {CRASHES} times while nothing else was asked; "
+                "--retry-failed asks again, a smaller --max-size may help",
+                kind="crash",
+            )
 
     async def _complete(self, draft: Draft) -> Completion:
         """One request. Whoever has an answer stays in flight until it is written."""
         task = asyncio.current_task()
-        async with self.slots.slot():
-            self.in_flight.add(task)
-            draft.started_at, draft.began = datetime.now(UTC), time.monotonic()
-            try:
-                completion = await self.backend.complete(draft.request)
-            except BackendError as error:
-                if not isinstance(error, UnavailableError):
-                    self.outages.answered()
-                self.in_flight.discard(task)
-                if self.stop.is_set() and not isinstance(error, (RejectedError, FatalBackendError)):
-                    raise asyncio.CancelledError from error  # nothing is lost: the next run asks
-                raise
+        self.in_flight.add(task)
+        draft.started_at, draft.began = datetime.now(UTC), time.monotonic()
+        alone, downs = draft.trail.suspect or self.slots.limit == 1, self.outages.downs
+        try:
+            completion = await self.backend.complete(draft.request)
+        except BackendError as error:
+            self._hear(draft, error, alone, downs)
+            self.in_flight.discard(task)
+            if self.stop.is_set() and not isinstance(error, (RejectedError, FatalBackendError)):
+                raise asyncio.CancelledError from error  # nothing is lost: the next run asks
+            raise
+        self.outages.answered()
+        self.slots.answered()
+        return completion
+
+    def _hear(self, draft: Draft, error: BackendError, alone: bool, downs: int) -> None:
+        """Let the guards know how a request failed."""
+        if isinstance(error, (RejectedError, BadAnswerError)):
             self.outages.answered()
-            return completion
+            self.slots.answered()
+        elif error.kind in ("busy", "timeout", "crash"):
+            self.slots.overloaded()
+        if isinstance(error, TransientError):
+            counted = draft.stale or not isinstance(error, StaleConnectionError)
+            draft.trail.broke(error.kind, alone=alone, counted=counted, downs=downs)
 
     async def _change(self, draft: Draft) -> None:
         """Make this attempt a different one where the last ended with a bad answer."""
         error, draft.bad_answer = draft.bad_answer, None
         if error is None:
             return
-        draft.request, warning = self.retries.ask_differently(draft.request, error, draft.attempts - 1)
+        draft.request, warning = self.retries.ask_differently(draft.request, error, draft.attempts)
         if error.change == "shrink" and draft.prepared:
             longest = max(draft.prepared.width, draft.prepared.height) // 2
             await self._prepare(draft, max(longest, 32))

@@ -6,9 +6,11 @@ VlmbatchError                  a bug, when nothing below fits                   
 ├─ ImageError                  this image cannot be read or decoded: a failed result
 ├─ BackendError
 │  ├─ TransientError           timeout, lost connection, 5xx: asked again, then a failed result
+│  │  └─ StaleConnectionError  a kept connection was closed already: asked again at once, for nothing
 │  ├─ RejectedError            the endpoint refuses this image: a failed result
 │  ├─ BadAnswerError           empty, cut, looping: asked again differently, then a failed result
 │  ├─ UnavailableError         the endpoint is down or busy: the run pauses                    exit 4
+│  │  └─ UnreachableError      nobody takes the connection                                     exit 4
 │  └─ FatalBackendError        unknown model, no vision, bad key: no image can succeed         exit 2
 ├─ OutputError                 the results cannot be written                                   exit 5
 ├─ OutputClosed                the reader of standard output has gone (| head): a quiet end    exit 0
@@ -120,6 +122,12 @@ class TransientError(BackendError):
     retryable = True
 
 
+class StaleConnectionError(TransientError):
+    """A connection kept from an earlier request was closed before this one was heard."""
+
+    kind: FailureKind = "connection"
+
+
 class RejectedError(BackendError):
     """The endpoint refuses this image; asking again would not help."""
 
@@ -138,6 +146,10 @@ class UnavailableError(BackendError):
     kind: FailureKind = "down"
     retryable = True
     exit_code = 4
+
+
+class UnreachableError(UnavailableError):
+    """Nobody takes the connection: it is not there, or the way to it is closed."""
 
 
 class FatalBackendError(BackendError):

@@ -8,12 +8,20 @@ from vlmbatch.records import Endpoint, Result, Summary
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
-    """The endpoint has been found well and the output is open."""
+    """The endpoint has been found and the output is open. `adapts`: `concurrency` is only a start."""
 
     endpoint: Endpoint
     run: str
     concurrency: int
     output: str
+    adapts: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConcurrencyChanged:
+    """From now on the endpoint gets this many requests at once."""
+
+    concurrency: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +95,7 @@ class RunFinished:
 
 Event = (
     RunStarted
+    | ConcurrencyChanged
     | Notice
     | TotalKnown
     | ImagesSkipped

@@ -1,20 +1,178 @@
-"""How many requests may be in flight; it does not know what a request is."""
+"""How many requests may be in flight, and images on their way; it does not know what a request is."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+
+from vlmbatch.climbing import Climber
+from vlmbatch.protocols import Sleep
+
+MOST_AHEAD = 64
+"""So many images at most wait for a slot; else as many as there are slots, since answers come in bursts."""
+
+
+class Places:
+    """A semaphore whose number of places can be changed. Those that are taken stay so until they are left."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._free = asyncio.Semaphore(number)
+        self._owed = 0  # places to take away as they are left
+        self.waiting = 0
+
+    def resize(self, number: int) -> None:
+        """Have this many places from now on."""
+        more, self._number = number - self._number, number
+        for _ in range(more):
+            if self._owed:
+                self._owed -= 1
+            else:
+                self._free.release()
+        self._owed += max(-more, 0)
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Wait for a place and hold it inside the ``async with``."""
+        self.waiting += 1
+        try:
+            await self._take()
+        finally:
+            self.waiting -= 1
+        try:
+            yield
+        finally:
+            self._leave()
+
+    async def _take(self) -> None:
+        await self._free.acquire()
+        while self._owed:  # free places are taken away by whoever finds them first
+            self._owed -= 1
+            await self._free.acquire()
+
+    def _leave(self) -> None:
+        if self._owed:
+            self._owed -= 1
+        else:
+            self._free.release()
 
 
 class Limiter:
-    """A fixed number of slots. A slot is held for one attempt, never while waiting."""
+    """Slots for requests, held for one attempt and never while waiting; fixed in number, or adapting."""
 
-    def __init__(self, limit: int) -> None:
-        """`limit` is how many requests the endpoint gets at once, at least 1."""
-        self.limit = limit
-        self._slots = asyncio.Semaphore(limit)
+    def __init__(
+        self,
+        limit: int,
+        *,
+        most: int | None = None,
+        rpm: float | None = None,
+        ahead: int = 0,
+        changed: Callable[[int], None] = lambda limit: None,
+        sleep: Sleep = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`limit` slots to begin with; they adapt up to `most`, or are fixed where that is None.
+
+        `rpm` spaces attempts evenly, so many a minute; `ahead` is how many more images than slots may at
+        least be on their way; `changed` hears each new limit; `sleep` and `clock` are in seconds.
+        """
+        self._climber = None if most is None else Climber(limit, most)
+        self._limit = limit
+        self._ahead = ahead
+        self._spacing_s = 60 / rpm if rpm else 0.0
+        self._changed = changed
+        self._sleep = sleep
+        self._clock = clock
+        self._next_start = 0.0
+        self._slots = Places(limit)
+        self._rooms = Places(self._room_for(limit))
+        self._busy = 0
+        self._alone = asyncio.Lock()
+        self._open = asyncio.Event()
+        self._open.set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._old_requests = 0
+
+    @property
+    def most_rooms(self) -> int:
+        """How many images can ever be on their way at once."""
+        return self._room_for(self._climber.most if self._climber else self._limit)
+
+    @property
+    def limit(self) -> int:
+        """How many requests may be in flight now."""
+        return self._limit
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Wait for a free slot and hold it inside the ``async with``."""
-        async with self._slots:
+    async def slot(self, *, alone: bool = False) -> AsyncIterator[None]:
+        """Hold one slot inside the ``async with``; `alone` while nobody else holds one."""
+        if self._spacing_s:
+            await self._turn()
+        if not alone:
+            async with self._open_slot():
+                yield
+            return
+        async with self._alone:
+            self._open.clear()
+            try:
+                await self._empty.wait()
+                yield
+            finally:
+                self._open.set()
+
+    @asynccontextmanager
+    async def _open_slot(self) -> AsyncIterator[None]:
+        while True:
+            await self._open.wait()
+            async with self._slots.place():
+                if not self._open.is_set():  # somebody wants to be alone since
+                    continue
+                self._busy += 1
+                self._empty.clear()
+                try:
+                    yield
+                    return
+                finally:
+                    self._busy -= 1
+                    self._old_requests = max(self._old_requests - 1, 0)
+                    if not self._busy:
+                        self._empty.set()
+
+    @asynccontextmanager
+    async def room(self) -> AsyncIterator[None]:
+        """Hold a place for one image on its way, from its preparation to its record."""
+        async with self._rooms.place():
             yield
+
+    def answered(self) -> None:
+        """Hear that a request was answered, while its slot is still held."""
+        if self._climber is not None:
+            self._climber.answered(self._clock(), waiting=self._slots.waiting > 0)
+            self._follow(self._climber.limit)
+
+    def overloaded(self) -> None:
+        """Hear that the endpoint had too much. Requests that were in flight together halve the limit once."""
+        if self._climber is None or self._old_requests:
+            return
+        self._old_requests = self._busy
+        self._climber.overloaded()
+        self._follow(self._climber.limit)
+
+    def _follow(self, limit: int) -> None:
+        if limit != self._limit:
+            self._limit = limit
+            self._slots.resize(limit)
+            self._rooms.resize(self._room_for(limit))
+            self._changed(limit)
+
+    def _room_for(self, limit: int) -> int:
+        return limit + max(self._ahead, min(limit, MOST_AHEAD))
+
+    async def _turn(self) -> None:
+        """Wait until the next attempt may start."""
+        now = self._clock()
+        start = max(self._next_start, now)
+        self._next_start = start + self._spacing_s
+        if start > now:
+            await self._sleep(start - now)

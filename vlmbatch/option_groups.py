@@ -11,6 +11,8 @@ from vlmbatch.options import (
     check_url,
     flag,
     option,
+    parse_accept,
+    parse_concurrency,
     parse_duration,
     parse_failures,
     parse_pixels,
@@ -97,6 +99,9 @@ class EndpointOptions:
     keep_alive: str | None = option(
         "30m", "How long Ollama keeps the model loaded after an answer.", metavar="TIME"
     )
+    canary: bool = option(
+        True, "Prove with a picture of one colour that pictures reach the model, before the first image."
+    )
 
     def __post_init__(self) -> None:
         require(
@@ -116,6 +121,13 @@ class GenerationOptions:
     seed: int | None = option(None, "Seed of the random choices above temperature 0.", metavar="N")
     num_ctx: int | None = option(
         None, "Context length in tokens that Ollama or llama-cpp makes room for.", metavar="N"
+    )
+    accept: str = option(
+        "",
+        "Take answers with these flaws: length (cut by --max-tokens), loop (repeats itself).",
+        metavar="FLAWS",
+        parse=parse_accept,
+        shown_default="none",
     )
 
     def __post_init__(self) -> None:
@@ -174,7 +186,15 @@ class RunOptions:
     """How hard the endpoint is asked, and when to give up."""
 
     concurrency: int | None = option(
-        None, "How many requests at once.", short="-c", metavar="N", shown_default="what suits the engine"
+        None,
+        "How many requests at once; auto finds out what the endpoint does best with.",
+        short="-c",
+        metavar="N|auto",
+        parse=parse_concurrency,
+        shown_default="auto",
+    )
+    rpm: float | None = option(
+        None, "Ask at most this many times a minute, evenly spaced.", metavar="N", shown_default="no limit"
     )
     timeout: float = option(
         300.0, "Seconds that one attempt may take.", metavar="TIME", parse=parse_duration, shown_default="300"
@@ -196,6 +216,7 @@ class RunOptions:
             self.concurrency is None or 1 <= self.concurrency <= 4096,
             f"--concurrency must be between 1 and 4096, not {self.concurrency}",
         )
+        require(self.rpm is None or self.rpm > 0, f"--rpm must be more than 0, not {self.rpm}")
         require(self.timeout > 0, f"--timeout must be more than 0 seconds, not {self.timeout:g}")
         require(self.retries >= 0, f"--retries must be 0 or more, not {self.retries}")
         require(

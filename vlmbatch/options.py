@@ -69,6 +69,23 @@ def parse_duration(text: str) -> float:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
+def parse_concurrency(text: str) -> int | None:
+    """`8`, or None for `auto`."""
+    if text.strip().lower() == "auto":
+        return None
+    if not re.fullmatch(r"\s*\d{1,9}\s*", text):
+        raise ValueError(f"{text!r} is no number of requests; write auto, or a number such as 8")
+    return int(text)
+
+
+def parse_accept(text: str) -> str:
+    """`length`, `loop` or `length,loop`, checked and in that order."""
+    words = {word.strip() for word in text.split(",")} - {""}
+    if not words <= {"length", "loop"}:
+        raise ValueError(f"{text!r} is not known; write length, loop or length,loop")
+    return ",".join(sorted(words))
+
+
 def parse_failures(text: str) -> str:
     """`5` or `2.5%`, checked and kept as typed."""
     if not re.fullmatch(r"\d+|\d+(\.\d+)?%", text.strip()):

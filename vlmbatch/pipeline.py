@@ -4,21 +4,26 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 
 from vlmbatch.errors import VlmbatchError
-from vlmbatch.events import ImageFinished, ImagesSkipped
+from vlmbatch.events import ImagesSkipped
 from vlmbatch.protocols import Finished, Observer, Source
 from vlmbatch.records import ImageRef, Result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What a run is put together from: `answer` brings one image to its result, `write` puts that away."""
+    """What a run is put together from.
+
+    `room` is a place for one image on its way; `answer` brings it to its result, `write` puts that away.
+    """
 
     source: Source
     finished: Finished
+    room: Callable[[], AbstractAsyncContextManager[None]]
     answer: Callable[[ImageRef], Awaitable[Result]]
     write: Callable[[Result], Awaitable[None]]
     notify: Observer
@@ -32,7 +37,8 @@ class Pipeline:
     def __init__(self, parts: Parts, *, workers: int, limit: int | None = None) -> None:
         """Setting `parts.stop` ends the run: what is in flight is finished, nothing else is begun.
 
-        `workers` is how many images are on their way at once; `limit` how many are asked about at all.
+        `workers` is how many images are on their way at once at most, as far as there is room; `limit`
+        how many are asked about at all.
         """
         self.parts = parts
         self.workers = workers
@@ -40,6 +46,7 @@ class Pipeline:
         self.failed_before = 0
         self._refs: Iterator[ImageRef] = itertools.islice(self._unfinished(), limit)
         self._pulling = asyncio.Lock()
+        self._exhausted = False
         self._error: VlmbatchError | None = None
         self._walker = ThreadPoolExecutor(1, "vlmbatch-walk")
 
@@ -64,14 +71,18 @@ class Pipeline:
             raise self._error
 
     async def _work(self) -> None:
-        while not self.parts.stop.is_set() and (ref := await self._pull()):
-            try:
-                result = await self.parts.answer(ref)
-            except VlmbatchError as error:
-                self._error = self._error or error
-                self.parts.stop.set()
-                return
-            await self._write(result)
+        while not (self._exhausted or self.parts.stop.is_set()):
+            async with self.parts.room():
+                ref = await self._pull()
+                if ref is None:
+                    return
+                try:
+                    result = await self.parts.answer(ref)
+                except VlmbatchError as error:
+                    self._error = self._error or error
+                    self.parts.stop.set()
+                    return
+                await self._write(result)
 
     async def _stop_idle(self, workers: list[asyncio.Task[None]]) -> None:
         await self.parts.stop.wait()
@@ -93,8 +104,11 @@ class Pipeline:
     async def _pull(self) -> ImageRef | None:
         """The next image that has to be asked about; walking and skipping happen in a thread."""
         async with self._pulling:
+            if self._exhausted:
+                return None
             before = self.skipped + self.failed_before
             ref = await asyncio.get_running_loop().run_in_executor(self._walker, next, self._refs, None)
+            self._exhausted = ref is None
             if (skipped := self.skipped + self.failed_before) != before:
                 self.parts.notify(ImagesSkipped(skipped=skipped))
             return ref
@@ -106,4 +120,3 @@ class Pipeline:
             await self.parts.write(result)
         finally:
             self.parts.in_flight.discard(task)
-        self.parts.notify(ImageFinished(result=result))

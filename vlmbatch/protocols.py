@@ -128,30 +128,57 @@ class Writer(AsyncContext, Protocol):
 class Slots(Protocol):
     """How many requests may be in flight."""
 
-    def slot(self) -> AbstractAsyncContextManager[None]:
-        """Hold one slot inside the ``async with``."""
+    @property
+    def limit(self) -> int:
+        """How many may be in flight now."""
+
+    def slot(self, *, alone: bool = False) -> AbstractAsyncContextManager[None]:
+        """Hold one slot inside the ``async with``; `alone` while nobody else holds one."""
+
+    def answered(self) -> None:
+        """Hear that a request was answered."""
+
+    def overloaded(self) -> None:
+        """Hear that the endpoint had too much: 429, 503, a timeout or a crash."""
 
 
 class Outages(Protocol):
     """Whether the endpoint is there."""
 
+    @property
+    def up(self) -> bool:
+        """Whether it is taken for up now."""
+
+    @property
+    def downs(self) -> int:
+        """How often so far nobody was there."""
+
     async def ready(self) -> None:
-        """Wait until it is taken for up."""
+        """Wait until it is proven and taken for up; raises a BackendError that ends the run."""
 
     def answered(self) -> None:
         """Hear that it answered."""
 
-    async def outage(self, error: UnavailableError) -> None:
-        """Wait until it is back; raises UnavailableError when it stays away for too long."""
+    async def unavailable(self, error: UnavailableError, waits: int) -> None:
+        """Return when it is worth asking again about an image that was turned away `waits` times.
+
+        Raises UnavailableError when the endpoint stays away for too long.
+        """
+
+    async def failed(self, error: BackendError, image: str) -> None:
+        """Hear that a request failed in passing; too many in a row pause the run until a probe succeeds."""
 
 
 class Retries(Protocol):
     """How often one image is asked about."""
 
     def attempts(
-        self, on_retry: Callable[[int, float, BackendError], None]
+        self, on_retry: Callable[[int, float, BackendError], None], refunds: Callable[[], int]
     ) -> AsyncIterable[AbstractContextManager[object]]:
-        """Yield tries until one succeeds; waits between them and tells `on_retry` before it does."""
+        """Yield tries until one succeeds; waits between them and tells `on_retry` before it does.
+
+        `refunds` says how many tries so far were the endpoint's loss and shall not count.
+        """
 
     def ask_differently(self, request: Request, error: BadAnswerError, attempt: int) -> tuple[Request, str]:
         """The request to send after a bad answer to this attempt, and the warning that tells of it."""

@@ -71,12 +71,18 @@ class Generation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One question to a model about one or more pictures."""
+    """One question to a model about one or more pictures, or about none.
+
+    `accept` names flaws that an answer may have: `length` (cut by max_tokens), `loop`, `empty`.
+    `deadline_s` is how long one attempt may take in seconds; None leaves it to the backend.
+    """
 
     images: tuple[PreparedImage, ...]
     prompt: str
     system: str | None = None
     generation: Generation = field(default_factory=Generation)
+    accept: frozenset[str] = frozenset()
+    deadline_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,13 +101,19 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """A model's usable answer. `thinking` is the length in characters of what it thought, not the text."""
+    """A model's usable answer.
+
+    `thinking` is the length in characters of what it thought, not the text; `load_s` how many seconds
+    the engine loaded the model for it, 0 where it does not tell; `warnings` what a person should know.
+    """
 
     text: str
     model: str
     finish_reason: str
     usage: Usage = field(default_factory=Usage)
     thinking: int = 0
+    load_s: float = 0.0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,8 @@ from vlmbatch.records import Generation, Request
 
 LONGEST_WAIT_S = 60.0
 BAD_ANSWERS = 3
+TIMEOUTS = 4
+"""Attempts that may end in a timeout: each costs minutes, and leaves a generation that nobody reads."""
 TEMPERATURES = (0.2, 0.5, 0.8)
 
 
@@ -24,20 +26,28 @@ class RetryPolicy:
     sleep: Sleep = asyncio.sleep
     jitter: Callable[[], float] = random.random
 
-    def attempts(self, on_retry: Callable[[int, float, BackendError], None]) -> AsyncRetrying:
+    def attempts(
+        self,
+        on_retry: Callable[[int, float, BackendError], None],
+        refunds: Callable[[], int] = lambda: 0,
+    ) -> AsyncRetrying:
         """Attempts for one image; the last error is raised as it is.
 
-        A passing failure is tried again `retries` times; a bad answer is asked differently at most
-        twice, at once. `on_retry` hears the attempt's number, the wait in seconds and the error.
+        A passing failure is tried again `retries` times, a timeout three times at most; a bad answer is
+        asked differently at most twice, at once. `on_retry` hears the attempt's number, the wait in
+        seconds and the error; `refunds` tells how many attempts so far shall not count.
         """
-        bad_answers = 0
+        bad_answers = timeouts = 0
 
         def again(state: RetryCallState) -> bool:
-            nonlocal bad_answers
+            nonlocal bad_answers, timeouts
             error = _error(state)
             if isinstance(error, BadAnswerError):
                 bad_answers += 1
                 return bad_answers < BAD_ANSWERS
+            if isinstance(error, TransientError) and error.kind == "timeout":
+                timeouts += 1
+                return timeouts < TIMEOUTS
             return isinstance(error, TransientError)
 
         def tell(state: RetryCallState) -> None:
@@ -46,7 +56,7 @@ class RetryPolicy:
                 on_retry(state.attempt_number, state.upcoming_sleep, error)
 
         return AsyncRetrying(
-            stop=lambda state: state.attempt_number > self.retries,
+            stop=lambda state: state.attempt_number - refunds() > self.retries,
             wait=self._wait,
             retry=again,
             before_sleep=tell,

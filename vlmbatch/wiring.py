@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +12,14 @@ from functools import partial
 from typing import Any
 
 from vlmbatch import imaging
-from vlmbatch.asking import Asker, Job
-from vlmbatch.availability import RUN_PATIENCE_S, START_PATIENCE_S, Availability, until_available
+from vlmbatch.asking import Asker
+from vlmbatch.availability import RUN_PATIENCE_S, START_PATIENCE_S, until_available
 from vlmbatch.backends import open_backend
 from vlmbatch.config import RunConfig
-from vlmbatch.errors import VlmbatchError
-from vlmbatch.events import Notice, RunFinished, RunStarted, SourceProblem, TotalKnown
+from vlmbatch.draft import Job
+from vlmbatch.errors import BackendError, VlmbatchError
+from vlmbatch.events import ImageFinished, Notice, RunFinished, RunStarted, SourceProblem, TotalKnown
+from vlmbatch.guards import PREPARERS, availability_of, limiter_of, or_default, tell
 from vlmbatch.limiter import Limiter
 from vlmbatch.option_groups import ImageOptions
 from vlmbatch.pipeline import Parts, Pipeline
@@ -27,10 +28,8 @@ from vlmbatch.protocols import Finished, Observer, Sleep, Writer
 from vlmbatch.records import Endpoint, Generation, PreparedImage, Request, Result, Summary, Usage
 from vlmbatch.retry import RetryPolicy
 from vlmbatch.sources import open_source
+from vlmbatch.verdicts import Verdicts
 from vlmbatch.writers import JsonlWriter, StreamWriter
-
-PREPARERS = max(2, os.cpu_count() or 1)
-"""Threads that prepare pictures, and how many are prepared ahead of the requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,18 +62,27 @@ async def run(config: RunConfig, outside: Outside) -> None:
             await stack.enter_async_context(writer)
         backend = await stack.enter_async_context(open_backend(config))
         endpoint = await until_available(
-            backend.preflight, patience_s=_or(config.run.give_up_after, START_PATIENCE_S), sleep=outside.sleep
+            backend.preflight,
+            patience_s=or_default(config.run.give_up_after, START_PATIENCE_S),
+            loading_patience_s=or_default(config.run.give_up_after, RUN_PATIENCE_S),
+            sleep=outside.sleep,
         )
         settings = answer_settings(config, endpoint, prompt)
         job = Job(endpoint=endpoint, run=run_digest(settings), question=question_of(config, prompt))
-        concurrency = config.run.concurrency or endpoint.slots or backend.concurrency
+        limiter = limiter_of(config, endpoint, backend, outside.notify, outside.sleep)
         finished: Finished = _nothing_is_finished
         if writer is not None:
             finished = await writer.begin(job.run, settings)
             for notice in writer.notices:
                 outside.notify(Notice(message=notice))
         outside.notify(
-            RunStarted(endpoint=endpoint, run=job.run, concurrency=concurrency, output=config.output.output)
+            RunStarted(
+                endpoint=endpoint,
+                run=job.run,
+                concurrency=limiter.limit,
+                output=config.output.output,
+                adapts=config.run.concurrency is None,
+            )
         )
         threads = stack.enter_context(_threads(PREPARERS, "vlmbatch-prepare"))
         asker = Asker(
@@ -82,20 +90,15 @@ async def run(config: RunConfig, outside: Outside) -> None:
             source=source,
             prepare=partial(_prepare, config.image),
             backend=backend,
-            slots=Limiter(concurrency),
-            outages=Availability(
-                backend.probe,
-                patience_s=_or(config.run.give_up_after, RUN_PATIENCE_S),
-                notify=outside.notify,
-                sleep=outside.sleep,
-            ),
+            slots=limiter,
+            outages=availability_of(config, backend, job.question, outside.notify, outside.sleep),
             retries=RetryPolicy(retries=config.run.retries, sleep=outside.sleep),
             notify=outside.notify,
             threads=threads,
             stop=outside.stop,
             in_flight=set(),
         )
-        await _work(config, outside, asker, finished, writer, concurrency + PREPARERS)
+        await _work(config, outside, asker, finished, writer, limiter)
 
 
 async def _work(
@@ -104,32 +107,44 @@ async def _work(
     asker: Asker,
     finished: Finished,
     writer: Writer | None,
-    workers: int,
+    limiter: Limiter,
 ) -> None:
     """Bring every image to its record, and tell how it went even where the run ends with an error."""
     tally = Tally()
+    verdicts = Verdicts(partial(tell, outside.notify), lambda: pipeline.skipped > 0)
+
+    async def put_away(results: list[Result]) -> None:
+        for result in results:
+            if writer is not None:
+                await writer.write(result)
+            tally.add(result)
+            await outside.deliver(result)
+            outside.notify(ImageFinished(result=result))
 
     async def write(result: Result) -> None:
-        if writer is not None:
-            await writer.write(result)
-        tally.add(result)
-        await outside.deliver(result)
+        await put_away(verdicts.look_at(result))
 
     parts = Parts(
         source=asker.source,
         finished=finished,
+        room=limiter.room,
         answer=asker.answer,
         write=write,
         notify=outside.notify,
         stop=outside.stop,
         in_flight=asker.in_flight,
     )
-    pipeline = Pipeline(parts, workers=workers, limit=config.input.limit)
+    pipeline = Pipeline(parts, workers=limiter.most_rooms, limit=config.input.limit)
     whole = False
     try:
         # with a limit, how many images there are says nothing about how many will be asked about
         count = asker.source.count if config.input.limit is None else _unknown
-        await _counted(pipeline.run(), count, outside.notify)
+        try:
+            await _counted(pipeline.run(), count, outside.notify)
+        except BackendError:
+            await put_away(verdicts.rest())
+            raise
+        await put_away(verdicts.rest())
         whole = not outside.stop.is_set()
     finally:
         outside.notify(RunFinished(summary=tally.summary(pipeline, stopped=not whole)))
@@ -137,10 +152,6 @@ async def _work(
 
 def _prepare(options: ImageOptions, data: bytes, longest: int | None) -> PreparedImage:
     return imaging.prepare(data, at_most(options, longest))
-
-
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value
 
 
 def open_writer(config: RunConfig, stdout: bool) -> Writer | None:
@@ -166,7 +177,13 @@ def question_of(config: RunConfig, prompt: str) -> Request:
         seed=options.seed,
         num_ctx=options.num_ctx,
     )
-    return Request(images=(), prompt=prompt, system=config.prompt.system, generation=generation)
+    return Request(
+        images=(),
+        prompt=prompt,
+        system=config.prompt.system,
+        generation=generation,
+        accept=frozenset(options.accept.split(",")) - {""},
+    )
 
 
 def answer_settings(config: RunConfig, endpoint: Endpoint, prompt: str) -> dict[str, Any]:

@@ -6,7 +6,13 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Self
 
-from vlmbatch.errors import BackendError, FatalBackendError, TransientError, UnavailableError
+from vlmbatch.errors import (
+    BackendError,
+    FatalBackendError,
+    TransientError,
+    UnavailableError,
+    UnreachableError,
+)
 from vlmbatch.protocols import Backend
 from vlmbatch.records import Completion, Endpoint, Request
 
@@ -69,9 +75,10 @@ class AutoBackend:
                     async with asyncio.timeout(None if candidate.sure else STRANGER_S):
                         endpoint = await backend.preflight()
                 except TimeoutError:
-                    away.append(UnavailableError(f"no answer from {backend.place}"))
+                    away.append(UnreachableError(f"no answer from {backend.place}"))
                 except (UnavailableError, TransientError) as error:
-                    away.append(error)
+                    # a stranger who is busy is nobody to wait for
+                    away.append(error if candidate.sure else UnreachableError(str(error)))
                 except BackendError as error:
                     counts = candidate.sure or error.kind in ("model_not_found", "no_vision")
                     (refused if counts else away).append(error)
@@ -86,7 +93,8 @@ class AutoBackend:
         if telling:
             return FatalBackendError("; ".join(map(str, telling)), kind=telling[0].kind)
         told = [str(error).partition("; ")[0] for error in away]  # without what each says to do
-        return UnavailableError("; ".join((*told, self._hint)))
+        kind = UnreachableError if all(isinstance(e, UnreachableError) for e in away) else UnavailableError
+        return kind("; ".join((*told, self._hint)))
 
     async def probe(self) -> None:
         """See protocols.Backend."""

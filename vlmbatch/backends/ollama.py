@@ -8,31 +8,35 @@ from typing import Any, Self
 import httpx
 import ollama
 
+from vlmbatch.backends.deadlines import Deadlines
 from vlmbatch.backends.wire import (
     CONNECT_TIMEOUT_S,
     KEEPALIVE_S,
+    POOL_TIMEOUT_S,
     access,
     count,
     in_brief,
     is_loopback,
+    lost,
     mapping,
     mappings,
     no_answer,
     no_connection,
     no_secure_connection,
     only_model,
-    reason,
+    proxy_note,
     reply_object,
     spliced,
     unknown_model,
     words,
 )
 from vlmbatch.classify import check_answer
-from vlmbatch.errors import BackendError, ConfigError, FatalBackendError, RejectedError, TransientError
+from vlmbatch.errors import BackendError, ConfigError, FatalBackendError, RejectedError
 from vlmbatch.options import redact
 from vlmbatch.records import Completion, Endpoint, Generation, Request, Usage
 
 TAGS = "/api/tags"
+RELOAD_S = 1.0
 PULL_HINT = "get one with: ollama pull qwen2.5vl"
 
 
@@ -43,13 +47,32 @@ class _Client(ollama.AsyncClient):
     the headers of an error, so that Retry-After is lost.
     """
 
-    async def call(self, method: str, path: str, body: bytes | None = None) -> httpx.Response:
-        reply: httpx.Response = await self._client.request(method, path, content=body)
+    async def call(self, method: str, path: str, body: bytes | None, journey: "_Journey") -> httpx.Response:
+        reply: httpx.Response = await self._client.request(
+            method, path, content=body, extensions={"trace": journey.hear}
+        )
         return reply
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.aclose()
+
+
+class _Journey:
+    """What httpcore tells of one request on its way."""
+
+    def __init__(self) -> None:
+        self.connected = False
+        self.reply_began = False
+
+    async def hear(self, event: str, _info: object) -> None:
+        self.connected = self.connected or event == "connection.connect_tcp.started"
+        self.reply_began = self.reply_began or event == "http11.receive_response_headers.complete"
+
+    @property
+    def stale(self) -> bool:
+        """Whether it went over a connection kept from earlier, and heard nothing."""
+        return not self.connected and not self.reply_began
 
 
 class OllamaBackend:
@@ -68,13 +91,17 @@ class OllamaBackend:
         self._timeout_s = timeout_s
         self._keep_alive = keep_alive
         self._thinks = False
+        self._deadlines = Deadlines()
+        self._loaded = False
         try:
             self._client = _Client(
                 self.url,
                 headers={"authorization": self._authorization} if self._authorization else None,
                 trust_env=not is_loopback(self.url),
                 follow_redirects=False,
-                timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
+                timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S, pool=POOL_TIMEOUT_S),
+                # connections without a limit, which the run's own limiter sets: the pool of httpx 0.28
+                # leaks places when requests are cancelled while they connect (encode/httpcore 830)
                 limits=httpx.Limits(keepalive_expiry=KEEPALIVE_S),
             )
         except (httpx.InvalidURL, ValueError, ImportError, OSError) as error:
@@ -97,9 +124,9 @@ class OllamaBackend:
             self._model = only_model(seeing, self.place, PULL_HINT)
         shown = await self._show(self._model, models)
         capabilities = _capabilities(shown)
-        notes: tuple[str, ...] = ()
+        notes = (*proxy_note(self.url), *_leaving(self._model, shown))
         if capabilities is None:
-            notes = (f"this Ollama does not tell whether {self._model} can see; version 0.6.4 and later do",)
+            notes += (f"this Ollama does not tell whether {self._model} can see; version 0.6.4 and later do",)
         elif "vision" not in capabilities:
             raise FatalBackendError(
                 f"the model {self._model} at {self.place} cannot see images; "
@@ -125,29 +152,41 @@ class OllamaBackend:
 
     async def complete(self, request: Request) -> Completion:
         """Ask once; see protocols.Backend."""
-        image = request.images[0]
-        body = spliced(lambda mark: self._payload(request, mark), image.data)
-        reply = await self._json("POST", "/api/chat", body)
+        body = spliced(lambda mark: self._payload(request, mark), request.images)
+        deadline_s = request.deadline_s or self._timeout_s
+        reply = await self._json("POST", "/api/chat", body, deadline_s)
         message = mapping(reply.get("message"))
         text, thinking = words(message.get("content")), words(message.get("thinking"))
         reason = words(reply.get("done_reason"))
-        check_answer(text, reason, done=reply.get("done") is True, thinking=thinking)
+        flaws = check_answer(
+            text, reason, done=reply.get("done") is True, thinking=thinking, accept=request.accept
+        )
+        tokens = count(reply.get("prompt_eval_count"))
         return Completion(
             text=text,
             model=(words(reply.get("model")) or self._model or "").removesuffix(":latest"),
             finish_reason=reason or "stop",
             usage=Usage(
-                input_tokens=count(reply.get("prompt_eval_count")),
+                input_tokens=tokens,
                 output_tokens=count(reply.get("eval_count")),
             ),
             thinking=len(thinking),
+            load_s=self._reload_s(reply),
+            warnings=(*flaws, *_cut_prompt(tokens, request.generation.num_ctx)),
         )
+
+    def _reload_s(self, reply: Mapping[str, Any]) -> float:
+        """Seconds the model was loaded for this answer; the first load of a run is no news."""
+        took_s = count(reply.get("load_duration")) / 1e9
+        known, self._loaded = self._loaded, True
+        return took_s if known and took_s > RELOAD_S else 0.0
 
     def _payload(self, request: Request, image: str) -> dict[str, Any]:
         system = [{"role": "system", "content": request.system}] if request.system else []
+        pictures = {"images": [image]} if image else {}
         payload: dict[str, Any] = {
             "model": self._model,
-            "messages": [*system, {"role": "user", "content": request.prompt, "images": [image]}],
+            "messages": [*system, {"role": "user", "content": request.prompt, **pictures}],
             "stream": False,
             "options": _options(request.generation),
             "truncate": False,  # a prompt that does not fit is an error, not an answer to half of it
@@ -179,14 +218,19 @@ class OllamaBackend:
                 raise
             raise unknown_model(name, models, self.place, f"or: ollama pull {name}") from error
 
-    async def _json(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
+    async def _json(
+        self, method: str, path: str, body: bytes | None = None, deadline_s: float | None = None
+    ) -> dict[str, Any]:
+        journey = _Journey()
+        # only questions queue; what is asked about the server itself is answered at once
+        limit = self._deadlines.within(deadline_s) if deadline_s else asyncio.timeout(self._timeout_s)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                reply = await self._client.call(method, path, body)
+            async with limit:
+                reply = await self._client.call(method, path, body, journey)
         except TimeoutError as error:
-            raise no_answer(self.place, self._timeout_s) from error
+            raise no_answer(self.place, deadline_s, self._timeout_s) from error
         except httpx.RequestError as error:
-            raise _transport_error(error, self.place) from error
+            raise _transport_error(error, self.place, journey.stale) from error
         if path == TAGS and reply.status_code in (404, 405):
             raise FatalBackendError(
                 f"{self.place} is no Ollama: it has no {TAGS}; for another server use --backend vllm or "
@@ -196,13 +240,13 @@ class OllamaBackend:
         return reply_object(reply.status_code, reply.content, reply.headers, self._authorization)
 
 
-def _transport_error(error: httpx.RequestError, url: str) -> BackendError:
+def _transport_error(error: httpx.RequestError, url: str, stale: bool) -> BackendError:
     if isinstance(error, httpx.ConnectError) and "SSL" in str(error):
         return no_secure_connection(url, error)
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
         hint = "start Ollama with: ollama serve, or say where it is with --base-url or OLLAMA_HOST"
         return no_connection(url, error, hint)
-    return TransientError(f"the connection to {url} was lost: {reason(error)}", kind="connection")
+    return lost(url, error, stale=stale)
 
 
 def _options(generation: Generation) -> dict[str, Any]:
@@ -231,6 +275,22 @@ def _digest(name: str, models: Mapping[str, Mapping[str, Any]]) -> str | None:
 def _context(shown: Mapping[str, Any]) -> int | None:
     info = mapping(shown.get("model_info"))
     return next((count(info[key]) or None for key in info if key.endswith(".context_length")), None)
+
+
+def _leaving(name: str, shown: Mapping[str, Any]) -> tuple[str, ...]:
+    """A note for a model that Ollama only passes on."""
+    place = words(shown.get("remote_host"))
+    if not place and not name.endswith(("-cloud", ":cloud")):
+        return ()
+    where = redact(place) or "in Ollama's cloud"
+    return (f"{name} runs elsewhere ({where}): images leave this machine",)
+
+
+def _cut_prompt(tokens: int, num_ctx: int | None) -> tuple[str, ...]:
+    """A warning for a prompt that fills the whole context: old servers cut it without a word."""
+    if num_ctx is None or tokens < num_ctx - 1:
+        return ()
+    return (f"the prompt filled the context of {num_ctx} tokens and may have been cut",)
 
 
 def _capabilities(told: Mapping[str, Any]) -> list[object] | None:

@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 import aiohttp
 
+from vlmbatch.backends.deadlines import Deadlines
 from vlmbatch.backends.wire import (
     CONNECT_TIMEOUT_S,
     KEEPALIVE_S,
@@ -14,20 +17,21 @@ from vlmbatch.backends.wire import (
     count,
     in_brief,
     is_loopback,
+    lost,
     mapping,
     mappings,
     no_answer,
     no_connection,
     no_secure_connection,
     only_model,
-    reason,
+    proxy_note,
     reply_object,
     spliced,
     unknown_model,
     words,
 )
 from vlmbatch.classify import check_answer
-from vlmbatch.errors import BackendError, FatalBackendError, RejectedError, TransientError, UnavailableError
+from vlmbatch.errors import BackendError, FatalBackendError, TransientError, UnavailableError
 from vlmbatch.options import redact
 from vlmbatch.records import Completion, Endpoint, Request, Usage
 
@@ -65,14 +69,18 @@ class OpenAICompatibleBackend:
         self._headers = {"Content-Type": "application/json"}
         if self._authorization:
             self._headers["Authorization"] = self._authorization
+        self._deadlines = Deadlines()
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_reuseconn.append(_hear_of_reuse)
         self._session = aiohttp.ClientSession(
             headers=self._headers,
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
             trust_env=not is_loopback(self.url),
+            trace_configs=[trace],
         )
         return self
 
@@ -107,24 +115,33 @@ class OpenAICompatibleBackend:
             model=self._model,
             slots=slots,
             context=count(entry.get("max_model_len")) or None,
+            notes=proxy_note(self.url),
         )
 
     async def probe(self) -> None:
-        """Whether it answers again; see protocols.Backend."""
-        try:
-            await self._json("GET", f"{self.url}/models")
-        except (FatalBackendError, RejectedError):
-            return  # it answers; what it thinks of this question does not matter here
+        """Whether it answers again; see protocols.Backend.
+
+        vLLM's /health is the one route that knows of a dead engine; who has none has at least answered.
+        """
+        status, body, headers = await self._exchange("GET", f"{self.url.removesuffix('/v1')}/health")
+        if status in (500, 502, 503, 504):
+            reply_object(status, body, headers, self._authorization)
 
     async def complete(self, request: Request) -> Completion:
         """Ask once; see protocols.Backend."""
-        image = request.images[0]
-        body = spliced(lambda mark: self._payload(request, mark), image.data)
-        reply = await self._json("POST", f"{self.url}/chat/completions", body)
+        body = spliced(lambda mark: self._payload(request, mark), request.images)
+        deadline_s = request.deadline_s or self._timeout_s
+        reply = await self._json("POST", f"{self.url}/chat/completions", body, deadline_s)
         choice, message = _choice(reply)
         text, thinking = _content(message), _thinking(message)
         reason = words(choice.get("finish_reason"))
-        check_answer(text, reason, thinking=thinking, refusal=words(message.get("refusal")))
+        flaws = check_answer(
+            text,
+            reason,
+            thinking=thinking,
+            refusal=words(message.get("refusal")),
+            accept=request.accept,
+        )
         usage = mapping(reply.get("usage"))
         return Completion(
             text=text,
@@ -135,14 +152,17 @@ class OpenAICompatibleBackend:
                 output_tokens=count(usage.get("completion_tokens")),
             ),
             thinking=len(thinking),
+            warnings=flaws,
         )
 
     def _payload(self, request: Request, image: str) -> dict[str, Any]:
         """Text before the image, so that a server's prefix cache can reuse what all requests share."""
         generation = request.generation
         system = [{"role": "system", "content": request.system}] if request.system else []
-        picture = {"url": f"data:{request.images[0].media_type};base64,{image}"}
-        content = [{"type": "text", "text": request.prompt}, {"type": "image_url", "image_url": picture}]
+        content: list[dict[str, Any]] = [{"type": "text", "text": request.prompt}]
+        for picture in request.images:
+            url = {"url": f"data:{picture.media_type};base64,{image}"}
+            content.append({"type": "image_url", "image_url": url})
         payload: dict[str, Any] = {
             "model": self._model,
             "messages": [*system, {"role": "user", "content": content}],
@@ -163,34 +183,65 @@ class OpenAICompatibleBackend:
             raise UnavailableError(f"{self.place} is not {self._owner}")
         return models
 
-    async def _json(self, method: str, url: str, body: bytes | None = None) -> dict[str, Any]:
+    async def _json(
+        self, method: str, url: str, body: bytes | None = None, deadline_s: float | None = None
+    ) -> dict[str, Any]:
+        return reply_object(*await self._exchange(method, url, body, deadline_s), self._authorization)
+
+    async def _exchange(
+        self, method: str, url: str, body: bytes | None = None, deadline_s: float | None = None
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        """Status, body and headers of whatever is replied."""
         if self._session is None:
             raise RuntimeError("used outside of its async with")
+        journey = _Journey()
+        # only questions queue; what is asked about the server itself is answered at once
+        limit = self._deadlines.within(deadline_s) if deadline_s else asyncio.timeout(self._timeout_s)
         try:
             async with (
-                asyncio.timeout(self._timeout_s),
-                self._session.request(method, url, data=body, allow_redirects=False) as reply,
+                limit,
+                self._session.request(
+                    method, url, data=body, allow_redirects=False, trace_request_ctx=journey
+                ) as reply,
             ):
-                return reply_object(reply.status, await reply.read(), reply.headers, self._authorization)
+                journey.reply_began = True
+                return reply.status, await reply.read(), reply.headers
         except (aiohttp.ClientError, UnicodeError) as error:
-            raise _transport_error(error, self.place) from error
+            raise _transport_error(error, self.place, journey.stale) from error
         except (ValueError, AssertionError) as error:  # how aiohttp refuses a proxy that makes no sense
             raise FatalBackendError(
                 f"{self.place} cannot be asked: {in_brief(error)}; check HTTP_PROXY and HTTPS_PROXY",
                 kind="bad_config",
             ) from error
         except TimeoutError as error:
-            raise no_answer(self.place, self._timeout_s) from error
+            raise no_answer(self.place, deadline_s, self._timeout_s) from error
 
 
-def _transport_error(error: aiohttp.ClientError | UnicodeError, url: str) -> BackendError:
+@dataclass(slots=True)
+class _Journey:
+    """What aiohttp tells of one request on its way."""
+
+    reused: bool = False
+    reply_began: bool = False
+
+    @property
+    def stale(self) -> bool:
+        """Whether it went over a connection kept from earlier, and heard nothing."""
+        return self.reused and not self.reply_began
+
+
+async def _hear_of_reuse(_session: object, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.reused = True
+
+
+def _transport_error(error: aiohttp.ClientError | UnicodeError, url: str, stale: bool) -> BackendError:
     if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
         return no_secure_connection(url, error)
     if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
         return no_connection(url, error, "start the server, or say where it is with --base-url")
     if isinstance(error, (aiohttp.InvalidURL, UnicodeError)):  # UnicodeError: a host name no DNS can have
         return FatalBackendError(f"{url} is no URL that can be asked; check --base-url", kind="wrong_url")
-    return TransientError(f"the connection to {url} was lost: {reason(error)}", kind="connection")
+    return lost(url, error, stale=stale)
 
 
 def _choice(reply: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -6,17 +6,28 @@ import ipaddress
 import json
 import os
 import ssl
+import urllib.request
 import uuid
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from vlmbatch.classify import classify_error, error_in
 from vlmbatch.classify.body import clean
-from vlmbatch.errors import ConfigError, FatalBackendError, TransientError, UnavailableError
+from vlmbatch.errors import (
+    ConfigError,
+    FatalBackendError,
+    StaleConnectionError,
+    TransientError,
+    UnavailableError,
+    UnreachableError,
+)
+from vlmbatch.options import redact
+from vlmbatch.records import PreparedImage
 
 CONNECT_TIMEOUT_S = 5.0
+POOL_TIMEOUT_S = 30.0
 KEEPALIVE_S = 2.0
 """Idle connections are closed before the server does it: uvicorn, which runs vLLM, closes after 5 s."""
 
@@ -42,11 +53,15 @@ def access(url: str, api_key: str | None) -> tuple[str, str | None]:
     return url, f"Bearer {key}" if key else None
 
 
-def spliced(build: Callable[[str], Mapping[str, Any]], data: bytes) -> bytes:
+def spliced(build: Callable[[str], Mapping[str, Any]], images: Sequence[PreparedImage]) -> bytes:
     """The JSON body that `build` makes around an image, without escaping or copying the image twice.
 
-    `build` gets a stand-in for the base64 text and must put it into exactly one string.
+    `build` gets a stand-in for the base64 text and must put it into exactly one string; where there is
+    no image it gets an empty text, and must put in none.
     """
+    if not images:
+        return json.dumps(build("")).encode("ascii")
+    data = images[0].data
     mark = uuid.uuid4().hex
     head, tail = json.dumps(build(mark)).encode("ascii").split(mark.encode("ascii"))
     return b"".join((head, data, tail))
@@ -167,12 +182,30 @@ def no_connection(url: str, error: BaseException, hint: str) -> UnavailableError
         return FatalBackendError(f"no connection to {url}: {reason(error)}; {way_out}")
     if url.startswith("https:"):  # a plain server may wait for the rest of a TLS greeting, or just close
         hint = f"check that it speaks https and not http; {hint}"
-    return UnavailableError(f"no connection to {url}: {reason(error)}; {hint}")
+    return UnreachableError(f"no connection to {url}: {reason(error)}; {hint}")
 
 
-def no_answer(url: str, timeout_s: float) -> TransientError:
-    """The error for an endpoint that takes longer than --timeout."""
-    return TransientError(f"no answer from {url} within {timeout_s:g} s (--timeout)", kind="timeout")
+def lost(url: str, error: BaseException, *, stale: bool) -> TransientError:
+    """The error for a connection that broke off; `stale` where it was an old one that heard nothing."""
+    if stale:
+        return StaleConnectionError(f"the connection kept to {url} had been closed: {reason(error)}")
+    return TransientError(f"the connection to {url} was lost: {reason(error)}", kind="connection")
+
+
+def no_answer(url: str, deadline_s: float | None, timeout_s: float) -> TransientError:
+    """The error for an endpoint that takes longer than its deadline, or else than --timeout."""
+    limit_s = deadline_s or timeout_s
+    flag = " (--timeout)" if limit_s == timeout_s else ""
+    return TransientError(f"no answer from {url} within {limit_s:g} s{flag}", kind="timeout")
+
+
+def proxy_note(url: str) -> tuple[str, ...]:
+    """A note for people when requests to this URL go through a proxy that the environment names."""
+    parts = urlsplit(url)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if is_loopback(url) or proxy is None or urllib.request.proxy_bypass(parts.hostname or ""):
+        return ()
+    return (f"requests go through the proxy {redact(proxy)}",)
 
 
 def no_secure_connection(url: str, error: BaseException) -> FatalBackendError:

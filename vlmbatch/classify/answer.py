@@ -26,7 +26,6 @@ _FINISHES: tuple[Row, ...] = (
         "bad_response",
         "the engine loaded or unloaded and did no more",
     ),
-    Row("repeated", r"^repetition$", BadAnswerError, "degenerate", "the engine stopped an answer in a loop"),
     Row("tool", r"^(tool_calls|function_call)$", BadAnswerError, "bad_response", "the model called a tool"),
 )
 """Finish reasons of answers that are of no use."""
@@ -39,11 +38,13 @@ def check_answer(
     done: bool | None = None,
     thinking: str | None = None,
     refusal: str | None = None,
-) -> None:
+    accept: frozenset[str] = frozenset(),
+) -> tuple[str, ...]:
     """Return if the answer is usable: ended by itself, not empty, not a loop.
 
     `done` is Ollama's end mark, None for a wire that has none; only with `done=True` may the finish
-    reason be missing. `refusal` is OpenAI's field of that name.
+    reason be missing. `refusal` is OpenAI's field of that name. `accept` names flaws that are let pass:
+    `length` (cut by the token limit), `loop` and `empty`; what comes back are warnings about those.
 
     Raises:
         BadAnswerError: empty, truncated or degenerate; `partial` is the text, `change` how to ask again.
@@ -57,24 +58,45 @@ def check_answer(
         if row.fits(200, reason):
             words = f": {clean(answer)}" if reason == "error" and answer.strip() else ""
             raise row.error(row.says + words, kind=row.kind, change=row.change, partial=answer or None)
-    if done is False:
-        raise BadAnswerError(
-            "the answer broke off without its end mark, as Ollama does when a model repeats itself",
-            kind="degenerate",
-            partial=answer or None,
-        )
-    cut = reason in ("length", "max_tokens")
-    if not answer.strip():
-        raise _empty(bool(thinking), cut)
-    if cut:
-        told = "repeats itself until" if repeats(answer) else "is longer than"
-        hint = "" if repeats(answer) else "; a larger --max-tokens lets it finish"
-        raise BadAnswerError(f"the answer {told} --max-tokens allows{hint}", kind="truncated", partial=answer)
-    if reason != "stop" and not (reason == "" and done):
+    flaws = _flaws(answer, reason, done, bool(thinking))
+    for flaw, error in flaws.items():
+        if flaw not in accept:
+            raise error
+    if not flaws and reason != "stop" and not (reason == "" and done):
         told = f"with {clean(reason)!r}" if reason else "without a finish reason"
         raise TransientError(f"the answer ended {told}", kind="bad_response")
-    if repeats(answer):
-        raise BadAnswerError("the answer repeats itself over and over", kind="degenerate", partial=answer)
+    return tuple(_ACCEPTED[flaw] for flaw in flaws if flaw in _ACCEPTED)
+
+
+_ACCEPTED = {
+    "length": "accepted although --max-tokens cut it",
+    "loop": "accepted although it repeats itself",
+}
+
+
+def _flaws(answer: str, reason: str, done: bool | None, thought: bool) -> dict[str, BadAnswerError]:
+    """What is wrong with an answer, by the words of --accept, the worst first."""
+    cut = reason in ("length", "max_tokens")
+    if done is False:
+        told = "the answer broke off without its end mark, as Ollama does when a model repeats itself"
+        flaw = "loop" if answer.strip() else "empty"
+        return {flaw: BadAnswerError(told, kind="degenerate", partial=answer or None)}
+    if reason == "repetition":
+        told = "the engine stopped an answer in a loop"
+        return {"loop": BadAnswerError(told, kind="degenerate", partial=answer or None)}
+    if not answer.strip():
+        return {"empty": _empty(thought, cut)}
+    loops = repeats(answer)
+    flaws = {}
+    if cut:
+        told = "the answer repeats itself until" if loops else "the answer is longer than"
+        hint = "" if loops else "; a larger --max-tokens lets it finish"
+        told = f"{told} --max-tokens allows{hint}"
+        flaws["length"] = BadAnswerError(told, kind="truncated", partial=answer)
+    if loops:
+        told = "the answer repeats itself over and over"
+        flaws["loop"] = BadAnswerError(told, kind="degenerate", partial=answer)
+    return flaws
 
 
 def _empty(thought: bool, cut: bool) -> BadAnswerError:

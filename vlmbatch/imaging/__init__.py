@@ -8,6 +8,8 @@ from base64 import b64encode
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from PIL import Image
+
 from vlmbatch.imaging.colour import in_plain_colours, on_white, to_srgb
 from vlmbatch.imaging.jpeg import MEDIA_TYPE, check_end, decode_smallest, encode, may_pass
 from vlmbatch.imaging.opening import check_pixels, decoding, orientation_of, out_of_memory, upright_size
@@ -15,7 +17,11 @@ from vlmbatch.imaging.shape import REDUCING_GAP, RESAMPLING, draft, fitted, padd
 from vlmbatch.option_groups import ImageOptions
 from vlmbatch.records import PreparedImage
 
-__all__ = ["ImageHeader", "inspect", "prepare"]
+__all__ = ["ImageHeader", "inspect", "prepare", "uniform"]
+
+
+UNIFORM_SIDE = 224
+UNIFORM_QUALITY = 85
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +63,13 @@ def prepare(data: bytes, options: ImageOptions) -> PreparedImage:
         return _prepare(data, options)
     except MemoryError as error:
         raise out_of_memory() from error
+
+
+def uniform(rgb: tuple[int, int, int]) -> PreparedImage:
+    """A small picture of one colour: 224x224 pixels, which every vision model takes."""
+    size = (UNIFORM_SIDE, UNIFORM_SIDE)
+    encoded = encode(Image.new("RGB", size, rgb), UNIFORM_QUALITY)
+    return _prepared(encoded, encoded, size, size, 1, [])
 
 
 def _prepare(data: bytes, options: ImageOptions) -> PreparedImage:

@@ -100,7 +100,7 @@ class Bar(Teller):
             Text(f"{meter.failed} failed", "red" if meter.failed else ""),
             Text(f"{images_s:.1f} images/s", "cyan"),
             Text(f"{tokens_s:.0f} tokens/s", "cyan"),
-            Text(meter.endpoint, "bold yellow" if meter.endpoint == AWAY else "green"),
+            Text(meter.state, "bold yellow" if meter.endpoint == AWAY else "green"),
         )
         line = Text("  ").join(parts)
         # the text's own wrapping counts, since the line of a note above is printed without any

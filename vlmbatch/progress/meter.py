@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 
 from vlmbatch.events import (
+    ConcurrencyChanged,
     EndpointPaused,
     EndpointResumed,
     Event,
@@ -35,6 +36,7 @@ class Meter:
         self.skipped = 0
         self.total: int | None = None
         self.endpoint = LOOKED_FOR
+        self.concurrency = 0
         self._clock = clock
         self._lock = threading.Lock()
         self._window_began = clock()
@@ -46,11 +48,19 @@ class Meter:
         """Images that have their record, from this run or an earlier one."""
         return self.ok + self.failed + self.skipped
 
+    @property
+    def state(self) -> str:
+        """How the endpoint is, and how much it gets at once."""
+        return f"{self.endpoint}, {self.concurrency} at once" if self.endpoint == UP else self.endpoint
+
     def hear(self, event: Event) -> None:
         """Count this event."""
         match event:
-            case RunStarted():
+            case RunStarted(concurrency=concurrency):
                 self.endpoint, self._window_began = UP, self._clock()
+                self.concurrency = concurrency
+            case ConcurrencyChanged(concurrency=concurrency):
+                self.concurrency = concurrency
             case TotalKnown(total=total):
                 self.total = total
             case ImagesSkipped(skipped=skipped):
@@ -94,5 +104,5 @@ class Meter:
         of = f"/{self.total}" if self.total is not None else ""
         return (
             f"{self.done}{of} done, {self.ok} ok, {self.failed} failed, {images_s:.1f} images/s, "
-            f"{tokens_s:.0f} tokens/s, ETA {countdown(self.eta_s())}, {self.endpoint}"
+            f"{tokens_s:.0f} tokens/s, ETA {countdown(self.eta_s())}, {self.state}"
         )

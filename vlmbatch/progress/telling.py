@@ -92,7 +92,8 @@ class Teller:
             case RunStarted(endpoint=endpoint, concurrency=concurrency, output=output):
                 to = "standard output" if output == "-" else output
                 about = f"asking {endpoint.model} ({endpoint.backend}, {endpoint.url})"
-                return [f"{about}, {concurrency} at once, records to {to}", *endpoint.notes]
+                pace = f"{concurrency} at once" + (" to begin with" if event.adapts else "")
+                return [f"{about}, {pace}, records to {to}", *endpoint.notes]
             case Notice(message=message):
                 return [message]
             case SourceProblem(path=path, message=message):

@@ -1,0 +1,92 @@
+"""What the test endpoint says when it is well: which address of which server answers what."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import endpoint_questions as questions
+import endpoint_wires as wires
+from endpoint_http import Received, Reply
+from endpoint_model import colour, describe
+from endpoint_refusals import unknown_route
+from endpoint_streams import stream
+from endpoint_wires import Model, Refusal
+
+
+class Service:
+    """The servers that it plays, and their model."""
+
+    def __init__(
+        self,
+        *,
+        models: Mapping[str, Model],
+        answer: Callable[[Received], str] | None,
+        api_key: str | None,
+        owned_by: str,
+        props: Mapping[str, Any] | None,
+        speaks: Iterable[str],
+        blind: bool,
+    ) -> None:
+        self.models = dict(models)
+        self.answer = answer or describe
+        self.answer_canary: Callable[[Received], str] = colour
+        self.api_key = api_key
+        self.owned_by = owned_by
+        self.props = props
+        self.speaks = frozenset(speaks)
+        self.blind = blind
+
+    def _reply(self, request: Received) -> Reply:
+        """What a server that is well says."""
+        guarded = self.api_key is not None and request.path.startswith(("/v1", "/api"))
+        if guarded and request.headers.get("authorization") != f"Bearer {self.api_key}":
+            return wires.as_json(401, {"error": "Unauthorized"})
+        try:
+            reply = self._route(request)
+        except Refusal as refusal:
+            return refusal.reply
+        return unknown_route(request, "") if reply is None else reply
+
+    def _route(self, request: Received) -> Reply | None:
+        ollama, openai = "ollama" in self.speaks, "openai" in self.speaks
+        match request.method, request.path:
+            case (("GET" | "HEAD"), "/") if ollama:
+                return Reply(status=200, body=b"Ollama is running", content_type="text/plain")
+            case "GET", "/api/version" if ollama:
+                return wires.as_json(200, {"version": "0.33.0"})
+            case "GET", ("/api/tags" | "/api/ps") if ollama:
+                return wires.tags(self.models)
+            case "POST", "/api/show" if ollama:
+                return wires.show(self.models, request)
+            case "POST", "/api/chat" if ollama:
+                return self._chat(request)
+            case "GET", "/health" if openai:
+                return Reply(status=200, body=b"")
+            case "GET", "/v1/models" if openai:
+                return wires.model_list(self.models, self.owned_by)
+            case "POST", "/v1/chat/completions" if openai:
+                return self._chat(request)
+            case "GET", "/props" if self.props is not None:
+                return wires.as_json(200, dict(self.props))
+            case _:
+                return None
+
+    def _chat(self, request: Received) -> Reply:
+        wires.check(request, self.models, self.owned_by, blind=self.blind)
+        if not questions.has_messages(request):
+            return wires.no_messages(request)
+        texts = questions.encoded_pictures(request.wire, request.body)
+        if len(request.pictures) < len(texts):
+            questions.picture(request.wire, texts[len(request.pictures)])
+        model = wires.find(self.models, request.model) or next(iter(self.models.values()))
+        thinks = model.thinking and request.body.get("think") is not False
+        text = self._answer(request)
+        if request.body.get("stream", request.wire == "ollama"):
+            return stream(request, text)
+        return wires.chat(request, text, thinking="Let me look." if thinks else None)
+
+    def _answer(self, request: Received) -> str:
+        if request.is_canary and not self.blind:
+            return self.answer_canary(request)
+        if self.blind and request.pictures and self.answer is describe:
+            return wires.BLIND
+        return self.answer(request)

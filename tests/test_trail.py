@@ -1,0 +1,53 @@
+"""What is remembered of one image and the crashes of the engine."""
+
+from vlmbatch.trail import Trail
+
+
+def test_an_engine_that_says_it_crashed_makes_a_suspect() -> None:
+    """A crash among others makes a suspect; only a crash alone counts against the image."""
+    trail = Trail()
+    trail.broke("crash", alone=False, counted=True, downs=0)
+    assert (trail.suspect, trail.crashes) == (True, 0)
+    trail.broke("crash", alone=True, counted=True, downs=0)
+    assert trail.crashes == 1
+
+
+def test_a_request_that_went_down_with_the_endpoint_is_a_crash_and_no_attempt() -> None:
+    """Broken off, and then nobody was there: a suspect, and its attempt is given back, once."""
+    trail = Trail()
+    trail.broke("connection", alone=True, counted=True, downs=3)
+    assert trail.refund(3) == 0
+    assert not trail.suspect
+    assert trail.refund(4) == 1
+    assert (trail.suspect, trail.crashes) == (True, 1)
+    assert trail.refund(9) == 0
+
+
+def test_all_attempts_that_an_outage_took_are_given_back() -> None:
+    """Several requests may break off before the outage shows; they are one crash."""
+    trail = Trail()
+    trail.broke("server_error", alone=True, counted=True, downs=0)
+    trail.broke("connection", alone=True, counted=True, downs=0)
+    assert trail.refund(1) == 2
+    assert trail.crashes == 1
+
+
+def test_what_cost_nothing_is_not_given_back() -> None:
+    """A reset of a kept connection was asked again for nothing, so that there is nothing to refund."""
+    trail = Trail()
+    trail.broke("connection", alone=False, counted=False, downs=0)
+    assert trail.refund(1) == 0
+    assert trail.suspect
+
+
+def test_a_failure_while_the_endpoint_stays_is_no_crash() -> None:
+    """A lost connection or a 500 alone makes no suspect, and neither does a timeout before an outage."""
+    trail = Trail()
+    for kind in ("connection", "server_error"):
+        trail.broke(kind, alone=True, counted=True, downs=0)
+        assert trail.refund(0) == 0
+    slow = Trail()
+    slow.broke("timeout", alone=True, counted=True, downs=0)
+    assert slow.refund(1) == 0
+    assert not trail.suspect
+    assert not slow.suspect

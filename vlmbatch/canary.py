@@ -1,0 +1,141 @@
+"""Proves that pictures reach the model: asks about one of a single colour, and the same without it."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from vlmbatch.errors import (
+    BackendError,
+    BadAnswerError,
+    FatalBackendError,
+    RejectedError,
+    TransientError,
+)
+from vlmbatch.protocols import Backend
+from vlmbatch.records import Completion, PreparedImage, Request
+
+QUESTION = "What colour fills this picture? Answer with one word."
+LONGER_QUESTION = (
+    f"{QUESTION} It is filled from edge to edge with a single colour, and the name of that colour is all "
+    "that is wanted, without a sentence around it."
+)
+MAX_TOKENS = 16
+LEAST_PICTURE_TOKENS = 16
+"""Fewer than any known model spends on 224x224 pixels (49 by Qwen3-VL), more than the marks around it."""
+TRIES = 3
+UNPROVEN = "whether pictures reach the model could not be proven"
+
+_ADMISSION = re.compile(
+    r"\[img-\d+\]|<image>|\bno (image|picture|photo)|text-based"
+    r"|(don't|do not|can't|cannot|unable to|not able to) (actually |directly )?(see|view|look)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Colour:
+    """A colour that is hardly guessed: its red, green and blue, and what it may be called."""
+
+    rgb: tuple[int, int, int]
+    names: str
+
+
+ORANGE = Colour(rgb=(255, 140, 0), names=r"orange|amber")
+PURPLE = Colour(rgb=(128, 0, 128), names=r"purple|violet|magenta|plum")
+
+
+class Canary:
+    """Questions that cost little and show whether the endpoint works and its model sees."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        question: Request,
+        picture: Callable[[tuple[int, int, int]], PreparedImage],
+        *,
+        deadline_s: float,
+        tell: Callable[[str], None],
+    ) -> None:
+        """`question` is the run's, for its generation options: others would load an Ollama model anew.
+
+        `picture` makes a picture of one colour; `deadline_s` leaves a cold model time to be loaded;
+        `tell` hears what a person should know.
+        """
+        generation = replace(question.generation, max_tokens=MAX_TOKENS, thinking=False)
+        accept = frozenset(("length", "loop", "empty"))
+        self._question = replace(
+            question, system=None, generation=generation, accept=accept, deadline_s=deadline_s
+        )
+        self._backend = backend
+        self._picture = picture
+        self._tell = tell
+        self._failures = 0
+        self._answered = False
+
+    async def prove(self) -> None:
+        """Prove once that pictures reach the model; where that cannot be told, say so.
+
+        Raises:
+            FatalBackendError: they do not, or no image can succeed for another reason.
+            UnavailableError: the endpoint is away.
+            TransientError: it failed, not more than twice yet.
+        """
+        try:
+            doubt = await self._doubt()
+        except TransientError as error:
+            self._failures += 1
+            if error.kind == "timeout" or self._failures < TRIES:
+                raise
+            doubt = str(error)
+        except (RejectedError, BadAnswerError) as error:
+            doubt = str(error)
+        if doubt:
+            self._tell(f"{UNPROVEN}: {doubt}")
+
+    async def ask(self) -> None:
+        """Ask about one tiny picture, as a probe; only an endpoint that ever answered that is asked.
+
+        Raises:
+            UnavailableError: it is away, or fails.
+            FatalBackendError: it is there and refuses.
+        """
+        if not self._answered:
+            return
+        try:
+            await self._look(ORANGE, QUESTION)
+        except (RejectedError, BadAnswerError):
+            return  # it answers; that is all
+
+    async def _doubt(self) -> str | None:
+        """Why it cannot be told whether the model sees; None where it does."""
+        first = await self._look(ORANGE, QUESTION)
+        self._answered = True
+        without = await self._tokens_without_picture()
+        tokens = first.usage.input_tokens
+        if not tokens or not without or tokens - without >= LEAST_PICTURE_TOKENS:
+            return None
+        again = await self._look(PURPLE, LONGER_QUESTION)
+        if re.search(PURPLE.names, again.text, re.IGNORECASE):
+            return None
+        admits = _ADMISSION.search(first.text) or _ADMISSION.search(again.text)
+        if again.usage.input_tokens in (0, tokens) and not admits:
+            return "the endpoint counts the same tokens for any question"
+        raise FatalBackendError(
+            f"pictures do not reach the model: a question costs {tokens} tokens with a picture and {without} "
+            "without it, and the model could not name the colour of a picture; choose a vision model with "
+            "--model (a .gguf model also needs --mmproj), update the server, or go on all the same with "
+            "--no-canary",
+            kind="no_vision",
+        )
+
+    async def _look(self, colour: Colour, text: str) -> Completion:
+        picture = self._picture(colour.rgb)
+        return await self._backend.complete(replace(self._question, prompt=text, images=(picture,)))
+
+    async def _tokens_without_picture(self) -> int:
+        """What the question costs without a picture; 0 where that cannot be learnt."""
+        try:
+            answer = await self._backend.complete(replace(self._question, prompt=QUESTION, images=()))
+        except BackendError:  # some servers take no question without a picture, which proves nothing
+            return 0
+        return answer.usage.input_tokens

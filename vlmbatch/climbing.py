@@ -1,0 +1,166 @@
+"""Finds how many requests at once an endpoint does best with, from the times of its answers; never waits."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+LEAST_ANSWERS = 8
+"""A window is at least this many answers, and two for each slot: fewer say little about a rate."""
+PAYS = 1.07
+"""A larger limit is kept when the rate grows by this factor."""
+LOSES_NOTHING = 0.95
+"""A smaller limit is kept when this much of the rate is left."""
+HOLD = 8
+LONGEST_HOLD = 32
+"""So many windows a limit is held before another is tried; more each time that this brings nothing."""
+
+
+class Phase(Enum):
+    """What is being done about the limit."""
+
+    CLIMB = "double it while that pays"
+    SHRINK = "halve it while that costs nothing: the start was too high"
+    HOLD = "keep it, and try a larger and a smaller one in turns"
+    RECOVER = "grow back after the endpoint had too much"
+
+
+@dataclass(slots=True)
+class Trial:
+    """A limit that is being tried: where it came from, and how many answers a second came there."""
+
+    back: int
+    rate: float
+
+
+class Climber:
+    """The limit, and what the answers say about it.
+
+    An endpoint of S slots answers min(limit, S) requests in the time that one takes; beyond S they
+    queue. So the rate of answers tells, however long each takes. When the endpoint has too much, the
+    limit is halved, and where that was is a ceiling for a while.
+    """
+
+    def __init__(self, start: int, most: int) -> None:
+        """`start` is the first limit, `most` the largest."""
+        self.limit = start
+        self.most = most
+        self._ceiling = most + 1
+        self._phase = Phase.CLIMB
+        self._trial: Trial | None = None
+        self._grew = False
+        self._hold = HOLD
+        self._held = 0
+        self._held_rate = 0.0
+        self._up_next = True
+        self._began: float | None = None
+        self._answers = 0
+        self._saturated = 0
+
+    def answered(self, now: float, *, waiting: bool) -> None:
+        """Count an answer at `now` seconds; `waiting` says that somebody waits for a slot."""
+        if self._began is None:
+            self._began, self._answers, self._saturated = now, 0, 0
+            return
+        self._answers += 1
+        self._saturated += waiting
+        if self._answers < _window(self.limit) or now <= self._began:
+            return
+        rate, full = self._answers / (now - self._began), 2 * self._saturated > self._answers
+        self._began = None
+        if full:  # else the endpoint waits for the client, and its rate tells nothing
+            self._decide(rate)
+
+    def overloaded(self) -> None:
+        """Hear that the endpoint had too much: halve the limit."""
+        self._ceiling = max(self.limit, 2)
+        self.limit = max(self.limit // 2, 1)
+        self._enter(Phase.RECOVER)
+        self._hold = HOLD
+
+    def _decide(self, rate: float) -> None:
+        """What follows from the rate of one window."""
+        trial, self._trial = self._trial, None
+        match self._phase:
+            case Phase.CLIMB:
+                self._climb(trial, rate)
+            case Phase.SHRINK:
+                self._shrink(trial, rate)
+            case Phase.HOLD:
+                self._keep(trial, rate)
+            case Phase.RECOVER:
+                self._recover()
+
+    def _climb(self, trial: Trial | None, rate: float) -> None:
+        if trial is None or rate >= PAYS * trial.rate:
+            self._grew = trial is not None
+            if self.limit < self.most:
+                self._try(min(2 * self.limit, self.most), rate)
+            else:
+                self._enter(Phase.HOLD)
+            return
+        self.limit = trial.back
+        if self._grew or self.limit == 1:
+            self._enter(Phase.HOLD)
+        else:
+            self._enter(Phase.SHRINK)
+            self._try(self.limit // 2, max(rate, trial.rate))
+
+    def _shrink(self, trial: Trial | None, rate: float) -> None:
+        if trial is not None and rate < LOSES_NOTHING * trial.rate:
+            self.limit = trial.back
+        elif self.limit > 1:
+            self._try(self.limit // 2, max(rate, trial.rate if trial else 0.0))
+            return
+        self._enter(Phase.HOLD)
+
+    def _keep(self, trial: Trial | None, rate: float) -> None:
+        if trial is None:
+            self._held += 1
+            self._held_rate += (rate - self._held_rate) / min(self._held, 4)
+            if self._held >= self._hold:
+                self._try(self._another(), self._held_rate)
+            return
+        if self.limit > trial.back and rate >= PAYS * trial.rate:
+            self._hold = HOLD
+            self._enter(Phase.CLIMB)  # and on
+            self._climb(trial, rate)
+            return
+        if self.limit > trial.back or rate < LOSES_NOTHING * trial.rate:
+            self.limit = trial.back
+            self._hold = min(2 * self._hold, LONGEST_HOLD)
+        self._enter(Phase.HOLD)
+
+    def _another(self) -> int:
+        """A limit to try instead of the one that is held: half as much again, or two thirds, in turns."""
+        up, self._up_next = self._up_next, not self._up_next
+        step = max(self.limit // 2, 1)
+        if not up:
+            return max(self.limit - max(self.limit // 3, 1), 1)
+        if self.limit + step < self._ceiling:
+            return min(self.limit + step, self.most)
+        self._ceiling = self.most + 1  # it was long ago that this was too much
+        return self.limit
+
+    def _recover(self) -> None:
+        grown = min(self.limit + max(self.limit // 4, 1), self._ceiling - 1, self.most)
+        if grown <= self.limit:
+            self._enter(Phase.HOLD)
+        self.limit = max(grown, self.limit)
+
+    def _try(self, limit: int, rate: float) -> None:
+        if limit != self.limit:
+            self._trial = Trial(back=self.limit, rate=rate)
+            self.limit = limit
+        else:
+            self._held = 0
+
+    def _enter(self, phase: Phase) -> None:
+        self._phase = phase
+        self._trial = None
+        self._held = 0
+        self._held_rate = 0.0
+        self._began = None
+
+
+def _window(limit: int) -> int:
+    """How many answers a rate is taken from: whole rounds, since answers come in bursts of one round each."""
+    return limit * max(2, -(-LEAST_ANSWERS // limit))

@@ -1,0 +1,68 @@
+"""One image on its way to a result: what is asked about it, and what has happened so far."""
+
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from vlmbatch.errors import BadAnswerError
+from vlmbatch.records import (
+    Completion,
+    Endpoint,
+    Failure,
+    FileStamp,
+    ImageFacts,
+    ImageRef,
+    PreparedImage,
+    Request,
+    Result,
+)
+from vlmbatch.trail import Trail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What is the same for every image: who is asked, what, in which run."""
+
+    endpoint: Endpoint
+    run: str
+    question: Request
+
+
+class Draft:
+    """One image on its way to a result."""
+
+    def __init__(self, ref: ImageRef, question: Request) -> None:
+        self.ref = ref
+        self.request = replace(question, prompt=ref.prompt or question.prompt)
+        self.stamp: FileStamp | None = None
+        self.prepared: PreparedImage | None = None
+        self.attempts = 0
+        self.refunds = 0
+        self.free_waits = 0
+        self.stale = False
+        self.trail = Trail()
+        self.bad_answer: BadAnswerError | None = None
+        self.warnings: tuple[str, ...] = ()
+        self.started_at = datetime.now(UTC)
+        self.began = time.monotonic()
+
+    def picture(self, prepared: PreparedImage) -> None:
+        """Put a newly prepared picture into the request."""
+        self.prepared = prepared
+        self.request = replace(self.request, images=(prepared,))
+        self.warnings += tuple(w for w in prepared.warnings if w not in self.warnings)
+
+    def result(self, job: Job, outcome: Completion | Failure) -> Result:
+        """The result with this outcome."""
+        return Result(
+            id=self.ref.id,
+            endpoint=job.endpoint,
+            run=job.run,
+            started_at=self.started_at,
+            duration_s=time.monotonic() - self.began,
+            completion=outcome if isinstance(outcome, Completion) else None,
+            failure=outcome if isinstance(outcome, Failure) else None,
+            image=ImageFacts.of(self.stamp, self.prepared),
+            attempts=self.attempts,
+            warnings=self.warnings + (outcome.warnings if isinstance(outcome, Completion) else ()),
+        )

@@ -1,0 +1,76 @@
+"""The guards of a run, made from its options: how much is asked at once, and whether anybody is there."""
+
+import asyncio
+import os
+from functools import partial
+
+from vlmbatch import imaging
+from vlmbatch.availability import RUN_PATIENCE_S, Availability
+from vlmbatch.canary import Canary
+from vlmbatch.config import RunConfig
+from vlmbatch.events import ConcurrencyChanged, Notice
+from vlmbatch.limiter import Limiter
+from vlmbatch.protocols import Backend, Observer, Sleep
+from vlmbatch.records import Endpoint, Request
+
+PREPARERS = max(2, os.cpu_count() or 1)
+"""Threads that prepare pictures, and how many are prepared ahead of the requests."""
+FIRST_CONCURRENCY = 4
+MOST_CONCURRENCY = 256
+"""Where `--concurrency auto` starts, and how far it goes: vLLM works on 256 requests at once by default."""
+PROBE_S = 10.0
+"""How long an endpoint that is well may take to say so."""
+WARM_UP = 3
+"""So many times --timeout is how long a cold model may take for its first answer."""
+
+
+def limiter_of(
+    config: RunConfig, endpoint: Endpoint, backend: Backend, notify: Observer, sleep: Sleep
+) -> Limiter:
+    """The limiter that the options ask for: fixed, or one that finds the endpoint's best by itself."""
+    fixed = config.run.concurrency
+    start = fixed or endpoint.slots or min(backend.concurrency, FIRST_CONCURRENCY)
+    return Limiter(
+        start,
+        most=None if fixed else max(start, MOST_CONCURRENCY),
+        rpm=config.run.rpm,
+        ahead=PREPARERS,
+        changed=lambda limit: notify(ConcurrencyChanged(concurrency=limit)),
+        sleep=sleep,
+    )
+
+
+def availability_of(
+    config: RunConfig, backend: Backend, question: Request, notify: Observer, sleep: Sleep
+) -> Availability:
+    deadline_s = WARM_UP * config.run.timeout
+    canary = Canary(backend, question, imaging.uniform, deadline_s=deadline_s, tell=partial(tell, notify))
+
+    async def prove() -> None:
+        if config.endpoint.canary:
+            await canary.prove()
+
+    async def probe() -> None:
+        async with asyncio.timeout(PROBE_S):
+            await backend.probe()
+        await canary.ask()
+
+    return Availability(
+        prove=prove,
+        probe=probe,
+        patience_s=or_default(config.run.give_up_after, RUN_PATIENCE_S),
+        try_s=deadline_s,
+        least_try_s=config.run.timeout,
+        notify=notify,
+        sleep=sleep,
+    )
+
+
+def tell(notify: Observer, message: str) -> None:
+    """Tell a person something that changes nothing."""
+    notify(Notice(message=message))
+
+
+def or_default(value: float | None, default: float) -> float:
+    """The value, or the default where none is given; 0 is one."""
+    return default if value is None else value
