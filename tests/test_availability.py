@@ -319,12 +319,26 @@ async def test_one_image_that_fails_again_and_again_pauses_nobody() -> None:
 
 
 async def test_failures_that_a_probe_refutes_do_not_use_up_patience() -> None:
-    """An engine that answers probes is there: failures of images never end the run as an outage."""
+    """An engine that has answered and answers probes is there: images that fail never end the run."""
     time = Time()
     breaker = availability(time, Door(time, 0), [], patience_s=10)
+    breaker.answered()
     for n in range(500):
         await breaker.failed(TransientError("HTTP 500"), f"{n}.jpg")
     assert time.now > 100
+
+
+async def test_an_endpoint_that_never_answered_an_image_is_given_up() -> None:
+    """One that answers probes alone, and fails over every image from the first, runs out of patience."""
+    time = Time()
+    breaker = availability(time, Door(time, 0), [], patience_s=10)
+
+    async def fail_on() -> None:
+        for n in range(500):
+            await breaker.failed(TransientError("HTTP 500"), f"{n}.jpg")
+
+    with pytest.raises(UnavailableError, match="HTTP 500"):
+        await fail_on()
 
 
 async def test_the_endpoint_is_proven_once_before_the_first_image() -> None:

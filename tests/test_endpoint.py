@@ -1,14 +1,10 @@
-"""The test server itself: what it shows on the socket is what its modes promise."""
+"""The test endpoint itself: what it says when it is well, how it goes down, and how it is told what to do."""
 
-import base64
 import contextlib
 import hashlib
 import http.client
-import io
 import json
-import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,50 +13,17 @@ from typing import Any
 
 import pytest
 from endpoint import Endpoint, Model
-from endpoint_modes import MODES, OUTAGES, SOCKETS
-from PIL import Image
-
-CHAT_PATHS = ("/api/chat", "/v1/chat/completions")
-both_wires = pytest.mark.parametrize("path", CHAT_PATHS)
-
-
-def jpeg(colour: str = "red") -> bytes:
-    out = io.BytesIO()
-    Image.new("RGB", (64, 48), colour).save(out, "JPEG")
-    return out.getvalue()
-
-
-def question(path: str, picture: bytes | None = None, model: str = "tiny-vision") -> dict[str, Any]:
-    """A question about one picture in the form that this wire wants."""
-    text = base64.b64encode(jpeg() if picture is None else picture).decode()
-    if path == "/api/chat":
-        message: dict[str, Any] = {"role": "user", "content": "What is it?", "images": [text]}
-    else:
-        url = {"url": f"data:image/jpeg;base64,{text}"}
-        message = {"role": "user", "content": [{"type": "image_url", "image_url": url}]}
-    return {"model": model, "messages": [message], "stream": False}
-
-
-def ask(
-    endpoint: Endpoint, path: str, body: object = None, headers: dict[str, str] | None = None
-) -> tuple[int, str, http.client.HTTPMessage]:
-    """Status, text and headers of one exchange; POST where there is a body."""
-    line = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=20)
-    with contextlib.closing(line):
-        sent = None if body is None else json.dumps(body)
-        given = {"Content-Type": "application/json", **(headers or {})}
-        line.request("GET" if sent is None else "POST", path, sent, given)
-        reply = line.getresponse()
-        return reply.status, reply.read().decode(), reply.headers
-
-
-def answer_in(path: str, text: str) -> tuple[str | None, str | None]:
-    """The answer and its finish reason."""
-    payload = json.loads(text)
-    if path == "/api/chat":
-        return payload["message"]["content"], payload.get("done_reason")
-    choice = payload["choices"][0]
-    return choice["message"]["content"], choice["finish_reason"]
+from endpoint_client import (
+    CHAT_PATHS,
+    answer_in,
+    ask,
+    both_wires,
+    jpeg,
+    question,
+    raw,
+    read_all,
+)
+from endpoint_wires import BLIND
 
 
 @both_wires
@@ -138,124 +101,6 @@ def test_ollama_streams_unless_told_not_to(endpoint: Endpoint) -> None:
     lines = [json.loads(line) for line in text.splitlines()]
     assert [line["done"] for line in lines] == [False] * (len(lines) - 1) + [True]
     assert len(lines) > 2
-
-
-REPLIED = (
-    ("html200", 200, "<title>Sign in</title>"),
-    ("html502", 502, "<html>"),
-    ("empty500", 500, ""),
-    ("403-empty", 403, ""),
-    ("413", 413, "413 Request Entity Too Large"),
-    ("422", 422, "field required"),
-    ("499", 499, "request canceled"),
-    ("503-loading", 503, "Loading model"),
-    ("runner_stopped", 500, "unexpectedly stopped"),
-    ("nested_json_error", 400, r"\"message\": \"Failed to load"),
-    ("old_vllm_error_shape", 404, '"object": "error"'),
-    ("context", 400, "context"),
-    ("context:8", 400, "cannot be greater than max_model_len"),
-    ("error_in_200", 200, '"error"'),
-)
-
-
-@both_wires
-@pytest.mark.parametrize(("mode", "status", "told"), REPLIED)
-def test_whole_replies(endpoint: Endpoint, path: str, mode: str, status: int, told: str) -> None:
-    """A mode that is a reply comes with its status and words, once, as the script says."""
-    endpoint.script = [mode]
-    got, text, _ = ask(endpoint, path, question(path))
-    assert (got, told in text if told else text == "") == (status, True)
-    assert ask(endpoint, path, question(path))[0] == 200
-
-
-@both_wires
-@pytest.mark.parametrize(
-    ("mode", "reason", "empty"),
-    [
-        ("length", "length", False),
-        ("empty", "stop", True),
-        ("loop", "stop", False),
-        ("finish_abort", "abort", False),
-        ("content_filter", "content_filter", True),
-    ],
-)
-def test_bad_answers(endpoint: Endpoint, path: str, mode: str, reason: str, empty: bool) -> None:
-    """A bad answer has status 200 and shows in its finish reason or text only."""
-    endpoint.script = [mode]
-    status, text, _ = ask(endpoint, path, question(path))
-    answer, got = answer_in(path, text)
-    assert (status, got, answer == "") == (200, reason, empty)
-
-
-def test_done_false_has_no_reason(endpoint: Endpoint) -> None:
-    """Ollama's broken-off answer says done: false and gives no reason."""
-    endpoint.script = ["done_false"]
-    payload = json.loads(ask(endpoint, "/api/chat", question("/api/chat"))[1])
-    assert (payload["done"], "done_reason" in payload) == (False, False)
-
-
-@pytest.mark.parametrize("argument", ["7", "nan", "Wed, 21 Oct 2026 07:28:00 GMT"])
-def test_retry_after_is_sent_as_it_stands(endpoint: Endpoint, argument: str) -> None:
-    """The argument of 429 is its Retry-After, sense or nonsense."""
-    endpoint.script = [f"429:{argument}"]
-    status, _, headers = ask(endpoint, "/api/chat", question("/api/chat"))
-    assert (status, headers["Retry-After"]) == (429, argument)
-
-
-def raw(endpoint: Endpoint, path: str) -> socket.socket:
-    """Send a question by hand; the open socket, of which nothing has been read."""
-    body = json.dumps(question(path)).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    line = socket.create_connection(("127.0.0.1", endpoint.port), timeout=20)
-    line.sendall(head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
-    return line
-
-
-def read_all(line: socket.socket) -> bytes:
-    return b"".join(iter(lambda: line.recv(65536), b""))
-
-
-@both_wires
-def test_sockets_misbehave(endpoint: Endpoint, path: str) -> None:
-    """A reset, a body that is too short and a close without a word look so on the socket."""
-    endpoint.script = ["rst", "shortbody", "closenoresp"]
-    line = raw(endpoint, path)
-    with line, pytest.raises(ConnectionResetError):
-        read_all(line)
-    line = raw(endpoint, path)
-    with line:
-        head, _, body = read_all(line).partition(b"\r\n\r\n")
-    assert (b"Content-Length: 1000" in head, body) == (True, b'{"a":')
-    line = raw(endpoint, path)
-    with line:
-        assert read_all(line) == b""
-
-
-def test_hang_says_nothing_and_trickle_never_ends(endpoint: Endpoint) -> None:
-    """A hanging request sends no byte, a trickling one a byte at a time; both notice that the client left."""
-    endpoint.script = ["hang", "trickle:0.001"]
-    silent = raw(endpoint, "/api/chat")
-    with silent:
-        slow = raw(endpoint, "/api/chat")
-        with slow:
-            got = b""
-            while not re.search(rb"\r\n\r\n\{ {20}", got):
-                got += slow.recv(100)
-        silent.settimeout(0.01)
-        with pytest.raises(TimeoutError):
-            silent.recv(1)
-
-
-@both_wires
-def test_every_mode_can_be_shown(path: str) -> None:
-    """No mode breaks the server itself, on either wire."""
-    quiet = MODES - OUTAGES - {"hang", "trickle", "slow", "503_after_slow", "cold"}
-    with Endpoint(script=sorted(quiet)) as endpoint:
-        for mode in sorted(quiet):
-            broken = mode in SOCKETS
-            with contextlib.suppress(http.client.HTTPException, OSError):
-                ask(endpoint, path, question(path))
-                assert not broken, mode
 
 
 def test_a_script_can_go_by_the_picture() -> None:
@@ -359,15 +204,24 @@ def test_its_thread_ends_with_it() -> None:
     assert threading.active_count() == before
 
 
-def test_it_runs_by_hand() -> None:
-    """As a command it prints its address and serves until it is interrupted."""
-    command = [sys.executable, str(Path(__file__).parent / "endpoint.py"), "--mode", "429:3"]
+@pytest.mark.parametrize(
+    ("flags", "status", "told"),
+    [
+        (["--mode", "429:3"], 429, "Too many requests"),
+        (["--slots", "1", "--delay", "0.001", "--blind"], 200, BLIND),
+        (["--api-key", "secret"], 401, "Unauthorized"),
+    ],
+)
+def test_it_runs_by_hand(flags: list[str], status: int, told: str) -> None:
+    """As a command it prints its address and serves as its flags say until it is interrupted."""
+    command = [sys.executable, str(Path(__file__).parent / "endpoint.py"), *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline().rsplit(":", 1)[1])
         line = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
         with contextlib.closing(line):
             line.request("POST", "/api/chat", json.dumps(question("/api/chat")))
-            assert line.getresponse().headers["Retry-After"] == "3"
+            reply = line.getresponse()
+            assert (reply.status, told in reply.read().decode()) == (status, True)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 0

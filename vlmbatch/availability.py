@@ -114,6 +114,7 @@ class Availability:
         self._up = asyncio.Event()
         self._up.set()
         self._down_since: float | None = None
+        self._answered = False
         self._pauses = 0
         self._streak = 0
         self._failing: set[str] = set()
@@ -140,6 +141,7 @@ class Availability:
 
     def answered(self) -> None:
         """An answer came, of whatever kind: the endpoint is there."""
+        self._answered = True
         self._down_since, self._pauses, self._streak = None, 0, 0
         self._failing.clear()
 
@@ -165,7 +167,8 @@ class Availability:
     async def failed(self, error: BackendError, image: str) -> None:
         """Hear that a request about `image` failed in passing; five in a row pause all.
 
-        A probe that is answered then ends the outage: what fails after it are the images' own attempts.
+        A probe that is answered then ends the outage, if any image ever was: what fails after it are the
+        images' own attempts. Where none was, the patience runs on.
 
         Raises:
             UnavailableError: probes failed for longer than the patience.
@@ -175,7 +178,8 @@ class Availability:
         if self._streak >= STREAK and len(self._failing) > 1 and self.up:
             told = f"{self._streak} requests in a row failed, the last one: {error}"
             await self._pause(UnavailableError(told, kind=error.kind, retry_after=error.retry_after))
-            self._down_since = None
+            if self._answered:
+                self._down_since = None
 
     async def _begin(self) -> None:
         """Prove the endpoint, which also loads a cold model."""
