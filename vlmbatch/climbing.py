@@ -52,11 +52,15 @@ class Climber:
         self._held_rate = 0.0
         self._up_next = True
         self._began: float | None = None
+        self._skip = 0
         self._answers = 0
         self._saturated = 0
 
     def answered(self, now: float, *, waiting: bool) -> None:
         """Count an answer at `now` seconds; `waiting` says that somebody waits for a slot."""
+        if self._skip:  # asked under the limit before
+            self._skip -= 1
+            return
         if self._began is None:
             self._began, self._answers, self._saturated = now, 0, 0
             return
@@ -64,14 +68,18 @@ class Climber:
         self._saturated += waiting
         if self._answers < _window(self.limit) or now <= self._began:
             return
+        limit = self.limit
         rate, full = self._answers / (now - self._began), 2 * self._saturated > self._answers
         self._began = None
         if full:  # else the endpoint waits for the client, and its rate tells nothing
             self._decide(rate)
+        if self.limit != limit:
+            self._skip = limit
 
     def overloaded(self) -> None:
         """Hear that the endpoint had too much: halve the limit."""
         self._ceiling = max(self.limit, 2)
+        self._skip = self.limit
         self.limit = max(self.limit // 2, 1)
         self._enter(Phase.RECOVER)
         self._hold = HOLD

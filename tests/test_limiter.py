@@ -1,0 +1,165 @@
+"""Slots and rooms: never more than there are, none lost, whatever is cancelled."""
+
+import asyncio
+import random
+from contextlib import suppress
+
+import pytest
+
+from vlmbatch.limiter import Limiter
+
+
+class Flight:
+    """Counts who is in flight."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.most = 0
+
+    async def take(self, limiter: Limiter, *, alone: bool = False, steps: int = 3) -> None:
+        async with limiter.slot(alone=alone):
+            self.now += 1
+            self.most = max(self.most, self.now)
+            assert not (alone and self.now > 1), "somebody else is there"
+            try:
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                    assert not (alone and self.now > 1), "somebody else came"
+            finally:
+                self.now -= 1
+
+
+async def test_no_more_than_the_limit_are_in_flight() -> None:
+    """A hundred tasks and seven slots: seven at once, all served."""
+    flight, limiter = Flight(), Limiter(7)
+    await asyncio.gather(*(flight.take(limiter) for _ in range(100)))
+    assert flight.most == 7
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_cancellation_loses_no_slot(seed: int) -> None:
+    """Tasks that are cancelled anywhere, alone or not, leave all slots behind and nobody waits for ever."""
+    dice, flight, limiter = random.Random(seed), Flight(), Limiter(3)
+    tasks = [
+        asyncio.create_task(flight.take(limiter, alone=dice.random() < 0.2, steps=dice.randrange(5)))
+        for _ in range(60)
+    ]
+    for _ in range(40):
+        await asyncio.sleep(0)
+        dice.choice(tasks).cancel()
+    done, pending = await asyncio.wait(tasks, timeout=30)
+    assert not pending
+    for task in done:
+        with suppress(asyncio.CancelledError):
+            task.result()
+    flight.most = 0
+    await asyncio.gather(*(flight.take(limiter) for _ in range(9)))
+    assert flight.most == 3
+
+
+async def test_alone_is_alone() -> None:
+    """While one that must be alone waits or works, nobody else starts; afterwards all do."""
+    flight, limiter = Flight(), Limiter(5)
+    mixed = [flight.take(limiter, alone=n % 4 == 0) for n in range(40)]
+    await asyncio.gather(*mixed)
+    assert flight.most == 5
+
+
+async def overload(limiter: Limiter, requests: int) -> None:
+    """So many requests at once, each of which is refused."""
+
+    async def refused() -> None:
+        async with limiter.slot():
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            limiter.overloaded()
+
+    await asyncio.gather(*(refused() for _ in range(requests)))
+
+
+async def test_a_burst_of_refusals_halves_once() -> None:
+    """Requests that were in flight together tell of one overload, not of sixteen."""
+    told: list[int] = []
+    limiter = Limiter(16, most=64, changed=told.append)
+    await overload(limiter, 16)
+    assert (limiter.limit, told) == (8, [8])
+    await overload(limiter, 8)
+    assert (limiter.limit, told) == (4, [8, 4])
+
+
+async def test_a_limit_that_shrank_holds() -> None:
+    """After halving no more than the new limit get in, and after growing the freed places are used."""
+    flight, limiter = Flight(), Limiter(16, most=64)
+    await overload(limiter, 16)
+    await asyncio.gather(*(flight.take(limiter) for _ in range(50)))
+    assert flight.most == 8
+
+
+async def test_a_limit_that_grows_lets_those_who_wait_in() -> None:
+    """Rooms and slots grow with the limit while tasks wait for them."""
+    now = 0.0
+    limiter = Limiter(2, most=32, clock=lambda: now)
+    flight = Flight()
+
+    async def ask() -> None:
+        nonlocal now
+        async with limiter.room():
+            await flight.take(limiter)
+            async with limiter.slot():
+                now += 1 / limiter.limit  # an endpoint that answers twice as much with twice the limit
+                limiter.answered()
+
+    await asyncio.gather(*(ask() for _ in range(3000)))
+    assert limiter.limit > 2
+    assert 2 < flight.most <= 32
+
+
+async def test_a_fixed_limit_stays() -> None:
+    """--concurrency N is kept whatever the endpoint says."""
+    told: list[int] = []
+    limiter = Limiter(4, changed=told.append)
+    await overload(limiter, 4)
+    for _ in range(500):
+        limiter.answered()
+    assert (limiter.limit, told) == (4, [])
+
+
+async def test_rooms_are_bounded() -> None:
+    """As many images wait as are asked about, but at least `ahead` and at most 64."""
+    for limit, ahead, rooms in ((1, 3, 4), (8, 3, 16), (200, 3, 264)):
+        limiter = Limiter(limit, ahead=ahead)
+        assert limiter.most_rooms == rooms
+        inside = 0
+
+        async def come(limiter: Limiter = limiter) -> None:
+            nonlocal inside
+            async with limiter.room():
+                inside += 1
+                await asyncio.Event().wait()
+
+        tasks = [asyncio.create_task(come()) for _ in range(rooms + 50)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert inside == rooms
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def test_rpm_spaces_attempts_evenly() -> None:
+    """120 a minute are one every half second, from the first; time that passed is no credit for a burst."""
+    now, slept = 100.0, list[float]()
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    limiter = Limiter(8, rpm=120, sleep=sleep, clock=lambda: now)
+    for _ in range(3):
+        async with limiter.slot():
+            pass
+    assert slept == [0.5, 1.0]
+    now = 200.0
+    for _ in range(2):
+        async with limiter.slot():
+            pass
+    assert slept == [0.5, 1.0, 0.5]
