@@ -1,4 +1,4 @@
-"""Claim: `--concurrency auto` ends within a tenth of the best fixed concurrency, whatever the endpoint's slots.
+"""Claim: `--concurrency auto` ends within a tenth of the best fixed concurrency, whatever the slots.
 
 For endpoints of 1, 4 and 64 slots the same images are asked about with fixed concurrencies and with auto,
 one after the other in each round, and the medians over the rounds are compared: over the whole run, which

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 from typing import Any
 
 import pytest
@@ -127,6 +128,7 @@ def test_tokens_are_counted(
     endpoint.counts = counts
     replies = [ask(endpoint, path, question(path, picture))[1] for picture in (None, b"")]
     assert [counted(path, reply) for reply in replies] == [with_picture, without]
+    assert all((counts == "none") != bool(re.search('"usage"|_count"', reply)) for reply in replies)
 
 
 @both_wires

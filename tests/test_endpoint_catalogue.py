@@ -164,6 +164,8 @@ def shows_crash(path: str) -> None:
 
 def shows_crash_with_500(path: str) -> None:
     with played("crash_neighbours(hash) with 500", SECONDS=9999) as endpoint:
+        idle = raw(endpoint, path)
+        assert idle.recv(12) == b"HTTP/1.1 200"
         endpoint.delay = 9999
         with raw(endpoint, path) as neighbour:
             endpoint.until(lambda: endpoint.open_questions == 1)
@@ -171,6 +173,8 @@ def shows_crash_with_500(path: str) -> None:
                 for line in (poison, neighbour):
                     status, body = whole(read_all(line))
                     assert (status, ENGINE_DEAD in body) == (b"HTTP/1.1 500 Internal Server Error", True)
+        with idle, pytest.raises(ConnectionResetError):
+            assert ENGINE_DEAD not in read_all(idle)
         assert endpoint.crashes == 1
         back_again(endpoint, path)
         assert statuses(endpoint, path, POISON) == [500]
