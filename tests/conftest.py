@@ -7,6 +7,8 @@ import pytest
 from endpoint import Endpoint
 from PIL import Image
 
+pytest.register_assert_rewrite("failing")
+
 
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:

@@ -148,7 +148,7 @@ async def test_a_slow_endpoint_is_not_cut_off_by_a_short_patience() -> None:
         return "open"
 
     assert await until_available(ask, patience_s=0, least_try_s=20) == "open"
-    with pytest.raises(UnavailableError, match="does not answer"):
+    with pytest.raises(UnavailableError, match="did not answer"):
         await until_available(ask, patience_s=0, least_try_s=0.001)
 
 

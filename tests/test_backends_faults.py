@@ -134,7 +134,7 @@ async def test_redirect_is_not_followed(kind: Kind) -> None:
 
 
 @each_kind
-async def test_tls_to_a_plain_port(kind: Kind) -> None:
+async def test_t4_tls_to_a_plain_port(kind: Kind) -> None:
     """https:// to a server that speaks http ends the run with a hint at the URL."""
     async with (
         babbling(reply(b"", status="400 Bad Request")) as url,
@@ -182,7 +182,7 @@ async def test_key_from_a_file(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["ollama", "openai"])
 @pytest.mark.parametrize("host", ["a" * 64 + ".invalid", "a..invalid", "no-such-host.invalid"])
-async def test_host_that_cannot_be(name: str, host: str) -> None:
+async def test_t2_host_that_cannot_be(name: str, host: str) -> None:
     """A host name that does not exist, or cannot, is an error that shows the URL."""
     async with KINDS[name].open(f"http://{host}:1") as backend:
         with pytest.raises((UnavailableError, FatalBackendError), match=f"http://{host}:1"):

@@ -68,7 +68,7 @@ async def until_available(
                 f"{error}; is this the right --base-url and --backend?", kind="wrong_url"
             ) from error
         except TimeoutError:
-            away = UnavailableError("the endpoint takes the connection and does not answer")
+            away = UnavailableError("the endpoint did not answer in time")
         is_there = not isinstance(away, UnreachableError)
         patience = loading_patience_s if is_there and loading_patience_s is not None else patience_s
         left = began + patience - clock()

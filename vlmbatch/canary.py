@@ -23,6 +23,8 @@ MAX_TOKENS = 16
 LEAST_PICTURE_TOKENS = 16
 """Fewer than any known model spends on 224x224 pixels (49 by Qwen3-VL), more than the marks around it."""
 TRIES = 3
+QUESTIONS = 3
+"""So many questions a proof takes at most."""
 UNPROVEN = "whether pictures reach the model could not be proven"
 
 _ADMISSION = re.compile(

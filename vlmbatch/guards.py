@@ -6,7 +6,7 @@ from functools import partial
 
 from vlmbatch import imaging
 from vlmbatch.availability import RUN_PATIENCE_S, Availability
-from vlmbatch.canary import Canary
+from vlmbatch.canary import QUESTIONS, Canary
 from vlmbatch.config import RunConfig
 from vlmbatch.events import ConcurrencyChanged, Notice
 from vlmbatch.limiter import Limiter
@@ -59,7 +59,7 @@ def availability_of(
         prove=prove,
         probe=probe,
         patience_s=or_default(config.run.give_up_after, RUN_PATIENCE_S),
-        try_s=deadline_s,
+        try_s=PROBE_S + QUESTIONS * deadline_s,
         least_try_s=config.run.timeout,
         notify=notify,
         sleep=sleep,
