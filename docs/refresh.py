@@ -1,4 +1,6 @@
-"""Makes again what the documents show of the program: docs/terminal.svg, and the help in README.md.
+"""Makes again what the documents show of the program.
+
+That is docs/terminal.svg, the help in README.md, and the table of replies in docs/failures.md.
 
 Run it from anywhere: python docs/refresh.py
 """
@@ -9,10 +11,30 @@ import subprocess
 import sys
 from pathlib import Path
 
+from vlmbatch.classify.answer import FINISHES
+from vlmbatch.classify.rows import REPLIES
+from vlmbatch.errors import (
+    BackendError,
+    BadAnswerError,
+    FatalBackendError,
+    RejectedError,
+    TransientError,
+    UnavailableError,
+)
+
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 COMMAND = "$ vlmbatch run --help"
 COLUMNS = "80"
+FAILURES = ROOT / "docs" / "failures.md"
+DOES: dict[type[BackendError], str] = {
+    TransientError: "asks again",
+    RejectedError: "a record for this image",
+    BadAnswerError: "asks differently",
+    UnavailableError: "waits or pauses",
+    FatalBackendError: "ends with exit code 2",
+}
+_REPLIES = re.compile(r"(<!-- replies: .*? -->)\n.*?(<!-- end of replies -->)", re.DOTALL)
 _HELP_BLOCK = re.compile(rf"^```(\w*)\n{re.escape(COMMAND)}\n.*?^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -47,8 +69,29 @@ def with_help(readme: str, text: str) -> str:
     return _HELP_BLOCK.sub(lambda match: f"```{match[1]}\n{COMMAND}\n{text}\n```", readme)
 
 
+def replies_table() -> str:
+    """The rows by which replies are told apart, as a table in Markdown."""
+    lines = ["| reply | kind | what you read | the run |", "|---|---|---|---|"]
+    for row in (*REPLIES, *FINISHES):
+        says = f"{row.says}; {row.hint}" if row.hint else row.says
+        lines.append(f"| {row.name} | `{row.kind}` | {says} | {DOES[row.error]} |")
+    return "\n".join(lines)
+
+
+def with_replies(text: str) -> str:
+    """The page with this table between its marks.
+
+    Raises:
+        ValueError: it has no marks.
+    """
+    if not _REPLIES.search(text):
+        raise ValueError("docs/failures.md has no marks for the table of replies")
+    return _REPLIES.sub(lambda match: f"{match[1]}\n{replies_table()}\n{match[2]}", text)
+
+
 def refresh() -> None:
-    """Write both files anew."""
+    """Write all of it anew."""
+    FAILURES.write_text(with_replies(FAILURES.read_text(encoding="utf-8")), encoding="utf-8")
     subprocess.run([sys.executable, str(ROOT / "docs" / "make_terminal_svg.py")], check=True)
     README.write_text(with_help(README.read_text(encoding="utf-8"), real_help()), encoding="utf-8")
 

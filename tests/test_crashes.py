@@ -31,7 +31,7 @@ def sent_as(photo: Path) -> str:
 
 @pytest.mark.parametrize("how", ["crash_neighbours:0.2", "crash_neighbours:0.2:500"])
 @pytest.mark.parametrize(("concurrency", "crashes"), [(8, 3), (1, 2)])
-async def test_one_poison_image_fails_alone(
+async def test_v6_one_poison_image_fails_alone(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any], how: str, concurrency: int, crashes: int
 ) -> None:
     """A picture that kills the engine for all in flight: exactly one failure, and all others are answered."""

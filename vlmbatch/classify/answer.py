@@ -9,7 +9,7 @@ from vlmbatch.errors import BadAnswerError, RejectedError, TransientError
 _RULES = frozenset(" \t\n-_=.*~|+#:/\\<>\u00b7\u2013\u2014\u2026\u2500\u2501\u2502\u2550")
 _LONGEST_UNIT = 400
 
-_FINISHES: tuple[Row, ...] = (
+FINISHES: tuple[Row, ...] = (
     Row(
         "filtered",
         r"^(content_filter|safety)$",
@@ -54,7 +54,7 @@ def check_answer(
     answer, reason = text or "", (finish_reason or "").strip().lower()
     if refusal:
         raise RejectedError(f"the model refuses: {clean(refusal)}", kind="refused")
-    for row in _FINISHES:
+    for row in FINISHES:
         if row.fits(200, reason):
             words = f": {clean(answer)}" if reason == "error" and answer.strip() else ""
             raise row.error(row.says + words, kind=row.kind, change=row.change, partial=answer or None)
