@@ -19,3 +19,7 @@ fix:
 # make again what the documents show of the program
 docs:
     python docs/refresh.py
+
+# measure the claims
+bench:
+    python benchmarks/auto_concurrency.py

@@ -167,7 +167,7 @@ async def test_wrong_path() -> None:
     """A path that the server does not have ends the run, with the question that most often helps."""
     with Endpoint() as endpoint:
         async with OPENAI.open(f"{endpoint.url}/openai") as backend:
-            with pytest.raises(FatalBackendError, match=r"did you forget /v1\?"):
+            with pytest.raises(FatalBackendError, match=r"ends in /v1"):
                 await backend.preflight()
 
 

@@ -130,3 +130,21 @@ def test_loops_are_told(text: str) -> None:
 def test_tables_lists_and_json_are_no_loops(text: str) -> None:
     """Honest text with equal rows, ruled lines, padding and long lists is left alone."""
     assert not repeats(text)
+
+
+def test_flaws_that_are_accepted_are_warnings() -> None:
+    """--accept lets its flaws pass, with a word for the record, and no other."""
+    both = frozenset(("length", "loop"))
+    assert check_answer("A cat", "length", accept=both) == ("accepted although --max-tokens cut it",)
+    assert check_answer("A cat. " * 60, "stop", accept=both) == ("accepted although it repeats itself",)
+    assert len(check_answer("A cat. " * 60, "length", accept=both)) == 2
+    assert check_answer("!!!!", "", done=False, accept=both)
+    assert check_answer("a a a", "repetition", accept=both)
+    assert check_answer("A cat.", "stop", accept=both) == ()
+    for flaw, text, reason in (("length", "A cat. " * 60, "length"), ("loop", "A cat. " * 60, "length")):
+        with pytest.raises(BadAnswerError):
+            check_answer(text, reason, accept=frozenset((flaw,)))
+    with pytest.raises(BadAnswerError):
+        check_answer("", "stop", accept=both)
+    with pytest.raises(RejectedError):
+        check_answer("A cat", "content_filter", accept=both)

@@ -41,6 +41,9 @@ def test_an_unknown_name_is_told_with_the_nearest() -> None:
         ({"quality": 0}, "--quality"),
         ({"concurrency": 0}, "--concurrency"),
         ({"timeout": 0}, "--timeout"),
+        ({"rpm": 0}, "--rpm"),
+        ({"concurrency": "many"}, "--concurrency"),
+        ({"accept": "nonsense"}, "--accept"),
         ({"retries": -1}, "--retries"),
         ({"max_tokens": 0}, "--max-tokens"),
         ({"temperature": 3}, "--temperature"),
@@ -186,3 +189,17 @@ def test_what_makes_no_sense_is_refused_with_an_example(parse: object, text: str
 def test_max_failures_counts_or_takes_a_share(allowed: str, failed: int, total: int, good: bool) -> None:
     """Failures are within the limit up to and including N, or N percent of all images."""
     assert RunConfig.of("photos", max_failures=allowed).run.tolerates(failed, total) is good
+
+
+def test_concurrency_is_a_number_or_auto() -> None:
+    """`auto` is the default, in a program, in a file and on the command line."""
+    for typed, meant in (("auto", None), ("AUTO ", None), ("8", 8), (8, 8)):
+        assert RunConfig.of("photos", concurrency=typed).run.concurrency == meant
+    assert RunConfig.of("photos").run.concurrency is None
+
+
+def test_flaws_to_accept_are_told_in_any_order() -> None:
+    """`loop,length` and `length, loop` are the same."""
+    for typed in ("loop,length", "length, loop", "length,loop,"):
+        assert RunConfig.of("photos", accept=typed).generation.accept == "length,loop"
+    assert RunConfig.of("photos", accept="").generation.accept == ""

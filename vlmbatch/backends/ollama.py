@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import httpx
-import ollama
 
 from vlmbatch.backends.deadlines import Deadlines
+from vlmbatch.backends.ollama_client import Client, Journey
 from vlmbatch.backends.wire import (
     CONNECT_TIMEOUT_S,
     KEEPALIVE_S,
@@ -40,41 +40,6 @@ RELOAD_S = 1.0
 PULL_HINT = "get one with: ollama pull qwen2.5vl"
 
 
-class _Client(ollama.AsyncClient):
-    """The ollama package's client with one more call: a body of bytes out, the whole reply back.
-
-    The package's own chat() encodes the image on the event loop, does not take `truncate`, and drops
-    the headers of an error, so that Retry-After is lost.
-    """
-
-    async def call(self, method: str, path: str, body: bytes | None, journey: "_Journey") -> httpx.Response:
-        reply: httpx.Response = await self._client.request(
-            method, path, content=body, extensions={"trace": journey.hear}
-        )
-        return reply
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await self._client.aclose()
-
-
-class _Journey:
-    """What httpcore tells of one request on its way."""
-
-    def __init__(self) -> None:
-        self.connected = False
-        self.reply_began = False
-
-    async def hear(self, event: str, _info: object) -> None:
-        self.connected = self.connected or event == "connection.connect_tcp.started"
-        self.reply_began = self.reply_began or event == "http11.receive_response_headers.complete"
-
-    @property
-    def stale(self) -> bool:
-        """Whether it went over a connection kept from earlier, and heard nothing."""
-        return not self.connected and not self.reply_began
-
-
 class OllamaBackend:
     """An Ollama server. The options are the same in every request, since others reload the model."""
 
@@ -94,7 +59,7 @@ class OllamaBackend:
         self._deadlines = Deadlines()
         self._loaded = False
         try:
-            self._client = _Client(
+            self._client = Client(
                 self.url,
                 headers={"authorization": self._authorization} if self._authorization else None,
                 trust_env=not is_loopback(self.url),
@@ -221,7 +186,7 @@ class OllamaBackend:
     async def _json(
         self, method: str, path: str, body: bytes | None = None, deadline_s: float | None = None
     ) -> dict[str, Any]:
-        journey = _Journey()
+        journey = Journey()
         # only questions queue; what is asked about the server itself is answered at once
         limit = self._deadlines.within(deadline_s) if deadline_s else asyncio.timeout(self._timeout_s)
         try:

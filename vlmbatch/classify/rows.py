@@ -232,7 +232,7 @@ REPLIES: tuple[Row, ...] = (
         FatalBackendError,
         "wrong_url",
         "the endpoint does not know this address",
-        "check --base-url and --backend: did you forget /v1?",
+        "check --base-url and --backend (a base URL of OpenAI's form ends in /v1)",
         (404, 405),
     ),
     Row(
