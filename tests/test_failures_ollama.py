@@ -87,7 +87,7 @@ async def test_o8_busy(failing: Failing) -> None:
 async def test_o9_queue(photos: Photos) -> None:
     """Requests that only queue at a serial server do not run into their deadline."""
     with Endpoint(slots=1, delay=0.1) as endpoint:
-        done = await Failing(photos, endpoint, "ollama").run(concurrency=6, timeout=0.35)
+        done = await Failing(photos, endpoint, "ollama").run(concurrency=6, timeout=0.5)
     assert [r.attempts for r in done.results] == [1] * 6
 
 
@@ -169,8 +169,8 @@ async def test_o19_bare_base64(failing: Failing) -> None:
 
 async def test_o20_cold_load(failing: Failing) -> None:
     """A cold model is loaded by the canary, which may take longer than an attempt."""
-    failing.endpoint.canary = "slow:0.5"
-    done = await failing.run(timeout=0.3)
+    failing.endpoint.canary = "slow:0.8"
+    done = await failing.run(timeout=0.5)
     assert [r.attempts for r in done.results] == [1] * 6
     assert {q.body["keep_alive"] for q in failing.endpoint.questions} == {"30m"}
 

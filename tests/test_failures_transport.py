@@ -57,7 +57,7 @@ async def test_t6_reset_and_short_body(failing: Failing) -> None:
 
 async def test_t7_hang(failing: Failing) -> None:
     """A request that hangs ends at --timeout and is asked again; one that always hangs fails alone."""
-    failing.options["timeout"] = 0.3
+    failing.options["timeout"] = 0.6
     await failing.passes("hang", attempts=2)
     failing.endpoint.requests.clear()
     await failing.fails_alone("hang", "timeout", requests=4)
@@ -70,7 +70,7 @@ async def test_t7_all_hang(failing: Failing) -> None:
 
 async def test_t8_trickle(failing: Failing) -> None:
     """A byte now and then does not hold an attempt longer than --timeout."""
-    failing.options["timeout"] = 0.3
+    failing.options["timeout"] = 0.6
     await failing.passes("trickle:0.01", attempts=2)
 
 
