@@ -99,8 +99,8 @@ def reply(body: object, *headers: str, status: str = "200 OK") -> bytes:
 
 
 @asynccontextmanager
-async def babbling(raw: bytes | None) -> AsyncIterator[str]:
-    """The URL of a server that says the same to whoever says something; None just hangs up."""
+async def babbling(*replies: bytes | None) -> AsyncIterator[str]:
+    """The URL of a server that says the same on each connection, a reply a request; None just hangs up."""
     talks: list[asyncio.Task[None] | None] = []
     writers: list[asyncio.StreamWriter] = []
 
@@ -108,10 +108,13 @@ async def babbling(raw: bytes | None) -> AsyncIterator[str]:
         talks.append(asyncio.current_task())
         writers.append(writer)
         with suppress(ConnectionError):
-            await reader.read(65536)
-            if raw is not None:
+            for raw in replies:
+                await reader.read(65536)
+                if raw is None:
+                    break
                 writer.write(raw)
                 await writer.drain()
+            else:
                 while await reader.read(65536):
                     pass
         writer.close()

@@ -11,7 +11,7 @@ from endpoint import Endpoint, Model
 from vlmbatch import backends
 from vlmbatch.backends import open_backend
 from vlmbatch.config import RunConfig
-from vlmbatch.errors import ConfigError, FatalBackendError, UnavailableError
+from vlmbatch.errors import ConfigError, FatalBackendError, UnavailableError, UnreachableError
 from vlmbatch.protocols import Backend
 
 BLIND = {"blind": Model(vision=False)}
@@ -94,7 +94,7 @@ async def test_demonstration_model_does_not_stand_in(named: str, monkeypatch: py
     with defaults(monkeypatch) as nowhere:
         options = {"--model": {"model": "llava"}, "--base-url": {"base_url": nowhere}}.get(named, {})
         async with auto({named: nowhere}, **options) as backend:
-            with pytest.raises(UnavailableError, match=f"no connection to {nowhere}") as caught:
+            with pytest.raises(UnreachableError, match=f"no connection to {nowhere}") as caught:
                 await backend.preflight()
     assert "start Ollama (ollama serve) or vLLM, say where with --base-url" in str(caught.value)
 
@@ -139,7 +139,17 @@ async def test_place_from_openai_variables(monkeypatch: pytest.MonkeyPatch) -> N
         environ = {"OPENAI_BASE_URL": f"{endpoint.url}/v1", "OPENAI_API_KEY": "some-key-123"}
         with defaults(monkeypatch):
             async with auto(environ) as backend:
-                assert (await backend.preflight()).url == f"{endpoint.url}/v1"
+                found = await backend.preflight()
+    assert (found.url, found.backend) == (f"{endpoint.url}/v1", "openai")
+
+
+async def test_place_that_is_named_and_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody is Ollama and a server says that it loads, it is worth more patience than closed ports."""
+    with Endpoint(routes={"/v1/models": "503-loading"}) as endpoint, defaults(monkeypatch):
+        async with auto({"OPENAI_BASE_URL": f"{endpoint.url}/v1"}) as backend:
+            with pytest.raises(UnavailableError, match="Loading model") as caught:
+                await backend.preflight()
+    assert not isinstance(caught.value, UnreachableError)
 
 
 async def test_place_from_ollama_host(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:

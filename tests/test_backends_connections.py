@@ -3,9 +3,10 @@
 import asyncio
 
 import pytest
-from backend_contract import KINDS, question
+from backend_contract import KINDS, babbling, question, reply
 
 from vlmbatch.backends.deadlines import Deadlines
+from vlmbatch.backends.ollama_client import Journey
 from vlmbatch.backends.wire import proxy_note
 from vlmbatch.errors import StaleConnectionError, TransientError
 
@@ -47,6 +48,47 @@ async def test_a_reply_that_breaks_off_is_not(name: str) -> None:
 
 
 @WIRES
+async def test_a_kept_connection_that_tells_nonsense_is_not(name: str) -> None:
+    """Whoever says something that is no HTTP has heard the request."""
+    well = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+    async with babbling(well, b"SSH-2.0-OpenSSH_9.9\r\n\r\n") as url, KINDS[name].open(url) as backend:
+        await backend.probe()
+        with pytest.raises(TransientError) as caught:
+            await backend.probe()
+    assert not isinstance(caught.value, StaleConnectionError)
+
+
+async def test_a_connection_that_aiohttp_made_anew_is_not() -> None:
+    """What aiohttp asks again by itself over a new connection is not stale when that is lost as well."""
+    with KINDS["openai"].endpoint() as endpoint:
+        async with KINDS["openai"].open(endpoint.url) as backend:
+            await backend.probe()
+            endpoint.routes = {"/health": "rst"}
+            with pytest.raises(TransientError) as caught:
+                await backend.probe()
+    assert len(endpoint.requests) == 3
+    assert not isinstance(caught.value, StaleConnectionError)
+
+
+@pytest.mark.parametrize(
+    ("events", "stale"),
+    [
+        (["http11.send_request_headers.started"], True),
+        (["connection.connect_tcp.started", "http11.send_request_headers.started"], False),
+        (["socks.connect_tcp.started", "http11.send_request_headers.started"], False),
+        ([], False),
+    ],
+    ids=["kept", "new", "new behind SOCKS", "never sent"],
+)
+async def test_what_httpcore_tells_of_a_connection(events: list[str], stale: bool) -> None:
+    """Stale is what was sent, and over no new connection."""
+    journey = Journey()
+    for event in events:
+        await journey.hear(event, {})
+    assert journey.stale is stale
+
+
+@WIRES
 async def test_requests_that_queue_do_not_time_out(name: str) -> None:
     """Eight requests to a server of one slot take longer than the deadline, and all are answered."""
     with KINDS[name].endpoint(slots=1, delay=0.15) as endpoint:
@@ -56,9 +98,10 @@ async def test_requests_that_queue_do_not_time_out(name: str) -> None:
 
 
 @WIRES
-async def test_a_request_that_hangs_ends_while_others_are_answered(name: str) -> None:
+@pytest.mark.parametrize("mode", ["hang", "trickle"])
+async def test_a_request_that_hangs_ends_while_others_are_answered(name: str, mode: str) -> None:
     """Others give a request more time only once each: one that hangs ends all the same."""
-    with KINDS[name].endpoint(script=["hang"]) as endpoint:
+    with KINDS[name].endpoint(script=[mode]) as endpoint:
         async with KINDS[name].open(endpoint.url, timeout=0.8) as backend:
             hanging = asyncio.create_task(backend.complete(question()))
             await asyncio.to_thread(endpoint.until, lambda: len(endpoint.questions) == 1)
@@ -80,15 +123,35 @@ async def test_a_deadline_starts_anew_only_behind_an_answer() -> None:
     assert [type(error) for error in ended] == [TimeoutError] * 5
 
 
-def test_a_proxy_is_told_of_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests that leave through a proxy are a note for the user; those to this machine do not."""
-    for variable in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
+@pytest.fixture
+def proxies(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment without proxies, to set some."""
+    for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(variable, raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    "login", ["http://me:s3cret@", "me:s3cret@", ""], ids=["URL", "no scheme", "no login"]
+)
+def test_a_proxy_is_told_of_without_its_password(proxies: pytest.MonkeyPatch, login: str) -> None:
+    """Requests that leave through a proxy are a note for the user; those to this machine do not."""
     assert proxy_note("http://models.example:8000/v1") == ()
-    monkeypatch.setenv("http_proxy", "http://me:s3cret@proxy.example:3128")
+    proxies.setenv("http_proxy", f"{login}proxy.example:3128")
     assert proxy_note("http://models.example:8000/v1") == (
         "requests go through the proxy http://proxy.example:3128",
     )
     assert proxy_note("http://127.0.0.1:8000/v1") == ()
-    monkeypatch.setenv("no_proxy", "models.example")
+    proxies.setenv("no_proxy", "models.example")
     assert proxy_note("http://models.example:8000/v1") == ()
+
+
+@pytest.mark.parametrize(("name", "variable"), [("ollama", "all_proxy"), ("openai", "http_proxy")])
+async def test_a_proxy_that_is_used_is_told_of(proxies: pytest.MonkeyPatch, name: str, variable: str) -> None:
+    """What answers behind a proxy is described with the proxy; only httpx looks at ALL_PROXY."""
+    listed = {"models": [{"name": "tiny-vision:latest"}], "data": [{"id": "tiny-vision"}]}
+    async with babbling(reply({**listed, "capabilities": ["vision"]})) as proxy:
+        proxies.setenv(variable, proxy)
+        async with KINDS[name].open("http://model.invalid:1234") as backend:
+            found = await backend.preflight()
+    assert found.notes == (f"requests go through the proxy {proxy}",)

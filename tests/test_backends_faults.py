@@ -3,6 +3,7 @@
 import asyncio
 import os
 import resource
+from dataclasses import replace
 
 import pytest
 from backend_contract import KINDS, Kind, babbling, closed_port, each_kind, question, reply
@@ -15,6 +16,7 @@ from vlmbatch.errors import (
     RejectedError,
     TransientError,
     UnavailableError,
+    UnreachableError,
 )
 
 FAULTS: dict[str, tuple[type[BackendError], str]] = {
@@ -66,6 +68,7 @@ async def test_fault_becomes_its_class(name: str, mode: str) -> None:
             endpoint.up()
             assert (await backend.complete(question())).text, "the fault left the backend unusable"
     assert (caught.value.kind, str(caught.value) != "") == (kind, True)
+    assert not isinstance(caught.value, UnreachableError), "the connection was taken"
 
 
 @each_kind
@@ -74,7 +77,7 @@ async def test_nobody_listens(kind: Kind) -> None:
     with closed_port() as url:
         async with kind.open(url) as backend:
             with pytest.raises(
-                UnavailableError, match=rf"no connection to {url}\S*: Connection refused"
+                UnreachableError, match=rf"no connection to {url}\S*: Connection refused"
             ) as caught:
                 await backend.preflight()
     assert caught.value.kind == "down"
@@ -105,9 +108,21 @@ async def test_deadline(name: str, mode: str) -> None:
     with KINDS[name].endpoint(script=[mode], routes=routes) as endpoint:
         async with KINDS[name].open(endpoint.url, timeout=0.2) as backend:
             for work in (backend.preflight(), backend.complete(question())):
-                with pytest.raises(TransientError, match=rf"from {endpoint.url}\S* within 0\.2 s") as caught:
+                with pytest.raises(
+                    TransientError, match=rf"{endpoint.url}\S* within 0\.2 s .--timeout"
+                ) as caught:
                     await asyncio.wait_for(work, 30)
                 assert caught.value.kind == "timeout"
+
+
+@pytest.mark.parametrize("name", ["ollama", "openai"])
+async def test_deadline_of_the_question(name: str) -> None:
+    """A deadline of the question's own ends it, and the error names that and not --timeout."""
+    with KINDS[name].endpoint(script=["hang"]) as endpoint:
+        async with KINDS[name].open(endpoint.url, timeout=60) as backend:
+            with pytest.raises(TransientError, match=r"within 0\.2 s$") as caught:
+                await asyncio.wait_for(backend.complete(replace(question(), deadline_s=0.2)), 30)
+    assert caught.value.kind == "timeout"
 
 
 @each_kind

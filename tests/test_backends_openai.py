@@ -7,7 +7,7 @@ from backend_contract import KINDS, babbling, picture, question, reply
 from endpoint import Endpoint, Model
 
 from vlmbatch.backends.openai_compatible import api_url
-from vlmbatch.errors import BackendError, ConfigError, FatalBackendError, TransientError
+from vlmbatch.errors import BackendError, ConfigError, FatalBackendError, TransientError, UnavailableError
 
 OPENAI = KINDS["openai"]
 PROPS = {"modalities": {"vision": True, "audio": False}, "total_slots": 4}
@@ -169,6 +169,32 @@ async def test_wrong_path() -> None:
         async with OPENAI.open(f"{endpoint.url}/openai") as backend:
             with pytest.raises(FatalBackendError, match=r"ends in /v1"):
                 await backend.preflight()
+
+
+async def test_probe_asks_for_health(endpoint: Endpoint) -> None:
+    """A probe asks the one route that knows whether vLLM's engine lives, which is beside /v1."""
+    async with OPENAI.open(endpoint.url) as backend:
+        await backend.probe()
+    assert [(r.method, r.path) for r in endpoint.requests] == [("GET", "/health")]
+
+
+@pytest.mark.parametrize("mode", ["503-empty", "503-loading"])
+async def test_probe_of_a_server_that_is_not_well(mode: str) -> None:
+    """vLLM's health with a dead engine, which has no text, and a server that loads are away."""
+    with Endpoint(routes={"/health": mode}) as endpoint:
+        async with OPENAI.open(endpoint.url) as backend:
+            with pytest.raises(UnavailableError) as caught:
+                await backend.probe()
+    assert caught.value.kind == "down"
+
+
+@pytest.mark.parametrize("mode", ["404-route", "405", "401", "302", "html200"])
+async def test_probe_of_a_server_without_health(mode: str) -> None:
+    """Who has no such route, or guards it, answers: it is there."""
+    with Endpoint(routes={"/health": mode}) as endpoint:
+        async with OPENAI.open(endpoint.url) as backend:
+            await backend.probe()
+    assert len(endpoint.requests) == 1
 
 
 @pytest.mark.parametrize("mode", ["404-model", "old_vllm_error_shape"])

@@ -195,6 +195,25 @@ QUOTED: tuple[tuple[int, str, Outcome], ...] = (
     (500, ollama("no slots available after 10 retries"), DOWN),
     (503, ollama("server busy, please try again.  maximum pending requests exceeded"), BUSY),
     (401, '{"error":"unauthorized","signin_url":"https://example.com/c"}', AUTH),
+    (500, ollama('POST predict: Post "http://127.0.0.1:42623/completion": EOF'), CRASH),
+    (
+        500,
+        ollama(
+            'do request: Post "http://127.0.0.1:4262/completion": read tcp 127.0.0.1:5->127.0.0.1:6: wsarecv'
+        ),
+        CRASH,
+    ),
+    (500, ollama('do load request: Post "http://127.0.0.1:40825/load": EOF'), DOWN),
+    (502, ollama('Post "https://ollama.com:443/api/chat": EOF'), SERVER_ERROR),
+    (500, ollama("model requires more system memory (7.5 GiB) than is available (5.2 GiB)"), DOWN),
+    (
+        500,
+        ollama(
+            "Failed to create new sequence: failed to process inputs: this model is missing data required "
+            "for image input"
+        ),
+        NO_VISION,
+    ),
     # vLLM
     (400, openai("llama-3 is not a multimodal model"), NO_VISION),
     (400, openai("You set image=2 (or defaulted to 1) in `--limit-mm-per-prompt`, but passed 3"), BAD_CONFIG),
@@ -220,6 +239,13 @@ QUOTED: tuple[tuple[int, str, Outcome], ...] = (
     (400, openai("x is not a valid model ID"), NO_MODEL),
     (400, openai("Invalid model name passed in model=x"), NO_MODEL),
     (404, openai("No endpoints found that support image input"), NO_VISION),
+    (
+        400,
+        openai("Failed to deserialize: messages[0]: unknown variant `image_url`, expected `text`"),
+        NO_VISION,
+    ),
+    (400, openai("Invalid content type. image_url is only supported by certain models."), NO_VISION),
+    (400, openai("Image input is not enabled for this model"), NO_VISION),
     (400, openai("Incorrect API key provided: sk-abcdefgh"), AUTH),
     (400, openai("API key not valid. Please pass a valid API key."), AUTH),
     (429, openai("Insufficient balance"), QUOTA),
@@ -251,6 +277,49 @@ QUOTED: tuple[tuple[int, str, Outcome], ...] = (
 def test_quoted_replies(status: int, body: str, expected: Outcome) -> None:
     """Replies that people reported, but nobody recorded here, are classified by their words."""
     assert outcome(classify_error(status, body, {})) == expected
+
+
+def lines(*pieces: dict[str, Any], before: str = "", end: str = "") -> str:
+    """A stream of these pieces: JSON lines, or events where `before` says so."""
+    return "".join(f"{before}{json.dumps(piece)}\n{end}" for piece in pieces)
+
+
+PIECE = {"model": "m", "message": {"role": "assistant", "content": "invalid api key"}, "done": False}
+DELTA = {"object": "chat.completion.chunk", "choices": [{"delta": {"content": "model 'x' not found"}}]}
+EOF_ERROR = {"error": "an error was encountered while running the model: unexpected EOF"}
+FULL_ERROR = {"error": {"message": "full", "type": "exceed_context_size_error", "code": 400}}
+STREAMS: tuple[tuple[str, Outcome], ...] = (
+    (lines(PIECE, PIECE, EOF_ERROR), CRASH),
+    (lines(*[PIECE] * 200, EOF_ERROR), CRASH),
+    (lines(PIECE, FULL_ERROR), CONTEXT),
+    (
+        lines(
+            DELTA, {"error": {"message": "EngineCore encountered an issue.", "code": 500}}, before="data: "
+        ),
+        CRASH,
+    ),
+    (lines(DELTA, FULL_ERROR, before="data: ", end="\n") + "data: [DONE]\n\n", CONTEXT),
+    ("data: " + json.dumps(FULL_ERROR), CONTEXT),
+    (lines(PIECE, PIECE), BAD_RESPONSE),
+    (lines(DELTA, DELTA, before="data: ", end="\n"), BAD_RESPONSE),
+    (lines(DELTA, before="data: ", end="\n") + "data: [DONE]\n\n", BAD_RESPONSE),
+)
+
+
+@pytest.mark.parametrize(("body", "expected"), STREAMS)
+def test_streams_are_read_for_their_error(body: str, expected: Outcome) -> None:
+    """The error in a stream under status 200 decides; the words of the answer before it never do."""
+    error = classify_error(200, body, {})
+    assert outcome(error) == expected
+    assert "api key" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "body", ["invalid api key", '{"model":"m","message":{"content":"no such model_not_found']
+)
+def test_what_is_no_error_object_decides_nothing_under_200(body: str) -> None:
+    """Broken JSON or plain text with status 200 may be an answer: it is nonsense, whatever its words."""
+    assert outcome(classify_error(200, body, {})) == BAD_RESPONSE
 
 
 @pytest.mark.parametrize("words", CONTEXT_WORDINGS)

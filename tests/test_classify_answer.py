@@ -148,3 +148,11 @@ def test_flaws_that_are_accepted_are_warnings() -> None:
         check_answer("", "stop", accept=both)
     with pytest.raises(RejectedError):
         check_answer("A cat", "content_filter", accept=both)
+
+
+@pytest.mark.parametrize("reason", [None, "", "whatever"])
+def test_accepting_flaws_accepts_no_reply_without_its_end(reason: str | None) -> None:
+    """A flaw that is accepted does not stand in for the finish reason, which tells that a reply is whole."""
+    for text in ("", "A cat. " * 60):
+        error = answer(text, reason, accept=frozenset(("length", "loop", "empty")))
+        assert outcome(error) == BAD_RESPONSE

@@ -62,7 +62,7 @@ def _plain_environment() -> Iterator[None]:
 
 
 def _served(
-    config: RunConfig, url: str, *, name: str, key: str | None, slots: int, owner: str | None = None
+    config: RunConfig, url: str, *, name: str | None, key: str | None, slots: int, owner: str | None = None
 ) -> Backend:
     from vlmbatch.backends.openai_compatible import OpenAICompatibleBackend, api_url
 
@@ -80,6 +80,12 @@ def _served(
 def _vllm(config: RunConfig, environ: Mapping[str, str]) -> Backend:
     url, key = _openai_place(config, environ, VLLM_URL)
     return _served(config, url, name="vllm", key=key, slots=16)
+
+
+def _vllm_or_other(config: RunConfig, environ: Mapping[str, str]) -> Backend:
+    """A server that says itself whether it is vLLM."""
+    url, key = _openai_place(config, environ, VLLM_URL)
+    return _served(config, url, name=None, key=key, slots=16)
 
 
 def _openai(config: RunConfig, environ: Mapping[str, str]) -> Backend:
@@ -128,7 +134,7 @@ def _auto(config: RunConfig, environ: Mapping[str, str]) -> Backend:
     named_openai = bool(options.base_url or environ.get("OPENAI_BASE_URL"))
     candidates = [Candidate(make=lambda: _ollama(config, environ), sure=named_ollama)]
     if named_openai:
-        candidates.append(Candidate(make=lambda: _vllm(config, environ), sure=True))
+        candidates.append(Candidate(make=lambda: _vllm_or_other(config, environ), sure=True))
     else:  # a stranger may listen there: it must say that it is vLLM, and gets no key of somebody else
         key = options.api_key
         candidates.append(

@@ -9,6 +9,14 @@ import httpx
 
 from vlmbatch.backends.deadlines import Deadlines
 from vlmbatch.backends.ollama_client import Client, Journey
+from vlmbatch.backends.ollama_reading import (
+    capabilities_of,
+    context_of,
+    cut_prompt,
+    entry_of,
+    leaving,
+    reload_s,
+)
 from vlmbatch.backends.wire import (
     CONNECT_TIMEOUT_S,
     KEEPALIVE_S,
@@ -36,7 +44,6 @@ from vlmbatch.options import redact
 from vlmbatch.records import Completion, Endpoint, Generation, Request, Usage
 
 TAGS = "/api/tags"
-RELOAD_S = 1.0
 PULL_HINT = "get one with: ollama pull qwen2.5vl"
 
 
@@ -88,8 +95,10 @@ class OllamaBackend:
             seeing = [name for name in models if await self._sees(name, models[name])]
             self._model = only_model(seeing, self.place, PULL_HINT)
         shown = await self._show(self._model, models)
-        capabilities = _capabilities(shown)
-        notes = (*proxy_note(self.url), *_leaving(self._model, shown))
+        capabilities = capabilities_of(shown)
+        listed = entry_of(self._model, models)
+        # httpx looks at ALL_PROXY, too
+        notes = (*proxy_note(self.url, "all"), *leaving(self._model, shown, listed))
         if capabilities is None:
             notes += (f"this Ollama does not tell whether {self._model} can see; version 0.6.4 and later do",)
         elif "vision" not in capabilities:
@@ -103,8 +112,8 @@ class OllamaBackend:
             backend=self.name,
             url=self.place,
             model=self._model.removesuffix(":latest"),  # the same model, however it was typed
-            digest=_digest(self._model, models),
-            context=_context(shown),
+            digest=str(listed.get("digest") or "") or None,
+            context=context_of(shown),
             notes=notes,
         )
 
@@ -119,7 +128,9 @@ class OllamaBackend:
         """Ask once; see protocols.Backend."""
         body = spliced(lambda mark: self._payload(request, mark), request.images)
         deadline_s = request.deadline_s or self._timeout_s
+        warm = self._loaded
         reply = await self._json("POST", "/api/chat", body, deadline_s)
+        self._loaded = True
         message = mapping(reply.get("message"))
         text, thinking = words(message.get("content")), words(message.get("thinking"))
         reason = words(reply.get("done_reason"))
@@ -136,15 +147,9 @@ class OllamaBackend:
                 output_tokens=count(reply.get("eval_count")),
             ),
             thinking=len(thinking),
-            load_s=self._reload_s(reply),
-            warnings=(*flaws, *_cut_prompt(tokens, request.generation.num_ctx)),
+            load_s=reload_s(reply) if warm else 0.0,
+            warnings=(*flaws, *cut_prompt(tokens, request.generation.num_ctx)),
         )
-
-    def _reload_s(self, reply: Mapping[str, Any]) -> float:
-        """Seconds the model was loaded for this answer; the first load of a run is no news."""
-        took_s = count(reply.get("load_duration")) / 1e9
-        known, self._loaded = self._loaded, True
-        return took_s if known and took_s > RELOAD_S else 0.0
 
     def _payload(self, request: Request, image: str) -> dict[str, Any]:
         system = [{"role": "system", "content": request.system}] if request.system else []
@@ -170,9 +175,9 @@ class OllamaBackend:
 
     async def _sees(self, name: str, listed: Mapping[str, Any]) -> bool:
         """Whether this model takes images; older servers tell it only one by one."""
-        known = _capabilities(listed)
+        known = capabilities_of(listed)
         if known is None:
-            known = _capabilities(await self._json("POST", "/api/show", _named(name)))
+            known = capabilities_of(await self._json("POST", "/api/show", _named(name)))
         return "vision" in (known or ())
 
     async def _show(self, name: str, models: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,7 +216,9 @@ def _transport_error(error: httpx.RequestError, url: str, stale: bool) -> Backen
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
         hint = "start Ollama with: ollama serve, or say where it is with --base-url or OLLAMA_HOST"
         return no_connection(url, error, hint)
-    return lost(url, error, stale=stale)
+    # a reply that is no HTTP is a RemoteProtocolError, too: somebody was there
+    heard = isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in str(error)
+    return lost(url, error, stale=stale and not heard)
 
 
 def _options(generation: Generation) -> dict[str, Any]:
@@ -229,39 +236,6 @@ def _duration(typed: str) -> str | int:
         return int(typed)
     except ValueError:
         return typed
-
-
-def _digest(name: str, models: Mapping[str, Mapping[str, Any]]) -> str | None:
-    listed = models.get(name) or models.get(f"{name}:latest") or {}
-    digest = listed.get("digest")
-    return str(digest) if digest else None
-
-
-def _context(shown: Mapping[str, Any]) -> int | None:
-    info = mapping(shown.get("model_info"))
-    return next((count(info[key]) or None for key in info if key.endswith(".context_length")), None)
-
-
-def _leaving(name: str, shown: Mapping[str, Any]) -> tuple[str, ...]:
-    """A note for a model that Ollama only passes on."""
-    place = words(shown.get("remote_host"))
-    if not place and not name.endswith(("-cloud", ":cloud")):
-        return ()
-    where = redact(place) or "in Ollama's cloud"
-    return (f"{name} runs elsewhere ({where}): images leave this machine",)
-
-
-def _cut_prompt(tokens: int, num_ctx: int | None) -> tuple[str, ...]:
-    """A warning for a prompt that fills the whole context: old servers cut it without a word."""
-    if num_ctx is None or tokens < num_ctx - 1:
-        return ()
-    return (f"the prompt filled the context of {num_ctx} tokens and may have been cut",)
-
-
-def _capabilities(told: Mapping[str, Any]) -> list[object] | None:
-    """What a model can do; None where this Ollama does not tell."""
-    known = told.get("capabilities")
-    return known if isinstance(known, list) else None
 
 
 def _named(name: str) -> bytes:

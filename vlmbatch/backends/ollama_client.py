@@ -9,16 +9,19 @@ class Journey:
 
     def __init__(self) -> None:
         self.connected = False
+        self.sent = False
         self.reply_began = False
 
     async def hear(self, event: str, _info: object) -> None:
-        self.connected = self.connected or event == "connection.connect_tcp.started"
+        # connection.connect_tcp.started, or socks.connect_tcp.started behind such a proxy
+        self.connected = self.connected or event.endswith(".connect_tcp.started")
+        self.sent = self.sent or event == "http11.send_request_headers.started"
         self.reply_began = self.reply_began or event == "http11.receive_response_headers.complete"
 
     @property
     def stale(self) -> bool:
         """Whether it went over a connection kept from earlier, and heard nothing."""
-        return not self.connected and not self.reply_began
+        return self.sent and not self.connected and not self.reply_began
 
 
 class Client(ollama.AsyncClient):

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from vlmbatch.backends.deadlines import Deadlines
+from vlmbatch.backends.openai_reading import answer_text, by_alias, first_choice, takes_images, thoughts
 from vlmbatch.backends.wire import (
     CONNECT_TIMEOUT_S,
     KEEPALIVE_S,
@@ -31,7 +32,7 @@ from vlmbatch.backends.wire import (
     words,
 )
 from vlmbatch.classify import check_answer
-from vlmbatch.errors import BackendError, FatalBackendError, TransientError, UnavailableError
+from vlmbatch.errors import BackendError, FatalBackendError, UnavailableError
 from vlmbatch.options import redact
 from vlmbatch.records import Completion, Endpoint, Request, Usage
 
@@ -51,15 +52,19 @@ class OpenAICompatibleBackend:
         self,
         url: str,
         *,
-        name: str = "openai",
+        name: str | None = "openai",
         model: str | None,
         api_key: str | None,
         timeout_s: float,
         concurrency: int = 8,
         owner: str | None = None,
     ) -> None:
-        """`url` ends in /v1; `timeout_s` is per request; `owner` is the `owned_by` its models must have."""
-        self.name = name
+        """`url` ends in /v1; `timeout_s` is per request; `owner` is the `owned_by` its models must have.
+
+        `name` None is `vllm` where the model says that vLLM owns it, else `openai`.
+        """
+        self.name = name or "openai"
+        self._named = name is not None
         self.url, self._authorization = access(url, api_key)  # aiohttp refuses a key and a login at once
         self.place = redact(url)
         self.concurrency = concurrency
@@ -75,6 +80,7 @@ class OpenAICompatibleBackend:
     async def __aenter__(self) -> Self:
         trace = aiohttp.TraceConfig()
         trace.on_connection_reuseconn.append(_hear_of_reuse)
+        trace.on_connection_create_start.append(_hear_of_a_new_one)
         self._session = aiohttp.ClientSession(
             headers=self._headers,
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
@@ -93,12 +99,14 @@ class OpenAICompatibleBackend:
         listed = {str(m.get("id")): m for m in await self._models()}
         if self._model is None:
             self._model = only_model(
-                (n for n in listed if _sees(listed[n]) is not False), self.place, MODEL_HINT
+                (n for n in listed if takes_images(listed[n]) is not False), self.place, MODEL_HINT
             )
-        entry = listed.get(self._model) or _aliased(self._model, listed)
+        entry = listed.get(self._model) or by_alias(self._model, listed)
         if entry is None:
             raise unknown_model(self._model, listed, self.place, MODEL_HINT)
-        slots, sees = None, _sees(entry)
+        if not self._named and entry.get("owned_by") == "vllm":
+            self.name = "vllm"
+        slots, sees = None, takes_images(entry)
         if entry.get("owned_by") == "llamacpp":
             props = await self._json("GET", f"{self.url.removesuffix('/v1')}/props")
             slots = count(props.get("total_slots")) or None
@@ -132,8 +140,8 @@ class OpenAICompatibleBackend:
         body = spliced(lambda mark: self._payload(request, mark), request.images)
         deadline_s = request.deadline_s or self._timeout_s
         reply = await self._json("POST", f"{self.url}/chat/completions", body, deadline_s)
-        choice, message = _choice(reply)
-        text, thinking = _content(message), _thinking(message)
+        choice, message = first_choice(reply)
+        text, thinking = answer_text(message), thoughts(message)
         reason = words(choice.get("finish_reason"))
         flaws = check_answer(
             text,
@@ -234,6 +242,10 @@ async def _hear_of_reuse(_session: object, context: SimpleNamespace, _params: ob
     context.trace_request_ctx.reused = True
 
 
+async def _hear_of_a_new_one(_session: object, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.reused = False  # aiohttp asks again by itself, but for POST
+
+
 def _transport_error(error: aiohttp.ClientError | UnicodeError, url: str, stale: bool) -> BackendError:
     if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
         return no_secure_connection(url, error)
@@ -241,39 +253,5 @@ def _transport_error(error: aiohttp.ClientError | UnicodeError, url: str, stale:
         return no_connection(url, error, "start the server, or say where it is with --base-url")
     if isinstance(error, (aiohttp.InvalidURL, UnicodeError)):  # UnicodeError: a host name no DNS can have
         return FatalBackendError(f"{url} is no URL that can be asked; check --base-url", kind="wrong_url")
-    return lost(url, error, stale=stale)
-
-
-def _choice(reply: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    choice = next(iter(mappings(reply.get("choices"))), {})
-    message = choice.get("message")
-    if not isinstance(message, dict):
-        raise TransientError("the reply holds no choices[0].message", kind="bad_response")
-    return choice, message
-
-
-def _content(message: Mapping[str, Any]) -> str:
-    """The answer. Mistral's thinking models send it in parts, of which `text` ones are the answer."""
-    parts = mappings(message.get("content"))
-    return words(message.get("content")) or "".join(
-        words(part.get("text")) for part in parts if part.get("type") == "text"
-    )
-
-
-def _thinking(message: Mapping[str, Any]) -> str:
-    """What the model thought; vLLM has called it by both names."""
-    return words(message.get("reasoning")) or words(message.get("reasoning_content"))
-
-
-def _aliased(name: str, listed: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    return next((m for m in listed.values() if name in _names(m.get("aliases"))), None)
-
-
-def _sees(model: Mapping[str, Any]) -> bool | None:
-    """Whether the listing says that the model takes images; None where it says nothing."""
-    modalities = mapping(model.get("architecture")).get("input_modalities")
-    return None if modalities is None else "image" in _names(modalities)
-
-
-def _names(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
+    # a reply that is no HTTP is a ClientResponseError: somebody was there
+    return lost(url, error, stale=stale and isinstance(error, aiohttp.ClientConnectionError))

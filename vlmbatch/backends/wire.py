@@ -199,13 +199,18 @@ def no_answer(url: str, deadline_s: float | None, timeout_s: float) -> Transient
     return TransientError(f"no answer from {url} within {limit_s:g} s{flag}", kind="timeout")
 
 
-def proxy_note(url: str) -> tuple[str, ...]:
-    """A note for people when requests to this URL go through a proxy that the environment names."""
+def proxy_note(url: str, *also: str) -> tuple[str, ...]:
+    """A note for people when requests to this URL go through a proxy that the environment names.
+
+    The one for the URL's scheme counts, else the first of `also`.
+    """
     parts = urlsplit(url)
-    proxy = urllib.request.getproxies().get(parts.scheme)
+    proxies = urllib.request.getproxies()
+    proxy = next((proxies[name] for name in (parts.scheme, *also) if proxies.get(name)), None)
     if is_loopback(url) or proxy is None or urllib.request.proxy_bypass(parts.hostname or ""):
         return ()
-    return (f"requests go through the proxy {redact(proxy)}",)
+    place = proxy if "://" in proxy else f"http://{proxy}"
+    return (f"requests go through the proxy {redact(place)}",)
 
 
 def no_secure_connection(url: str, error: BaseException) -> FatalBackendError:

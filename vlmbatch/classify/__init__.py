@@ -29,7 +29,9 @@ def classify_error(status: int, text: str, headers: Mapping[str, str]) -> Backen
     told = read(text)
     # OpenRouter and some llama.cpp proxies tell the real status in the body of a 200
     meant = told.code if status == 200 and told.code is not None else status
-    row = next(row for row in REPLIES if row.fits(meant, told.haystack))
+    # what a 200 holds instead of an error may be an answer, whose words decide nothing
+    haystack = told.haystack if told.is_error or status != 200 else ""
+    row = next(row for row in REPLIES if row.fits(meant, haystack))
     return row.error(
         _sentence(row, status, clean(told.words), headers),
         kind=row.kind,

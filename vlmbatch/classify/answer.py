@@ -62,15 +62,17 @@ def check_answer(
     for flaw, error in flaws.items():
         if flaw not in accept:
             raise error
-    if not flaws and reason != "stop" and not (reason == "" and done):
+    if reason not in _ENDS and not (reason == "" and done is not None):
         told = f"with {clean(reason)!r}" if reason else "without a finish reason"
         raise TransientError(f"the answer ended {told}", kind="bad_response")
-    return tuple(_ACCEPTED[flaw] for flaw in flaws if flaw in _ACCEPTED)
+    return tuple(_ACCEPTED[flaw] for flaw in flaws)
 
 
+_ENDS = ("stop", "length", "max_tokens", "repetition")
 _ACCEPTED = {
     "length": "accepted although --max-tokens cut it",
     "loop": "accepted although it repeats itself",
+    "empty": "accepted although it is empty",
 }
 
 

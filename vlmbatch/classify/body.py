@@ -11,11 +11,15 @@ _MUTE = "an error without words"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """What a body says: `words` for people, `marks` (type and code) for the table, `code` a status in it."""
+    """What a body says: `words` for people, `marks` (type and code) for the table, `code` a status in it.
+
+    `is_error` says that an error object told it, and not a page, a stream or an unknown text.
+    """
 
     words: str
     marks: tuple[str, ...] = ()
     code: int | None = None
+    is_error: bool = True
 
     @property
     def haystack(self) -> str:
@@ -30,15 +34,16 @@ def error_in(payload: object) -> str | None:
 
 
 def read(text: str) -> Told:
-    """What a body says: its error object, the title of an HTML page, or the text as it is."""
-    told = _error_of(_parse(text), 0)
+    """What a body says: its error object, the error in a stream, a page's title, or the text as it is."""
+    told = _error_of(_parse(text), 0) or _stream(text)
     if told is not None:
         return told
     start = text.lstrip()[:300].lower()
     if start.startswith(("<!doctype", "<html", "<head")) or "<html" in start:
         title = re.search(r"<title[^>]*>([^<]{1,200})", text[:20_000], re.IGNORECASE)
-        return Told(words=f"an HTML page (title {title[1].strip()})" if title else "an HTML page")
-    return Told(words=text.strip())
+        words = f"an HTML page (title {title[1].strip()})" if title else "an HTML page"
+        return Told(words=words, is_error=False)
+    return Told(words=text.strip(), is_error=False)
 
 
 def clean(words: str) -> str:
@@ -57,6 +62,15 @@ def _parse(text: str) -> object:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _stream(text: str) -> Told | None:
+    """What a stream of JSON lines (Ollama) or of server-sent events (OpenAI) says: its last error, if any."""
+    lines = [line.removeprefix("data:").strip() for line in text.splitlines()]
+    pieces = [piece for piece in map(_parse, lines) if isinstance(piece, dict)]
+    errors = filter(None, (_error_of(piece, 0) for piece in reversed(pieces)))
+    is_stream = len(pieces) > 1 or text.startswith("data:")
+    return next(errors, Told(words="a stream of pieces", is_error=False)) if is_stream else None
 
 
 def _error_of(payload: object, depth: int) -> Told | None:

@@ -17,6 +17,8 @@ from vlmbatch.errors import (
 
 _PICTURE = (200, 400, 415, 422, 500)
 _TROUBLE = (200, 429, *range(500, 600))
+_RUNNER = r"http://127\.0\.0\.1:\d{1,5}/"
+_CUT_OFF = r"['\"]?: (EOF|(read|write|dial) tcp)"
 _MODEL_HINT = "name another one with --model"
 _WIRE_HINT = "check --backend and --base-url"
 _OPTION_HINT = "correct the option, or leave it out"
@@ -42,8 +44,11 @@ REPLIES: tuple[Row, ...] = (
     ),
     Row(
         "no vision",
-        r"not a multimodal model|image input is not supported|does not support (multimodal|image|vision)"
-        r"|no endpoints found that support image",
+        r"not a multimodal model|image input is not (supported|enabled)"
+        r"|does not support (multimodal|image|vision)|no endpoints found that support image"
+        # a model that Ollama imported without its projector; hosted text models (DeepSeek, OpenAI)
+        r"|missing data required for image input|unknown variant `image_url`"
+        r"|image_url is only supported by certain models",
         FatalBackendError,
         "no_vision",
         "this model cannot look at pictures",
@@ -172,7 +177,9 @@ REPLIES: tuple[Row, ...] = (
     Row(
         "crash",
         r"runner has unexpectedly stopped|EngineCore|EngineDead|unexpected EOF|error was encountered while "
-        r"running the model|CUDA (error|out of memory)",
+        r"running the model|CUDA (error|out of memory)"
+        # Ollama's own word with its runner (ollama 7640), not with its cloud
+        rf"|{_RUNNER}completion{_CUT_OFF}",
         TransientError,
         "crash",
         "the engine crashed",
@@ -182,7 +189,9 @@ REPLIES: tuple[Row, ...] = (
         "loading",
         r"loading model|model is (still )?loading|no longer running|has terminated|during startup"
         r"|timed out waiting for .{1,40} to start|no slots available|unexpected server status"
-        r"|background loop (has errored|is not running)",
+        r"|background loop (has errored|is not running)"
+        # what other programs take now may be free later (ollama 10920, 12025)
+        rf"|requires more system memory|{_RUNNER}load{_CUT_OFF}",
         UnavailableError,
         "down",
         "the engine is loading or has died",

@@ -1,0 +1,48 @@
+"""What Ollama tells of models and answers, read out of its replies."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vlmbatch.backends.wire import count, mapping, words
+from vlmbatch.options import redact
+
+RELOAD_S = 1.0
+
+
+def entry_of(name: str, models: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The listed model of this name, typed with or without its tag."""
+    return models.get(name) or models.get(f"{name}:latest") or {}
+
+
+def context_of(shown: Mapping[str, Any]) -> int | None:
+    """The model's context length in tokens."""
+    info = mapping(shown.get("model_info"))
+    return next((count(info[key]) or None for key in info if key.endswith(".context_length")), None)
+
+
+def leaving(name: str, *told: Mapping[str, Any]) -> tuple[str, ...]:
+    """A note for a model that Ollama only passes on, as one of the replies about it tells."""
+    place = next(filter(None, (words(reply.get("remote_host")) for reply in told)), "")
+    if not place and not name.endswith(("-cloud", ":cloud")):
+        return ()
+    where = redact(place) or "in Ollama's cloud"
+    return (f"{name} runs elsewhere ({where}): images leave this machine",)
+
+
+def reload_s(reply: Mapping[str, Any]) -> float:
+    """Seconds the model was loaded for this answer, though it had been loaded before it was asked for."""
+    took_s = count(reply.get("load_duration")) / 1e9
+    return took_s if took_s > RELOAD_S else 0.0
+
+
+def cut_prompt(tokens: int, num_ctx: int | None) -> tuple[str, ...]:
+    """A warning for a prompt that fills the whole context: old servers cut it without a word."""
+    if num_ctx is None or tokens < num_ctx - 1:
+        return ()
+    return (f"the prompt filled the context of {num_ctx} tokens and may have been cut",)
+
+
+def capabilities_of(told: Mapping[str, Any]) -> list[object] | None:
+    """What a model can do; None where this Ollama does not tell."""
+    known = told.get("capabilities")
+    return known if isinstance(known, list) else None

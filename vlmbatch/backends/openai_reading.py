@@ -1,0 +1,44 @@
+"""What servers of OpenAI's wire tell of models and answers, read out of their replies."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vlmbatch.backends.wire import mapping, mappings, words
+from vlmbatch.errors import TransientError
+
+
+def first_choice(reply: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The first choice and its message; raises TransientError where there is none."""
+    choice = next(iter(mappings(reply.get("choices"))), {})
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise TransientError("the reply holds no choices[0].message", kind="bad_response")
+    return choice, message
+
+
+def answer_text(message: Mapping[str, Any]) -> str:
+    """The answer. Mistral's thinking models send it in parts, of which `text` ones are the answer."""
+    parts = mappings(message.get("content"))
+    return words(message.get("content")) or "".join(
+        words(part.get("text")) for part in parts if part.get("type") == "text"
+    )
+
+
+def thoughts(message: Mapping[str, Any]) -> str:
+    """What the model thought; vLLM has called it by both names."""
+    return words(message.get("reasoning")) or words(message.get("reasoning_content"))
+
+
+def by_alias(name: str, listed: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The listed model that has this other name."""
+    return next((m for m in listed.values() if name in _names(m.get("aliases"))), None)
+
+
+def takes_images(model: Mapping[str, Any]) -> bool | None:
+    """Whether the listing says that the model takes images; None where it says nothing."""
+    modalities = mapping(model.get("architecture")).get("input_modalities")
+    return None if modalities is None else "image" in _names(modalities)
+
+
+def _names(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
