@@ -87,17 +87,26 @@ class Backend(AsyncContext, Protocol):
         """Find out once whether it is there, knows the model, and can see.
 
         Raises:
-            UnavailableError: nobody answers, or it is still loading.
+            UnreachableError: nobody takes the connection.
+            UnavailableError: it is there, and loading or busy.
             FatalBackendError: unknown model, no vision, wrong key or URL; says what to type next.
         """
 
     async def probe(self) -> None:
-        """Ask cheaply whether it is up again; raises UnavailableError while it is not."""
+        """Ask cheaply whether it is up again.
+
+        Raises UnavailableError while it is not, TransientError where it fails in passing; whoever refuses
+        the question is there.
+        """
 
     async def complete(self, request: Request) -> Completion:
         """Ask once; no retries.
 
+        `request.deadline_s`, else the backend's own timeout, bounds the attempt; the time may start anew
+        while others in flight are answered. What `request.accept` let pass stands in the warnings.
+
         Raises:
+            StaleConnectionError: a kept connection had been closed already; ask again at once.
             BackendError: always one of its subclasses, classified.
         """
 
