@@ -2,6 +2,7 @@
 
 from written_results import ENDPOINT, RUN, answered, failed
 
+from vlmbatch.errors import UnavailableError
 from vlmbatch.events import (
     ConcurrencyChanged,
     EndpointPaused,
@@ -13,6 +14,7 @@ from vlmbatch.events import (
     RetryScheduled,
     RunFinished,
     RunStarted,
+    RunStopping,
     SourceProblem,
     TotalKnown,
 )
@@ -40,5 +42,6 @@ EVENTS: tuple[Event, ...] = (
     RESUMED,
     ANSWERED,
     FAILED,
+    RunStopping(drain_s=30, error=UnavailableError(f"away {HOSTILE}")),
     RunFinished(summary=Summary(total=5, succeeded=1, failed=1, skipped=3, duration_s=2.0)),
 )

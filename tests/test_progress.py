@@ -167,6 +167,7 @@ def test_each_event_is_one_json_line() -> None:
         "endpoint_resumed",
         "image_finished",
         "image_finished",
+        "run_stopping",
         "run_finished",
     ]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}\.\d{3}\+00:00", line["time"]) for line in lines)

@@ -10,13 +10,13 @@ import pytest
 from written_results import RUN, answered, failed, records, start_python, write
 
 from vlmbatch.errors import ConfigError, LockedError, OutputError
-from vlmbatch.option_groups import OutputOptions
 from vlmbatch.records import to_line
+from vlmbatch.run_options import OutputOptions
 from vlmbatch.writers import JsonlWriter
 
 HOLD_LOCK = """
 import asyncio, sys
-from vlmbatch.option_groups import OutputOptions
+from vlmbatch.run_options import OutputOptions
 from vlmbatch.writers import JsonlWriter
 
 async def main():
@@ -29,7 +29,7 @@ asyncio.run(main())
 
 TRY_TO_OPEN = """
 import asyncio, sys
-from vlmbatch.option_groups import OutputOptions
+from vlmbatch.run_options import OutputOptions
 from vlmbatch.errors import OutputError
 from vlmbatch.writers import JsonlWriter
 

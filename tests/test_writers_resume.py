@@ -21,8 +21,8 @@ from written_results import (
 )
 
 from vlmbatch.errors import ConfigError
-from vlmbatch.option_groups import OutputOptions
 from vlmbatch.records import FileStamp, to_line
+from vlmbatch.run_options import OutputOptions
 from vlmbatch.writers import JsonlWriter
 from vlmbatch.writers.resume import RECORD_START
 

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vlmbatch.option_groups import OutputOptions
 from vlmbatch.records import Completion, Endpoint, Failure, FileStamp, ImageFacts, ImageRef, Result
+from vlmbatch.run_options import OutputOptions
 from vlmbatch.writers import JsonlWriter
 
 RUN = "9f3c2a1b7d04"

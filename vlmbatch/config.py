@@ -8,14 +8,11 @@ from typing import Any, Self
 
 from vlmbatch.errors import ConfigError
 from vlmbatch.option_groups import (
-    DisplayOptions,
     EndpointOptions,
     GenerationOptions,
     ImageOptions,
     InputOptions,
-    OutputOptions,
     PromptOptions,
-    RunOptions,
 )
 from vlmbatch.options import (
     OptionSpec,
@@ -23,6 +20,7 @@ from vlmbatch.options import (
     require,
     typed,
 )
+from vlmbatch.run_options import DisplayOptions, OutputOptions, RunOptions
 
 EXCLUSIVE = (("prompt", "prompt_file"), ("quiet", "verbose"), ("overwrite", "append"))
 """Options of which only one may be set."""

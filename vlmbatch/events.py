@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vlmbatch.errors import FailureKind
+from vlmbatch.errors import FailureKind, VlmbatchError
 from vlmbatch.records import Endpoint, Result, Summary
 
 
@@ -87,6 +87,14 @@ class ImageFinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunStopping:
+    """No image is begun any more; those in flight have `drain_s` seconds. `error` is what ends the run."""
+
+    drain_s: float
+    error: VlmbatchError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished:
     """The last event of every run that started."""
 
@@ -104,5 +112,6 @@ Event = (
     | EndpointPaused
     | EndpointResumed
     | ImageFinished
+    | RunStopping
     | RunFinished
 )

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from vlmbatch import imaging
@@ -10,8 +12,10 @@ from vlmbatch.canary import QUESTIONS, Canary
 from vlmbatch.config import RunConfig
 from vlmbatch.events import ConcurrencyChanged, Notice
 from vlmbatch.limiter import Limiter
+from vlmbatch.memory import Memory
+from vlmbatch.option_groups import ImageOptions
 from vlmbatch.protocols import Backend, Observer, Sleep
-from vlmbatch.records import Endpoint, Request
+from vlmbatch.records import Endpoint, PreparedImage, Request
 
 PREPARERS = max(2, os.cpu_count() or 1)
 """Threads that prepare pictures, and how many are prepared ahead of the requests."""
@@ -38,6 +42,16 @@ def limiter_of(
         changed=lambda limit: notify(ConcurrencyChanged(concurrency=limit)),
         sleep=sleep,
     )
+
+
+def preparer_of(config: RunConfig) -> Callable[[bytes, int | None], PreparedImage]:
+    """What prepares pictures as the options say, at most so large, in bounded memory; for many threads."""
+    memory = Memory.of(config.run.decode_memory)
+
+    def prepare(data: bytes, longest: int | None) -> PreparedImage:
+        return imaging.prepare(data, at_most(config.image, longest), memory.room)
+
+    return prepare
 
 
 def availability_of(
@@ -74,3 +88,10 @@ def tell(notify: Observer, message: str) -> None:
 def or_default(value: float | None, default: float) -> float:
     """The value, or the default where none is given; 0 is one."""
     return default if value is None else value
+
+
+def at_most(options: ImageOptions, longest: int | None) -> ImageOptions:
+    """The options with a longest side of at most `longest` pixels; None changes nothing."""
+    if longest is None:
+        return options
+    return replace(options, max_size=min(options.max_size or longest, longest))

@@ -62,11 +62,19 @@ def parse_pixels(text: str) -> int:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds from `90`, `90s`, `15m` or `2h`."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", text)
+    """Seconds from `90`, `90s`, `15m`, `2h` or `3d`."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", text)
     if not match:
-        raise ValueError(f"{text!r} is not a duration; write for example 90, 15m or 2h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+        raise ValueError(f"{text!r} is not a duration; write for example 90, 15m, 2h or 3d")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def parse_clock(text: str) -> str:
+    """A time of day as `06:30`, from `6:30` or `06:30`."""
+    match = re.fullmatch(r"\s*([01]?\d|2[0-3]):([0-5]\d)\s*", text)
+    if not match:
+        raise ValueError(f"{text!r} is not a time of day; write for example 06:30")
+    return f"{int(match[1]):02}:{match[2]}"
 
 
 def parse_concurrency(text: str) -> int | None:

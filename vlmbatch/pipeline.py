@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from vlmbatch.errors import VlmbatchError
-from vlmbatch.events import ImagesSkipped
+from vlmbatch.events import ImagesSkipped, RunStopping
 from vlmbatch.protocols import Finished, Observer, Source
 from vlmbatch.records import ImageRef, Result
 
@@ -19,6 +19,7 @@ class Parts:
     """What a run is put together from.
 
     `room` is a place for one image on its way; `answer` brings it to its result, `write` puts that away.
+    Once `stop` is set, the tasks that are `in_flight` have `drain_s` seconds left.
     """
 
     source: Source
@@ -28,6 +29,7 @@ class Parts:
     write: Callable[[Result], Awaitable[None]]
     notify: Observer
     stop: asyncio.Event
+    drain_s: float
     in_flight: set["asyncio.Task[None] | None"]
 
 
@@ -35,7 +37,7 @@ class Pipeline:
     """Workers pull one image each and bring it to its record."""
 
     def __init__(self, parts: Parts, *, workers: int, limit: int | None = None) -> None:
-        """Setting `parts.stop` ends the run: what is in flight is finished, nothing else is begun.
+        """Setting `parts.stop` ends the run: what is in flight is finished if it can, nothing else is begun.
 
         `workers` is how many images are on their way at once at most, as far as there is room; `limit`
         how many are asked about at all.
@@ -47,8 +49,15 @@ class Pipeline:
         self._refs: Iterator[ImageRef] = itertools.islice(self._unfinished(), limit)
         self._pulling = asyncio.Lock()
         self._exhausted = False
+        self._begun = 0
+        self._writing: set[asyncio.Task[None] | None] = set()
         self._error: VlmbatchError | None = None
         self._walker = ThreadPoolExecutor(1, "vlmbatch-walk")
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image of the source was brought to its result."""
+        return self._exhausted and not self._begun
 
     async def run(self) -> None:
         """Work until the source is exhausted or `stop` is set.
@@ -62,7 +71,7 @@ class Pipeline:
         try:
             async with asyncio.TaskGroup() as group:
                 workers = [group.create_task(self._work()) for _ in range(self.workers)]
-                stopper = group.create_task(self._stop_idle(workers))
+                stopper = group.create_task(self._end_early(workers))
                 await asyncio.wait(workers)
                 stopper.cancel()
         finally:
@@ -83,11 +92,18 @@ class Pipeline:
                     self.parts.stop.set()
                     return
                 await self._write(result)
+                self._begun -= 1
 
-    async def _stop_idle(self, workers: list[asyncio.Task[None]]) -> None:
+    async def _end_early(self, workers: list[asyncio.Task[None]]) -> None:
+        """Once the run is to stop, let go of who has no request out, and later of who still waits for one."""
         await self.parts.stop.wait()
+        self.parts.notify(RunStopping(drain_s=self.parts.drain_s, error=self._error))
         for worker in workers:
             if worker not in self.parts.in_flight:
+                worker.cancel()
+        await asyncio.sleep(self.parts.drain_s)
+        for worker in workers:
+            if worker not in self._writing:
                 worker.cancel()
 
     def _unfinished(self) -> Iterator[ImageRef]:
@@ -109,6 +125,7 @@ class Pipeline:
             before = self.skipped + self.failed_before
             ref = await asyncio.get_running_loop().run_in_executor(self._walker, next, self._refs, None)
             self._exhausted = ref is None
+            self._begun += ref is not None
             if (skipped := self.skipped + self.failed_before) != before:
                 self.parts.notify(ImagesSkipped(skipped=skipped))
             return ref
@@ -116,7 +133,9 @@ class Pipeline:
     async def _write(self, result: Result) -> None:
         task = asyncio.current_task()
         self.parts.in_flight.add(task)
+        self._writing.add(task)
         try:
             await self.parts.write(result)
         finally:
+            self._writing.discard(task)
             self.parts.in_flight.discard(task)

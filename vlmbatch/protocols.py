@@ -19,6 +19,9 @@ Observer = Callable[[Event], None]
 Sleep = Callable[[float], Awaitable[None]]
 """How to wait for some seconds."""
 
+Room = Callable[[int | None], AbstractContextManager[None]]
+"""Holds so many bytes of memory inside the ``with``, or all that may be held where None; waits for them."""
+
 Finished = Callable[[ImageRef, Callable[[], FileStamp | None]], bool | None]
 """Whether an image needs no asking: True done, False failed for good, None has to be asked.
 

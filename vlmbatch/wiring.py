@@ -1,35 +1,35 @@
 """From a RunConfig to source, backend, writer and guards, and one run over them; names the concrete parts."""
 
 import asyncio
-import hashlib
-import json
-import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-from vlmbatch import imaging
 from vlmbatch.asking import Asker
 from vlmbatch.availability import RUN_PATIENCE_S, START_PATIENCE_S, until_available
 from vlmbatch.backends import open_backend
+from vlmbatch.closing import Closing
 from vlmbatch.config import RunConfig
 from vlmbatch.draft import Job
 from vlmbatch.errors import BackendError, VlmbatchError
 from vlmbatch.events import ImageFinished, Notice, RunFinished, RunStarted, SourceProblem, TotalKnown
-from vlmbatch.guards import PREPARERS, availability_of, limiter_of, or_default, tell
+from vlmbatch.guards import PREPARERS, availability_of, limiter_of, or_default, preparer_of, tell
 from vlmbatch.limiter import Limiter
-from vlmbatch.option_groups import ImageOptions
 from vlmbatch.pipeline import Parts, Pipeline
 from vlmbatch.prompts import prompt_text
 from vlmbatch.protocols import Finished, Observer, Sleep, Writer
-from vlmbatch.records import Endpoint, Generation, PreparedImage, Request, Result, Summary, Usage
+from vlmbatch.records import Result
 from vlmbatch.retry import RetryPolicy
+from vlmbatch.settings import answer_settings, question_of, run_digest
 from vlmbatch.sources import open_source
+from vlmbatch.tally import Tally
 from vlmbatch.verdicts import Verdicts
 from vlmbatch.writers import JsonlWriter, StreamWriter
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,75 +48,90 @@ class Outside:
 
 
 async def run(config: RunConfig, outside: Outside) -> None:
-    """One run, from its options to its summary.
+    """One run, from its options to its summary; ends early once `outside.stop` is set.
 
     Raises:
         VlmbatchError: what ends a whole run; its class tells the exit code.
     """
+    with Closing(config.run, outside.stop, partial(tell, outside.notify)):
+        async with AsyncExitStack() as stack:
+            made = await _unless(outside.stop, _make(config, outside, stack))
+            if made is not None:
+                await _work(config, outside, made)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """The parts of a run whose endpoint has been found and whose output is open."""
+
+    asker: Asker
+    finished: Finished
+    writer: Writer | None
+    limiter: Limiter
+
+
+async def _make(config: RunConfig, outside: Outside, stack: AsyncExitStack) -> Made:
+    """Open all that a run needs; what has to be closed goes on the stack.
+
+    Raises:
+        VlmbatchError: a run with these options, this endpoint or this output cannot start.
+    """
     prompt = prompt_text(config.prompt)
     tell_problem = partial(_tell_loop, asyncio.get_running_loop(), outside.notify)
     source = open_source(config.paths, config.input, tell_problem)
-    async with AsyncExitStack() as stack:
-        writer = open_writer(config, outside.stdout)
-        if writer is not None:
-            await stack.enter_async_context(writer)
-        backend = await stack.enter_async_context(open_backend(config))
-        endpoint = await until_available(
-            backend.preflight,
-            patience_s=or_default(config.run.give_up_after, START_PATIENCE_S),
-            loading_patience_s=or_default(config.run.give_up_after, RUN_PATIENCE_S),
-            sleep=outside.sleep,
+    writer = open_writer(config, outside.stdout)
+    if writer is not None:
+        await stack.enter_async_context(writer)
+    backend = await stack.enter_async_context(open_backend(config))
+    endpoint = await until_available(
+        backend.preflight,
+        patience_s=or_default(config.run.give_up_after, START_PATIENCE_S),
+        loading_patience_s=or_default(config.run.give_up_after, RUN_PATIENCE_S),
+        sleep=outside.sleep,
+    )
+    settings = answer_settings(config, endpoint, prompt)
+    job = Job(endpoint=endpoint, run=run_digest(settings), question=question_of(config, prompt))
+    limiter = limiter_of(config, endpoint, backend, outside.notify, outside.sleep)
+    finished: Finished = _nothing_is_finished
+    if writer is not None:
+        finished = await writer.begin(job.run, settings)
+        for notice in writer.notices:
+            outside.notify(Notice(message=notice))
+    outside.notify(
+        RunStarted(
+            endpoint=endpoint,
+            run=job.run,
+            concurrency=limiter.limit,
+            output=config.output.output,
+            adapts=config.run.concurrency is None,
         )
-        settings = answer_settings(config, endpoint, prompt)
-        job = Job(endpoint=endpoint, run=run_digest(settings), question=question_of(config, prompt))
-        limiter = limiter_of(config, endpoint, backend, outside.notify, outside.sleep)
-        finished: Finished = _nothing_is_finished
-        if writer is not None:
-            finished = await writer.begin(job.run, settings)
-            for notice in writer.notices:
-                outside.notify(Notice(message=notice))
-        outside.notify(
-            RunStarted(
-                endpoint=endpoint,
-                run=job.run,
-                concurrency=limiter.limit,
-                output=config.output.output,
-                adapts=config.run.concurrency is None,
-            )
-        )
-        threads = stack.enter_context(_threads(PREPARERS, "vlmbatch-prepare"))
-        asker = Asker(
-            job=job,
-            source=source,
-            prepare=partial(_prepare, config.image),
-            backend=backend,
-            slots=limiter,
-            outages=availability_of(config, backend, job.question, outside.notify, outside.sleep),
-            retries=RetryPolicy(retries=config.run.retries, sleep=outside.sleep),
-            notify=outside.notify,
-            threads=threads,
-            stop=outside.stop,
-            in_flight=set(),
-        )
-        await _work(config, outside, asker, finished, writer, limiter)
+    )
+    asker = Asker(
+        job=job,
+        source=source,
+        prepare=preparer_of(config),
+        backend=backend,
+        slots=limiter,
+        outages=availability_of(config, backend, job.question, outside.notify, outside.sleep),
+        retries=RetryPolicy(retries=config.run.retries, sleep=outside.sleep),
+        notify=outside.notify,
+        threads=stack.enter_context(_threads(PREPARERS, "vlmbatch-prepare")),
+        stop=outside.stop,
+        in_flight=set(),
+    )
+    return Made(asker=asker, finished=finished, writer=writer, limiter=limiter)
 
 
-async def _work(
-    config: RunConfig,
-    outside: Outside,
-    asker: Asker,
-    finished: Finished,
-    writer: Writer | None,
-    limiter: Limiter,
-) -> None:
+async def _work(config: RunConfig, outside: Outside, made: Made) -> None:
     """Bring every image to its record, and tell how it went even where the run ends with an error."""
     tally = Tally()
     verdicts = Verdicts(partial(tell, outside.notify), lambda: pipeline.skipped > 0)
+    source = made.asker.source
 
     async def put_away(results: list[Result]) -> None:
         for result in results:
-            if writer is not None:
-                await writer.write(result)
+            if made.writer is not None:
+                await made.writer.write(result)
             tally.add(result)
             await outside.deliver(result)
             outside.notify(ImageFinished(result=result))
@@ -125,33 +140,50 @@ async def _work(
         await put_away(verdicts.look_at(result))
 
     parts = Parts(
-        source=asker.source,
-        finished=finished,
-        room=limiter.room,
-        answer=asker.answer,
+        source=source,
+        finished=made.finished,
+        room=made.limiter.room,
+        answer=made.asker.answer,
         write=write,
         notify=outside.notify,
         stop=outside.stop,
-        in_flight=asker.in_flight,
+        drain_s=config.run.drain,
+        in_flight=made.asker.in_flight,
     )
-    pipeline = Pipeline(parts, workers=limiter.most_rooms, limit=config.input.limit)
+    pipeline = Pipeline(parts, workers=made.limiter.most_rooms, limit=config.input.limit)
     whole = False
     try:
         # with a limit, how many images there are says nothing about how many will be asked about
-        count = asker.source.count if config.input.limit is None else _unknown
+        count = source.count if config.input.limit is None else _unknown
         try:
             await _counted(pipeline.run(), count, outside.notify)
         except BackendError:
             await put_away(verdicts.rest())
             raise
         await put_away(verdicts.rest())
-        whole = not outside.stop.is_set()
+        whole = pipeline.complete
     finally:
-        outside.notify(RunFinished(summary=tally.summary(pipeline, stopped=not whole)))
+        summary = tally.summary(
+            skipped=pipeline.skipped,
+            failed_before=pipeline.failed_before,
+            unreadable=source.unreadable,
+            ignored=source.ignored,
+            stopped=not whole,
+        )
+        outside.notify(RunFinished(summary=summary))
 
 
-def _prepare(options: ImageOptions, data: bytes, longest: int | None) -> PreparedImage:
-    return imaging.prepare(data, at_most(options, longest))
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What `work` returns, or None where `stop` is set first; then `work` is cancelled."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        if not working.done():
+            working.cancel()
+            await asyncio.wait((working,))
+    return None if working.cancelled() else working.result()
 
 
 def open_writer(config: RunConfig, stdout: bool) -> Writer | None:
@@ -159,86 +191,6 @@ def open_writer(config: RunConfig, stdout: bool) -> Writer | None:
     if config.output.output != "-":
         return JsonlWriter(config.output.output, config.output)
     return StreamWriter() if stdout else None
-
-
-def at_most(options: ImageOptions, longest: int | None) -> ImageOptions:
-    """The options with a longest side of at most `longest` pixels; None changes nothing."""
-    if longest is None:
-        return options
-    return replace(options, max_size=min(options.max_size or longest, longest))
-
-
-def question_of(config: RunConfig, prompt: str) -> Request:
-    """What is asked about every image, still without one."""
-    options = config.generation
-    generation = Generation(
-        max_tokens=options.max_tokens,
-        temperature=options.temperature,
-        seed=options.seed,
-        num_ctx=options.num_ctx,
-    )
-    return Request(
-        images=(),
-        prompt=prompt,
-        system=config.prompt.system,
-        generation=generation,
-        accept=frozenset(options.accept.split(",")) - {""},
-    )
-
-
-def answer_settings(config: RunConfig, endpoint: Endpoint, prompt: str) -> dict[str, Any]:
-    """All that changes an answer, flat, without secrets; a run is named by the digest of this."""
-    return {
-        "model": endpoint.model,
-        "model_digest": endpoint.digest,
-        "prompt": prompt,
-        "system": config.prompt.system,
-        "max_tokens": config.generation.max_tokens,
-        "temperature": config.generation.temperature,
-        "seed": config.generation.seed,
-        "num_ctx": config.generation.num_ctx,
-        "max_size": config.image.max_size,
-        "quality": config.image.quality,
-    }
-
-
-def run_digest(settings: Mapping[str, Any]) -> str:
-    """Twelve hexadecimal digits that are the same for the same settings, here and anywhere."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-
-
-class Tally:
-    """Counts results as they are written."""
-
-    def __init__(self) -> None:
-        self.succeeded = 0
-        self.failed = 0
-        self.usage = Usage()
-        self._began = time.monotonic()
-
-    def add(self, result: Result) -> None:
-        """Count one."""
-        if result.completion is None:
-            self.failed += 1
-        else:
-            self.succeeded += 1
-            self.usage += result.completion.usage
-
-    def summary(self, pipeline: Pipeline, stopped: bool) -> Summary:
-        """How it stands now, with what the pipeline skipped."""
-        source = pipeline.parts.source
-        return Summary(
-            total=self.succeeded + self.failed + pipeline.skipped + pipeline.failed_before,
-            succeeded=self.succeeded,
-            failed=self.failed,
-            skipped=pipeline.skipped,
-            failed_before=pipeline.failed_before,
-            unreadable=source.unreadable,
-            ignored=source.ignored,
-            usage=self.usage,
-            duration_s=time.monotonic() - self._began,
-            stopped=stopped,
-        )
 
 
 def _tell_loop(loop: asyncio.AbstractEventLoop, notify: Observer, problem: SourceProblem) -> None:

@@ -2,39 +2,77 @@
 
 import asyncio
 import os
+import resource
 import signal
 import stat
 import sys
+import threading
 from contextlib import ExitStack, suppress
 from functools import partial
 
 from vlmbatch.batch import Batch
+from vlmbatch.cli.reports import Report, open_reports
 from vlmbatch.config import RunConfig
-from vlmbatch.errors import OutputClosed, VlmbatchError
-from vlmbatch.events import Event, Notice
-from vlmbatch.progress import Bar, JsonLog, Lines, clean, summary_line
+from vlmbatch.errors import LockedError, OutputClosed, OutputError, VlmbatchError
+from vlmbatch.events import Event, Notice, RunStopping
+from vlmbatch.progress import Bar, JsonLog, Lines, clean, duration, summary_line
 from vlmbatch.protocols import Observer
 from vlmbatch.records import Summary
 
+BUG = 1
 PARTLY = 3
+STOPPED = 6
+DESCRIPTORS = 10_240
+"""More than 4096 connections, the most there can be, ever need."""
+GRACE_S = 5.0
+"""So long after the drain a run has to be over."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run(config: RunConfig) -> int:
-    """Run, tell how it goes on standard error, and return the exit code."""
+    """Run, tell how it goes on standard error and in the reports, and return the exit code."""
+    reports: list[Report] = []
+    code, told = BUG, "a bug in vlmbatch; standard error shows where"
     try:
-        if config.display.dry_run:
-            from vlmbatch.cli.dry_run import tell_plan
-
-            tell_plan(config)
-            return 0
         with ExitStack() as stack:
-            return asyncio.run(Session(config, _observers(config, stack)).run())
-    except OutputClosed:
-        return 0
+            code = _run(config, stack, reports)
+            told = ""
+    except OutputClosed as error:
+        code, told = error.exit_code, ""
     except VlmbatchError as error:
-        tell(config, "\n".join(map(clean, str(error).splitlines())))
-        return error.exit_code
+        code, told = error.exit_code, "\n".join(map(clean, str(error).splitlines()))
+        if isinstance(error, LockedError):
+            reports.clear()  # their files belong to the run that holds the lock
+        if not (isinstance(error, LockedError) and config.display.quiet):
+            tell(config, told)
+    finally:
+        for report in reports:
+            try:
+                report.end(code, told or None)
+            except OutputError as error:
+                tell(config, clean(str(error)))
+                code = code or error.exit_code
+    return code
+
+
+def _run(config: RunConfig, stack: ExitStack, reports: list[Report]) -> int:
+    if config.display.dry_run:
+        from vlmbatch.cli.dry_run import tell_plan
+
+        tell_plan(config)
+        return 0
+    _allow_descriptors()
+    observers = _observers(config, stack)
+    reports += open_reports(config, lambda text: _tell_all(observers, Notice(message=text)))
+    return asyncio.run(Session(config, [*observers, *reports]).run())
+
+
+def _allow_descriptors() -> None:
+    """Take as many descriptors as this process may have: a connection needs one, and so does a file."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = DESCRIPTORS if most == resource.RLIM_INFINITY else min(most, DESCRIPTORS)
+    with suppress(OSError, ValueError):  # macOS has a bound of its own
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, enough), most))
 
 
 def tell(config: RunConfig, text: str) -> None:
@@ -58,46 +96,56 @@ class Session:
     async def run(self) -> int:
         """The exit code; 128 and the signal's number when one ended the run."""
         loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
         for number in STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a shell that starts it with &
-                loop.add_signal_handler(number, partial(self._on_signal, number, task))
-        try:
-            async for _ in self._batch:
-                pass
-        except asyncio.CancelledError:
-            if self._signal is None:
-                raise
+                loop.add_signal_handler(number, partial(self._on_signal, number))
+        async for _ in self._batch:
+            pass
         if self._signal is not None:
             return 128 + self._signal
         summary = self._batch.summary
         code = exit_code(self._config, summary)
-        if code and summary is not None and self._config.display.quiet:
+        if code == PARTLY and summary is not None and self._config.display.quiet:
             tell(self._config, summary_line(summary))
         return code
 
     def _hear(self, event: Event) -> None:
         self._started = True
+        if isinstance(event, RunStopping) and self._signal is None:
+            self._leave_in_time(STOPPED if event.error is None else event.error.exit_code)
 
-    def _on_signal(self, number: signal.Signals, task: "asyncio.Task[int] | None") -> None:
+    def _on_signal(self, number: signal.Signals) -> None:
         """The first lets what is in flight finish; the second ends at once. Records are whole either way."""
         if self._signal is not None:
             os._exit(128 + number)
         self._signal = number
-        if self._started:
-            if not self._config.display.quiet:
-                tell(self._config, "stopping after the images in flight; again to stop at once")
-            self._batch.stop()
-        elif task is not None:
-            task.cancel()
+        self._leave_in_time(128 + number)
+        if self._started and not self._config.display.quiet:
+            within = f"for up to {duration(self._config.run.drain)}"
+            tell(self._config, f"stopping: waiting {within} for the images in flight; again to stop at once")
+        self._batch.stop()
+
+    def _leave_in_time(self, code: int) -> None:
+        """End the process though a thread hangs, in a decoder or on a disk, when the drain is long over."""
+        timer = threading.Timer(self._config.run.drain + GRACE_S, os._exit, (code,))
+        timer.daemon = True
+        timer.start()
 
 
 def exit_code(config: RunConfig, summary: Summary | None) -> int:
-    """0 when all is done or the failures are within --max-failures, else 3."""
-    if summary is None:
-        return 0
+    """6 when the run was stopped, 0 when all is done or failures are within --max-failures, else 3.
+
+    Without a summary it was stopped before it had started.
+    """
+    if summary is None or summary.stopped:
+        return STOPPED
     failed = summary.failed + summary.failed_before + summary.unreadable
     return 0 if config.run.tolerates(failed, summary.total) else PARTLY
+
+
+def _tell_all(observers: list[Observer], event: Event) -> None:
+    for observer in observers:
+        observer(event)
 
 
 def _observers(config: RunConfig, stack: ExitStack) -> list[Observer]:

@@ -5,6 +5,8 @@ It decodes from memory and never touches a file, a network or the run.
 
 import hashlib
 from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -12,9 +14,11 @@ from PIL import Image
 
 from vlmbatch.imaging.colour import in_plain_colours, on_white, to_srgb
 from vlmbatch.imaging.jpeg import MEDIA_TYPE, check_end, decode_smallest, encode, may_pass
-from vlmbatch.imaging.opening import check_pixels, decoding, orientation_of, out_of_memory, upright_size
+from vlmbatch.imaging.opening import OutOfMemory, check_pixels, decoding, orientation_of, upright_size
 from vlmbatch.imaging.shape import REDUCING_GAP, RESAMPLING, draft, fitted, padded, upright
+from vlmbatch.imaging.weight import decode_bytes
 from vlmbatch.option_groups import ImageOptions
+from vlmbatch.protocols import Room
 from vlmbatch.records import PreparedImage
 
 __all__ = ["ImageHeader", "inspect", "prepare", "uniform"]
@@ -34,6 +38,12 @@ class ImageHeader:
     height: int
 
 
+@contextmanager
+def _unlimited(_weight: int | None) -> Iterator[None]:
+    """A Room without walls."""
+    yield
+
+
 def inspect(file: BinaryIO | bytes, max_pixels_in: int | None = None) -> ImageHeader:
     """Read only the header of an open, seekable file or of its bytes; a broken body goes unseen.
 
@@ -46,7 +56,7 @@ def inspect(file: BinaryIO | bytes, max_pixels_in: int | None = None) -> ImageHe
         return ImageHeader(format=image.format or "", mode=image.mode, width=width, height=height)
 
 
-def prepare(data: bytes, options: ImageOptions) -> PreparedImage:
+def prepare(data: bytes, options: ImageOptions, room: Room = _unlimited) -> PreparedImage:
     """Decode, resize, turn upright and encode one picture; blocking, for many threads at once.
 
     The longest side becomes at most `options.max_size` pixels; a picture is never enlarged, but is
@@ -54,15 +64,20 @@ def prepare(data: bytes, options: ImageOptions) -> PreparedImage:
     sRGB, of an animation the first frame is taken, and no metadata is left. A plain JPEG that needs
     none of this is passed on byte for byte. Original sides are those of the upright picture.
 
+    `room` waits until so many bytes of memory are free for decoding. A picture for which memory does not
+    suffice is tried once more while no other is decoded.
+
     Raises:
         ImageError: it cannot be decoded whole (bad_image), has too many pixels (too_large), or has
             a shape that no JPEG can have (bad_shape).
         OSError: the machine is out of descriptors or memory: a trouble of the run.
     """
+    with suppress(MemoryError, OutOfMemory):
+        return _prepare(data, options, room)
     try:
-        return _prepare(data, options)
+        return _prepare(data, options, lambda _: room(None))
     except MemoryError as error:
-        raise out_of_memory() from error
+        raise OutOfMemory from error
 
 
 def uniform(rgb: tuple[int, int, int]) -> PreparedImage:
@@ -72,29 +87,32 @@ def uniform(rgb: tuple[int, int, int]) -> PreparedImage:
     return _prepared(encoded, encoded, size, size, 1, [])
 
 
-def _prepare(data: bytes, options: ImageOptions) -> PreparedImage:
+def _prepare(data: bytes, options: ImageOptions, room: Room) -> PreparedImage:
     warnings: list[str] = []
-    with decoding(data) as image:
-        check_pixels(image.size, options.max_pixels_in)
-        frames = int(getattr(image, "n_frames", 1))  # before load(), since GIF winds its file on to count
-        if may_pass(image, data, options.max_size):
-            original = image.size
-            decode_smallest(image)
-            return _prepared(data, data, original, original, frames, warnings)
-        declared = image.size
-        target = fitted(declared, options.max_size)
-        check_end(image, data)
-        draft(image, target)
-        image.load()
-        orientation = orientation_of(image, warnings)
-        original = upright_size(declared, image.format, orientation)
-        profile = image.info.get("icc_profile")
-        small = in_plain_colours(image, warnings).resize(target, RESAMPLING, reducing_gap=REDUCING_GAP)
-    # what is costly at full size is done to the small picture: turning the large one first would take
-    # three times as long, and its colour profile five times
-    picture = to_srgb(on_white(small), profile, warnings)
-    picture = padded(upright(picture, orientation), warnings)
-    return _prepared(data, encode(picture, options.quality), picture.size, original, frames, warnings)
+    with ExitStack() as held:
+        with decoding(data) as image:
+            declared = image.size
+            check_pixels(declared, options.max_pixels_in)
+            frames = int(getattr(image, "n_frames", 1))  # before load(), since GIF winds its file on to count
+            if may_pass(image, data, options.max_size):
+                decode_smallest(image, room)
+                return _prepared(data, data, declared, declared, frames, warnings)
+            target = fitted(declared, options.max_size)
+            check_end(image, data)
+            draft(image, target)
+            held.enter_context(room(decode_bytes(image, declared, target)))
+            image.load()
+            orientation = orientation_of(image, warnings)
+            original = upright_size(declared, image.format, orientation)
+            profile = image.info.get("icc_profile")
+            small = in_plain_colours(image, warnings).resize(target, RESAMPLING, reducing_gap=REDUCING_GAP)
+        del image
+        # what is costly at full size is done to the small picture: turning the large one first would take
+        # three times as long, and its colour profile five times
+        picture = to_srgb(on_white(small), profile, warnings)
+        picture = padded(upright(picture, orientation), warnings)
+        encoded = encode(picture, options.quality)
+    return _prepared(data, encoded, picture.size, original, frames, warnings)
 
 
 def _prepared(

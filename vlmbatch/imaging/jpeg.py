@@ -7,8 +7,10 @@ from io import BytesIO
 from PIL import Image, ImageFile
 
 from vlmbatch.errors import ImageError
-from vlmbatch.imaging.opening import out_of_memory
+from vlmbatch.imaging.opening import OutOfMemory
 from vlmbatch.imaging.shape import is_thin
+from vlmbatch.imaging.weight import decode_bytes
+from vlmbatch.protocols import Room
 
 MEDIA_TYPE = "image/jpeg"
 
@@ -41,7 +43,7 @@ def encode(image: Image.Image, quality: int) -> bytes:
         image.save(out, "JPEG", quality=quality)
     # only memory can fail between two places in memory, and the codec says so as OSError
     except (MemoryError, OSError) as error:
-        raise out_of_memory() from error
+        raise OutOfMemory from error
     return out.getvalue()
 
 
@@ -57,10 +59,12 @@ def may_pass(image: ImageFile.ImageFile, data: bytes, max_size: int) -> bool:
     )
 
 
-def decode_smallest(image: ImageFile.ImageFile) -> None:
+def decode_smallest(image: ImageFile.ImageFile, room: Room) -> None:
     """Decode a JPEG at 1/8, the cheapest way that meets its every byte, so that a cut one raises."""
+    full = image.size
     image.draft(None, (1, 1))
-    image.load()
+    with room(decode_bytes(image, full, image.size)):
+        image.load()
 
 
 def check_end(image: ImageFile.ImageFile, data: bytes) -> None:

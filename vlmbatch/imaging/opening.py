@@ -53,13 +53,13 @@ def decoding(file: BinaryIO | bytes) -> Iterator[ImageFile.ImageFile]:
     except ImageError:
         raise
     except MemoryError as error:
-        raise out_of_memory() from error
+        raise OutOfMemory from error
     # fuzzed decoders raise OSError, ValueError, TypeError, SyntaxError, RuntimeError, struct.error and more
     except Exception as error:  # a hostile image must cost its own record, not the run
         if isinstance(error, OSError) and error.errno in _TROUBLES_OF_THE_RUN:
             raise
         if _ran_out_of_memory(name, str(error)):
-            raise out_of_memory() from error
+            raise OutOfMemory from error
         raise ImageError(_explain(name, error)) from error
 
 
@@ -68,11 +68,14 @@ def _ran_out_of_memory(name: str, words: str) -> bool:
     return "out of memory" in words or (name == "PNG" and "codec configuration error" in words)
 
 
-def out_of_memory() -> ImageError:
+class OutOfMemory(ImageError):
     """The failure of an image that this machine's memory cannot hold."""
-    return ImageError(
-        "there is not enough memory to decode it; lower --max-pixels-in or --concurrency", kind="too_large"
-    )
+
+    def __init__(self) -> None:
+        super().__init__(
+            "there is not enough memory to decode it; --max-pixels-in refuses such pictures at once",
+            kind="too_large",
+        )
 
 
 def check_pixels(size: tuple[int, int], max_pixels_in: int | None) -> None:

@@ -22,7 +22,7 @@ class JsonLog:
         """Hear an event."""
         name = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(event).__name__).lstrip("_")
         told = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": name, **_told(event)}
-        self._stream.write(json.dumps(told) + "\n")
+        self._stream.write(json.dumps(told, default=str) + "\n")
         self._stream.flush()
 
 

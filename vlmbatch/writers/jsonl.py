@@ -14,9 +14,9 @@ import aiofiles
 from aiofiles.threadpool.binary import AsyncFileIO
 
 from vlmbatch.errors import OutputError
-from vlmbatch.option_groups import OutputOptions
 from vlmbatch.protocols import Finished
 from vlmbatch.records import Result, to_line
+from vlmbatch.run_options import OutputOptions
 from vlmbatch.writers.appending import append, completed, reason
 from vlmbatch.writers.lock import OutputLock
 from vlmbatch.writers.mixing import refuse_mixture

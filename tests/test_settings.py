@@ -1,8 +1,9 @@
 from vlmbatch.config import RunConfig
+from vlmbatch.guards import at_most
 from vlmbatch.option_groups import ImageOptions
 from vlmbatch.options import redact
 from vlmbatch.records import Endpoint
-from vlmbatch.wiring import answer_settings, at_most, run_digest
+from vlmbatch.settings import answer_settings, run_digest
 
 
 def test_a_smaller_picture_is_never_a_larger_one() -> None:

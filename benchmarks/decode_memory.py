@@ -1,0 +1,102 @@
+"""Measures what decoding costs in memory, against the weight that vlmbatch takes before it decodes.
+
+Each row is a picture of 24 megapixels that is prepared in a process of its own: bytes a pixel at the peak,
+what `decode_bytes` said before, and their ratio, which must not be above 1. Linux only (/proc).
+"""
+
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from PIL import Image
+
+from vlmbatch import imaging
+from vlmbatch.option_groups import ImageOptions
+
+SIZE = (6000, 4000)
+PIXELS = SIZE[0] * SIZE[1]
+SAMPLE = Path(__file__).parent.parent / "samples" / "photo-coffee.jpg"
+MAX_SIZES = (1024, 4000, 0)
+
+
+def write_pictures(folder: Path) -> list[Path]:
+    """The same photo in many formats and modes."""
+    rgb = Image.open(SAMPLE).convert("RGB").resize(SIZE)
+    grey = rgb.convert("L")
+    kinds = {
+        "baseline.jpg": (rgb, {}),
+        "progressive.jpg": (rgb, {"progressive": True, "subsampling": 0}),
+        "cmyk.jpg": (rgb.convert("CMYK"), {}),
+        "rgb.png": (rgb, {"compress_level": 1}),
+        "rgba.png": (rgb.convert("RGBA"), {"compress_level": 1}),
+        "palette.png": (rgb.quantize(64), {}),
+        "transparent-grey.png": (grey, {"transparency": 3, "compress_level": 1}),
+        "bilevel.png": (rgb.convert("1"), {}),
+        "16-bit.png": (grey.convert("I;16"), {"compress_level": 1}),
+        "lossy.webp": (rgb, {"quality": 60, "method": 0}),
+        "lossless.webp": (rgb.convert("RGBA"), {"lossless": True, "method": 0}),
+        "float.tif": (rgb.convert("F"), {}),
+        "plain.tif": (rgb, {}),
+        "lzw.tif": (rgb, {"compression": "tiff_lzw"}),
+        "palette.gif": (rgb.quantize(64), {}),
+        "plain.bmp": (rgb, {}),
+        "photo.avif": (rgb, {"quality": 50, "speed": 10}),
+    }
+    paths = []
+    for name, (picture, options) in kinds.items():
+        paths.append(folder / name)
+        picture.save(paths[-1], **options)
+    return paths
+
+
+def peak() -> int:
+    """The most memory that this process has held since it was last reset, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
+
+
+def measure(path: Path, max_size: int) -> None:
+    """Print the weight and the peak, in bytes, of preparing one file."""
+    weights = []
+
+    @contextmanager
+    def room(weight: int | None) -> Iterator[None]:
+        weights.append(weight)
+        yield
+
+    warm = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(warm, "JPEG")
+    imaging.prepare(warm.getvalue(), ImageOptions())
+    data = path.read_bytes()
+    Path("/proc/self/clear_refs").write_text("5")
+    before = peak()
+    imaging.prepare(data, ImageOptions(max_size=max_size), room)
+    print(weights[-1], peak() - before)
+
+
+def main() -> int:
+    """Print the table; 1 where a picture took more than its weight."""
+    worst = 0.0
+    print(f"{'24 megapixels':24} {'--max-size':>10} {'B/px weight':>12} {'B/px measured':>14} {'ratio':>6}")
+    with TemporaryDirectory() as folder:
+        for path in write_pictures(Path(folder)):
+            for max_size in MAX_SIZES:
+                command = [sys.executable, __file__, str(path), str(max_size)]
+                done = subprocess.run(command, check=True, capture_output=True, text=True)
+                weight, measured = map(int, done.stdout.split())
+                worst = max(worst, measured / weight)
+                shown = f"{weight / PIXELS:12.2f} {measured / PIXELS:14.2f} {measured / weight:6.2f}"
+                print(f"{path.name:24} {max_size:10} {shown}", flush=True)
+    print(f"at most {worst:.2f} of the weight")
+    return int(worst > 1)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        measure(Path(sys.argv[1]), int(sys.argv[2]))
+    else:
+        sys.exit(main())

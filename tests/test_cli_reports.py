@@ -1,0 +1,107 @@
+"""`--summary FILE`: how a run ended, for programs, whatever its end."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import run, start
+from endpoint import Endpoint
+
+Photos = Callable[..., Path]
+
+
+def asking(url: str) -> list[str]:
+    return ["run", "photos", "-b", "ollama", "--base-url", url, "-o", "o.jsonl", "--summary", "s.json"]
+
+
+def summary() -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(Path("s.json").read_text())
+    return told
+
+
+def test_a_finished_run_is_summed_up(photos: Photos, endpoint: Endpoint) -> None:
+    """Counts, failures by kind, tokens, who was asked and the exit code; the next run replaces it."""
+    (photos(4) / "bad.jpg").write_text("no image")
+    assert run(*asking(endpoint.url)).returncode == 3
+    told = summary()
+    expected = {
+        "v": 1, "exit_code": 3, "error": None, "stopped": False, "total": 5, "succeeded": 4, "failed": 1,
+        "skipped": 0, "failures": {"bad_image": 1}, "model": "tiny-vision", "backend": "ollama",
+        "endpoint": endpoint.url, "output": "o.jsonl",
+    }  # fmt: skip
+    assert {key: told[key] for key in expected} == expected
+    assert told["usage"]["output_tokens"] > 0
+    assert told["started_at"] <= told["ended_at"]
+    assert told["run"] == json.loads(Path("o.jsonl").read_text().splitlines()[0])["run"]
+    assert run(*asking(endpoint.url), "--max-failures", "1").returncode == 0
+    assert (summary()["exit_code"], summary()["skipped"], summary()["failed_before"]) == (0, 4, 1)
+
+
+def test_a_run_that_never_started_has_no_counts(photos: Photos) -> None:
+    """Nobody there: the error and the exit code stand in it, and what is not known is null."""
+    photos(1)
+    assert run(*asking("http://127.0.0.1:9"), "--give-up-after", "0").returncode == 4
+    told = summary()
+    assert (told["exit_code"], told["total"], told["model"]) == (4, None, None)
+    assert "ollama serve" in told["error"]
+
+
+def test_a_stopped_run_says_so(photos: Photos, endpoint: Endpoint) -> None:
+    """After a signal and after --max-duration: stopped, the code of that end, and no error."""
+    photos(30)
+    endpoint.delay = 0.1
+    running = start(*asking(endpoint.url), "-c", "2", stderr=subprocess.DEVNULL)
+    endpoint.until(lambda: len(endpoint.questions) >= 2)
+    running.terminate()
+    assert running.wait(timeout=60) == 143
+    told = summary()
+    assert (told["exit_code"], told["stopped"], told["error"]) == (143, True, None)
+    assert told["succeeded"] == len(Path("o.jsonl").read_text().splitlines())
+    assert run(*asking(endpoint.url), "-c", "1", "--max-duration", "0.5").returncode == 6
+    assert (summary()["exit_code"], summary()["stopped"]) == (6, True)
+
+
+def test_a_run_that_finds_the_lock_taken_leaves_the_other_ones_files(
+    photos: Photos, endpoint: Endpoint
+) -> None:
+    """An overlapping cron job ends with 75, and touches neither summary nor metrics of the first."""
+    photos(3)
+    endpoint.script = ["slow:1"]
+    Path("s.json").write_text("old")
+    Path("m.prom").write_text("old")
+    first = start(*asking(endpoint.url), stderr=subprocess.DEVNULL)
+    endpoint.until(lambda: bool(endpoint.questions))
+    second = run(*asking(endpoint.url), "--metrics-file", "m.prom")
+    assert second.returncode == 75
+    assert (Path("s.json").read_text(), Path("m.prom").read_text()) == ("old", "old")
+    assert first.wait(timeout=60) == 0
+    assert summary()["exit_code"] == 0
+
+
+def test_a_summary_that_cannot_be_written_is_no_success(photos: Photos, endpoint: Endpoint) -> None:
+    """What a monitor cannot read must not look like success: exit 5, and the records are whole."""
+    photos(2)
+    endpoint.script = ["slow:1"]
+    Path("gone").mkdir()
+    running = start(*asking(endpoint.url)[:-1], "gone/s.json", stderr=subprocess.PIPE)
+    endpoint.until(lambda: bool(endpoint.questions))
+    Path("gone").rmdir()
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 5
+    assert "--summary gone/s.json cannot be written" in told
+    assert len(Path("o.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("flag", ["--summary", "--metrics-file"])
+def test_no_secret_reaches_a_report(photos: Photos, endpoint: Endpoint, flag: str) -> None:
+    """Key, user and password stand in neither file, whether the run goes well or not."""
+    photos(1)
+    url = endpoint.url.replace("//", "//me:pa55@")
+    asked = ["run", "photos", "-b", "vllm", "-m", "tiny-vision", "--api-key", "s3cret", flag, "report"]
+    for code, mode in ((2, "401"), (0, "ok")):
+        endpoint.script = [mode]
+        assert run(*asked, "--base-url", url).returncode == code
+        assert not [word for word in ("s3cret", "pa55") if word in Path("report").read_text()]

@@ -1,0 +1,124 @@
+"""Runs that end by themselves: at a time of day or after so long, with the rest left for the next run."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from endpoint import Endpoint
+from running import briefly
+
+from vlmbatch import closing
+from vlmbatch.batch import Batch
+from vlmbatch.closing import Closing, next_time
+from vlmbatch.config import RunConfig
+from vlmbatch.events import Notice
+from vlmbatch.run_options import RunOptions
+
+Photos = Callable[..., Path]
+EVENING = datetime(2026, 11, 24, 22, 15, 30)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("22:16", datetime(2026, 11, 24, 22, 16)),
+        ("23:59", datetime(2026, 11, 24, 23, 59)),
+        ("22:15", datetime(2026, 11, 25, 22, 15)),
+        ("06:00", datetime(2026, 11, 25, 6, 0)),
+        ("00:00", datetime(2026, 11, 25, 0, 0)),
+    ],
+)
+def test_a_time_of_day_is_the_next_one(text: str, expected: datetime) -> None:
+    """What the clock shows already, or has shown today, comes tomorrow."""
+    assert next_time(text, EVENING) == expected
+
+
+async def test_a_clock_that_is_set_forward_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is looked at again and again: a jump over --until ends the run at the next look."""
+    monkeypatch.setattr(closing, "LONGEST_WAIT_S", 0.01)
+    stop, told, ahead = asyncio.Event(), list[str](), timedelta()
+    with Closing(RunOptions(until="06:00"), stop, told.append, now=lambda: EVENING + ahead):
+        await asyncio.sleep(0.1)
+        assert not stop.is_set()
+        ahead = timedelta(hours=8)
+        async with asyncio.timeout(20):
+            await stop.wait()
+    assert len(told) == 1
+    assert "06:00 (--until)" in told[0]
+
+
+async def test_what_comes_first_counts_and_is_named() -> None:
+    """With both options the earlier one ends the run, and is the one that is told."""
+    stop, told = asyncio.Event(), list[str]()
+    options = RunOptions(until="06:00", max_duration=0.01)
+    async with asyncio.timeout(20):
+        with Closing(options, stop, told.append, now=lambda: EVENING):
+            await stop.wait()
+    assert "--max-duration" in told[0]
+
+
+async def test_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ends before its time is over leaves no timer that would stop something later."""
+    stop, told = asyncio.Event(), list[str]()
+    with Closing(RunOptions(max_duration=0.01), stop, told.append):
+        pass
+    await asyncio.sleep(0.05)
+    assert (stop.is_set(), told) == (False, [])
+
+
+async def test_a_run_whose_time_is_over_leaves_the_rest(photos: Photos, endpoint: Endpoint) -> None:
+    """After --max-duration nothing is begun; the same command again does the rest, each image once."""
+    photos(40)
+    endpoint.delay = 0.05
+    options = {"backend": "ollama", "base_url": endpoint.url, "output": "o.jsonl", "concurrency": 2}
+    events = list[object]()
+    first = Batch(RunConfig.of("photos", **options, max_duration=0.6), [events.append])
+    some = [result.id async for result in first]
+    assert first.summary is not None
+    assert first.summary.stopped
+    assert [e for e in events if isinstance(e, Notice) and "--max-duration" in e.message]
+    assert len(some) < 40
+    endpoint.delay = 0
+    second = Batch(RunConfig.of("photos", **options, max_duration=100))
+    rest = [result.id async for result in second]
+    assert second.summary is not None
+    assert not second.summary.stopped
+    assert sorted(some + rest) == [f"photos/p{n:04}.jpg" for n in range(40)]
+
+
+async def test_time_that_is_over_at_the_start_ends_the_wait_for_the_endpoint(photos: Photos) -> None:
+    """While the endpoint is looked for the time counts too; the run ends without error and without record."""
+    photos(1)
+    options = {"backend": "ollama", "base_url": "http://127.0.0.1:9", "output": "o.jsonl"}
+    batch = Batch(RunConfig.of("photos", **options, give_up_after=600, max_duration=0.2))
+    async with asyncio.timeout(20):
+        assert [result async for result in batch] == []
+    assert batch.summary is None
+    assert not Path("o.jsonl").exists()
+
+
+@pytest.mark.parametrize("wire", ["ollama", "vllm"])
+async def test_what_is_in_flight_has_the_time_of_drain(photos: Photos, endpoint: Endpoint, wire: str) -> None:
+    """Answers that come within --drain are written; what takes longer is let go and left for the next run."""
+    photos(6)
+    endpoint.script = ["ok", "slow:0.5", "hang", "hang", *["ok"] * 20]
+    options = {"backend": wire, "base_url": endpoint.url, "model": "tiny-vision", "output": "o.jsonl"}
+
+    def stop_when_all_ask(event: object) -> None:
+        asyncio.get_running_loop().call_later(0.3, batch.stop)
+
+    batch = Batch(
+        RunConfig.of("photos", **options, concurrency=3, drain=2), [stop_when_all_ask], sleep=briefly
+    )
+    async with asyncio.timeout(60):
+        done = [result async for result in batch]
+    assert batch.summary is not None
+    assert batch.summary.stopped
+    assert len(done) == 2
+    assert all(result.ok for result in done)
+    endpoint.script = []
+    again = Batch(RunConfig.of("photos", **options), sleep=briefly)
+    rest = [result async for result in again]
+    assert sorted(r.id for r in done + rest) == [f"photos/p{n:04}.jpg" for n in range(6)]

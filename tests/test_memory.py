@@ -1,0 +1,167 @@
+"""The budget for decoding: its size, who gets room when, and what a run with large pictures takes."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command import COMMAND, environment, records
+from endpoint import Endpoint
+from PIL import Image
+
+from vlmbatch.errors import ImageError
+from vlmbatch.memory import MOST_BY_DEFAULT, Memory, memory_limit
+
+Photos = Callable[..., Path]
+GIB = 1024**3
+
+
+def machine(root: Path, cgroup: str, **limits: str) -> Path:
+    """A file system that holds /proc/self/cgroup and limits of control groups; __ stands for a slash."""
+    for name, content in {"proc__self__cgroup": cgroup, **limits}.items():
+        path = root / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return root
+
+
+def test_a_container_of_version_2_says_its_limit(tmp_path: Path) -> None:
+    """The least limit of the group and of those above it counts; "max" is none."""
+    root = machine(
+        tmp_path,
+        "0::/a/b\n",
+        **{
+            "sys__fs__cgroup__a__memory.max": "200000000\n",
+            "sys__fs__cgroup__a__b__memory.max": "max\n",
+            "sys__fs__cgroup__a__b__memory.high": "300000000\n",
+        },
+    )
+    assert memory_limit(root) == 200_000_000
+
+
+def test_a_container_of_version_1_says_its_limit(tmp_path: Path) -> None:
+    """In version 1 the memory controller has a tree of its own, and other controllers say nothing of it."""
+    root = machine(
+        tmp_path,
+        "5:cpu,cpuacct:/x\n4:memory:/docker/abc\n",
+        **{
+            "sys__fs__cgroup__memory__docker__abc__memory.limit_in_bytes": "100000000",
+            "sys__fs__cgroup__memory__x__memory.limit_in_bytes": "5",
+        },
+    )
+    assert memory_limit(root) == 100_000_000
+
+
+def test_without_control_groups_the_machine_counts(tmp_path: Path) -> None:
+    """Where nothing can be read of control groups, the limit is the machine's memory."""
+    assert memory_limit(tmp_path) == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def test_a_limit_of_the_process_counts() -> None:
+    """Under `ulimit -v` the budget is a quarter of what that allows."""
+    code = "from vlmbatch.memory import Memory; print(Memory.of(None).budget)"
+    command = ["prlimit", f"--as={GIB}", sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == GIB // 4
+
+
+def test_by_default_the_budget_is_a_quarter_and_at_most_two_gib() -> None:
+    """A large machine does not make it larger, and an option decides."""
+    assert Memory.of(None).budget == min(MOST_BY_DEFAULT, memory_limit() // 4)
+    assert Memory.of(12_345).budget == 12_345
+
+
+def test_those_who_hold_room_never_hold_more_than_there_is() -> None:
+    """Many threads with different weights: what they hold stays within the budget, and all get it."""
+    memory = Memory(100, machine=10_000)
+    held, most, done, lock = 0, 0, 0, threading.Lock()
+
+    def work(weight: int) -> None:
+        nonlocal held, most, done
+        for _ in range(50):
+            with memory.room(weight):
+                with lock:
+                    held += min(weight, 100)
+                    most = max(most, held)
+                with lock:
+                    held -= min(weight, 100)
+                    done += 1
+
+    threads = [threading.Thread(target=work, args=(weight,)) for weight in (10, 30, 60, 90, 100, 5000)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert done == 300
+    assert most <= 100
+
+
+def test_a_heavy_one_is_not_passed_by_for_ever() -> None:
+    """Who waits for much room gets it before those who came later and want little."""
+    memory = Memory(100, machine=10_000)
+    order = list[str]()
+
+    def want(name: str, weight: int | None) -> threading.Thread:
+        def work() -> None:
+            with memory.room(weight):
+                order.append(name)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        while len(memory._queue) <= len(waiting):
+            pass
+        return thread
+
+    waiting = list[threading.Thread]()
+    with memory.room(60):
+        waiting.append(want("heavy", None))
+        waiting.append(want("light", 10))
+        assert order == []
+    for thread in waiting:
+        thread.join(timeout=60)
+    assert order == ["heavy", "light"]
+
+
+def test_what_the_machine_could_never_hold_is_refused_by_name() -> None:
+    """More than four fifths of all memory is a failure of this image that says both numbers."""
+    memory = Memory(GIB, machine=2 * GIB)
+    told = r"takes 1\.9 GB of memory, and this machine has 2\.1 GB"
+    with pytest.raises(ImageError, match=told) as refused, memory.room(1_900_000_000):
+        pass
+    assert refused.value.kind == "too_large"
+    with memory.room(1_600_000_000):  # alone, but well
+        pass
+
+
+@pytest.mark.slow
+def test_large_pictures_are_decoded_one_after_the_other(photos: Photos, endpoint: Endpoint) -> None:
+    """Ten WebP of 25 megapixels, 0.4 GB each: with a budget for one, the run never holds two."""
+    folder = photos(0)
+    Image.new("RGB", (5000, 5000), "teal").save(folder / "0.webp", lossless=True, method=0)
+    for n in range(1, 10):
+        (folder / f"{n}.webp").write_bytes((folder / "0.webp").read_bytes())
+    asked = [
+        *COMMAND,
+        "run",
+        "photos",
+        "-b",
+        "ollama",
+        "--base-url",
+        endpoint.url,
+        "--decode-memory",
+        "420MB",
+    ]
+    running = subprocess.Popen(
+        asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment(), text=True
+    )
+    assert running.stdout is not None
+    with running.stdout as lines:
+        found = records(lines)
+    _, status, usage = os.wait4(running.pid, 0)
+    running.returncode = os.waitstatus_to_exitcode(status)
+    assert running.returncode == 0
+    assert [r["status"] for r in found] == ["ok"] * 10
+    assert usage.ru_maxrss * 1024 < 700_000_000

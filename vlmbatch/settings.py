@@ -1,0 +1,48 @@
+"""What of the options shapes an answer: the question, the settings of a run, and the name these give it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from vlmbatch.config import RunConfig
+from vlmbatch.records import Endpoint, Generation, Request
+
+
+def question_of(config: RunConfig, prompt: str) -> Request:
+    """What is asked about every image, still without one."""
+    options = config.generation
+    generation = Generation(
+        max_tokens=options.max_tokens,
+        temperature=options.temperature,
+        seed=options.seed,
+        num_ctx=options.num_ctx,
+    )
+    return Request(
+        images=(),
+        prompt=prompt,
+        system=config.prompt.system,
+        generation=generation,
+        accept=frozenset(options.accept.split(",")) - {""},
+    )
+
+
+def answer_settings(config: RunConfig, endpoint: Endpoint, prompt: str) -> dict[str, Any]:
+    """All that changes an answer, flat, without secrets; a run is named by the digest of this."""
+    return {
+        "model": endpoint.model,
+        "model_digest": endpoint.digest,
+        "prompt": prompt,
+        "system": config.prompt.system,
+        "max_tokens": config.generation.max_tokens,
+        "temperature": config.generation.temperature,
+        "seed": config.generation.seed,
+        "num_ctx": config.generation.num_ctx,
+        "max_size": config.image.max_size,
+        "quality": config.image.quality,
+    }
+
+
+def run_digest(settings: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits that are the same for the same settings, here and anywhere."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
