@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 COMMAND = (sys.executable, "-m", "vlmbatch")
@@ -30,9 +31,16 @@ def run(*args: str, stdin: bytes = b"", **variables: str) -> subprocess.Complete
     return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
 
-def start(*args: str, **kwargs: Any) -> subprocess.Popen[str]:
-    """The command running, in text mode."""
-    return subprocess.Popen([*COMMAND, *args], env=environment(), text=True, **kwargs)
+def start(*args: str, variables: Mapping[str, str] | None = None, **kwargs: Any) -> subprocess.Popen[str]:
+    """The command running, in text mode, with these environment variables beside the usual ones."""
+    return subprocess.Popen([*COMMAND, *args], env=environment(**(variables or {})), text=True, **kwargs)
+
+
+def breaking(folder: Path, code: str) -> dict[str, str]:
+    """The variables by which Python runs this code before the command, to break something inside it."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(code)
+    return {"PYTHONPATH": str(folder.absolute())}
 
 
 def records(lines: str | Iterable[str]) -> list[dict[str, Any]]:

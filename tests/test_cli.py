@@ -103,46 +103,6 @@ def test_nobody_there_exits_4_without_a_record(photos: Photos) -> None:
     assert not Path("o.jsonl").exists()
 
 
-def test_a_full_disk_exits_5(photos: Photos, endpoint: Endpoint) -> None:
-    """Standard output on a full device is exit 5 with its reason."""
-    photos(2)
-    with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
-            [*COMMAND, "run", "photos", "-b", "ollama", "--base-url", endpoint.url],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            env=environment(),
-            timeout=60,
-            check=False,
-        )
-    assert done.returncode == 5
-    assert b"the disk is full" in done.stderr
-    assert b"Traceback" not in done.stderr
-
-
-def test_a_closed_pipe_ends_quietly(photos: Photos, endpoint: Endpoint) -> None:
-    """`| head -3` gets its lines, and the command ends with 0 and no complaint."""
-    photos(60)
-    asking = f"{' '.join(COMMAND)} run photos -q -b ollama --base-url {endpoint.url}"
-    command = f"{asking} | head -3; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, env=environment(), timeout=60, check=False
-    )
-    lines = done.stdout.splitlines()
-    assert len(records(lines[:3])) == 3
-    assert lines[3] == "0"
-    assert done.stderr == ""
-
-
-def test_closed_standard_streams_do_not_spoil_the_output(photos: Photos, endpoint: Endpoint) -> None:
-    """With standard output and error closed, the output file holds records and nothing else."""
-    photos(3)
-    command = f"{' '.join(COMMAND)} run photos -b ollama --base-url {endpoint.url} -o o.jsonl >&- 2>&- <&-"
-    done = subprocess.run(["bash", "-c", command], env=environment(), timeout=60, check=False)
-    assert done.returncode == 0
-    assert len(records(Path("o.jsonl").read_text())) == 3
-
-
 @pytest.mark.parametrize("separator", ["\n", "\0"])
 def test_a_list_of_paths_on_standard_input(photos: Photos, endpoint: Endpoint, separator: str) -> None:
     """`-` reads paths from standard input, separated by newlines or NULs."""
@@ -290,35 +250,6 @@ def test_overwrite_never_takes_somebody_elses_file(photos: Photos, endpoint: End
     assert done.returncode == 2
     assert Path("photos/p0000.jpg").read_bytes() == before
     assert sorted(p.name for p in Path("photos").iterdir()) == ["p0000.jpg", "p0001.jpg"]
-
-
-def test_closed_standard_output_is_an_error(photos: Photos, endpoint: Endpoint) -> None:
-    """Records that nobody can receive are exit 5, not success."""
-    photos(1)
-    command = f"{' '.join(COMMAND)} run photos -b ollama --base-url {endpoint.url} >&-"
-    done = subprocess.run(
-        ["bash", "-c", command], env=environment(), stderr=subprocess.PIPE, timeout=60, check=False
-    )
-    assert done.returncode == 5
-    assert b"Traceback" not in done.stderr
-
-
-def test_a_gone_reader_of_standard_error_changes_nothing(photos: Photos, endpoint: Endpoint) -> None:
-    """With nobody reading standard error, all is written and the exit code is the same."""
-    folder = photos(3)
-    asking = f"{' '.join(COMMAND)} run photos -b ollama -o o.jsonl --base-url"
-    for url, code in ((endpoint.url, 0), (CLOSED + " --give-up-after 0.1", 4)):
-        (folder / "more.jpg").write_bytes((folder / "p0000.jpg").read_bytes())
-        done = subprocess.run(
-            ["bash", "-c", f"({asking} {url}; echo $? > code) 2>&1 | true; while ! [ -s code ]; do :; done"],
-            env=environment(),
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0
-        assert Path("code").read_text() == f"{code}\n"
-        Path("code").unlink()
-    assert len(records(Path("o.jsonl").read_text())) == 4
 
 
 def test_too_few_descriptors_are_told(photos: Photos, endpoint: Endpoint) -> None:

@@ -29,7 +29,7 @@ from pictures import (
 )
 from PIL import Image
 
-from vlmbatch.errors import ImageError
+from vlmbatch.errors import ImageError, ResourceError
 from vlmbatch.imaging import inspect, prepare
 from vlmbatch.imaging.jpeg import holds_only_a_picture
 from vlmbatch.option_groups import ImageOptions
@@ -197,7 +197,7 @@ class FailingFile(BytesIO):
 def test_troubles_of_the_run_are_not_blamed_on_the_image() -> None:
     """Out of descriptors or memory is the machine's trouble; a disk error is this file's."""
     for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-        with pytest.raises(OSError, match="no luck"):
+        with pytest.raises(ResourceError):
             inspect(FailingFile(PLAIN, number))
     with pytest.raises(ImageError, match="no luck"):
         inspect(FailingFile(PLAIN, errno.EIO))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from documents import ROOT, blocks, page
 
-from vlmbatch.cli.session import PARTLY, STOP_SIGNALS
+from vlmbatch.cli.session import PARTLY, STOP_SIGNALS, STOPPED
 from vlmbatch.config import Option, options
 from vlmbatch.errors import VlmbatchError
 
@@ -50,7 +50,7 @@ def test_every_exit_code_has_its_row() -> None:
     listed = [int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)]
     signals = {128 + number for number in STOP_SIGNALS}
     assert signals == {129, 130, 143}
-    assert sorted(listed) == sorted({0, 1, PARTLY} | set(exit_codes(VlmbatchError)) | signals)
+    assert sorted(listed) == sorted({0, 1, PARTLY, STOPPED} | set(exit_codes(VlmbatchError)) | signals)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from photo_tree import failure_of, put, read, source, unprivileged
 
+from vlmbatch.errors import ResourceError
 from vlmbatch.records import ImageRef
 from vlmbatch.sources.files import read_head
 
@@ -124,13 +125,13 @@ def test_a_stumbling_disk_is_asked_three_times(code: int, monkeypatch: pytest.Mo
 
 
 def test_running_out_of_descriptors_is_no_failure_of_the_image() -> None:
-    """Too many open files is a trouble of the run and passes through."""
+    """Too many open files is a trouble of the run, and says how to allow more."""
     put("a.jpg")
     photos = source("a.jpg")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
-        with pytest.raises(OSError, match="Too many open files"):
+        with pytest.raises(ResourceError, match=r"Too many open files.*ulimit -n"):
             photos.read(ImageRef(id="a.jpg", uri="a.jpg"))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

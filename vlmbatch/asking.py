@@ -17,7 +17,6 @@ from vlmbatch.errors import (
     StaleConnectionError,
     TransientError,
     UnavailableError,
-    VlmbatchError,
 )
 from vlmbatch.events import RetryScheduled
 from vlmbatch.protocols import Backend, Observer, Outages, Retries, Slots, Source
@@ -84,13 +83,7 @@ class Asker:
             return image.stamp, self.prepare(image.data, longest)
 
         loop = asyncio.get_running_loop()
-        try:
-            draft.stamp, prepared = await loop.run_in_executor(self.threads, work)
-        except OSError as error:  # a trouble of an image is an ImageError; this one is the machine's
-            raise VlmbatchError(
-                f"{draft.ref.id}: {error.strerror or error}; give the run more room (ulimit -n), "
-                "or lower --concurrency, and run the same command again"
-            ) from error
+        draft.stamp, prepared = await loop.run_in_executor(self.threads, work)
         draft.picture(prepared)
 
     async def _ask(self, draft: Draft) -> Completion:

@@ -3,6 +3,7 @@
 VlmbatchError                  a bug, when nothing below fits                                 exit 1
 ├─ ConfigError                 a flag, file, model or key is wrong; nothing was started        exit 2
 ├─ MissingDependencyError      an optional package is not installed; names the extra           exit 2
+├─ ResourceError               the machine is out of descriptors or memory: no image's fault     exit 2
 ├─ ImageError                  this image cannot be read or decoded: a failed result
 ├─ BackendError
 │  ├─ TransientError           timeout, lost connection, 5xx: asked again, then a failed result
@@ -17,6 +18,7 @@ VlmbatchError                  a bug, when nothing below fits                   
 └─ LockedError                 another run writes to the same output                           exit 75
 """
 
+import errno
 from typing import ClassVar, Literal
 
 FailureKind = Literal[
@@ -75,6 +77,27 @@ class MissingDependencyError(VlmbatchError):
     """An optional package is not installed; the message names the command that installs it."""
 
     exit_code = 2
+
+
+class ResourceError(VlmbatchError):
+    """The machine is out of descriptors or memory: a trouble of the run, and of no image."""
+
+    exit_code = 2
+
+    @classmethod
+    def behind(cls, error: BaseException) -> "ResourceError | None":
+        """This error as one of resources, if it is one."""
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            return cls(
+                f"{error.strerror}: no file can be opened any more; allow more with ulimit -n, "
+                "or set a smaller --concurrency, and run the same command again"
+            )
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return cls(
+                "this machine is out of memory; set a smaller --concurrency or --decode-memory, "
+                "or end what else runs here, and run the same command again"
+            )
+        return None
 
 
 class ImageError(VlmbatchError):

@@ -82,10 +82,10 @@ class Pipeline:
     async def _work(self) -> None:
         while not (self._exhausted or self.parts.stop.is_set()):
             async with self.parts.room():
-                ref = await self._pull()
-                if ref is None:
-                    return
                 try:
+                    ref = await self._pull()
+                    if ref is None:
+                        return
                     result = await self.parts.answer(ref)
                 except VlmbatchError as error:
                     self._error = self._error or error

@@ -38,7 +38,10 @@ class Source(Protocol):
     """Folders met so far that could not be listed, and files of unknown kind that could not be opened."""
 
     def __iter__(self) -> Iterator[ImageRef]:
-        """Yield references lazily, in a stable order; called once."""
+        """Yield references lazily, in a stable order; called once.
+
+        Raises ResourceError where the machine is out of descriptors or memory.
+        """
 
     def count(self) -> int | None:
         """How many images there are, without reading them; None where that is not cheap to know."""
@@ -48,7 +51,7 @@ class Source(Protocol):
 
         Raises:
             ImageError: vanished, unreadable, too large, not a regular file, or the disk failed.
-            OSError: the machine is out of descriptors or memory: a trouble of the run.
+            ResourceError: the machine is out of descriptors or memory: a trouble of the run.
         """
 
     def stamp(self, ref: ImageRef) -> FileStamp | None:

@@ -70,7 +70,7 @@ def prepare(data: bytes, options: ImageOptions, room: Room = _unlimited) -> Prep
     Raises:
         ImageError: it cannot be decoded whole (bad_image), has too many pixels (too_large), or has
             a shape that no JPEG can have (bad_shape).
-        OSError: the machine is out of descriptors or memory: a trouble of the run.
+        ResourceError: the machine is out of descriptors or memory: a trouble of the run.
     """
     with suppress(MemoryError, OutOfMemory):
         return _prepare(data, options, room)

@@ -1,6 +1,5 @@
 """Opens an image and reads its header; whatever a decoder raises over hostile bytes becomes an ImageError."""
 
-import errno
 import functools
 import logging
 import warnings as python_warnings
@@ -26,10 +25,8 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401  # registers itself
 )
 
-from vlmbatch.errors import ImageError
+from vlmbatch.errors import ImageError, ResourceError
 from vlmbatch.formats import HEAD_BYTES, describe, sniff
-
-_TROUBLES_OF_THE_RUN = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 
 _LONGEST_DETAIL = 200  # characters of a decoder's own words in a message
 
@@ -40,7 +37,7 @@ def decoding(file: BinaryIO | bytes) -> Iterator[ImageFile.ImageFile]:
 
     Raises:
         ImageError: empty, not an image, or not decodable.
-        OSError: the machine is out of descriptors or memory: a trouble of the run.
+        ResourceError: the machine is out of descriptors or memory.
     """
     source = BytesIO(file) if isinstance(file, bytes) else file
     source.seek(0)
@@ -56,8 +53,8 @@ def decoding(file: BinaryIO | bytes) -> Iterator[ImageFile.ImageFile]:
         raise OutOfMemory from error
     # fuzzed decoders raise OSError, ValueError, TypeError, SyntaxError, RuntimeError, struct.error and more
     except Exception as error:  # a hostile image must cost its own record, not the run
-        if isinstance(error, OSError) and error.errno in _TROUBLES_OF_THE_RUN:
-            raise
+        if trouble := ResourceError.behind(error):
+            raise trouble from error
         if _ran_out_of_memory(name, str(error)):
             raise OutOfMemory from error
         raise ImageError(_explain(name, error)) from error

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vlmbatch.errors import ImageError
+from vlmbatch.errors import ImageError, ResourceError
 from vlmbatch.events import SourceProblem
 from vlmbatch.formats import HEAD_BYTES
 from vlmbatch.option_groups import InputOptions
@@ -18,7 +18,6 @@ TRIES = 3
 
 # what network file systems answer for a moment after a server restart
 _FLAKY = (errno.EIO, errno.ESTALE)
-_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class FileSource:
@@ -57,7 +56,7 @@ def read_file(ref: ImageRef, *, max_bytes: int) -> SourceImage:
 
     Raises:
         ImageError: vanished, unreadable, too large, not a regular file, still changing, or the disk failed.
-        OSError: the machine is out of descriptors or memory.
+        ResourceError: the machine is out of descriptors or memory.
     """
     for tries_left in reversed(range(TRIES)):
         try:
@@ -65,9 +64,9 @@ def read_file(ref: ImageRef, *, max_bytes: int) -> SourceImage:
         except OSError as error:
             if error.errno in _FLAKY and tries_left:
                 continue
-            if error.errno in _OUT_OF_RESOURCES:
-                raise
-            raise _as_image_error(error) from error
+            raise ResourceError.behind(error) or _as_image_error(error) from error
+        except MemoryError as error:
+            raise ResourceError.behind(error) from error  # type: ignore[misc]  # it always is one
         if image is None:
             raise ImageError(
                 "it is being written to; run again when it is complete", kind="io_error", retryable=True
@@ -89,9 +88,13 @@ def read_head(path: str) -> bytes:
 
     Raises:
         OSError: it cannot be opened or read.
+        ResourceError: the machine is out of descriptors or memory.
     """
-    with _opened(path) as fd:
-        return os.read(fd, HEAD_BYTES) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    try:
+        with _opened(path) as fd:
+            return os.read(fd, HEAD_BYTES) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    except OSError as error:
+        raise ResourceError.behind(error) or error from error
 
 
 def reason(error: OSError) -> str:

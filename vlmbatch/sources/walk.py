@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 
+from vlmbatch.errors import ResourceError
 from vlmbatch.events import SourceProblem
 from vlmbatch.formats import IMAGE_EXTENSIONS, NON_IMAGE_EXTENSIONS, looks_like_image
 from vlmbatch.sources.files import read_head, reason
@@ -59,6 +60,8 @@ class Walk:
                     if not entry.name.startswith("."):
                         self._add(names, entry)
         except OSError as error:
+            if trouble := ResourceError.behind(error):
+                raise trouble from error
             self._on_problem(SourceProblem(path=folder, message=f"cannot be listed: {reason(error)}"))
         names.sort(key=os.fsencode)
         start = "" if folder == "." else folder.rstrip("/") + "/"

@@ -1,0 +1,242 @@
+"""What happens to the output when things go wrong around it: rows X1 to X7 of docs/failures.md."""
+
+import random
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command import COMMAND, environment, records, run, start
+from endpoint import Endpoint
+
+Photos = Callable[..., Path]
+CLOSED = "http://127.0.0.1:9"
+
+
+def arguments(endpoint: Endpoint, *more: str) -> tuple[str, ...]:
+    return ("run", "photos", "-b", "ollama", "--base-url", endpoint.url, "-o", "o.jsonl", *more)
+
+
+def each_once(count: int) -> None:
+    """Assert that the output has exactly one whole record for each photo."""
+    counted = Counter(record["id"] for record in records(Path("o.jsonl").read_text()))
+    assert counted == {f"photos/p{n:04}.jpg": 1 for n in range(count)}
+
+
+@pytest.mark.parametrize(
+    "torn",
+    [
+        b'{"v":1,"id":"photos/p0',
+        b"\xf0\x9f",
+        b"\n",
+        b'{"v":1,"id":"photos/p0001.jpg"}'[:-1],
+    ],
+)
+def test_x1_a_torn_tail_costs_nothing_but_itself(photos: Photos, endpoint: Endpoint, torn: bytes) -> None:
+    """What a crash left behind is cut off and kept aside, told, and nothing is glued to it."""
+    folder = photos(3)
+    assert run(*arguments(endpoint)).returncode == 0
+    whole = Path("o.jsonl").read_bytes()
+    with Path("o.jsonl").open("ab") as output:
+        output.write(torn)
+    (folder / "p0003.jpg").write_bytes((folder / "p0000.jpg").read_bytes())
+    again = run(*arguments(endpoint))
+    assert again.returncode == 0
+    assert Path("o.jsonl").read_bytes().startswith(whole)
+    if torn.strip():
+        (kept,) = Path().glob("o.jsonl.corrupt-*")
+        assert kept.read_bytes() == torn
+        assert kept.name in again.stderr
+        each_once(4)
+
+
+def test_x1_a_last_line_without_its_end_is_completed(photos: Photos, endpoint: Endpoint) -> None:
+    """A record that lacks only its newline is a record: nothing is asked twice."""
+    photos(3)
+    assert run(*arguments(endpoint)).returncode == 0
+    Path("o.jsonl").write_bytes(Path("o.jsonl").read_bytes()[:-1])
+    assert run(*arguments(endpoint)).returncode == 0
+    each_once(3)
+    assert len(endpoint.questions) == 3
+
+
+def test_x2_zeros_after_a_power_cut_are_cut_off(photos: Photos, endpoint: Endpoint) -> None:
+    """A tail of zero bytes, as file systems leave it, is kept aside; the records before it count."""
+    photos(3)
+    assert run(*arguments(endpoint)).returncode == 0
+    lines = Path("o.jsonl").read_bytes().splitlines(keepends=True)
+    Path("o.jsonl").write_bytes(b"".join(lines[:2]) + bytes(4096))
+    assert run(*arguments(endpoint)).returncode == 0
+    each_once(3)
+    (kept,) = Path().glob("o.jsonl.corrupt-*")
+    assert kept.read_bytes() == bytes(4096)
+
+
+def test_x2_a_bad_line_in_the_middle_is_counted_and_told(photos: Photos, endpoint: Endpoint) -> None:
+    """It stays as it is, its image is asked about again, and standard error says how many there are."""
+    photos(3)
+    assert run(*arguments(endpoint)).returncode == 0
+    lines = Path("o.jsonl").read_bytes().splitlines(keepends=True)
+    Path("o.jsonl").write_bytes(lines[0] + bytes(100) + b"\n" + lines[2])
+    again = run(*arguments(endpoint))
+    assert again.returncode == 0
+    assert "1 lines hold no record" in again.stderr or "1 line holds no record" in again.stderr
+    good = [line for line in Path("o.jsonl").read_bytes().splitlines() if not line.startswith(b"\0")]
+    assert len(records(line.decode() for line in good)) == 3
+    assert len(endpoint.questions) == 4
+
+
+def test_x3_a_rotated_output_ends_the_run(photos: Photos, endpoint: Endpoint) -> None:
+    """Records are not written on into a file that its name no longer leads to: exit 5 within seconds."""
+    photos(40)
+    endpoint.delay = 0.2
+    running = start(*arguments(endpoint, "-c", "1"), stderr=subprocess.PIPE)
+    endpoint.until(lambda: len(endpoint.questions) >= 2)
+    Path("o.jsonl").rename("o.jsonl.1")
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 5
+    assert "moved or deleted" in told
+    assert len(records(Path("o.jsonl.1").read_text())) < 40
+
+
+@pytest.mark.slow
+def test_x5_twenty_kills_lose_and_double_nothing(photos: Photos, endpoint: Endpoint) -> None:
+    """SIGKILL at 20 random moments and a last run: every image has exactly one whole record."""
+    photos(150)
+    endpoint.delay = 0.01
+    moments = random.Random(7)
+    for _ in range(20):
+        asked = len(endpoint.questions) + moments.randrange(1, 8)
+        running = start(*arguments(endpoint), stderr=subprocess.DEVNULL)
+        endpoint.until(lambda asked=asked: len(endpoint.questions) >= asked)  # type: ignore[misc]
+        running.kill()
+        running.wait()
+        if moments.random() < 0.3:  # as a power cut leaves it
+            with Path("o.jsonl").open("ab") as output:
+                output.write(b'{"v":1,"id":"photos/p0')
+    assert run(*arguments(endpoint)).returncode == 0
+    counted = Counter(record["id"] for record in records(Path("o.jsonl").read_text()))
+    assert counted == {f"photos/p{n:04}.jpg": 1 for n in range(150)}
+
+
+def test_x4_a_link_to_an_output_has_the_same_lock(photos: Photos, endpoint: Endpoint) -> None:
+    """Two runs that reach one file by two names do not both write to it."""
+    photos(3)
+    endpoint.script = ["slow:1"]
+    first = start(*arguments(endpoint), stderr=subprocess.DEVNULL)
+    endpoint.until(lambda: bool(endpoint.questions))
+    Path("link.jsonl").symlink_to("o.jsonl")
+    second = run(*arguments(endpoint)[:-1], "link.jsonl")
+    assert second.returncode == 75
+    assert first.wait(timeout=60) == 0
+
+
+def test_x4_a_second_run_on_the_same_output_exits_75(photos: Photos, endpoint: Endpoint) -> None:
+    """Overlapping cron jobs: the second ends at once with 75, and the first is not disturbed."""
+    photos(3)
+    endpoint.script = ["slow:1"]
+    first = start(*arguments(endpoint), stderr=subprocess.DEVNULL)
+    endpoint.until(lambda: bool(endpoint.questions))
+    second = run(*arguments(endpoint))
+    assert second.returncode == 75
+    assert "o.jsonl" in second.stderr
+    assert first.wait(timeout=60) == 0
+    assert len(records(Path("o.jsonl").read_text())) == 3
+
+
+def test_x3_a_limit_on_file_size_exits_5_with_whole_lines(photos: Photos, endpoint: Endpoint) -> None:
+    """A disk that fills up is exit 5 at a whole line; the same command later does the rest."""
+    photos(20)
+    limited = subprocess.run(
+        [
+            "prlimit",
+            "--fsize=4000",
+            "bash",
+            "-c",
+            "trap '' XFSZ; exec \"$@\"",
+            "-",
+            *COMMAND,
+            *arguments(endpoint),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert limited.returncode == 5, limited.stderr
+    assert "o.jsonl" in limited.stderr
+    kept = records(Path("o.jsonl").read_text())
+    assert 0 < len(kept) < 20
+    assert run(*arguments(endpoint)).returncode == 0
+    assert Counter(r["id"] for r in records(Path("o.jsonl").read_text())).most_common(1)[0][1] == 1
+    assert len(Path("o.jsonl").read_text().splitlines()) == 20
+
+
+def test_x3_a_full_device_exits_5(photos: Photos, endpoint: Endpoint) -> None:
+    """Standard output on a full device is exit 5 with its reason."""
+    photos(2)
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*COMMAND, "run", "photos", "-b", "ollama", "--base-url", endpoint.url],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 5
+    assert b"the disk is full" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_x7_a_closed_pipe_ends_quietly(photos: Photos, endpoint: Endpoint) -> None:
+    """`| head -3` gets its lines, and the command ends with 0 and no complaint."""
+    photos(60)
+    asking = f"{' '.join(COMMAND)} run photos -q -b ollama --base-url {endpoint.url}"
+    command = f"{asking} | head -3; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env=environment(), timeout=60, check=False
+    )
+    lines = done.stdout.splitlines()
+    assert len(records(lines[:3])) == 3
+    assert lines[3] == "0"
+    assert done.stderr == ""
+
+
+def test_x6_closed_standard_streams_do_not_spoil_the_output(photos: Photos, endpoint: Endpoint) -> None:
+    """With standard output and error closed, the output file holds records and nothing else."""
+    photos(3)
+    command = f"{' '.join(COMMAND)} run photos -b ollama --base-url {endpoint.url} -o o.jsonl >&- 2>&- <&-"
+    done = subprocess.run(["bash", "-c", command], env=environment(), timeout=60, check=False)
+    assert done.returncode == 0
+    assert len(records(Path("o.jsonl").read_text())) == 3
+
+
+def test_x6_closed_standard_output_is_an_error(photos: Photos, endpoint: Endpoint) -> None:
+    """Records that nobody can receive are exit 5, not success."""
+    photos(1)
+    command = f"{' '.join(COMMAND)} run photos -b ollama --base-url {endpoint.url} >&-"
+    done = subprocess.run(
+        ["bash", "-c", command], env=environment(), stderr=subprocess.PIPE, timeout=60, check=False
+    )
+    assert done.returncode == 5
+    assert b"Traceback" not in done.stderr
+
+
+def test_x7_a_gone_reader_of_standard_error_changes_nothing(photos: Photos, endpoint: Endpoint) -> None:
+    """With nobody reading standard error, all is written and the exit code is the same."""
+    folder = photos(3)
+    asking = f"{' '.join(COMMAND)} run photos -b ollama -o o.jsonl --base-url"
+    for url, code in ((endpoint.url, 0), (CLOSED + " --give-up-after 0.1", 4)):
+        (folder / "more.jpg").write_bytes((folder / "p0000.jpg").read_bytes())
+        done = subprocess.run(
+            ["bash", "-c", f"({asking} {url}; echo $? > code) 2>&1 | true; while ! [ -s code ]; do :; done"],
+            env=environment(),
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0
+        assert Path("code").read_text() == f"{code}\n"
+        Path("code").unlink()
+    assert len(records(Path("o.jsonl").read_text())) == 4
