@@ -43,6 +43,7 @@ class Received:
 
     method: str
     path: str
+    query: str
     headers: dict[str, str]
     body: Any
     pictures: tuple[Picture, ...] = ()
@@ -116,7 +117,8 @@ async def read_request(reader: asyncio.StreamReader) -> Received:
         body = json.loads(raw) if raw else None
     except ValueError:
         body = None
-    return Received(method=method, path=target.partition("?")[0], headers=headers, body=body)
+    path, _, query = target.partition("?")
+    return Received(method=method, path=path, query=query, headers=headers, body=body)
 
 
 async def read_chunks(reader: asyncio.StreamReader) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import httpx
 
+from vlmbatch.backends.access import Access
 from vlmbatch.backends.deadlines import Deadlines
 from vlmbatch.backends.ollama_client import Client, Journey
 from vlmbatch.backends.ollama_reading import (
@@ -21,7 +22,6 @@ from vlmbatch.backends.wire import (
     CONNECT_TIMEOUT_S,
     KEEPALIVE_S,
     POOL_TIMEOUT_S,
-    access,
     count,
     in_brief,
     is_loopback,
@@ -57,7 +57,8 @@ class OllamaBackend:
         self, url: str, *, model: str | None, api_key: str | None, timeout_s: float, keep_alive: str | None
     ) -> None:
         """`url` as from host_url; `model` None takes the only one that sees; `timeout_s` is per request."""
-        self.url, self._authorization = access(url, api_key)
+        self._access = Access.to(url, api_key)
+        self.url, authorization = self._access.url, self._access.authorization
         self.place = redact(url)
         self._model = model
         self._timeout_s = timeout_s
@@ -68,7 +69,7 @@ class OllamaBackend:
         try:
             self._client = Client(
                 self.url,
-                headers={"authorization": self._authorization} if self._authorization else None,
+                headers={"authorization": authorization} if authorization else None,
                 trust_env=not is_loopback(self.url),
                 follow_redirects=False,
                 timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S, pool=POOL_TIMEOUT_S),
@@ -207,7 +208,7 @@ class OllamaBackend:
                 "--backend openai, else check --base-url",
                 kind="wrong_url",
             )
-        return reply_object(reply.status_code, reply.content, reply.headers, self._authorization)
+        return reply_object(reply.status_code, reply.content, reply.headers, self._access)
 
 
 def _transport_error(error: httpx.RequestError, url: str, stale: bool) -> BackendError:

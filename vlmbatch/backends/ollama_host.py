@@ -7,7 +7,7 @@ def host_url(host: str) -> str:
     """The URL that OLLAMA_HOST stands for, read as Ollama reads it (envconfig.Host in its source).
 
     The scheme may be left out; the port is 11434, or 80 and 443 after http:// and https://; a path is
-    kept; 0.0.0.0 and ::, which a server listens on, are this machine for a client.
+    kept, a query is not; 0.0.0.0 and ::, which a server listens on, are this machine for a client.
     """
     scheme, found, rest = host.strip().strip("\"'").strip().partition("://")
     if not found:
@@ -15,7 +15,7 @@ def host_url(host: str) -> str:
         port = "11434"
     else:
         port = "443" if scheme == "https" else "80"
-    address, _, path = rest.partition("/")
+    address, _, path = rest.partition("?")[0].partition("/")
     login, at, address = address.rpartition("@")
     name, typed = _split_port(address)
     name = name.strip("[]") or "127.0.0.1"

@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from vlmbatch.backends.access import Access
 from vlmbatch.backends.deadlines import Deadlines
 from vlmbatch.backends.openai_reading import answer_text, by_alias, first_choice, takes_images, thoughts
 from vlmbatch.backends.wire import (
     CONNECT_TIMEOUT_S,
     KEEPALIVE_S,
-    access,
     count,
     in_brief,
     is_loopback,
@@ -41,8 +41,8 @@ MODEL_HINT = "name a served one with --model"
 
 def api_url(url: str) -> str:
     """The base URL as the API wants it: a bare host gets the /v1 that people forget."""
-    url = url.rstrip("/")
-    return url if urlsplit(url).path else f"{url}/v1"
+    parts = urlsplit(url)
+    return parts._replace(path=parts.path.rstrip("/") or "/v1").geturl()
 
 
 class OpenAICompatibleBackend:
@@ -65,15 +65,16 @@ class OpenAICompatibleBackend:
         """
         self.name = name or "openai"
         self._named = name is not None
-        self.url, self._authorization = access(url, api_key)  # aiohttp refuses a key and a login at once
+        self._access = Access.to(url, api_key)  # aiohttp refuses a key and a login at once
+        self.url = self._access.url
         self.place = redact(url)
         self.concurrency = concurrency
         self._model = model
         self._timeout_s = timeout_s
         self._owner = owner
         self._headers = {"Content-Type": "application/json"}
-        if self._authorization:
-            self._headers["Authorization"] = self._authorization
+        if self._access.authorization:
+            self._headers["Authorization"] = self._access.authorization
         self._deadlines = Deadlines()
         self._session: aiohttp.ClientSession | None = None
 
@@ -133,7 +134,7 @@ class OpenAICompatibleBackend:
         """
         status, body, headers = await self._exchange("GET", f"{self.url.removesuffix('/v1')}/health")
         if status in (500, 502, 503, 504):
-            reply_object(status, body, headers, self._authorization)
+            reply_object(status, body, headers, self._access)
 
     async def complete(self, request: Request) -> Completion:
         """Ask once; see protocols.Backend."""
@@ -194,7 +195,7 @@ class OpenAICompatibleBackend:
     async def _json(
         self, method: str, url: str, body: bytes | None = None, deadline_s: float | None = None
     ) -> dict[str, Any]:
-        return reply_object(*await self._exchange(method, url, body, deadline_s), self._authorization)
+        return reply_object(*await self._exchange(method, url, body, deadline_s), self._access)
 
     async def _exchange(
         self, method: str, url: str, body: bytes | None = None, deadline_s: float | None = None
@@ -202,14 +203,14 @@ class OpenAICompatibleBackend:
         """Status, body and headers of whatever is replied."""
         if self._session is None:
             raise RuntimeError("used outside of its async with")
-        journey = _Journey()
+        journey, asked = _Journey(), url + self._access.query
         # only questions queue; what is asked about the server itself is answered at once
         limit = self._deadlines.within(deadline_s) if deadline_s else asyncio.timeout(self._timeout_s)
         try:
             async with (
                 limit,
                 self._session.request(
-                    method, url, data=body, allow_redirects=False, trace_request_ctx=journey
+                    method, asked, data=body, allow_redirects=False, trace_request_ctx=journey
                 ) as reply,
             ):
                 journey.reply_began = True

@@ -1,4 +1,4 @@
-"""What the JSON-over-HTTP backends share: who may ask, the request as bytes, the reply as an object."""
+"""What the JSON-over-HTTP backends share: the request as bytes, the reply as an object."""
 
 import difflib
 import errno
@@ -8,11 +8,11 @@ import os
 import ssl
 import urllib.request
 import uuid
-from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
+from vlmbatch.backends.access import Access
 from vlmbatch.classify import classify_error, error_in
 from vlmbatch.classify.body import clean
 from vlmbatch.errors import (
@@ -32,27 +32,6 @@ KEEPALIVE_S = 2.0
 """Idle connections are closed before the server does it: uvicorn, which runs vLLM, closes after 5 s."""
 
 
-def access(url: str, api_key: str | None) -> tuple[str, str | None]:
-    """The URL without its user and password, and the Authorization header: of those two, else of the key.
-
-    The URL comes first, as in httpx and so in OpenAI's client: it names one place, a key from the
-    environment may be meant for another.
-
-    Raises:
-        ConfigError: the key holds what no header can carry.
-    """
-    parts = urlsplit(url)
-    login, at, host = parts.netloc.rpartition("@")
-    if at:
-        user, _, password = login.partition(":")
-        token = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode("ascii")
-        return parts._replace(netloc=host).geturl(), f"Basic {token}"
-    key = (api_key or "").strip()  # a key read from a file ends in a line break
-    if not (key.isascii() and key.isprintable()):
-        raise ConfigError("the key holds characters that no key has; look at --api-key or its variable again")
-    return url, f"Bearer {key}" if key else None
-
-
 def spliced(build: Callable[[str], Mapping[str, Any]], images: Sequence[PreparedImage]) -> bytes:
     """The JSON body that `build` makes around an image, without escaping or copying the image twice.
 
@@ -67,10 +46,8 @@ def spliced(build: Callable[[str], Mapping[str, Any]], images: Sequence[Prepared
     return b"".join((head, data, tail))
 
 
-def reply_object(
-    status: int, body: bytes, headers: Mapping[str, str], authorization: str | None
-) -> dict[str, Any]:
-    """The JSON object of a good reply.
+def reply_object(status: int, body: bytes, headers: Mapping[str, str], access: Access) -> dict[str, Any]:
+    """The JSON object of a good reply; what `access` keeps secret stands in no error.
 
     Raises:
         BackendError: the status or the body tells of an error, classified.
@@ -80,7 +57,7 @@ def reply_object(
         payload = _parsed(text)
         if isinstance(payload, dict) and error_in(payload) is None:
             return payload
-    raise classify_error(status, _without_key(text, authorization), headers)
+    raise classify_error(status, access.masked(text), headers)
 
 
 def _parsed(text: str) -> object:
@@ -88,12 +65,6 @@ def _parsed(text: str) -> object:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
-
-
-def _without_key(text: str, authorization: str | None) -> str:
-    """The text without the key, which some gateways repeat; short ones are words, such as EMPTY or none."""
-    key = (authorization or "").rpartition(" ")[2]
-    return text.replace(key, "[key]") if len(key) >= 8 else text
 
 
 def mapping(value: object) -> Mapping[str, Any]:

@@ -27,7 +27,7 @@ def with_options(command: Callable[[RunConfig], None]) -> Callable[..., None]:
         try:
             chosen = RunConfig.of(*paths, **_settled(context, values))
         except ConfigError as error:
-            raise typer.BadParameter(str(error)) from error
+            raise _bad(str(error)) from error
         command(chosen)
 
     from_command_line.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # PEP 362 names it
@@ -101,9 +101,16 @@ def _parser(parse: Callable[[str], object], flag: str) -> Callable[[object], obj
         try:
             return parse(str(value))
         except ValueError as error:
-            raise typer.BadParameter(f"{error}", param_hint=flag) from error
+            raise _bad(str(error), flag) from error
 
     return typed
+
+
+def _bad(told: str, flag: str | None = None) -> typer.BadParameter:
+    """The error for a wrong option, fit for a terminal whatever was typed."""
+    from vlmbatch.progress import clean  # with rich, which --help does without
+
+    return typer.BadParameter(clean(told), param_hint=flag)
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
@@ -116,7 +123,7 @@ def _read_defaults(context: typer.Context, value: str | None) -> str | None:
         try:
             context.default_map = read_config(path)
         except ConfigError as error:
-            raise typer.BadParameter(str(error), param_hint="--config") from error
+            raise _bad(str(error), "--config") from error
     return value
 
 

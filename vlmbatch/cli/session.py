@@ -1,6 +1,7 @@
 """One run in front of a person: its signals, its progress and its exit code."""
 
 import asyncio
+import logging
 import os
 import resource
 import signal
@@ -62,6 +63,7 @@ def _run(config: RunConfig, stack: ExitStack, reports: list[Report]) -> int:
         tell_plan(config)
         return 0
     _allow_descriptors()
+    logging.raiseExceptions = False  # a library that cannot log must not write a traceback about that
     observers = _observers(config, stack)
     reports += open_reports(config, lambda text: _tell_all(observers, Notice(message=text)))
     return asyncio.run(Session(config, [*observers, *reports]).run())

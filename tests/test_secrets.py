@@ -1,0 +1,133 @@
+"""Keys, passwords and queries of URLs stay where they were typed, and nothing foreign steers a terminal."""
+
+import json
+import subprocess
+import threading
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from command import COMMAND, environment, run
+from endpoint import Endpoint
+
+from vlmbatch.backends.access import Access
+
+Photos = Callable[..., Path]
+PASSWORD, QUERY, KEY = "pass-s3cret", "query-s3cret", "key-s3cret"
+STEERING = "\x1b[31m\x1b]0;title\x07"
+
+
+@contextmanager
+def telltale(status: int) -> Iterator[str]:
+    """The address of a gateway that repeats everything it was sent in its error, and adds colour."""
+
+    class Gateway(BaseHTTPRequestHandler):
+        def reply(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            heard = self.headers.get("Authorization", "")
+            login = b64decode(heard.removeprefix("Basic ")) if heard.startswith("Basic") else b""
+            told = f"{STEERING} {heard} {login.decode()} for {self.path}"
+            body = json.dumps({"error": {"message": told}}).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = reply  # the names that http.server calls
+
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Gateway) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def everything(done_out: str, done_err: str) -> str:
+    """All that a run left: its streams and the files beside the photos."""
+    files = (path.read_text() for path in Path().iterdir() if path.is_file())
+    return "\n".join(chain((done_out, done_err), files))
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 500])
+@pytest.mark.parametrize("backend", ["ollama", "vllm", "auto"])
+@pytest.mark.parametrize("flags", [("-v",), ("--log-json",), ("--dry-run",)])
+def test_what_a_gateway_repeats_is_masked(
+    photos: Photos, backend: str, status: int, flags: tuple[str, ...]
+) -> None:
+    """On no stream and in no file: not in records, log, summary, metrics, lock or message."""
+    photos(2)
+    reports = ("--summary", "s.json", "--metrics-file", "m.prom", "-o", "o.jsonl")
+    options = ("--retries", "0", "--give-up-after", "0", "--no-canary", "-m", "x", *flags, *reports)
+    with telltale(status) as place:
+        url = f"http://me:{PASSWORD}@{place}/v1?token={QUERY}"
+        typed = run("run", "photos", "-b", backend, "--base-url", url, *options, OPENAI_API_KEY=KEY)
+        bare = url.replace(f"me:{PASSWORD}@", "")
+        places = {"OLLAMA_HOST": bare, "OPENAI_BASE_URL": bare, "VLMBATCH_API_KEY": KEY}
+        found = run("run", "photos", "-b", backend, *options, **places)
+    for done in (typed, found):
+        left = everything(done.stdout, done.stderr)
+        assert not [secret for secret in (PASSWORD, QUERY, KEY) if secret in left]
+        assert not [sign for sign in ("\x1b", "\x07") if sign in done.stderr]
+        assert "Traceback" not in done.stderr
+
+
+def test_a_query_in_the_base_url_goes_with_every_request(photos: Photos, endpoint: Endpoint) -> None:
+    """Gateways want a version or a token there; it is sent, and stands in no record."""
+    photos(1)
+    url = f"{endpoint.url}/v1?api-version=2026-11-01&token={QUERY}"
+    done = run("run", "photos", "-b", "openai", "-m", "tiny-vision", "--base-url", url)
+    assert done.returncode == 0, done.stderr
+    assert QUERY not in done.stdout + done.stderr
+    assert json.loads(done.stdout)["endpoint"] == f"{endpoint.url}/v1"
+    assert endpoint.questions
+    assert {request.query for request in endpoint.requests} == {f"api-version=2026-11-01&token={QUERY}"}
+
+
+def test_short_keys_are_words() -> None:
+    """EMPTY and none, which servers without keys are given, are left in texts that hold them by chance."""
+    assert Access.to("http://h", "EMPTY").masked("EMPTY answer") == "EMPTY answer"
+    assert KEY not in repr(Access.to(f"http://me:{PASSWORD}@h?k={QUERY}", KEY))
+    assert PASSWORD not in repr(Access.to(f"http://me:{PASSWORD}@h", None))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (f"folder{STEERING}",),
+        ("photos", "--backend", STEERING),
+        ("photos", "--base-url", STEERING),
+        ("photos", "--until", STEERING),
+        ("photos", "--prompt-file", STEERING),
+        ("photos", "--summary", f"no{STEERING}/s"),
+        ("photos", "--metrics-file", f"no{STEERING}/s"),
+        ("photos", "-o", f"no{STEERING}/o"),
+        ("photos", "--config", STEERING),
+        ("photos", f"--{STEERING}"),
+        (f"odd{STEERING}", "--dry-run", "-b", "ollama"),
+    ],
+)
+def test_what_was_typed_does_not_steer_the_terminal(photos: Photos, arguments: tuple[str, ...]) -> None:
+    """Messages about wrong options show what was typed without its control characters."""
+    photos(1)
+    odd = Path(f"odd{STEERING}")
+    odd.mkdir()
+    (odd / "broken.jpg").write_text("no image")
+    done = run("run", *arguments)
+    assert done.stderr
+    assert not [sign for sign in ("\x1b", "\x07") if sign in done.stderr + done.stdout]
+
+
+def test_a_version_that_nobody_can_read_is_an_error(photos: Photos) -> None:
+    """On a full device even --version says what is wrong, in one line."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, "--version"], stdout=full, stderr=subprocess.PIPE, env=environment(), check=False
+        )
+    assert done.returncode == 5
+    assert done.stderr.count(b"\n") == 1

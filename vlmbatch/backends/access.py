@@ -1,0 +1,56 @@
+"""How an endpoint is reached: its URL taken apart, and what of it nobody may read."""
+
+from base64 import b64encode
+from dataclasses import dataclass, field
+from typing import Self
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from vlmbatch.errors import ConfigError
+
+LEAST_SECRET = 8
+"""Characters; what is shorter is a word, such as EMPTY or none, which texts hold by chance."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Where requests go. `url` has no user, password or query; `query` goes behind each path."""
+
+    url: str
+    query: str = field(default="", repr=False)
+    authorization: str | None = field(default=None, repr=False)
+    _secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def to(cls, url: str, api_key: str | None) -> Self:
+        """Take the URL apart; the Authorization header is of its user and password, else of the key.
+
+        The URL comes first, as in httpx and so in OpenAI's client: it names one place, a key from the
+        environment may be meant for another.
+
+        Raises:
+            ConfigError: the key holds what no header can carry.
+        """
+        parts = urlsplit(url)
+        login, at, host = parts.netloc.rpartition("@")
+        user, _, password = login.partition(":")
+        key = (api_key or "").strip()  # a key read from a file ends in a line break
+        if not (key.isascii() and key.isprintable()):
+            raise ConfigError(
+                "the key holds characters that no key has; look at --api-key or its variable again"
+            )
+        token = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode("ascii")
+        authorization = f"Basic {token}" if at else f"Bearer {key}" if key else None
+        values = [value for _, value in parse_qsl(parts.query)]
+        secrets = (key, token, login, password, unquote(password), parts.query, *values)
+        return cls(
+            url=parts._replace(netloc=host, query="", fragment="").geturl(),
+            query=f"?{parts.query}" if parts.query else "",
+            authorization=authorization,
+            _secrets=tuple(sorted((s for s in secrets if len(s) >= LEAST_SECRET), key=len, reverse=True)),
+        )
+
+    def masked(self, text: str) -> str:
+        """The text without key, password and query, which some gateways repeat in their errors."""
+        for secret in self._secrets:
+            text = text.replace(secret, "[key]")
+        return text
