@@ -165,3 +165,13 @@ def test_large_pictures_are_decoded_one_after_the_other(photos: Photos, endpoint
     assert running.returncode == 0
     assert [r["status"] for r in found] == ["ok"] * 10
     assert usage.ru_maxrss * 1024 < 700_000_000
+
+
+def test_files_have_a_budget_of_their_own() -> None:
+    """Who holds a file and waits for room to decode it cannot stand in the way of those who decode."""
+    memory = Memory(100, machine=10_000)
+    files = memory.part(0.25)
+    assert files.budget == 25
+    with memory.room(None), files.room(1000):
+        assert (memory._free, files._free) == (0, 0)
+    assert (memory._free, files._free) == (100, 25)

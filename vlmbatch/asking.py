@@ -19,7 +19,7 @@ from vlmbatch.errors import (
     UnavailableError,
 )
 from vlmbatch.events import RetryScheduled
-from vlmbatch.protocols import Backend, Observer, Outages, Retries, Slots, Source
+from vlmbatch.protocols import Backend, Observer, Outages, Retries, Room, Slots, Source
 from vlmbatch.records import (
     Completion,
     Failure,
@@ -39,12 +39,14 @@ class Asker:
     """Brings one image after the other to its result; many at once.
 
     `prepare` turns file bytes into a picture whose longest side is at most the given number of
-    pixels, or what the options say where that is None; it blocks, and runs in `threads`. `in_flight`
-    holds the tasks that have a request at the endpoint, or an answer that is not written yet.
+    pixels, or what the options say where that is None; it blocks, and runs in `threads`, as reading
+    does, for whose bytes `room_to_read` waits. `in_flight` holds the tasks that have a request at the
+    endpoint, or an answer that is not written yet.
     """
 
     job: Job
     source: Source
+    room_to_read: Room
     prepare: Callable[[bytes, int | None], PreparedImage]
     backend: Backend
     slots: Slots
@@ -78,9 +80,10 @@ class Asker:
     async def _prepare(self, draft: Draft, longest: int | None) -> None:
         def work() -> tuple[FileStamp, PreparedImage]:
             draft.stamp = self.source.stamp(draft.ref)
-            image = self.source.read(draft.ref)
-            draft.stamp = image.stamp
-            return image.stamp, self.prepare(image.data, longest)
+            with self.room_to_read(draft.stamp.bytes if draft.stamp else 0):
+                image = self.source.read(draft.ref)
+                draft.stamp = image.stamp
+                return image.stamp, self.prepare(image.data, longest)
 
         loop = asyncio.get_running_loop()
         draft.stamp, prepared = await loop.run_in_executor(self.threads, work)

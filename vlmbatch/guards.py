@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -17,7 +18,7 @@ from vlmbatch.option_groups import ImageOptions
 from vlmbatch.protocols import Backend, Observer, Sleep
 from vlmbatch.records import Endpoint, PreparedImage, Request
 
-PREPARERS = max(2, os.cpu_count() or 1)
+PREPARERS = max(2, len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
 """Threads that prepare pictures, and how many are prepared ahead of the requests."""
 FIRST_CONCURRENCY = 4
 MOST_CONCURRENCY = 256
@@ -44,9 +45,8 @@ def limiter_of(
     )
 
 
-def preparer_of(config: RunConfig) -> Callable[[bytes, int | None], PreparedImage]:
+def preparer_of(config: RunConfig, memory: Memory) -> Callable[[bytes, int | None], PreparedImage]:
     """What prepares pictures as the options say, at most so large, in bounded memory; for many threads."""
-    memory = Memory.of(config.run.decode_memory)
 
     def prepare(data: bytes, longest: int | None) -> PreparedImage:
         return imaging.prepare(data, at_most(config.image, longest), memory.room)

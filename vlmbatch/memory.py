@@ -16,6 +16,9 @@ SHARE = 0.25
 SHARE_OF_ONE = 0.8
 """A picture that alone would take more than this share of all memory is refused: it would end the run."""
 
+FILES_SHARE = 0.25
+"""Files that are read beforehand have a budget of their own, so that who holds a file can wait for room."""
+
 CGROUP_FILES = ("memory.max", "memory.high", "memory.limit_in_bytes")
 """Where a control group says its limit in bytes: the first two in version 2, the last in version 1."""
 
@@ -36,6 +39,10 @@ class Memory:
         """That many bytes, or what suits this machine."""
         machine = memory_limit()
         return cls(budget or min(MOST_BY_DEFAULT, int(machine * SHARE)), machine)
+
+    def part(self, share: float) -> Self:
+        """Another budget, of so large a share of this one."""
+        return type(self)(int(self.budget * share), self.machine)
 
     @contextmanager
     def room(self, weight: int | None) -> Iterator[None]:

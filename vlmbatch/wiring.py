@@ -18,6 +18,7 @@ from vlmbatch.errors import BackendError, VlmbatchError
 from vlmbatch.events import ImageFinished, Notice, RunFinished, RunStarted, SourceProblem, TotalKnown
 from vlmbatch.guards import PREPARERS, availability_of, limiter_of, or_default, preparer_of, tell
 from vlmbatch.limiter import Limiter
+from vlmbatch.memory import FILES_SHARE, Memory
 from vlmbatch.pipeline import Parts, Pipeline
 from vlmbatch.prompts import prompt_text
 from vlmbatch.protocols import Finished, Observer, Sleep, Writer
@@ -106,10 +107,12 @@ async def _make(config: RunConfig, outside: Outside, stack: AsyncExitStack) -> M
             adapts=config.run.concurrency is None,
         )
     )
+    memory = Memory.of(config.run.decode_memory)
     asker = Asker(
         job=job,
         source=source,
-        prepare=preparer_of(config),
+        room_to_read=memory.part(FILES_SHARE).room,
+        prepare=preparer_of(config, memory),
         backend=backend,
         slots=limiter,
         outages=availability_of(config, backend, job.question, outside.notify, outside.sleep),
