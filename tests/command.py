@@ -10,6 +10,15 @@ from typing import Any
 
 COMMAND = (sys.executable, "-m", "vlmbatch")
 
+# Linux counts what a process held before it became another program, and a child begins as its parent: so
+# a small one has to stand between these tests and the command whose memory is measured
+MEASURE = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024, file=sys.stderr)
+sys.exit(code)
+"""
+
 
 def environment(**variables: str) -> dict[str, str]:
     """This process's environment without settings of vlmbatch and of endpoints, and with `variables`."""
@@ -17,10 +26,12 @@ def environment(**variables: str) -> dict[str, str]:
     return {**mine, "XDG_CONFIG_HOME": "/nonexistent", "PYTHONWARNINGS": "default", **variables}
 
 
-def run(*args: str, stdin: bytes = b"", **variables: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *args: str, stdin: bytes = b"", command: Iterable[str] = COMMAND, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """The finished command, with what it wrote as text."""
     done = subprocess.run(
-        [*COMMAND, *args],
+        [*command, *args],
         input=stdin,
         capture_output=True,
         env=environment(**variables),
@@ -29,6 +40,13 @@ def run(*args: str, stdin: bytes = b"", **variables: str) -> subprocess.Complete
     )
     out, err = (b.decode("utf-8", "surrogateescape") for b in (done.stdout, done.stderr))
     return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+
+def measured(*args: str) -> tuple[subprocess.CompletedProcess[str], int]:
+    """The finished command, and the most bytes of memory that it held."""
+    done = run(*args, command=(sys.executable, "-S", "-c", MEASURE, *COMMAND))
+    *told, peak = done.stderr.splitlines(keepends=True)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout, "".join(told)), int(peak)
 
 
 def start(*args: str, variables: Mapping[str, str] | None = None, **kwargs: Any) -> subprocess.Popen[str]:

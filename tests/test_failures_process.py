@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import COMMAND, breaking, environment, records, run, start
+from command import COMMAND, breaking, environment, measured, records, run, start
 from endpoint import Endpoint
 from PIL import Image
 from running import briefly, ran
@@ -144,15 +144,10 @@ def test_x13_reading_back_a_long_output_takes_little_memory(photos: Photos, endp
         output.write(second + "\n")
     size = Path("o.jsonl").stat().st_size
     assert size > 200_000_000
-    running = start(*arguments(endpoint), stderr=subprocess.PIPE)
-    assert running.stderr is not None
-    with running.stderr as lines:
-        told = lines.read()
-    _, status, usage = os.wait4(running.pid, 0)
-    running.returncode = os.waitstatus_to_exitcode(status)
-    assert running.returncode == 0
-    assert "2 done before" in told
-    assert usage.ru_maxrss * 1024 < 60_000_000 + size / 5
+    done, peak = measured(*arguments(endpoint))
+    assert done.returncode == 0
+    assert "2 done before" in done.stderr
+    assert peak < 60_000_000 + size / 5
 
 
 async def test_x14_a_clock_that_jumps_changes_nothing(

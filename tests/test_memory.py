@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import COMMAND, environment, records
+from command import measured, records
 from endpoint import Endpoint
 from PIL import Image
 
@@ -143,28 +143,11 @@ def test_large_pictures_are_decoded_one_after_the_other(photos: Photos, endpoint
     Image.new("RGB", (5000, 5000), "teal").save(folder / "0.webp", lossless=True, method=0)
     for n in range(1, 10):
         (folder / f"{n}.webp").write_bytes((folder / "0.webp").read_bytes())
-    asked = [
-        *COMMAND,
-        "run",
-        "photos",
-        "-b",
-        "ollama",
-        "--base-url",
-        endpoint.url,
-        "--decode-memory",
-        "420MB",
-    ]
-    running = subprocess.Popen(
-        asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment(), text=True
-    )
-    assert running.stdout is not None
-    with running.stdout as lines:
-        found = records(lines)
-    _, status, usage = os.wait4(running.pid, 0)
-    running.returncode = os.waitstatus_to_exitcode(status)
-    assert running.returncode == 0
-    assert [r["status"] for r in found] == ["ok"] * 10
-    assert usage.ru_maxrss * 1024 < 700_000_000
+    asked = ("run", "photos", "-b", "ollama", "--base-url", endpoint.url, "--decode-memory", "420MB")
+    done, peak = measured(*asked)
+    assert done.returncode == 0
+    assert [r["status"] for r in records(done.stdout)] == ["ok"] * 10
+    assert peak < 700_000_000
 
 
 def test_files_have_a_budget_of_their_own() -> None:
