@@ -31,3 +31,9 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pat
         return folder
 
     return make
+
+
+@pytest.fixture
+def folder(photos: Callable[..., Path]) -> Path:
+    """The folder photos with one good photo; the test stands above it."""
+    return photos(1)
