@@ -1,10 +1,11 @@
 """Opens an image and reads its header; whatever a decoder raises over hostile bytes becomes an ImageError."""
 
+import ctypes
 import functools
 import logging
 import warnings as python_warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from typing import BinaryIO
 
@@ -23,6 +24,7 @@ from PIL import (
     TiffImagePlugin,  # noqa: F401  # registers itself
     UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401  # registers itself
+    _imaging,
 )
 
 from vlmbatch.errors import ImageError, ResourceError
@@ -124,6 +126,10 @@ def _settle_pillow() -> None:
     python_warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     # and without a handler, logging prints Pillow's errors by itself
     logging.getLogger("PIL").addHandler(logging.NullHandler())
+    # libtiff writes errors to descriptor 2, amid a bar or a log, and does not say of which image; as Pillow
+    # does with its warnings, they are silenced
+    with suppress(OSError, AttributeError):  # no libtiff in this build of Pillow
+        ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
 @functools.cache
