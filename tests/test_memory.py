@@ -137,7 +137,7 @@ def test_what_the_machine_could_never_hold_is_refused_by_name() -> None:
 
 
 @pytest.mark.slow
-def test_large_pictures_are_decoded_one_after_the_other(photos: Photos, endpoint: Endpoint) -> None:
+def test_x11_large_pictures_are_decoded_one_after_the_other(photos: Photos, endpoint: Endpoint) -> None:
     """Ten WebP of 25 megapixels, 0.4 GB each: with a budget for one, the run never holds two."""
     folder = photos(0)
     Image.new("RGB", (5000, 5000), "teal").save(folder / "0.webp", lossless=True, method=0)

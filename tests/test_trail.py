@@ -4,12 +4,31 @@ from vlmbatch.trail import Trail
 
 
 def test_an_engine_that_says_it_crashed_makes_a_suspect() -> None:
-    """A crash among others makes a suspect; only a crash alone counts against the image."""
+    """A crash among others makes a suspect; two of them alone make the image guilty."""
     trail = Trail()
     trail.broke("crash", alone=False, counted=True, downs=0)
-    assert (trail.suspect, trail.crashes) == (True, 0)
+    assert (trail.suspect, trail.told) == (True, 0)
     trail.broke("crash", alone=True, counted=True, downs=0)
-    assert trail.crashes == 1
+    assert (trail.told, trail.guilty) == (1, False)
+    trail.broke("crash", alone=True, counted=True, downs=0)
+    assert trail.guilty
+
+
+def test_an_engine_that_is_found_gone_may_have_been_restarted() -> None:
+    """Without a word from the engine it takes four crashes alone, or fewer where it told of one."""
+    silent, one_word = Trail(), Trail()
+    one_word.broke("crash", alone=True, counted=True, downs=0)
+    for downs in range(3):
+        assert not silent.guilty
+        assert not one_word.guilty
+        for trail in (silent, one_word):
+            trail.broke("connection", alone=True, counted=True, downs=downs)
+            trail.refund(downs + 1)
+    assert one_word.guilty
+    assert not silent.guilty
+    silent.broke("connection", alone=True, counted=True, downs=3)
+    silent.refund(4)
+    assert silent.guilty
 
 
 def test_a_request_that_went_down_with_the_endpoint_is_a_crash_and_no_attempt() -> None:
@@ -19,7 +38,7 @@ def test_a_request_that_went_down_with_the_endpoint_is_a_crash_and_no_attempt() 
     assert trail.refund(3) == 0
     assert not trail.suspect
     assert trail.refund(4) == 1
-    assert (trail.suspect, trail.crashes) == (True, 1)
+    assert (trail.suspect, trail.found) == (True, 1)
     assert trail.refund(9) == 0
 
 
@@ -29,7 +48,7 @@ def test_all_attempts_that_an_outage_took_are_given_back() -> None:
     trail.broke("server_error", alone=True, counted=True, downs=0)
     trail.broke("connection", alone=True, counted=True, downs=0)
     assert trail.refund(1) == 2
-    assert trail.crashes == 1
+    assert trail.found == 1
 
 
 def test_what_cost_nothing_is_not_given_back() -> None:

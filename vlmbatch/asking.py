@@ -30,8 +30,6 @@ from vlmbatch.records import (
 )
 
 FREE_WAITS = 20
-CRASHES = 2
-"""An engine that crashes so often over an image that was asked about alone crashes because of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,9 +142,10 @@ class Asker:
         lost = draft.trail.refund(self.outages.downs)
         draft.attempts -= lost
         draft.refunds += lost
-        if draft.trail.crashes >= CRASHES:
+        if draft.trail.guilty:
+            times = draft.trail.told + draft.trail.found
             raise RejectedError(
-                f"the engine crashes over this image: {CRASHES} times while nothing else was asked; "
+                f"the engine crashes over this image: {times} times while nothing else was asked; "
                 "--retry-failed asks again, a smaller --max-size may help",
                 kind="crash",
             )
