@@ -4,7 +4,7 @@ from pathlib import Path
 
 from written_results import records, start_python, write_missing
 
-IMAGES = [f"photos/{number}.jpg" for number in range(300)]
+IMAGES = [f"photos/{number}.jpg" for number in range(1500)]
 
 KILLED_AGAIN_AND_AGAIN = """
 import asyncio, os, pathlib, random, signal, sys
