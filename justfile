@@ -23,3 +23,7 @@ docs:
 # measure the claims
 bench:
     python benchmarks/auto_concurrency.py
+
+# let everything go wrong for eight minutes
+soak *args:
+    python benchmarks/soak.py {{args}}
