@@ -92,4 +92,6 @@ def refuses(endpoint: Endpoint) -> bool:
         socket.create_connection(("127.0.0.1", endpoint.port), timeout=20).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # it is being closed at this moment
+        return False
     return False

@@ -4,7 +4,6 @@ import errno
 import os
 import shutil
 import socket
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,25 +120,22 @@ async def test_f14_what_vanishes_before_it_is_read_fails_and_stops_nothing(
 
 
 async def test_f15_a_file_that_is_being_written_is_left_for_the_next_run(
-    folder: Path, endpoint: Endpoint
+    folder: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A copy in progress is no broken image: it fails for now, and is answered once it is complete."""
-    data = encoded(SMALL.resize((2000, 1500)), "BMP")
-    (folder / "slow.bmp").write_bytes(data)
-    ended = threading.Event()
+    slow, real = folder / "slow.bmp", os.read
+    slow.write_bytes(encoded(SMALL, "BMP"))
 
-    def go_on_writing() -> None:
-        with (folder / "slow.bmp").open("ab", buffering=0) as file:
-            while not ended.is_set():
+    def read_while_it_grows(fd: int, size: int) -> bytes:
+        data = real(fd, size)
+        if os.path.samestat(os.fstat(fd), slow.stat()):
+            with slow.open("ab") as file:
                 file.write(b"x")
+        return data
 
-    writing = threading.Thread(target=go_on_writing)
-    writing.start()
-    try:
+    with monkeypatch.context() as writing:
+        writing.setattr(os, "read", read_while_it_grows)
         first = failures(await over(endpoint, output="o.jsonl"))
-    finally:
-        ended.set()
-        writing.join()
     assert (first["slow.bmp"].kind, first["slow.bmp"].retryable) == ("io_error", True)
     second = await ran(backend="ollama", base_url=endpoint.url, output="o.jsonl")
     assert [(r.id, r.ok) for r in second.results] == [("photos/slow.bmp", True)]
