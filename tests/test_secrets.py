@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain, product
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from command import COMMAND, environment, run
@@ -17,13 +18,17 @@ from endpoint import Endpoint
 from vlmbatch.backends.access import Access
 
 Photos = Callable[..., Path]
-PASSWORD, QUERY, KEY = "pass-s3cret", "query-s3cret", "key-s3cret"
+USER, PASSWORD, QUERY, KEY = "user-s3cret", "pa/s3cret", "query-s3cret", "key&s3cret"
+SECRETS = (USER, PASSWORD, quote(PASSWORD, safe=""), QUERY, KEY)
 STEERING = "\x1b[31m\x1b]0;title\x07"
 
 
 @contextmanager
 def telltale(status: int) -> Iterator[str]:
-    """The address of a gateway that repeats everything it was sent in its error, and adds colour."""
+    """The address of a gateway that repeats everything it was sent in its error, and adds colour.
+
+    It writes slashes and ampersands as PHP and Go do in JSON. Status 0 is no HTTP at all.
+    """
 
     class Gateway(BaseHTTPRequestHandler):
         def reply(self) -> None:
@@ -31,7 +36,12 @@ def telltale(status: int) -> Iterator[str]:
             heard = self.headers.get("Authorization", "")
             login = b64decode(heard.removeprefix("Basic ")) if heard.startswith("Basic") else b""
             told = f"{STEERING} {heard} {login.decode()} for {self.path}"
-            body = json.dumps({"error": {"message": told}}).encode()
+            body = (
+                json.dumps({"error": {"message": told}}).replace("/", "\\/").replace("&", "\\u0026").encode()
+            )
+            if not status:
+                self.wfile.write(f"hello {self.path}\r\n\r\n".encode())
+                return
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -56,7 +66,7 @@ def everything(done_out: str, done_err: str) -> str:
 
 @pytest.mark.parametrize("backend", ["ollama", "vllm", "auto"])
 @pytest.mark.parametrize(
-    ("flag", "status"), [*product(("-v", "--log-json"), (400, 401, 404, 500)), ("--dry-run", 500)]
+    ("flag", "status"), [*product(("-v", "--log-json"), (400, 401, 404, 500, 0)), ("--dry-run", 500)]
 )
 def test_what_a_gateway_repeats_is_masked(photos: Photos, backend: str, status: int, flag: str) -> None:
     """On no stream and in no file: not in records, log, summary, metrics, lock or message."""
@@ -64,35 +74,39 @@ def test_what_a_gateway_repeats_is_masked(photos: Photos, backend: str, status: 
     reports = ("--summary", "s.json", "--metrics-file", "m.prom", "-o", "o.jsonl")
     options = ("--retries", "0", "--give-up-after", "0", "--no-canary", "-m", "x", flag, *reports)
     with telltale(status) as place:
-        url = f"http://me:{PASSWORD}@{place}/v1?token={QUERY}"
+        bare = f"http://{place}/v1?token={QUERY}"
+        url = bare.replace("//", f"//{USER}:{quote(PASSWORD, safe='')}@")
         typed = run("run", "photos", "-b", backend, "--base-url", url, *options, OPENAI_API_KEY=KEY)
-        bare = url.replace(f"me:{PASSWORD}@", "")
         places = {"OLLAMA_HOST": bare, "OPENAI_BASE_URL": bare, "VLMBATCH_API_KEY": KEY}
         found = run("run", "photos", "-b", backend, *options, **places)
     for done in (typed, found):
         left = everything(done.stdout, done.stderr)
-        assert not [secret for secret in (PASSWORD, QUERY, KEY) if secret in left]
+        assert not [secret for secret in SECRETS if secret in left]
         assert not [sign for sign in ("\x1b", "\x07") if sign in done.stderr]
         assert "Traceback" not in done.stderr
 
 
-def test_a_query_in_the_base_url_goes_with_every_request(photos: Photos, endpoint: Endpoint) -> None:
+@pytest.mark.parametrize(("backend", "path"), [("openai", "/v1"), ("ollama", "")])
+def test_a_query_in_the_base_url_goes_with_every_request(
+    photos: Photos, endpoint: Endpoint, backend: str, path: str
+) -> None:
     """Gateways want a version or a token there; it is sent, and stands in no record."""
     photos(1)
-    url = f"{endpoint.url}/v1?api-version=2026-11-01&token={QUERY}"
-    done = run("run", "photos", "-b", "openai", "-m", "tiny-vision", "--base-url", url)
+    url = f"{endpoint.url}{path}?api-version=2026-11-01&token={QUERY}"
+    done = run("run", "photos", "-b", backend, "-m", "tiny-vision", "--base-url", url)
     assert done.returncode == 0, done.stderr
     assert QUERY not in done.stdout + done.stderr
-    assert json.loads(done.stdout)["endpoint"] == f"{endpoint.url}/v1"
+    assert json.loads(done.stdout)["endpoint"] == f"{endpoint.url}{path}"
     assert endpoint.questions
     assert {request.query for request in endpoint.requests} == {f"api-version=2026-11-01&token={QUERY}"}
 
 
-def test_short_keys_are_words() -> None:
-    """EMPTY and none, which servers without keys are given, are left in texts that hold them by chance."""
+def test_what_stands_for_no_key_is_a_word() -> None:
+    """EMPTY and none, which servers without keys are given, are left in texts; a short password is not."""
     assert Access.to("http://h", "EMPTY").masked("EMPTY answer") == "EMPTY answer"
-    assert KEY not in repr(Access.to(f"http://me:{PASSWORD}@h?k={QUERY}", KEY))
-    assert PASSWORD not in repr(Access.to(f"http://me:{PASSWORD}@h", None))
+    assert Access.to("http://me:hunter2@h", None).masked("hunter2 for me") == "[key] for me"
+    assert KEY not in repr(Access.to(f"http://me:{quote(PASSWORD, safe='')}@h?k={QUERY}", KEY))
+    assert "hunter2" not in repr(Access.to("http://me:hunter2@h", None))
 
 
 @pytest.mark.parametrize(

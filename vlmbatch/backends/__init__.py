@@ -33,11 +33,11 @@ def _ollama(config: RunConfig, environ: Mapping[str, str]) -> Backend:
     from vlmbatch.backends.ollama_host import host_url
 
     options = config.endpoint
-    url = host_url(options.base_url or environ.get("OLLAMA_HOST") or OLLAMA_URL)
-    url = url.removesuffix("/v1")  # typed for OpenAI clients, which would let it truncate prompts
+    typed, question, query = (options.base_url or environ.get("OLLAMA_HOST") or OLLAMA_URL).partition("?")
+    url = host_url(typed).removesuffix("/v1")  # typed for OpenAI clients, which would let it truncate prompts
     check_url(url, "--base-url" if options.base_url else "OLLAMA_HOST")
     return OllamaBackend(
-        url,
+        url + question + query,
         model=options.model,
         api_key=options.api_key or environ.get("OLLAMA_API_KEY"),
         timeout_s=config.run.timeout,

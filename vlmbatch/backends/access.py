@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from vlmbatch.errors import ConfigError
+from vlmbatch.errors import BackendError, ConfigError
 
-LEAST_SECRET = 8
-"""Characters; what is shorter is a word, such as EMPTY or none, which texts hold by chance."""
+LEAST_SECRET = 4
+LEAST_USER = 8
+"""Characters: what is shorter, and a user's name that is not as long as a key, texts hold by chance."""
+NO_SECRETS = frozenset(("empty", "none", "null", "test", "dummy", "ollama", "true", "false"))
+"""What people give as a key where none is wanted, in lower case, and values of a query."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +44,14 @@ class Access:
         token = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode("ascii")
         authorization = f"Basic {token}" if at else f"Bearer {key}" if key else None
         values = [value for _, value in parse_qsl(parts.query)]
-        secrets = (key, token, login, password, unquote(password), parts.query, *values)
+        secrets = {key, token, password, unquote(password), parts.query, *values}
+        secrets |= {name for name in (user, unquote(user), login) if len(name) >= LEAST_USER}
+        hidden = {s for s in secrets if len(s) >= LEAST_SECRET and s.lower() not in NO_SECRETS}
         return cls(
             url=parts._replace(netloc=host, query="", fragment="").geturl(),
             query=f"?{parts.query}" if parts.query else "",
             authorization=authorization,
-            _secrets=tuple(sorted((s for s in secrets if len(s) >= LEAST_SECRET), key=len, reverse=True)),
+            _secrets=tuple(sorted(hidden, key=len, reverse=True)),
         )
 
     def masked(self, text: str) -> str:
@@ -54,3 +59,8 @@ class Access:
         for secret in self._secrets:
             text = text.replace(secret, "[key]")
         return text
+
+    def without_secrets(self, error: BackendError) -> BackendError:
+        """The error of a library, whose text may hold the URL with its query, with that masked."""
+        error.args = (self.masked(str(error)),)
+        return error

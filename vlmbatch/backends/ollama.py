@@ -197,11 +197,12 @@ class OllamaBackend:
         limit = self._deadlines.within(deadline_s) if deadline_s else asyncio.timeout(self._timeout_s)
         try:
             async with limit:
-                reply = await self._client.call(method, path, body, journey)
+                reply = await self._client.call(method, path + self._access.query, body, journey)
         except TimeoutError as error:
             raise no_answer(self.place, deadline_s, self._timeout_s) from error
         except httpx.RequestError as error:
-            raise _transport_error(error, self.place, journey.stale) from error
+            told = _transport_error(error, self.place, journey.stale)
+            raise self._access.without_secrets(told) from error
         if path == TAGS and reply.status_code in (404, 405):
             raise FatalBackendError(
                 f"{self.place} is no Ollama: it has no {TAGS}; for another server use --backend vllm or "

@@ -216,7 +216,8 @@ class OpenAICompatibleBackend:
                 journey.reply_began = True
                 return reply.status, await reply.read(), reply.headers
         except (aiohttp.ClientError, UnicodeError) as error:
-            raise _transport_error(error, self.place, journey.stale) from error
+            told = _transport_error(error, self.place, journey.stale)
+            raise self._access.without_secrets(told) from error
         except (ValueError, AssertionError) as error:  # how aiohttp refuses a proxy that makes no sense
             raise FatalBackendError(
                 f"{self.place} cannot be asked: {in_brief(error)}; check HTTP_PROXY and HTTPS_PROXY",

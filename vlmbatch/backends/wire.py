@@ -57,7 +57,7 @@ def reply_object(status: int, body: bytes, headers: Mapping[str, str], access: A
         payload = _parsed(text)
         if isinstance(payload, dict) and error_in(payload) is None:
             return payload
-    raise classify_error(status, access.masked(text), headers)
+    raise classify_error(status, text, headers, access.masked)
 
 
 def _parsed(text: str) -> object:
@@ -140,9 +140,9 @@ def _of_the_system(error: BaseException) -> OSError | None:
 
 
 def in_brief(error: BaseException) -> str:
-    """A library's error on one line, without the connection settings that aiohttp adds."""
+    """A library's error on one line, without the connection settings and the whole URL that aiohttp adds."""
     cause = getattr(error, "os_error", error)
-    return clean(str(cause)) or type(cause).__name__
+    return clean(str(getattr(cause, "message", "") or cause)) or type(cause).__name__
 
 
 def no_connection(url: str, error: BaseException, hint: str) -> UnavailableError | FatalBackendError:

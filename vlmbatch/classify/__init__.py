@@ -4,7 +4,7 @@ It knows no wire library; the backends hand it a status, a text and headers, or 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -20,11 +20,13 @@ __all__ = ["check_answer", "classify_error", "error_in", "retry_after"]
 LONGEST_WAIT_S = 900.0
 
 
-def classify_error(status: int, text: str, headers: Mapping[str, str]) -> BackendError:
+def classify_error(
+    status: int, text: str, headers: Mapping[str, str], masked: Callable[[str], str] = str
+) -> BackendError:
     """The error that a reply stands for, for the caller to raise.
 
     For every reply whose status is not 200, and for a 200 whose body is not the JSON that was promised
-    or in which `error_in` finds an error.
+    or in which `error_in` finds an error. `masked` hides what is secret in the reply's words.
     """
     told = read(text)
     # OpenRouter and some llama.cpp proxies tell the real status in the body of a 200
@@ -33,7 +35,7 @@ def classify_error(status: int, text: str, headers: Mapping[str, str]) -> Backen
     haystack = told.haystack if told.is_error or status != 200 else ""
     row = next(row for row in REPLIES if row.fits(meant, haystack))
     return row.error(
-        _sentence(row, status, clean(told.words), headers),
+        _sentence(row, status, clean(masked(_goal(status, headers) or told.words))),
         kind=row.kind,
         retry_after=retry_after(headers),
         change=row.change,
@@ -70,9 +72,12 @@ def _seconds_until(date: str | None) -> float | None:
     return (when - datetime.now(UTC)).total_seconds()
 
 
-def _sentence(row: Row, status: int, words: str, headers: Mapping[str, str]) -> str:
+def _goal(status: int, headers: Mapping[str, str]) -> str:
+    """Where a redirect leads to."""
     goal = next((value for name, value in headers.items() if name.lower() == "location"), None)
-    if goal is not None and 300 <= status < 400:
-        words = f"to {clean(redact(goal))}"
+    return f"to {redact(goal)}" if goal is not None and 300 <= status < 400 else ""
+
+
+def _sentence(row: Row, status: int, words: str) -> str:
     told = f": {words} (HTTP {status})" if words else f" (HTTP {status} without a text)"
     return row.says + told + (f"; {row.hint}" if row.hint else "")
