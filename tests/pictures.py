@@ -118,6 +118,21 @@ def jpeg_with(data: bytes, marker: int, payload: bytes) -> bytes:
     return data[:2] + struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload + data[2:]
 
 
+def multi_scan(image: Image.Image) -> bytes:
+    """A baseline JPEG in three scans, one a colour (ITU-T T.81 section A.2), which Pillow cannot write."""
+    planes = [encoded(plane, "JPEG") for plane in image.convert("YCbCr").split()]
+    scans = []
+    for number, plane in enumerate(planes, 1):
+        at = plane.index(b"\xff\xda") + 10  # marker, length and the header for one component
+        scans.append(b"\xff\xda\x00\x08\x01" + bytes((number, 0, 0, 63, 0)) + plane[at:-2])
+    head = planes[0][: planes[0].index(b"\xff\xda")]
+    frame = head.index(b"\xff\xc0")
+    size = head[frame + 5 : frame + 9]
+    components = b"".join(bytes((number, 0x11, 0)) for number in (1, 2, 3))
+    colours = b"\xff\xc0\x00\x11\x08" + size + b"\x03" + components
+    return head[:frame] + colours + head[frame + 13 :] + b"".join(scans) + b"\xff\xd9"
+
+
 def swapped_profile() -> bytes:
     """An ICC profile like sRGB, but with red and green swapped, so that a wrong path shows."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -31,7 +31,7 @@ from PIL import Image
 
 from vlmbatch.errors import ImageError, ResourceError
 from vlmbatch.imaging import inspect, prepare
-from vlmbatch.imaging.jpeg import holds_only_a_picture
+from vlmbatch.imaging.jpeg_structure import survey
 from vlmbatch.option_groups import ImageOptions
 
 # What imaging tells Python once for the process, pytest takes back after each test.
@@ -76,7 +76,7 @@ def test_a_jpeg_that_only_looks_whole_is_found() -> None:
     """A plain JPEG passes only if it decodes: without its quantization tables none does."""
     at = PLAIN.index(b"\xff\xdb")
     without = PLAIN[:at] + PLAIN[PLAIN.index(b"\xff\xc0") :]
-    assert holds_only_a_picture(without)
+    assert survey(without).bare
     with pytest.raises(ImageError, match="the JPEG cannot be decoded") as raised:
         prepare(without, OPTIONS)
     assert raised.value.kind == "bad_image"

@@ -1,10 +1,11 @@
 """What prepare() says that decoding will take, and what it does where that is not to be had."""
 
+import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
-from pictures import OPTIONS, encoded
+from pictures import OPTIONS, encoded, multi_scan
 from PIL import Image
 
 from vlmbatch.errors import ImageError
@@ -39,7 +40,7 @@ class Rooms:
         ("WEBP", {"method": 0}, 16, 21),
         ("TIFF", {}, 4, 8),
         ("TIFF", {"compression": "tiff_lzw"}, 4, 12),
-        ("AVIF", {"speed": 10}, 9, 14),
+        ("AVIF", {"speed": 10}, 9, 16),
         ("GIF", {}, 5, 10),
         ("BMP", {}, 4, 8),
     ],
@@ -65,6 +66,50 @@ def test_transparency_costs_more() -> None:
         prepare(encoded(Image.new(mode, (SIDE, SIDE), "teal")), OPTIONS, rooms)
         weights += rooms.asked
     assert weights[1] > 2 * weights[0]
+
+
+def test_several_scans_cost_as_much_as_a_progressive_jpeg() -> None:
+    """Where colours come one after the other, the decoder holds them all, and no flag says so."""
+    rooms = Rooms()
+    prepare(multi_scan(Image.new("RGB", (SIDE, SIDE), "teal")), ImageOptions(max_size=512), rooms)
+    (weight,) = rooms.asked
+    assert weight is not None
+    assert weight > 6 * PIXELS
+
+
+def test_a_tiff_that_is_turned_costs_a_copy() -> None:
+    """Pillow turns the whole picture when it loads a TIFF: three or four bytes a pixel more."""
+    rooms = Rooms()
+    for orientation in (1, 6):
+        data = encoded(Image.new("RGB", (SIDE, SIDE), "teal"), "TIFF", tiffinfo={274: orientation})
+        prepare(data, OPTIONS, rooms)
+    upright, turned = rooms.asked
+    assert upright is not None
+    assert turned is not None
+    assert turned - upright >= 3 * PIXELS
+
+
+def test_a_tile_costs_what_it_declares() -> None:
+    """A tile of 400 megapixels for a picture of 96x96 is unpacked as a whole, and is weighed so."""
+    data = bytearray(encoded(Image.new("L", (96, 96)), "TIFF", compression="tiff_adobe_deflate"))
+    (at,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, at)
+    tags = [bytes(data[at + 2 + 12 * n : at + 14 + 12 * n]) for n in range(entries)]
+    tile = {278: (322, 20_000), 273: (324, None), 279: (325, None)}  # rows a strip, offsets, byte counts
+    turned = [_retagged(tag, tile) for tag in tags] + [struct.pack("<HHII", 323, 4, 1, 20_000)]
+    table = struct.pack("<H", len(turned)) + b"".join(sorted(turned, key=lambda t: t[:2][::-1])) + bytes(4)
+    struct.pack_into("<I", data, 4, len(data))
+    rooms = Rooms()
+    with suppress(ImageError):
+        prepare(bytes(data) + table, OPTIONS, rooms)
+    assert rooms.asked[0] is not None
+    assert rooms.asked[0] > 400_000_000
+
+
+def _retagged(entry: bytes, tags: dict[int, tuple[int, int | None]]) -> bytes:
+    tag, kind, count, value = struct.unpack("<HHII", entry)
+    new, number = tags.get(tag, (tag, None))
+    return struct.pack("<HHII", new, 4 if number else kind, count, number or value)
 
 
 def test_an_original_that_is_sent_as_it_is_asks_for_little() -> None:

@@ -22,7 +22,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from vlmbatch.imaging import prepare
-from vlmbatch.imaging.jpeg import holds_only_a_picture
+from vlmbatch.imaging.jpeg_structure import survey
 from vlmbatch.option_groups import ImageOptions
 
 
@@ -86,7 +86,7 @@ def test_each_reason_to_encode_again_is_respected(reason: str) -> None:
     prepared = prepare(data, ImageOptions(max_size=max_size))
     sent(prepared)
     assert b64decode(prepared.data) != data
-    assert holds_only_a_picture(b64decode(prepared.data))
+    assert survey(b64decode(prepared.data)).bare
     assert b"SECRET" not in b64decode(prepared.data)
 
 

@@ -12,8 +12,11 @@ from typing import BinaryIO
 
 from PIL import Image
 
+from vlmbatch.errors import ImageError
+from vlmbatch.formats import HEAD_BYTES, sniff
+from vlmbatch.imaging import jpeg_structure, tiff_structure
 from vlmbatch.imaging.colour import in_plain_colours, on_white, to_srgb
-from vlmbatch.imaging.jpeg import MEDIA_TYPE, check_end, decode_smallest, encode, may_pass
+from vlmbatch.imaging.jpeg import MEDIA_TYPE, decode_smallest, encode, may_pass
 from vlmbatch.imaging.opening import OutOfMemory, check_pixels, decoding, orientation_of, upright_size
 from vlmbatch.imaging.shape import REDUCING_GAP, RESAMPLING, draft, fitted, padded, upright
 from vlmbatch.imaging.weight import decode_bytes
@@ -89,18 +92,23 @@ def uniform(rgb: tuple[int, int, int]) -> PreparedImage:
 
 def _prepare(data: bytes, options: ImageOptions, room: Room) -> PreparedImage:
     warnings: list[str] = []
+    name = sniff(data[:HEAD_BYTES])
+    structure = jpeg_structure.survey(data) if name == "JPEG" else None
+    pages = tiff_structure.survey(data) if name == "TIFF" else None
     with ExitStack() as held:
         with decoding(data) as image:
             declared = image.size
             check_pixels(declared, options.max_pixels_in)
-            frames = int(getattr(image, "n_frames", 1))  # before load(), since GIF winds its file on to count
-            if may_pass(image, data, options.max_size):
-                decode_smallest(image, room)
+            # before load(), since GIF winds its file on to count
+            frames = pages or int(getattr(image, "n_frames", 1))
+            if may_pass(image, structure, len(data), options.max_size):
+                decode_smallest(image, structure, room)
                 return _prepared(data, data, declared, declared, frames, warnings)
             target = fitted(declared, options.max_size)
-            check_end(image, data)
+            if structure is not None and not structure.whole:
+                raise ImageError("the JPEG is truncated: its end mark is missing")
             draft(image, target)
-            held.enter_context(room(decode_bytes(image, declared, target)))
+            held.enter_context(room(decode_bytes(image, declared, target, structure)))
             image.load()
             orientation = orientation_of(image, warnings)
             original = upright_size(declared, image.format, orientation)

@@ -3,7 +3,7 @@
 import math
 from io import BytesIO
 
-from PIL import Image, ImageCms
+from PIL import Image, ImageChops, ImageCms, TiffImagePlugin
 
 from vlmbatch.errors import ImageError
 
@@ -11,6 +11,8 @@ from vlmbatch.errors import ImageError
 # that of 12-bit sensors, whose files would look black when read as 16-bit ones.
 _WHITES: dict[str, tuple[float, ...]] = {"I;16": (4095, 65535), "I": (255, 4095, 65535), "F": (1, 255, 65535)}
 _USUAL_WHITES = (1, 255, 65535)
+
+_WHITE_IS_ZERO = 0  # of the tag PhotometricInterpretation (TIFF 6.0 section 3)
 
 _MODE_OF_SPACE = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
@@ -48,6 +50,11 @@ def to_srgb(image: Image.Image, profile: bytes | None, warnings: list[str]) -> I
 
 def _in_eight_bits(image: Image.Image, warnings: list[str]) -> Image.Image:
     """Scale long integers and floats to L, where Pillow's convert() would clip them to white or black."""
+    # Pillow turns such scans over where they have 8 bits, and not where they have more
+    inverted = (
+        isinstance(image, TiffImagePlugin.TiffImageFile)
+        and image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO
+    )
     if image.mode.startswith("I;16"):
         whites, image = _WHITES["I;16"], image.convert("I")
     else:
@@ -59,6 +66,8 @@ def _in_eight_bits(image: Image.Image, warnings: list[str]) -> Image.Image:
     if black != 0 or white not in _USUAL_WHITES:
         warnings.append(f"values from {low:g} to {high:g} were spread from black to white")
     scale = 255 / ((white - black) or 1)  # one value everywhere has no range
+    if inverted:
+        black, scale = white, -scale
     return image.point(lambda value: value * scale + (0.5 - black * scale)).convert("L")
 
 
@@ -74,11 +83,32 @@ def _from_profile(image: Image.Image, profile: bytes) -> Image.Image:
     space = source.profile.xcolor_space.strip()
     if image.mode == "L" and space == "RGB":
         image = image.convert("RGB")
+    elif space == "GRAY" and image.mode == "RGB" and _is_grey(image):  # it had transparency, or a palette
+        image = image.convert("L")
     if _MODE_OF_SPACE.get(space) != image.mode:
         raise ValueError(f"it is one for {space}, the picture is {image.mode}")
-    if "srgb" in ImageCms.getProfileDescription(source).lower():
-        return image.convert("RGB")
-    converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), image.mode, "RGB")
+    if image.mode == "RGB" and _changes_nothing(transform):
+        return image
+    return _applied(transform, image)
+
+
+def _applied(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image.Image:
+    converted = ImageCms.applyTransform(image, transform)
     if converted is None:  # only when asked to work in place
         raise ValueError("nothing was converted")
     return converted
+
+
+def _is_grey(image: Image.Image) -> bool:
+    red, green, blue = image.split()
+    pairs = (ImageChops.difference(red, green), ImageChops.difference(green, blue))
+    return all(difference.getbbox() is None for difference in pairs)
+
+
+def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
+    """Whether colours from all over the cube stay as they are; what a profile is called does not tell."""
+    steps = range(0, 256, 51)
+    colours = bytes(value for r in steps for g in steps for b in steps for value in (r, g, b))
+    probe = Image.frombytes("RGB", (len(colours) // 3, 1), colours)
+    return max(ImageChops.difference(probe, _applied(transform, probe)).tobytes()) <= 1

@@ -20,7 +20,7 @@ from PIL import (
     ImageFile,
     JpegImagePlugin,  # noqa: F401  # registers itself
     MpoImagePlugin,  # noqa: F401  # registers itself
-    PngImagePlugin,  # noqa: F401  # registers itself
+    PngImagePlugin,
     TiffImagePlugin,  # noqa: F401  # registers itself
     UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401  # registers itself
@@ -29,6 +29,8 @@ from PIL import (
 
 from vlmbatch.errors import ImageError, ResourceError
 from vlmbatch.formats import HEAD_BYTES, describe, sniff
+
+_MOST_TEXT = 16 * 1024**2  # bytes, of one compressed text or profile in a PNG
 
 _LONGEST_DETAIL = 200  # characters of a decoder's own words in a message
 
@@ -74,6 +76,7 @@ class OutOfMemory(ImageError):
         super().__init__(
             "there is not enough memory to decode it; --max-pixels-in refuses such pictures at once",
             kind="too_large",
+            retryable=True,
         )
 
 
@@ -122,6 +125,8 @@ def _settle_pillow() -> None:
     """The one place that changes Pillow for the whole process; racing threads would do the same twice."""
     # our cap rules: Pillow's own only warns up to twice its size, and a warning cannot be caught in a thread
     Image.MAX_IMAGE_PIXELS = None
+    # a printer's colour profile, or the workflow that a picture was generated with, has more than a megabyte
+    PngImagePlugin.MAX_TEXT_CHUNK = _MOST_TEXT
     # "Possibly corrupt EXIF data" amid a progress bar tells nobody which image; what matters raises
     python_warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     # and without a handler, logging prints Pillow's errors by itself

@@ -68,13 +68,18 @@ def upright(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
+def padded_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The size with room around what is thinner than models take."""
+    least = _least_side(size)
+    return max(size[0], least), max(size[1], least)
+
+
 def padded(image: Image.Image, warnings: list[str]) -> Image.Image:
     """The picture in the middle of white where it is thinner than models take; says so in `warnings`."""
     if not is_thin(image.size):
         return image
     width, height = image.size
-    least = _least_side(image.size)
-    wide, high = max(width, least), max(height, least)
+    wide, high = padded_size(image.size)
     warnings.append(f"padded from {width}x{height} to {wide}x{high}")
     canvas = Image.new("RGB", (wide, high), "white")
     canvas.paste(image, ((wide - width) // 2, (high - height) // 2))

@@ -1,0 +1,93 @@
+"""What is read of a file's structure before it is opened: pages, scans, and what is made to stall a run."""
+
+import struct
+
+import pytest
+from pictures import OPTIONS, PLAIN, SMALL, encoded, multi_scan, psnr, sent
+
+from vlmbatch.errors import ImageError
+from vlmbatch.imaging import prepare
+from vlmbatch.imaging.jpeg_structure import survey
+from vlmbatch.imaging.tiff_structure import MOST_PAGES
+from vlmbatch.imaging.tiff_structure import survey as pages_of
+
+
+def with_pages(count: int) -> bytes:
+    """A TIFF with so many directories, of which all but the first are empty."""
+    data = bytearray(encoded(SMALL, "TIFF"))
+    (at,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, at)
+    link = at + 2 + 12 * entries
+    for _ in range(count - 1):
+        struct.pack_into("<I", data, link, len(data))
+        link = len(data) + 2
+        data += bytes(6)
+    return bytes(data)
+
+
+def linked_to(target: int) -> bytes:
+    """A TIFF whose only page says that another begins at this byte."""
+    data = bytearray(with_pages(2))
+    struct.pack_into("<I", data, data.index(struct.pack("<I", len(data) - 6)), target)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("count", [1, 3, 100])
+def test_pages_are_counted(count: int) -> None:
+    """The record's `frames` is the number of pages, as Pillow writes them and in any byte order."""
+    pages = [SMALL] * (count - 1)
+    for options in ({}, {"big_tiff": True}):
+        data = encoded(SMALL, "TIFF", save_all=True, append_images=pages, **options)
+        assert prepare(data, OPTIONS).frames == count
+
+
+def test_many_pages_are_not_counted_to_the_end() -> None:
+    """A million pages take no minutes."""
+    assert pages_of(with_pages(MOST_PAGES + 5000)) == MOST_PAGES
+
+
+@pytest.mark.parametrize("target", [8, 0x7FFFFF00, 3])
+def test_a_first_page_is_taken_whatever_the_others_are(target: int) -> None:
+    """A chain of pages that leads back, out of the file or into nonsense does not cost the first one."""
+    prepared = prepare(linked_to(target), OPTIONS)
+    assert sent(prepared).size == SMALL.size
+    assert prepared.frames >= 1
+
+
+def test_a_table_of_millions_of_strips_is_refused() -> None:
+    """Each would become an object in memory before anything is known of the picture."""
+    data = bytearray(encoded(SMALL, "TIFF"))
+    (at,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, at)
+    for n in range(entries):
+        (tag,) = struct.unpack_from("<H", data, at + 2 + 12 * n)
+        if tag == 273:  # StripOffsets
+            struct.pack_into("<HHII", data, at + 2 + 12 * n, 273, 3, 4_000_000, 8)
+    with pytest.raises(ImageError, match="table of more than 1000000 entries"):
+        prepare(bytes(data), OPTIONS)
+
+
+def test_a_scan_bomb_is_refused() -> None:
+    """A scan of a progressive JPEG, thousands of times over, would decode for hours; ten are usual."""
+    data = encoded(SMALL, "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    assert 2 <= survey(data).scans <= 20
+    bomb = data[:last] + data[last:-2] * 1000 + data[-2:]
+    with pytest.raises(ImageError, match="500 scans"):
+        prepare(bomb, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "filling", [b"\xff\xfe\x00\x02" * 20_000, b"\xff" * 2_000_000], ids=["comments", "fill bytes"]
+)
+def test_a_jpeg_that_is_all_padding_is_refused(filling: bytes) -> None:
+    """Tens of megabytes before the picture would take minutes or gigabytes to open."""
+    with pytest.raises(ImageError, match=r"as no picture does|stray bytes"):
+        prepare(PLAIN[:2] + filling + PLAIN[2:], OPTIONS)
+
+
+def test_a_jpeg_of_several_scans_looks_the_same() -> None:
+    """One scan for each colour, as some scanners write them, is a picture like any other."""
+    data = multi_scan(SMALL)
+    assert survey(data).scans == 3
+    assert psnr(sent(prepare(data, OPTIONS)), SMALL) > 25
