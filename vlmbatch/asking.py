@@ -18,7 +18,7 @@ from vlmbatch.errors import (
     TransientError,
     UnavailableError,
 )
-from vlmbatch.events import RetryScheduled
+from vlmbatch.events import Notice, RetryScheduled
 from vlmbatch.protocols import Backend, Observer, Outages, Retries, Room, Slots, Source
 from vlmbatch.records import (
     Completion,
@@ -30,6 +30,35 @@ from vlmbatch.records import (
 )
 
 FREE_WAITS = 20
+SLOW_S = 60.0
+
+
+class SlowWatch:
+    """Inside its ``with`` block, says once which image a thread has worked on for very long.
+
+    Its disk or its decoder may hang, and nothing else would tell which of many it is.
+    """
+
+    def __init__(self, image: str, notify: Observer, *, slow_s: float = SLOW_S) -> None:
+        """`began`, in monotonic seconds, is set by the thread when it begins."""
+        self.began: float | None = None
+        self._image = image
+        self._notify = notify
+        self._slow_s = slow_s
+
+    def __enter__(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._slow_s, self._look)
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        left_s = self._slow_s if self.began is None else self.began + self._slow_s - time.monotonic()
+        if left_s > 0:
+            self._timer = asyncio.get_running_loop().call_later(left_s, self._look)
+        else:
+            told = f"still being read and decoded after {self._slow_s:g} s; --exclude leaves it out"
+            self._notify(Notice(message=f"{self._image}: {told}"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +105,10 @@ class Asker:
         return draft.result(self.job, outcome)
 
     async def _prepare(self, draft: Draft, longest: int | None) -> None:
+        watch = SlowWatch(draft.ref.id, self.notify)
+
         def work() -> tuple[FileStamp, PreparedImage]:
+            watch.began = time.monotonic()
             draft.stamp = self.source.stamp(draft.ref)
             with self.room_to_read(draft.stamp.bytes if draft.stamp else 0):
                 image = self.source.read(draft.ref)
@@ -84,7 +116,8 @@ class Asker:
                 return image.stamp, self.prepare(image.data, longest)
 
         loop = asyncio.get_running_loop()
-        draft.stamp, prepared = await loop.run_in_executor(self.threads, work)
+        with watch:
+            draft.stamp, prepared = await loop.run_in_executor(self.threads, work)
         draft.picture(prepared)
 
     async def _ask(self, draft: Draft) -> Completion:
