@@ -24,13 +24,24 @@ def main() -> None:
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
-    except BaseException:  # noqa: BLE001  # a bug: shown in full, as Python would
-        with suppress(OSError):
-            traceback.print_exc()
+    except BaseException as error:  # noqa: BLE001  # a bug: shown in full, as Python would
+        code = tell(error)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             stream.flush()
     os._exit(code)
+
+
+def tell(error: BaseException) -> int:
+    """Show what nobody has handled, and return its exit code."""
+    with suppress(OSError, ImportError, MemoryError):
+        from vlmbatch.errors import ResourceError
+
+        if trouble := ResourceError.behind(error):  # as early as the imports
+            sys.stderr.write(f"vlmbatch: {trouble}\n")
+            return trouble.exit_code
+        traceback.print_exc()
+    return 1
 
 
 def hold_standard_streams() -> None:

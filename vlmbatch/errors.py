@@ -19,6 +19,9 @@ VlmbatchError                  a bug, when nothing below fits                   
 """
 
 import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar, Literal
 
 FailureKind = Literal[
@@ -87,17 +90,40 @@ class ResourceError(VlmbatchError):
     @classmethod
     def behind(cls, error: BaseException) -> "ResourceError | None":
         """This error as one of resources, if it is one."""
-        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        is_full = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
+        if is_full or (isinstance(error, ImportError) and os.strerror(errno.EMFILE) in str(error)):
             return cls(
-                f"{error.strerror}: no file can be opened any more; allow more with ulimit -n, "
+                "too many open files: no other can be opened; allow more with ulimit -n, "
                 "or set a smaller --concurrency, and run the same command again"
             )
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return cls.out_of_memory()
+        if isinstance(error, RuntimeError) and "start new thread" in str(error):
             return cls(
-                "this machine is out of memory; set a smaller --concurrency or --decode-memory, "
-                "or end what else runs here, and run the same command again"
+                "no thread can be started any more; allow more processes (ulimit -u) or memory (ulimit -v), "
+                "and run the same command again"
             )
         return None
+
+    @classmethod
+    def out_of_memory(cls) -> "ResourceError":
+        """The error for memory that is used up."""
+        return cls(
+            "this process can get no more memory; set a smaller --concurrency or --decode-memory, allow it "
+            "more (ulimit -v), or end what else runs here, and run the same command again"
+        )
+
+
+@contextmanager
+def blaming_the_machine() -> Iterator[None]:
+    """Let what shows that the machine is out of something come out of the ``with`` as a ResourceError."""
+    try:
+        yield
+    except (OSError, MemoryError, RuntimeError, ImportError) as error:
+        trouble = ResourceError.behind(error)
+        if trouble is None:
+            raise
+        raise trouble from error
 
 
 class ImageError(VlmbatchError):

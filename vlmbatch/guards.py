@@ -11,6 +11,7 @@ from vlmbatch import imaging
 from vlmbatch.availability import RUN_PATIENCE_S, Availability
 from vlmbatch.canary import QUESTIONS, Canary
 from vlmbatch.config import RunConfig
+from vlmbatch.errors import ImageError
 from vlmbatch.events import ConcurrencyChanged, Notice
 from vlmbatch.limiter import Limiter
 from vlmbatch.memory import Memory
@@ -49,7 +50,11 @@ def preparer_of(config: RunConfig, memory: Memory) -> Callable[[bytes, int | Non
     """What prepares pictures as the options say, at most so large, in bounded memory; for many threads."""
 
     def prepare(data: bytes, longest: int | None) -> PreparedImage:
-        return imaging.prepare(data, at_most(config.image, longest), memory.room)
+        try:
+            return imaging.prepare(data, at_most(config.image, longest), memory.room)
+        except ImageError:  # decoders have many words for a lack of memory
+            memory.prove()
+            raise
 
     return prepare
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from vlmbatch.errors import ImageError
+from vlmbatch.errors import ImageError, ResourceError
 
 MOST_BY_DEFAULT = 2 * 1024**3
 SHARE = 0.25
@@ -19,6 +19,7 @@ SHARE_OF_ONE = 0.8
 FILES_SHARE = 0.25
 """Files that are read beforehand have a budget of their own, so that who holds a file can wait for room."""
 
+PAGE = os.sysconf("SC_PAGE_SIZE")
 CGROUP_FILES = ("memory.max", "memory.high", "memory.limit_in_bytes")
 """Where a control group says its limit in bytes: the first two in version 2, the last in version 1."""
 
@@ -42,7 +43,18 @@ class Memory:
 
     def part(self, share: float) -> Self:
         """Another budget, of so large a share of this one."""
-        return type(self)(int(self.budget * share), self.machine)
+        return type(self)(max(int(self.budget * share), 1), self.machine)
+
+    def prove(self) -> None:
+        """See whether this process could still have the whole budget, without holding it.
+
+        Raises:
+            ResourceError: it could not, so that what fails to be decoded now is no image's fault.
+        """
+        try:
+            bytearray(self.budget)  # zeroed by the system when it is touched, which it never is
+        except MemoryError as error:
+            raise ResourceError.out_of_memory() from error
 
     @contextmanager
     def room(self, weight: int | None) -> Iterator[None]:
@@ -58,6 +70,7 @@ class Memory:
                 f"decoding it takes {weight / 1e9:.1f} GB of memory, and this machine has "
                 f"{self.machine / 1e9:.1f} GB; run where there is more, or make the picture smaller",
                 kind="too_large",
+                retryable=True,
             )
         taken = self.budget if weight is None else min(weight, self.budget)
         self._take(taken)
@@ -79,16 +92,27 @@ class Memory:
 
 
 def memory_limit(root: Path = Path("/")) -> int:
-    """Bytes that this process may use: of the machine, its control group or its own limit, the least.
+    """Bytes that this process may use: of the machine, its control group or its own limits, the least.
+
+    Of its own limits (ulimit -v, -d) counts what is left.
 
     `root` is where the file system begins, for tests.
     """
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_cgroup_limits(root)]
-    for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+    limits = [PAGE * os.sysconf("SC_PHYS_PAGES"), *_cgroup_limits(root)]
+    for kind, taken in zip((resource.RLIMIT_AS, resource.RLIMIT_DATA), _mapped(), strict=True):
         soft, _ = resource.getrlimit(kind)
         if soft != resource.RLIM_INFINITY:
-            limits.append(soft)
+            limits.append(max(soft - taken, 1))
     return min(limits)
+
+
+def _mapped() -> tuple[int, int]:
+    """Bytes that this process has mapped already: all of them, and those of its data; 0 where unknown."""
+    try:
+        pages = Path("/proc/self/statm").read_text().split()
+    except OSError:  # no Linux, which alone holds a process to these limits
+        return 0, 0
+    return PAGE * int(pages[0]), PAGE * int(pages[5])
 
 
 def _cgroup_limits(root: Path) -> Iterator[int]:

@@ -14,7 +14,7 @@ from vlmbatch.backends import open_backend
 from vlmbatch.closing import Closing
 from vlmbatch.config import RunConfig
 from vlmbatch.draft import Job
-from vlmbatch.errors import BackendError, VlmbatchError
+from vlmbatch.errors import BackendError, VlmbatchError, blaming_the_machine
 from vlmbatch.events import ImageFinished, Notice, RunFinished, RunStarted, SourceProblem, TotalKnown
 from vlmbatch.guards import PREPARERS, availability_of, limiter_of, or_default, preparer_of, tell
 from vlmbatch.limiter import Limiter
@@ -54,7 +54,7 @@ async def run(config: RunConfig, outside: Outside) -> None:
     Raises:
         VlmbatchError: what ends a whole run; its class tells the exit code.
     """
-    with Closing(config.run, outside.stop, partial(tell, outside.notify)):
+    with blaming_the_machine(), Closing(config.run, outside.stop, partial(tell, outside.notify)):
         async with AsyncExitStack() as stack:
             made = await _unless(outside.stop, _make(config, outside, stack))
             if made is not None:

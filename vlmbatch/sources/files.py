@@ -94,7 +94,9 @@ def read_head(path: str) -> bytes:
         with _opened(path) as fd:
             return os.read(fd, HEAD_BYTES) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
     except OSError as error:
-        raise ResourceError.behind(error) or error from error
+        if trouble := ResourceError.behind(error):
+            raise trouble from error
+        raise
 
 
 def reason(error: OSError) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Self
 import aiofiles
 from aiofiles.threadpool.binary import AsyncFileIO
 
-from vlmbatch.errors import OutputError
+from vlmbatch.errors import OutputError, ResourceError
 from vlmbatch.protocols import Finished
 from vlmbatch.records import Result, to_line
 from vlmbatch.run_options import OutputOptions
@@ -112,6 +112,8 @@ class JsonlWriter:
         try:
             return finished_by(await completed(self._begin(run, plain)))
         except OSError as error:
+            if trouble := ResourceError.behind(error):
+                raise trouble from error
             raise OutputError(
                 f"cannot open {self.path}: {reason(error)}. Name another file with --output"
             ) from error

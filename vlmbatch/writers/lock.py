@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vlmbatch.errors import LockedError, OutputError
+from vlmbatch.errors import LockedError, OutputError, ResourceError
 from vlmbatch.writers.appending import reason
 
 
@@ -41,6 +41,8 @@ class OutputLock:
             self.remember(_runs(_read(self._fd)))
         except OSError as error:
             self.release()
+            if trouble := ResourceError.behind(error):
+                raise trouble from error
             raise OutputError(
                 f"cannot lock {self.output}: {reason(error)}. Name a file elsewhere with --output"
             ) from error
