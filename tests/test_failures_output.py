@@ -96,7 +96,7 @@ def test_x3_a_rotated_output_ends_the_run(photos: Photos, endpoint: Endpoint) ->
     Path("o.jsonl").rename("o.jsonl.1")
     _, told = running.communicate(timeout=60)
     assert running.returncode == 5
-    assert "moved or deleted" in told
+    assert "moved, deleted or emptied" in told
     assert len(records(Path("o.jsonl.1").read_text())) < 40
 
 
@@ -123,24 +123,26 @@ def test_x5_twenty_kills_lose_and_double_nothing(photos: Photos, endpoint: Endpo
 def test_x4_a_link_to_an_output_has_the_same_lock(photos: Photos, endpoint: Endpoint) -> None:
     """Two runs that reach one file by two names do not both write to it."""
     photos(3)
-    endpoint.script = ["slow:1"]
+    endpoint.script = ["held"]
     first = start(*arguments(endpoint), stderr=subprocess.DEVNULL)
     endpoint.until(lambda: bool(endpoint.questions))
     Path("link.jsonl").symlink_to("o.jsonl")
     second = run(*arguments(endpoint)[:-1], "link.jsonl")
     assert second.returncode == 75
+    endpoint.released = True
     assert first.wait(timeout=60) == 0
 
 
 def test_x4_a_second_run_on_the_same_output_exits_75(photos: Photos, endpoint: Endpoint) -> None:
     """Overlapping cron jobs: the second ends at once with 75, and the first is not disturbed."""
     photos(3)
-    endpoint.script = ["slow:1"]
+    endpoint.script = ["held"]
     first = start(*arguments(endpoint), stderr=subprocess.DEVNULL)
     endpoint.until(lambda: bool(endpoint.questions))
     second = run(*arguments(endpoint))
     assert second.returncode == 75
     assert "o.jsonl" in second.stderr
+    endpoint.released = True
     assert first.wait(timeout=60) == 0
     assert len(records(Path("o.jsonl").read_text())) == 3
 

@@ -61,11 +61,11 @@ def test_without_control_groups_the_machine_counts(tmp_path: Path) -> None:
 
 
 def test_a_limit_of_the_process_counts() -> None:
-    """Under `ulimit -v` the budget is a quarter of what that allows."""
+    """Under `ulimit -v` the budget is a quarter of what that still allows beside Python itself."""
     code = "from vlmbatch.memory import Memory; print(Memory.of(None).budget)"
     command = ["prlimit", f"--as={GIB}", sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert int(done.stdout) == GIB // 4
+    assert 0.15 * GIB < int(done.stdout) < 0.25 * GIB
 
 
 def test_by_default_the_budget_is_a_quarter_and_at_most_two_gib() -> None:

@@ -1,5 +1,6 @@
+"""What of the options shapes an answer, and which sizes a picture may be asked for again with."""
+
 from vlmbatch.config import RunConfig
-from vlmbatch.guards import at_most
 from vlmbatch.option_groups import ImageOptions
 from vlmbatch.options import redact
 from vlmbatch.records import Endpoint
@@ -8,10 +9,10 @@ from vlmbatch.settings import answer_settings, run_digest
 
 def test_a_smaller_picture_is_never_a_larger_one() -> None:
     """Asking with a smaller picture keeps --max-size as the upper bound, and 0 means none."""
-    assert at_most(ImageOptions(max_size=1024), None).max_size == 1024
-    assert at_most(ImageOptions(max_size=1024), 512).max_size == 512
-    assert at_most(ImageOptions(max_size=256), 512).max_size == 256
-    assert at_most(ImageOptions(max_size=0), 512).max_size == 512
+    assert ImageOptions(max_size=1024).at_most(None).max_size == 1024
+    assert ImageOptions(max_size=1024).at_most(512).max_size == 512
+    assert ImageOptions(max_size=256).at_most(512).max_size == 256
+    assert ImageOptions(max_size=0).at_most(512).max_size == 512
 
 
 def test_settings_hold_no_secrets_and_name_a_run() -> None:

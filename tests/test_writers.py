@@ -185,9 +185,9 @@ async def test_an_output_that_somebody_moves_away_ends_the_run(output: Path) -> 
         await writer.begin(RUN, {})
         await writer.write(answered("a.jpg"))
         output.rename(output.with_suffix(".old"))
-        with pytest.raises(OutputError, match="moved or deleted"):
+        with pytest.raises(OutputError, match="moved, deleted or emptied"):
             await writer.write(answered("b.jpg"))
-        with pytest.raises(OutputError, match="moved or deleted"):
+        with pytest.raises(OutputError, match="moved, deleted or emptied"):
             await writer.write(answered("c.jpg"))
 
 

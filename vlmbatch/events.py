@@ -1,5 +1,6 @@
 """What observers hear: one frozen value for each thing that happens in a run."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from vlmbatch.errors import FailureKind, VlmbatchError
@@ -115,3 +116,8 @@ Event = (
     | RunStopping
     | RunFinished
 )
+
+
+def tell(notify: Callable[[Event], None], message: str) -> None:
+    """Let an observer tell a person something that changes nothing."""
+    notify(Notice(message=message))

@@ -4,7 +4,6 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 from vlmbatch import imaging
@@ -12,15 +11,12 @@ from vlmbatch.availability import RUN_PATIENCE_S, Availability
 from vlmbatch.canary import QUESTIONS, Canary
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ImageError
-from vlmbatch.events import ConcurrencyChanged, Notice
+from vlmbatch.events import ConcurrencyChanged, tell
 from vlmbatch.limiter import Limiter
 from vlmbatch.memory import Memory
-from vlmbatch.option_groups import ImageOptions
 from vlmbatch.protocols import Backend, Observer, Sleep
 from vlmbatch.records import Endpoint, PreparedImage, Request
 
-PREPARERS = max(2, len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
-"""Threads that prepare pictures, and how many are prepared ahead of the requests."""
 FIRST_CONCURRENCY = 4
 MOST_CONCURRENCY = 256
 """Where `--concurrency auto` starts, and how far it goes: vLLM works on 256 requests at once by default."""
@@ -28,6 +24,11 @@ PROBE_S = 10.0
 """How long an endpoint that is well may take to say so."""
 WARM_UP = 3
 """So many times --timeout is how long a cold model may take for its first answer."""
+
+
+def preparers() -> int:
+    """How many threads prepare pictures, and how many are prepared ahead of the requests at least."""
+    return max(2, len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
 
 
 def limiter_of(
@@ -40,7 +41,7 @@ def limiter_of(
         start,
         most=None if fixed else max(start, MOST_CONCURRENCY),
         rpm=config.run.rpm,
-        ahead=PREPARERS,
+        ahead=preparers(),
         changed=lambda limit: notify(ConcurrencyChanged(concurrency=limit)),
         sleep=sleep,
     )
@@ -51,7 +52,7 @@ def preparer_of(config: RunConfig, memory: Memory) -> Callable[[bytes, int | Non
 
     def prepare(data: bytes, longest: int | None) -> PreparedImage:
         try:
-            return imaging.prepare(data, at_most(config.image, longest), memory.room)
+            return imaging.prepare(data, config.image.at_most(longest), memory.room)
         except ImageError:  # decoders have many words for a lack of memory
             memory.prove()
             raise
@@ -77,26 +78,9 @@ def availability_of(
     return Availability(
         prove=prove,
         probe=probe,
-        patience_s=or_default(config.run.give_up_after, RUN_PATIENCE_S),
+        patience_s=config.run.patience_s(RUN_PATIENCE_S),
         try_s=PROBE_S + QUESTIONS * deadline_s,
         least_try_s=config.run.timeout,
         notify=notify,
         sleep=sleep,
     )
-
-
-def tell(notify: Observer, message: str) -> None:
-    """Tell a person something that changes nothing."""
-    notify(Notice(message=message))
-
-
-def or_default(value: float | None, default: float) -> float:
-    """The value, or the default where none is given; 0 is one."""
-    return default if value is None else value
-
-
-def at_most(options: ImageOptions, longest: int | None) -> ImageOptions:
-    """The options with a longest side of at most `longest` pixels; None changes nothing."""
-    if longest is None:
-        return options
-    return replace(options, max_size=min(options.max_size or longest, longest))

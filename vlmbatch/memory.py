@@ -1,5 +1,6 @@
 """How much memory decoding may take, in all threads together: by default a quarter of what there is."""
 
+import mmap
 import os
 import resource
 import threading
@@ -52,8 +53,8 @@ class Memory:
             ResourceError: it could not, so that what fails to be decoded now is no image's fault.
         """
         try:
-            bytearray(self.budget)  # zeroed by the system when it is touched, which it never is
-        except MemoryError as error:
+            mmap.mmap(-1, self.budget).close()  # costs nothing as long as nobody touches it
+        except OSError as error:
             raise ResourceError.out_of_memory() from error
 
     @contextmanager

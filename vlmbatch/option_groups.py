@@ -4,8 +4,8 @@ The command line (cli/options.py), vlmbatch.toml and the option table of the REA
 fields here and in run_options.py, so they cannot drift apart. Values are checked when a group is made.
 """
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Literal, Self, get_args
 
 from vlmbatch.options import (
     check_url,
@@ -156,6 +156,12 @@ class ImageOptions:
         )
         require(1 <= self.quality <= 100, f"--quality must be between 1 and 100, not {self.quality}")
         require(self.max_pixels_in > 0, f"--max-pixels-in must be more than 0, not {self.max_pixels_in}")
+
+    def at_most(self, longest: int | None) -> Self:
+        """These options with a longest side of at most `longest` pixels; None changes nothing."""
+        if longest is None:
+            return self
+        return replace(self, max_size=min(self.max_size or longest, longest))
 
 
 def _is_text(text: str) -> bool:

@@ -11,6 +11,9 @@ from urllib.parse import urlsplit
 
 from vlmbatch.errors import ConfigError
 
+LONGEST_S = 10 * 365 * 86_400
+"""Seconds that an option may say; timers take no number without end."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionSpec:
@@ -66,15 +69,22 @@ def parse_duration(text: str) -> float:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", text)
     if not match:
         raise ValueError(f"{text!r} is not a duration; write for example 90, 15m, 2h or 3d")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+    if seconds > LONGEST_S:
+        raise ValueError(f"{text!r} is longer than ten years")
+    return seconds
 
 
 def parse_clock(text: str) -> str:
     """A time of day as `06:30`, from `6:30` or `06:30`."""
-    match = re.fullmatch(r"\s*([01]?\d|2[0-3]):([0-5]\d)\s*", text)
-    if not match:
+    if not is_clock(text):
         raise ValueError(f"{text!r} is not a time of day; write for example 06:30")
-    return f"{int(match[1]):02}:{match[2]}"
+    return text.strip().zfill(len("06:30"))
+
+
+def is_clock(text: str) -> bool:
+    """Whether it is a time of day, hours and minutes."""
+    return re.fullmatch(r"\s*([01]?\d|2[0-3]):([0-5]\d)\s*", text) is not None
 
 
 def parse_concurrency(text: str) -> int | None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from vlmbatch.options import (
+    is_clock,
     option,
     parse_clock,
     parse_concurrency,
@@ -103,11 +104,19 @@ class RunOptions:
         require(
             self.max_duration is None or self.max_duration > 0, "--max-duration must be more than 0 seconds"
         )
+        if self.until is not None:
+            require(
+                is_clock(self.until), f"--until {self.until} is not a time of day; write for example 06:30"
+            )
         require(self.drain >= 0, f"--drain must be 0 seconds or more, not {self.drain:g}")
         require(
             self.decode_memory is None or self.decode_memory > 0,
             f"--decode-memory must be more than 0, not {self.decode_memory}",
         )
+
+    def patience_s(self, otherwise: float) -> float:
+        """How long the endpoint may stay away; `otherwise` where --give-up-after is not given."""
+        return otherwise if self.give_up_after is None else self.give_up_after
 
     def tolerates(self, failed: int, total: int) -> bool:
         """Whether this many failures out of `total` images still count as success."""

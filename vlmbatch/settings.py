@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlmbatch.config import RunConfig
+from vlmbatch.errors import FailureKind
 from vlmbatch.records import Endpoint, Generation, Request
+
+FLAWS: Mapping[str, FailureKind] = {"length": "truncated", "loop": "degenerate"}
+"""The words of --accept, and how answers with these flaws fail without it."""
 
 
 def question_of(config: RunConfig, prompt: str) -> Request:
@@ -25,6 +29,12 @@ def question_of(config: RunConfig, prompt: str) -> Request:
         generation=generation,
         accept=frozenset(options.accept.split(",")) - {""},
     )
+
+
+def accepted_now(config: RunConfig) -> frozenset[FailureKind]:
+    """Kinds of failures that --accept lets pass: images that failed so before are asked about again."""
+    words = config.generation.accept.split(",")
+    return frozenset(kind for word, kind in FLAWS.items() if word in words)
 
 
 def answer_settings(config: RunConfig, endpoint: Endpoint, prompt: str) -> dict[str, Any]:

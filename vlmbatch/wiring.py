@@ -1,36 +1,33 @@
 """From a RunConfig to source, backend, writer and guards, and one run over them; names the concrete parts."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
 
 from vlmbatch.asking import Asker
 from vlmbatch.availability import RUN_PATIENCE_S, START_PATIENCE_S, until_available
 from vlmbatch.backends import open_backend
 from vlmbatch.closing import Closing
 from vlmbatch.config import RunConfig
+from vlmbatch.delivery import Delivery
 from vlmbatch.draft import Job
-from vlmbatch.errors import BackendError, VlmbatchError, blaming_the_machine
-from vlmbatch.events import ImageFinished, Notice, RunFinished, RunStarted, SourceProblem, TotalKnown
-from vlmbatch.guards import PREPARERS, availability_of, limiter_of, or_default, preparer_of, tell
+from vlmbatch.errors import BackendError, blaming_the_machine
+from vlmbatch.events import RunFinished, RunStarted, SourceProblem, tell
+from vlmbatch.guards import availability_of, limiter_of, preparer_of, preparers
 from vlmbatch.limiter import Limiter
 from vlmbatch.memory import FILES_SHARE, Memory
 from vlmbatch.pipeline import Parts, Pipeline
 from vlmbatch.prompts import prompt_text
-from vlmbatch.protocols import Finished, Observer, Sleep, Writer
-from vlmbatch.records import Result
+from vlmbatch.protocols import Backend, Finished, Observer, Sleep, Source, Writer
+from vlmbatch.records import Endpoint, Request, Result
 from vlmbatch.retry import RetryPolicy
-from vlmbatch.settings import answer_settings, question_of, run_digest
+from vlmbatch.settings import accepted_now, answer_settings, question_of, run_digest
 from vlmbatch.sources import open_source
-from vlmbatch.tally import Tally
-from vlmbatch.verdicts import Verdicts
+from vlmbatch.supervision import counted, threads, unless
 from vlmbatch.writers import JsonlWriter, StreamWriter
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +53,7 @@ async def run(config: RunConfig, outside: Outside) -> None:
     """
     with blaming_the_machine(), Closing(config.run, outside.stop, partial(tell, outside.notify)):
         async with AsyncExitStack() as stack:
-            made = await _unless(outside.stop, _make(config, outside, stack))
+            made = await unless(outside.stop, _make(config, outside, stack))
             if made is not None:
                 await _work(config, outside, made)
 
@@ -71,8 +68,19 @@ class Made:
     limiter: Limiter
 
 
-async def _make(config: RunConfig, outside: Outside, stack: AsyncExitStack) -> Made:
-    """Open all that a run needs; what has to be closed goes on the stack.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Who answers, what is asked, and where records go, before the output is read back."""
+
+    backend: Backend
+    endpoint: Endpoint
+    question: Request
+    source: Source
+    writer: Writer | None
+
+
+async def _find(config: RunConfig, outside: Outside, stack: AsyncExitStack) -> Found:
+    """Lock the output and find the endpoint; what has to be closed goes on the stack.
 
     Raises:
         VlmbatchError: a run with these options, this endpoint or this output cannot start.
@@ -86,68 +94,80 @@ async def _make(config: RunConfig, outside: Outside, stack: AsyncExitStack) -> M
     backend = await stack.enter_async_context(open_backend(config))
     endpoint = await until_available(
         backend.preflight,
-        patience_s=or_default(config.run.give_up_after, START_PATIENCE_S),
-        loading_patience_s=or_default(config.run.give_up_after, RUN_PATIENCE_S),
+        patience_s=config.run.patience_s(START_PATIENCE_S),
+        loading_patience_s=config.run.patience_s(RUN_PATIENCE_S),
         sleep=outside.sleep,
     )
-    settings = answer_settings(config, endpoint, prompt)
-    job = Job(endpoint=endpoint, run=run_digest(settings), question=question_of(config, prompt))
-    limiter = limiter_of(config, endpoint, backend, outside.notify, outside.sleep)
+    question = question_of(config, prompt)
+    return Found(backend=backend, endpoint=endpoint, question=question, source=source, writer=writer)
+
+
+async def _make(config: RunConfig, outside: Outside, stack: AsyncExitStack) -> Made:
+    """Open all that a run needs, and say that it has started.
+
+    Raises:
+        VlmbatchError: a run with these options, this endpoint or this output cannot start.
+    """
+    found = await _find(config, outside, stack)
+    settings = answer_settings(config, found.endpoint, found.question.prompt)
+    job = Job(endpoint=found.endpoint, run=run_digest(settings), question=found.question)
+    limiter = limiter_of(config, found.endpoint, found.backend, outside.notify, outside.sleep)
     finished: Finished = _nothing_is_finished
-    if writer is not None:
-        finished = await writer.begin(job.run, settings)
-        for notice in writer.notices:
-            outside.notify(Notice(message=notice))
+    if found.writer is not None:
+        finished = await found.writer.begin(job.run, settings)
+        for notice in found.writer.notices:
+            tell(outside.notify, notice)
     outside.notify(
         RunStarted(
-            endpoint=endpoint,
+            endpoint=found.endpoint,
             run=job.run,
             concurrency=limiter.limit,
             output=config.output.output,
             adapts=config.run.concurrency is None,
         )
     )
+    pool = stack.enter_context(threads(preparers(), "vlmbatch-prepare"))
+    asker = _asker(config, outside, found, job, limiter, pool)
+    return Made(asker=asker, finished=finished, writer=found.writer, limiter=limiter)
+
+
+def _asker(
+    config: RunConfig,
+    outside: Outside,
+    found: Found,
+    job: Job,
+    limiter: Limiter,
+    pool: ThreadPoolExecutor,
+) -> Asker:
     memory = Memory.of(config.run.decode_memory)
-    asker = Asker(
+    files = memory.part(FILES_SHARE)
+    return Asker(
         job=job,
-        source=source,
-        room_to_read=memory.part(FILES_SHARE).room,
+        source=found.source,
+        # what is larger than --max-bytes is refused when it is read, and not for the room it would take
+        room_to_read=lambda size: files.room(min(size or 0, config.input.max_bytes)),
         prepare=preparer_of(config, memory),
-        backend=backend,
+        backend=found.backend,
         slots=limiter,
-        outages=availability_of(config, backend, job.question, outside.notify, outside.sleep),
+        outages=availability_of(config, found.backend, job.question, outside.notify, outside.sleep),
         retries=RetryPolicy(retries=config.run.retries, sleep=outside.sleep),
         notify=outside.notify,
-        threads=stack.enter_context(_threads(PREPARERS, "vlmbatch-prepare")),
+        threads=pool,
         stop=outside.stop,
         in_flight=set(),
     )
-    return Made(asker=asker, finished=finished, writer=writer, limiter=limiter)
 
 
 async def _work(config: RunConfig, outside: Outside, made: Made) -> None:
     """Bring every image to its record, and tell how it went even where the run ends with an error."""
-    tally = Tally()
-    verdicts = Verdicts(partial(tell, outside.notify), lambda: pipeline.skipped > 0)
     source = made.asker.source
-
-    async def put_away(results: list[Result]) -> None:
-        for result in results:
-            if made.writer is not None:
-                await made.writer.write(result)
-            tally.add(result)
-            await outside.deliver(result)
-            outside.notify(ImageFinished(result=result))
-
-    async def write(result: Result) -> None:
-        await put_away(verdicts.look_at(result))
-
+    delivery = Delivery(made.finished, made.writer, outside.deliver, outside.notify)
     parts = Parts(
         source=source,
-        finished=made.finished,
+        finished=delivery.finished,
         room=made.limiter.room,
         answer=made.asker.answer,
-        write=write,
+        write=delivery.take,
         notify=outside.notify,
         stop=outside.stop,
         drain_s=config.run.drain,
@@ -159,14 +179,14 @@ async def _work(config: RunConfig, outside: Outside, made: Made) -> None:
         # with a limit, how many images there are says nothing about how many will be asked about
         count = source.count if config.input.limit is None else _unknown
         try:
-            await _counted(pipeline.run(), count, outside.notify)
+            await counted(pipeline.run(), count, outside.notify)
         except BackendError:
-            await put_away(verdicts.rest())
+            await delivery.rest()
             raise
-        await put_away(verdicts.rest())
+        await delivery.rest()
         whole = pipeline.complete
     finally:
-        summary = tally.summary(
+        summary = delivery.tally.summary(
             skipped=pipeline.skipped,
             failed_before=pipeline.failed_before,
             unreadable=source.unreadable,
@@ -176,65 +196,16 @@ async def _work(config: RunConfig, outside: Outside, made: Made) -> None:
         outside.notify(RunFinished(summary=summary))
 
 
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """What `work` returns, or None where `stop` is set first; then `work` is cancelled."""
-    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stopping.cancel()
-        if not working.done():
-            working.cancel()
-            await asyncio.wait((working,))
-    return None if working.cancelled() else working.result()
-
-
 def open_writer(config: RunConfig, stdout: bool) -> Writer | None:
     """Where records go: the output file, standard output where that is wished, or nowhere."""
     if config.output.output != "-":
-        return JsonlWriter(config.output.output, config.output)
+        return JsonlWriter(config.output.output, config.output, again=accepted_now(config))
     return StreamWriter() if stdout else None
 
 
 def _tell_loop(loop: asyncio.AbstractEventLoop, notify: Observer, problem: SourceProblem) -> None:
     """Carry what the walking thread met to the event loop, where observers live."""
     loop.call_soon_threadsafe(notify, problem)
-
-
-async def _counted(work: Awaitable[None], count: Callable[[], int | None], notify: Observer) -> None:
-    """Do the work while a thread counts how much there is."""
-
-    async def tell_total(thread: ThreadPoolExecutor) -> None:
-        total = await asyncio.get_running_loop().run_in_executor(thread, count)
-        if total is not None:
-            notify(TotalKnown(total=total))
-
-    try:
-        with _threads(1, "vlmbatch-count") as thread:
-            async with asyncio.TaskGroup() as group:
-                counting = group.create_task(tell_total(thread))
-                await work
-                counting.cancel()
-    except BaseExceptionGroup as group_error:
-        raise _first(group_error) from group_error
-
-
-def _first(error: BaseException) -> BaseException:
-    """The one error to tell out of a group: one of ours before a bug."""
-    if not isinstance(error, BaseExceptionGroup):
-        return error
-    leaves = [_first(e) for e in error.exceptions]
-    return next((e for e in leaves if isinstance(e, VlmbatchError)), leaves[0])
-
-
-@contextmanager
-def _threads(number: int, name: str) -> Iterator[ThreadPoolExecutor]:
-    """Threads that nobody waits for at the end: a decode or a walk that hangs cannot hold the exit."""
-    threads = ThreadPoolExecutor(number, name)
-    try:
-        yield threads
-    finally:
-        threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _unknown() -> None:

@@ -13,7 +13,7 @@ from typing import Any, Self
 import aiofiles
 from aiofiles.threadpool.binary import AsyncFileIO
 
-from vlmbatch.errors import OutputError, ResourceError
+from vlmbatch.errors import FailureKind, OutputError, ResourceError
 from vlmbatch.protocols import Finished
 from vlmbatch.records import Result, to_line
 from vlmbatch.run_options import OutputOptions
@@ -23,7 +23,7 @@ from vlmbatch.writers.mixing import refuse_mixture
 from vlmbatch.writers.resume import Index, finished_by, read_contents, refuse_foreign
 from vlmbatch.writers.tail import repair
 
-MOVED = "somebody has moved or deleted it during the run"
+MOVED = "somebody has moved, deleted or emptied it during the run"
 
 
 class JsonlWriter:
@@ -38,15 +38,20 @@ class JsonlWriter:
         path: str,
         options: OutputOptions,
         *,
+        again: frozenset[FailureKind] = frozenset(),
         sync_every_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """What is written reaches the disk at the next write after `sync_every_s` seconds, or at exit."""
+        """What is written reaches the disk at the next write after `sync_every_s` seconds, or at exit.
+
+        `again` are kinds of failures that count as unfinished, whatever their records say.
+        """
         self.path = path
         self.bad_lines = 0
         self.repaired = 0
         self.kept: str | None = None
         self._options = options
+        self._again = again
         self._sync_every_s = sync_every_s
         self._clock = clock
         self._synced_at = clock()
@@ -143,7 +148,7 @@ class JsonlWriter:
             self._overwriting = not self._created
             self._lock.remember(self._lock.runs | {run: settings})
             return {}
-        contents = read_contents(self.path, run, retry_failed=self._options.retry_failed)
+        contents = read_contents(self.path, run, retry_failed=self._options.retry_failed, again=self._again)
         if not self._options.append:
             refuse_mixture(self.path, contents, self._lock.runs, run, settings)
         self.bad_lines = contents.bad_lines
@@ -168,15 +173,15 @@ class JsonlWriter:
                 await asyncio.to_thread(self._sync, self._file.fileno())
         except OSError as error:
             with contextlib.suppress(OSError):  # where even this fails, the next run repairs the end
-                await asyncio.to_thread(os.ftruncate, self._file.fileno(), self._size)
+                await asyncio.to_thread(_cut, self._file.fileno(), self._size)
             self._failed = self._failure(error)
             raise self._failed from error
 
     def _sync(self, fd: int) -> None:
         os.fsync(fd)
         self._synced_at = self._clock()
-        output = Path(self.path)
-        if not output.exists() or not os.path.samestat(os.fstat(fd), output.stat()):
+        here, output = os.fstat(fd), Path(self.path)
+        if not output.exists() or not os.path.samestat(here, output.stat()) or here.st_size < self._size:
             raise FileNotFoundError(errno.ENOENT, MOVED)
 
     async def _close(self) -> None:
@@ -204,6 +209,11 @@ class JsonlWriter:
             f"cannot write to {self.path}: {reason(error)}. "
             "The lines in it are whole; once that is mended, run the same command again to go on"
         )
+
+
+def _cut(fd: int, size: int) -> None:
+    """Cut the file back to its last whole line; never make it longer, since somebody may have emptied it."""
+    os.ftruncate(fd, min(size, os.fstat(fd).st_size))
 
 
 def _sync_folder(folder: Path) -> None:

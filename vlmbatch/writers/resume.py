@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vlmbatch.errors import ConfigError
+from vlmbatch.errors import ConfigError, FailureKind
 from vlmbatch.protocols import Finished
 from vlmbatch.records import FileStamp, ImageRef
 
@@ -40,8 +40,12 @@ class Contents:
     tail_is_whole: bool = False
 
 
-def read_contents(path: str, run: str, *, retry_failed: bool) -> Contents:
+def read_contents(
+    path: str, run: str, *, retry_failed: bool, again: frozenset[FailureKind] = frozenset()
+) -> Contents:
     """Read all lines once, and index those of `run`; the last line of an image and prompt counts.
+
+    What failed for good is settled, unless `retry_failed` is set or its kind is among `again`.
 
     Raises:
         ConfigError: this is no file of ours.
@@ -57,7 +61,7 @@ def read_contents(path: str, run: str, *, retry_failed: bool) -> Contents:
             elif record is None and line.strip(b" \t\r\n"):
                 contents.bad_lines += 1
             if record is not None:
-                _take_in(contents, record, run, retry_failed)
+                _take_in(contents, record, run, lambda kind: retry_failed or kind in again)
     return contents
 
 
@@ -113,7 +117,9 @@ def finished_by(index: Index) -> Finished:
     return finished
 
 
-def _take_in(contents: Contents, record: Mapping[str, Any], run: str, retry_failed: bool) -> None:
+def _take_in(
+    contents: Contents, record: Mapping[str, Any], run: str, again: Callable[[object], bool]
+) -> None:
     digest = str(record.get("run"))
     contents.runs.add(digest)
     if digest != run:
@@ -122,15 +128,15 @@ def _take_in(contents: Contents, record: Mapping[str, Any], run: str, retry_fail
     key = _key(record["id"], str(record.get("prompt", DEFAULT_PROMPT_NAME)))
     answered = record.get("status") == "ok"
     stamp = _recorded_stamp(record)
-    if stamp is None or not (answered or (_failed_for_good(record) and not retry_failed)):
+    if stamp is None or not (answered or _failed_for_good(record, again)):
         contents.index.pop(key, None)
     else:
         contents.index[key] = stamp << 1 | answered
 
 
-def _failed_for_good(record: Mapping[str, Any]) -> bool:
+def _failed_for_good(record: Mapping[str, Any], again: Callable[[object], bool]) -> bool:
     error = record.get("error")
-    return isinstance(error, dict) and error.get("retryable") is False
+    return isinstance(error, dict) and error.get("retryable") is False and not again(error.get("kind"))
 
 
 def _recorded_stamp(record: Mapping[str, Any]) -> int | None:

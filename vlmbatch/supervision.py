@@ -1,0 +1,62 @@
+"""Work beside other work: until a stop, while a thread counts, in threads that nobody waits for."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from vlmbatch.errors import VlmbatchError
+from vlmbatch.events import TotalKnown
+from vlmbatch.protocols import Observer
+
+T = TypeVar("T")
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What `work` returns, or None where `stop` is set first; then `work` is cancelled."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        if not working.done():
+            working.cancel()
+            await asyncio.wait((working,))
+    return None if working.cancelled() else working.result()
+
+
+async def counted(work: Awaitable[None], count: Callable[[], int | None], notify: Observer) -> None:
+    """Do the work while a thread counts how much there is."""
+
+    async def tell_total(thread: ThreadPoolExecutor) -> None:
+        total = await asyncio.get_running_loop().run_in_executor(thread, count)
+        if total is not None:
+            notify(TotalKnown(total=total))
+
+    try:
+        with threads(1, "vlmbatch-count") as thread:
+            async with asyncio.TaskGroup() as group:
+                counting = group.create_task(tell_total(thread))
+                await work
+                counting.cancel()
+    except BaseExceptionGroup as group_error:
+        raise first(group_error) from group_error
+
+
+def first(error: BaseException) -> BaseException:
+    """The one error to tell out of a group: one of ours before a bug."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    leaves = [first(e) for e in error.exceptions]
+    return next((e for e in leaves if isinstance(e, VlmbatchError)), leaves[0])
+
+
+@contextmanager
+def threads(number: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """Threads that nobody waits for at the end: a decode or a walk that hangs cannot hold the exit."""
+    pool = ThreadPoolExecutor(number, name)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
