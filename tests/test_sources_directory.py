@@ -147,15 +147,17 @@ class TestWhatIsTaken:
             assert [ref.id for ref in photos] == ["p/z.jpg"]
         assert photos.ignored == 5
 
-    def test_linked_files_are_taken_and_dangling_links_counted(self) -> None:
-        """A link to a file is an image by its own name; one to nothing, or to itself, is counted."""
+    def test_linked_files_are_taken_also_where_they_are_gone(self) -> None:
+        """A link is an image by its own name, also to a disk that is not mounted; one to itself is not."""
         put("elsewhere/a.jpg", "p/b.jpg")
         Path("p/link.jpg").symlink_to("../elsewhere/a.jpg")
         Path("p/gone.jpg").symlink_to("nowhere")
+        Path("p/gone.txt").symlink_to("nowhere")
         Path("p/self.jpg").symlink_to("self.jpg")
         photos = source("p")
-        assert [ref.id for ref in photos] == ["p/b.jpg", "p/link.jpg"]
+        assert [ref.id for ref in photos] == ["p/b.jpg", "p/gone.jpg", "p/link.jpg"]
         assert photos.ignored == 2
+        assert failure_of("p/gone.jpg").kind == "vanished"
 
     def test_linked_folders_are_not_followed(self) -> None:
         """A link to a folder above it makes no loop; the PATH itself may be a link."""

@@ -131,7 +131,7 @@ def test_running_out_of_descriptors_is_no_failure_of_the_image() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
-        with pytest.raises(ResourceError, match=r"Too many open files.*ulimit -n"):
+        with pytest.raises(ResourceError, match=r"too many open files.*ulimit -n"):
             photos.read(ImageRef(id="a.jpg", uri="a.jpg"))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

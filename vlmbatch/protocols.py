@@ -33,7 +33,7 @@ class Source(Protocol):
     """Where images come from. All methods block and are called in a thread."""
 
     ignored: int
-    """Entries met so far that are no images: other files, FIFOs, devices, dangling links."""
+    """Entries met so far that are no images: other files, FIFOs, devices, links that lead to nothing."""
     unreadable: int
     """Folders met so far that could not be listed, and files of unknown kind that could not be opened."""
 

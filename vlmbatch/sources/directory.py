@@ -58,11 +58,13 @@ def check_exists(path: str) -> None:
     if not path:
         raise ConfigError("a PATH is empty; name a folder or an image, or . for the current folder")
     try:
-        Path(path).stat()
+        found = Path(path).stat()
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist{_hint(Path(path))}") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be reached: {reason(error)}") from error
+    if not found.st_nlink:  # as of . when somebody deletes the folder one stands in
+        raise ConfigError(f"{path} has been deleted; stand in a folder that is there")
 
 
 def _hint(path: Path) -> str:

@@ -104,8 +104,14 @@ class Walk:
 def _leads_to_file(entry: "os.DirEntry[str]") -> bool:
     """Whether an entry is a regular file or a link to one; costs a call to the system for links only."""
     try:
-        return entry.is_file()
+        return entry.is_file() or _is_image_that_is_gone(entry)
     except PermissionError:
         return True  # reading it will fail, and that is told
     except OSError:  # ELOOP: the link leads back to itself
         return False
+
+
+def _is_image_that_is_gone(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is a link to nothing under the name of an image: its disk may just not be mounted."""
+    named = os.path.splitext(entry.name)[1].lower() in IMAGE_EXTENSIONS  # noqa: PTH122  # as in _is_image
+    return named and entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110  # likewise
