@@ -80,6 +80,7 @@ class Endpoint(Service, Loopback):
         self.canary = canary
         self.requests: list[Received] = []
         self.canaries: list[Received] = []
+        self.released = False
         self.open_questions = 0
         self.most_open_questions = 0
         self.abandoned = 0
@@ -221,6 +222,8 @@ class Endpoint(Service, Loopback):
             request = dataclasses.replace(request, body={**request.body, "stream": True})
         if pause:
             await line.wait(pause)
+        while name == "held" and not self.released:
+            await line.wait(0.005)
         return request
 
 

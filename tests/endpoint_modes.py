@@ -175,9 +175,10 @@ OUTAGES = frozenset({"down", "crash_neighbours", "sigterm_hang"})
 for ever, and refuses new connections.
 """
 
-PACED = frozenset({"slow", "503_after_slow", "cold", "reload", "idleclose", "ok_stream"})
+PACED = frozenset({"slow", "503_after_slow", "cold", "reload", "idleclose", "ok_stream", "held"})
 """Modes that change how a reply comes, not what it says.
 
+`held` answers once the endpoint's attribute `released` is set.
 `slow:S` answers S seconds late, and `503_after_slow:S` is busy then. `cold:S` loads the model once: all
 questions wait until S seconds after the first. `reload:S` only says that it took S seconds to load.
 `idleclose:S` closes S seconds after its answer (what comes meanwhile gets none). `ok_stream` answers in

@@ -60,7 +60,8 @@ def test_a_stopped_run_says_so(photos: Photos, endpoint: Endpoint) -> None:
     told = summary()
     assert (told["exit_code"], told["stopped"], told["error"]) == (143, True, None)
     assert told["succeeded"] == len(Path("o.jsonl").read_text().splitlines())
-    assert run(*asking(endpoint.url), "-c", "1", "--max-duration", "0.5").returncode == 6
+    endpoint.script = lambda request: "held"
+    assert run(*asking(endpoint.url), "-c", "1", "--max-duration", "3", "--drain", "0").returncode == 6
     assert (summary()["exit_code"], summary()["stopped"]) == (6, True)
 
 
@@ -69,14 +70,16 @@ def test_a_run_that_finds_the_lock_taken_leaves_the_other_ones_files(
 ) -> None:
     """An overlapping cron job ends with 75, and touches neither summary nor metrics of the first."""
     photos(3)
-    endpoint.script = ["slow:1"]
-    Path("s.json").write_text("old")
-    Path("m.prom").write_text("old")
+    endpoint.script = ["held"]
+    old = {"s.json": '{"exit_code": 0}', "m.prom": "vlmbatch_running 0"}
+    for name, text in old.items():
+        Path(name).write_text(text)
     first = start(*asking(endpoint.url), stderr=subprocess.DEVNULL)
     endpoint.until(lambda: bool(endpoint.questions))
     second = run(*asking(endpoint.url), "--metrics-file", "m.prom")
     assert second.returncode == 75
-    assert (Path("s.json").read_text(), Path("m.prom").read_text()) == ("old", "old")
+    assert {name: Path(name).read_text() for name in old} == old
+    endpoint.released = True
     assert first.wait(timeout=60) == 0
     assert summary()["exit_code"] == 0
 
@@ -84,11 +87,12 @@ def test_a_run_that_finds_the_lock_taken_leaves_the_other_ones_files(
 def test_a_summary_that_cannot_be_written_is_no_success(photos: Photos, endpoint: Endpoint) -> None:
     """What a monitor cannot read must not look like success: exit 5, and the records are whole."""
     photos(2)
-    endpoint.script = ["slow:1"]
+    endpoint.script = ["held"]
     Path("gone").mkdir()
     running = start(*asking(endpoint.url)[:-1], "gone/s.json", stderr=subprocess.PIPE)
     endpoint.until(lambda: bool(endpoint.questions))
     Path("gone").rmdir()
+    endpoint.released = True
     _, told = running.communicate(timeout=60)
     assert running.returncode == 5
     assert "--summary gone/s.json cannot be written" in told

@@ -1,6 +1,7 @@
 """Runs that end by themselves: at a time of day or after so long, with the rest left for the next run."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -9,11 +10,13 @@ import pytest
 from endpoint import Endpoint
 from running import briefly
 
+import vlmbatch.backends.ollama
+import vlmbatch.backends.openai_compatible  # noqa: F401  # loaded before any time is counted
 from vlmbatch import closing
 from vlmbatch.batch import Batch
 from vlmbatch.closing import Closing, next_time
 from vlmbatch.config import RunConfig
-from vlmbatch.events import Notice
+from vlmbatch.events import Notice, RunStopping
 from vlmbatch.run_options import RunOptions
 
 Photos = Callable[..., Path]
@@ -68,6 +71,29 @@ async def test_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (stop.is_set(), told) == (False, [])
 
 
+async def test_a_run_ends_at_a_time_of_day(
+    photos: Photos, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock shows 11:59:58, which POSIX time zones can be made to say: --until 12:00 leaves the rest."""
+    photos(3)
+    utc = time.gmtime()
+    behind = (utc.tm_hour * 3600 + utc.tm_min * 60 + utc.tm_sec - (12 * 3600 - 2)) % 86_400
+    monkeypatch.setenv("TZ", f"XXX{behind // 3600:02}:{behind // 60 % 60:02}:{behind % 60:02}")
+    time.tzset()
+    endpoint.script = ["ok", "held", "held"]
+    options = {"backend": "ollama", "base_url": endpoint.url, "concurrency": 1, "drain": 0}
+    batch = Batch(RunConfig.of("photos", **options, until="12:00"))
+    try:
+        async with asyncio.timeout(60):
+            done = [result async for result in batch]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert len(done) == 1
+    assert batch.summary is not None
+    assert batch.summary.stopped
+
+
 async def test_a_run_whose_time_is_over_leaves_the_rest(photos: Photos, endpoint: Endpoint) -> None:
     """After --max-duration nothing is begun; the same command again does the rest, each image once."""
     photos(40)
@@ -103,16 +129,21 @@ async def test_time_that_is_over_at_the_start_ends_the_wait_for_the_endpoint(pho
 async def test_what_is_in_flight_has_the_time_of_drain(photos: Photos, endpoint: Endpoint, wire: str) -> None:
     """Answers that come within --drain are written; what takes longer is let go and left for the next run."""
     photos(6)
-    endpoint.script = ["ok", "slow:0.5", "hang", "hang", *["ok"] * 20]
+    endpoint.script = ["ok", "held", "hang", "hang", *["ok"] * 20]
     options = {"backend": wire, "base_url": endpoint.url, "model": "tiny-vision", "output": "o.jsonl"}
 
-    def stop_when_all_ask(event: object) -> None:
-        asyncio.get_running_loop().call_later(0.3, batch.stop)
+    def answer_once_it_stops(event: object) -> None:
+        endpoint.released = endpoint.released or isinstance(event, RunStopping)
 
-    batch = Batch(
-        RunConfig.of("photos", **options, concurrency=3, drain=2), [stop_when_all_ask], sleep=briefly
-    )
-    async with asyncio.timeout(60):
+    config = RunConfig.of("photos", **options, concurrency=3, drain=2)
+    batch = Batch(config, [answer_once_it_stops], sleep=briefly)
+
+    async def stop_when_all_ask() -> None:
+        await asyncio.to_thread(endpoint.until, lambda: len(endpoint.questions) >= 4)
+        batch.stop()
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        group.create_task(stop_when_all_ask())
         done = [result async for result in batch]
     assert batch.summary is not None
     assert batch.summary.stopped

@@ -2,12 +2,11 @@
 
 import re
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import breaking, run, start
+from command import COMMAND, breaking, run, start
 from endpoint import Endpoint
 
 Photos = Callable[..., Path]
@@ -37,26 +36,20 @@ def with_a_broken_image(endpoint: Endpoint) -> int:
 
 
 def with_a_full_disk(endpoint: Endpoint) -> int:
-    limit = ["prlimit", "--fsize=900", "--"]
-    command = [*limit, *start_of(endpoint)]
-    return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode
+    return run(*arguments(endpoint), command=("prlimit", "--fsize=900", *COMMAND)).returncode
 
 
 def with_no_time_left(endpoint: Endpoint) -> int:
-    """The wall clock of the command shows 11:59:57, which POSIX time zones can be made to say."""
-    now = subprocess.run(["date", "-u", "+%T"], capture_output=True, text=True, check=True).stdout
-    h, m, s = map(int, now.split(":"))
-    behind = (h * 3600 + m * 60 + s - (11 * 3600 + 59 * 60 + 57)) % 86_400
-    zone = f"XXX{behind // 3600:02}:{behind // 60 % 60:02}:{behind % 60:02}"
     endpoint.delay = 0.5
-    return code_of(*arguments(endpoint, "-c", "1", "--no-canary", "--until", "12:00"), TZ=zone)
+    return code_of(*arguments(endpoint, "-c", "1", "--max-duration", "2"))
 
 
 def while_another_runs(endpoint: Endpoint) -> int:
-    endpoint.script = ["slow:2"]
+    endpoint.script = ["held"]
     first = start(*arguments(endpoint))
     endpoint.until(lambda: bool(endpoint.questions))
     code = code_of(*arguments(endpoint))
+    endpoint.released = True
     assert first.wait(timeout=60) == 0
     return code
 
@@ -70,12 +63,6 @@ def when_sent(number: signal.Signals) -> Ends:
         return running.wait(timeout=60)
 
     return end
-
-
-def start_of(endpoint: Endpoint) -> list[str]:
-    from command import COMMAND
-
-    return [*COMMAND, *arguments(endpoint)]
 
 
 ENDS: dict[int, Ends] = {

@@ -34,8 +34,6 @@ except ImportError as missing:
         'prometheus_client is not installed; install it with: pip install "vlmbatch[metrics]"'
     ) from missing
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a time stamp beside every counter
-
 WRITE_EVERY_S = 5.0
 SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
 """Upper bounds of how long an image took, from a small model on a good card to a large one on none."""
@@ -66,7 +64,9 @@ class Metrics:
         self._concurrency = gauge("vlmbatch_concurrency", "Requests at once at most.")
         self._running = gauge("vlmbatch_running", "1 while the run is going on, 0 afterwards.")
         self._started = gauge("vlmbatch_started_timestamp_seconds", "When the run began.")
-        self._last = gauge("vlmbatch_last_image_timestamp_seconds", "When an image last got its record.")
+        self._last = gauge(
+            "vlmbatch_last_image_timestamp_seconds", "When an image last got its record, or the run began."
+        )
         self._exit_code = gauge("vlmbatch_exit_code", "How the run ended, -1 while it goes on.")
         for status in ("ok", "error"):  # 0 from the beginning: a rate needs a first value
             self._images.labels(status)
@@ -75,6 +75,7 @@ class Metrics:
         self._running.set(1)
         self._exit_code.set(-1)
         self._started.set_to_current_time()
+        self._last.set_to_current_time()
 
     def __call__(self, event: Event) -> None:
         """Hear an event."""
@@ -125,12 +126,14 @@ class MetricsFile:
     """
 
     def __init__(self, path: str, tell: Callable[[str], None], *, every_s: float = WRITE_EVERY_S) -> None:
-        """`tell` hears once, in any thread, that the file cannot be written; that never ends a run."""
+        """`tell` hears once, on the thread of events, that the file cannot be written: that ends no run."""
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a time stamp beside every counter
         self._path = path
         self._tell = tell
         self._every_s = every_s
         self._metrics = Metrics()
-        self._failed = False
+        self._trouble: str | None = None
+        self._told = False
         self._ended = threading.Event()
         self._ticker = threading.Thread(target=self._tick, name="vlmbatch-metrics", daemon=True)
 
@@ -139,6 +142,7 @@ class MetricsFile:
         self._metrics(event)
         if isinstance(event, RunStarted):
             self._ticker.start()
+        self._tell_trouble()
 
     def end(self, exit_code: int, _error: str | None) -> None:
         """Write for the last time, with how the run ended."""
@@ -147,6 +151,7 @@ class MetricsFile:
             self._ticker.join()
         self._metrics.end(exit_code)
         self._write()
+        self._tell_trouble()
 
     def _tick(self) -> None:
         self._write()
@@ -157,6 +162,9 @@ class MetricsFile:
         try:
             write_to_textfile(self._path, self._metrics.registry)
         except OSError as error:
-            if not self._failed:
-                self._tell(f"--metrics-file {self._path} is not written: {error.strerror}; the run goes on")
-            self._failed = True
+            self._trouble = f"--metrics-file {self._path} is not written: {error.strerror}; the run goes on"
+
+    def _tell_trouble(self) -> None:
+        if self._trouble is not None and not self._told:
+            self._told = True
+            self._tell(self._trouble)

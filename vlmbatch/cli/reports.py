@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,10 @@ from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError, OutputError
 from vlmbatch.events import Event, ImageFinished, RunFinished, RunStarted
 from vlmbatch.records import Endpoint, Summary
+
+HEAD_BYTES = 4096
+OURS_IN_SUMMARY = b'"exit_code":'
+OURS_IN_METRICS = b"vlmbatch_"
 
 
 class Report(Protocol):
@@ -26,7 +30,7 @@ class Report(Protocol):
 
 
 class SummaryFile:
-    """Writes one JSON object when the run has ended; docs/records.md names its fields."""
+    """Writes one JSON object when the run has ended; docs/unattended.md names its fields."""
 
     def __init__(self, path: str, output: str) -> None:
         self._path = path
@@ -82,38 +86,59 @@ class SummaryFile:
         }
 
 
-def open_reports(config: RunConfig, tell: Callable[[str], None]) -> list[Report]:
+def open_reports(config: RunConfig, tell: Callable[[str], None]) -> Iterator[Report]:
     """The reports that the options ask for; `tell` hears of trouble with one that does not end the run.
 
     Raises:
         ConfigError: one could never be written.
         MissingDependencyError: metrics need a package that is not installed.
     """
-    display, found = config.display, list[Report]()
-    if display.summary is not None:
-        require_writable(display.summary, "--summary", config.output.output)
-        found.append(SummaryFile(display.summary, config.output.output))
-    if display.metrics_file is not None:
+    summary, metrics, output = config.display.summary, config.display.metrics_file, config.output.output
+    if summary is not None:
+        require_writable(summary, "--summary", {"--output": output}, OURS_IN_SUMMARY)
+        yield SummaryFile(summary, output)
+    if metrics is not None:
         from vlmbatch.metrics import MetricsFile  # an extra
 
-        require_writable(display.metrics_file, "--metrics-file", config.output.output)
-        if Path(display.metrics_file).exists() and not Path(display.metrics_file).is_file():
-            raise ConfigError(f"--metrics-file {display.metrics_file} is a device or a pipe; name a file")
-        found.append(MetricsFile(display.metrics_file, tell))
-    return found
+        others = {"--output": output} | ({"--summary": summary} if summary else {})
+        require_writable(metrics, "--metrics-file", others, OURS_IN_METRICS)
+        if Path(metrics).exists() and not Path(metrics).is_file():
+            raise ConfigError(f"--metrics-file {metrics} is a device or a pipe; name a file")
+        yield MetricsFile(metrics, tell)
 
 
-def require_writable(path: str, flag: str, output: str) -> None:
-    """Raise ConfigError unless a file can be put there that is not the `output`."""
-    folder = Path(path).parent
-    if Path(path).is_dir():
+def require_writable(path: str, flag: str, others: Mapping[str, str], ours: bytes) -> None:
+    """Raise ConfigError unless a file can be put there, and none is lost that somebody else made.
+
+    `others` are the files that other flags name; `ours` is what the start of an earlier report holds.
+    """
+    here, folder = Path(path), Path(path).parent
+    if path == "-":
+        raise ConfigError(f"{flag} takes a file, not -; /dev/stderr and /dev/stdout are files")
+    if here.is_dir():
         raise ConfigError(f"{flag} {path} is a folder; name a file in it")
     if not folder.is_dir():
         raise ConfigError(f"{flag} {path}: there is no folder {folder}; make it with: mkdir -p {folder}")
-    if Path(path).resolve() == Path(output).resolve():
-        raise ConfigError(f"{flag} and --output both name {path}; give each a file of its own")
+    for other, taken in others.items():
+        if here.resolve() in (Path(taken).resolve(), Path(f"{Path(taken).resolve()}.lock")):
+            raise ConfigError(f"{flag} and {other} both name {path}; give each a file of its own")
+    if here.exists() and not here.is_file():
+        return  # a device or a pipe
     if not os.access(folder, os.W_OK):
         raise ConfigError(f"{flag} {path}: files in {folder} may not be made; name another folder")
+    if here.is_file() and not _may_be_replaced(here, ours):
+        raise ConfigError(
+            f"{flag} {path} would replace a file that is none of vlmbatch; remove it, or name another"
+        )
+
+
+def _may_be_replaced(path: Path, ours: bytes) -> bool:
+    try:
+        with path.open("rb") as file:
+            start = file.read(HEAD_BYTES)
+    except OSError:  # what may not be read is not looked into, and replaced by nobody
+        return False
+    return not start or ours in start
 
 
 def replace_file(path: Path, text: str) -> None:
@@ -127,8 +152,11 @@ def replace_file(path: Path, text: str) -> None:
         return
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
+        new.unlink(missing_ok=True)  # a process that was killed, and had the same number
         with new.open("x") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         new.replace(path)
     except OSError:
         new.unlink(missing_ok=True)

@@ -27,6 +27,7 @@ DESCRIPTORS = 10_240
 """More than 4096 connections, the most there can be, ever need."""
 GRACE_S = 5.0
 """So long after the drain a run has to be over."""
+REPORT_S = 2.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -47,12 +48,18 @@ def run(config: RunConfig) -> int:
         if not (isinstance(error, LockedError) and config.display.quiet):
             tell(config, told)
     finally:
-        for report in reports:
-            try:
-                report.end(code, told or None)
-            except OutputError as error:
-                tell(config, clean(str(error)))
-                code = code or error.exit_code
+        code = _end(reports, config, code, told or None)
+    return code
+
+
+def _end(reports: list[Report], config: RunConfig, code: int, told: str | None) -> int:
+    """Tell each report once how the run ended; returns the code, which is no 0 where one is not written."""
+    while reports:
+        try:
+            reports.pop(0).end(code, told)
+        except OutputError as error:
+            tell(config, clean(str(error)))
+            code = code or error.exit_code
     return code
 
 
@@ -65,8 +72,8 @@ def _run(config: RunConfig, stack: ExitStack, reports: list[Report]) -> int:
     _allow_descriptors()
     logging.raiseExceptions = False  # a library that cannot log must not write a traceback about that
     observers = _observers(config, stack)
-    reports += open_reports(config, lambda text: _tell_all(observers, Notice(message=text)))
-    return asyncio.run(Session(config, [*observers, *reports]).run())
+    reports.extend(open_reports(config, lambda text: _tell_all(config, observers, text)))
+    return asyncio.run(Session(config, [*observers, *reports], reports).run())
 
 
 def _allow_descriptors() -> None:
@@ -89,8 +96,10 @@ def tell(config: RunConfig, text: str) -> None:
 class Session:
     """One run and the signals that reach it."""
 
-    def __init__(self, config: RunConfig, observers: list[Observer]) -> None:
+    def __init__(self, config: RunConfig, observers: list[Observer], reports: list[Report]) -> None:
+        """`reports` are ended here only where the process has to be."""
         self._config = config
+        self._reports = reports
         self._batch = Batch(config, [self._hear, *observers], stdout=True)
         self._started = False
         self._signal: signal.Signals | None = None
@@ -129,9 +138,17 @@ class Session:
 
     def _leave_in_time(self, code: int) -> None:
         """End the process though a thread hangs, in a decoder or on a disk, when the drain is long over."""
-        timer = threading.Timer(self._config.run.drain + GRACE_S, os._exit, (code,))
+        timer = threading.Timer(self._config.run.drain + GRACE_S, self._exit, (code,))
         timer.daemon = True
         timer.start()
+
+    def _exit(self, code: int) -> None:
+        """End the process now; its reports have a moment, since it may be their disk that hangs."""
+        told = f"something hung: the process ended {GRACE_S:g} s after --drain"
+        ending = threading.Thread(target=_end, args=(self._reports, self._config, code, told), daemon=True)
+        ending.start()
+        ending.join(REPORT_S)
+        os._exit(code)
 
 
 def exit_code(config: RunConfig, summary: Summary | None) -> int:
@@ -145,9 +162,12 @@ def exit_code(config: RunConfig, summary: Summary | None) -> int:
     return 0 if config.run.tolerates(failed, summary.total) else PARTLY
 
 
-def _tell_all(observers: list[Observer], event: Event) -> None:
+def _tell_all(config: RunConfig, observers: list[Observer], text: str) -> None:
+    """Tell of trouble that does not end the run; also with --quiet, where nobody observes."""
+    if not observers:
+        tell(config, text)
     for observer in observers:
-        observer(event)
+        observer(Notice(message=text))
 
 
 def _observers(config: RunConfig, stack: ExitStack) -> list[Observer]:
