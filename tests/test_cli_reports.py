@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import run, start
+from command import COMMAND, environment, run, start
 from endpoint import Endpoint
 
 Photos = Callable[..., Path]
@@ -97,6 +97,54 @@ def test_a_summary_that_cannot_be_written_is_no_success(photos: Photos, endpoint
     assert running.returncode == 5
     assert "--summary gone/s.json cannot be written" in told
     assert len(Path("o.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("photos/p0000.jpg", "none of vlmbatch"),
+        ("o.jsonl", "--output"),
+        ("o.jsonl.lock", "--output"),
+        ("link", "--output"),
+        ("-", "takes a file"),
+        ("x" * 300, "name too long"),
+    ],
+)
+@pytest.mark.parametrize("flag", ["--summary", "--metrics-file"])
+def test_no_report_takes_the_place_of_another_file(
+    photos: Photos, endpoint: Endpoint, flag: str, place: str, told: str
+) -> None:
+    """A picture, the output, its lock, a name that no file can have: exit 2, and nothing is touched."""
+    photo = photos(1) / "p0000.jpg"
+    before = photo.read_bytes()
+    Path("link").symlink_to("o.jsonl")
+    done = run("run", "photos", "-b", "ollama", "--base-url", endpoint.url, "-o", "o.jsonl", flag, place)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert photo.read_bytes() == before
+    assert endpoint.questions == []
+
+
+def test_one_file_is_no_place_for_two_reports(photos: Photos, endpoint: Endpoint) -> None:
+    """Each would replace the other; the summary, whose place is good, tells of the end all the same."""
+    photos(1)
+    assert run(*asking(endpoint.url), "--metrics-file", "s.json").returncode == 2
+    assert summary()["exit_code"] == 2
+
+
+def test_a_summary_goes_where_a_link_leads(photos: Photos, endpoint: Endpoint) -> None:
+    """The link stays one; a stream of this process is written to."""
+    photos(1)
+    Path("data").mkdir()
+    Path("s.json").symlink_to("data/real.json")
+    assert run(*asking(endpoint.url)).returncode == 0
+    assert Path("s.json").is_symlink()
+    assert summary()["exit_code"] == 0
+    with Path("log").open("wb") as log:
+        asked = [*COMMAND, *asking(endpoint.url)[:-1], "/dev/stderr"]
+        subprocess.run(asked, stderr=log, env=environment(), timeout=60, check=True)
+    assert '"exit_code": 0' in Path("log").read_text()
 
 
 @pytest.mark.parametrize("flag", ["--summary", "--metrics-file"])

@@ -9,6 +9,8 @@ import pytest
 from command import COMMAND, records, run, start
 from endpoint import Endpoint
 
+from vlmbatch.cli.ending import STOP_SIGNALS, Ending, Reports
+
 Photos = Callable[..., Path]
 
 
@@ -74,3 +76,18 @@ def test_nohup_is_respected(photos: Photos, endpoint: Endpoint) -> None:
     running.send_signal(signal.SIGHUP)
     assert running.wait(timeout=60) == 0
     assert len(records(Path("o.jsonl").read_text())) == 30
+
+
+def test_a_signal_after_the_run_does_not_keep_its_reports_from_being_written() -> None:
+    """Once all is answered, SIGTERM is late: it stops nothing, and the exit code is that of the run."""
+    stopped = list[str]()
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    ending = Ending(lambda: stopped.append("stopped"), Reports(stopped.append), drain_s=9)
+    try:
+        ending.listen()
+        ending.over()
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert stopped == []

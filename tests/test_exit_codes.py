@@ -2,6 +2,7 @@
 
 import re
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,3 +96,33 @@ def test_the_readme_explains_each() -> None:
     """The table of exit codes in the README has a row for every code, and no other."""
     rows = re.findall(r"^\| (\d[\d, ]*) \|", README.read_text(), re.MULTILINE)
     assert sorted(int(code) for row in rows for code in row.split(",")) == sorted(ENDS)
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("--bogus 2>/dev/full", 2),
+        ("--bogus 2>&-", 2),
+        ("--help >/dev/full", 5),
+        ("--help >&-", 5),
+        ("--help | true", 0),
+        ("--help", 0),
+    ],
+)
+def test_streams_that_cannot_be_written_change_no_other_code(command: str, code: int) -> None:
+    """A full log does not make a wrong option a bug, and help that nobody gets is no success."""
+    shell = f"{' '.join(COMMAND)} run {command}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_deleted_working_folder_is_told(photos: Photos, endpoint: Endpoint, tmp_path: Path) -> None:
+    """Somebody has removed the folder that the command stands in: no traceback, whatever is named in it."""
+    folder = photos(1)
+    gone = f"mkdir gone; cd gone; rmdir ../gone; {' '.join(COMMAND)} run"
+    for paths, code in ((f"{folder} -o o.jsonl", 5), (f"{folder} --summary s", 2), (".", 2)):
+        shell = f"{gone} {paths} -b ollama --base-url {endpoint.url}"
+        done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr

@@ -1,5 +1,6 @@
 """What happens to the output when things go wrong around it: rows X1 to X7 of docs/failures.md."""
 
+import os
 import random
 import subprocess
 from collections import Counter
@@ -100,6 +101,41 @@ def test_x3_a_rotated_output_ends_the_run(photos: Photos, endpoint: Endpoint) ->
     assert len(records(Path("o.jsonl.1").read_text())) < 40
 
 
+def test_x3_an_emptied_output_ends_the_run(photos: Photos, endpoint: Endpoint) -> None:
+    """What logrotate's copytruncate does is noticed: exit 5, whole lines, and the next run does the rest."""
+    photos(40)
+    endpoint.delay = 0.2
+    running = start(*arguments(endpoint, "-c", "1"), stderr=subprocess.PIPE)
+    endpoint.until(lambda: len(endpoint.questions) >= 3)
+    os.truncate("o.jsonl", 0)
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 5
+    assert "moved, deleted or emptied" in told
+    endpoint.delay = 0
+    assert run(*arguments(endpoint)).returncode == 0
+    each_once(40)
+
+
+@pytest.mark.parametrize("how", ["moved there", "copied there"])
+def test_x3_a_run_without_a_record_removes_nobody_elses_file(
+    photos: Photos, endpoint: Endpoint, how: str
+) -> None:
+    """The empty file of a run that got no answer goes, but not what somebody has put in its place."""
+    photos(1)
+    endpoint.script = ["held"]
+    running = start(*arguments(endpoint, "--drain", "0"), stderr=subprocess.DEVNULL)
+    endpoint.until(lambda: bool(endpoint.questions))
+    assert Path("o.jsonl").stat().st_size == 0
+    if how == "moved there":
+        Path("backup").write_text("precious")
+        Path("backup").rename("o.jsonl")
+    else:
+        Path("o.jsonl").write_text("precious")
+    running.terminate()
+    assert running.wait(timeout=60) == 143
+    assert Path("o.jsonl").read_text() == "precious"
+
+
 @pytest.mark.slow
 def test_x5_twenty_kills_lose_and_double_nothing(photos: Photos, endpoint: Endpoint) -> None:
     """SIGKILL at 20 random moments and a last run: every image has exactly one whole record."""
@@ -120,13 +156,16 @@ def test_x5_twenty_kills_lose_and_double_nothing(photos: Photos, endpoint: Endpo
     assert counted == {f"photos/p{n:04}.jpg": 1 for n in range(150)}
 
 
-def test_x4_a_link_to_an_output_has_the_same_lock(photos: Photos, endpoint: Endpoint) -> None:
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_x4_two_names_of_one_output_are_one(
+    photos: Photos, endpoint: Endpoint, link: Callable[[Path, str], None]
+) -> None:
     """Two runs that reach one file by two names do not both write to it."""
     photos(3)
     endpoint.script = ["held"]
     first = start(*arguments(endpoint), stderr=subprocess.DEVNULL)
     endpoint.until(lambda: bool(endpoint.questions))
-    Path("link.jsonl").symlink_to("o.jsonl")
+    link(Path("link.jsonl"), "o.jsonl")
     second = run(*arguments(endpoint)[:-1], "link.jsonl")
     assert second.returncode == 75
     endpoint.released = True

@@ -1,6 +1,7 @@
 """What happens when the process or its machine is in trouble: rows X8 to X15 of docs/failures.md."""
 
 import asyncio
+import fcntl
 import itertools
 import os
 import signal
@@ -110,6 +111,47 @@ def test_x10_a_stuck_thread_at_the_end_cannot_hold_the_exit(photos: Photos, endp
     _, told = running.communicate(timeout=60)
     assert running.returncode == 2, told
     assert Path("stuck").exists()
+
+
+@pytest.mark.parametrize("shown", ["--log-json", "--verbose"])
+def test_x15_a_reader_of_standard_error_that_stalls_holds_up_nothing(
+    photos: Photos, endpoint: Endpoint, shown: str
+) -> None:
+    """A halted terminal or a pipe that nobody empties: all is written, and a signal would be heard."""
+    folder = photos(100)
+    for n in range(100):
+        (folder / f"bad{n}.jpg").write_text("no image")
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    running = start(*arguments(endpoint, shown, "-c", "8"), stderr=writing)
+    os.close(writing)
+    assert running.wait(timeout=120) == 3
+    os.close(reading)
+    assert len({r["id"] for r in records(Path("o.jsonl").read_text())}) == 200
+
+
+def test_x10_a_start_that_hangs_can_be_ended(photos: Photos, endpoint: Endpoint) -> None:
+    """Where even reading the prompt hangs, as on a dead disk, SIGTERM and the clock end the process."""
+    photos(1)
+    os.mkfifo("prompt")  # opening it waits for somebody to write
+    hanging = arguments(endpoint, "--prompt-file", "prompt", "--drain", "0")
+    timed = start(*hanging, "--max-duration", "1", stderr=subprocess.DEVNULL)
+    told = start(*hanging, "-v", stderr=subprocess.DEVNULL)
+    time.sleep(1)  # until signals are heard, which nothing shows
+    told.terminate()
+    assert timed.wait(timeout=60) == 6
+    assert told.wait(timeout=60) in (143, -signal.SIGTERM)
+
+
+@pytest.mark.slow
+def test_x10_a_report_whose_disk_hangs_is_given_up(photos: Photos, endpoint: Endpoint) -> None:
+    """The records are written, the process ends, and what cannot be told is no success."""
+    photos(1)
+    os.mkfifo("s")
+    done = run(*arguments(endpoint, "--summary", "s"))
+    assert done.returncode == 5
+    assert "does its disk hang" in done.stderr
+    each_once(1)
 
 
 async def test_x12_there_is_no_task_for_each_image(photos: Photos, endpoint: Endpoint) -> None:

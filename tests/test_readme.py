@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from documents import ROOT, blocks, page
 
-from vlmbatch.cli.session import PARTLY, STOP_SIGNALS, STOPPED
+from vlmbatch.cli.ending import STOP_SIGNALS
+from vlmbatch.cli.session import PARTLY, STOPPED
 from vlmbatch.config import Option, options
 from vlmbatch.errors import VlmbatchError
 

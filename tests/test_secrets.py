@@ -101,6 +101,38 @@ def test_a_query_in_the_base_url_goes_with_every_request(
     assert {request.query for request in endpoint.requests} == {f"api-version=2026-11-01&token={QUERY}"}
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"me:{PASSWORD}@host:8000/v1",
+        f"http:/me:{PASSWORD}@host",
+        f"http://me:12/{PASSWORD}@host/v1",
+        f"http://127.0.0.1:9/v1#{PASSWORD}",
+        f"http://127.0.0.1:9/v1?a#{PASSWORD}",
+    ],
+)
+@pytest.mark.parametrize("variable", ["VLMBATCH_BASE_URL", "OPENAI_BASE_URL", "OLLAMA_HOST"])
+def test_a_url_that_is_none_keeps_its_password(photos: Photos, url: str, variable: str) -> None:
+    """A URL that cannot be used is told of without what stands before its @ and behind its #."""
+    photos(1)
+    backend = "ollama" if variable == "OLLAMA_HOST" else "openai"
+    done = run("run", "photos", "-b", backend, "-m", "m", "--give-up-after", "0", **{variable: url})
+    assert done.returncode in (2, 4)
+    assert done.stderr
+    assert PASSWORD not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("key", ["api-key", "base-url"])
+def test_a_wrong_type_in_the_file_is_told_without_its_value(photos: Photos, key: str) -> None:
+    """A list where one text belongs may still hold a key."""
+    photos(1)
+    Path("vlmbatch.toml").write_text(f'{key} = ["{KEY}"]')
+    done = run("run", "photos")
+    assert done.returncode == 2
+    assert f"--{key} takes a text, not list" in done.stderr
+    assert KEY not in done.stderr
+
+
 def test_what_stands_for_no_key_is_a_word() -> None:
     """EMPTY and none, which servers without keys are given, are left in texts; a short password is not."""
     assert Access.to("http://h", "EMPTY").masked("EMPTY answer") == "EMPTY answer"

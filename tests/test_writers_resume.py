@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,7 @@ from vlmbatch.errors import ConfigError
 from vlmbatch.records import FileStamp, to_line
 from vlmbatch.run_options import OutputOptions
 from vlmbatch.writers import JsonlWriter
-from vlmbatch.writers.resume import RECORD_START
+from vlmbatch.writers.resume import LONGEST_LINE, RECORD_START
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 ODD_NAMES = ["a.jpg", "line\nbreak.jpg", "\u2028.jpg", "caf\udce9.jpg", '"quoted\\".jpg', "\x00\x1b[31m.jpg"]
@@ -263,3 +265,57 @@ async def test_overwrite_starts_anew(output: Path) -> None:
     await write(output, [answered("b")], OutputOptions(overwrite=True), settings=NEW)
     assert [record["id"] for record in records(output)] == ["b"]
     assert await outcomes(output, "ab") == ["ask", "done"]
+
+
+async def test_what_is_accepted_now_is_asked_about_again(output: Path) -> None:
+    """Answers that were too long failed for good; once their kind is accepted they are open again."""
+    await write(output, [failed("long.jpg", kind="truncated"), failed("bad.jpg", kind="bad_image")])
+    async with JsonlWriter(str(output), OutputOptions(), again=frozenset({"truncated"})) as writer:
+        finished = await writer.begin(RUN, {})
+        assert finished(ref("long.jpg"), lambda: STAMP) is None
+        assert finished(ref("bad.jpg"), lambda: STAMP) is False
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        bytes(1_100_000) + b"a thesis",
+        '{"v":1,"id":"a.jpg"}\n'.encode("utf-16"),
+        b"PK\x03\x04" + bytes(100),
+    ],
+)
+@pytest.mark.parametrize("options", [OutputOptions(), OutputOptions(overwrite=True)])
+async def test_what_is_none_of_ours_is_never_touched(
+    output: Path, content: bytes, options: OutputOptions
+) -> None:
+    """A disk image that begins with zeros, a file of another encoding, an archive."""
+    output.write_bytes(content)
+    with pytest.raises(ConfigError, match="holds something other than records"):
+        await write(output, [answered("a.jpg")], options)
+    assert output.read_bytes() == content
+
+
+async def test_millions_of_zeros_take_no_memory_and_no_disk(output: Path) -> None:
+    """A tail as a power cut leaves it is cut off and kept, as sparse as it was; records before it count."""
+    await write(output, [answered("a.jpg")])
+    size = output.stat().st_size
+    os.truncate(output, size + 400_000_000)
+    tracemalloc.start()
+    try:
+        assert await outcomes(output, ["a.jpg", "b.jpg"]) == ["done", "ask"]
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()
+    assert output.stat().st_size == size
+    (kept,) = output.parent.glob("*.corrupt-*")
+    assert kept.stat().st_size == 400_000_000
+    assert kept.stat().st_blocks * 512 < 10_000_000
+
+
+async def test_a_line_longer_than_any_record_is_a_bad_line(output: Path) -> None:
+    """It is skipped and counted, and what stands behind it is read."""
+    await write(output, [answered("a.jpg")])
+    with output.open("ab") as file:
+        file.write(b"x" * (3 * LONGEST_LINE) + b"\n")
+    await write(output, [answered("b.jpg")])
+    assert await outcomes(output, ["a.jpg", "b.jpg"]) == ["done", "done"]

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vlmbatch.errors import FailureKind
 from vlmbatch.records import Completion, Endpoint, Failure, FileStamp, ImageFacts, ImageRef, Result
 from vlmbatch.run_options import OutputOptions
 from vlmbatch.writers import JsonlWriter
@@ -25,9 +26,10 @@ def answered(image: str, text: str = "A grey cat.", **changes: Any) -> Result:
     return _result(image, completion=Completion(text=text, model="llava:7b", finish_reason="stop"), **changes)
 
 
-def failed(image: str, *, retryable: bool = False, **changes: Any) -> Result:
+def failed(image: str, *, retryable: bool = False, kind: FailureKind | None = None, **changes: Any) -> Result:
     """A result without one."""
-    failure = Failure(kind="timeout" if retryable else "bad_image", message="no", retryable=retryable)
+    kind = kind or ("timeout" if retryable else "bad_image")
+    failure = Failure(kind=kind, message="no", retryable=retryable)
     return _result(image, failure=failure, **changes)
 
 

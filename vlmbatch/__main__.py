@@ -5,6 +5,33 @@ import signal
 import sys
 import traceback
 from contextlib import suppress
+from typing import NoReturn
+
+from vlmbatch.streams import Unbroken, as_text, unbroken
+
+
+class Answers(Unbroken):
+    """Standard output for help and the like: no reader ends the command well, a full disk does not."""
+
+    def write(self, text: str) -> int:
+        """Write, or end the command."""
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._give_up(error)
+
+    def flush(self) -> None:
+        """Flush, or end the command."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> NoReturn:
+        if isinstance(error, BrokenPipeError):  # vlmbatch --help | true
+            raise SystemExit(0) from error
+        sys.stderr.write(f"vlmbatch: cannot write to standard output: {error.strerror}\n")
+        raise SystemExit(5) from error
 
 
 def main() -> None:
@@ -17,30 +44,31 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until a run handles it: no traceback on Ctrl-C
     code = 1
+    sys.stdout = as_text(Answers(sys.stdout))
+    sys.stderr = unbroken(sys.stderr)  # a message that nobody can read changes no exit code
     try:
         from vlmbatch.cli import app
 
         app(prog_name="vlmbatch")
+        sys.stdout.flush()
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException as error:  # noqa: BLE001  # a bug: shown in full, as Python would
         code = tell(error)
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):
-            stream.flush()
+    sys.stderr.flush()
     os._exit(code)
 
 
 def tell(error: BaseException) -> int:
     """Show what nobody has handled, and return its exit code."""
-    with suppress(OSError, ImportError, MemoryError):
+    with suppress(ImportError, MemoryError, OSError):
         from vlmbatch.errors import ResourceError
 
         if trouble := ResourceError.behind(error):  # as early as the imports
             sys.stderr.write(f"vlmbatch: {trouble}\n")
             return trouble.exit_code
-        traceback.print_exc()
+        traceback.print_exception(error)
     return 1
 
 

@@ -36,6 +36,7 @@ async def until_available(
     delay_s: float = 0.0,
     try_s: float = PREFLIGHT_S,
     least_try_s: float = 1.0,
+    who: str = "the endpoint",
     on_away: Callable[[UnavailableError, float], None] = lambda error, left_s: None,
     sleep: Sleep = asyncio.sleep,
     clock: Callable[[], float] = time.monotonic,
@@ -45,7 +46,8 @@ async def until_available(
     Waits `delay_s` first, then 1, 2, 4 ... 30 seconds between the tries, `patience_s` in all, or
     `loading_patience_s` where somebody is there and only busy or loading. A try that takes longer than
     `try_s`, or than what is left of the patience but at least `least_try_s`, or that fails in passing
-    counts as unavailable. `on_away` hears each such try and how many seconds of patience are left.
+    counts as unavailable. `on_away` hears each such try and how many seconds of patience are left; `who`
+    is the endpoint in a message.
 
     Raises:
         UnavailableError: the last one, when patience has run out.
@@ -68,7 +70,7 @@ async def until_available(
                 f"{error}; is this the right --base-url and --backend?", kind="wrong_url"
             ) from error
         except TimeoutError:
-            away = UnavailableError("the endpoint did not answer in time")
+            away = UnavailableError(f"{who} did not answer in time; http or https? is the server well?")
         is_there = not isinstance(away, UnreachableError)
         patience = loading_patience_s if is_there and loading_patience_s is not None else patience_s
         left = began + patience - clock()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +21,8 @@ from vlmbatch.records import Endpoint, PreparedImage, Request
 FIRST_CONCURRENCY = 4
 MOST_CONCURRENCY = 256
 """Where `--concurrency auto` starts, and how far it goes: vLLM works on 256 requests at once by default."""
+OTHER_FILES = 32
+"""So many files a run may have open beside one connection a request."""
 PROBE_S = 10.0
 """How long an endpoint that is well may take to say so."""
 WARM_UP = 3
@@ -36,10 +39,11 @@ def limiter_of(
 ) -> Limiter:
     """The limiter that the options ask for: fixed, or one that finds the endpoint's best by itself."""
     fixed = config.run.concurrency
-    start = fixed or endpoint.slots or min(backend.concurrency, FIRST_CONCURRENCY)
+    most = max(1, min(MOST_CONCURRENCY, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OTHER_FILES))
+    start = fixed or min(endpoint.slots or min(backend.concurrency, FIRST_CONCURRENCY), most)
     return Limiter(
         start,
-        most=None if fixed else max(start, MOST_CONCURRENCY),
+        most=None if fixed else most,
         rpm=config.run.rpm,
         ahead=preparers(),
         changed=lambda limit: notify(ConcurrencyChanged(concurrency=limit)),

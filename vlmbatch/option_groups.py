@@ -83,6 +83,7 @@ class EndpointOptions:
         None,
         "Where the endpoint listens; without it OLLAMA_HOST or OPENAI_BASE_URL, then the default port.",
         metavar="URL",
+        secret=True,  # it may hold a password
     )
     api_key: str | None = option(
         None,

@@ -25,6 +25,7 @@ class OptionSpec:
     parse: Callable[[str], object] | None = None
     choices: tuple[str, ...] = ()
     shown_default: str | None = None
+    secret: bool = False
 
 
 def option(
@@ -46,6 +47,7 @@ def option(
         parse=parse,
         choices=choices,
         shown_default=shown_default,
+        secret=secret,
     )
     return field(default=default, repr=not secret, metadata={"option": spec})
 
@@ -122,7 +124,9 @@ def typed(name: str, kind: Any, spec: OptionSpec, value: object) -> object:
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
-    if spec.parse is not None and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+    shown = type(value).__name__ if spec.secret else repr(value)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if spec.parse is not None and (isinstance(value, str) or (is_number and str in kinds)):
         try:
             return spec.parse(str(value))
         except ValueError as error:
@@ -130,7 +134,7 @@ def typed(name: str, kind: Any, spec: OptionSpec, value: object) -> object:
     if kind == tuple[str, ...]:
         several = [value] if isinstance(value, str) else value
         good = isinstance(several, (list, tuple)) and all(isinstance(v, str) for v in several)
-        require(good, f"{flag(name)} takes texts, not {value!r}")
+        require(good, f"{flag(name)} takes texts, not {shown}")
         return tuple(several)  # type: ignore[arg-type]  # a list or tuple, as just checked
     if float in kinds:
         good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
@@ -138,7 +142,7 @@ def typed(name: str, kind: Any, spec: OptionSpec, value: object) -> object:
         good = isinstance(value, int) and not isinstance(value, bool)
     else:
         good = isinstance(value, bool if bool in kinds else str)
-    require(good, f"{flag(name)} takes {_WORDS[_word(kinds)]}, not {value!r}")
+    require(good, f"{flag(name)} takes {_WORDS[_word(kinds)]}, not {shown}")
     return value
 
 
@@ -168,12 +172,14 @@ def check_url(url: str, origin: str) -> None:
         _ = parts.port
     except ValueError:
         good = False
-    shown = re.sub(r"//.*@", "//", url).split("?")[
+    shown = re.split("[?#]", url.rpartition("@")[2])[
         0
-    ]  # a password with a slash breaks a URL, and is one still
+    ]  # what stands before an @ is a password, well-formed or not
     require(good, f"{origin} {shown} is not a URL; write for example http://127.0.0.1:8000/v1")
+    in_path = "@" in parts.path
+    require(not in_path, f"{origin} of {shown} has a slash in its user or password; write %2F for it")
 
 
 def redact(url: str) -> str:
-    """The URL without user, password and query, fit for records and messages."""
-    return re.sub(r"(?<=//)[^/?#]*@", "", url).split("?")[0]
+    """The URL without user, password, query and fragment, fit for records and messages."""
+    return re.split("[?#]", re.sub(r"(?<=//)[^/?#]*@", "", url))[0]

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from vlmbatch.options import (
+    LONGEST_S,
+    flag,
     is_clock,
     option,
     parse_clock,
@@ -104,6 +106,8 @@ class RunOptions:
         require(
             self.max_duration is None or self.max_duration > 0, "--max-duration must be more than 0 seconds"
         )
+        for name in ("timeout", "give_up_after", "max_duration", "drain"):
+            require((getattr(self, name) or 0) <= LONGEST_S, f"{flag(name)} must be ten years or less")
         if self.until is not None:
             require(
                 is_clock(self.until), f"--until {self.until} is not a time of day; write for example 06:30"

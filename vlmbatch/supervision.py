@@ -1,9 +1,8 @@
 """Work beside other work: until a stop, while a thread counts, in threads that nobody waits for."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from vlmbatch.errors import VlmbatchError
@@ -13,14 +12,16 @@ from vlmbatch.protocols import Observer
 T = TypeVar("T")
 
 
-async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """What `work` returns, or None where `stop` is set first; then `work` is cancelled."""
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T], on_stop: Callable[[], None]) -> T | None:
+    """What `work` returns, or None where `stop` is set first; `on_stop` is called, and `work` cancelled."""
     working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopping.cancel()
         if not working.done():
+            if stop.is_set():
+                on_stop()
             working.cancel()
             await asyncio.wait((working,))
     return None if working.cancelled() else working.result()
@@ -52,11 +53,14 @@ def first(error: BaseException) -> BaseException:
     return next((e for e in leaves if isinstance(e, VlmbatchError)), leaves[0])
 
 
-@contextmanager
-def threads(number: int, name: str) -> Iterator[ThreadPoolExecutor]:
-    """Threads that nobody waits for at the end: a decode or a walk that hangs cannot hold the exit."""
-    pool = ThreadPoolExecutor(number, name)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+class Unawaited(ThreadPoolExecutor):
+    """Threads that nobody waits for at the end: a decode or a disk that hangs cannot hold the exit."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Begin nothing more, and return at once."""
+        super().shutdown(wait=False, cancel_futures=True)
+
+
+def threads(number: int, name: str) -> ThreadPoolExecutor:
+    """So many threads, for a ``with`` block at whose end nobody waits for them."""
+    return Unawaited(number, name)

@@ -15,7 +15,7 @@ from vlmbatch.config import RunConfig
 from vlmbatch.delivery import Delivery
 from vlmbatch.draft import Job
 from vlmbatch.errors import BackendError, blaming_the_machine
-from vlmbatch.events import RunFinished, RunStarted, SourceProblem, tell
+from vlmbatch.events import RunFinished, RunStarted, RunStopping, SourceProblem, tell
 from vlmbatch.guards import availability_of, limiter_of, preparer_of, preparers
 from vlmbatch.limiter import Limiter
 from vlmbatch.memory import FILES_SHARE, Memory
@@ -53,7 +53,8 @@ async def run(config: RunConfig, outside: Outside) -> None:
     """
     with blaming_the_machine(), Closing(config.run, outside.stop, partial(tell, outside.notify)):
         async with AsyncExitStack() as stack:
-            made = await unless(outside.stop, _make(config, outside, stack))
+            stopping = RunStopping(drain_s=config.run.drain)
+            made = await unless(outside.stop, _make(config, outside, stack), lambda: outside.notify(stopping))
             if made is not None:
                 await _work(config, outside, made)
 
@@ -85,9 +86,11 @@ async def _find(config: RunConfig, outside: Outside, stack: AsyncExitStack) -> F
     Raises:
         VlmbatchError: a run with these options, this endpoint or this output cannot start.
     """
-    prompt = prompt_text(config.prompt)
-    tell_problem = partial(_tell_loop, asyncio.get_running_loop(), outside.notify)
-    source = open_source(config.paths, config.input, tell_problem)
+    loop = asyncio.get_running_loop()
+    tell_problem = partial(_tell_loop, loop, outside.notify)
+    with threads(1, "vlmbatch-start") as pool:  # a dead network disk must not hang the event loop
+        prompt = await loop.run_in_executor(pool, prompt_text, config.prompt)
+        source = await loop.run_in_executor(pool, open_source, config.paths, config.input, tell_problem)
     writer = open_writer(config, outside.stdout)
     if writer is not None:
         await stack.enter_async_context(writer)
@@ -96,6 +99,7 @@ async def _find(config: RunConfig, outside: Outside, stack: AsyncExitStack) -> F
         backend.preflight,
         patience_s=config.run.patience_s(START_PATIENCE_S),
         loading_patience_s=config.run.patience_s(RUN_PATIENCE_S),
+        who=backend.place,
         sleep=outside.sleep,
     )
     question = question_of(config, prompt)

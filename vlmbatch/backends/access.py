@@ -7,9 +7,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from vlmbatch.errors import BackendError, ConfigError
 
-LEAST_SECRET = 4
-LEAST_USER = 8
-"""Characters: what is shorter, and a user's name that is not as long as a key, texts hold by chance."""
+LEAST_SECRET = 3
+"""Characters: what is shorter, texts hold by chance."""
 NO_SECRETS = frozenset(("empty", "none", "null", "test", "dummy", "ollama", "true", "false"))
 """What people give as a key where none is wanted, in lower case, and values of a query."""
 
@@ -44,8 +43,7 @@ class Access:
         token = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode("ascii")
         authorization = f"Basic {token}" if at else f"Bearer {key}" if key else None
         values = [value for _, value in parse_qsl(parts.query)]
-        secrets = {key, token, password, unquote(password), parts.query, *values}
-        secrets |= {name for name in (user, unquote(user), login) if len(name) >= LEAST_USER}
+        secrets = {key, token, login, user, unquote(user), password, unquote(password), parts.query, *values}
         hidden = {s for s in secrets if len(s) >= LEAST_SECRET and s.lower() not in NO_SECRETS}
         return cls(
             url=parts._replace(netloc=host, query="", fragment="").geturl(),

@@ -1,6 +1,5 @@
 """The commands. Each has a file of its own, and imports what is heavy only when it runs."""
 
-import sys
 from typing import Annotated
 
 import typer
@@ -21,11 +20,7 @@ def _version(value: bool) -> None:
     if value:
         from importlib import metadata
 
-        try:
-            print(f"vlmbatch {metadata.version('vlmbatch')}", flush=True)
-        except OSError as error:
-            print(f"vlmbatch: cannot write to standard output: {error.strerror}", file=sys.stderr)
-            raise typer.Exit(5) from error
+        print(f"vlmbatch {metadata.version('vlmbatch')}", flush=True)
         raise typer.Exit
 
 

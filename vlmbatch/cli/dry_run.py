@@ -1,19 +1,20 @@
 """`vlmbatch run --dry-run`: tells on standard error what a run would send, and where."""
 
-import sys
-
+from vlmbatch.cli.speaking import Voice
 from vlmbatch.config import RunConfig
+from vlmbatch.events import tell
 from vlmbatch.preview import Preview, preview
-from vlmbatch.progress import Lines
+from vlmbatch.progress import JsonLog, Lines
+from vlmbatch.protocols import Observer
 
 SHOWN_SIZES = 3
 
 
-def tell_plan(config: RunConfig) -> None:
+def tell_plan(config: RunConfig, voice: Voice) -> None:
     """Walk, count and tell; standard output stays empty, as in every run that writes no record."""
-    teller = Lines(sys.stderr)
-    for line in plan(config, preview(config, teller)):
-        teller.say(line)
+    observer: Observer = JsonLog(voice.stream) if config.display.log_json else Lines(voice.stream)
+    for line in plan(config, preview(config, observer)):
+        tell(observer, line)
 
 
 def plan(config: RunConfig, found: Preview) -> list[str]:

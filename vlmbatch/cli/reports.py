@@ -112,6 +112,13 @@ def require_writable(path: str, flag: str, others: Mapping[str, str], ours: byte
 
     `others` are the files that other flags name; `ours` is what the start of an earlier report holds.
     """
+    try:
+        _require_writable(path, flag, others, ours)
+    except OSError as error:  # a name that is too long, a folder that was deleted
+        raise ConfigError(f"{flag} {path} cannot be used: {error.strerror}") from error
+
+
+def _require_writable(path: str, flag: str, others: Mapping[str, str], ours: bytes) -> None:
     here, folder = Path(path), Path(path).parent
     if path == "-":
         raise ConfigError(f"{flag} takes a file, not -; /dev/stderr and /dev/stdout are files")
@@ -144,12 +151,20 @@ def _may_be_replaced(path: Path, ours: bytes) -> bool:
 def replace_file(path: Path, text: str) -> None:
     """Put the text there, such that readers meet the old content or the new one, and never a part.
 
+    What a link leads to is replaced, and not the link. A pipe, a device, or whatever stands behind
+    /dev/stderr and the like is written to.
+
     Raises:
         OSError: it cannot be written; what was there stays.
     """
-    if path.exists() and not path.is_file():  # a pipe or a device is written to, not replaced
-        path.write_text(text)
+    leads_to = path.readlink() if path.is_symlink() else path
+    if any(str(place).startswith(("/dev/", "/proc/")) for place in (path, leads_to)) or (
+        path.exists() and not path.is_file()
+    ):
+        with path.open("a") as file:
+            file.write(text)
         return
+    path = path.resolve()
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         new.unlink(missing_ok=True)  # a process that was killed, and had the same number

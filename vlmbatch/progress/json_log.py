@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from vlmbatch.events import Event, ImageFinished
-from vlmbatch.progress.telling import unbroken
+from vlmbatch.streams import unbroken
 
 
 class JsonLog:

@@ -3,8 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Self, TextIO, cast
+from typing import Self, TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -23,37 +22,10 @@ from vlmbatch.events import (
 from vlmbatch.progress.meter import Meter
 from vlmbatch.progress.wording import clean, duration, summary_line
 from vlmbatch.records import Summary
+from vlmbatch.streams import unbroken
 
 LINE_EVERY_S = 30.0
 SHOWN_FAILURES = 5
-
-
-class Unbroken:
-    """A text stream that drops what it cannot write: no run fails because nobody listens any more."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self.encoding = stream.encoding
-
-    def write(self, text: str) -> int:
-        """Write, or drop it where the reader or the terminal has gone or the disk is full."""
-        with suppress(OSError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        """Flush as far as that is possible."""
-        with suppress(OSError):
-            self._stream.flush()
-
-    def isatty(self) -> bool:
-        """Whether it is a terminal."""
-        return self._stream.isatty()
-
-
-def unbroken(stream: TextIO) -> TextIO:
-    """The stream as one that never raises OSError."""
-    return cast(TextIO, Unbroken(stream))  # it has what print and rich use of a stream
 
 
 class Teller:

@@ -134,16 +134,18 @@ class JsonlWriter:
             await completed(self._append(line))
 
     async def _begin(self, run: str, settings: dict[str, Any]) -> Index:
-        index = await asyncio.to_thread(self._read_back, run, settings)
+        # a link to nothing is there, too
+        self._created = not await asyncio.to_thread(os.path.lexists, self.path)
         self._file = await aiofiles.open(self.path, "ab", buffering=0)
+        await asyncio.to_thread(self._lock.hold, self._file.fileno())
+        index = await asyncio.to_thread(self._read_back, run, settings)
         self._size = os.fstat(self._file.fileno()).st_size
         if self._created:
             await asyncio.to_thread(_sync_folder, Path(self.path).parent)
         return index
 
     def _read_back(self, run: str, settings: dict[str, Any]) -> Index:
-        """Settle everything about the earlier content before the file is opened; blocks."""
-        self._created = not Path(self.path).exists()
+        """Settle everything about the earlier content before anything is written; blocks."""
         if self._created or self._options.overwrite:
             self._overwriting = not self._created
             self._lock.remember(self._lock.runs | {run: settings})
@@ -153,7 +155,7 @@ class JsonlWriter:
             refuse_mixture(self.path, contents, self._lock.runs, run, settings)
         self.bad_lines = contents.bad_lines
         self.kept = repair(self.path, contents)
-        self.repaired = len(contents.tail) if self.kept else 0
+        self.repaired = contents.tail if self.kept else 0
         present = {known: old for known, old in self._lock.runs.items() if known in contents.runs}
         self._lock.remember(present | {run: settings})
         return contents.index
@@ -200,15 +202,23 @@ class JsonlWriter:
             if self._size and self._failed is None:
                 await asyncio.to_thread(self._sync, file.fileno())
         finally:
-            await file.close()
             if self._created and not self._size:
-                await asyncio.to_thread(Path(self.path).unlink, missing_ok=True)
+                await asyncio.to_thread(_remove_empty, self.path, file.fileno())
+            await file.close()
 
     def _failure(self, error: OSError) -> OutputError:
         return OutputError(
             f"cannot write to {self.path}: {reason(error)}. "
             "The lines in it are whole; once that is mended, run the same command again to go on"
         )
+
+
+def _remove_empty(path: str, fd: int) -> None:
+    """Remove the file that this process has made, if it still is that one and still holds nothing."""
+    with contextlib.suppress(OSError):
+        here = os.fstat(fd)
+        if here.st_size == 0 and os.path.samestat(here, os.lstat(path)):
+            os.unlink(path)  # noqa: PTH108  # beside the calls above
 
 
 def _cut(fd: int, size: int) -> None:

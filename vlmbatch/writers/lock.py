@@ -22,7 +22,7 @@ class OutputLock:
 
     def __init__(self, output: str) -> None:
         self.output = output
-        self.path = os.path.realpath(output) + ".lock"  # one file has one lock, also through a link
+        self.path = ""
         self.runs: dict[str, dict[str, Any]] = {}
         self._fd: int | None = None
         self._started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -36,6 +36,8 @@ class OutputLock:
         """
         try:
             _check_place(Path(self.output))
+            # one file has one lock, also through a link; strict, since a folder may have been deleted
+            self.path = os.path.realpath(self.output) + ".lock"
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             self._lock(self._fd)
             self.remember(_runs(_read(self._fd)))
@@ -49,6 +51,21 @@ class OutputLock:
         except (LockedError, OutputError):
             self.release()
             raise
+
+    def hold(self, output: int) -> None:
+        """Lock the output itself, too: a hard link to it has a lock file of its own.
+
+        Raises:
+            LockedError: another run holds it by another name.
+            OSError: it cannot be locked.
+        """
+        try:
+            fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LockedError(
+                f"another run is writing to {self.output} by another name; wait until it has ended, "
+                "or name another file with --output"
+            ) from error
 
     def remember(self, runs: Mapping[str, Mapping[str, Any]]) -> None:
         """Keep these settings, and no others, for whoever comes after us."""

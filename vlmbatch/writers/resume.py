@@ -4,10 +4,10 @@ It reads only. Memory is two integers per image, however long the answers are.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vlmbatch.errors import ConfigError, FailureKind
 from vlmbatch.protocols import Finished
@@ -17,6 +17,8 @@ DEFAULT_PROMPT_NAME = "default"
 RECORD_START = b'{"v":1,"id":"'
 BLANK = b"\0 \t\r\n"
 HEAD_BYTES = 1 << 20
+LONGEST_LINE = 1 << 24
+"""Bytes: an answer of a million tokens has four million."""
 # integers of up to 60 bits take 32 bytes in CPython, longer ones 48
 KEY_MASK = (1 << 60) - 1
 STAMP_MASK = KEY_MASK >> 1
@@ -27,7 +29,7 @@ Index = dict[int, int]
 
 @dataclass(slots=True)
 class Contents:
-    """What was found in an output file. `tail` is the last line, where that lacks its newline.
+    """What was found in an output file. `tail` is how many bytes stand behind its last newline.
 
     `other` is the last record of another run; `runs` are the digests of all runs.
     """
@@ -36,7 +38,7 @@ class Contents:
     runs: set[str] = field(default_factory=set)
     other: Mapping[str, Any] | None = None
     bad_lines: int = 0
-    tail: bytes = b""
+    tail: int = 0
     tail_is_whole: bool = False
 
 
@@ -54,15 +56,30 @@ def read_contents(
     contents = Contents()
     refuse_foreign(path)
     with open(path, "rb") as file:
-        for line in file:
+        for line, size in lines(file):
             record = parse(line)
             if not line.endswith(b"\n"):
-                contents.tail, contents.tail_is_whole = line, record is not None
+                contents.tail, contents.tail_is_whole = size, record is not None
             elif record is None and line.strip(b" \t\r\n"):
                 contents.bad_lines += 1
             if record is not None:
                 _take_in(contents, record, run, lambda kind: retry_failed or kind in again)
     return contents
+
+
+def lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Each line and its size in bytes.
+
+    Of one that is longer than any record, as the gigabytes of zeros that a crash may leave, only the
+    beginning comes, and its newline, if it has one.
+    """
+    while line := file.readline(LONGEST_LINE):
+        size, more = len(line), line
+        while not more.endswith(b"\n") and len(more) == LONGEST_LINE:
+            more = file.readline(LONGEST_LINE)
+            size += len(more)
+        whole = more is line or not more.endswith(b"\n")
+        yield (line if whole else line + b"\n"), size
 
 
 def refuse_foreign(path: str) -> None:
@@ -75,7 +92,8 @@ def refuse_foreign(path: str) -> None:
     if not Path(path).is_file():  # a pipe would block
         return
     with open(path, "rb") as file:
-        if not is_ours(file.read(HEAD_BYTES)):
+        head = file.read(HEAD_BYTES)
+        if not is_ours(head) or (not head.strip(BLANK) and file.read(1)):
             raise ConfigError(
                 f"{path} holds something other than records of vlmbatch, and is left as it is; "
                 "name another file with --output"
@@ -92,6 +110,8 @@ def is_ours(head: bytes) -> bool:
 
 def parse(line: bytes) -> dict[str, Any] | None:
     """The record in a line, or None where it holds none."""
+    if b"\0" in line:  # json would take it for UTF-16
+        return None
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):  # what a crash or an editor leaves can be nested without end

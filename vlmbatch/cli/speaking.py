@@ -1,0 +1,30 @@
+"""What a command itself says on standard error, beside the observers of its run."""
+
+import sys
+
+from vlmbatch.events import Notice
+from vlmbatch.progress import JsonLog
+from vlmbatch.run_options import DisplayOptions
+from vlmbatch.streams import Unhurried, as_text
+
+
+class Voice:
+    """Plain lines, or with --log-json one event each; nobody waits for who reads them."""
+
+    def __init__(self, display: DisplayOptions) -> None:
+        self._unhurried = Unhurried(sys.stderr)
+        self.stream = as_text(self._unhurried)
+        self._log = JsonLog(self.stream) if display.log_json else None
+
+    def say(self, text: str) -> None:
+        """Say it; where nobody can hear it, the exit code still tells."""
+        if self._log is not None:
+            self._log(Notice(message=text))
+        else:
+            self.stream.write(f"vlmbatch: {text}\n")
+
+    def close(self) -> None:
+        """Let what was said be read, for a moment."""
+        if lost := self._unhurried.dropped:
+            self.say(f"{lost} lines were dropped, since nobody read standard error in time")
+        self._unhurried.close()
