@@ -5,12 +5,12 @@ import concurrent.futures
 import contextlib
 import socket
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self
 
 from endpoint_http import Line
+from waiting import until
 
 
 class Loopback:
@@ -49,11 +49,7 @@ class Loopback:
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Block until a condition holds that what the server does brings about."""
-        for _ in range(10_000):
-            if holds():
-                return
-            time.sleep(0.002)
-        raise AssertionError("it did not come to pass in 20 seconds")
+        until(holds)
 
     def down(self) -> None:
         """Refuse connections from now on, and reset those that are open. Blocks until done."""

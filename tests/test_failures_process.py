@@ -8,7 +8,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from datetime import datetime, tzinfo
 from pathlib import Path
+from typing import Self
 
 import pytest
 from command import COMMAND, breaking, environment, measured, records, run, start
@@ -17,6 +19,7 @@ from PIL import Image
 from running import briefly, ran
 from test_failures_output import arguments, each_once
 
+from vlmbatch import asking
 from vlmbatch.batch import Batch
 from vlmbatch.config import RunConfig
 
@@ -199,7 +202,14 @@ async def test_x14_a_clock_that_jumps_changes_nothing(
     photos(20)
     days = itertools.cycle((0, 86_400, -86_400))
     real = time.time
+
+    class Jumping(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromtimestamp(real() + next(days), tz)
+
     monkeypatch.setattr(time, "time", lambda: real() + next(days))
+    monkeypatch.setattr(asking, "datetime", Jumping)
     endpoint.script = ["ok", "500", "503-busy", "rst", "429:1", "ok", "down:0.2"]
     done = await ran(backend="ollama", base_url=endpoint.url)
     assert done.error is None

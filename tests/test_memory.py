@@ -11,9 +11,11 @@ import pytest
 from command import measured, records
 from endpoint import Endpoint
 from PIL import Image
+from waiting import until
 
+from vlmbatch import memory as memory_module
 from vlmbatch.errors import ImageError
-from vlmbatch.memory import MOST_BY_DEFAULT, Memory, memory_limit
+from vlmbatch.memory import Memory, memory_limit
 
 Photos = Callable[..., Path]
 GIB = 1024**3
@@ -68,9 +70,11 @@ def test_a_limit_of_the_process_counts() -> None:
     assert 0.15 * GIB < int(done.stdout) < 0.25 * GIB
 
 
-def test_by_default_the_budget_is_a_quarter_and_at_most_two_gib() -> None:
-    """A large machine does not make it larger, and an option decides."""
-    assert Memory.of(None).budget == min(MOST_BY_DEFAULT, memory_limit() // 4)
+@pytest.mark.parametrize(("machine", "budget"), [(GIB, GIB // 4), (8 * GIB, 2 * GIB), (64 * GIB, 2 * GIB)])
+def test_the_budget_suits_the_machine(monkeypatch: pytest.MonkeyPatch, machine: int, budget: int) -> None:
+    """A quarter of a small one, never more than 2 GiB, and whatever an option says."""
+    monkeypatch.setattr(memory_module, "memory_limit", lambda: machine)
+    assert Memory.of(None).budget == budget
     assert Memory.of(12_345).budget == 12_345
 
 
@@ -111,8 +115,7 @@ def test_a_heavy_one_is_not_passed_by_for_ever() -> None:
 
         thread = threading.Thread(target=work)
         thread.start()
-        while len(memory._queue) <= len(waiting):
-            pass
+        until(lambda: len(memory._queue) > len(waiting))
         return thread
 
     waiting = list[threading.Thread]()

@@ -10,6 +10,7 @@ from command import run, start
 from endpoint import Endpoint
 from prometheus_client.parser import text_string_to_metric_families
 from run_events import EVENTS, STARTED
+from waiting import until
 
 from vlmbatch.metrics import Metrics, MetricsFile
 
@@ -74,9 +75,10 @@ def test_a_file_that_cannot_be_written_is_told_once(tmp_path: Path) -> None:
     folder = tmp_path / "metrics"
     kept = MetricsFile(str(folder / "m.prom"), told.append, every_s=0.01)
     kept(STARTED)
-    while not told:
-        pass
-    kept._ended.wait(0.1)
+    until(lambda: kept._trouble)
+    for event in (*EVENTS, *EVENTS):
+        if event is not STARTED:
+            kept(event)
     kept.end(0, None)
     assert len(told) == 1
     assert "m.prom" in told[0]
