@@ -19,8 +19,13 @@ from vlmbatch.option_groups import ImageOptions
 
 SIZE = (6000, 4000)
 PIXELS = SIZE[0] * SIZE[1]
+TESTS = Path(__file__).parent.parent / "tests"
 SAMPLE = Path(__file__).parent.parent / "samples" / "photo-coffee.jpg"
 MAX_SIZES = (1024, 4000, 0)
+
+
+sys.path.insert(0, str(TESTS))
+from pictures import multi_scan  # noqa: E402  # which Pillow cannot write; it registers HEIC, too
 
 
 def write_pictures(folder: Path) -> list[Path]:
@@ -44,12 +49,16 @@ def write_pictures(folder: Path) -> list[Path]:
         "lzw.tif": (rgb, {"compression": "tiff_lzw"}),
         "palette.gif": (rgb.quantize(64), {}),
         "plain.bmp": (rgb, {}),
+        "turned.tif": (rgb, {"tiffinfo": {274: 6}}),
         "photo.avif": (rgb, {"quality": 50, "speed": 10}),
+        "photo.heic": (rgb, {"quality": 50}),
     }
     paths = []
     for name, (picture, options) in kinds.items():
         paths.append(folder / name)
         picture.save(paths[-1], **options)
+    paths.append(folder / "three-scans.jpg")
+    paths[-1].write_bytes(multi_scan(rgb))
     return paths
 
 

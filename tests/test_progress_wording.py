@@ -41,10 +41,10 @@ def test_cleaned_text_is_printable_utf_8(text: str) -> None:
 @pytest.mark.parametrize(
     ("summary", "line"),
     [
-        (Summary(), "no images found (0 other files, 0 folders that could not be read)"),
+        (Summary(), "no images found (0 other files, 0 folders or files that could not be read)"),
         (
             Summary(ignored=1, unreadable=1),
-            "no images found (1 other file, 1 folder that could not be read)",
+            "no images found (1 other file, 1 folder or file that could not be read)",
         ),
         (
             Summary(total=4, succeeded=4, duration_s=2, usage=Usage(output_tokens=80)),
@@ -58,7 +58,8 @@ def test_cleaned_text_is_printable_utf_8(text: str) -> None:
         ),
         (
             Summary(total=1, failed=1, ignored=7, unreadable=2, duration_s=1),
-            "finished: 0 answered, 1 failed, 7 ignored as no images, 2 folders could not be read in 1.0 s",
+            "finished: 0 answered, 1 failed, 7 ignored as no images, "
+            "2 folders or files could not be read in 1.0 s",
         ),
         (Summary(stopped=True, duration_s=3), "stopped: 0 answered in 3.0 s"),
     ],

@@ -55,7 +55,7 @@ class Closing:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(min(left_s, LONGEST_WAIT_S), self._look)
         elif not self._stop.is_set():
-            self._tell(f"{why}: no image is begun any more, the next run does the rest")
+            self._tell(f"{why}: no image is begun any more; what is left is for the next run")
             self._stop.set()
 
 

@@ -234,8 +234,8 @@ def to_line(record: Mapping[str, Any]) -> bytes:
 class Summary:
     """How a run ended. `failed` are failures of this run; `failed_before` stand from earlier ones.
 
-    `skipped` were done before; `unreadable` are folders that could not be listed; `ignored` are
-    entries that are no images.
+    `skipped` were done before; `unreadable` are folders and files that could not be looked into;
+    `ignored` are entries that are no images.
     """
 
     total: int = 0

@@ -51,12 +51,14 @@ async def run(config: RunConfig, outside: Outside) -> None:
     Raises:
         VlmbatchError: what ends a whole run; its class tells the exit code.
     """
-    with blaming_the_machine(), Closing(config.run, outside.stop, partial(tell, outside.notify)):
+    stopping = RunStopping(drain_s=config.run.drain)
+    with blaming_the_machine():
         async with AsyncExitStack() as stack:
-            stopping = RunStopping(drain_s=config.run.drain)
-            made = await unless(outside.stop, _make(config, outside, stack), lambda: outside.notify(stopping))
-            if made is not None:
-                await _work(config, outside, made)
+            with Closing(config.run, outside.stop, partial(tell, outside.notify)):
+                making = _make(config, outside, stack)
+                made = await unless(outside.stop, making, lambda: outside.notify(stopping))
+                if made is not None:
+                    await _work(config, outside, made)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,17 +46,17 @@ def countdown(seconds: float | None) -> str:
 
 def summary_line(summary: Summary) -> str:
     """How a run ended, in one line."""
-    folders = _counted(summary.unreadable, "folder")
+    closed = f"{summary.unreadable} folders or files" if summary.unreadable != 1 else "1 folder or file"
     if summary.total == 0 and not summary.stopped:
         others = _counted(summary.ignored, "other file")
-        return f"no images found ({others}, {folders} that could not be read)"
+        return f"no images found ({others}, {closed} that could not be read)"
     parts = [f"{summary.succeeded} answered"]
     for number, what in (
         (summary.failed, f"{summary.failed} failed"),
         (summary.skipped, f"{summary.skipped} done before"),
         (summary.failed_before, f"{summary.failed_before} failed before (--retry-failed asks again)"),
         (summary.ignored, f"{summary.ignored} ignored as no images"),
-        (summary.unreadable, f"{folders} could not be read"),
+        (summary.unreadable, f"{closed} could not be read"),
     ):
         if number:
             parts.append(what)
