@@ -16,7 +16,8 @@ from endpoint import Endpoint
 from run_events import ANSWERED, EVENTS, FAILED, HOSTILE, PAUSED, RETRY, STARTED
 from written_results import failed
 
-from vlmbatch.events import Event, ImageFinished, RunFinished, TotalKnown
+from vlmbatch.errors import UnavailableError
+from vlmbatch.events import Event, ImageFinished, RunFinished, RunStopping, TotalKnown
 from vlmbatch.progress import Bar, JsonLog, Lines
 from vlmbatch.protocols import Observer
 from vlmbatch.records import Summary
@@ -65,6 +66,13 @@ def test_a_line_comes_every_so_often_also_when_nothing_happens() -> None:
         lines(PAUSED)
         heard.until(lambda text: "ETA -:--, endpoint away, waiting\n" in text)
     assert "vlmbatch-progress" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_run_that_is_told_to_stop_says_how_long_it_waits() -> None:
+    """One line, above the bar where there is one; a run that ends over an error says that instead."""
+    (line,) = told(RunStopping(drain_s=30))
+    assert line == "stopping: waiting for up to 30.0 s for the images in flight; again to stop at once"
+    assert told(RunStopping(drain_s=30, error=UnavailableError("away"))) == []
 
 
 def test_start_notes_and_summary_are_a_line_each() -> None:

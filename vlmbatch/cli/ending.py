@@ -53,7 +53,6 @@ class Ending:
     def __init__(self, stop: Callable[[], None], reports: Reports, *, drain_s: float) -> None:
         """`stop` ends the run politely; from then on it has `drain_s` seconds and a few more."""
         self.signal: signal.Signals | None = None
-        self.on_signal: Callable[[], None] = lambda: None
         self._stop = stop
         self._reports = reports
         self._drain_s = drain_s
@@ -91,7 +90,6 @@ class Ending:
             return
         self._stop()
         self.leave_in_time(128 + number)
-        self.on_signal()
 
     def _guard(self) -> None:
         with self._changed:

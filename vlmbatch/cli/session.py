@@ -15,7 +15,7 @@ from vlmbatch.cli.speaking import Voice
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import LockedError, OutputClosed, VlmbatchError, blaming_the_machine
 from vlmbatch.events import Event, RunStopping, tell
-from vlmbatch.progress import Bar, JsonLog, Lines, clean, duration, summary_line
+from vlmbatch.progress import Bar, JsonLog, Lines, clean, summary_line
 from vlmbatch.protocols import Observer
 from vlmbatch.records import Summary
 from vlmbatch.supervision import Unawaited
@@ -97,14 +97,8 @@ class Session:
         return code
 
     def _hear(self, event: Event) -> None:
-        if not self._config.display.quiet:
-            self._ending.on_signal = self._say_that_it_stops
         if isinstance(event, RunStopping) and self._ending.signal is None:
             self._ending.leave_in_time(STOPPED if event.error is None else event.error.exit_code)
-
-    def _say_that_it_stops(self) -> None:
-        within = f"for up to {duration(self._config.run.drain)}"
-        self._voice.say(f"stopping: waiting {within} for the images in flight; again to stop at once")
 
 
 def exit_code(config: RunConfig, summary: Summary | None) -> int:

@@ -17,6 +17,7 @@ from vlmbatch.events import (
     RetryScheduled,
     RunFinished,
     RunStarted,
+    RunStopping,
     SourceProblem,
 )
 from vlmbatch.progress.meter import Meter
@@ -74,6 +75,9 @@ class Teller:
                 return [f"paused: {message}; trying again for up to {duration(give_up_s)}"]
             case EndpointResumed(paused_s=paused_s):
                 return [f"the endpoint is back after {duration(paused_s)}"]
+            case RunStopping(drain_s=drain_s, error=None):
+                within = f"for up to {duration(drain_s)}"
+                return [f"stopping: waiting {within} for the images in flight; again to stop at once"]
             case RetryScheduled() if self._verbose:
                 return [f"{event.id}: {event.kind}: {event.message}; again in {event.delay_s:.1f} s"]
             case ImageFinished(result=result) if result.failure is not None:
