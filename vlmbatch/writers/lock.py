@@ -39,7 +39,7 @@ class OutputLock:
             # one file has one lock, also through a link; strict, since a folder may have been deleted
             self.path = os.path.realpath(self.output) + ".lock"
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            self._lock(self._fd)
+            self._lock(self._fd, f"another run{_holder(_read(self._fd))} is writing to {self.output}")
             self.remember(_runs(_read(self._fd)))
         except OSError as error:
             self.release()
@@ -59,13 +59,7 @@ class OutputLock:
             LockedError: another run holds it by another name.
             OSError: it cannot be locked.
         """
-        try:
-            fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LockedError(
-                f"another run is writing to {self.output} by another name; wait until it has ended, "
-                "or name another file with --output"
-            ) from error
+        self._lock(output, f"another run is writing to {self.output} by another name")
 
     def remember(self, runs: Mapping[str, Mapping[str, Any]]) -> None:
         """Keep these settings, and no others, for whoever comes after us."""
@@ -84,14 +78,12 @@ class OutputLock:
             os.close(self._fd)
             self._fd = None
 
-    def _lock(self, fd: int) -> None:
+    def _lock(self, fd: int, told: str) -> None:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise LockedError(
-                f"another run{_holder(_read(fd))} is writing to {self.output}; "
-                "wait until it has ended, or name another file with --output"
-            ) from error
+            way_out = "wait until it has ended, or name another file with --output"
+            raise LockedError(f"{told}; {way_out}") from error
 
 
 def _check_place(output: Path) -> None:
