@@ -1,68 +1,160 @@
-"""An endpoint with a fixed number of slots and a fixed latency, in OpenAI's form, for benchmarks.
+"""An endpoint with a fixed number of slots and a fixed latency, for benchmarks; it costs next to no CPU.
 
-`python benchmarks/slots_server.py --slots 64 --latency 0.5` prints its URL and serves until it is ended.
+`python benchmarks/slots_server.py --slots 64 --latency 0.1` prints its URL and serves until it is ended. It
+speaks Ollama's wire at that URL and OpenAI's below /v1, reads a picture and forgets it, and does not say what
+it saw. GET /stats tells how many answers it has given and how many slots were busy, POST /stats starts anew.
 """
 
 import argparse
 import asyncio
-import itertools
+import json
+import re
+import time
+from collections import deque
+from typing import Any
 
-from aiohttp import web
+STEP_S = 0.1
+"""Busy slots are told as a mean over each such step."""
+PICTURE_BYTES = 1_500
+"""A request of more than that is taken to hold a picture."""
+MODEL = "slots"
 
 
 class Slots:
     """Answers so many questions at once, each after `latency_s` seconds; the others queue."""
 
     def __init__(self, slots: int, latency_s: float) -> None:
-        self._slots = asyncio.Semaphore(slots)
-        self._latency_s = latency_s
-        self._numbers = itertools.count()
+        self.slots = slots
+        self.latency_s = latency_s
+        self.queue: deque[Line] = deque()
+        self.busy = 0
+        self.reset()
 
-    async def chat(self, request: web.Request) -> web.Response:
-        """One answer, different from all others."""
-        body = await request.json()
-        parts = [part for message in body["messages"] for part in message["content"]]
-        words = sum(len(part["text"].split()) for part in parts if part["type"] == "text")
-        tokens = words + 256 * sum(part["type"] == "image_url" for part in parts)
-        async with self._slots:
-            await asyncio.sleep(self._latency_s)
-        message = {"role": "assistant", "content": f"answer {next(self._numbers)}"}
-        usage = {"prompt_tokens": tokens, "completion_tokens": 8, "total_tokens": tokens + 8}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        return web.json_response({"model": "slots", "choices": [choice], "usage": usage})
+    def reset(self) -> None:
+        """Count from 0."""
+        self.answered = 0
+        self._began: float | None = None
+        self._last = 0.0
+        self._steps: list[float] = []
+
+    def take(self, line: "Line") -> None:
+        """A question has come."""
+        if self.busy < self.slots:
+            self._start(line)
+        else:
+            self.queue.append(line)
+
+    def _start(self, line: "Line") -> None:
+        self._count()
+        self.busy += 1
+        asyncio.get_running_loop().call_later(self.latency_s, self._end, line)
+
+    def _end(self, line: "Line") -> None:
+        self._count()
+        self.busy -= 1
+        self.answered += 1
+        line.answer(self.answered)
+        if self.queue:
+            self._start(self.queue.popleft())
+
+    def _count(self) -> None:
+        """Put the busy time since the last change into its steps."""
+        now = time.monotonic()
+        if self._began is None:
+            self._began = self._last = now
+        while self._last < now:
+            step = int((self._last - self._began) / STEP_S + 1e-9)
+            until = min(now, self._began + (step + 1) * STEP_S)
+            while len(self._steps) <= step:
+                self._steps.append(0.0)
+            self._steps[step] += self.busy * (until - self._last)
+            self._last = until
+
+    def stats(self) -> dict[str, Any]:
+        """What /stats tells: `busy` is the share of the slots that was busy in each step."""
+        shares = [step / (self.slots * STEP_S) for step in self._steps]
+        return {"answered": self.answered, "step_s": STEP_S, "busy": shares}
 
 
-async def models(_request: web.Request) -> web.Response:
-    """The one model."""
-    return web.json_response({"object": "list", "data": [{"id": "slots", "owned_by": "vllm"}]})
+class Line(asyncio.Protocol):
+    """One connection. Questions come one after the other on it."""
 
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._head = b""
+        self._missing = 0
+        self._path = ""
+        self._method = ""
+        self._length = 0
 
-async def health(_request: web.Request) -> web.Response:
-    """Always well."""
-    return web.Response()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if not self._missing:
+            self._head += data
+            head, found, rest = self._head.partition(b"\r\n\r\n")
+            if not found:
+                return
+            self._head = b""
+            self._method, self._path, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
+            length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+            self._length = int(length[1]) if length else 0
+            self._missing = self._length - len(rest)
+        else:
+            self._missing -= len(data)
+        if not self._missing:
+            self._ask()
+
+    def _ask(self) -> None:
+        if self._path.endswith(("/chat", "/chat/completions")):
+            self._slots.take(self)
+        elif self._path == "/stats":
+            if self._method == "POST":
+                self._slots.reset()
+            self._reply(self._slots.stats())
+        elif self._path.endswith("/models"):
+            self._reply({"object": "list", "data": [{"id": MODEL, "owned_by": "vllm"}]})
+        else:  # what Ollama tells of itself and its only model
+            one = {"name": MODEL, "model": MODEL, "digest": "0", "capabilities": ["completion", "vision"]}
+            self._reply({"models": [one], "capabilities": one["capabilities"], "version": "0.33.0"})
+
+    def answer(self, number: int) -> None:
+        """Answer the question that waits here."""
+        text = f"answer {number}"
+        tokens = 256 if self._length > PICTURE_BYTES else 8
+        if self._path.startswith("/api"):
+            told = {
+                "model": MODEL, "message": {"role": "assistant", "content": text}, "done": True,
+                "done_reason": "stop", "prompt_eval_count": tokens, "eval_count": 8,
+            }  # fmt: skip
+        else:
+            choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+            usage = {"prompt_tokens": tokens, "completion_tokens": 8}
+            told = {"model": MODEL, "choices": [choice], "usage": usage}
+        self._reply(told)
+
+    def _reply(self, told: dict[str, Any]) -> None:
+        body = json.dumps(told).encode()
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        self._transport.write(head.encode() + body)
 
 
 async def serve(slots: int, latency_s: float) -> None:
     """Serve on a free port of this machine, and print where."""
-    app = web.Application(client_max_size=100_000_000)
-    app.add_routes(
-        [
-            web.get("/health", health),
-            web.get("/v1/models", models),
-            web.post("/v1/chat/completions", Slots(slots, latency_s).chat),
-        ]
+    table = Slots(slots, latency_s)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Line(table), "127.0.0.1", 0, backlog=1024
     )
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    print(f"http://127.0.0.1:{runner.addresses[0][1]}/v1", flush=True)  # how it is found
-    await asyncio.Event().wait()
+    port = server.sockets[0].getsockname()[1]
+    print(f"http://127.0.0.1:{port}", flush=True)  # how it is found
+    await server.serve_forever()
 
 
 def main() -> None:
     """Read the options and serve."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--slots", type=int, default=4)
     parser.add_argument("--latency", type=float, default=0.1)
     given = parser.parse_args()
