@@ -144,9 +144,7 @@ class Line(asyncio.Protocol):
 async def serve(slots: int, latency_s: float) -> None:
     """Serve on a free port of this machine, and print where."""
     table = Slots(slots, latency_s)
-    server = await asyncio.get_running_loop().create_server(
-        lambda: Line(table), "127.0.0.1", 0, backlog=1024
-    )
+    server = await asyncio.get_running_loop().create_server(lambda: Line(table), "127.0.0.1", 0, backlog=1024)
     port = server.sockets[0].getsockname()[1]
     print(f"http://127.0.0.1:{port}", flush=True)  # how it is found
     await server.serve_forever()

@@ -23,6 +23,8 @@ class Loopback:
         self._held: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._lines: set[Line] = set()
+        self.connections = 0
+        """How many were ever made."""
 
     @property
     def url(self) -> str:
@@ -146,6 +148,7 @@ class Loopback:
             line.reset()
             return
         self._lines.add(line)
+        self.connections += 1
         # a task that is cancelled before its first step never comes to its own clean-up
         self._spawn(self._converse(line)).add_done_callback(lambda _: self._forget(line))
 

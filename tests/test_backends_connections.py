@@ -6,7 +6,6 @@ import pytest
 from backend_contract import KINDS, babbling, question, reply
 
 from vlmbatch.backends.deadlines import Deadlines
-from vlmbatch.backends.ollama_client import Journey
 from vlmbatch.backends.wire import proxy_note
 from vlmbatch.errors import StaleConnectionError, TransientError
 
@@ -70,24 +69,6 @@ async def test_a_connection_that_aiohttp_made_anew_is_not() -> None:
     assert not isinstance(caught.value, StaleConnectionError)
 
 
-@pytest.mark.parametrize(
-    ("events", "stale"),
-    [
-        (["http11.send_request_headers.started"], True),
-        (["connection.connect_tcp.started", "http11.send_request_headers.started"], False),
-        (["socks.connect_tcp.started", "http11.send_request_headers.started"], False),
-        ([], False),
-    ],
-    ids=["kept", "new", "new behind SOCKS", "never sent"],
-)
-async def test_what_httpcore_tells_of_a_connection(events: list[str], stale: bool) -> None:
-    """Stale is what was sent, and over no new connection."""
-    journey = Journey()
-    for event in events:
-        await journey.hear(event, {})
-    assert journey.stale is stale
-
-
 @WIRES
 async def test_requests_that_queue_do_not_time_out(name: str) -> None:
     """Eight requests to a server of one slot take longer than the deadline, and all are answered."""
@@ -146,9 +127,10 @@ def test_a_proxy_is_told_of_without_its_password(proxies: pytest.MonkeyPatch, lo
     assert proxy_note("http://models.example:8000/v1") == ()
 
 
-@pytest.mark.parametrize(("name", "variable"), [("ollama", "all_proxy"), ("openai", "http_proxy")])
+@WIRES
+@pytest.mark.parametrize("variable", ["all_proxy", "http_proxy"])
 async def test_a_proxy_that_is_used_is_told_of(proxies: pytest.MonkeyPatch, name: str, variable: str) -> None:
-    """What answers behind a proxy is described with the proxy; only httpx looks at ALL_PROXY."""
+    """What answers behind a proxy, of the URL's scheme or of all, is described with the proxy."""
     listed = {"models": [{"name": "tiny-vision:latest"}], "data": [{"id": "tiny-vision"}]}
     async with babbling(reply({**listed, "capabilities": ["vision"]})) as proxy:
         proxies.setenv(variable, proxy)

@@ -8,12 +8,26 @@ from dataclasses import dataclass
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """A request in flight: how many others were there at most, and how many answers it has seen."""
+    """A request in flight: how many others were there at most, and how many answers it has seen.
+
+    Its time is over at `until`, in seconds of the event loop. The timer looks at that only when it fires,
+    since to set it anew at every answer would cost more than all else that is done for a request.
+    """
 
     deadline: asyncio.Timeout
     seconds: float
+    until: float
     others: int = 0
     answers: int = 0
+    timer: asyncio.TimerHandle | None = None
+
+    def look(self) -> None:
+        """End it, or look again when its time should be over."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self.until:
+            self.timer = loop.call_at(self.until, self.look)
+        else:
+            self.deadline.reschedule(self.until)
 
 
 class Deadlines:
@@ -26,28 +40,33 @@ class Deadlines:
     """
 
     def __init__(self) -> None:
-        self._waiting: list[_Waiting] = []
+        self._waiting: dict[int, _Waiting] = {}
 
     @asynccontextmanager
     async def within(self, seconds: float) -> AsyncIterator[None]:
         """Raise TimeoutError in the ``async with`` once the request has had so many seconds of its own."""
-        async with asyncio.timeout(seconds) as deadline:
-            mine = _Waiting(deadline, seconds)
-            self._waiting.append(mine)
-            for each in self._waiting:
-                each.others = max(each.others, len(self._waiting) - 1)
+        async with asyncio.timeout(None) as deadline:
+            now = asyncio.get_running_loop().time()
+            mine = _Waiting(deadline, seconds, now + seconds)
+            mine.look()
+            self._waiting[id(mine)] = mine
+            others = len(self._waiting) - 1
+            for each in self._waiting.values():
+                each.others = max(each.others, others)
             answered = False
             try:
                 yield
                 answered = True
             finally:
-                self._waiting.remove(mine)
+                del self._waiting[id(mine)]
+                if mine.timer is not None:
+                    mine.timer.cancel()
                 if answered:
                     self._give_time()
 
     def _give_time(self) -> None:
         now = asyncio.get_running_loop().time()
-        for each in self._waiting:
+        for each in self._waiting.values():
             each.answers += 1
-            if each.answers <= each.others and not each.deadline.expired():
-                each.deadline.reschedule(now + each.seconds)
+            if each.answers <= each.others:
+                each.until = now + each.seconds

@@ -1,15 +1,10 @@
 """Ollama over its native /api/chat, the one route that takes num_ctx, keep_alive, think and truncate."""
 
-import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any, Self
 
-import httpx
-
-from vlmbatch.backends.access import Access
-from vlmbatch.backends.deadlines import Deadlines
-from vlmbatch.backends.ollama_client import Client, Journey
+from vlmbatch.backends.ollama_client import Client
 from vlmbatch.backends.ollama_reading import (
     capabilities_of,
     context_of,
@@ -18,33 +13,24 @@ from vlmbatch.backends.ollama_reading import (
     leaving,
     reload_s,
 )
+from vlmbatch.backends.transport import Transport
 from vlmbatch.backends.wire import (
-    CONNECT_TIMEOUT_S,
-    KEEPALIVE_S,
-    POOL_TIMEOUT_S,
     count,
-    in_brief,
-    is_loopback,
-    lost,
     mapping,
     mappings,
-    no_answer,
-    no_connection,
-    no_secure_connection,
     only_model,
     proxy_note,
-    reply_object,
     spliced,
     unknown_model,
     words,
 )
 from vlmbatch.classify import check_answer
-from vlmbatch.errors import BackendError, ConfigError, FatalBackendError, RejectedError
-from vlmbatch.options import redact
+from vlmbatch.errors import FatalBackendError, RejectedError
 from vlmbatch.records import Completion, Endpoint, Generation, Request, Usage
 
 TAGS = "/api/tags"
 PULL_HINT = "get one with: ollama pull qwen2.5vl"
+SERVER_HINT = "start Ollama with: ollama serve, or say where it is with --base-url or OLLAMA_HOST"
 
 
 class OllamaBackend:
@@ -57,37 +43,21 @@ class OllamaBackend:
         self, url: str, *, model: str | None, api_key: str | None, timeout_s: float, keep_alive: str | None
     ) -> None:
         """`url` as from host_url; `model` None takes the only one that sees; `timeout_s` is per request."""
-        self._access = Access.to(url, api_key)
-        self.url, authorization = self._access.url, self._access.authorization
-        self.place = redact(url)
+        self._transport = Transport(url, api_key, timeout_s=timeout_s, hint=SERVER_HINT)
+        self._client = Client(self._transport)
+        self.url, self.place = self._transport.url, self._transport.place
         self._model = model
         self._timeout_s = timeout_s
         self._keep_alive = keep_alive
         self._thinks = False
-        self._deadlines = Deadlines()
         self._loaded = False
-        try:
-            self._client = Client(
-                self.url,
-                headers={"authorization": authorization} if authorization else None,
-                trust_env=not is_loopback(self.url),
-                follow_redirects=False,
-                timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S, pool=POOL_TIMEOUT_S),
-                # connections without a limit, which the run's own limiter sets: the pool of httpx 0.28
-                # leaks places when requests are cancelled while they connect (encode/httpcore 830)
-                limits=httpx.Limits(keepalive_expiry=KEEPALIVE_S),
-            )
-        except (httpx.InvalidURL, ValueError, ImportError, OSError) as error:
-            raise ConfigError(
-                f"{self.place} cannot be asked: {in_brief(error)}; check --base-url or OLLAMA_HOST, and the "
-                "variables of proxies and certificates (HTTP_PROXY, ALL_PROXY, SSL_CERT_FILE)"
-            ) from error
 
     async def __aenter__(self) -> Self:
+        await self._transport.__aenter__()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self._client.aclose()
+        await self._transport.__aexit__(*exc)
 
     async def preflight(self) -> Endpoint:
         """Find the model and whether it can see; see protocols.Backend."""
@@ -98,8 +68,7 @@ class OllamaBackend:
         shown = await self._show(self._model, models)
         capabilities = capabilities_of(shown)
         listed = entry_of(self._model, models)
-        # httpx looks at ALL_PROXY, too
-        notes = (*proxy_note(self.url, "all"), *leaving(self._model, shown, listed))
+        notes = (*proxy_note(self.url), *leaving(self._model, shown, listed))
         if capabilities is None:
             notes += (f"this Ollama does not tell whether {self._model} can see; version 0.6.4 and later do",)
         elif "vision" not in capabilities:
@@ -121,7 +90,7 @@ class OllamaBackend:
     async def probe(self) -> None:
         """Whether it listens again; see protocols.Backend."""
         try:
-            await self._json("GET", "/api/version")
+            await self._told("GET", "/api/version")
         except (FatalBackendError, RejectedError):
             return  # it answers; what it thinks of this question does not matter here
 
@@ -130,7 +99,7 @@ class OllamaBackend:
         body = spliced(lambda mark: self._payload(request, mark), request.images)
         deadline_s = request.deadline_s or self._timeout_s
         warm = self._loaded
-        reply = await self._json("POST", "/api/chat", body, deadline_s)
+        reply = await self._transport.ask("POST", f"{self.url}/api/chat", body, deadline_s)
         self._loaded = True
         message = mapping(reply.get("message"))
         text, thinking = words(message.get("content")), words(message.get("thinking"))
@@ -170,7 +139,7 @@ class OllamaBackend:
 
     async def _models(self) -> dict[str, Mapping[str, Any]]:
         """The listed models by name."""
-        listed = mappings((await self._json("GET", TAGS)).get("models"))
+        listed = mappings((await self._told("GET", TAGS)).get("models"))
         named = {words(m.get("name")) or words(m.get("model")): m for m in listed}
         return {name: m for name, m in named.items() if name}
 
@@ -178,49 +147,27 @@ class OllamaBackend:
         """Whether this model takes images; older servers tell it only one by one."""
         known = capabilities_of(listed)
         if known is None:
-            known = capabilities_of(await self._json("POST", "/api/show", _named(name)))
+            known = capabilities_of(await self._told("POST", "/api/show", _named(name)))
         return "vision" in (known or ())
 
     async def _show(self, name: str, models: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            return await self._json("POST", "/api/show", _named(name))
+            return await self._told("POST", "/api/show", _named(name))
         except FatalBackendError as error:
             if error.kind not in ("model_not_found", "wrong_url"):
                 raise
             raise unknown_model(name, models, self.place, f"or: ollama pull {name}") from error
 
-    async def _json(
-        self, method: str, path: str, body: bytes | None = None, deadline_s: float | None = None
-    ) -> dict[str, Any]:
-        journey = Journey()
-        # only questions queue; what is asked about the server itself is answered at once
-        limit = self._deadlines.within(deadline_s) if deadline_s else asyncio.timeout(self._timeout_s)
-        try:
-            async with limit:
-                reply = await self._client.call(method, path + self._access.query, body, journey)
-        except TimeoutError as error:
-            raise no_answer(self.place, deadline_s, self._timeout_s) from error
-        except httpx.RequestError as error:
-            told = _transport_error(error, self.place, journey.stale)
-            raise self._access.without_secrets(told) from error
-        if path == TAGS and reply.status_code in (404, 405):
+    async def _told(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
+        """What Ollama tells of itself and its models."""
+        reply = await self._client.call(method, path, body)
+        if path == TAGS and reply.status in (404, 405):
             raise FatalBackendError(
                 f"{self.place} is no Ollama: it has no {TAGS}; for another server use --backend vllm or "
                 "--backend openai, else check --base-url",
                 kind="wrong_url",
             )
-        return reply_object(reply.status_code, reply.content, reply.headers, self._access)
-
-
-def _transport_error(error: httpx.RequestError, url: str, stale: bool) -> BackendError:
-    if isinstance(error, httpx.ConnectError) and "SSL" in str(error):
-        return no_secure_connection(url, error)
-    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
-        hint = "start Ollama with: ollama serve, or say where it is with --base-url or OLLAMA_HOST"
-        return no_connection(url, error, hint)
-    # a reply that is no HTTP is a RemoteProtocolError, too: somebody was there
-    heard = isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in str(error)
-    return lost(url, error, stale=stale and not heard)
+        return self._transport.understood(reply)
 
 
 def _options(generation: Generation) -> dict[str, Any]:

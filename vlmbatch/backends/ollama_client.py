@@ -1,42 +1,48 @@
-"""The ollama package's client, with a call of our own and what httpcore tells of it."""
+"""The ollama package's client, over the transport that all requests of a run share."""
 
 import httpx
 import ollama
 
-
-class Journey:
-    """What httpcore tells of one request on its way."""
-
-    def __init__(self) -> None:
-        self.connected = False
-        self.sent = False
-        self.reply_began = False
-
-    async def hear(self, event: str, _info: object) -> None:
-        # connection.connect_tcp.started, or socks.connect_tcp.started behind such a proxy
-        self.connected = self.connected or event.endswith(".connect_tcp.started")
-        self.sent = self.sent or event == "http11.send_request_headers.started"
-        self.reply_began = self.reply_began or event == "http11.receive_response_headers.complete"
-
-    @property
-    def stale(self) -> bool:
-        """Whether it went over a connection kept from earlier, and heard nothing."""
-        return self.sent and not self.connected and not self.reply_began
+from vlmbatch.backends.transport import Reply, Transport
+from vlmbatch.backends.wire import in_brief
+from vlmbatch.errors import ConfigError
 
 
 class Client(ollama.AsyncClient):
-    """The ollama package's client with one more call: a body of bytes out, the whole reply back.
+    """The ollama package's client with one more call, which returns the whole reply.
 
-    The package's own chat() encodes the image on the event loop, does not take `truncate`, and drops
-    the headers of an error, so that Retry-After is lost.
+    What the package makes of a reply has neither its headers nor all of an error. Questions with a picture
+    do not come this way: its chat() would encode the picture on the event loop, does not take `truncate`,
+    and httpx takes four times the CPU of the transport below it, or more the more connections there are.
     """
 
-    async def call(self, method: str, path: str, body: bytes | None, journey: Journey) -> httpx.Response:
-        reply: httpx.Response = await self._client.request(
-            method, path, content=body, extensions={"trace": journey.hear}
-        )
-        return reply
+    def __init__(self, transport: Transport) -> None:
+        """Raises ConfigError for a URL that httpx does not take."""
+        over = _Over(transport)
+        try:
+            super().__init__(transport.url, transport=over, trust_env=False, follow_redirects=False)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise ConfigError(
+                f"{transport.place} cannot be asked: {in_brief(error)}; check --base-url or OLLAMA_HOST"
+            ) from error
 
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await self._client.aclose()
+    async def call(self, method: str, path: str, body: bytes | None = None) -> Reply:
+        """Send a request; see Transport.exchange."""
+        reply = await self._client.request(method, path, content=body)
+        whole: Reply = reply.extensions["reply"]
+        return whole
+
+
+class _Over(httpx.AsyncBaseTransport):
+    """What httpx sends through: our transport, which adds its own headers and maps errors."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send it."""
+        content = await request.aread()
+        body = (content,) if content else ()
+        reply = await self._transport.exchange(request.method, str(request.url), body)
+        # without its headers, over some of which httpx raises errors of its own
+        return httpx.Response(reply.status, content=reply.body, extensions={"reply": reply})

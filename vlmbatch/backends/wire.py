@@ -27,23 +27,25 @@ from vlmbatch.options import redact
 from vlmbatch.records import PreparedImage
 
 CONNECT_TIMEOUT_S = 5.0
-POOL_TIMEOUT_S = 30.0
 KEEPALIVE_S = 2.0
 """Idle connections are closed before the server does it: uvicorn, which runs vLLM, closes after 5 s."""
 
 
-def spliced(build: Callable[[str], Mapping[str, Any]], images: Sequence[PreparedImage]) -> bytes:
-    """The JSON body that `build` makes around an image, without escaping or copying the image twice.
+Pieces = tuple[bytes, ...]
+"""A request's body, for its picture not to be copied into it."""
+
+
+def spliced(build: Callable[[str], Mapping[str, Any]], images: Sequence[PreparedImage]) -> Pieces:
+    """The JSON body that `build` makes around an image, in pieces: the image is neither escaped nor copied.
 
     `build` gets a stand-in for the base64 text and must put it into exactly one string; where there is
     no image it gets an empty text, and must put in none.
     """
     if not images:
-        return json.dumps(build("")).encode("ascii")
-    data = images[0].data
+        return (json.dumps(build("")).encode("ascii"),)
     mark = uuid.uuid4().hex
     head, tail = json.dumps(build(mark)).encode("ascii").split(mark.encode("ascii"))
-    return b"".join((head, data, tail))
+    return head, images[0].data, tail
 
 
 def reply_object(status: int, body: bytes, headers: Mapping[str, str], access: Access) -> dict[str, Any]:
@@ -170,18 +172,20 @@ def no_answer(url: str, deadline_s: float | None, timeout_s: float) -> Transient
     return TransientError(f"no answer from {url} within {limit_s:g} s{flag}", kind="timeout")
 
 
-def proxy_note(url: str, *also: str) -> tuple[str, ...]:
-    """A note for people when requests to this URL go through a proxy that the environment names.
-
-    The one for the URL's scheme counts, else the first of `also`.
-    """
+def proxy_of(url: str) -> str | None:
+    """The proxy that the environment names for this URL's scheme, else ALL_PROXY; none for this machine."""
     parts = urlsplit(url)
     proxies = urllib.request.getproxies()
-    proxy = next((proxies[name] for name in (parts.scheme, *also) if proxies.get(name)), None)
+    proxy = next((proxies[name] for name in (parts.scheme, "all") if proxies.get(name)), None)
     if is_loopback(url) or proxy is None or urllib.request.proxy_bypass(parts.hostname or ""):
-        return ()
-    place = proxy if "://" in proxy else f"http://{proxy}"
-    return (f"requests go through the proxy {redact(place)}",)
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def proxy_note(url: str) -> tuple[str, ...]:
+    """A note for people when requests to this URL go through a proxy."""
+    proxy = proxy_of(url)
+    return () if proxy is None else (f"requests go through the proxy {redact(proxy)}",)
 
 
 def no_secure_connection(url: str, error: BaseException) -> FatalBackendError:

@@ -1,0 +1,82 @@
+"""What a request costs: one pool of connections, and no second copy of its body, on both HTTP wires."""
+
+import asyncio
+import socket
+import threading
+import tracemalloc
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+from backend_contract import KINDS, picture, question, reply
+
+from vlmbatch.backends.transport import CHUNK_BYTES
+
+WIRES = pytest.mark.parametrize("name", ["ollama", "openai"])
+LARGE = 20_000_000
+
+
+@contextmanager
+def swallowing(answer: bytes) -> Iterator[str]:
+    """The URL of a server that reads one request into the same small buffer, forgets it, and answers."""
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            head = bytearray()
+            while b"\r\n\r\n" not in head:
+                head += connection.recv(1)
+            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            buffer = bytearray(65536)
+            while length:
+                length -= connection.recv_into(buffer)
+            connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join()
+
+
+@WIRES
+async def test_a_large_picture_is_sent_without_a_copy(name: str) -> None:
+    """20 MB go out in pieces of which none is held twice: what is allocated meanwhile is a few chunks."""
+    message = {"role": "assistant", "content": "A dog."}
+    told = {"message": message, "done": True, "choices": [{"message": message, "finish_reason": "stop"}]}
+    large = replace(question(), images=(replace(picture(), data=b"A" * LARGE),))
+    with swallowing(reply(told)) as url:
+        async with KINDS[name].open(url) as backend:
+            tracemalloc.start()
+            try:
+                await backend.complete(large)
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+    assert peak < 8 * CHUNK_BYTES < LARGE / 8
+
+
+@WIRES
+@pytest.mark.parametrize("more", [0, CHUNK_BYTES, 3 * CHUNK_BYTES + 1])
+async def test_pictures_of_any_size_arrive_whole(name: str, more: int) -> None:
+    """However a body is cut on its way, what arrives is the picture that was meant."""
+    whole = b64decode(picture().data) + bytes(n % 251 for n in range(more))
+    with KINDS[name].endpoint() as endpoint:
+        async with KINDS[name].open(endpoint.url) as backend:
+            await backend.complete(replace(question(), images=(replace(picture(), data=b64encode(whole)),)))
+    assert endpoint.questions[0].pictures[0].data == whole
+
+
+@WIRES
+async def test_requests_share_a_pool(name: str) -> None:
+    """What is asked one after the other goes over one connection, what is asked at once over one each."""
+    with KINDS[name].endpoint(delay=0.2) as endpoint:
+        async with KINDS[name].open(endpoint.url) as backend:
+            await backend.preflight()
+            for _ in range(3):
+                await backend.complete(question())
+            assert endpoint.connections == 1
+            await asyncio.gather(*(backend.complete(question()) for _ in range(5)))
+            assert endpoint.connections == 5

@@ -1,0 +1,191 @@
+"""Sends requests to one endpoint over one pool of connections; the only module that knows aiohttp."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Self
+
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+
+from vlmbatch.backends.access import Access
+from vlmbatch.backends.deadlines import Deadlines
+from vlmbatch.backends.wire import (
+    CONNECT_TIMEOUT_S,
+    KEEPALIVE_S,
+    Pieces,
+    in_brief,
+    lost,
+    no_answer,
+    no_connection,
+    no_secure_connection,
+    proxy_of,
+    reply_object,
+)
+from vlmbatch.errors import BackendError, FatalBackendError
+from vlmbatch.options import redact
+
+JOINED_BYTES = 64 * 1024
+"""Up to here a copy costs less than the system calls that it saves; longer bodies are not joined."""
+CHUNK_BYTES = 256 * 1024
+"""asyncio copies what a socket does not take at once, so no more than this is given to it at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """Whatever was replied, whole."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class Transport:
+    """One session of aiohttp, which keeps connections for all requests of a run."""
+
+    def __init__(self, url: str, api_key: str | None, *, timeout_s: float, hint: str) -> None:
+        """`hint` ends the error where nobody listens; `timeout_s` is per request.
+
+        Raises:
+            ConfigError: the key holds what no header can carry.
+        """
+        self._access = Access.to(url, api_key)  # aiohttp refuses a key and a login at once
+        self.url = self._access.url
+        self.place = redact(url)
+        """Where requests go, in errors."""
+        self._timeout_s = timeout_s
+        self._hint = hint
+        self._proxy = proxy_of(self.url)
+        self._deadlines = Deadlines()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        headers = {"Content-Type": "application/json"}
+        if self._access.authorization:
+            headers["Authorization"] = self._access.authorization
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_create_start.append(_hear_of_a_new_one)
+        self._session = aiohttp.ClientSession(
+            headers=headers,
+            # as many connections as requests, which the run's own limiter sets
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+            trace_configs=[trace],
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def ask(
+        self, method: str, url: str, body: Pieces = (), deadline_s: float | None = None
+    ) -> dict[str, Any]:
+        """The JSON object that is replied; see `exchange` for the rest.
+
+        Raises:
+            BackendError: there was none, or it tells of an error; classified.
+        """
+        return self.understood(await self.exchange(method, url, body, deadline_s))
+
+    def understood(self, reply: Reply) -> dict[str, Any]:
+        """The JSON object of this reply.
+
+        Raises:
+            BackendError: there is none, or it tells of an error; classified.
+        """
+        return reply_object(reply.status, reply.body, reply.headers, self._access)
+
+    async def exchange(
+        self, method: str, url: str, body: Pieces = (), deadline_s: float | None = None
+    ) -> Reply:
+        """Send a request, whose body is made of these pieces, and return whatever is replied.
+
+        With `deadline_s` it is a question, which may queue behind others at the server (see Deadlines).
+
+        Raises:
+            BackendError: there was no whole reply; classified.
+        """
+        if self._session is None:
+            raise RuntimeError("used outside of its async with")
+        journey = _Journey()
+        # only questions queue; what is asked about the server itself is answered at once
+        limit = self._deadlines.within(deadline_s) if deadline_s else asyncio.timeout(self._timeout_s)
+        try:
+            async with (
+                limit,
+                self._session.request(
+                    method,
+                    url + self._access.query,
+                    data=_Body(body) if body else None,
+                    allow_redirects=False,
+                    proxy=self._proxy,
+                    trace_request_ctx=journey,
+                ) as reply,
+            ):
+                journey.reply_began = True
+                return Reply(status=reply.status, body=await reply.read(), headers=reply.headers)
+        except (aiohttp.ClientError, UnicodeError) as error:
+            raise self._access.without_secrets(self._lost(error, journey)) from error
+        except (ValueError, AssertionError) as error:  # how aiohttp refuses a proxy that makes no sense
+            raise FatalBackendError(
+                f"{self.place} cannot be asked: {in_brief(error)}; "
+                "check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY",
+                kind="bad_config",
+            ) from error
+        except TimeoutError as error:
+            raise no_answer(self.place, deadline_s, self._timeout_s) from error
+
+    def _lost(self, error: aiohttp.ClientError | UnicodeError, journey: "_Journey") -> BackendError:
+        if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
+            return no_secure_connection(self.place, error)
+        if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
+            return no_connection(self.place, error, self._hint)
+        if isinstance(error, (aiohttp.InvalidURL, UnicodeError)):  # UnicodeError: a host name no DNS can have
+            return FatalBackendError(
+                f"{self.place} is no URL that can be asked; check --base-url", kind="wrong_url"
+            )
+        # a reply that is no HTTP is a ClientResponseError: somebody was there
+        heard_nothing = journey.stale and isinstance(error, aiohttp.ClientConnectionError)
+        return lost(self.place, error, stale=heard_nothing)
+
+
+class _Body(aiohttp.Payload):
+    """A body of several pieces, none of which is copied but for short ones."""
+
+    def __init__(self, pieces: Pieces) -> None:
+        super().__init__(pieces, content_type="application/json")
+        self._size = sum(map(len, pieces))
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The body as text; aiohttp wants every payload to know that."""
+        return b"".join(self._value).decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Send it."""
+        if self._size is not None and self._size <= JOINED_BYTES:
+            await writer.write(b"".join(self._value))
+            return
+        pieces: Pieces = self._value
+        for piece in pieces:
+            whole = memoryview(piece)
+            for start in range(0, len(whole), CHUNK_BYTES):
+                await writer.write(whole[start : start + CHUNK_BYTES])
+
+
+@dataclass(slots=True)
+class _Journey:
+    """What aiohttp tells of one request on its way."""
+
+    connected: bool = False
+    reply_began: bool = False
+
+    @property
+    def stale(self) -> bool:
+        """Whether it went over a connection kept from earlier, and heard nothing."""
+        return not self.connected and not self.reply_began
+
+
+async def _hear_of_a_new_one(_session: object, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.connected = True  # also where aiohttp asks again by itself, but for POST
