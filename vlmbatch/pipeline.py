@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,11 @@ from functools import partial
 from vlmbatch.errors import VlmbatchError
 from vlmbatch.events import ImagesSkipped, RunStopping
 from vlmbatch.protocols import Finished, Observer, Source
+from vlmbatch.read_ahead import ReadAhead
 from vlmbatch.records import ImageRef, Result
+
+REFS_AHEAD = 64
+"""So many images are found before they are pulled; what is found and not pulled costs nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +49,14 @@ class Pipeline:
         self.workers = workers
         self.skipped = 0
         self.failed_before = 0
-        self._refs: Iterator[ImageRef] = itertools.islice(self._unfinished(), limit)
+        self._skipped_told = 0
+        unfinished = itertools.islice(self._unfinished(), limit)
+        self._refs = ReadAhead(unfinished, ahead=REFS_AHEAD, name="vlmbatch-walk")
         self._pulling = asyncio.Lock()
         self._exhausted = False
         self._begun = 0
         self._writing: set[asyncio.Task[None] | None] = set()
         self._error: VlmbatchError | None = None
-        self._walker = ThreadPoolExecutor(1, "vlmbatch-walk")
 
     @property
     def complete(self) -> bool:
@@ -75,7 +79,7 @@ class Pipeline:
                 await asyncio.wait(workers)
                 stopper.cancel()
         finally:
-            self._walker.shutdown(wait=False, cancel_futures=True)
+            self._refs.close()
         if self._error is not None:
             raise self._error
 
@@ -122,11 +126,11 @@ class Pipeline:
         async with self._pulling:
             if self._exhausted:
                 return None
-            before = self.skipped + self.failed_before
-            ref = await asyncio.get_running_loop().run_in_executor(self._walker, next, self._refs, None)
+            ref = await self._refs.take()
             self._exhausted = ref is None
             self._begun += ref is not None
-            if (skipped := self.skipped + self.failed_before) != before:
+            if (skipped := self.skipped + self.failed_before) != self._skipped_told:
+                self._skipped_told = skipped
                 self.parts.notify(ImagesSkipped(skipped=skipped))
             return ref
 

@@ -3,7 +3,8 @@
 import asyncio
 import errno
 import select
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from aiofiles.threadpool.binary import AsyncFileIO
@@ -41,6 +42,54 @@ async def completed(work: Coroutine[Any, Any, T]) -> T:
     if cancelled is not None:
         raise cancelled from task.exception()
     return task.result()
+
+
+class Lines:
+    """Lines of many tasks: one task at a time puts away all that have come, also for those who wait.
+
+    To hand a line to a thread and to hear of it costs more than all else that is done with it.
+    """
+
+    def __init__(self, put: Callable[[list[bytes]], Coroutine[Any, Any, int]]) -> None:
+        """`put` writes whole lines and returns how many of them, from the first on, are there."""
+        self._put = put
+        self._turn = asyncio.Lock()
+        self._waiting: list[_Line] = []
+
+    async def add(self, data: bytes) -> bool:
+        """Return once this line was put away, and whether it is there.
+
+        A line whose task is cancelled before its turn is not.
+        """
+        line = _Line(data)
+        self._waiting.append(line)
+        try:
+            async with self._turn:
+                if line in self._waiting:
+                    await completed(self._put_all())
+        finally:
+            if line in self._waiting:
+                self._waiting.remove(line)
+        return line.is_there
+
+    async def close(self, end: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do this when no line is being put away."""
+        async with self._turn:
+            await end()
+
+    async def _put_all(self) -> None:
+        lines, self._waiting = self._waiting, []
+        there = await self._put([line.data for line in lines])
+        for line in lines[:there]:
+            line.is_there = True
+
+
+@dataclass(slots=True, eq=False)
+class _Line:
+    """A line, and whether it has been written."""
+
+    data: bytes
+    is_there: bool = False
 
 
 async def append(file: AsyncFileIO, line: bytes) -> None:

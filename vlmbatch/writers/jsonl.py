@@ -17,7 +17,7 @@ from vlmbatch.errors import FailureKind, OutputError, ResourceError
 from vlmbatch.protocols import Finished
 from vlmbatch.records import Result, to_line
 from vlmbatch.run_options import OutputOptions
-from vlmbatch.writers.appending import append, completed, reason
+from vlmbatch.writers.appending import Lines, append, completed, reason
 from vlmbatch.writers.lock import OutputLock
 from vlmbatch.writers.mixing import refuse_mixture
 from vlmbatch.writers.resume import Index, finished_by, read_contents, refuse_foreign
@@ -56,7 +56,7 @@ class JsonlWriter:
         self._clock = clock
         self._synced_at = clock()
         self._lock = OutputLock(path)
-        self._turn = asyncio.Lock()
+        self._lines = Lines(self._put)
         self._file: AsyncFileIO | None = None
         self._size = 0
         self._created = False
@@ -99,7 +99,7 @@ class JsonlWriter:
             OutputError: the last lines may not have reached the disk.
         """
         try:
-            await completed(self._close())
+            await completed(self._lines.close(self._end))
         except OutputError:
             if exc_type is None:  # else the error that ends the run is the one to tell
                 raise
@@ -124,14 +124,13 @@ class JsonlWriter:
             ) from error
 
     async def write(self, result: Result) -> None:
-        """Append one line. May be called by many tasks at once; they take turns.
+        """Append one line. May be called by many tasks at once, whose lines are written together.
 
         Raises:
             OutputError: it could not be written, now or earlier; the file ends at its last whole line.
         """
-        line = to_line(result.to_record())
-        async with self._turn:
-            await completed(self._append(line))
+        if not await self._lines.add(to_line(result.to_record())):
+            raise OutputError(str(self._failed)) from self._failed
 
     async def _begin(self, run: str, settings: dict[str, Any]) -> Index:
         # a link to nothing is there, too
@@ -160,24 +159,38 @@ class JsonlWriter:
         self._lock.remember(present | {run: settings})
         return contents.index
 
-    async def _append(self, line: bytes) -> None:
+    async def _put(self, lines: list[bytes]) -> int:
+        """Append these lines and return how many of them are there; why not all are is in `_failed`."""
         if self._failed is not None:
-            raise OutputError(str(self._failed)) from self._failed
+            return 0
         if self._file is None:
             raise RuntimeError("begin() comes before write()")
+        fd = self._file.fileno()
         try:
             if self._overwriting:  # only now: a run that gets no answer must not cost the old ones
-                await asyncio.to_thread(os.ftruncate, self._file.fileno(), 0)
+                await asyncio.to_thread(os.ftruncate, fd, 0)
                 self._overwriting, self._size = False, 0
-            await append(self._file, line)
-            self._size += len(line)
-            if self._clock() - self._synced_at >= self._sync_every_s:
-                await asyncio.to_thread(self._sync, self._file.fileno())
+            await append(self._file, b"".join(lines))
         except OSError as error:
-            with contextlib.suppress(OSError):  # where even this fails, the next run repairs the end
-                await asyncio.to_thread(_cut, self._file.fileno(), self._size)
             self._failed = self._failure(error)
-            raise self._failed from error
+            return await self._cut_back(fd, lines)
+        self._size += sum(map(len, lines))
+        try:
+            if self._clock() - self._synced_at >= self._sync_every_s:
+                await asyncio.to_thread(self._sync, fd)
+        except OSError as error:
+            self._failed = self._failure(error)
+            return 0
+        return len(lines)
+
+    async def _cut_back(self, fd: int, lines: list[bytes]) -> int:
+        """After a write that failed in the middle: keep the lines that are whole, and say how many."""
+        try:
+            whole = await asyncio.to_thread(_cut, fd, self._size, lines)
+        except OSError:  # where even this fails, the next run repairs the end
+            return 0
+        self._size += sum(map(len, lines[:whole]))
+        return whole
 
     def _sync(self, fd: int) -> None:
         os.fsync(fd)
@@ -186,16 +199,15 @@ class JsonlWriter:
         if not output.exists() or not os.path.samestat(here, output.stat()) or here.st_size < self._size:
             raise FileNotFoundError(errno.ENOENT, MOVED)
 
-    async def _close(self) -> None:
-        async with self._turn:
-            file, self._file = self._file, None
-            try:
-                if file is not None:
-                    await self._close_file(file)
-            except OSError as error:
-                raise self._failure(error) from error
-            finally:
-                self._lock.release()
+    async def _end(self) -> None:
+        file, self._file = self._file, None
+        try:
+            if file is not None:
+                await self._close_file(file)
+        except OSError as error:
+            raise self._failure(error) from error
+        finally:
+            self._lock.release()
 
     async def _close_file(self, file: AsyncFileIO) -> None:
         try:
@@ -221,9 +233,19 @@ def _remove_empty(path: str, fd: int) -> None:
             os.unlink(path)  # noqa: PTH108  # beside the calls above
 
 
-def _cut(fd: int, size: int) -> None:
-    """Cut the file back to its last whole line; never make it longer, since somebody may have emptied it."""
-    os.ftruncate(fd, min(size, os.fstat(fd).st_size))
+def _cut(fd: int, size: int, lines: list[bytes]) -> int:
+    """Cut the file back to the last of these lines that is whole behind `size`; how many are.
+
+    It never gets longer, since somebody may have emptied it.
+    """
+    found, whole = os.fstat(fd).st_size, 0
+    for line in lines:
+        if size + len(line) > found:
+            break
+        size += len(line)
+        whole += 1
+    os.ftruncate(fd, min(size, found))
+    return whole
 
 
 def _sync_folder(folder: Path) -> None:

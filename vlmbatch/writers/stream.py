@@ -1,6 +1,5 @@
 """Records to standard output, one line each: no lock, and nothing to resume."""
 
-import asyncio
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, Self
@@ -11,7 +10,7 @@ from aiofiles.threadpool.binary import AsyncFileIO
 from vlmbatch.errors import OutputClosed, OutputError
 from vlmbatch.protocols import Finished
 from vlmbatch.records import FileStamp, ImageRef, Result, to_line
-from vlmbatch.writers.appending import append, completed, reason
+from vlmbatch.writers.appending import Lines, append, reason
 
 
 def _ask_about_all(_ref: ImageRef, _get_stamp: Callable[[], FileStamp | None]) -> None:
@@ -26,7 +25,7 @@ class StreamWriter:
     def __init__(self, fd: int = 1) -> None:
         self._fd = fd
         self._file: AsyncFileIO | None = None
-        self._turn = asyncio.Lock()
+        self._lines = Lines(self._put)
         self._failed: OutputClosed | OutputError | None = None
 
     async def __aenter__(self) -> Self:
@@ -50,26 +49,27 @@ class StreamWriter:
         return _ask_about_all
 
     async def write(self, result: Result) -> None:
-        """Write one line, and wait where the reader is slow.
+        """Write one line, and wait where the reader is slow; lines that come meanwhile go together.
 
         Raises:
             OutputClosed: nobody reads any more.
             OutputError: the disk behind it is full, or it failed otherwise.
         """
-        line = to_line(result.to_record())
-        async with self._turn:
-            await completed(self._append(line))
-
-    async def _append(self, line: bytes) -> None:
-        if self._failed is not None:  # a part of a line may stand there: nothing may follow it
+        if not await self._lines.add(to_line(result.to_record())) and self._failed is not None:
             raise type(self._failed)(str(self._failed)) from self._failed
+
+    async def _put(self, lines: list[bytes]) -> int:
+        """Write these lines; how many of them are there. Why not all are is in `_failed`."""
+        if self._failed is not None:  # a part of a line may stand there: nothing may follow it
+            return 0
         if self._file is None:
             raise RuntimeError("begin() comes before write()")
         try:
-            await append(self._file, line)
+            await append(self._file, b"".join(lines))
         except OSError as error:
             self._failed = self._failure(error)
-            raise self._failed from error
+            return 0
+        return len(lines)
 
     @staticmethod
     def _failure(error: OSError) -> OutputClosed | OutputError:

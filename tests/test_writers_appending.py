@@ -1,0 +1,90 @@
+"""How lines of many tasks come into a file together."""
+
+import asyncio
+
+from vlmbatch.writers.appending import Lines
+
+
+class Slow:
+    """Puts lines away in groups, each of which takes until the gate is opened; takes `room` lines at most."""
+
+    def __init__(self, room: int = 999) -> None:
+        self.groups: list[list[bytes]] = []
+        self.gate = asyncio.Event()
+        self.room = room
+
+    async def put(self, lines: list[bytes]) -> int:
+        self.groups.append(lines)
+        await self.gate.wait()
+        there = min(self.room, len(lines))
+        self.room -= there
+        return there
+
+
+async def adding(lines: Lines, numbers: range) -> list[asyncio.Task[bool]]:
+    """Tasks that have all begun to add a line each."""
+    tasks = [asyncio.create_task(lines.add(b"%d\n" % n)) for n in numbers]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def test_lines_that_come_during_a_write_are_written_together() -> None:
+    """A hundred tasks cost two writes, and every line comes once and in its order."""
+    slow = Slow()
+    lines = Lines(slow.put)
+    tasks = await adding(lines, range(1))
+    tasks += await adding(lines, range(1, 100))
+    slow.gate.set()
+    assert all(await asyncio.gather(*tasks))
+    assert slow.groups == [[b"0\n"], [b"%d\n" % n for n in range(1, 100)]]
+
+
+async def test_who_was_not_written_hears_of_it() -> None:
+    """Of lines that went together, each task is told of its own."""
+    slow = Slow(room=3)
+    lines = Lines(slow.put)
+    tasks = await adding(lines, range(5))
+    slow.gate.set()
+    assert await asyncio.gather(*tasks) == [True, True, True, False, False]
+
+
+async def test_a_cancelled_task_is_not_written_before_its_turn() -> None:
+    """Whoever gives up while others write leaves nothing behind; whoever is being written is written."""
+    slow = Slow()
+    lines = Lines(slow.put)
+    tasks = await adding(lines, range(3))
+    tasks += await adding(lines, range(3, 6))
+    for task in (tasks[0], tasks[4]):
+        task.cancel()
+    await asyncio.sleep(0)
+    slow.gate.set()
+    ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(end) for end in ended] == [
+        asyncio.CancelledError,
+        bool,
+        bool,
+        bool,
+        asyncio.CancelledError,
+        bool,
+    ]
+    assert b"".join(line for group in slow.groups for line in group) == b"0\n1\n2\n3\n5\n"
+
+
+async def test_closing_waits_for_lines_on_their_way() -> None:
+    """The end is not begun while lines are being written."""
+    slow = Slow()
+    lines = Lines(slow.put)
+    tasks = await adding(lines, range(2))
+    ended = []
+
+    async def end() -> None:
+        ended.append([task.done() for task in tasks])
+
+    closing = asyncio.create_task(lines.close(end))
+    await asyncio.sleep(0)
+    assert not ended
+    slow.gate.set()
+    await closing
+    assert b"".join(line for group in slow.groups for line in group) == b"0\n1\n"
+    await asyncio.gather(*tasks)
