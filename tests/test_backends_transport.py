@@ -1,6 +1,7 @@
 """What a request costs: one pool of connections, and no second copy of its body, on both HTTP wires."""
 
 import asyncio
+import json
 import socket
 import threading
 import tracemalloc
@@ -11,8 +12,12 @@ from dataclasses import replace
 
 import pytest
 from backend_contract import KINDS, picture, question, reply
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vlmbatch.backends.transport import CHUNK_BYTES
+from vlmbatch.backends.wire import Envelope
+from vlmbatch.records import Generation, Request
 
 WIRES = pytest.mark.parametrize("name", ["ollama", "openai"])
 LARGE = 20_000_000
@@ -67,6 +72,25 @@ async def test_pictures_of_any_size_arrive_whole(name: str, more: int) -> None:
         async with KINDS[name].open(endpoint.url) as backend:
             await backend.complete(replace(question(), images=(replace(picture(), data=b64encode(whole)),)))
     assert endpoint.questions[0].pictures[0].data == whole
+
+
+@given(st.lists(st.tuples(st.text(), st.none() | st.text(), st.sampled_from([None, 1, 2])), max_size=6))
+def test_an_envelope_fits_its_question(questions: list[tuple[str, str | None, int | None]]) -> None:
+    """Whatever was asked before, the pieces are the JSON of this question around its picture."""
+
+    def body(request: Request, image: str) -> dict[str, object]:
+        return {
+            "prompt": request.prompt,
+            "system": request.system,
+            "seed": request.generation.seed,
+            "p": image,
+        }
+
+    envelope, first = Envelope(body), question()
+    for prompt, system, seed in questions:
+        asked = replace(first, prompt=prompt, system=system, generation=Generation(seed=seed))
+        sent = json.loads(b"".join(envelope.around(asked)))
+        assert sent == body(asked, first.images[0].data.decode())
 
 
 @WIRES

@@ -15,12 +15,12 @@ from vlmbatch.backends.ollama_reading import (
 )
 from vlmbatch.backends.transport import Transport
 from vlmbatch.backends.wire import (
+    Envelope,
     count,
     mapping,
     mappings,
     only_model,
     proxy_note,
-    spliced,
     unknown_model,
     words,
 )
@@ -43,6 +43,7 @@ class OllamaBackend:
         self, url: str, *, model: str | None, api_key: str | None, timeout_s: float, keep_alive: str | None
     ) -> None:
         """`url` as from host_url; `model` None takes the only one that sees; `timeout_s` is per request."""
+        self._envelope = Envelope(self._payload)
         self._transport = Transport(url, api_key, timeout_s=timeout_s, hint=SERVER_HINT)
         self._client = Client(self._transport)
         self.url, self.place = self._transport.url, self._transport.place
@@ -96,7 +97,7 @@ class OllamaBackend:
 
     async def complete(self, request: Request) -> Completion:
         """Ask once; see protocols.Backend."""
-        body = spliced(lambda mark: self._payload(request, mark), request.images)
+        body = self._envelope.around(request)
         deadline_s = request.deadline_s or self._timeout_s
         warm = self._loaded
         reply = await self._transport.ask("POST", f"{self.url}/api/chat", body, deadline_s)

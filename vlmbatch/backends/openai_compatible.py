@@ -7,12 +7,12 @@ from urllib.parse import urlsplit
 from vlmbatch.backends.openai_reading import answer_text, by_alias, first_choice, takes_images, thoughts
 from vlmbatch.backends.transport import Transport
 from vlmbatch.backends.wire import (
+    Envelope,
     count,
     mapping,
     mappings,
     only_model,
     proxy_note,
-    spliced,
     unknown_model,
     words,
 )
@@ -54,6 +54,7 @@ class OpenAICompatibleBackend:
         self._model = model
         self._timeout_s = timeout_s
         self._owner = owner
+        self._envelope = Envelope(self._payload)
         self._transport = Transport(url, api_key, timeout_s=timeout_s, hint=SERVER_HINT)
         self.url = self._transport.url
 
@@ -116,7 +117,7 @@ class OpenAICompatibleBackend:
 
     async def complete(self, request: Request) -> Completion:
         """Ask once; see protocols.Backend."""
-        body = spliced(lambda mark: self._payload(request, mark), request.images)
+        body = self._envelope.around(request)
         deadline_s = request.deadline_s or self._timeout_s
         reply = await self._transport.ask("POST", f"{self.url}/chat/completions", body, deadline_s)
         choice, message = first_choice(reply)

@@ -8,7 +8,7 @@ import os
 import ssl
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,7 +24,7 @@ from vlmbatch.errors import (
     UnreachableError,
 )
 from vlmbatch.options import redact
-from vlmbatch.records import PreparedImage
+from vlmbatch.records import Request
 
 CONNECT_TIMEOUT_S = 5.0
 KEEPALIVE_S = 2.0
@@ -35,17 +35,32 @@ Pieces = tuple[bytes, ...]
 """A request's body, for its picture not to be copied into it."""
 
 
-def spliced(build: Callable[[str], Mapping[str, Any]], images: Sequence[PreparedImage]) -> Pieces:
-    """The JSON body that `build` makes around an image, in pieces: the image is neither escaped nor copied.
+class Envelope:
+    """The JSON around a picture; it is the same for all images that are asked about alike, and made once."""
 
-    `build` gets a stand-in for the base64 text and must put it into exactly one string; where there is
-    no image it gets an empty text, and must put in none.
-    """
-    if not images:
-        return (json.dumps(build("")).encode("ascii"),)
-    mark = uuid.uuid4().hex
-    head, tail = json.dumps(build(mark)).encode("ascii").split(mark.encode("ascii"))
-    return head, images[0].data, tail
+    def __init__(self, build: Callable[[Request, str], Mapping[str, Any]]) -> None:
+        """`build` makes the body of a request with a stand-in for the picture's base64 text.
+
+        It must put that into exactly one string; where there is no picture it gets an empty text, and must
+        put in none.
+        """
+        self._build = build
+        self._question: object = None
+        self._ends = (b"", b"")
+
+    def around(self, request: Request) -> Pieces:
+        """The body of this request, in pieces: the picture is neither escaped nor copied."""
+        if not request.images:
+            return (json.dumps(self._build(request, "")).encode("ascii"),)
+        picture = request.images[0]
+        question = (request.prompt, request.system, request.generation, picture.media_type)
+        if question != self._question:
+            mark = uuid.uuid4().hex
+            body = json.dumps(self._build(request, mark)).encode("ascii")
+            head, tail = body.split(mark.encode("ascii"))
+            self._question, self._ends = question, (head, tail)
+        head, tail = self._ends
+        return head, picture.data, tail
 
 
 def reply_object(status: int, body: bytes, headers: Mapping[str, str], access: Access) -> dict[str, Any]:
