@@ -73,6 +73,15 @@ def test_it_ends_near_the_best_fixed_limit(slots: int, noise: float) -> None:
     assert found.rate(answers // 2) >= 0.9 * best.rate(answers // 2)
 
 
+@pytest.mark.parametrize(("start", "rounds"), [(2, 14), (4, 9), (16, 5)])
+def test_it_is_there_after_few_rounds(start: int, rounds: int) -> None:
+    """All of 64 slots are in use after so many times the length of an answer, and stay so."""
+    endpoint = Simulated(64)
+    climbed(endpoint, 3000, start)
+    settled = next(n for n in range(3000) if min(endpoint.limits[n:]) >= 60)
+    assert endpoint.times[settled] <= rounds * 0.5
+
+
 @pytest.mark.parametrize("slots", [1, 4, 64])
 def test_it_does_not_wander_off(slots: int) -> None:
     """Over a long run with answers of very different length the limit stays at the scale of the slots."""

@@ -7,6 +7,8 @@ LEAST_ANSWERS = 8
 """A window is at least this many answers, and two for each slot: fewer say little about a rate."""
 PAYS = 1.07
 """A larger limit is kept when the rate grows by this factor."""
+STEEP = 1.5
+"""A rate that has grown by this factor says so after one round of answers."""
 LOSES_NOTHING = 0.95
 """A smaller limit is kept when this much of the rate is left."""
 HOLD = 8
@@ -66,15 +68,21 @@ class Climber:
             return
         self._answers += 1
         self._saturated += waiting
-        if self._answers < _window(self.limit) or now <= self._began:
+        if self._answers < max(self.limit, LEAST_ANSWERS) or now <= self._began:
+            return
+        rate, full = self._answers / (now - self._began), 2 * self._saturated > self._answers
+        if self._answers < _window(self.limit) and not (full and self._is_steep(rate)):
             return
         limit = self.limit
-        rate, full = self._answers / (now - self._began), 2 * self._saturated > self._answers
         self._began = None
         if full:  # else the endpoint waits for the client, and its rate tells nothing
             self._decide(rate)
         if self.limit != limit:
             self._skip = limit
+
+    def _is_steep(self, rate: float) -> bool:
+        """Whether a larger limit has paid so well that one round tells."""
+        return self._phase is Phase.CLIMB and self._trial is not None and rate >= STEEP * self._trial.rate
 
     def overloaded(self) -> None:
         """Hear that the endpoint had too much: halve the limit."""

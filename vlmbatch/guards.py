@@ -18,7 +18,7 @@ from vlmbatch.memory import Memory
 from vlmbatch.protocols import Backend, Observer, Sleep
 from vlmbatch.records import Endpoint, PreparedImage, Request
 
-FIRST_CONCURRENCY = 4
+FIRST_CONCURRENCY = 16
 MOST_CONCURRENCY = 256
 """Where `--concurrency auto` starts, and how far it goes: vLLM works on 256 requests at once by default."""
 OTHER_FILES = 32
