@@ -40,6 +40,14 @@ def test_the_table_of_fields_is_that_of_real_records() -> None:
     assert [key for key in listed if "." not in key] == [key for key in real[0] if "." not in key]
 
 
+def test_the_keys_of_known_answers_are_told() -> None:
+    """docs/records.md lists the keys that only answers have which were known before, and no other."""
+    listed = [row[0] for row in table(section(RECORDS, "## Answers that were known"))]
+    plain = answered("a").to_record()
+    known = [answered("a", duplicate_of="b").to_record(), answered("a", cached=True).to_record()]
+    assert listed == [key for record in known for key in record if key not in plain]
+
+
 def test_null_is_where_the_table_says() -> None:
     """What the table calls never null has a value in every record of an answer and of a failure."""
     nulls = {row[0]: row[3] for row in table(section(RECORDS, "## Fields"))}

@@ -1,6 +1,5 @@
 """Imaging: every kind of picture becomes an upright JPEG of the right size, in many threads at once."""
 
-import hashlib
 from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -49,7 +48,6 @@ def test_every_format_decodes(name: str) -> None:
     data = EVERY_FORMAT[name]()
     prepared = prepare(data, OPTIONS)
     assert sorted(sent(prepared).size) in ([90, 120], [48, 64])
-    assert prepared.sha256 == hashlib.sha256(data).hexdigest()
     assert prepared.sent_bytes == len(b64decode(prepared.data))
     assert prepared.media_type == "image/jpeg"
     assert (prepared.original_width, prepared.original_height) == (prepared.width, prepared.height)
@@ -238,7 +236,6 @@ def test_many_threads_do_not_mix_their_pictures() -> None:
         prepared = prepare(data, ImageOptions(max_size=100))
         assert_near(pixel(prepared), colour)
         assert (prepared.original_width, prepared.original_height) == size
-        assert prepared.sha256 == hashlib.sha256(data).hexdigest()
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(one, range(160)))

@@ -35,7 +35,6 @@ PREPARED = PreparedImage(
     original_width=4000,
     original_height=3000,
     sent_bytes=143210,
-    sha256="e3b0" * 16,
     frames=2,
 )
 ENDPOINT = Endpoint(backend="ollama", url="http://127.0.0.1:11434", model="llava:7b")
@@ -50,7 +49,7 @@ def result(**outcome: Any) -> Result:
         run="9f3c2a1b7d04",
         started_at=STARTED_AT,
         duration_s=2.31049,
-        image=ImageFacts.of(FileStamp(bytes=2311040, mtime=1763800000.5), PREPARED),
+        image=ImageFacts.of(FileStamp(bytes=2311040, mtime=1763800000.5), "e3b0" * 16, PREPARED),
         attempts=1,
         warnings=("its colour profile is broken and was ignored",),
         **outcome,

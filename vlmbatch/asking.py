@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -18,69 +17,31 @@ from vlmbatch.errors import (
     TransientError,
     UnavailableError,
 )
-from vlmbatch.events import Notice, RetryScheduled
-from vlmbatch.protocols import Backend, Observer, Outages, Retries, Room, Slots, Source
-from vlmbatch.records import (
-    Completion,
-    Failure,
-    FileStamp,
-    ImageRef,
-    PreparedImage,
-    Result,
-)
+from vlmbatch.events import RetryScheduled
+from vlmbatch.protocols import Answers, Backend, Observer, Outages, Retries, Slots
+from vlmbatch.records import Answered, Completion, Failure, ImageRef, Result
 
 FREE_WAITS = 20
-SLOW_S = 60.0
-
-
-class SlowWatch:
-    """Inside its ``with`` block, says once which image a thread has worked on for very long.
-
-    Its disk or its decoder may hang, and nothing else would tell which of many it is.
-    """
-
-    def __init__(self, image: str, notify: Observer, *, slow_s: float = SLOW_S) -> None:
-        """`began`, in monotonic seconds, is set by the thread when it begins."""
-        self.began: float | None = None
-        self._image = image
-        self._notify = notify
-        self._slow_s = slow_s
-
-    def __enter__(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._slow_s, self._look)
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-
-    def _look(self) -> None:
-        left_s = self._slow_s if self.began is None else self.began + self._slow_s - time.monotonic()
-        if left_s > 0:
-            self._timer = asyncio.get_running_loop().call_later(left_s, self._look)
-        else:
-            told = f"still being read and decoded after {self._slow_s:g} s; --exclude leaves it out"
-            self._notify(Notice(message=f"{self._image}: {told}"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asker:
     """Brings one image after the other to its result; many at once.
 
-    `prepare` turns file bytes into a picture whose longest side is at most the given number of
-    pixels, or what the options say where that is None; it blocks, and runs in `threads`, as reading
-    does, for whose bytes `room_to_read` waits. `in_flight` holds the tasks that have a request at the
-    endpoint, or an answer that is not written yet.
+    `look` gets a draft's picture ready, or finds its answer; `shrink` makes its picture anew, with a longest
+    side of so many pixels. `in_flight` holds the tasks that have a request at the endpoint, or an answer
+    that is not written yet.
     """
 
     job: Job
-    source: Source
-    room_to_read: Room
-    prepare: Callable[[bytes, int | None], PreparedImage]
+    look: Callable[[Draft], Awaitable[Answered | None]]
+    shrink: Callable[[Draft, int], Awaitable[None]]
+    answers: Answers
     backend: Backend
     slots: Slots
     outages: Outages
     retries: Retries
     notify: Observer
-    threads: ThreadPoolExecutor
     stop: asyncio.Event
     in_flight: set["asyncio.Task[None] | None"]
 
@@ -90,12 +51,21 @@ class Asker:
         Raises:
             VlmbatchError: what ends the whole run: a fatal endpoint, or one that stays away.
         """
-        draft = Draft(ref, self.job.question)
+        draft, result = Draft(ref, self.job.question), None
         try:
-            await self._prepare(draft, None)
-            outcome: Completion | Failure = await self._ask(draft)
+            known = await self.look(draft)
+            result = draft.repeated(self.job, known) if known else await self._asked(draft)
         except ImageError as error:
-            outcome = Failure(kind=error.kind, message=str(error), retryable=error.retryable)
+            failure = Failure(kind=error.kind, message=str(error), retryable=error.retryable)
+            result = draft.result(self.job, failure)
+        finally:
+            self.answers.release(draft, result)
+        return result
+
+    async def _asked(self, draft: Draft) -> Result:
+        """The result of asking about this picture."""
+        try:
+            outcome: Completion | Failure = await self._ask(draft)
         except (FatalBackendError, UnavailableError):
             raise
         except BackendError as error:
@@ -103,22 +73,6 @@ class Asker:
                 kind=error.kind, message=str(error), retryable=error.retryable, partial=error.partial
             )
         return draft.result(self.job, outcome)
-
-    async def _prepare(self, draft: Draft, longest: int | None) -> None:
-        watch = SlowWatch(draft.ref.id, self.notify)
-
-        def work() -> tuple[FileStamp, PreparedImage]:
-            watch.began = time.monotonic()
-            draft.stamp = self.source.stamp(draft.ref)
-            with self.room_to_read(draft.stamp.bytes if draft.stamp else 0):
-                image = self.source.read(draft.ref)
-                draft.stamp = image.stamp
-                return image.stamp, self.prepare(image.data, longest)
-
-        loop = asyncio.get_running_loop()
-        with watch:
-            draft.stamp, prepared = await loop.run_in_executor(self.threads, work)
-        draft.picture(prepared)
 
     async def _ask(self, draft: Draft) -> Completion:
         def on_retry(attempt: int, delay_s: float, error: BackendError) -> None:
@@ -220,5 +174,5 @@ class Asker:
         draft.request, warning = self.retries.ask_differently(draft.request, error, draft.attempts)
         if error.change == "shrink" and draft.prepared:
             longest = max(draft.prepared.width, draft.prepared.height) // 2
-            await self._prepare(draft, max(longest, 32))
+            await self.shrink(draft, max(longest, 32))
         draft.warnings += (warning,)

@@ -19,13 +19,15 @@ class Delivery:
         writer: Writer | None,
         deliver: Callable[[Result], Awaitable[None]],
         notify: Observer,
+        keep: Callable[[Result], None] = lambda result: None,
     ) -> None:
-        """`finished` tells what earlier runs have done; `deliver` gets each result once it is written."""
+        """`finished` tells what earlier runs have done; `deliver` and `keep` get what is written."""
         self.tally = Tally()
         self._finished = finished
         self._writer = writer
         self._deliver = deliver
         self._notify = notify
+        self._keep = keep
         self._answered_before = False
         self._verdicts = Verdicts(partial(tell, notify), lambda: self._answered_before)
 
@@ -48,5 +50,6 @@ class Delivery:
             if self._writer is not None:
                 await self._writer.write(result)
             self.tally.add(result)
+            self._keep(result)
             await self._deliver(result)
             self._notify(ImageFinished(result=result))

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from vlmbatch.errors import BadAnswerError
 from vlmbatch.records import (
+    Answered,
     Completion,
     Endpoint,
     Failure,
@@ -35,6 +36,8 @@ class Draft:
         self.ref = ref
         self.request = replace(question, prompt=ref.prompt or question.prompt)
         self.stamp: FileStamp | None = None
+        self.sha256: str | None = None
+        self.key: tuple[str, str] | None = None
         self.prepared: PreparedImage | None = None
         self.attempts = 0
         self.refunds = 0
@@ -52,6 +55,21 @@ class Draft:
         self.request = replace(self.request, images=(prepared,))
         self.warnings += tuple(w for w in prepared.warnings if w not in self.warnings)
 
+    def repeated(self, job: Job, known: Answered) -> Result:
+        """The result with an answer that was given before, which costs nothing now."""
+        return Result(
+            id=self.ref.id,
+            endpoint=job.endpoint,
+            run=job.run,
+            started_at=self.started_at,
+            duration_s=time.monotonic() - self.began,
+            completion=known.completion,
+            image=known.image.stamped(self.stamp),
+            warnings=known.completion.warnings,
+            duplicate_of=known.id,
+            cached=known.id is None,
+        )
+
     def result(self, job: Job, outcome: Completion | Failure) -> Result:
         """The result with this outcome."""
         return Result(
@@ -62,7 +80,7 @@ class Draft:
             duration_s=time.monotonic() - self.began,
             completion=outcome if isinstance(outcome, Completion) else None,
             failure=outcome if isinstance(outcome, Failure) else None,
-            image=ImageFacts.of(self.stamp, self.prepared),
+            image=ImageFacts.of(self.stamp, self.sha256, self.prepared),
             attempts=self.attempts,
             warnings=self.warnings + (outcome.warnings if isinstance(outcome, Completion) else ()),
         )

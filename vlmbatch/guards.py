@@ -13,10 +13,11 @@ from vlmbatch.canary import QUESTIONS, Canary
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ImageError
 from vlmbatch.events import ConcurrencyChanged, tell
+from vlmbatch.finding import Found
 from vlmbatch.limiter import Limiter
 from vlmbatch.memory import Memory
 from vlmbatch.protocols import Backend, Observer, Sleep
-from vlmbatch.records import Endpoint, PreparedImage, Request
+from vlmbatch.records import Endpoint, PreparedImage
 
 FIRST_CONCURRENCY = 16
 MOST_CONCURRENCY = 256
@@ -64,25 +65,28 @@ def preparer_of(config: RunConfig, memory: Memory) -> Callable[[bytes, int | Non
     return prepare
 
 
-def availability_of(
-    config: RunConfig, backend: Backend, question: Request, notify: Observer, sleep: Sleep
-) -> Availability:
+def availability_of(config: RunConfig, found: Found, notify: Observer, sleep: Sleep) -> Availability:
+    """Whether anybody is there, as a canary tells at first; where it is known that nobody is, it stays so."""
     deadline_s = WARM_UP * config.run.timeout
-    canary = Canary(backend, question, imaging.uniform, deadline_s=deadline_s, tell=partial(tell, notify))
+    canary = Canary(
+        found.backend, found.question, imaging.uniform, deadline_s=deadline_s, tell=partial(tell, notify)
+    )
 
     async def prove() -> None:
+        if found.away is not None:
+            raise found.away
         if config.endpoint.canary:
             await canary.prove()
 
     async def probe() -> None:
         async with asyncio.timeout(PROBE_S):
-            await backend.probe()
+            await found.backend.probe()
         await canary.ask()
 
     return Availability(
         prove=prove,
         probe=probe,
-        patience_s=config.run.patience_s(RUN_PATIENCE_S),
+        patience_s=config.run.patience_s(RUN_PATIENCE_S) if found.away is None else 0.0,
         try_s=PROBE_S + QUESTIONS * deadline_s,
         least_try_s=config.run.timeout,
         notify=notify,

@@ -47,6 +47,7 @@ class Metrics:
         counter = partial(Counter, registry=self.registry)
         gauge = partial(Gauge, registry=self.registry)
         self._images = counter("vlmbatch_images", "Images with a record from this run.", ["status"])
+        self._known = counter("vlmbatch_known", "Answers that were known before.", ["from"])
         self._failures = counter("vlmbatch_failures", "Failed images by kind.", ["kind"])
         self._skipped = gauge("vlmbatch_images_skipped", "Images that an earlier run has done.")
         self._expected = gauge("vlmbatch_images_expected", "Images below the paths, once counted.")
@@ -70,6 +71,8 @@ class Metrics:
         self._exit_code = gauge("vlmbatch_exit_code", "How the run ended, -1 while it goes on.")
         for status in ("ok", "error"):  # 0 from the beginning: a rate needs a first value
             self._images.labels(status)
+        for where in ("duplicate", "cache"):
+            self._known.labels(where)
         for direction in ("input", "output"):
             self._tokens.labels(direction)
         self._running.set(1)
@@ -113,7 +116,9 @@ class Metrics:
         self._images.labels("ok" if result.ok else "error").inc()
         if result.failure is not None:
             self._failures.labels(result.failure.kind).inc()
-        if result.completion is not None:
+        if result.is_known:
+            self._known.labels("cache" if result.cached else "duplicate").inc()
+        elif result.completion is not None:
             self._seconds.observe(result.duration_s)
             self._tokens.labels("input").inc(result.completion.usage.input_tokens)
             self._tokens.labels("output").inc(result.completion.usage.output_tokens)

@@ -4,14 +4,15 @@ Source, Backend, Writer and Observer are for those who add one; Slots, Outages a
 pipeline sees the parts that guard it.
 """
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from enum import Enum
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from vlmbatch.errors import BackendError, BadAnswerError, UnavailableError
 from vlmbatch.events import Event
-from vlmbatch.records import Completion, Endpoint, FileStamp, ImageRef, Request, Result, SourceImage
+from vlmbatch.records import Answered, Completion, Endpoint, FileStamp, ImageRef, Request, Result, SourceImage
 
 Observer = Callable[[Event], None]
 """Hears every event of a run, on the event loop's thread; it must return quickly and never raise."""
@@ -138,6 +139,38 @@ class Writer(AsyncContext, Protocol):
         Raises:
             OutputError: it could not be written; the output ends at its last whole line.
         """
+
+    def find(self, sha256: str, prompt: str) -> Mapping[str, Any] | None:
+        """The record of an answer about a file of this content to the prompt of this name, if any is kept.
+
+        It blocks, and is called in threads.
+        """
+
+
+Key = tuple[str, str]
+
+
+class Turn(Enum):
+    """Who asks a question that was not answered yet."""
+
+    ASK = "whoever looked"
+    WAIT = "somebody else, who is at it"
+
+
+class Answers(Protocol):
+    """What was answered before. A key is the SHA-256 of a file and the name of a prompt."""
+
+    def look(self, key: Key, who: Hashable) -> Answered | Turn:
+        """The answer, if there is one, else whether to ask or to wait; blocks, and is called in a thread.
+
+        Unless told to wait, `who` holds the question until release().
+        """
+
+    async def settled(self, key: Key) -> None:
+        """Return once nobody holds this question any more."""
+
+    def release(self, who: Hashable, result: Result | None) -> None:
+        """Hear what came of the question that `who` holds, if any."""
 
 
 class Slots(Protocol):

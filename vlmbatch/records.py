@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from vlmbatch.errors import FailureKind
+
+DEFAULT_PROMPT_NAME = "default"
+"""The name in a record of the prompt that all images share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +31,10 @@ class FileStamp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceImage:
-    """The whole content of one image file, read once, and its stamp."""
+    """The whole content of one image file, read once, its SHA-256 in hexadecimal, and its stamp."""
 
     data: bytes
+    sha256: str
     stamp: FileStamp
 
 
@@ -39,8 +43,8 @@ class PreparedImage:
     """A picture as it is sent. Sides are in pixels.
 
     `data` is the base64 text (ASCII bytes) of the encoded picture, made in the worker thread, which
-    backends splice into their request; `sent_bytes` is the encoded size before base64; `sha256` is of
-    the source bytes; `frames` is 1, or more for an animation of which the first frame is sent.
+    backends splice into their request; `sent_bytes` is the encoded size before base64; `frames` is 1, or
+    more for an animation of which the first frame is sent.
     """
 
     data: bytes
@@ -50,7 +54,6 @@ class PreparedImage:
     original_width: int
     original_height: int
     sent_bytes: int
-    sha256: str
     frames: int = 1
     warnings: tuple[str, ...] = ()
 
@@ -158,14 +161,15 @@ class ImageFacts:
     frames: int | None = None
 
     @classmethod
-    def of(cls, stamp: FileStamp | None, prepared: PreparedImage | None) -> "ImageFacts":
-        """The facts known of an image that was read (`stamp`) and perhaps prepared."""
-        stamped = {} if stamp is None else {"bytes": stamp.bytes, "mtime": stamp.mtime}
+    def of(
+        cls, stamp: FileStamp | None, sha256: str | None = None, prepared: PreparedImage | None = None
+    ) -> "ImageFacts":
+        """The facts known of an image that was looked at (`stamp`), and perhaps read and prepared."""
+        read = cls(sha256=sha256).stamped(stamp)
         if prepared is None:
-            return cls(**stamped)  # type: ignore[arg-type]  # a dict of exactly these two fields
-        return cls(
-            **stamped,  # type: ignore[arg-type]  # as above
-            sha256=prepared.sha256,
+            return read
+        return replace(
+            read,
             width=prepared.original_width,
             height=prepared.original_height,
             sent_width=prepared.width,
@@ -174,10 +178,32 @@ class ImageFacts:
             frames=prepared.frames,
         )
 
+    def stamped(self, stamp: FileStamp | None) -> "ImageFacts":
+        """These facts about a file with this stamp."""
+        if stamp is None:
+            return replace(self, bytes=None, mtime=None)
+        return replace(self, bytes=stamp.bytes, mtime=stamp.mtime)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """An answer that was given before to the same question about the same content.
+
+    `id` is the image that it was about, None where that is none of the same output.
+    """
+
+    id: str | None
+    completion: Completion
+    image: ImageFacts
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The outcome for one image: a completion or a failure, never both, never neither."""
+    """The outcome for one image: a completion or a failure, never both, never neither.
+
+    `duplicate_of` is the image of the same content whose answer this is; `cached` says that it is one of
+    an earlier run, out of --cache. Neither was asked about.
+    """
 
     id: str
     endpoint: Endpoint
@@ -187,9 +213,11 @@ class Result:
     completion: Completion | None = None
     failure: Failure | None = None
     image: ImageFacts = field(default_factory=ImageFacts)
-    prompt: str = "default"
+    prompt: str = DEFAULT_PROMPT_NAME
     attempts: int = 0
     warnings: tuple[str, ...] = ()
+    duplicate_of: str | None = None
+    cached: bool = False
 
     def __post_init__(self) -> None:
         if (self.completion is None) == (self.failure is None):
@@ -200,10 +228,15 @@ class Result:
         """Whether the model answered."""
         return self.completion is not None
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it was answered before, and so not asked about."""
+        return self.cached or self.duplicate_of is not None
+
     def to_record(self) -> dict[str, Any]:
         """The record of docs/records.md, version 1, as a JSON-ready mapping."""
         done, failed = self.completion, self.failure
-        return {
+        record = {
             "v": 1,
             "id": self.id,
             "status": "ok" if done else "error",
@@ -223,6 +256,11 @@ class Result:
             "duration_s": round(self.duration_s, 3),
             "run": self.run,
         }
+        if self.duplicate_of is not None:
+            record["duplicate_of"] = self.duplicate_of
+        if self.cached:
+            record["cached"] = True
+        return record
 
 
 def _flat(value: Failure | Usage | ImageFacts) -> dict[str, Any]:
@@ -243,7 +281,8 @@ class Summary:
     """How a run ended. `failed` are failures of this run; `failed_before` stand from earlier ones.
 
     `skipped` were done before; `unreadable` are folders and files that could not be looked into;
-    `ignored` are entries that are no images.
+    `ignored` are entries that are no images. Of those that succeeded, `duplicates` have the answer of another
+    image of the same content, and `cached` one out of --cache.
     """
 
     total: int = 0
@@ -253,6 +292,8 @@ class Summary:
     failed_before: int = 0
     unreadable: int = 0
     ignored: int = 0
+    duplicates: int = 0
+    cached: int = 0
     usage: Usage = field(default_factory=Usage)
     duration_s: float = 0.0
     stopped: bool = False

@@ -29,6 +29,12 @@ class OutputOptions:
     retry_failed: bool = option(False, "Ask again also for images that failed for good.")
     overwrite: bool = option(False, "Start the output file anew.")
     append: bool = option(False, "Add to an output file that holds records of other settings.")
+    dedupe: bool = option(True, "Ask about images of the same content once, and give all of them the answer.")
+    cache: str | None = option(
+        None,
+        "Keep answers in this folder, and take from it what was asked before with the same settings.",
+        metavar="DIR",
+    )
 
     def __post_init__(self) -> None:
         require(

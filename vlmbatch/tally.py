@@ -14,6 +14,8 @@ class Tally:
         self._began = clock()
         self._succeeded = 0
         self._failed = 0
+        self._duplicates = 0
+        self._cached = 0
         self._usage = Usage()
 
     def add(self, result: Result) -> None:
@@ -22,6 +24,8 @@ class Tally:
             self._failed += 1
         else:
             self._succeeded += 1
+            self._duplicates += result.duplicate_of is not None
+            self._cached += result.cached
             self._usage += result.completion.usage
 
     def summary(
@@ -36,6 +40,8 @@ class Tally:
             failed_before=failed_before,
             unreadable=unreadable,
             ignored=ignored,
+            duplicates=self._duplicates,
+            cached=self._cached,
             usage=self._usage,
             duration_s=self._clock() - self._began,
             stopped=stopped,

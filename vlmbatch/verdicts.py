@@ -49,7 +49,7 @@ class Verdicts:
         """
         if self._over:
             return []
-        if result.completion is not None:
+        if result.completion is not None and not result.is_known:
             self._look_at_answer(result.completion.text, result.completion.load_s)
         if self._answered or not _may_be_the_set_up(result.failure):
             self._answered = self._answered or result.ok

@@ -7,27 +7,25 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
+from vlmbatch.answers import Answers
 from vlmbatch.asking import Asker
-from vlmbatch.availability import RUN_PATIENCE_S, START_PATIENCE_S, until_available
-from vlmbatch.backends import open_backend
 from vlmbatch.closing import Closing
 from vlmbatch.config import RunConfig
 from vlmbatch.delivery import Delivery
 from vlmbatch.draft import Job
 from vlmbatch.errors import BackendError, blaming_the_machine
-from vlmbatch.events import RunFinished, RunStarted, RunStopping, SourceProblem, tell
+from vlmbatch.events import RunFinished, RunStarted, RunStopping, tell
+from vlmbatch.finding import Found, find, open_writer
 from vlmbatch.guards import availability_of, limiter_of, preparer_of, preparers
 from vlmbatch.limiter import Limiter
 from vlmbatch.memory import FILES_SHARE, Memory
 from vlmbatch.pipeline import Parts, Pipeline
-from vlmbatch.prompts import prompt_text
-from vlmbatch.protocols import Backend, Finished, Observer, Sleep, Source, Writer
-from vlmbatch.records import Endpoint, Request, Result
+from vlmbatch.preparing import Preparer
+from vlmbatch.protocols import Finished, Observer, Sleep, Source
+from vlmbatch.records import Result
 from vlmbatch.retry import RetryPolicy
-from vlmbatch.settings import accepted_now, answer_settings, question_of, run_digest
-from vlmbatch.sources import open_source
+from vlmbatch.settings import answer_settings, run_digest
 from vlmbatch.supervision import counted, threads, unless
-from vlmbatch.writers import JsonlWriter, StreamWriter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,46 +64,9 @@ class Made:
     """The parts of a run whose endpoint has been found and whose output is open."""
 
     asker: Asker
-    finished: Finished
-    writer: Writer | None
-    limiter: Limiter
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """Who answers, what is asked, and where records go, before the output is read back."""
-
-    backend: Backend
-    endpoint: Endpoint
-    question: Request
     source: Source
-    writer: Writer | None
-
-
-async def _find(config: RunConfig, outside: Outside, stack: AsyncExitStack) -> Found:
-    """Lock the output and find the endpoint; what has to be closed goes on the stack.
-
-    Raises:
-        VlmbatchError: a run with these options, this endpoint or this output cannot start.
-    """
-    loop = asyncio.get_running_loop()
-    tell_problem = partial(_tell_loop, loop, outside.notify)
-    with threads(1, "vlmbatch-start") as pool:  # a dead network disk must not hang the event loop
-        prompt = await loop.run_in_executor(pool, prompt_text, config.prompt)
-        source = await loop.run_in_executor(pool, open_source, config.paths, config.input, tell_problem)
-    writer = open_writer(config, outside.stdout)
-    if writer is not None:
-        await stack.enter_async_context(writer)
-    backend = await stack.enter_async_context(open_backend(config))
-    endpoint = await until_available(
-        backend.preflight,
-        patience_s=config.run.patience_s(START_PATIENCE_S),
-        loading_patience_s=config.run.patience_s(RUN_PATIENCE_S),
-        who=backend.place,
-        sleep=outside.sleep,
-    )
-    question = question_of(config, prompt)
-    return Found(backend=backend, endpoint=endpoint, question=question, source=source, writer=writer)
+    delivery: Delivery
+    limiter: Limiter
 
 
 async def _make(config: RunConfig, outside: Outside, stack: AsyncExitStack) -> Made:
@@ -114,14 +75,15 @@ async def _make(config: RunConfig, outside: Outside, stack: AsyncExitStack) -> M
     Raises:
         VlmbatchError: a run with these options, this endpoint or this output cannot start.
     """
-    found = await _find(config, outside, stack)
+    writer = open_writer(config, outside.stdout)
+    found = await find(config, writer, outside.notify, outside.sleep, stack)
     settings = answer_settings(config, found.endpoint, found.question.prompt)
     job = Job(endpoint=found.endpoint, run=run_digest(settings), question=found.question)
     limiter = limiter_of(config, found.endpoint, found.backend, outside.notify, outside.sleep)
     finished: Finished = _nothing_is_finished
-    if found.writer is not None:
-        finished = await found.writer.begin(job.run, settings)
-        for notice in found.writer.notices:
+    if writer is not None:
+        finished = await writer.begin(job.run, settings)
+        for notice in writer.notices:
             tell(outside.notify, notice)
     outside.notify(
         RunStarted(
@@ -133,8 +95,13 @@ async def _make(config: RunConfig, outside: Outside, stack: AsyncExitStack) -> M
         )
     )
     pool = stack.enter_context(threads(preparers(), "vlmbatch-prepare"))
-    asker = _asker(config, outside, found, job, limiter, pool)
-    return Made(asker=asker, finished=finished, writer=found.writer, limiter=limiter)
+    keep = _keep_nothing if found.cache is None else found.cache.keep
+    return Made(
+        asker=_asker(config, outside, found, job, limiter, pool),
+        source=found.source,
+        delivery=Delivery(finished, writer, outside.deliver, outside.notify, keep),
+        limiter=limiter,
+    )
 
 
 def _asker(
@@ -147,27 +114,42 @@ def _asker(
 ) -> Asker:
     memory = Memory.of(config.run.decode_memory)
     files = memory.part(FILES_SHARE)
-    return Asker(
-        job=job,
+    answers = _answers(config, found, job.run)
+    preparer = Preparer(
         source=found.source,
         # what is larger than --max-bytes is refused when it is read, and not for the room it would take
         room_to_read=lambda size: files.room(min(size or 0, config.input.max_bytes)),
         prepare=preparer_of(config, memory),
+        answers=answers,
+        threads=pool,
+        notify=outside.notify,
+    )
+    return Asker(
+        job=job,
+        look=preparer.look,
+        shrink=preparer.shrink,
+        answers=answers,
         backend=found.backend,
         slots=limiter,
-        outages=availability_of(config, found.backend, job.question, outside.notify, outside.sleep),
+        outages=availability_of(config, found, outside.notify, outside.sleep),
         retries=RetryPolicy(retries=config.run.retries, sleep=outside.sleep),
         notify=outside.notify,
-        threads=pool,
         stop=outside.stop,
         in_flight=set(),
     )
 
 
+def _answers(config: RunConfig, found: Found, run: str) -> Answers:
+    written = _nothing_is_known if found.writer is None else found.writer.find
+    return Answers(
+        output=written if config.output.dedupe else None,
+        cache=None if found.cache is None else partial(found.cache.find, run),
+    )
+
+
 async def _work(config: RunConfig, outside: Outside, made: Made) -> None:
     """Bring every image to its record, and tell how it went even where the run ends with an error."""
-    source = made.asker.source
-    delivery = Delivery(made.finished, made.writer, outside.deliver, outside.notify)
+    source, delivery = made.source, made.delivery
     parts = Parts(
         source=source,
         finished=delivery.finished,
@@ -202,21 +184,17 @@ async def _work(config: RunConfig, outside: Outside, made: Made) -> None:
         outside.notify(RunFinished(summary=summary))
 
 
-def open_writer(config: RunConfig, stdout: bool) -> Writer | None:
-    """Where records go: the output file, standard output where that is wished, or nowhere."""
-    if config.output.output != "-":
-        return JsonlWriter(config.output.output, config.output, again=accepted_now(config))
-    return StreamWriter() if stdout else None
-
-
-def _tell_loop(loop: asyncio.AbstractEventLoop, notify: Observer, problem: SourceProblem) -> None:
-    """Carry what the walking thread met to the event loop, where observers live."""
-    loop.call_soon_threadsafe(notify, problem)
-
-
 def _unknown() -> None:
     """How many images there are, where that is of no use."""
 
 
 def _nothing_is_finished(_ref: object, _stamp: object) -> None:
     """A Finished for outputs that keep nothing."""
+
+
+def _nothing_is_known(_sha256: str, _prompt: str) -> None:
+    """What a run without an output finds in it."""
+
+
+def _keep_nothing(_result: Result) -> None:
+    """What a run without a cache keeps for others."""

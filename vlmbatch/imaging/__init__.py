@@ -3,7 +3,6 @@
 It decodes from memory and never touches a file, a network or the run.
 """
 
-import hashlib
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -87,7 +86,7 @@ def uniform(rgb: tuple[int, int, int]) -> PreparedImage:
     """A small picture of one colour: 224x224 pixels, which every vision model takes."""
     size = (UNIFORM_SIDE, UNIFORM_SIDE)
     encoded = encode(Image.new("RGB", size, rgb), UNIFORM_QUALITY)
-    return _prepared(encoded, encoded, size, size, 1, [])
+    return _prepared(encoded, size, size, 1, [])
 
 
 def _prepare(data: bytes, options: ImageOptions, room: Room) -> PreparedImage:
@@ -103,7 +102,7 @@ def _prepare(data: bytes, options: ImageOptions, room: Room) -> PreparedImage:
             frames = pages or int(getattr(image, "n_frames", 1))
             if may_pass(image, structure, len(data), options.max_size):
                 decode_smallest(image, structure, room)
-                return _prepared(data, data, declared, declared, frames, warnings)
+                return _prepared(data, declared, declared, frames, warnings)
             target = fitted(declared, options.max_size)
             if structure is not None and not structure.whole:
                 raise ImageError("the JPEG is truncated: its end mark is missing")
@@ -120,11 +119,10 @@ def _prepare(data: bytes, options: ImageOptions, room: Room) -> PreparedImage:
         picture = to_srgb(on_white(small), profile, warnings)
         picture = padded(upright(picture, orientation), warnings)
         encoded = encode(picture, options.quality)
-    return _prepared(data, encoded, picture.size, original, frames, warnings)
+    return _prepared(encoded, picture.size, original, frames, warnings)
 
 
 def _prepared(
-    source: bytes,
     encoded: bytes,
     size: tuple[int, int],
     original: tuple[int, int],
@@ -139,7 +137,6 @@ def _prepared(
         original_width=original[0],
         original_height=original[1],
         sent_bytes=len(encoded),
-        sha256=hashlib.sha256(source).hexdigest(),
         frames=frames,
         warnings=tuple(warnings),
     )

@@ -33,4 +33,10 @@ def _told(event: Event) -> dict[str, Any]:
     told: dict[str, Any] = {"id": result.id, "status": "ok" if result.ok else "error"}
     if result.failure:
         told |= {"kind": result.failure.kind, "message": result.failure.message}
-    return told | {"attempts": result.attempts, "duration_s": round(result.duration_s, 3)}
+    if result.duplicate_of is not None:
+        told["duplicate_of"] = result.duplicate_of
+    return told | {
+        "cached": result.cached,
+        "attempts": result.attempts,
+        "duration_s": round(result.duration_s, 3),
+    }

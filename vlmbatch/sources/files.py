@@ -1,6 +1,7 @@
 """Reading files of unknown kind: a FIFO never blocks, a device is never read, growth never fills memory."""
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -121,7 +122,7 @@ def _read_whole(path: str, max_bytes: int) -> SourceImage | None:
     unchanged = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
     if not unchanged or len(data) != after.st_size:
         return None
-    return SourceImage(data=data, stamp=_stamp(after))
+    return SourceImage(data=data, sha256=hashlib.sha256(data).hexdigest(), stamp=_stamp(after))
 
 
 def _read_up_to(fd: int, size: int) -> bytes:

@@ -132,6 +132,10 @@ class JsonlWriter:
         if not await self._lines.add(to_line(result.to_record())):
             raise OutputError(str(self._failed)) from self._failed
 
+    def find(self, sha256: str, prompt: str) -> Mapping[str, Any] | None:
+        """See protocols.Writer."""
+        return None
+
     async def _begin(self, run: str, settings: dict[str, Any]) -> Index:
         # a link to nothing is there, too
         self._created = not await asyncio.to_thread(os.path.lexists, self.path)

@@ -11,9 +11,8 @@ from typing import Any, BinaryIO
 
 from vlmbatch.errors import ConfigError, FailureKind
 from vlmbatch.protocols import Finished
-from vlmbatch.records import FileStamp, ImageRef
+from vlmbatch.records import DEFAULT_PROMPT_NAME, FileStamp, ImageRef
 
-DEFAULT_PROMPT_NAME = "default"
 RECORD_START = b'{"v":1,"id":"'
 BLANK = b"\0 \t\r\n"
 HEAD_BYTES = 1 << 20

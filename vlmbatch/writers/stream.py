@@ -58,6 +58,9 @@ class StreamWriter:
         if not await self._lines.add(to_line(result.to_record())) and self._failed is not None:
             raise type(self._failed)(str(self._failed)) from self._failed
 
+    def find(self, _sha256: str, _prompt: str) -> None:
+        """Nothing: what has left cannot be read back."""
+
     async def _put(self, lines: list[bytes]) -> int:
         """Write these lines; how many of them are there. Why not all are is in `_failed`."""
         if self._failed is not None:  # a part of a line may stand there: nothing may follow it

@@ -1,10 +1,10 @@
-"""What is done for one image on its way, where the tests of whole runs do not show it."""
+"""What is done to get an image ready, where the tests of whole runs do not show it."""
 
 import asyncio
 import time
 
-from vlmbatch.asking import SlowWatch
 from vlmbatch.events import Event, Notice
+from vlmbatch.preparing import SlowWatch
 
 
 async def told_after(*, began_s_ago: float | None, slow_s: float = 0.05) -> list[Event]:

@@ -1,0 +1,134 @@
+"""Who asks a question, who waits for another's answer, and who gets one that is known."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from written_results import answered, failed
+
+from vlmbatch import answers as module
+from vlmbatch.answers import Answers, answered_in
+from vlmbatch.protocols import Turn
+from vlmbatch.records import Answered, Completion, Result, Usage
+
+SHA256 = "ab" * 32
+KEY = (SHA256, "default")
+
+
+def seen(result: Result, sha256: str = SHA256) -> Result:
+    """The result of an image with this content."""
+    return replace(result, image=replace(result.image, sha256=sha256))
+
+
+def nothing(_sha256: str, _prompt: str) -> None:
+    """An output or a cache without answers."""
+
+
+def holding(result: Result) -> Any:
+    """An output or a cache that has this one answer."""
+    record = result.to_record()
+
+    def find(sha256: str, prompt: str) -> Mapping[str, Any] | None:
+        return record if (sha256, prompt) == (record["image"]["sha256"], record["prompt"]) else None
+
+    return find
+
+
+async def test_the_second_waits_for_the_first_and_gets_its_answer() -> None:
+    """Of two images of one content one is asked about, and the other has its answer at no cost."""
+    answers = Answers(output=nothing, cache=None)
+    assert answers.look(KEY, "first") is Turn.ASK
+    assert answers.look(KEY, "second") is Turn.WAIT
+    waiting = asyncio.create_task(answers.settled(KEY))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    usage = Usage(input_tokens=600, output_tokens=40)
+    completion = Completion(text="A cat.", model="llava:7b", finish_reason="stop", usage=usage)
+    answers.release("first", seen(replace(answered("a.jpg"), completion=completion, warnings=("odd",))))
+    await waiting
+    known = answers.look(KEY, "second")
+    assert isinstance(known, Answered)
+    assert (known.id, known.completion.text, known.completion.usage) == ("a.jpg", "A cat.", Usage())
+    assert known.completion.warnings == ("odd",)
+
+
+async def test_a_failure_is_nobody_elses() -> None:
+    """Where the first is not answered, the next asks for itself, and so does who waits for that one."""
+    answers = Answers(output=nothing, cache=None)
+    for who in range(3):
+        assert answers.look(KEY, who) is Turn.ASK
+        answers.release(who, seen(failed("a.jpg")) if who else None)
+        await answers.settled(KEY)
+
+
+async def test_another_prompt_is_another_question() -> None:
+    """The same content is asked about again where it has a prompt of its own."""
+    answers = Answers(output=nothing, cache=None)
+    assert answers.look(KEY, 1) is Turn.ASK
+    assert answers.look((SHA256, "What colour?"), 2) is Turn.ASK
+
+
+async def test_what_the_output_holds_is_known() -> None:
+    """An answer that an earlier run has written is given to a new image of the same content."""
+    known = Answers(output=holding(seen(answered("old.jpg"))), cache=None).look(KEY, 1)
+    assert isinstance(known, Answered)
+    assert known.id == "old.jpg"
+
+
+async def test_what_the_cache_holds_is_known_but_no_duplicate() -> None:
+    """An answer out of the cache is about an image that this output need not have."""
+    known = Answers(output=nothing, cache=holding(seen(answered("old.jpg")))).look(KEY, 1)
+    assert isinstance(known, Answered)
+    assert known.id is None
+
+
+async def test_without_an_output_to_look_in_nobody_waits() -> None:
+    """With --no-dedupe each image is asked about, and the cache still answers."""
+    answers = Answers(output=None, cache=None)
+    assert [answers.look(KEY, who) for who in range(3)] == [Turn.ASK] * 3
+    answers.release(0, seen(answered("a.jpg")))
+    assert answers.look(KEY, 3) is Turn.ASK
+    await answers.settled(KEY)
+    cached = Answers(output=None, cache=holding(seen(answered("a.jpg"))))
+    assert isinstance(cached.look(KEY, 0), Answered)
+
+
+async def test_a_file_that_changed_meanwhile_answers_nothing() -> None:
+    """An answer about another content than the one that was claimed is not given to its duplicates."""
+    answers = Answers(output=nothing, cache=None)
+    assert answers.look(KEY, 1) is Turn.ASK
+    answers.release(1, seen(answered("a.jpg"), "cd" * 32))
+    assert answers.look(KEY, 2) is Turn.ASK
+
+
+async def test_few_answers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many images there are, memory holds the last answers only."""
+    monkeypatch.setattr(module, "RECENT", 10)
+    answers = Answers(output=nothing, cache=None)
+    keys = [(f"{n:064}", "default") for n in range(25)]
+    for key in keys:
+        answers.look(key, key)
+        answers.release(key, seen(answered("a.jpg"), key[0]))
+    known = [isinstance(answers.look(key, ("again", key)), Answered) for key in keys]
+    assert known == [False] * 15 + [True] * 10
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"status": "error"},
+        {"response": ...},
+        {"image": {"sha256": "cd" * 32}},
+        {"image": None},
+        {"image": {"sha256": SHA256, "colour": 7}},
+        {"warnings": None},
+    ],
+)
+def test_a_record_that_somebody_edited_is_no_answer(broken: dict[str, Any]) -> None:
+    """What is not an answer about this content, as we write them, is asked about again."""
+    record = seen(answered("a.jpg")).to_record()
+    assert answered_in(record, SHA256, in_output=True) is not None
+    edited = {key: value for key, value in (record | broken).items() if value is not ...}
+    assert answered_in(edited, SHA256, in_output=True) is None

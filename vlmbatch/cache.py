@@ -1,0 +1,116 @@
+"""Answers of earlier runs in a folder (--cache), by content, question and settings; knows no endpoint."""
+
+import json
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from vlmbatch.errors import ConfigError
+from vlmbatch.records import Endpoint, Result
+
+FILE = "answers.sqlite3"
+BUSY_S = 30.0
+"""How long to wait for another run that writes to the same cache."""
+_TABLES = """
+CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS endpoints (key BLOB PRIMARY KEY, endpoint TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+class Cache:
+    """Records of answers in an SQLite database that many runs may share, also at the same time.
+
+    What is kept is written by the next that looks something up, which happens in a thread, or at the end.
+    Trouble with the database never ends a run: it is told once, and the cache is left alone from then on.
+    """
+
+    def __init__(self, folder: str, tell: Callable[[str], None]) -> None:
+        """The folder is made where it is missing; blocks. `tell` hears of trouble, in whatever thread.
+
+        Raises:
+            ConfigError: it cannot be used.
+        """
+        self._tell = tell
+        self._broken = False
+        self._path = Path(folder) / FILE
+        self._lock = threading.Lock()
+        self._kept: deque[tuple[bytes, str]] = deque()
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(
+                self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+            )
+            self._database.execute("PRAGMA journal_mode=WAL")  # who reads waits for nobody
+            self._database.execute("PRAGMA synchronous=NORMAL")  # a power cut may cost the last answers
+            self._database.executescript(_TABLES)
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(f"--cache {folder} cannot be used: {error}") from error
+
+    def close(self) -> None:
+        """Write what was kept since, and close; blocks."""
+        with self._lock:
+            self._write()
+            self._database.close()
+
+    def find(self, run: str, sha256: str, prompt: str) -> Mapping[str, Any] | None:
+        """The record of an answer of a run with this digest about a file of this content; blocks."""
+        with self._lock:
+            self._write()
+            return self._read("answers", "record", _key(run, sha256, prompt))
+
+    def keep(self, result: Result) -> None:
+        """Keep an answer, unless it is an old one; returns at once."""
+        sha256 = result.image.sha256
+        if result.ok and sha256 is not None and not result.is_known:
+            self._kept.append((_key(result.run, sha256, result.prompt), json.dumps(result.to_record())))
+
+    def endpoint(self, *asked: str) -> Endpoint | None:
+        """Who answered the last time that the endpoint was found for these options; blocks."""
+        with self._lock:
+            told = self._read("endpoints", "endpoint", _key(*asked))
+        return None if told is None else Endpoint(**{**told, "notes": tuple(told["notes"])})
+
+    def keep_endpoint(self, endpoint: Endpoint, *asked: str) -> None:
+        """Keep who was found for these options; blocks."""
+        told = json.dumps({name: getattr(endpoint, name) for name in endpoint.__slots__})
+        with self._lock:
+            self._do("INSERT OR REPLACE INTO endpoints VALUES (?, ?)", [(_key(*asked), told)])
+
+    def _read(self, table: str, column: str, key: bytes) -> dict[str, Any] | None:
+        if self._broken:
+            return None
+        try:
+            row = self._database.execute(f"SELECT {column} FROM {table} WHERE key = ?", (key,)).fetchone()
+        except sqlite3.Error as error:
+            self._give_up(error)
+            return None
+        found = None if row is None else json.loads(row[0])
+        return found if isinstance(found, dict) else None
+
+    def _write(self) -> None:
+        """Write what was kept since."""
+        kept = [self._kept.popleft() for _ in range(len(self._kept))]
+        if kept:
+            self._do("INSERT OR REPLACE INTO answers VALUES (?, ?)", kept)
+
+    def _do(self, statement: str, rows: list[tuple[bytes, str]]) -> None:
+        if self._broken:
+            return
+        try:
+            with self._database:
+                self._database.execute("BEGIN")
+                self._database.executemany(statement, rows)
+        except sqlite3.Error as error:
+            self._give_up(error)
+
+    def _give_up(self, error: sqlite3.Error) -> None:
+        self._broken = True
+        self._tell(f"the cache {self._path} is not used any more: {error}; the run goes on without it")
+
+
+def _key(*parts: str) -> bytes:
+    return blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,0 +1,123 @@
+"""Gets one picture ready to be sent, or finds that its answer is known; knows no decoder and no endpoint."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from vlmbatch.draft import Draft
+from vlmbatch.events import Notice
+from vlmbatch.protocols import Answers, Observer, Room, Source, Turn
+from vlmbatch.records import DEFAULT_PROMPT_NAME, Answered, PreparedImage, SourceImage
+
+T = TypeVar("T")
+
+SLOW_S = 60.0
+
+
+class SlowWatch:
+    """Inside its ``with`` block, says once which image a thread has worked on for very long.
+
+    Its disk or its decoder may hang, and nothing else would tell which of many it is.
+    """
+
+    def __init__(self, image: str, notify: Observer, *, slow_s: float = SLOW_S) -> None:
+        """`began`, in monotonic seconds, is set by the thread when it begins."""
+        self.began: float | None = None
+        self._image = image
+        self._notify = notify
+        self._slow_s = slow_s
+
+    def __enter__(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._slow_s, self._look)
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        left_s = self._slow_s if self.began is None else self.began + self._slow_s - time.monotonic()
+        if left_s > 0:
+            self._timer = asyncio.get_running_loop().call_later(left_s, self._look)
+        else:
+            told = f"still being read and decoded after {self._slow_s:g} s; --exclude leaves it out"
+            self._notify(Notice(message=f"{self._image}: {told}"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparer:
+    """Reads and prepares in `threads`; many images at once.
+
+    `prepare` turns file bytes into a picture whose longest side is at most the given number of pixels, or
+    what the options say where that is None; it blocks, as reading does, for whose bytes `room_to_read` waits.
+    """
+
+    source: Source
+    room_to_read: Room
+    prepare: Callable[[bytes, int | None], PreparedImage]
+    answers: Answers
+    threads: ThreadPoolExecutor
+    notify: Observer
+
+    async def look(self, draft: Draft) -> Answered | None:
+        """The answer, where the same was asked before; else None, and the draft has its picture.
+
+        Waits while somebody else asks about the same. Until `answers.release`, the draft holds its question.
+
+        Raises:
+            ImageError: it cannot be read or decoded.
+            ResourceError: the machine is out of something.
+        """
+        found: Answered | PreparedImage | Turn
+        while (found := await self._in_thread(draft, self._look)) is Turn.WAIT and draft.key is not None:
+            await self.answers.settled(draft.key)
+        if isinstance(found, Answered):
+            return found
+        if isinstance(found, PreparedImage):
+            draft.picture(found)
+        return None
+
+    async def shrink(self, draft: Draft, longest: int) -> None:
+        """Prepare the picture anew, its longest side at most so many pixels; raises as look() does."""
+
+        def smaller(draft: Draft) -> PreparedImage:
+            with self.room_to_read(self._stamp(draft)):
+                return self.prepare(self._read(draft).data, longest)
+
+        draft.picture(await self._in_thread(draft, smaller))
+
+    def _look(self, draft: Draft) -> Answered | PreparedImage | Turn:
+        """The picture, unless its answer is known or somebody else asks about the same; blocks."""
+        if draft.key is not None:  # who was waited for has ended
+            turn = self.answers.look(draft.key, draft)
+            if turn is not Turn.ASK:
+                return turn
+        with self.room_to_read(self._stamp(draft)):
+            image = self._read(draft)
+            if draft.key is None:
+                draft.key = (image.sha256, draft.ref.prompt or DEFAULT_PROMPT_NAME)
+                turn = self.answers.look(draft.key, draft)
+                if turn is not Turn.ASK:
+                    return turn
+            return self.prepare(image.data, None)
+
+    def _stamp(self, draft: Draft) -> int:
+        """How many bytes there will be to read."""
+        draft.stamp = self.source.stamp(draft.ref)
+        return draft.stamp.bytes if draft.stamp else 0
+
+    def _read(self, draft: Draft) -> SourceImage:
+        image = self.source.read(draft.ref)
+        draft.stamp, draft.sha256 = image.stamp, image.sha256
+        return image
+
+    async def _in_thread(self, draft: Draft, work: Callable[[Draft], T]) -> T:
+        watch = SlowWatch(draft.ref.id, self.notify)
+
+        def watched() -> T:
+            watch.began = time.monotonic()
+            return work(draft)
+
+        with watch:
+            return await asyncio.get_running_loop().run_in_executor(self.threads, watched)
