@@ -1,0 +1,30 @@
+"""What pictures cost, against the models' own processors.
+
+image_token_counts.csv holds what transformers 5.24.0 counts for pictures of 80 sizes, with the settings of
+the checkpoints that names.py has: by _get_num_multimodal_tokens of the processors that have it; for Llama
+3.2 as 1601 for each tile of get_optimal_tiled_canvas; for Llama 4 by the text of _prompt_split_image for
+get_best_fit; for MiniCPM-V 4.6 by get_sliced_grid, find_best_resize, get_refine_size and the processor's
+marks; and for MiniCPM-V 2.6 by get_slice_image_placeholder of the model's own image_processing_minicpmv.py,
+a mark being one token.
+"""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from vlmbatch.image_tokens.family import Family
+from vlmbatch.image_tokens.names import FAMILIES
+
+COUNTS = Path(__file__).with_name("image_token_counts.csv")
+by_name = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+
+
+@by_name
+def test_tokens_are_those_of_the_models_own_processor(family: Family) -> None:
+    """For every size in the table each family costs what the real processor counts."""
+    with COUNTS.open(newline="", encoding="ascii") as file:
+        rows = list(csv.DictReader(file))
+    real = {(int(row["width"]), int(row["height"])): int(row[family.name]) for row in rows}
+    assert len(real) == 80
+    assert {size: family.tokens(size) for size in real} == real
