@@ -1,4 +1,4 @@
-"""What pictures cost, against the models' own processors.
+"""What pictures cost, against the models' own processors and the page that tells of it.
 
 image_token_counts.csv holds what transformers 5.24.0 counts for pictures of 80 sizes, with the settings of
 the checkpoints that names.py has: by _get_num_multimodal_tokens of the processors that have it; for Llama
@@ -12,11 +12,13 @@ import csv
 from pathlib import Path
 
 import pytest
+from documents import page, section, table
 
 from vlmbatch.image_tokens.family import Family
 from vlmbatch.image_tokens.names import FAMILIES
 
 COUNTS = Path(__file__).with_name("image_token_counts.csv")
+PHOTO = (4000, 3000)
 by_name = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 
 
@@ -28,3 +30,25 @@ def test_tokens_are_those_of_the_models_own_processor(family: Family) -> None:
     real = {(int(row["width"]), int(row["height"])): int(row[family.name]) for row in rows}
     assert len(real) == 80
     assert {size: family.tokens(size) for size in real} == real
+
+
+@by_name
+def test_the_page_tells_what_a_photo_costs(family: Family) -> None:
+    """The first table of docs/image-tokens.md has the right figures for a photo of 12 megapixels."""
+    rows = {row[0]: row[1:] for row in table(section(page("docs/image-tokens.md"), "## What a photo costs"))}
+    target = family.target(PHOTO)
+    assert rows[family.name][1:] == [
+        f"{family.tokens(PHOTO):,}",
+        f"{family.tokens((1024, 768)):,}",
+        f"{family.tokens(target):,}",
+        f"{target[0]} x {target[1]}",
+    ]
+
+
+def test_the_page_tells_of_each_family_once() -> None:
+    """Both tables of docs/image-tokens.md list all families, and no other."""
+    text = page("docs/image-tokens.md")
+    names = sorted(family.name for family in FAMILIES)
+    for heading in ("## What a photo costs", "## How each family counts"):
+        listed = [name for row in table(section(text, heading)) for name in row[0].split("`, `")]
+        assert sorted(listed) == names, heading
