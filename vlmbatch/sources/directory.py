@@ -17,10 +17,11 @@ from vlmbatch.sources.walk import Walk
 class DirectorySource(FileSource):
     """One or more PATHs, folders and files mixed, in the order typed; an image under two of them comes once.
 
-    A folder is walked to any depth, and its ids come in byte order (as ``LC_ALL=C sort`` gives).
-    Below it, hidden entries are skipped and linked folders are not followed, so that no loop is
-    possible; a PATH that is itself hidden or a link to a folder is walked. A linked file is taken. An
-    image is what has an image's extension, or no known one and an image's first bytes; a file that is
+    A folder is walked to any depth, and its ids come in byte order (as ``LC_ALL=C sort`` gives), but for
+    folders of more than 10,000 entries, which come in sorted chunks, the same each time as long as nothing
+    changes in them. Below it, hidden entries are skipped and linked folders are not followed, so that no
+    loop is possible; a PATH that is itself hidden or a link to a folder is walked. A linked file is taken.
+    An image is what has an image's extension, or no known one and an image's first bytes; a file that is
     named as PATH is always taken, unless --include or --exclude leave it out.
     """
 
@@ -41,7 +42,7 @@ class DirectorySource(FileSource):
         self._paths = [normalise(path) for path in paths]
 
     def __iter__(self) -> Iterator[ImageRef]:
-        """Yield each image as soon as its folder is listed."""
+        """Yield each image as soon as its folder, or so much of it, is listed."""
         walk = Walk(self._globs, self._ignore, self._tell, roots=frozenset(self._paths))
         for path in self._paths:
             for image in walk.images(path):

@@ -41,6 +41,8 @@ class Globs:
 
 
 def _matches(globs: tuple[_Glob, ...], path: str) -> bool:
+    if not globs:
+        return False
     name = path.rpartition("/")[2]
     return any(glob.match(path if of_path else name) for of_path, glob in globs)
 

@@ -1,0 +1,145 @@
+"""Walking folders that are larger than what is held of one: order, completeness, open descriptors."""
+
+import os
+import resource
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from photo_tree import put
+
+from vlmbatch.errors import ResourceError
+from vlmbatch.events import SourceProblem
+from vlmbatch.option_groups import InputOptions
+from vlmbatch.sources.globs import Globs
+from vlmbatch.sources.walk import CHUNK, Walk
+
+NAMES = st.sampled_from([b"a.jpg", b"B.jpg", b"b", b"b-.jpg", b"b.png", b"\xc3\xa9.jpg", b"\x80.jpg", b"z"])
+TREES = st.recursive(st.none(), lambda below: st.dictionaries(NAMES, below), max_leaves=30)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to stand in; ids are as typed from there."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def walk(path: str, chunk: int, problems: list[SourceProblem] | None = None) -> Iterator[str]:
+    told = [] if problems is None else problems
+    return Walk(Globs(InputOptions()), lambda: None, told.append, chunk=chunk).images(path)
+
+
+def grow(place: bytes, tree: dict[bytes, Any]) -> Iterator[bytes]:
+    """Make a tree of folders and images, and yield the images."""
+    for name, below in tree.items():
+        path = place + b"/" + name
+        if below is None:
+            Path(os.fsdecode(path)).write_bytes(b"\xff\xd8\xff")
+            yield path
+        else:
+            Path(os.fsdecode(path)).mkdir()
+            yield from grow(path, below)
+
+
+def descriptors_of(folder: str) -> list[int]:
+    """Under which descriptors this process holds a folder open."""
+    found, wanted = [], Path(folder).stat()
+    for name in os.listdir("/dev/fd"):  # noqa: PTH208  # names, and not paths that lead elsewhere
+        try:
+            if os.path.samestat(os.fstat(int(name)), wanted):
+                found.append(int(name))
+        except OSError:  # that of this very listing
+            continue
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(tree=st.dictionaries(NAMES, TREES), chunk=st.integers(1, 9))
+def test_nothing_is_lost_or_doubled(tree: dict[bytes, Any], chunk: int) -> None:
+    """Whatever lies in whatever, and however little of a folder is held, each image comes once."""
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            expected = list(grow(os.fsencode(place), tree))
+        except OSError:
+            pytest.skip("this file system takes UTF-8 names only")
+        assert sorted(map(os.fsencode, walk(place, chunk))) == sorted(expected)
+        assert list(map(os.fsencode, walk(place, CHUNK))) == sorted(expected)
+
+
+def test_a_larger_folder_comes_in_sorted_chunks() -> None:
+    """What is held of a folder is in order, and so is all of a folder that is held whole."""
+    put(*(f"p/{n * 7 % 25:02}.jpg" for n in range(25)))
+    found = list(walk("p", 10))
+    for chunk in found[:10], found[10:20], found[20:]:
+        assert chunk == sorted(chunk)
+    assert sorted(found) == list(walk("p", 25)) == list(walk("p", CHUNK))
+
+
+def test_a_large_folder_is_not_read_to_its_end_first() -> None:
+    """Images that are deleted after the first one has come are not listed any more."""
+    names = [f"{n:04}{'x' * 200}.jpg" for n in range(2000)]  # far more than the system reads ahead
+    put(*(f"p/{name}" for name in names))
+    images = walk("p", 10)
+    first = next(images)
+    shutil.rmtree("p")
+    assert first not in (rest := list(images))
+    assert len(rest) < 1000
+
+
+def test_only_a_larger_folder_stays_open() -> None:
+    """A folder that is held whole is closed before its first image comes, a larger one after its last."""
+    put(*(f"p/{n}.jpg" for n in range(10)))
+    whole, cut = walk("p", 11), walk("p", 3)
+    next(whole)
+    assert descriptors_of("p") == []
+    next(cut)
+    assert len(descriptors_of("p")) == 1
+    assert len(list(cut)) == 9
+    assert descriptors_of("p") == []
+
+
+def test_an_abandoned_walk_closes_what_it_holds_open() -> None:
+    """Whoever wants no more images has no open folders of them, at no depth."""
+    put(*(f"p/p/p/{n}.jpg" for n in range(10)), *(f"p/p/q{n}.jpg" for n in range(10)))
+    images = walk("p/p", 1)
+    while not next(images).startswith("p/p/p/"):
+        pass
+    assert descriptors_of("p/p/p")
+    images.close()  # type: ignore[attr-defined]  # it is a generator
+    assert descriptors_of("p/p/p") == descriptors_of("p/p") == []
+
+
+def test_a_folder_that_breaks_off_is_told_and_what_was_listed_comes() -> None:
+    """An error in the middle of a folder costs what was not listed yet and is told; the walk goes on."""
+    put(*(f"p/a/{n:04}{'x' * 200}.jpg" for n in range(2000)), "p/b.jpg")
+    problems: list[SourceProblem] = []
+    images = walk("p", 10, problems)
+    first = [next(images) for _ in range(5)]
+    (fd,) = descriptors_of("p/a")
+    with open("p/b.jpg", "rb") as other:
+        os.dup2(other.fileno(), fd)
+    rest = list(images)
+    assert rest[-1] == "p/b.jpg"
+    assert 5 < len(rest) < 1000
+    assert len({*first, *rest}) == len(first) + len(rest)
+    assert problems == [SourceProblem(path="p/a", message="cannot be listed: not a directory")]
+
+
+def test_running_out_of_descriptors_ends_the_walk() -> None:
+    """A folder that cannot be opened for want of descriptors is no folder that cannot be listed."""
+    put("p/a.jpg")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    problems: list[SourceProblem] = []
+    try:
+        with pytest.raises(ResourceError, match=r"too many open files.*ulimit -n"):
+            list(walk("p", 10, problems))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert problems == []
