@@ -181,8 +181,8 @@ async def test_an_image_that_was_never_read_is_asked_about_again(output: Path) -
 
 
 async def test_the_stamp_is_taken_only_of_known_images(output: Path) -> None:
-    """No file is looked at that has no record."""
-    await write(output, [answered("a")])
+    """No file is looked at that has no record, or is to be asked about again anyhow."""
+    await write(output, [answered("a"), failed("c", retryable=True)])
 
     def unwanted() -> FileStamp:
         raise AssertionError("looked at a file without need")
@@ -190,6 +190,7 @@ async def test_the_stamp_is_taken_only_of_known_images(output: Path) -> None:
     async with JsonlWriter(str(output), OutputOptions()) as writer:
         finished = await writer.begin(RUN, {})
         assert finished(ref("b"), unwanted) is None
+        assert finished(ref("c"), unwanted) is None
         with pytest.raises(AssertionError):
             finished(ref("a"), unwanted)
 

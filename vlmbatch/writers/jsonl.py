@@ -14,13 +14,14 @@ import aiofiles
 from aiofiles.threadpool.binary import AsyncFileIO
 
 from vlmbatch.errors import FailureKind, OutputError, ResourceError
+from vlmbatch.integer_map import IntegerMap
 from vlmbatch.protocols import Finished
 from vlmbatch.records import Result, to_line
 from vlmbatch.run_options import OutputOptions
 from vlmbatch.writers.appending import Lines, append, completed, reason
 from vlmbatch.writers.lock import OutputLock
 from vlmbatch.writers.mixing import refuse_mixture
-from vlmbatch.writers.resume import Index, finished_by, read_contents, refuse_foreign
+from vlmbatch.writers.resume import finished_by, read_contents, refuse_foreign
 from vlmbatch.writers.tail import repair
 
 MOVED = "somebody has moved, deleted or emptied it during the run"
@@ -136,7 +137,7 @@ class JsonlWriter:
         """See protocols.Writer."""
         return None
 
-    async def _begin(self, run: str, settings: dict[str, Any]) -> Index:
+    async def _begin(self, run: str, settings: dict[str, Any]) -> IntegerMap:
         # a link to nothing is there, too
         self._created = not await asyncio.to_thread(os.path.lexists, self.path)
         self._file = await aiofiles.open(self.path, "ab", buffering=0)
@@ -147,12 +148,12 @@ class JsonlWriter:
             await asyncio.to_thread(_sync_folder, Path(self.path).parent)
         return index
 
-    def _read_back(self, run: str, settings: dict[str, Any]) -> Index:
+    def _read_back(self, run: str, settings: dict[str, Any]) -> IntegerMap:
         """Settle everything about the earlier content before anything is written; blocks."""
         if self._created or self._options.overwrite:
             self._overwriting = not self._created
             self._lock.remember(self._lock.runs | {run: settings})
-            return {}
+            return IntegerMap()
         contents = read_contents(self.path, run, retry_failed=self._options.retry_failed, again=self._again)
         if not self._options.append:
             refuse_mixture(self.path, contents, self._lock.runs, run, settings)

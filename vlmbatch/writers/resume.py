@@ -1,39 +1,46 @@
 """Read back what an output file holds: which images need no asking, and what is wrong with the file.
 
-It reads only. Memory is two integers per image, however long the answers are.
+It reads only. Memory is some 40 bytes per image, however long the answers are.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from vlmbatch.errors import ConfigError, FailureKind
+from vlmbatch.integer_map import IntegerLog, IntegerMap
 from vlmbatch.protocols import Finished
 from vlmbatch.records import DEFAULT_PROMPT_NAME, FileStamp, ImageRef
+from vlmbatch.writers.outcomes import (
+    Outcome,
+    image_digest,
+    parse,
+    read_outcome,
+    stamp_digest,
+)
 
 RECORD_START = b'{"v":1,"id":"'
 BLANK = b"\0 \t\r\n"
 HEAD_BYTES = 1 << 20
 LONGEST_LINE = 1 << 24
 """Bytes: an answer of a million tokens has four million."""
-# integers of up to 60 bits take 32 bytes in CPython, longer ones 48
-KEY_MASK = (1 << 60) - 1
-STAMP_MASK = KEY_MASK >> 1
-
-Index = dict[int, int]
-"""For each image and prompt that is settled: digest of both -> digest of the file's stamp * 2 + answered."""
+OPEN = 0
+"""What an index holds of an image that has to be asked about again."""
 
 
 @dataclass(slots=True)
 class Contents:
     """What was found in an output file. `tail` is how many bytes stand behind its last newline.
 
-    `other` is the last record of another run; `runs` are the digests of all runs.
+    `index` has, by the `image_digest` of each image and prompt, the digest of the file's stamp * 2 + answered
+    or OPEN; `answers`, by the `answer_digest` of each content and prompt, the byte at which the line of its
+    last answer begins, copies of answers left out. `other` is the last record of another run; `runs` are the
+    digests of all runs.
     """
 
-    index: Index = field(default_factory=dict)
+    index: IntegerMap = field(default_factory=IntegerMap)
+    answers: IntegerMap = field(default_factory=IntegerMap)
     runs: set[str] = field(default_factory=set)
     other: Mapping[str, Any] | None = None
     bad_lines: int = 0
@@ -53,16 +60,31 @@ def read_contents(
         OSError: it cannot be read.
     """
     contents = Contents()
+    index, answers = IntegerLog(), IntegerLog()
     refuse_foreign(path)
+    end, other = 0, b""
+
+    def is_open(failure: str) -> bool:
+        return retry_failed or failure in again
+
     with open(path, "rb") as file:
         for line, size in lines(file):
-            record = parse(line)
+            start, end = end, end + size
+            outcome = read_outcome(line)
             if not line.endswith(b"\n"):
-                contents.tail, contents.tail_is_whole = size, record is not None
-            elif record is None and line.strip(b" \t\r\n"):
+                contents.tail, contents.tail_is_whole = size, outcome is not None
+            elif outcome is None and line.strip(b" \t\r\n"):
                 contents.bad_lines += 1
-            if record is not None:
-                _take_in(contents, record, run, lambda kind: retry_failed or kind in again)
+            if outcome is not None:
+                contents.runs.add(outcome.run)
+                if outcome.run != run:
+                    other = line
+                    continue
+                index.append(outcome.image, _entry(outcome, is_open))
+                if outcome.answer is not None:
+                    answers.append(outcome.answer, start)
+    contents.other = parse(other)
+    contents.index, contents.answers = IntegerMap.of(index), IntegerMap.of(answers)
     return contents
 
 
@@ -107,71 +129,23 @@ def is_ours(head: bytes) -> bool:
     return torn or first.startswith(RECORD_START) or parse(first) is not None
 
 
-def parse(line: bytes) -> dict[str, Any] | None:
-    """The record in a line, or None where it holds none."""
-    if b"\0" in line:  # json would take it for UTF-16
-        return None
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):  # what a crash or an editor leaves can be nested without end
-        return None
-    if isinstance(record, dict) and "v" in record and isinstance(record.get("id"), str):
-        return record
-    return None
-
-
-def finished_by(index: Index) -> Finished:
+def finished_by(index: IntegerMap) -> Finished:
     """The question to an index: is this image done, failed for good, or to be asked about?"""
 
     def finished(ref: ImageRef, get_stamp: Callable[[], FileStamp | None]) -> bool | None:
         prompt = DEFAULT_PROMPT_NAME if ref.prompt is None else ref.prompt
-        known = index.get(_key(ref.id, prompt))
-        if known is None:
+        known = index.get(image_digest(ref.id, prompt))
+        if known is None or known == OPEN:
             return None
         stamp = get_stamp()
-        if stamp is None or _stamp_digest(stamp.bytes, stamp.mtime) != known >> 1:
+        if stamp is None or stamp_digest(stamp.bytes, stamp.mtime) != known >> 1:
             return None
         return bool(known & 1)
 
     return finished
 
 
-def _take_in(
-    contents: Contents, record: Mapping[str, Any], run: str, again: Callable[[object], bool]
-) -> None:
-    digest = str(record.get("run"))
-    contents.runs.add(digest)
-    if digest != run:
-        contents.other = record
-        return
-    key = _key(record["id"], str(record.get("prompt", DEFAULT_PROMPT_NAME)))
-    answered = record.get("status") == "ok"
-    stamp = _recorded_stamp(record)
-    if stamp is None or not (answered or _failed_for_good(record, again)):
-        contents.index.pop(key, None)
-    else:
-        contents.index[key] = stamp << 1 | answered
-
-
-def _failed_for_good(record: Mapping[str, Any], again: Callable[[object], bool]) -> bool:
-    error = record.get("error")
-    return isinstance(error, dict) and error.get("retryable") is False and not again(error.get("kind"))
-
-
-def _recorded_stamp(record: Mapping[str, Any]) -> int | None:
-    image = record.get("image")
-    if not isinstance(image, dict):
-        return None
-    size, mtime = image.get("bytes"), image.get("mtime")
-    if not isinstance(size, int) or not isinstance(mtime, int | float):
-        return None
-    return _stamp_digest(size, mtime)
-
-
-def _key(image_id: str, prompt: str) -> int:
-    # UTF-16 takes any file name, and sees a surrogate pair as the one character that JSON makes of it
-    return hash((image_id.encode("utf-16-le", "surrogatepass"), prompt)) & KEY_MASK
-
-
-def _stamp_digest(size: int, mtime: float) -> int:
-    return hash((size, mtime)) & STAMP_MASK
+def _entry(outcome: Outcome, is_open: Callable[[str], bool]) -> int:
+    """What the index holds of a record."""
+    settled = outcome.answered or (outcome.failure is not None and not is_open(outcome.failure))
+    return outcome.stamp << 1 | outcome.answered if settled and outcome.stamp is not None else OPEN
