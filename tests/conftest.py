@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 from endpoint import Endpoint
+from hypothesis import settings
 from PIL import Image
 
 pytest.register_assert_rewrite("failing")
+settings.register_profile("untimed", deadline=None)  # machines are slow at times
+settings.load_profile("untimed")
 
 
 @pytest.fixture

@@ -92,6 +92,36 @@ async def test_a_stop_while_copies_wait_loses_nothing(
     assert len(endpoint.questions) == 2
 
 
+async def test_a_renamed_image_has_its_old_answer(
+    photos: Photos, endpoint: Endpoint, ask: Callable[..., Any]
+) -> None:
+    """What an earlier run has written is found by its content, though memory has none of it."""
+    folder = photos(4)
+    first = await ask(output="o.jsonl")
+    (folder / "p0002.jpg").rename(folder / "renamed.jpg")
+    second = await ask(output="o.jsonl")
+    (again,) = second.results
+    assert (again.id, again.duplicate_of, again.attempts) == ("photos/renamed.jpg", "photos/p0002.jpg", 0)
+    assert len(endpoint.questions) == 4
+    texts = {r.id: r.completion.text for r in (*first.results, again) if r.completion}
+    assert texts["photos/renamed.jpg"] == texts["photos/p0002.jpg"]
+
+
+async def test_kills_ask_about_no_content_twice(
+    photos: Photos, endpoint: Endpoint, ask: Callable[..., Any]
+) -> None:
+    """A run that stops again and again asks about each of ten contents once, and answers all 40 images."""
+    folder = photos(10)
+    for n in range(10):
+        copies(folder, f"p{n:04}.jpg", 3)
+    for limit in (3, 7, 11):
+        await ask(output="o.jsonl", limit=limit)
+    await ask(output="o.jsonl")
+    lines = records(Path("o.jsonl").read_text())
+    assert len({line["id"] for line in lines}) == len(lines) == 40
+    assert len(endpoint.questions) == 10
+
+
 def test_the_record_and_the_summary_tell(photos: Photos, endpoint: Endpoint) -> None:
     """The record of a copy names the image whose answer it has, and the command says how many there were."""
     copies(photos(1), "p0000.jpg", 2)

@@ -5,11 +5,12 @@ import errno
 import select
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from aiofiles.threadpool.binary import AsyncFileIO
 
 T = TypeVar("T")
+L = TypeVar("L")
 
 REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -44,33 +45,33 @@ async def completed(work: Coroutine[Any, Any, T]) -> T:
     return task.result()
 
 
-class Lines:
+class Lines(Generic[L]):
     """Lines of many tasks: one task at a time puts away all that have come, also for those who wait.
 
     To hand a line to a thread and to hear of it costs more than all else that is done with it.
     """
 
-    def __init__(self, put: Callable[[list[bytes]], Coroutine[Any, Any, int]]) -> None:
+    def __init__(self, put: Callable[[list[L]], Coroutine[Any, Any, int]]) -> None:
         """`put` writes whole lines and returns how many of them, from the first on, are there."""
         self._put = put
         self._turn = asyncio.Lock()
-        self._waiting: list[_Line] = []
+        self._waiting: list[_Waiting[L]] = []
 
-    async def add(self, data: bytes) -> bool:
+    async def add(self, line: L) -> bool:
         """Return once this line was put away, and whether it is there.
 
         A line whose task is cancelled before its turn is not.
         """
-        line = _Line(data)
-        self._waiting.append(line)
+        mine = _Waiting(line)
+        self._waiting.append(mine)
         try:
             async with self._turn:
-                if line in self._waiting:
+                if mine in self._waiting:
                     await completed(self._put_all())
         finally:
-            if line in self._waiting:
-                self._waiting.remove(line)
-        return line.is_there
+            if mine in self._waiting:
+                self._waiting.remove(mine)
+        return mine.is_there
 
     async def close(self, end: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do this when no line is being put away."""
@@ -78,17 +79,17 @@ class Lines:
             await end()
 
     async def _put_all(self) -> None:
-        lines, self._waiting = self._waiting, []
-        there = await self._put([line.data for line in lines])
-        for line in lines[:there]:
-            line.is_there = True
+        together, self._waiting = self._waiting, []
+        there = await self._put([each.line for each in together])
+        for each in together[:there]:
+            each.is_there = True
 
 
 @dataclass(slots=True, eq=False)
-class _Line:
+class _Waiting(Generic[L]):
     """A line, and whether it has been written."""
 
-    data: bytes
+    line: L
     is_there: bool = False
 
 

@@ -16,11 +16,12 @@ from aiofiles.threadpool.binary import AsyncFileIO
 from vlmbatch.errors import FailureKind, OutputError, ResourceError
 from vlmbatch.integer_map import IntegerMap
 from vlmbatch.protocols import Finished
-from vlmbatch.records import Result, to_line
+from vlmbatch.records import Result
 from vlmbatch.run_options import OutputOptions
 from vlmbatch.writers.appending import Lines, append, completed, reason
 from vlmbatch.writers.lock import OutputLock
 from vlmbatch.writers.mixing import refuse_mixture
+from vlmbatch.writers.recall import Line, Recall
 from vlmbatch.writers.resume import finished_by, read_contents, refuse_foreign
 from vlmbatch.writers.tail import repair
 
@@ -58,6 +59,7 @@ class JsonlWriter:
         self._synced_at = clock()
         self._lock = OutputLock(path)
         self._lines = Lines(self._put)
+        self._recall = Recall(IntegerMap())
         self._file: AsyncFileIO | None = None
         self._size = 0
         self._created = False
@@ -130,12 +132,12 @@ class JsonlWriter:
         Raises:
             OutputError: it could not be written, now or earlier; the file ends at its last whole line.
         """
-        if not await self._lines.add(to_line(result.to_record())):
+        if not await self._lines.add(Line.of(result)):
             raise OutputError(str(self._failed)) from self._failed
 
     def find(self, sha256: str, prompt: str) -> Mapping[str, Any] | None:
         """See protocols.Writer."""
-        return None
+        return self._recall.find(sha256, prompt)
 
     async def _begin(self, run: str, settings: dict[str, Any]) -> IntegerMap:
         # a link to nothing is there, too
@@ -143,6 +145,7 @@ class JsonlWriter:
         self._file = await aiofiles.open(self.path, "ab", buffering=0)
         await asyncio.to_thread(self._lock.hold, self._file.fileno())
         index = await asyncio.to_thread(self._read_back, run, settings)
+        self._recall.open(self.path)
         self._size = os.fstat(self._file.fileno()).st_size
         if self._created:
             await asyncio.to_thread(_sync_folder, Path(self.path).parent)
@@ -160,11 +163,12 @@ class JsonlWriter:
         self.bad_lines = contents.bad_lines
         self.kept = repair(self.path, contents)
         self.repaired = contents.tail if self.kept else 0
+        self._recall = Recall(contents.answers)
         present = {known: old for known, old in self._lock.runs.items() if known in contents.runs}
         self._lock.remember(present | {run: settings})
         return contents.index
 
-    async def _put(self, lines: list[bytes]) -> int:
+    async def _put(self, lines: list[Line]) -> int:
         """Append these lines and return how many of them are there; why not all are is in `_failed`."""
         if self._failed is not None:
             return 0
@@ -175,11 +179,11 @@ class JsonlWriter:
             if self._overwriting:  # only now: a run that gets no answer must not cost the old ones
                 await asyncio.to_thread(os.ftruncate, fd, 0)
                 self._overwriting, self._size = False, 0
-            await append(self._file, b"".join(lines))
+            await append(self._file, b"".join(line.data for line in lines))
         except OSError as error:
             self._failed = self._failure(error)
             return await self._cut_back(fd, lines)
-        self._size += sum(map(len, lines))
+        self._stand(lines)
         try:
             if self._clock() - self._synced_at >= self._sync_every_s:
                 await asyncio.to_thread(self._sync, fd)
@@ -188,13 +192,19 @@ class JsonlWriter:
             return 0
         return len(lines)
 
-    async def _cut_back(self, fd: int, lines: list[bytes]) -> int:
+    def _stand(self, lines: list[Line]) -> None:
+        """These lines stand at the end of the file."""
+        for line in lines:
+            self._recall.note(line.answer, self._size)
+            self._size += len(line.data)
+
+    async def _cut_back(self, fd: int, lines: list[Line]) -> int:
         """After a write that failed in the middle: keep the lines that are whole, and say how many."""
         try:
-            whole = await asyncio.to_thread(_cut, fd, self._size, lines)
+            whole = await asyncio.to_thread(_cut, fd, self._size, [line.data for line in lines])
         except OSError:  # where even this fails, the next run repairs the end
             return 0
-        self._size += sum(map(len, lines[:whole]))
+        self._stand(lines[:whole])
         return whole
 
     def _sync(self, fd: int) -> None:
@@ -221,6 +231,7 @@ class JsonlWriter:
         finally:
             if self._created and not self._size:
                 await asyncio.to_thread(_remove_empty, self.path, file.fileno())
+            self._recall.close()
             await file.close()
 
     def _failure(self, error: OSError) -> OutputError:
