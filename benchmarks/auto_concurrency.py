@@ -1,132 +1,150 @@
 """Claim: `--concurrency auto` ends within a tenth of the best fixed concurrency, whatever the slots.
 
-For endpoints of 1, 4 and 64 slots the same images are asked about with fixed concurrencies and with auto,
-one after the other in each round, and the medians over the rounds are compared: over the whole run, which
-holds the seconds in which auto still searches, and over its second half. Exit status 1 where the second
-half of auto is below nine tenths of the best fixed one.
+For endpoints of 1, 4 and 64 slots that take 100 ms for an answer, the same images are asked about for
+some seconds with fixed concurrencies and with auto. What counts is how many slots were busy: over the whole
+run, which holds the seconds in which auto still searches, and from the third second on.
 
-    python benchmarks/auto_concurrency.py [--slots 1,4,64] [--rounds 3] [--answers-per-slot 40]
+    python benchmarks/auto_concurrency.py [--rounds 2] [--quick]
 """
 
-import argparse
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
+from statistics import mean, median
 
-from PIL import Image
+import corpora
+import endpoints
+from claim import Claim, Effort, Panel, Spread, Table, main
+from measuring import observe, rounds_of, vlmbatch, workplace
 
-from vlmbatch import run_batch
-from vlmbatch.events import ConcurrencyChanged, Event
-
-LATENCY_S = {1: 0.05, 4: 0.1}
-FIXED = (1, 2, 4, 8, 16, 32, 64, 128)
-GOOD = 0.9
+LATENCY_S = 0.1
+SEARCH_S = 3.0
+RUN_S, QUICK_RUN_S = 6.0, 1.5
+FIXED = {1: (1, 2), 4: (4, 8), 64: (64, 128)}
+QUICK_FIXED = {4: (4,)}
+TINY = (64, 48)
+STOPPED = 6
+AUTO = "auto"
+MEASURED = f"""\
+Endpoints of so many slots that take 100 ms for an answer, in processes of their own, asked about small
+images (64x48, all different) by the real command, which is stopped after {{run:g}} s (`--max-duration`).
+The endpoint counts its answers a second, as busy slots through latency: over the whole run from the first
+question on, and from {SEARCH_S:g} s on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """Answers a second over a whole run and over its second half, and the limit at its end."""
+class Rates:
+    """Answers a second in each step, over the whole run, and in its later seconds."""
 
+    steps: tuple[float, ...]
+    step_s: float
     whole: float
-    half: float
-    limit: int
+    later: float
 
 
-@contextmanager
-def endpoint(slots: int) -> Iterator[str]:
-    """An endpoint in a process of its own, so that it takes no time of the client's."""
-    server = Path(__file__).with_name("slots_server.py")
-    latency = str(LATENCY_S.get(slots, 0.5))
-    command = [sys.executable, str(server), "--slots", str(slots), "--latency", latency]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
+def measure(effort: Effort) -> list[Claim]:
+    """The claim."""
+    fixed, run_s = (QUICK_FIXED, QUICK_RUN_S) if effort.quick else (FIXED, RUN_S)
+    rates: dict[int, dict[str, list[Rates]]] = {}
+    with workplace() as folder:
+        most = max(fixed) / LATENCY_S * (run_s + 1)
+        photos = corpora.many(folder / "photos", int(most), TINY)
+        for slots, numbers in fixed.items():
+            with endpoints.slots(slots, LATENCY_S) as url:
+                one = partial(_rates, folder, photos, slots, url, run_s)
+                runs: dict[str, Callable[[], Rates]] = {
+                    name: partial(one, name) for name in (*map(str, numbers), AUTO)
+                }
+                rates[slots] = rounds_of(effort.rounds, runs)
+    return [_claim(rates, MEASURED.format(run=run_s), effort.rounds)]
 
 
-def measure(folder: Path, url: str, concurrency: int | None, images: int) -> Measured:
-    """One run over the first so many images."""
-    limits = [concurrency or 0]
-
-    def hear(event: Event) -> None:
-        if isinstance(event, ConcurrencyChanged):
-            limits.append(event.concurrency)
-
-    batch = run_batch(
-        folder,
-        backend="vllm",
-        base_url=url,
-        concurrency=concurrency,
-        limit=images,
-        prompt="?",
-        observers=[hear],
-    )
-    times = []
-    for result in batch:
-        assert result.ok, result
-        times.append(time.monotonic())
-    middle = len(times) // 2
-    return Measured(
-        whole=(len(times) - 1) / (times[-1] - times[0]),
-        half=(len(times) - 1 - middle) / (times[-1] - times[middle]),
-        limit=limits[-1],
+def _rates(folder: Path, photos: Path, slots: int, url: str, run_s: float, concurrency: str) -> Rates:
+    output = folder / f"{len(list(folder.iterdir()))}.jsonl"
+    endpoints.reset(url)
+    options = {"backend": "vllm", "base_url": url, "max_duration": f"{run_s}s", "prompt": "?"}
+    observe(vlmbatch(photos, output=output, concurrency=concurrency, **options), exits=(0, STOPPED))
+    stats = endpoints.stats(url)
+    step = stats["step_s"]
+    # what was begun before the end is answered after it, while nothing new is asked
+    steps = [share * slots / LATENCY_S for share in stats["busy"][: -1 - round(LATENCY_S / step)]]
+    return Rates(
+        steps=tuple(steps),
+        step_s=step,
+        whole=mean(steps),
+        later=mean(steps[min(round(SEARCH_S / step), len(steps) // 2) :]),
     )
 
 
-def compare(folder: Path, slots: int, rounds: int, images: int) -> bool:
-    """Print the table of one endpoint, and tell whether auto is good enough."""
-    candidates: list[int | None] = [*(c for c in FIXED if slots / 4 <= c <= 4 * slots), None]
-    runs: dict[int | None, list[Measured]] = {c: [] for c in candidates}
-    with endpoint(slots) as url:
-        for _ in range(rounds):
-            for candidate in candidates:
-                runs[candidate].append(measure(folder, url, candidate, images))
-    whole = {c: statistics.median(m.whole for m in runs[c]) for c in candidates}
-    half = {c: statistics.median(m.half for m in runs[c]) for c in candidates}
-    best_whole = max(rate for c, rate in whole.items() if c)
-    best_half = max(rate for c, rate in half.items() if c)
-    print(f"\n{slots} slots, {images} images, medians of {rounds} rounds\n")
-    print("| concurrency | images/s | of the best | second half | of the best |\n|---|---|---|---|---|")
-    for c in candidates:
-        limits = ", ".join(str(m.limit) for m in runs[c])
-        name = str(c) if c else f"auto (ends at {limits})"
-        print(
-            f"| {name} | {whole[c]:.1f} | {whole[c] / best_whole:.2f} | {half[c]:.1f} "
-            f"| {half[c] / best_half:.2f} |",
-            flush=True,
+def _claim(rates: dict[int, dict[str, list[Rates]]], measured: str, rounds: int) -> Claim:
+    rows, ratios = [], []
+    for slots, runs in rates.items():
+        whole = {name: Spread.of([r.whole for r in told]) for name, told in runs.items()}
+        later = {name: Spread.of([r.later for r in told]) for name, told in runs.items()}
+        best_whole, best_later = (
+            max(spread.median for name, spread in spreads.items() if name != AUTO)
+            for spreads in (whole, later)
         )
-    return half[None] >= GOOD * best_half
+        for name in runs:
+            rows.append((
+                str(slots), name, str(whole[name]), f"{whole[name].median / best_whole:.2f}",
+                str(later[name]), f"{later[name].median / best_later:.2f}",
+            ))  # fmt: skip
+        share = later[AUTO].median / best_later
+        ratios.append(
+            f"{share:.2f} at {slots} slots ({whole[AUTO].median / best_whole:.2f} over the whole run)"
+        )
+    return Claim(
+        name="auto-concurrency",
+        title="`--concurrency auto` beside the best fixed number",
+        measured=measured,
+        rounds=rounds,
+        ratio=f"After {SEARCH_S:g} s auto reaches, of the best fixed number, {', '.join(ratios)}.",
+        tables=(
+            Table(
+                head=(
+                    "slots",
+                    "concurrency",
+                    "answers/s",
+                    "of the best",
+                    f"after {SEARCH_S:g} s",
+                    "of the best",
+                ),
+                rows=tuple(rows),
+            ),
+        ),
+        panels=tuple(_panel(slots, runs) for slots, runs in rates.items()),
+    )
 
 
-def main() -> int:
-    """Compare at each number of slots."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--slots", default="1,4,64")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--answers-per-slot", type=int, default=40)
-    given = parser.parse_args()
-    good = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "photos"
-        folder.mkdir()
-        sizes = {int(slots) for slots in given.slots.split(",")}
-        numbers = {slots: max(200, slots * given.answers_per_slot) for slots in sizes}
-        for n in range(max(numbers.values())):
-            Image.new("RGB", (64, 48), (n % 256, n // 256 % 256, 99)).save(
-                folder / f"{n:05}.jpg", comment=str(n)
-            )
-        for slots in sorted(sizes):
-            good.append(compare(folder, slots, given.rounds, numbers[slots]))
-    return 0 if all(good) else 1
+def _panel(slots: int, runs: dict[str, list[Rates]]) -> Panel:
+    """Answers a second over time, of auto and of as many requests as there are slots."""
+    series = {"auto": _over_time(runs[AUTO]), "as many as slots": _over_time(runs[str(slots)])}
+    longest = max(len(steps) for steps in series.values())
+    step_s = runs[AUTO][0].step_s * _MERGED
+    return Panel(
+        title=f"{slots} slot{'s' * (slots > 1)}",
+        unit="answers a second",
+        places=tuple((number + 0.5) * step_s for number in range(longest)),
+        of_places="seconds since the first question",
+        series={n: (*steps, *[None] * (longest - len(steps))) for n, steps in series.items()},
+    )
+
+
+_MERGED = 3  # steps to one point of the plot
+
+
+def _over_time(told: list[Rates]) -> tuple[float, ...]:
+    """The median over the rounds, in steps that are long enough to be smooth."""
+    merged = [
+        [mean(rates.steps[at : at + _MERGED]) for at in range(0, len(rates.steps) - _MERGED + 1, _MERGED)]
+        for rates in told
+    ]
+    columns = zip_longest(*merged)
+    return tuple(median(rate for rate in column if rate is not None) for column in columns)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(measure, rounds=2))

@@ -1,0 +1,113 @@
+"""Claim: `vlmbatch --help` is there at once, and starts with a fraction of what like commands take.
+
+CPU and wall milliseconds of `--help`, beside bare Python and commands for language or vision models that
+install without torch. They are installed into benchmarks/.peers the first time, which takes half a minute;
+with --quick only those that stand beside this Python are measured.
+
+    python benchmarks/start_up.py [--rounds 7] [--quick]
+"""
+
+import os
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+from claim import Claim, Effort, Panel, Spread, Table, main, short, times
+from measuring import environment, rounds_of
+
+PLACE = Path(__file__).parent / ".peers"
+PEERS = ("litellm", "vlmrun")
+HERE = ("vlmbatch", "llm")
+"""Commands of packages that stand beside this Python; llm comes with the extra bench."""
+VLMBATCH = "vlmbatch --help"
+MEASURED = """\
+User and system time, and time on the clock, of `--help` until it has ended, in milliseconds; modules are
+compiled and in the page cache, since each is run once before. {versions}."""
+Cost = tuple[float, float]
+
+
+def measure(effort: Effort) -> list[Claim]:
+    """The claim."""
+    beside = Path(sys.executable).parent
+    commands = {"bare Python": [sys.executable, "-c", "pass"]}
+    commands |= {
+        f"{name} --help": [str(beside / name), "--help"] for name in HERE if (beside / name).exists()
+    }
+    if VLMBATCH not in commands:
+        commands[VLMBATCH] = [sys.executable, "-m", "vlmbatch", "--help"]
+    versions = [f"{name} {version(name)}" for name in HERE if f"{name} --help" in commands]
+    if not effort.quick:
+        versions += _installed()
+        commands |= {f"{name} --help": [str(PLACE / "bin" / name), "--help"] for name in PEERS}
+    for command in commands.values():
+        _cost(command)
+    runs: dict[str, Callable[[], Cost]] = {name: partial(_cost, c) for name, c in commands.items()}
+    costs = rounds_of(effort.rounds, runs)
+    measured = MEASURED.format(versions=", ".join(versions))
+    return [_claim(costs, measured, effort.rounds)]
+
+
+def _cost(command: list[str]) -> Cost:
+    """CPU and wall milliseconds of a command."""
+    began = time.monotonic()
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+    )
+    _, status, used = os.wait4(process.pid, 0)
+    wall = time.monotonic() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
+    return 1000 * (used.ru_utime + used.ru_stime), 1000 * wall
+
+
+def _installed() -> list[str]:
+    """Install the peers where they are not; their names and versions."""
+    python = str(PLACE / "bin" / "python")
+    if not all((PLACE / "bin" / name).exists() for name in PEERS):
+        venv.create(PLACE, with_pip=True, clear=True)
+        subprocess.run(
+            [python, "-m", "pip", "install", "-q", "--no-compile", *PEERS], check=True, stdout=sys.stderr
+        )
+    ask = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
+    told = subprocess.run([python, "-c", ask, *PEERS], check=True, capture_output=True, text=True).stdout
+    return [f"{name} {number}" for name, number in zip(PEERS, told.split(), strict=True)]
+
+
+def _claim(costs: dict[str, list[Cost]], measured: str, rounds: int) -> Claim:
+    cpu = {name: Spread.of([cost[0] for cost in runs]) for name, runs in costs.items()}
+    wall = {name: Spread.of([cost[1] for cost in runs]) for name, runs in costs.items()}
+    names = sorted(costs, key=lambda name: cpu[name].median)
+    ours = cpu[VLMBATCH].median
+    rows = [(name, str(cpu[name]), str(wall[name]), short(cpu[name].median / ours)) for name in names]
+    others = [name for name in names if name not in (VLMBATCH, "bare Python")]
+    compared = ", ".join(f"`{name}` {times(cpu[name].median, ours)}" for name in others)
+    return Claim(
+        name="start-up",
+        title="Start-up",
+        measured=measured,
+        rounds=rounds,
+        ratio=f"`{VLMBATCH}` takes {short(ours)} ms of CPU; {compared or 'no others are here'} as much.",
+        tables=(Table(head=("", "CPU ms", "wall ms", f"times `{VLMBATCH}`"), rows=tuple(rows)),),
+        panels=(
+            Panel(
+                title="--help",
+                unit="CPU ms",
+                places=tuple(names),
+                series={"": tuple(cpu[name].median for name in names)},
+            ),
+        ),
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(measure, rounds=7))
