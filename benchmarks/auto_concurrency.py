@@ -21,7 +21,7 @@ from measuring import observe, rounds_of, vlmbatch, workplace
 
 LATENCY_S = 0.1
 SEARCH_S = 3.0
-RUN_S, QUICK_RUN_S = 6.0, 1.5
+RUN_S, QUICK_RUN_S = 5.0, 1.5
 FIXED = {1: (1, 2), 4: (4, 8), 64: (64, 128)}
 QUICK_FIXED = {4: (4,)}
 TINY = (64, 48)

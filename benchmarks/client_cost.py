@@ -37,7 +37,7 @@ profile and orientation, writes full records and asks two questions more at the 
 
 def measure(effort: Effort) -> list[Claim]:
     """The claim."""
-    counts = {"12 megapixels": 2, "640x480": 4} if effort.quick else {"12 megapixels": 16, "640x480": 200}
+    counts = {"12 megapixels": 2, "640x480": 4} if effort.quick else {"12 megapixels": 12, "640x480": 150}
     cost: dict[str, dict[str, Spread]] = {}
     with workplace() as folder:
         corpora.photographs(folder / "12 megapixels", counts["12 megapixels"])

@@ -126,8 +126,11 @@ def flags(**options: object) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """That of this process, without settings of vlmbatch and of endpoints."""
-    unwanted = ("VLMBATCH_", "OLLAMA_", "OPENAI_")
+    """That of this process, without settings of vlmbatch, of endpoints and of Python.
+
+    PYTHONDONTWRITEBYTECODE, for one, would have each process compile the modules that pip has not.
+    """
+    unwanted = ("VLMBATCH_", "OLLAMA_", "OPENAI_", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
     mine = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     return {**mine, "XDG_CONFIG_HOME": "/nonexistent"}
 

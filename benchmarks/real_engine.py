@@ -3,7 +3,7 @@
 llama.cpp with the demonstration model on this machine's CPU, over HTTP as an OpenAI-compatible server and
 inside the process: vlmbatch, a loop that asks one by one, and the plain approach. Needs the extra embedded.
 
-    python benchmarks/real_engine.py [--rounds 3] [--quick]
+    python benchmarks/real_engine.py [--rounds 2] [--quick]
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ one* is benchmarks/contenders/one_by_one.py, *plain* is plain.py with {slots} th
 
 def measure(effort: Effort) -> list[Claim]:
     """The claim."""
-    count = 4 if effort.quick else 100
+    count = 4 if effort.quick else 60
     with workplace() as folder, endpoints.llama_cpp() as url:
         photos = corpora.small(folder / "photos", count)
         one = partial(_run, folder, count)
@@ -86,4 +86,4 @@ def _claim(observed: dict[str, list[Observed]], count: int, measured: str, round
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(measure, rounds=3))
+    raise SystemExit(main(measure, rounds=2))

@@ -19,7 +19,7 @@ from claim import Claim, Effort, Panel, Spread, Table, main, short, times
 from measuring import contender, observe, rounds_of, vlmbatch, workplace
 
 LATENCY_S = 0.1
-IMAGES = {1: 25, 8: 200, 64: 1200, 256: 1600}
+IMAGES = {1: 40, 8: 320, 64: 1000, 256: 1000}
 QUICK_IMAGES = {1: 4, 8: 32}
 FIXED, AUTO, PLAIN = "vlmbatch, as many as slots", "vlmbatch, auto", "plain: ollama, threads, gather"
 SHOWN_SLOTS = 64

@@ -4,7 +4,7 @@ CPU and wall milliseconds of `--help`, beside bare Python and commands for langu
 install without torch. They are installed into benchmarks/.peers the first time, which takes half a minute;
 with --quick only those that stand beside this Python are measured.
 
-    python benchmarks/start_up.py [--rounds 7] [--quick]
+    python benchmarks/start_up.py [--rounds 5] [--quick]
 """
 
 import os
@@ -110,4 +110,4 @@ def _claim(costs: dict[str, list[Cost]], measured: str, rounds: int) -> Claim:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(measure, rounds=7))
+    raise SystemExit(main(measure, rounds=5))
