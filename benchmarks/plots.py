@@ -108,7 +108,7 @@ def _lines(axes: Axes, panel: Panel) -> None:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: short(y)))
     axes.margins(0.1, 0.2)
     if not panel.logarithmic:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.15 * max(y for series in panel.series.values() for y in series if y is not None))
     axes.set_xlabel(panel.of_places)
     axes.set_ylabel(panel.unit)
 
