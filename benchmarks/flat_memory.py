@@ -5,8 +5,9 @@ A run that goes on with an output keeps some 45 bytes of each image in that.
 For folders of 100 to 1,000,000 small JPEGs, all in one folder (hard links to forty, so that they are made
 quickly), the real command is run twice against slots_server.py, and the peak of its memory is taken:
 
-- a first run, until it has answered 2,000 images; then it is told to stop. The whole folder has been counted
-  meanwhile, and the seconds until its first record are measured from the start of the process.
+- a first run, until 2,000 images have their records, most of them as duplicates; then it is told to stop. The
+  whole folder has been counted meanwhile, and the seconds until its first record are measured from the start
+  of the process.
 - a run that goes on with an output in which all images but 2,000 are done: it reads that back, walks the
   whole folder, skips what is done and answers the rest. The output is made from records of the first run.
 
@@ -22,15 +23,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import endpoints
 from PIL import Image
 
 ANSWERS = 2_000
 SOURCES = 40
 """ext4 allows 65,000 hard links to a file."""
+LATENCY_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,19 +45,6 @@ class Row:
     first_s: float
     whole_s: float
     cpu_s: float
-
-
-@contextmanager
-def endpoint(slots: int) -> Iterator[str]:
-    """An endpoint in a process of its own."""
-    server = Path(__file__).with_name("slots_server.py")
-    command = [sys.executable, str(server), "--slots", str(slots), "--latency", "0.02"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
 
 
 def make_folder(place: Path, files: int) -> None:
@@ -117,7 +106,7 @@ def write_rest(place: Path, files: int) -> None:
 
 def rows(sizes: list[int], slots: int) -> Iterator[Row]:
     """Both runs at each size."""
-    with endpoint(slots) as url:
+    with endpoints.slots(slots, LATENCY_S) as url:
         for files in sizes:
             with tempfile.TemporaryDirectory() as name:
                 place = Path(name)

@@ -21,8 +21,8 @@ HTTP, INSIDE = "vlmbatch, HTTP", "vlmbatch, in-process"
 LOOP, PLAIN = "one by one: openai, a loop", "plain: openai, threads, gather"
 MEASURED = """\
 llama.cpp ({slots} slots) with the demonstration model that comes with vlmbatch, and {count} images of
-640x480. Over HTTP it is a server with one thread less than there are cores; in-process it takes all of
-them, and is loaded by the command. Images a second are over the whole command. CPU is the client's own
+640x480, with one thread less than there are cores. Over HTTP it is a server; in-process it is loaded by
+the command. Images a second are over the whole command. CPU is the client's own
 (in-process with the engine's), in milliseconds an image. All over HTTP ask on the OpenAI wire; *one by
 one* is benchmarks/contenders/one_by_one.py, *plain* is plain.py with {slots} threads."""
 

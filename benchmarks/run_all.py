@@ -39,6 +39,7 @@ BENCHMARKS = (
     Benchmark(module="start_up", rounds=5),
     Benchmark(module="auto_concurrency", rounds=2),
     Benchmark(module="real_engine", rounds=2),
+    Benchmark(module="large_runs", rounds=1),
 )
 NOTE = """\
 What stands side by side was measured in turn in one run. Ratios hold on other machines better than

@@ -1,9 +1,7 @@
 """The guards of a run, made from its options: how much is asked at once, and whether anybody is there."""
 
 import asyncio
-import os
 import resource
-import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -11,6 +9,7 @@ from vlmbatch import imaging
 from vlmbatch.availability import RUN_PATIENCE_S, Availability
 from vlmbatch.canary import QUESTIONS, Canary
 from vlmbatch.config import RunConfig
+from vlmbatch.cpus import usable_cpus
 from vlmbatch.errors import ImageError
 from vlmbatch.events import ConcurrencyChanged, tell
 from vlmbatch.finding import Found
@@ -32,7 +31,7 @@ WARM_UP = 3
 
 def preparers() -> int:
     """How many threads prepare pictures, and how many are prepared ahead of the requests at least."""
-    return max(2, len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
+    return max(2, usable_cpus())
 
 
 def limiter_of(

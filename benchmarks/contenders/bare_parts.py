@@ -15,20 +15,22 @@ from PIL import Image
 from task import MAX_SIZE, PROMPT, QUALITY, Task, line, main
 
 
-def prepare(file: Path) -> bytes:
+def prepare(file: Path, *, as_is: bool) -> bytes:
     """Decode, at a smaller size where JPEG can, shrink and encode.
 
-    What is small enough is sent as it is, and is decoded as fast as it can be, to know that it is whole.
+    With `as_is`, what is small enough is sent as it is, and only decoded as fast as it can be, to know that
+    it is whole.
     """
     data = file.read_bytes()
     with Image.open(BytesIO(data)) as image:
-        scale = MAX_SIZE / max(image.size)
-        if scale >= 1:
+        scale = min(MAX_SIZE / max(image.size), 1)
+        if as_is and scale == 1:
             image.draft("RGB", (1, 1))
             image.load()
             return data
         size = (round(image.width * scale), round(image.height * scale))
-        image.draft("RGB", (size[0] * 3 // 2, size[1] * 3 // 2))
+        if scale < 1:
+            image.draft("RGB", (size[0] * 3 // 2, size[1] * 3 // 2))
         small = image.resize(size, Image.Resampling.BICUBIC)
     out = BytesIO()
     small.save(out, "JPEG", quality=QUALITY)
@@ -45,7 +47,7 @@ def ask_all(task: Task) -> None:
         task.output.open("w") as records,
     ):
         for file in task.files:
-            body = before.encode() + b64encode(prepare(file)) + after.encode()
+            body = before.encode() + b64encode(prepare(file, as_is=task.as_is)) + after.encode()
             line_out.sendall(b"POST /api/chat HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
             answer = line_out.recv(65_536).partition(b"\r\n\r\n")[2]
             records.write(line(file, json.loads(answer)["message"]["content"]))

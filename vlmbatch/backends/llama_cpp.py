@@ -3,7 +3,6 @@
 import asyncio
 import http.client
 import importlib.util
-import os
 import secrets
 from contextlib import closing
 from dataclasses import replace
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 
 from vlmbatch.backends.gguf_files import NAME_A_REAL_ONE, ModelFiles, find_files
 from vlmbatch.backends.openai_compatible import OpenAICompatibleBackend
+from vlmbatch.cpus import usable_cpus
 from vlmbatch.errors import ConfigError, MissingDependencyError
 from vlmbatch.records import Completion, Endpoint, Request
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from xllamacpp import Server
 
 SLOTS = 4
+SPARED = 1
+"""A CPU that the engine leaves to everybody else. Its threads wait for each other in loops: where one of them
+has to wait for a CPU, all others burn theirs, and of two CPUs came a twelfth of the answers."""
 CONTEXT_PER_SLOT = 4096
 DEMO_CONTEXT_PER_SLOT = 1024
 DEMO_NOTE = (
@@ -87,7 +90,7 @@ class LlamaCppBackend:
         per_slot = self._num_ctx or (DEMO_CONTEXT_PER_SLOT if files.demo else CONTEXT_PER_SLOT)
         params.n_parallel = SLOTS
         params.n_ctx = per_slot * SLOTS
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = os.cpu_count() or 1
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(1, usable_cpus() - SPARED)
         params.verbosity = 0
         params.warmup = False
         params.ui = False
