@@ -41,12 +41,7 @@ class Cache:
         self._kept: deque[tuple[bytes, str]] = deque()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(
-                self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
-            )
-            self._database.execute("PRAGMA journal_mode=WAL")  # who reads waits for nobody
-            self._database.execute("PRAGMA synchronous=NORMAL")  # a power cut may cost the last answers
-            self._database.executescript(_TABLES)
+            self._database = _database(self._path)
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"--cache {folder} cannot be used: {error}") from error
 
@@ -110,6 +105,18 @@ class Cache:
     def _give_up(self, error: sqlite3.Error) -> None:
         self._broken = True
         self._tell(f"the cache {self._path} is not used any more: {error}; the run goes on without it")
+
+
+def _database(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    try:
+        database.execute("PRAGMA journal_mode=WAL")  # who reads waits for nobody
+        database.execute("PRAGMA synchronous=NORMAL")  # a power cut may cost the last answers
+        database.executescript(_TABLES)
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
 
 
 def _key(*parts: str) -> bytes:
