@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from vlmbatch.batch import Batch
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import FatalBackendError, UnavailableError
 from vlmbatch.events import EndpointPaused, EndpointResumed, ImageFinished, RetryScheduled, RunStarted
+from vlmbatch.guards import preparers
+from vlmbatch.records import PreparedImage
 
 Photos = Callable[..., Path]
 WIRES = ("ollama", "vllm")
@@ -213,6 +216,20 @@ async def test_no_more_requests_than_slots_are_open(
     endpoint.delay = 0.3
     await ran(**asked, concurrency=5)
     assert endpoint.most_open_questions == 5
+
+
+async def test_pictures_do_not_outlive_their_answers(photos: Photos, asked: dict[str, Any]) -> None:
+    """With Python's search for cycles off, no more pictures are held than may be asked about and be ready."""
+    photos(40 + 4 * preparers())
+    batch = Batch(RunConfig.of("photos", **asked, concurrency=2), sleep=briefly)
+    held = 0
+    gc.disable()
+    try:
+        async for _ in batch:
+            held = max(held, sum(type(thing) is PreparedImage for thing in gc.get_objects()))
+    finally:
+        gc.enable()
+    assert 0 < held <= 2 * (2 + preparers())
 
 
 async def test_limit_counts_images_that_are_asked_about(

@@ -60,6 +60,7 @@ class Asker:
             result = draft.result(self.job, failure)
         finally:
             self.answers.release(draft, result)
+            draft.drop_picture()
         return result
 
     async def _asked(self, draft: Draft) -> Result:

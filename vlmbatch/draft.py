@@ -55,6 +55,15 @@ class Draft:
         self.request = replace(self.request, images=(prepared,))
         self.warnings += tuple(w for w in prepared.warnings if w not in self.warnings)
 
+    def drop_picture(self) -> None:
+        """Let go of the picture, which nobody needs any more.
+
+        The machinery of attempts holds a draft in a cycle, and until Python finds that, the pictures of
+        hundreds of images that are done would fill memory.
+        """
+        self.prepared = None
+        self.request = replace(self.request, images=())
+
     def repeated(self, job: Job, known: Answered) -> Result:
         """The result with an answer that was given before, which costs nothing now."""
         return Result(
