@@ -3,13 +3,13 @@
 It decodes from memory and never touches a file, a network or the run.
 """
 
-from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from PIL import Image
+from pybase64 import b64encode
 
 from vlmbatch.errors import ImageError
 from vlmbatch.formats import HEAD_BYTES, sniff
