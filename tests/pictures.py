@@ -140,6 +140,10 @@ def swapped_profile() -> bytes:
     return profile.replace("sRGB".encode("utf-16-be"), "Test".encode("utf-16-be"))
 
 
+def srgb_profile() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
 def deep(image: Image.Image) -> Image.Image:
     return image.convert("L").convert("I").point(lambda value: value * 257).convert("I;16")
 

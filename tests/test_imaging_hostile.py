@@ -31,6 +31,7 @@ from PIL import Image
 
 from vlmbatch.errors import ImageError, ResourceError
 from vlmbatch.imaging import inspect, prepare
+from vlmbatch.imaging.jpeg_pieces import bared
 from vlmbatch.imaging.jpeg_structure import survey
 from vlmbatch.option_groups import ImageOptions
 
@@ -64,8 +65,9 @@ def test_no_cut_file_passes_for_another_picture(name: str) -> None:
 
 
 def test_every_cut_of_a_plain_jpeg_is_found() -> None:
-    """The 1/8 decode that lets an original pass finds a cut at any byte, also of the end mark alone."""
-    for data in (PLAIN, encoded(SMALL, "JPEG", progressive=True)):
+    """A cut at any byte is found although what passes is not decoded, also one of the end mark alone."""
+    thumbnail = b"Exif\x00\x00" + encoded(SMALL.resize((40, 30)), "JPEG")
+    for data in (PLAIN, encoded(SMALL, "JPEG", progressive=True), jpeg_with(PLAIN, 0xE1, thumbnail)):
         for cut in [*range(0, len(data), 61), len(data) - 2, len(data) - 1]:
             with pytest.raises(ImageError) as raised:
                 prepare(data[:cut], OPTIONS)
@@ -76,7 +78,8 @@ def test_a_jpeg_that_only_looks_whole_is_found() -> None:
     """A plain JPEG passes only if it decodes: without its quantization tables none does."""
     at = PLAIN.index(b"\xff\xdb")
     without = PLAIN[:at] + PLAIN[PLAIN.index(b"\xff\xc0") :]
-    assert survey(without).bare
+    assert survey(without).whole
+    assert bared(without) is not None
     with pytest.raises(ImageError, match="the JPEG cannot be decoded") as raised:
         prepare(without, OPTIONS)
     assert raised.value.kind == "bad_image"

@@ -113,7 +113,7 @@ def _retagged(entry: bytes, tags: dict[int, tuple[int, int | None]]) -> bytes:
 
 
 def test_an_original_that_is_sent_as_it_is_asks_for_little() -> None:
-    """It is decoded at an eighth, only to see that it is whole."""
+    """Only its headers meet the decoder."""
     rooms = Rooms()
     prepare(encoded(Image.new("RGB", (SIDE, SIDE), "teal"), "JPEG"), ImageOptions(max_size=0), rooms)
     (weight,) = rooms.asked

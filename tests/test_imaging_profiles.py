@@ -2,9 +2,21 @@
 
 import os
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from pictures import BLACK, GREEN, OPTIONS, RED, WHITE, assert_near, encoded, pixel, swapped_profile
+from pictures import (
+    BLACK,
+    GREEN,
+    OPTIONS,
+    RED,
+    WHITE,
+    assert_near,
+    encoded,
+    pixel,
+    srgb_profile,
+    swapped_profile,
+)
 from PIL import Image, ImageCms
 
 from vlmbatch.imaging import prepare
@@ -48,10 +60,26 @@ def test_what_a_profile_is_called_does_not_matter() -> None:
 def test_srgb_itself_changes_nothing() -> None:
     """Most pictures carry it: their pixels are sent as they are, to the bit."""
     picture = Image.radial_gradient("L").convert("RGB")
-    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert (
-        prepare(encoded(picture, icc_profile=srgb), OPTIONS).data == prepare(encoded(picture), OPTIONS).data
+        prepare(encoded(picture, icc_profile=srgb_profile()), OPTIONS).data
+        == prepare(encoded(picture), OPTIONS).data
     )
+
+
+def test_profiles_that_are_remembered_do_not_mix() -> None:
+    """Eight threads with pictures of three profiles, again and again: each keeps its own colours."""
+    wanted = {srgb_profile(): RED, swapped_profile(): GREEN, named_srgb(swapped_profile()): GREEN}
+    pictures = {
+        encoded(Image.new("RGB", (64, 64), RED), name, icc_profile=profile): colour
+        for profile, colour in wanted.items()
+        for name in ("JPEG", "PNG")
+    }
+
+    def one(data: bytes) -> None:
+        assert_near(pixel(prepare(data, OPTIONS)), pictures[data])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(one, [*pictures] * 20))
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "transparent L"])

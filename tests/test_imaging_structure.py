@@ -7,9 +7,10 @@ from pictures import OPTIONS, PLAIN, SMALL, encoded, multi_scan, psnr, sent
 
 from vlmbatch.errors import ImageError
 from vlmbatch.imaging import prepare
-from vlmbatch.imaging.jpeg_structure import survey
+from vlmbatch.imaging.jpeg_structure import segments, survey
 from vlmbatch.imaging.tiff_structure import MOST_PAGES
 from vlmbatch.imaging.tiff_structure import survey as pages_of
+from vlmbatch.option_groups import ImageOptions
 
 
 def with_pages(count: int) -> bytes:
@@ -84,6 +85,19 @@ def test_a_jpeg_that_is_all_padding_is_refused(filling: bytes) -> None:
     """Tens of megabytes before the picture would take minutes or gigabytes to open."""
     with pytest.raises(ImageError, match=r"as no picture does|stray bytes"):
         prepare(PLAIN[:2] + filling + PLAIN[2:], OPTIONS)
+
+
+@pytest.mark.parametrize("max_size", [64, 1024])
+@pytest.mark.parametrize("piece", [b"\xff\xda", b"\xff\xd8"], ids=["scans", "starts"])
+def test_pieces_without_end_do_not_stall(piece: bytes, max_size: int) -> None:
+    """Thousands of scans or starts behind the one scan that a picture has are not walked through."""
+    scan = PLAIN[PLAIN.index(b"\xff\xda") : -2] if piece == b"\xff\xda" else piece
+    data = PLAIN[:-2] + scan * 11_000 + PLAIN[-2:]
+    with pytest.raises(ImageError, match="as no picture does"):
+        list(segments(data))
+    with pytest.raises(ImageError) as raised:
+        prepare(data, ImageOptions(max_size=max_size))
+    assert raised.value.kind == "bad_image"
 
 
 def test_a_jpeg_of_several_scans_looks_the_same() -> None:

@@ -15,8 +15,9 @@ from vlmbatch.errors import ImageError
 from vlmbatch.formats import HEAD_BYTES, sniff
 from vlmbatch.imaging import jpeg_structure, tiff_structure
 from vlmbatch.imaging.colour import in_plain_colours, on_white, to_srgb
-from vlmbatch.imaging.jpeg import MEDIA_TYPE, decode_smallest, encode, may_pass
+from vlmbatch.imaging.jpeg import MEDIA_TYPE, encode
 from vlmbatch.imaging.opening import OutOfMemory, check_pixels, decoding, orientation_of, upright_size
+from vlmbatch.imaging.passing import passed
 from vlmbatch.imaging.shape import REDUCING_GAP, RESAMPLING, draft, fitted, padded, upright
 from vlmbatch.imaging.weight import decode_bytes
 from vlmbatch.option_groups import ImageOptions
@@ -63,8 +64,9 @@ def prepare(data: bytes, options: ImageOptions, room: Room = _unlimited) -> Prep
 
     The longest side becomes at most `options.max_size` pixels; a picture is never enlarged, but is
     padded with white where it is too thin for a model. Transparency becomes white, colours become
-    sRGB, of an animation the first frame is taken, and no metadata is left. A plain JPEG that needs
-    none of this is passed on byte for byte. Original sides are those of the upright picture.
+    sRGB, of an animation the first frame is taken, and no metadata is left. A plain JPEG whose pixels
+    need none of this is not encoded again but only freed of its metadata. Original sides are those of
+    the upright picture.
 
     `room` waits until so many bytes of memory are free for decoding. A picture for which memory does not
     suffice is tried once more while no other is decoded.
@@ -100,9 +102,8 @@ def _prepare(data: bytes, options: ImageOptions, room: Room) -> PreparedImage:
             check_pixels(declared, options.max_pixels_in)
             # before load(), since GIF winds its file on to count
             frames = pages or int(getattr(image, "n_frames", 1))
-            if may_pass(image, structure, len(data), options.max_size):
-                decode_smallest(image, structure, room)
-                return _prepared(data, declared, declared, frames, warnings)
+            if (original := passed(data, image, structure, options.max_size, room)) is not None:
+                return _prepared(original, declared, declared, frames, warnings)
             target = fitted(declared, options.max_size)
             if structure is not None and not structure.whole:
                 raise ImageError("the JPEG is truncated: its end mark is missing")
@@ -110,7 +111,7 @@ def _prepare(data: bytes, options: ImageOptions, room: Room) -> PreparedImage:
             held.enter_context(room(decode_bytes(image, declared, target, structure)))
             image.load()
             orientation = orientation_of(image, warnings)
-            original = upright_size(declared, image.format, orientation)
+            seen = upright_size(declared, image.format, orientation)
             profile = image.info.get("icc_profile")
             small = in_plain_colours(image, warnings).resize(target, RESAMPLING, reducing_gap=REDUCING_GAP)
         del image
@@ -119,7 +120,7 @@ def _prepare(data: bytes, options: ImageOptions, room: Room) -> PreparedImage:
         picture = to_srgb(on_white(small), profile, warnings)
         picture = padded(upright(picture, orientation), warnings)
         encoded = encode(picture, options.quality)
-    return _prepared(encoded, picture.size, original, frames, warnings)
+    return _prepared(encoded, picture.size, seen, frames, warnings)
 
 
 def _prepared(

@@ -1,6 +1,8 @@
 """Brings every colour mode that Pillow decodes to plain sRGB, 8 bits a channel, without transparency."""
 
+import functools
 import math
+from dataclasses import dataclass
 from io import BytesIO
 
 from PIL import Image, ImageChops, ImageCms, TiffImagePlugin
@@ -15,6 +17,11 @@ _USUAL_WHITES = (1, 255, 65535)
 _WHITE_IS_ZERO = 0  # of the tag PhotometricInterpretation (TIFF 6.0 section 3)
 
 _MODE_OF_SPACE = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+
+_UNUSABLE = (ImageCms.PyCMSError, OSError, TypeError, ValueError)
+"""What a broken profile raises."""
+_REMEMBERED_BYTES = 65_536
+"""A camera writes the same few kilobytes into each of its files; what is larger is not kept in memory."""
 
 
 def in_plain_colours(image: Image.Image, warnings: list[str]) -> Image.Image:
@@ -39,13 +46,20 @@ def on_white(image: Image.Image) -> Image.Image:
 
 def to_srgb(image: Image.Image, profile: bytes | None, warnings: list[str]) -> Image.Image:
     """The picture as RGB, its ICC profile, if any, carried over to sRGB; a bad profile is only warned of."""
-    if not profile:
-        return image.convert("RGB")
+    if profile:
+        try:
+            return _from_profile(image, profile)
+        except _UNUSABLE as error:
+            warnings.append(f"its colour profile cannot be used, colours may be off: {error}")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def is_srgb(profile: bytes) -> bool:
+    """Whether the profile can be used and leaves RGB as it is; what a profile is called does not tell."""
     try:
-        return _from_profile(image, profile)
-    except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
-        warnings.append(f"its colour profile cannot be used, colours may be off: {error}")
-        return image.convert("RGB")
+        return _conversion(profile).changes_nothing
+    except _UNUSABLE:
+        return False
 
 
 def _in_eight_bits(image: Image.Image, warnings: list[str]) -> Image.Image:
@@ -78,19 +92,45 @@ def _extrema(image: Image.Image) -> tuple[float, float]:
     return low, high
 
 
+@dataclass(frozen=True, slots=True)
+class _Conversion:
+    """How pictures of one profile become sRGB: they are of `mode`, and may stay as they are."""
+
+    space: str
+    mode: str
+    transform: ImageCms.ImageCmsTransform
+    changes_nothing: bool
+
+
 def _from_profile(image: Image.Image, profile: bytes) -> Image.Image:
+    conversion = _conversion(profile)
+    if image.mode == "L" and conversion.mode == "RGB":
+        image = image.convert("RGB")
+    elif (
+        conversion.mode == "L" and image.mode == "RGB" and _is_grey(image)
+    ):  # it had transparency, or a palette
+        image = image.convert("L")
+    if conversion.mode != image.mode:
+        raise ValueError(f"it is one for {conversion.space}, the picture is {image.mode}")
+    return image if conversion.changes_nothing else _applied(conversion.transform, image)
+
+
+def _conversion(profile: bytes) -> _Conversion:
+    return (_remembered if len(profile) <= _REMEMBERED_BYTES else _made)(profile)
+
+
+def _made(profile: bytes) -> _Conversion:
     source = ImageCms.ImageCmsProfile(BytesIO(profile))
     space = source.profile.xcolor_space.strip()
-    if image.mode == "L" and space == "RGB":
-        image = image.convert("RGB")
-    elif space == "GRAY" and image.mode == "RGB" and _is_grey(image):  # it had transparency, or a palette
-        image = image.convert("L")
-    if _MODE_OF_SPACE.get(space) != image.mode:
-        raise ValueError(f"it is one for {space}, the picture is {image.mode}")
-    transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), image.mode, "RGB")
-    if image.mode == "RGB" and _changes_nothing(transform):
-        return image
-    return _applied(transform, image)
+    mode = _MODE_OF_SPACE.get(space)
+    if mode is None:
+        raise ValueError(f"it is one for {space}")
+    transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+    return _Conversion(space, mode, transform, mode == "RGB" and _changes_nothing(transform))
+
+
+# threads may share a transform: what lcms2 remembers between pixels it keeps for each call
+_remembered = functools.lru_cache(maxsize=16)(_made)
 
 
 def _applied(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image.Image:
