@@ -20,7 +20,6 @@ from pictures import (
     encoded,
     exif,
     jpeg_with,
-    photo,
     pixel,
     png_chunk,
     psnr,
@@ -32,7 +31,7 @@ from PIL import Image, ImageFilter, ImageOps
 
 from vlmbatch.errors import ImageError
 from vlmbatch.imaging import inspect, prepare
-from vlmbatch.imaging.shape import draft, fitted
+from vlmbatch.imaging.shape import fitted
 from vlmbatch.option_groups import ImageOptions
 
 # What imaging tells Python once for the process, pytest takes back after each test.
@@ -176,21 +175,6 @@ def test_laws_of_size(width: int, height: int, max_size: int, name: str, mode: s
         for side, before in zip(sides, original, strict=True):
             assert side <= before
             assert abs(side - before * scale) <= 1
-
-
-def test_a_photo_of_4_to_3_is_decoded_at_half_size() -> None:
-    """12 megapixels to 1024 pixels use the decoder's 1/2, which a square box would not get."""
-    with Image.open(BytesIO(encoded(Image.new("RGB", (4000, 3000)), "JPEG"))) as image:
-        draft(image, fitted(image.size, 1024))
-        assert image.size == (2000, 1500)
-
-
-def test_shrinking_on_load_keeps_the_quality() -> None:
-    """The quick path stays within 37 dB of a full decode and a Lanczos resize; a box filter gets 34."""
-    data = encoded(photo(2400, 1800), "JPEG", quality=92)
-    exact = Image.open(BytesIO(data)).resize((640, 480), Image.Resampling.LANCZOS)
-    quick = sent(prepare(data, ImageOptions(max_size=640, quality=95)))
-    assert psnr(quick.convert("L"), exact.convert("L")) > 37
 
 
 def test_quality_is_obeyed() -> None:

@@ -18,7 +18,8 @@ from vlmbatch.imaging.colour import in_plain_colours, on_white, to_srgb
 from vlmbatch.imaging.jpeg import MEDIA_TYPE, encode
 from vlmbatch.imaging.opening import OutOfMemory, check_pixels, decoding, orientation_of, upright_size
 from vlmbatch.imaging.passing import passed
-from vlmbatch.imaging.shape import REDUCING_GAP, RESAMPLING, draft, fitted, padded, upright
+from vlmbatch.imaging.shape import fitted, padded, upright
+from vlmbatch.imaging.shrinking import draft, shrunk
 from vlmbatch.imaging.weight import decode_bytes
 from vlmbatch.option_groups import ImageOptions
 from vlmbatch.protocols import Room
@@ -107,13 +108,13 @@ def _prepare(data: bytes, options: ImageOptions, room: Room) -> PreparedImage:
             target = fitted(declared, options.max_size)
             if structure is not None and not structure.whole:
                 raise ImageError("the JPEG is truncated: its end mark is missing")
-            draft(image, target)
+            rest = draft(image, target)
             held.enter_context(room(decode_bytes(image, declared, target, structure)))
             image.load()
             orientation = orientation_of(image, warnings)
             seen = upright_size(declared, image.format, orientation)
             profile = image.info.get("icc_profile")
-            small = in_plain_colours(image, warnings).resize(target, RESAMPLING, reducing_gap=REDUCING_GAP)
+            small = shrunk(in_plain_colours(image, warnings), target, rest)
         del image
         # what is costly at full size is done to the small picture: turning the large one first would take
         # three times as long, and its colour profile five times

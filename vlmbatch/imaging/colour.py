@@ -25,12 +25,14 @@ _REMEMBERED_BYTES = 65_536
 
 
 def in_plain_colours(image: Image.Image, warnings: list[str]) -> Image.Image:
-    """The picture as RGB, RGBA, L or CMYK, the modes that can be resized and keep all that is seen."""
+    """The picture as RGB, YCbCr, RGBA, L or CMYK, the modes that can be resized and keep all that is seen."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _in_eight_bits(image, warnings)
     if image.has_transparency_data:
-        return image.convert("RGBA")
-    if image.mode in ("RGB", "L", "CMYK"):
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        is_opaque = image.getchannel("A").getextrema() == (255, 255)
+        return image.convert("RGB") if is_opaque else image
+    if image.mode in ("RGB", "YCbCr", "L", "CMYK"):
         return image
     return image.convert("L" if image.mode == "1" else "RGB")
 
@@ -45,13 +47,16 @@ def on_white(image: Image.Image) -> Image.Image:
 
 
 def to_srgb(image: Image.Image, profile: bytes | None, warnings: list[str]) -> Image.Image:
-    """The picture as RGB, its ICC profile, if any, carried over to sRGB; a bad profile is only warned of."""
-    if profile:
+    """The picture as RGB or YCbCr, its ICC profile, if any, carried over to sRGB.
+
+    A bad profile is only warned of.
+    """
+    if profile and not (image.mode == "YCbCr" and is_srgb(profile)):
         try:
-            return _from_profile(image, profile)
+            return _from_profile(image.convert("RGB") if image.mode == "YCbCr" else image, profile)
         except _UNUSABLE as error:
             warnings.append(f"its colour profile cannot be used, colours may be off: {error}")
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return image if image.mode in ("RGB", "YCbCr") else image.convert("RGB")
 
 
 def is_srgb(profile: bytes) -> bool:

@@ -6,12 +6,14 @@ The factors are those of Pillow 13; benchmarks/decode_memory.py measures them.
 from PIL import ExifTags, ImageFile, TiffImagePlugin
 
 from vlmbatch.imaging.jpeg_structure import JpegStructure
-from vlmbatch.imaging.shape import REDUCING_GAP, padded_size
+from vlmbatch.imaging.shape import padded_size
 
 _CHANNEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "LA": 4, "PA": 4}
 """What Pillow stores for a pixel; four for every other mode."""
 _TO_PLAIN = {"RGB": 0, "L": 0, "1": 1, "P": 4, "CMYK": 4, "YCbCr": 4}
 """What it takes besides to make it plain in colour; twelve, for more copies, for all other modes."""
+_LEAST_SHARE = 0.46
+"""Of the decoded pixels: what is held half-way of resizing, also where a box filter goes first."""
 _DECODER = {"WEBP": 12, "AVIF": 9, "HEIF": 12}
 """What the decoder itself holds for each pixel of the file."""
 _COEFFICIENT = 2  # bytes, of a JPEG that comes in several scans (libjpeg's JCOEF)
@@ -34,7 +36,7 @@ def decode_bytes(
     in_file, decoded = full[0] * full[1], image.width * image.height
     mode = image.mode
     to_plain = 12 if image.has_transparency_data else _TO_PLAIN.get(mode, 12)
-    share = min(max(target[0] / max(image.width, 1), 1 / REDUCING_GAP), 1.0)
+    share = min(max(target[0] / max(image.width, 1), _LEAST_SHARE), 1.0)
     channels = _CHANNEL_BYTES.get(mode, 4)
     held = in_file * _DECODER.get(image.format or "", 0) + full[0] * _ROWS
     if structure is not None and (structure.scans > 1 or image.info.get("progressive")):

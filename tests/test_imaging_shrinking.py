@@ -1,0 +1,146 @@
+"""Shrinking: how far the decoder shrinks, what is lost by it, and what is not."""
+
+import random
+from io import BytesIO
+from typing import Any
+
+import pytest
+from pictures import (
+    BLUE,
+    GREEN,
+    RED,
+    assert_near,
+    encoded,
+    exif,
+    photo,
+    pixel,
+    psnr,
+    quarters,
+    sent,
+    swapped_profile,
+)
+from PIL import Image
+
+from vlmbatch.imaging import prepare
+from vlmbatch.imaging.shape import fitted
+from vlmbatch.imaging.shrinking import draft
+from vlmbatch.option_groups import ImageOptions
+
+PHOTO = photo(2400, 1800)
+PHOTO_JPEG = encoded(PHOTO, "JPEG", quality=92)
+ODD_JPEG = encoded(PHOTO.crop((0, 0, 2397, 1797)), "JPEG", quality=92)
+
+
+def drafted(size: tuple[int, int], max_size: int, **options: Any) -> Image.Image:
+    """A picture of that size as the decoder is told to decode it."""
+    image = Image.open(BytesIO(encoded(Image.new("RGB", size), "JPEG", **options)))
+    draft(image, fitted(size, max_size))
+    return image
+
+
+def test_a_12_megapixel_photo_is_decoded_at_three_eighths() -> None:
+    """Less is left to resize than at the 1/2 that Pillow's own draft() gives at best."""
+    assert drafted((4000, 3000), 1024).size == (1500, 1125)
+
+
+@pytest.mark.parametrize(
+    ("size", "max_size", "wanted"),
+    [
+        ((6000, 4000), 1024, (1500, 1000)),
+        ((4000, 3000), 256, (500, 375)),
+        ((1632, 1224), 1024, (1632, 1224)),
+        ((2048, 1536), 1024, (2048, 1536)),
+        ((2592, 1944), 1024, (1296, 972)),
+        ((4001, 3001), 448, (1001, 751)),
+        ((1000, 1000), 1024, (1000, 1000)),
+        ((10_000, 3), 1024, (5000, 2)),
+    ],
+)
+def test_the_decoder_shrinks_as_far_as_quality_allows(
+    size: tuple[int, int], max_size: int, wanted: tuple[int, int]
+) -> None:
+    """The target is always well below what is decoded, and a picture that is small enough is left alone."""
+    image = drafted(size, max_size)
+    assert image.size == wanted
+    image.load()
+    assert image.size == wanted
+
+
+def likeness(data: bytes, max_size: int) -> float:
+    """How near what is sent is to a full decode and a Lanczos filter, in dB."""
+    quick = sent(prepare(data, ImageOptions(max_size=max_size, quality=95)))
+    exact = Image.open(BytesIO(data)).convert("RGB").resize(quick.size, Image.Resampling.LANCZOS)
+    return psnr(quick.convert("L"), exact.convert("L"))
+
+
+@pytest.mark.parametrize("max_size", [1600, 1150, 1000, 800, 640, 480, 400, 230, 150, 96])
+@pytest.mark.parametrize("source", ["even", "odd", "PNG"])
+def test_shrinking_keeps_the_quality(source: str, max_size: int) -> None:
+    """At any scale, what is sent is nearer to the exact way than what a box or a Hamming filter gives."""
+    data = {"even": PHOTO_JPEG, "odd": ODD_JPEG, "PNG": encoded(PHOTO, compress_level=1)}[source]
+    assert likeness(data, max_size) > 36.5
+
+
+def test_the_far_side_stays_where_it_is() -> None:
+    """A decoder that rounds its sides up does not move the picture by the part of a pixel that it adds."""
+    lines = Image.new("L", (1604, 1604), "white")
+    for x in range(1500, 1604, 26):
+        lines.paste(0, (x, 0, x + 13, 1604))
+    data = encoded(lines, "JPEG", quality=95)
+    assert likeness(data, 401) > 34  # 401 pixels and a half would be shrunk to 401: 24
+
+
+def test_every_scale_is_decoded_as_it_is_announced() -> None:
+    """Whatever its sides, samples and coding, the scaled picture comes out whole."""
+    chance = random.Random(5)
+    for _ in range(80):
+        size = (chance.randrange(620, 900), chance.randrange(620, 900))
+        options = {"subsampling": chance.randrange(3), "progressive": chance.random() < 0.3}
+        data = encoded(quarters(*size), "JPEG", **options)
+        prepared = prepare(data, ImageOptions(max_size=chance.choice((48, 90, 130, 300, 400))))
+        for x, y, colour in ((0.2, 0.2, RED), (0.8, 0.2, GREEN), (0.2, 0.8, BLUE)):
+            assert_near(pixel(prepared, x, y), colour, 20)
+
+
+def test_hidden_colours_do_not_spread() -> None:
+    """Red under what is transparent does not tint the edges, whoever resizes."""
+    image = Image.new("RGBA", (400, 400), (*RED, 0))
+    image.paste((0, 0, 0, 255), (100, 100, 300, 300))
+    red, green, _ = sent(prepare(encoded(image), ImageOptions(max_size=64, quality=100))).split()
+    assert psnr(red, green) > 40
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("profile", [None, swapped_profile()], ids=["sRGB", "profile"])
+def test_a_shrunk_jpeg_is_turned_and_brought_to_srgb(orientation: int, profile: bytes | None) -> None:
+    """Its colours are kept apart from its brightness no longer than that is right."""
+    image = Image.new("RGB", (640, 480), RED)
+    image.paste(BLUE, (0, 240, 640, 480))
+    options = {"icc_profile": profile} if profile else {}
+    data = encoded(image, "JPEG", exif=exif(orientation), **options)
+    prepared = prepare(data, ImageOptions(max_size=100))
+    first, last = GREEN if profile else RED, BLUE
+    at = {1: (0.5, 0.1), 3: (0.5, 0.9), 6: (0.9, 0.5), 8: (0.1, 0.5)}[orientation]
+    assert_near(pixel(prepared, *at), first)
+    assert_near(pixel(prepared, 1 - at[0], 1 - at[1]), last)
+
+
+def test_a_jpeg_that_codes_rgb_is_shrunk_as_rgb() -> None:
+    """What Adobe's segment, or the names of its components, call RGB has no brightness to tell apart."""
+    data = encoded(quarters(640, 480), "JPEG", keep_rgb=True)
+    no_adobe = data.replace(b"\xff\xee\x00\x0eAdobe", b"\xff\xe3\x00\x0eAdobe")
+    no_names = data.replace(b"R\x11\x00G\x11\x00B\x11\x00", b"\x01\x11\x00\x02\x11\x00\x03\x11\x00")
+    no_names = no_names.replace(b"R\x00G\x00B\x00", b"\x01\x00\x02\x00\x03\x00")
+    assert len({data, no_adobe, no_names}) == 3
+    for coded in (data, no_adobe, no_names):
+        prepared = prepare(coded, ImageOptions(max_size=100))
+        assert_near(pixel(prepared, 0.25, 0.25), RED)
+        assert_near(pixel(prepared, 0.25, 0.75), BLUE)
+
+
+def test_a_thin_shrunk_jpeg_is_padded() -> None:
+    """White goes around it whatever its colours are stored as."""
+    prepared = prepare(encoded(Image.new("RGB", (2000, 40), RED), "JPEG"), ImageOptions(max_size=500))
+    assert (prepared.width, prepared.height) == (500, 32)
+    assert_near(pixel(prepared), RED)
+    assert_near(pixel(prepared, 0.5, 0.1), (255, 255, 255))
