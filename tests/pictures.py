@@ -25,6 +25,8 @@ if HAS_HEIF:
 
     pillow_heif.register_heif_opener()  # to write samples
 
+HAS_SIMD = importlib.util.find_spec("cykooz_resizer") is not None
+
 OPTIONS = ImageOptions()
 WHITE, RED, GREEN, BLUE, BLACK = (255, 255, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
 Colour = tuple[int, int, int]

@@ -1,17 +1,25 @@
-"""Shrinking: how far the decoder shrinks, what is lost by it, and what is not."""
+"""Shrinking: how far the decoder shrinks, what is lost by it, and that SIMD changes nothing else."""
 
 import random
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
+import PIL
 import pytest
 from pictures import (
     BLUE,
+    EVERY_FORMAT,
     GREEN,
+    HAS_SIMD,
     RED,
     assert_near,
     encoded,
     exif,
+    outcome,
     photo,
     pixel,
     psnr,
@@ -21,7 +29,8 @@ from pictures import (
 )
 from PIL import Image
 
-from vlmbatch.imaging import prepare
+from vlmbatch.errors import ImageError
+from vlmbatch.imaging import prepare, simd
 from vlmbatch.imaging.shape import fitted
 from vlmbatch.imaging.shrinking import draft
 from vlmbatch.option_groups import ImageOptions
@@ -29,6 +38,27 @@ from vlmbatch.option_groups import ImageOptions
 PHOTO = photo(2400, 1800)
 PHOTO_JPEG = encoded(PHOTO, "JPEG", quality=92)
 ODD_JPEG = encoded(PHOTO.crop((0, 0, 2397, 1797)), "JPEG", quality=92)
+
+needs_simd = pytest.mark.skipif(not HAS_SIMD, reason="cykooz.resizer is not installed")
+
+
+@contextmanager
+def package(there: bool) -> Iterator[None]:
+    """As where cykooz.resizer is installed, or is not."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not there:
+            patch.setitem(sys.modules, "cykooz_resizer", None)
+        simd._resize.cache_clear()
+        assert simd.is_there() == there
+        yield
+    simd._resize.cache_clear()
+
+
+@pytest.fixture(params=[False, pytest.param(True, marks=needs_simd)], ids=["Pillow", "SIMD"])
+def has_simd(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """Once without the package, and once with it."""
+    with package(request.param):
+        yield request.param
 
 
 def drafted(size: tuple[int, int], max_size: int, **options: Any) -> Image.Image:
@@ -40,7 +70,15 @@ def drafted(size: tuple[int, int], max_size: int, **options: Any) -> Image.Image
 
 def test_a_12_megapixel_photo_is_decoded_at_three_eighths() -> None:
     """Less is left to resize than at the 1/2 that Pillow's own draft() gives at best."""
-    assert drafted((4000, 3000), 1024).size == (1500, 1125)
+    with package(there=False):
+        assert drafted((4000, 3000), 1024).size == (1500, 1125)
+
+
+@needs_simd
+def test_with_simd_it_is_decoded_at_a_half() -> None:
+    """Resizing costs next to nothing then, and decoding at 3/8 costs more than at 1/2."""
+    with package(there=True):
+        assert drafted((4000, 3000), 1024).size == (2000, 1500)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +94,7 @@ def test_a_12_megapixel_photo_is_decoded_at_three_eighths() -> None:
         ((10_000, 3), 1024, (5000, 2)),
     ],
 )
+@pytest.mark.usefixtures("has_simd")
 def test_the_decoder_shrinks_as_far_as_quality_allows(
     size: tuple[int, int], max_size: int, wanted: tuple[int, int]
 ) -> None:
@@ -75,12 +114,14 @@ def likeness(data: bytes, max_size: int) -> float:
 
 @pytest.mark.parametrize("max_size", [1600, 1150, 1000, 800, 640, 480, 400, 230, 150, 96])
 @pytest.mark.parametrize("source", ["even", "odd", "PNG"])
+@pytest.mark.usefixtures("has_simd")
 def test_shrinking_keeps_the_quality(source: str, max_size: int) -> None:
     """At any scale, what is sent is nearer to the exact way than what a box or a Hamming filter gives."""
     data = {"even": PHOTO_JPEG, "odd": ODD_JPEG, "PNG": encoded(PHOTO, compress_level=1)}[source]
     assert likeness(data, max_size) > 36.5
 
 
+@pytest.mark.usefixtures("has_simd")
 def test_the_far_side_stays_where_it_is() -> None:
     """A decoder that rounds its sides up does not move the picture by the part of a pixel that it adds."""
     lines = Image.new("L", (1604, 1604), "white")
@@ -93,15 +134,52 @@ def test_the_far_side_stays_where_it_is() -> None:
 def test_every_scale_is_decoded_as_it_is_announced() -> None:
     """Whatever its sides, samples and coding, the scaled picture comes out whole."""
     chance = random.Random(5)
-    for _ in range(80):
-        size = (chance.randrange(620, 900), chance.randrange(620, 900))
-        options = {"subsampling": chance.randrange(3), "progressive": chance.random() < 0.3}
-        data = encoded(quarters(*size), "JPEG", **options)
-        prepared = prepare(data, ImageOptions(max_size=chance.choice((48, 90, 130, 300, 400))))
-        for x, y, colour in ((0.2, 0.2, RED), (0.8, 0.2, GREEN), (0.2, 0.8, BLUE)):
-            assert_near(pixel(prepared, x, y), colour, 20)
+    with package(there=False):
+        for _ in range(80):
+            size = (chance.randrange(620, 900), chance.randrange(620, 900))
+            options = {"subsampling": chance.randrange(3), "progressive": chance.random() < 0.3}
+            data = encoded(quarters(*size), "JPEG", **options)
+            prepared = prepare(data, ImageOptions(max_size=chance.choice((48, 90, 130, 300, 400))))
+            for x, y, colour in ((0.2, 0.2, RED), (0.8, 0.2, GREEN), (0.2, 0.8, BLUE)):
+                assert_near(pixel(prepared, x, y), colour, 20)
 
 
+@pytest.mark.parametrize("name", EVERY_FORMAT)
+@pytest.mark.parametrize("max_size", [100, 50])
+@needs_simd
+def test_both_ways_send_the_same(name: str, max_size: int) -> None:
+    """With the package and without, a picture has the same facts and looks the same."""
+    data = EVERY_FORMAT[name]()
+    both = []
+    for there in (False, True):
+        with package(there):
+            both.append(prepare(data, ImageOptions(max_size=max_size, quality=95)))
+    plain, fast = both
+    for fact in ("width", "height", "original_width", "original_height", "frames", "warnings"):
+        assert getattr(plain, fact) == getattr(fast, fact)
+    assert psnr(sent(plain), sent(fast)) > 28
+    assert psnr(sent(plain).convert("L"), sent(fast).convert("L")) > 31
+
+
+@needs_simd
+def test_both_ways_fail_alike() -> None:
+    """Cut or flipped, a picture comes to the same end with the package as without."""
+    chance = random.Random(11)
+    for data in [make() for make in EVERY_FORMAT.values()]:
+        for _ in range(6):
+            broken = bytearray(data[: chance.choice((len(data), chance.randrange(len(data))))])
+            for _ in range(chance.randrange(3) if broken else 0):
+                broken[chance.randrange(len(broken))] = chance.randrange(256)
+            ends = []
+            for there in (False, True):
+                with package(there):
+                    end = outcome(bytes(broken), ImageOptions(max_size=48))
+                is_error = isinstance(end, ImageError)
+                ends.append((end.kind, str(end)) if is_error else (end.width, end.height, end.warnings))
+            assert ends[0] == ends[1]
+
+
+@pytest.mark.usefixtures("has_simd")
 def test_hidden_colours_do_not_spread() -> None:
     """Red under what is transparent does not tint the edges, whoever resizes."""
     image = Image.new("RGBA", (400, 400), (*RED, 0))
@@ -112,6 +190,7 @@ def test_hidden_colours_do_not_spread() -> None:
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 @pytest.mark.parametrize("profile", [None, swapped_profile()], ids=["sRGB", "profile"])
+@pytest.mark.usefixtures("has_simd")
 def test_a_shrunk_jpeg_is_turned_and_brought_to_srgb(orientation: int, profile: bytes | None) -> None:
     """Its colours are kept apart from its brightness no longer than that is right."""
     image = Image.new("RGB", (640, 480), RED)
@@ -125,6 +204,7 @@ def test_a_shrunk_jpeg_is_turned_and_brought_to_srgb(orientation: int, profile: 
     assert_near(pixel(prepared, 1 - at[0], 1 - at[1]), last)
 
 
+@pytest.mark.usefixtures("has_simd")
 def test_a_jpeg_that_codes_rgb_is_shrunk_as_rgb() -> None:
     """What Adobe's segment, or the names of its components, call RGB has no brightness to tell apart."""
     data = encoded(quarters(640, 480), "JPEG", keep_rgb=True)
@@ -138,9 +218,33 @@ def test_a_jpeg_that_codes_rgb_is_shrunk_as_rgb() -> None:
         assert_near(pixel(prepared, 0.25, 0.75), BLUE)
 
 
+@pytest.mark.usefixtures("has_simd")
 def test_a_thin_shrunk_jpeg_is_padded() -> None:
     """White goes around it whatever its colours are stored as."""
     prepared = prepare(encoded(Image.new("RGB", (2000, 40), RED), "JPEG"), ImageOptions(max_size=500))
     assert (prepared.width, prepared.height) == (500, 32)
     assert_near(pixel(prepared), RED)
     assert_near(pixel(prepared, 0.5, 0.1), (255, 255, 255))
+
+
+@needs_simd
+def test_an_unknown_pillow_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package reads Pillow's memory; a version that may store pictures otherwise resizes them itself."""
+    monkeypatch.setattr(PIL, "__version__", "14.0.0")
+    simd._resize.cache_clear()
+    assert not simd.is_there()
+    assert prepare(PHOTO_JPEG, ImageOptions(max_size=100)).width == 100
+    simd._resize.cache_clear()
+
+
+@needs_simd
+def test_threads_share_the_package() -> None:
+    """Eight threads that resize different pictures at once get each its own."""
+    colours = [(number * 31 % 256, 255 - number * 31 % 256, number * 70 % 256) for number in range(24)]
+
+    def one(colour: tuple[int, int, int]) -> None:
+        prepared = prepare(encoded(Image.new("RGB", (500, 400), colour)), ImageOptions(max_size=90))
+        assert_near(pixel(prepared), colour, 4)
+
+    with package(there=True), ThreadPoolExecutor(8) as pool:
+        list(pool.map(one, colours * 4))
