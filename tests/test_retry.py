@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import pytest
 
 from vlmbatch.errors import BackendError, BadAnswerError, RejectedError, TransientError
@@ -14,11 +17,12 @@ async def outcome(policy: RetryPolicy, errors: list[BackendError], refunds: int 
     def on_retry(attempt: int, delay_s: float, error: BackendError) -> None:
         told.append((attempt, delay_s, error.kind))
 
-    async for attempt in policy.attempts(on_retry, lambda: refunds):
-        with attempt:
-            if left:
-                raise left.pop(0)
-            return "answered", told
+    with policy.attempts(on_retry, lambda: refunds) as attempts:
+        async for attempt in attempts:
+            with attempt:
+                if left:
+                    raise left.pop(0)
+                return "answered", told
     raise AssertionError("attempts end with an answer or an error")
 
 
@@ -142,3 +146,24 @@ def test_a_smaller_picture_leaves_the_words_alone() -> None:
     changed, warning = RetryPolicy().ask_differently(request, BadAnswerError("x", change="shrink"), 1)
     assert changed == request
     assert "smaller picture" in warning
+
+
+async def test_attempts_leave_nothing_behind() -> None:
+    """What asked is gone with the answer, and not only when Python next looks for cycles."""
+
+    class Asks:
+        def hear(self, *_: object) -> None:
+            """Nothing."""
+
+    asks = Asks()
+    gone = weakref.ref(asks)
+    gc.disable()
+    try:
+        with policy().attempts(asks.hear) as attempts:
+            async for attempt in attempts:
+                with attempt:
+                    break
+        del asks, attempts, attempt
+        assert gone() is None
+    finally:
+        gc.enable()

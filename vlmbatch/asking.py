@@ -83,17 +83,18 @@ class Asker:
                 )
             )
 
-        async for attempt in self.retries.attempts(on_retry, lambda: draft.refunds):
-            with attempt:
-                await self._change(draft)
-                try:
-                    return await self._attempt(draft)
-                except BadAnswerError as error:
-                    draft.bad_answer = error
-                    raise
-                except TransientError as error:
-                    await self.outages.failed(error, draft.ref.id)
-                    raise
+        with self.retries.attempts(on_retry, lambda: draft.refunds) as attempts:
+            async for attempt in attempts:
+                with attempt:
+                    await self._change(draft)
+                    try:
+                        return await self._attempt(draft)
+                    except BadAnswerError as error:
+                        draft.bad_answer = error
+                        raise
+                    except TransientError as error:
+                        await self.outages.failed(error, draft.ref.id)
+                        raise
         raise AssertionError("retries end with an answer or an error")
 
     async def _attempt(self, draft: Draft) -> Completion:

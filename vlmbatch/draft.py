@@ -58,8 +58,8 @@ class Draft:
     def drop_picture(self) -> None:
         """Let go of the picture, which nobody needs any more.
 
-        The machinery of attempts holds a draft in a cycle, and until Python finds that, the pictures of
-        hundreds of images that are done would fill memory.
+        An error that was raised over a draft holds it in a cycle, and until Python finds that, the pictures
+        of hundreds of images that are done would fill memory.
         """
         self.prepared = None
         self.request = replace(self.request, images=())

@@ -34,23 +34,25 @@ class Places:
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
         """Wait for a place and hold it inside the ``async with``."""
-        self.waiting += 1
-        try:
-            await self._take()
-        finally:
-            self.waiting -= 1
+        await self.take()
         try:
             yield
         finally:
-            self._leave()
+            self.leave()
 
-    async def _take(self) -> None:
-        await self._free.acquire()
-        while self._owed:  # free places are taken away by whoever finds them first
-            self._owed -= 1
+    async def take(self) -> None:
+        """Wait for a place; whoever has one leaves it."""
+        self.waiting += 1
+        try:
             await self._free.acquire()
+            while self._owed:  # free places are taken away by whoever finds them first
+                self._owed -= 1
+                await self._free.acquire()
+        finally:
+            self.waiting -= 1
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Give a place back."""
         if self._owed:
             self._owed -= 1
         else:
@@ -109,35 +111,37 @@ class Limiter:
         """Hold one slot inside the ``async with``; `alone` while nobody else holds one."""
         if self._spacing_s:
             await self._turn()
-        if not alone:
-            async with self._open_slot():
-                yield
+        if alone:
+            async with self._alone:
+                self._open.clear()
+                try:
+                    await self._empty.wait()
+                    yield
+                finally:
+                    self._open.set()
             return
-        async with self._alone:
-            self._open.clear()
-            try:
-                await self._empty.wait()
-                yield
-            finally:
-                self._open.set()
+        await self._take_slot()
+        try:
+            yield
+        finally:
+            self._leave_slot()
 
-    @asynccontextmanager
-    async def _open_slot(self) -> AsyncIterator[None]:
+    async def _take_slot(self) -> None:
         while True:
             await self._open.wait()
-            async with self._slots.place():
-                if not self._open.is_set():  # somebody wants to be alone since
-                    continue
-                self._busy += 1
-                self._empty.clear()
-                try:
-                    yield
-                    return
-                finally:
-                    self._busy -= 1
-                    self._old_requests = max(self._old_requests - 1, 0)
-                    if not self._busy:
-                        self._empty.set()
+            await self._slots.take()
+            if self._open.is_set():
+                break
+            self._slots.leave()  # somebody wants to be alone since
+        self._busy += 1
+        self._empty.clear()
+
+    def _leave_slot(self) -> None:
+        self._slots.leave()
+        self._busy -= 1
+        self._old_requests = max(self._old_requests - 1, 0)
+        if not self._busy:
+            self._empty.set()
 
     @asynccontextmanager
     async def room(self) -> AsyncIterator[None]:

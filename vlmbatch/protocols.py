@@ -222,8 +222,8 @@ class Retries(Protocol):
 
     def attempts(
         self, on_retry: Callable[[int, float, BackendError], None], refunds: Callable[[], int]
-    ) -> AsyncIterable[AbstractContextManager[object]]:
-        """Yield tries until one succeeds; waits between them and tells `on_retry` before it does.
+    ) -> AbstractContextManager[AsyncIterable[AbstractContextManager[object]]]:
+        """In a ``with``, tries until one succeeds; it waits between them and tells `on_retry` before it does.
 
         `refunds` says how many tries so far were the endpoint's loss and shall not count.
         """

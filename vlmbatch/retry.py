@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Self
 
 from tenacity import AsyncRetrying, RetryCallState
 
@@ -30,8 +31,8 @@ class RetryPolicy:
         self,
         on_retry: Callable[[int, float, BackendError], None],
         refunds: Callable[[], int] = lambda: 0,
-    ) -> AsyncRetrying:
-        """Attempts for one image; the last error is raised as it is.
+    ) -> "Attempts":
+        """Attempts for one image, to be iterated inside a `with`; the last error is raised as it is.
 
         A passing failure is tried again `retries` times, a timeout three times at most; a bad answer is
         asked differently at most twice, at once. `on_retry` hears the attempt's number, the wait in
@@ -55,7 +56,7 @@ class RetryPolicy:
             if isinstance(error, BackendError):
                 on_retry(state.attempt_number, state.upcoming_sleep, error)
 
-        return AsyncRetrying(
+        return Attempts(
             stop=lambda state: state.attempt_number - refunds() > self.retries,
             wait=self._wait,
             retry=again,
@@ -91,6 +92,20 @@ class RetryPolicy:
         asked = error.retry_after if isinstance(error, BackendError) else None
         wait = min(2.0 ** min(state.attempt_number - 1, 6), LONGEST_WAIT_S) * (1 - 0.5 * self.jitter())
         return max(wait, asked or 0.0)
+
+
+class Attempts(AsyncRetrying):
+    """Attempts that leave nothing behind, which tenacity's do: it and its state hold each other.
+
+    Python would find that in the end, and stop all else for it: a tenth of the time at 600 images a second.
+    """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del self._retry_state
+        self.iter_state.reset()
 
 
 def _with(request: Request, generation: Generation) -> Request:

@@ -1,6 +1,7 @@
 """One run in front of a person: its signals, its progress and its exit code."""
 
 import asyncio
+import gc
 import logging
 import os
 import resource
@@ -14,7 +15,7 @@ from vlmbatch.cli.reports import open_reports
 from vlmbatch.cli.speaking import Voice
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import LockedError, OutputClosed, VlmbatchError, blaming_the_machine
-from vlmbatch.events import Event, RunStopping, tell
+from vlmbatch.events import Event, RunStarted, RunStopping, tell
 from vlmbatch.progress import Bar, JsonLog, Lines, clean, summary_line
 from vlmbatch.protocols import Observer
 from vlmbatch.records import Summary
@@ -25,6 +26,8 @@ PARTLY = 3
 STOPPED = 6
 DESCRIPTORS = 10_240
 """More than 4096 connections, the most there can be, ever need."""
+SWITCH_S = 0.0005
+"""How long a thread that prepares pictures may hold the interpreter while an answer waits to be taken."""
 
 
 def run(config: RunConfig) -> int:
@@ -57,6 +60,7 @@ def _run(config: RunConfig, stack: ExitStack, voice: Voice, reports: Reports) ->
         tell_plan(config, voice)
         return 0
     _allow_descriptors()
+    sys.setswitchinterval(SWITCH_S)
     logging.raiseExceptions = False  # a library that cannot log must not write a traceback about that
     observers = _observers(config, stack, voice)
     reports.open.extend(open_reports(config, lambda text: _tell_all(observers, voice, text)))
@@ -97,6 +101,8 @@ class Session:
         return code
 
     def _hear(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            gc.freeze()  # what is here by now stays, and to search it for garbage holds up answers
         if isinstance(event, RunStopping) and self._ending.signal is None:
             self._ending.leave_in_time(STOPPED if event.error is None else event.error.exit_code)
 
