@@ -35,6 +35,7 @@ class Model:
     vision: bool = True
     thinking: bool = False
     digest: str = ""
+    family: str = "tiny"
 
 
 class Refusal(Exception):
@@ -141,7 +142,7 @@ def tags(models: dict[str, Model]) -> Reply:
             "size": 100_415_961,
             "size_vram": 100_415_961,
             "digest": digest(name, model),
-            "details": {"format": "gguf", "family": "tiny", "families": ["tiny"], "parameter_size": "135M"},
+            "details": {"format": "gguf", "family": model.family, "parameter_size": "135M"},
             "context_length": CONTEXT_TOKENS,
             "capabilities": capabilities(model),
         }
@@ -165,7 +166,7 @@ def show(models: dict[str, Model], request: Received) -> Reply:
         200,
         {
             "modelfile": f"FROM {name}",
-            "details": {"format": "gguf", "family": "tiny", "families": ["tiny"]},
+            "details": {"format": "gguf", "family": model.family},
             "model_info": {"general.architecture": "tiny", "tiny.context_length": CONTEXT_TOKENS},
             "capabilities": capabilities(model),
             "modified_at": CREATED,

@@ -75,7 +75,7 @@ def test_a_value_out_of_range_names_its_flag(given: dict[str, object], message: 
         ({"limit": True}, "--limit takes a whole number"),
         ({"limit": 1.5}, "--limit takes a whole number"),
         ({"retries": False}, "--retries takes a whole number"),
-        ({"max_size": "768"}, "--max-size takes a whole number"),
+        ({"max_size": 76.8}, "--max-size takes a whole number"),
         ({"temperature": float("inf")}, "--temperature takes a number"),
         ({"prompt": ["a", "b"]}, "--prompt takes a text"),
         ({"system": True}, "--system takes a text"),

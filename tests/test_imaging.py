@@ -30,9 +30,11 @@ from pictures import (
 from PIL import Image, ImageFilter, ImageOps
 
 from vlmbatch.errors import ImageError
+from vlmbatch.image_tokens import Family
+from vlmbatch.image_tokens.names import GEMMA_3
 from vlmbatch.imaging import inspect, prepare
-from vlmbatch.imaging.shape import fitted
 from vlmbatch.option_groups import ImageOptions
+from vlmbatch.sizing import Sizing
 
 # What imaging tells Python once for the process, pytest takes back after each test.
 pytestmark = [
@@ -68,7 +70,7 @@ def test_exif_orientation_is_carried_out(orientation: int, size: tuple[int, int]
     wanted = ImageOps.exif_transpose(Image.open(BytesIO(data)))
     prepared = prepare(data, ImageOptions(max_size=256))
     assert (prepared.original_width, prepared.original_height) == wanted.size
-    assert fitted(wanted.size, 256) == (prepared.width, prepared.height)
+    assert Sizing(longest=256)(wanted.size) == (prepared.width, prepared.height)
     for x, y in ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75)):
         value = wanted.getpixel((int(wanted.width * x), int(wanted.height * y)))
         assert isinstance(value, tuple)
@@ -96,13 +98,25 @@ def test_broken_exif_leaves_the_picture_as_it_lies(broken: bytes) -> None:
     assert_near(pixel(prepared, 0.25, 0.25), RED)
 
 
+@pytest.mark.parametrize("family", [None, GEMMA_3], ids=["any model", "a family"])
+def test_exif_behind_the_pixels_counts(family: Family | None) -> None:
+    """PNG allows it there, where a look at the header finds none."""
+    data = encoded(quarters(96, 64))
+    late = data[:-12] + png_chunk(b"eXIf", exif(6).removeprefix(b"Exif\0\0")) + data[-12:]
+    prepared = prepare(late, OPTIONS, sizing=Sizing(longest=1024, family=family))
+    assert (prepared.width, prepared.height) == (64, 96)
+    assert_near(pixel(prepared, 0.75, 0.25), RED)
+
+
+@pytest.mark.parametrize("family", [None, GEMMA_3], ids=["any model", "a family"])
 @pytest.mark.parametrize(
     ("chunk", "body"), [(b"eXIf", b"garbage!"), (b"tEXt", b"Raw profile type exif\x00\nexif\n 4\nzzzz\n")]
 )
-def test_exif_that_cannot_be_read_is_only_a_warning(chunk: bytes, body: bytes) -> None:
+def test_exif_that_cannot_be_read_is_only_a_warning(chunk: bytes, body: bytes, family: Family | None) -> None:
     """Where reading EXIF data fails outright, the picture is taken as upright and the record tells."""
     data = encoded(quarters(96, 64))
-    prepared = prepare(data[:33] + png_chunk(chunk, body) + data[33:], OPTIONS)
+    sizing = Sizing(longest=1024, family=family)
+    prepared = prepare(data[:33] + png_chunk(chunk, body) + data[33:], OPTIONS, sizing=sizing)
     assert (prepared.width, prepared.height) == (96, 64)
     assert prepared.warnings == ("its EXIF data is broken: taken as upright",)
 

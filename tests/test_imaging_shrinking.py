@@ -31,9 +31,9 @@ from PIL import Image
 
 from vlmbatch.errors import ImageError
 from vlmbatch.imaging import prepare, simd
-from vlmbatch.imaging.shape import fitted
 from vlmbatch.imaging.shrinking import draft
 from vlmbatch.option_groups import ImageOptions
+from vlmbatch.sizing import Sizing
 
 PHOTO = photo(2400, 1800)
 PHOTO_JPEG = encoded(PHOTO, "JPEG", quality=92)
@@ -64,7 +64,7 @@ def has_simd(request: pytest.FixtureRequest) -> Iterator[bool]:
 def drafted(size: tuple[int, int], max_size: int, **options: Any) -> Image.Image:
     """A picture of that size as the decoder is told to decode it."""
     image = Image.open(BytesIO(encoded(Image.new("RGB", size), "JPEG", **options)))
-    draft(image, fitted(size, max_size))
+    draft(image, Sizing(longest=max_size)(size))
     return image
 
 

@@ -94,13 +94,14 @@ def test_of_many_failures_twenty_are_named(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_plan_says_it_in_lines(mixed: Path) -> None:
-    """The lines hold counts, formats, sizes, goal, prompt and failures, and end with what was not done."""
+    """The lines hold counts, formats, sizes, tokens, goal, prompt and failures."""
     chosen = config(output="o.jsonl", prompt="What is this?")
     lines = plan(chosen, preview(chosen, print))
     assert lines == [
         "images: 5 (2 JPEG, 1 PNG)",
         "on disk: 0.0 MB, 8.0 megapixels",
         "to send: 0.5 megapixels, 2 at 64x48, 1 at 1024x512",
+        "image tokens: about 4,488 in all",
         "to: ollama (http://127.0.0.1:11434), model llava:7b",
         "prompt: What is this?",
         "records to: o.jsonl",
@@ -108,7 +109,6 @@ def test_the_plan_says_it_in_lines(mixed: Path) -> None:
         "would fail: 2",
         "  photos/bad.jpg: bad_image: not an image: it begins like text",
         "  photos/empty.png: bad_image: the file is empty",
-        "nothing was sent (--dry-run)",
     ]
 
 
@@ -119,7 +119,7 @@ def test_the_plan_of_nothing() -> None:
     assert lines[0] == "images: 0"
     assert lines[2] == "to send: 0.0 megapixels"
     assert lines[3] == "to: auto (whoever answers), model found at the start"
-    assert lines[5:] == ["records to: standard output", "nothing was sent (--dry-run)"]
+    assert lines[5:] == ["records to: standard output"]
 
 
 def test_other_sizes_are_summed_up() -> None:

@@ -1,18 +1,9 @@
-"""What of the options shapes an answer, and which sizes a picture may be asked for again with."""
+"""What of the options shapes an answer."""
 
 from vlmbatch.config import RunConfig
-from vlmbatch.option_groups import ImageOptions
 from vlmbatch.options import redact
 from vlmbatch.records import Endpoint
 from vlmbatch.settings import answer_settings, run_digest
-
-
-def test_a_smaller_picture_is_never_a_larger_one() -> None:
-    """Asking with a smaller picture keeps --max-size as the upper bound, and 0 means none."""
-    assert ImageOptions(max_size=1024).at_most(None).max_size == 1024
-    assert ImageOptions(max_size=1024).at_most(512).max_size == 512
-    assert ImageOptions(max_size=256).at_most(512).max_size == 256
-    assert ImageOptions(max_size=0).at_most(512).max_size == 512
 
 
 def test_settings_hold_no_secrets_and_name_a_run() -> None:

@@ -4,21 +4,25 @@ The command line (cli/options.py), vlmbatch.toml and the option table of the REA
 fields here and in run_options.py, so they cannot drift apart. Values are checked when a group is made.
 """
 
-from dataclasses import dataclass, replace
-from typing import Literal, Self, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from vlmbatch.options import (
+    AUTO,
     check_url,
     flag,
     option,
     parse_accept,
     parse_pixels,
+    parse_side,
     parse_size,
     require,
 )
 
 BackendName = Literal["auto", "ollama", "vllm", "openai", "llama-cpp"]
 DEFAULT_PROMPT = "Describe this image."
+USUAL_SIDE = 1024
+"""Pixels of the longest side that is sent where nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +144,19 @@ class GenerationOptions:
 class ImageOptions:
     """How pictures are prepared."""
 
-    max_size: int = option(1024, "Shrink to this longest side in pixels; 0 keeps the size.", metavar="PIXELS")
+    max_size: int | None = option(
+        None,
+        "Shrink to this longest side in pixels; auto: as suits the model's tokens; 0: not at all.",
+        metavar="PIXELS|auto",
+        parse=parse_side,
+        shown_default=f"{USUAL_SIDE}, unless the next two say another limit",
+    )
+    max_pixels: int | None = option(
+        None, "Shrink to this many pixels in all.", metavar="N", parse=parse_pixels
+    )
+    image_tokens: int | None = option(
+        None, "Shrink until a picture costs at most this many of the model's tokens.", metavar="N"
+    )
     max_pixels_in: int = option(
         200_000_000,
         "Refuse images that would decode to more pixels than this.",
@@ -152,17 +168,19 @@ class ImageOptions:
 
     def __post_init__(self) -> None:
         require(
-            self.max_size == 0 or 32 <= self.max_size <= 65500,
-            f"--max-size must be 0 or between 32 and 65500 pixels, not {self.max_size}",
+            self.max_size in (None, AUTO, 0) or 32 <= (self.max_size or 0) <= 65500,
+            f"--max-size must be auto, 0 or between 32 and 65500 pixels, not {self.max_size}",
+        )
+        require(
+            self.max_pixels is None or self.max_pixels >= 32 * 32,
+            f"--max-pixels must be at least 1024, not {self.max_pixels}",
+        )
+        require(
+            self.image_tokens is None or self.image_tokens > 0,
+            f"--image-tokens must be at least 1, not {self.image_tokens}",
         )
         require(1 <= self.quality <= 100, f"--quality must be between 1 and 100, not {self.quality}")
         require(self.max_pixels_in > 0, f"--max-pixels-in must be more than 0, not {self.max_pixels_in}")
-
-    def at_most(self, longest: int | None) -> Self:
-        """These options with a longest side of at most `longest` pixels; None changes nothing."""
-        if longest is None:
-            return self
-        return replace(self, max_size=min(self.max_size or longest, longest))
 
 
 def _is_text(text: str) -> bool:

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from vlmbatch.errors import ConfigError
 
+AUTO = -1
+"""A number that is to be found, where an option says `auto`."""
 LONGEST_S = 10 * 365 * 86_400
 """Seconds that an option may say; timers take no number without end."""
 
@@ -64,6 +66,15 @@ def parse_size(text: str) -> int:
 def parse_pixels(text: str) -> int:
     """A number of pixels from `200000000`, `200M` or `200MP`."""
     return parse_size(re.sub(r"(?i)(mp|px|p)\s*$", lambda m: "M" if m[0].lower() == "mp" else "", text))
+
+
+def parse_side(text: str) -> int:
+    """`768`, or AUTO for `auto`."""
+    if text.strip().lower() == "auto":
+        return AUTO
+    if not re.fullmatch(r"\s*-?\d{1,9}\s*", text):
+        raise ValueError(f"{text!r} is no number of pixels; write auto, or a number such as 768")
+    return int(text)
 
 
 def parse_duration(text: str) -> float:

@@ -1,6 +1,7 @@
 """What a run would do, found out by walking and reading headers; it asks no endpoint anything."""
 
 import itertools
+import random
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,9 +10,11 @@ from vlmbatch import imaging
 from vlmbatch.backends import open_backend
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ImageError
-from vlmbatch.imaging.shape import fitted
+from vlmbatch.image_tokens import family_of
+from vlmbatch.integer_map import IntegerMap
 from vlmbatch.prompts import prompt_text
 from vlmbatch.protocols import Observer, Source
+from vlmbatch.sizing import Sizing, sizing_of
 from vlmbatch.sources import open_source
 
 SHOWN_PROBLEMS = 20
@@ -25,15 +28,19 @@ class Preview:
     place: str
     prompt: str
     images: int = 0
+    duplicates: int = 0
     bytes: int = 0
     megapixels: float = 0.0
     sent_megapixels: float = 0.0
+    image_tokens: int | None = None
     ignored: int = 0
     unreadable: int = 0
     formats: Counter[str] = field(default_factory=Counter)
     sent_sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     failing: int = 0
+    sample: list[str] = field(default_factory=list)
+    """So many images as --probe asks for, from all over, that would not fail."""
 
 
 def preview(config: RunConfig, notify: Observer) -> Preview:
@@ -44,8 +51,9 @@ def preview(config: RunConfig, notify: Observer) -> Preview:
     """
     backend = open_backend(config)
     source = open_source(config.paths, config.input, notify)
+    sizing = sizing_of(config.image, config.endpoint.model or "")
     found = Preview(backend=backend.name, place=backend.place, prompt=prompt_text(config.prompt))
-    for problem in _problems(config, source, found):
+    for problem in _problems(config, source, sizing, found):
         found.failing += 1
         if len(found.problems) < SHOWN_PROBLEMS:
             found.problems.append(problem)
@@ -53,19 +61,47 @@ def preview(config: RunConfig, notify: Observer) -> Preview:
     return found
 
 
-def _problems(config: RunConfig, source: Source, found: Preview) -> Iterator[str]:
+def _problems(config: RunConfig, source: Source, sizing: Sizing, found: Preview) -> Iterator[str]:
     """Count each image into `found`; yield what would fail."""
+    contents, sample = IntegerMap(), _Sample(config.display.probe or 0, found.sample)
+    family = sizing.family or family_of(config.endpoint.model or "")
+    found.image_tokens = None if family is None else 0
     for ref in itertools.islice(source, config.input.limit):
         found.images += 1
         try:
             image = source.read(ref)
             header = imaging.inspect(image.data, config.image.max_pixels_in)
-            size = fitted((header.width, header.height), config.image.max_size)
+            size = sizing((header.width, header.height))
+            imaging.check_side(size)
         except ImageError as error:
             yield f"{ref.id}: {error.kind}: {error}"
             continue
         found.bytes += image.stamp.bytes
         found.formats[header.format] += 1
         found.megapixels += header.width * header.height / 1e6
+        if config.output.dedupe and not contents.add(int(image.sha256[:16], 16), found.images):
+            found.duplicates += 1
+            continue
+        sample.offer(ref.id)
         found.sent_sizes[size] += 1
         found.sent_megapixels += size[0] * size[1] / 1e6
+        if family is not None and found.image_tokens is not None:
+            found.image_tokens += family.tokens(size)
+
+
+class _Sample:
+    """So many of all that is offered, from all over (Vitter's algorithm R); the same ones each time."""
+
+    def __init__(self, size: int, chosen: list[str]) -> None:
+        self._size = size
+        self._chosen = chosen
+        self._offered = 0
+        self._random = random.Random(0)
+
+    def offer(self, item: str) -> None:
+        """Take it, or leave it."""
+        self._offered += 1
+        if len(self._chosen) < self._size:
+            self._chosen.append(item)
+        elif self._size and (place := self._random.randrange(self._offered)) < self._size:
+            self._chosen[place] = item

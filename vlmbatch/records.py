@@ -134,7 +134,8 @@ class Endpoint:
     """Who answers, as preflight found it. `url` holds no user, password or query.
 
     `digest` names the exact weights where the endpoint tells; `slots` is how many requests it works
-    on at once where it tells; `context` is the model's context length in tokens.
+    on at once where it tells; `context` is the model's context length in tokens; `architecture` what kind
+    of model it is, as the endpoint calls that.
     """
 
     backend: str
@@ -143,6 +144,7 @@ class Endpoint:
     digest: str | None = None
     slots: int | None = None
     context: int | None = None
+    architecture: str | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -140,6 +140,16 @@ class DisplayOptions:
     """What a person is told; none of it changes a record."""
 
     dry_run: bool = option(False, "Walk, read headers, tell what would be sent where, and send nothing.")
+    probe: int | None = option(
+        None,
+        "With --dry-run, ask about this many images, and tell what time and tokens all of them will take.",
+        metavar="N",
+    )
+    prices: str | None = option(
+        None,
+        "With --probe, tell the cost, by the prices in this JSON file (as LiteLLM's).",
+        metavar="FILE",
+    )
     quiet: bool = option(False, "Say nothing but errors.", short="-q")
     verbose: bool = option(False, "Tell every retry and every failed image.", short="-v")
     log_json: bool = option(False, "Tell each event as one JSON line on standard error.")
@@ -153,4 +163,7 @@ class DisplayOptions:
     )
 
     def __post_init__(self) -> None:
+        require(self.probe is None or self.probe > 0, f"--probe must be at least 1, not {self.probe}")
+        require(self.probe is None or self.dry_run, "--probe belongs to --dry-run; add that, or leave it out")
+        require(self.prices is None or self.probe is not None, "--prices needs --dry-run --probe N")
         require(not (self.quiet and self.verbose), "--quiet and --verbose are both set; keep one of them")

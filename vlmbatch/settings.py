@@ -7,7 +7,9 @@ from typing import Any
 
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import FailureKind
+from vlmbatch.options import AUTO
 from vlmbatch.records import Endpoint, Generation, Request
+from vlmbatch.sizing import sizing_of
 
 FLAWS: Mapping[str, FailureKind] = {"length": "truncated", "loop": "degenerate"}
 """The words of --accept, and how answers with these flaws fail without it."""
@@ -39,6 +41,9 @@ def accepted_now(config: RunConfig) -> frozenset[FailureKind]:
 
 def answer_settings(config: RunConfig, endpoint: Endpoint, prompt: str) -> dict[str, Any]:
     """All that changes an answer, flat, without secrets; a run is named by the digest of this."""
+    image = config.image
+    # left out where they are not set, so that the digests of older records stay what they are
+    later = {"max_pixels": image.max_pixels, "image_tokens": image.image_tokens}
     return {
         "model": endpoint.model,
         "model_digest": endpoint.digest,
@@ -48,8 +53,9 @@ def answer_settings(config: RunConfig, endpoint: Endpoint, prompt: str) -> dict[
         "temperature": config.generation.temperature,
         "seed": config.generation.seed,
         "num_ctx": config.generation.num_ctx,
-        "max_size": config.image.max_size,
-        "quality": config.image.quality,
+        "max_size": "auto" if image.max_size == AUTO else sizing_of(image).longest,
+        "quality": image.quality,
+        **{name: value for name, value in later.items() if value is not None},
     }
 
 

@@ -16,7 +16,7 @@ from vlmbatch.draft import Job
 from vlmbatch.errors import BackendError, blaming_the_machine
 from vlmbatch.events import RunFinished, RunStarted, RunStopping, tell
 from vlmbatch.finding import Found, find, open_writer
-from vlmbatch.guards import availability_of, limiter_of, preparer_of, preparers
+from vlmbatch.guards import availability_of, limiter_of, preparer_of, preparers, sizing_for
 from vlmbatch.limiter import Limiter
 from vlmbatch.memory import FILES_SHARE, Memory
 from vlmbatch.pipeline import Parts, Pipeline
@@ -25,6 +25,7 @@ from vlmbatch.protocols import Finished, Observer, Sleep, Source
 from vlmbatch.records import Result
 from vlmbatch.retry import RetryPolicy
 from vlmbatch.settings import answer_settings, run_digest
+from vlmbatch.sizing import Sizing
 from vlmbatch.supervision import counted, threads, unless
 
 
@@ -79,6 +80,7 @@ async def _make(config: RunConfig, outside: Outside, stack: AsyncExitStack) -> M
     found = await find(config, writer, outside.notify, outside.sleep, stack)
     settings = answer_settings(config, found.endpoint, found.question.prompt)
     job = Job(endpoint=found.endpoint, run=run_digest(settings), question=found.question)
+    sizing = sizing_for(config, found.endpoint, outside.notify)
     limiter = limiter_of(config, found.endpoint, found.backend, outside.notify, outside.sleep)
     finished: Finished = _nothing_is_finished
     if writer is not None:
@@ -97,7 +99,7 @@ async def _make(config: RunConfig, outside: Outside, stack: AsyncExitStack) -> M
     pool = stack.enter_context(threads(preparers(), "vlmbatch-prepare"))
     keep = _keep_nothing if found.cache is None else found.cache.keep
     return Made(
-        asker=_asker(config, outside, found, job, limiter, pool),
+        asker=_asker(config, outside, found, job, limiter, sizing, pool),
         source=found.source,
         delivery=Delivery(finished, writer, outside.deliver, outside.notify, keep),
         limiter=limiter,
@@ -110,6 +112,7 @@ def _asker(
     found: Found,
     job: Job,
     limiter: Limiter,
+    sizing: Sizing,
     pool: ThreadPoolExecutor,
 ) -> Asker:
     memory = Memory.of(config.run.decode_memory)
@@ -119,7 +122,7 @@ def _asker(
         source=found.source,
         # what is larger than --max-bytes is refused when it is read, and not for the room it would take
         room_to_read=lambda size: files.room(min(size or 0, config.input.max_bytes)),
-        prepare=preparer_of(config, memory),
+        prepare=preparer_of(config, sizing, memory),
         answers=answers,
         threads=pool,
         notify=outside.notify,

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from vlmbatch.backends.ollama_client import Client
 from vlmbatch.backends.ollama_reading import (
+    architecture_of,
     capabilities_of,
     context_of,
     cut_prompt,
@@ -85,6 +86,7 @@ class OllamaBackend:
             model=self._model.removesuffix(":latest"),  # the same model, however it was typed
             digest=str(listed.get("digest") or "") or None,
             context=context_of(shown),
+            architecture=architecture_of(shown),
             notes=notes,
         )
 

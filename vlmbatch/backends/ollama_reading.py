@@ -20,6 +20,12 @@ def context_of(shown: Mapping[str, Any]) -> int | None:
     return next((count(info[key]) or None for key in info if key.endswith(".context_length")), None)
 
 
+def architecture_of(shown: Mapping[str, Any]) -> str | None:
+    """What kind of model it is, as `qwen25vl`."""
+    family = words(mapping(shown.get("details")).get("family"))
+    return family or words(mapping(shown.get("model_info")).get("general.architecture")) or None
+
+
 def leaving(name: str, *told: Mapping[str, Any]) -> tuple[str, ...]:
     """A note for a model that Ollama only passes on, as one of the replies about it tells."""
     place = next(filter(None, (words(reply.get("remote_host")) for reply in told)), "")

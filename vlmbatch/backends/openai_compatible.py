@@ -103,6 +103,7 @@ class OpenAICompatibleBackend:
             model=self._model,
             slots=slots,
             context=count(entry.get("max_model_len")) or None,
+            architecture=words(entry.get("root")) or None,  # the model behind a name that vLLM was given
             notes=proxy_note(self.url),
         )
 

@@ -1,19 +1,30 @@
-"""`vlmbatch run --dry-run`: tells on standard error what a run would send, and where."""
+"""`vlmbatch run --dry-run`: tells on standard error what a run would send, and where, and what that takes."""
+
+import asyncio
+from typing import TYPE_CHECKING
 
 from vlmbatch.cli.speaking import Voice
 from vlmbatch.config import RunConfig
 from vlmbatch.events import tell
 from vlmbatch.preview import Preview, preview
-from vlmbatch.progress import JsonLog, Lines
+from vlmbatch.progress import JsonLog, Lines, duration
 from vlmbatch.protocols import Observer
 
+if TYPE_CHECKING:
+    from vlmbatch.probe import Price, Probe
+
 SHOWN_SIZES = 3
+NOTHING_SENT = "nothing was sent (--dry-run)"
 
 
 def tell_plan(config: RunConfig, voice: Voice) -> None:
     """Walk, count and tell; standard output stays empty, as in every run that writes no record."""
     observer: Observer = JsonLog(voice.stream) if config.display.log_json else Lines(voice.stream)
-    for line in plan(config, preview(config, observer)):
+    found = preview(config, observer)
+    for line in plan(config, found):
+        tell(observer, line)
+    lines = [NOTHING_SENT] if config.display.probe is None or not found.sample else _probed(config, found)
+    for line in lines:
         tell(observer, line)
 
 
@@ -32,9 +43,47 @@ def plan(config: RunConfig, found: Preview) -> list[str]:
         f"prompt: {found.prompt}",
         f"records to: {output}",
     ]
+    if found.image_tokens is not None:
+        lines.insert(3, f"image tokens: about {found.image_tokens:,} in all")
+    if found.duplicates:
+        lines.insert(1, f"duplicates: {found.duplicates}, which are not asked about (--no-dedupe asks)")
     if found.ignored or found.unreadable:
         lines.append(f"left out: {found.ignored} that are no images, {found.unreadable} unreadable folders")
     if found.failing:
         lines.append(f"would fail: {found.failing}")
         lines += [f"  {problem}" for problem in found.problems]
-    return [*lines, "nothing was sent (--dry-run)"]
+    return lines
+
+
+def _probed(config: RunConfig, found: Preview) -> list[str]:
+    """Ask about the sample, and say what all of the images will take."""
+    from vlmbatch.probe import Prices, probe  # with all that a run needs
+
+    prices = None if config.display.prices is None else Prices(config.display.prices)
+    if prices is not None and config.endpoint.model is not None:
+        prices.of(config.endpoint.model)  # a mistake is told before anything is sent
+    asked = asyncio.run(probe(config, found.sample))
+    return forecast(found, asked, None if prices is None else prices.of(asked.model))
+
+
+def forecast(found: Preview, asked: "Probe", price: "Price | None") -> list[str]:
+    """What the images that were asked about tell of all others."""
+    tried = asked.answered + len(asked.failures)
+    at_once = f"{asked.concurrency} at once"
+    lines = [
+        f"asked {asked.model} about {tried} images, {at_once}: "
+        f"{asked.answered} answered in {duration(asked.seconds)}",
+        *(f"  {failure}" for failure in asked.failures),
+    ]
+    images = found.images - found.failing - found.duplicates
+    seconds, usage = asked.whole_s(images), asked.tokens(images)
+    if seconds is None or usage is None:
+        return [*lines, "no image was answered, which says nothing about the others"]
+    each = f"{usage.input_tokens / images:.0f} tokens in and {usage.output_tokens / images:.0f} out each"
+    lines.append(
+        f"all {images:,} images: about {duration(seconds)} at that pace, {usage.input_tokens:,} tokens in, "
+        f"{usage.output_tokens:,} out ({each})"
+    )
+    if price is not None:
+        lines.append(f"cost: about ${price.of(usage):,.2f}")
+    return [*lines, "nothing was recorded (--dry-run)"]

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, ImageFile
 from pybase64 import b64encode
 
 from vlmbatch.errors import ImageError
@@ -16,16 +16,25 @@ from vlmbatch.formats import HEAD_BYTES, sniff
 from vlmbatch.imaging import jpeg_structure, tiff_structure
 from vlmbatch.imaging.colour import in_plain_colours, on_white, to_srgb
 from vlmbatch.imaging.jpeg import MEDIA_TYPE, encode
-from vlmbatch.imaging.opening import OutOfMemory, check_pixels, decoding, orientation_of, upright_size
+from vlmbatch.imaging.opening import (
+    UPRIGHT,
+    OutOfMemory,
+    announced_orientation,
+    check_pixels,
+    decoding,
+    orientation_of,
+    upright_size,
+)
 from vlmbatch.imaging.passing import passed
-from vlmbatch.imaging.shape import fitted, padded, upright
+from vlmbatch.imaging.shape import check_side, padded, upright
 from vlmbatch.imaging.shrinking import draft, shrunk
 from vlmbatch.imaging.weight import decode_bytes
 from vlmbatch.option_groups import ImageOptions
 from vlmbatch.protocols import Room
 from vlmbatch.records import PreparedImage
+from vlmbatch.sizing import Sizing, sizing_of
 
-__all__ = ["ImageHeader", "inspect", "prepare", "uniform"]
+__all__ = ["ImageHeader", "check_side", "inspect", "prepare", "uniform"]
 
 
 UNIFORM_SIDE = 224
@@ -60,11 +69,13 @@ def inspect(file: BinaryIO | bytes, max_pixels_in: int | None = None) -> ImageHe
         return ImageHeader(format=image.format or "", mode=image.mode, width=width, height=height)
 
 
-def prepare(data: bytes, options: ImageOptions, room: Room = _unlimited) -> PreparedImage:
+def prepare(
+    data: bytes, options: ImageOptions, room: Room = _unlimited, sizing: Sizing | None = None
+) -> PreparedImage:
     """Decode, resize, turn upright and encode one picture; blocking, for many threads at once.
 
-    The longest side becomes at most `options.max_size` pixels; a picture is never enlarged, but is
-    padded with white where it is too thin for a model. Transparency becomes white, colours become
+    It gets the size that `sizing` says, or the options where that is left out: never a larger one, but it
+    is padded with white where it is too thin for a model. Transparency becomes white, colours become
     sRGB, of an animation the first frame is taken, and no metadata is left. A plain JPEG whose pixels
     need none of this is not encoded again but only freed of its metadata. Original sides are those of
     the upright picture.
@@ -77,10 +88,11 @@ def prepare(data: bytes, options: ImageOptions, room: Room = _unlimited) -> Prep
             a shape that no JPEG can have (bad_shape).
         ResourceError: the machine is out of descriptors or memory: a trouble of the run.
     """
+    sizing = sizing or sizing_of(options)
     with suppress(MemoryError, OutOfMemory):
-        return _prepare(data, options, room)
+        return _prepare(data, options, sizing, room)
     try:
-        return _prepare(data, options, lambda _: room(None))
+        return _prepare(data, options, sizing, lambda _: room(None))
     except MemoryError as error:
         raise OutOfMemory from error
 
@@ -92,7 +104,7 @@ def uniform(rgb: tuple[int, int, int]) -> PreparedImage:
     return _prepared(encoded, size, size, 1, [])
 
 
-def _prepare(data: bytes, options: ImageOptions, room: Room) -> PreparedImage:
+def _prepare(data: bytes, options: ImageOptions, sizing: Sizing, room: Room) -> PreparedImage:
     warnings: list[str] = []
     name = sniff(data[:HEAD_BYTES])
     structure = jpeg_structure.survey(data) if name == "JPEG" else None
@@ -103,9 +115,9 @@ def _prepare(data: bytes, options: ImageOptions, room: Room) -> PreparedImage:
             check_pixels(declared, options.max_pixels_in)
             # before load(), since GIF winds its file on to count
             frames = pages or int(getattr(image, "n_frames", 1))
-            if (original := passed(data, image, structure, options.max_size, room)) is not None:
+            target = _target(image, sizing)
+            if target == declared and (original := passed(data, image, structure, room)) is not None:
                 return _prepared(original, declared, declared, frames, warnings)
-            target = fitted(declared, options.max_size)
             if structure is not None and not structure.whole:
                 raise ImageError("the JPEG is truncated: its end mark is missing")
             rest = draft(image, target)
@@ -122,6 +134,15 @@ def _prepare(data: bytes, options: ImageOptions, room: Room) -> PreparedImage:
         picture = padded(upright(picture, orientation), warnings)
         encoded = encode(picture, options.quality)
     return _prepared(encoded, picture.size, seen, frames, warnings)
+
+
+def _target(image: ImageFile.ImageFile, sizing: Sizing) -> tuple[int, int]:
+    """The size to send an opened image in, as its sides lie in the file."""
+    orientation = UPRIGHT if sizing.is_symmetric else announced_orientation(image)
+    seen = upright_size(image.size, image.format, orientation)
+    wide, high = sizing(seen)
+    check_side((wide, high))
+    return (wide, high) if seen == image.size else (high, wide)
 
 
 def _prepared(

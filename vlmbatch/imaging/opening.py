@@ -30,6 +30,9 @@ from PIL import (
 from vlmbatch.errors import ImageError, ResourceError
 from vlmbatch.formats import HEAD_BYTES, describe, sniff
 
+UPRIGHT = 1
+"""The EXIF orientation of what needs no turning."""
+
 _MOST_TEXT = 16 * 1024**2  # bytes, of one compressed text or profile in a PNG
 
 _LONGEST_DETAIL = 200  # characters of a decoder's own words in a message
@@ -97,11 +100,21 @@ def orientation_of(image: Image.Image, warnings: list[str]) -> int:
     """The EXIF orientation, 1 to 8; 1 where there is none or it makes no sense."""
     try:
         # PNG's own getexif() would decode the picture in search of EXIF data behind it
-        value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+        value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, UPRIGHT)
     except Exception:  # noqa: BLE001  # broken EXIF data raises anything, and the pixels are well
         warnings.append("its EXIF data is broken: taken as upright")
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+        return UPRIGHT
+    return value if isinstance(value, int) and 1 <= value <= 8 else UPRIGHT
+
+
+def announced_orientation(image: Image.Image) -> int:
+    """The EXIF orientation of an image of which only the header was read, as far as that tells it."""
+    if image.format == "TIFF":  # see upright_size()
+        return UPRIGHT
+    orientation = orientation_of(image, [])
+    # Pillow would remember it, also that a PNG has none, which may come behind its pixels
+    image._exif = None
+    return orientation
 
 
 def upright_size(size: tuple[int, int], name: str | None, orientation: int) -> tuple[int, int]:

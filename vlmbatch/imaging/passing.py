@@ -5,29 +5,28 @@ from PIL import ImageFile
 from vlmbatch.imaging.colour import is_srgb
 from vlmbatch.imaging.jpeg_pieces import Bared, bared
 from vlmbatch.imaging.jpeg_structure import JpegStructure
-from vlmbatch.imaging.opening import decoding, orientation_of
+from vlmbatch.imaging.opening import UPRIGHT, decoding, orientation_of
 from vlmbatch.imaging.shape import is_thin
 from vlmbatch.imaging.weight import decode_bytes
 from vlmbatch.protocols import Room
 
-_UPRIGHT = 1
 _MOST_BYTES_A_PIXEL = 1  # quality 95 without subsampling stays under it for all but noise
 _HEADER_ALLOWANCE = 65_536  # bytes
 _COPIES = 7 / 3  # of the bytes that are sent: one without metadata, one as base64
 
 
 def passed(
-    data: bytes, image: ImageFile.ImageFile, structure: JpegStructure | None, max_size: int, room: Room
+    data: bytes, image: ImageFile.ImageFile, structure: JpegStructure | None, room: Room
 ) -> bytes | None:
     """An opened JPEG without its metadata, if nothing else of it has to change to be sent; else None.
 
-    It is whole, upright, plain RGB in sRGB, small enough and not thin. Its coded data is not decoded: of
-    that libjpeg takes whatever comes, and a file that is cut has no end mark.
+    It is whole, upright, plain RGB in sRGB and not thin; that it is small enough is known. Its coded data is
+    not decoded: of that libjpeg takes whatever comes, and a file that is cut has no end mark.
 
     Raises:
         ImageError: bad_image, its headers or tables are no picture's.
     """
-    if structure is None or not structure.whole or not _needs_nothing(image, max_size):
+    if structure is None or not structure.whole or not _needs_nothing(image):
         return None
     bare = bared(data)
     if bare is None or len(bare.data) > image.width * image.height * _MOST_BYTES_A_PIXEL + _HEADER_ALLOWANCE:
@@ -36,12 +35,11 @@ def passed(
     return bare.data
 
 
-def _needs_nothing(image: ImageFile.ImageFile, max_size: int) -> bool:
+def _needs_nothing(image: ImageFile.ImageFile) -> bool:
     profile, complaints = image.info.get("icc_profile"), list[str]()
     return (
-        (max_size == 0 or max(image.size) <= max_size)
-        and not is_thin(image.size)
-        and orientation_of(image, complaints) == _UPRIGHT
+        not is_thin(image.size)
+        and orientation_of(image, complaints) == UPRIGHT
         and not complaints
         and (not profile or is_srgb(profile))
     )

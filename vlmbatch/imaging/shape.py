@@ -22,22 +22,17 @@ _TURNS = {
 """What makes each EXIF orientation upright (EXIF 2.32, tag 0x0112)."""
 
 
-def fitted(size: tuple[int, int], max_size: int) -> tuple[int, int]:
-    """The size with its longest side at most `max_size` pixels (0: as it is), aspect kept, never enlarged.
+def check_side(size: tuple[int, int]) -> None:
+    """Refuse a picture that is still larger than a JPEG can be.
 
     Raises:
-        ImageError: bad_shape, when a side is left that no JPEG can have.
+        ImageError: bad_shape.
     """
-    width, height = size
-    longest = max(size)
-    if 0 < max_size < longest:
-        return max(1, round(width * max_size / longest)), max(1, round(height * max_size / longest))
-    if longest > MAX_JPEG_SIDE:
+    if max(size) > MAX_JPEG_SIDE:
         raise ImageError(
-            f"{width}x{height}: a JPEG ends at {MAX_JPEG_SIDE} pixels a side; set --max-size, say to 1024",
+            f"{size[0]}x{size[1]}: a JPEG ends at {MAX_JPEG_SIDE} pixels a side; set --max-size, say to 1024",
             kind="bad_shape",
         )
-    return size
 
 
 def is_thin(size: tuple[int, int]) -> bool:
