@@ -61,7 +61,8 @@ def test_x8_a_stuck_thread_does_not_hold_up_a_signal(
     """A decode that never ends is nothing in flight: the first signal ends the run at once."""
     photos(3, (100, 100))
     variables = breaking(Path("broken"), STUCK_DECODE)
-    running = start(*arguments(endpoint, "--no-canary"), variables=variables, stderr=subprocess.PIPE)
+    asked = arguments(endpoint, "--no-canary", "--max-size", "64")
+    running = start(*asked, variables=variables, stderr=subprocess.PIPE)
     wait_for("stuck", running)
     running.send_signal(sent)
     _, told = running.communicate(timeout=25)  # less than --drain
