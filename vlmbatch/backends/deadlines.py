@@ -1,33 +1,59 @@
 """How long requests may take at a server that may work on one after the other."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 
 
-@dataclass(slots=True, eq=False)
 class _Waiting:
     """A request in flight: how many others were there at most, and how many answers it has seen.
 
-    Its time is over at `until`, in seconds of the event loop. The timer looks at that only when it fires,
+    Its time is over at `_until`, in seconds of the event loop. The timer looks at that only when it fires,
     since to set it anew at every answer would cost more than all else that is done for a request.
     """
 
-    deadline: asyncio.Timeout
-    seconds: float
-    until: float
-    others: int = 0
-    answers: int = 0
-    timer: asyncio.TimerHandle | None = None
+    __slots__ = ("_all", "_answers", "_deadline", "_others", "_seconds", "_timer", "_until")
 
-    def look(self) -> None:
+    def __init__(self, everybody: set["_Waiting"], seconds: float) -> None:
+        self._all = everybody
+        self._seconds = seconds
+        self._deadline = asyncio.timeout(None)
+        self._until = 0.0
+        self._others = 0
+        self._answers = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> None:
+        await self._deadline.__aenter__()
+        self._until = asyncio.get_running_loop().time() + self._seconds
+        self._look()
+        others = len(self._all)
+        self._all.add(self)
+        for each in self._all:
+            if each._others < others:
+                each._others = others
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._all.remove(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        if kind is None:
+            now = asyncio.get_running_loop().time()
+            for each in self._all:
+                each._answers += 1
+                if each._answers <= each._others:
+                    each._until = now + each._seconds
+        await self._deadline.__aexit__(kind, error, trace)
+
+    def _look(self) -> None:
         """End it, or look again when its time should be over."""
         loop = asyncio.get_running_loop()
-        if loop.time() < self.until:
-            self.timer = loop.call_at(self.until, self.look)
+        if loop.time() < self._until:
+            self._timer = loop.call_at(self._until, self._look)
         else:
-            self.deadline.reschedule(self.until)
+            self._deadline.reschedule(self._until)
 
 
 class Deadlines:
@@ -40,33 +66,8 @@ class Deadlines:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[int, _Waiting] = {}
+        self._waiting: set[_Waiting] = set()
 
-    @asynccontextmanager
-    async def within(self, seconds: float) -> AsyncIterator[None]:
+    def within(self, seconds: float) -> AbstractAsyncContextManager[None]:
         """Raise TimeoutError in the ``async with`` once the request has had so many seconds of its own."""
-        async with asyncio.timeout(None) as deadline:
-            now = asyncio.get_running_loop().time()
-            mine = _Waiting(deadline, seconds, now + seconds)
-            mine.look()
-            self._waiting[id(mine)] = mine
-            others = len(self._waiting) - 1
-            for each in self._waiting.values():
-                each.others = max(each.others, others)
-            answered = False
-            try:
-                yield
-                answered = True
-            finally:
-                del self._waiting[id(mine)]
-                if mine.timer is not None:
-                    mine.timer.cancel()
-                if answered:
-                    self._give_time()
-
-    def _give_time(self) -> None:
-        now = asyncio.get_running_loop().time()
-        for each in self._waiting.values():
-            each.answers += 1
-            if each.answers <= each.others:
-                each.until = now + each.seconds
+        return _Waiting(self._waiting, seconds)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from vlmbatch.errors import ImageError
 
@@ -30,8 +31,7 @@ class JpegStructure:
     scans: int
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """A piece of a JPEG from its marker, `data[start:start + 2]`, to before `data[stop]`.
 
     Behind the header of a scan (START_OF_SCAN) stands its coded data, up to the next segment.

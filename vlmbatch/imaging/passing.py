@@ -1,17 +1,19 @@
 """Finds the originals that can be sent as they are, but for their metadata, and proves that they decode."""
 
+import functools
+
 from PIL import ImageFile
 
 from vlmbatch.imaging.colour import is_srgb
-from vlmbatch.imaging.jpeg_pieces import Bared, bared
+from vlmbatch.imaging.jpeg_pieces import bared
 from vlmbatch.imaging.jpeg_structure import JpegStructure
 from vlmbatch.imaging.opening import UPRIGHT, decoding, orientation_of
 from vlmbatch.imaging.shape import is_thin
-from vlmbatch.imaging.weight import decode_bytes
 from vlmbatch.protocols import Room
 
 _MOST_BYTES_A_PIXEL = 1  # quality 95 without subsampling stays under it for all but noise
 _HEADER_ALLOWANCE = 65_536  # bytes
+_COLUMN_BYTES = 256  # of a picture that is 8 pixels high and coded in several scans
 _COPIES = 7 / 3  # of the bytes that are sent: one without metadata, one as base64
 
 
@@ -31,7 +33,8 @@ def passed(
     bare = bared(data)
     if bare is None or len(bare.data) > image.width * image.height * _MOST_BYTES_A_PIXEL + _HEADER_ALLOWANCE:
         return None
-    _prove(bare, structure, room)
+    with room(int(len(bare.data) * _COPIES) + image.width * _COLUMN_BYTES):
+        _prove(bare.frame)
     return bare.data
 
 
@@ -45,10 +48,10 @@ def _needs_nothing(image: ImageFile.ImageFile) -> bool:
     )
 
 
-def _prove(bare: Bared, structure: JpegStructure, room: Room) -> None:
+# the photos of a camera have the same headers and tables, but for those that choose tables for each
+@functools.lru_cache(maxsize=256)
+def _prove(frame: bytes) -> None:
     """Let the decoder meet every header and table; at 1/8, which leaves it next to nothing to fill in."""
-    with decoding(bare.frame) as image:
-        full = image.size
+    with decoding(frame) as image:
         image.draft(None, (1, 1))
-        with room(decode_bytes(image, full, image.size, structure) + int(len(bare.data) * _COPIES)):
-            image.load()
+        image.load()
