@@ -27,8 +27,7 @@ MEASURED = f"""\
 The real command over {{counts}} images of 1024x768 (164 kB), all different, {SLOTS} at once, and an
 endpoint in a process of its own that answers after {LATENCY_S * 1000:.0f} ms. *plain* is
 benchmarks/contenders/plain.py. Here it reads images as they are and decodes none, since preparing
-{{most}} would take it minutes; vlmbatch decodes each to see that it is whole, and then sends it as it is,
-too."""
+{{most}} would take it minutes; vlmbatch looks whether each is whole, and then sends it as it is, too."""
 MEMORY = """
 Memory is the most that the client process held (VmHWM), libraries and Python with it."""
 FIRST = """

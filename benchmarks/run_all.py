@@ -35,6 +35,7 @@ class Benchmark:
 BENCHMARKS = (
     Benchmark(module="client_cost", rounds=3),
     Benchmark(module="slot_use", rounds=2),
+    Benchmark(module="throughput", rounds=1),
     Benchmark(module="many_images", rounds=1),
     Benchmark(module="start_up", rounds=5),
     Benchmark(module="auto_concurrency", rounds=2),
