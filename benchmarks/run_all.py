@@ -33,12 +33,12 @@ class Benchmark:
 
 
 BENCHMARKS = (
-    Benchmark(module="client_cost", rounds=3),
+    Benchmark(module="client_cost", rounds=2),
     Benchmark(module="slot_use", rounds=2),
-    Benchmark(module="throughput", rounds=1),
+    Benchmark(module="throughput", rounds=2),
     Benchmark(module="many_images", rounds=1),
-    Benchmark(module="start_up", rounds=5),
-    Benchmark(module="auto_concurrency", rounds=2),
+    Benchmark(module="start_up", rounds=2),
+    Benchmark(module="auto_concurrency", rounds=1),
     Benchmark(module="real_engine", rounds=2),
     Benchmark(module="large_runs", rounds=1),
 )

@@ -19,8 +19,9 @@ from claim import Claim, Effort, Panel, Spread, Table, main, short, times
 from measuring import contender, observe, rounds_of, vlmbatch, workplace
 
 LATENCY_S = 0.1
-IMAGES = {1: 40, 8: 320, 64: 2000, 256: 2000}
+IMAGES = {1: 20, 8: 160, 64: 1500, 256: 1500}
 QUICK_IMAGES = {1: 4, 8: 32}
+MOST_PLAIN = 64  # threads; with more, the plain script gets no more answers
 FIXED, AUTO, PLAIN = "vlmbatch, as many as slots", "vlmbatch, auto", "plain: ollama, threads, gather"
 SHOWN_SLOTS = 64
 MEASURED = f"""\
@@ -29,8 +30,8 @@ and counts how many of its slots are busy; the client, the real command, is aske
 640x480 (42 kB), all different. *Images a second* are over the whole command, from its start to its end;
 the ideal is slots through latency. *Busy* is the mean share of busy slots from one second after the first
 question to {LATENCY_S:g} s before the last answer, where there is so much time between. *plain* is
-benchmarks/contenders/plain.py with as many threads as there are slots; it prepares all images before it
-asks, which *busy* does not count."""
+benchmarks/contenders/plain.py with as many threads as there are slots, but {MOST_PLAIN} at most, which is
+also what 256 slots are compared to; it prepares all images before it asks, which *busy* does not count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +56,9 @@ def measure(effort: Effort) -> list[Claim]:
                 runs: dict[str, Callable[[], Used]] = {
                     FIXED: partial(one, partial(ask, concurrency=slots)),
                     AUTO: partial(one, partial(ask, concurrency="auto")),
-                    PLAIN: partial(one, plain),
                 }
+                if slots <= MOST_PLAIN:
+                    runs[PLAIN] = partial(one, plain)
                 used[slots] = rounds_of(effort.rounds, runs)
     return [_claim(used, images, effort)]
 
@@ -80,17 +82,17 @@ def _middle(stats: dict[str, Any]) -> float | None:
 def _claim(used: dict[int, dict[str, list[Used]]], images: dict[int, int], effort: Effort) -> Claim:
     rates = {s: {n: Spread.of([u.rate for u in runs]) for n, runs in used[s].items()} for s in used}
     busy = {s: {n: _share(runs) for n, runs in used[s].items()} for s in used}
+    most = SHOWN_SLOTS if SHOWN_SLOTS in rates else max(rates)
+    shown, shared = rates[most], busy[most]
     rows = []
     for slots in used:
         for name in used[slots]:
-            rate, plain, share = rates[slots][name], rates[slots][PLAIN], busy[slots][name]
+            rate, plain, share = rates[slots][name], rates[min(slots, most)][PLAIN], busy[slots][name]
             ideal = slots / LATENCY_S
             rows.append((
                 str(slots), f"{images[slots]:,}", name, str(rate), f"{rate.median / ideal:.2f}",
                 f"{rate.median / plain.median:.1f}", _said(share),
             ))  # fmt: skip
-    most = SHOWN_SLOTS if SHOWN_SLOTS in rates else max(rates)
-    shown, shared = rates[most], busy[most]
     names = list(shown)
     places = tuple(f"{slots} slot{'s' * (slots > 1)}" for slots in used)
     return Claim(
@@ -116,13 +118,13 @@ def _claim(used: dict[int, dict[str, list[Used]]], images: dict[int, int], effor
                 title="Images a second over the whole command",
                 unit="of the ideal",
                 places=places,
-                series={n: tuple(rates[s][n].median / (s / LATENCY_S) for s in used) for n in names},
+                series={n: tuple(_ideally(rates[s].get(n), s) for s in used) for n in names},
             ),
             Panel(
                 title="Busy slots, once it runs",
                 unit="share of the slots",
                 places=places,
-                series={n: tuple(busy[s][n] for s in used) for n in names},
+                series={n: tuple(busy[s].get(n) for s in used) for n in names},
             ),
         ),
     )
@@ -131,6 +133,10 @@ def _claim(used: dict[int, dict[str, list[Used]]], images: dict[int, int], effor
 def _share(runs: Sequence[Used]) -> float | None:
     shares = [used.busy for used in runs if used.busy is not None]
     return Spread.of(shares).median if shares else None
+
+
+def _ideally(rate: Spread | None, slots: int) -> float | None:
+    return None if rate is None else rate.median / (slots / LATENCY_S)
 
 
 def _said(share: float | None) -> str:

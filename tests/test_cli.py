@@ -374,6 +374,33 @@ def test_version_and_help_import_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
+    ("backend", "path", "others"),
+    [
+        ("ollama", "", {"vlmbatch.backends.openai_compatible", "vlmbatch.backends.llama_cpp", "xllamacpp"}),
+        ("vllm", "/v1", {"vlmbatch.backends.ollama", "vlmbatch.backends.llama_cpp", "ollama", "xllamacpp"}),
+    ],
+)
+def test_a_run_imports_one_backend(
+    photos: Photos, endpoint: Endpoint, backend: str, path: str, others: set[str]
+) -> None:
+    """What asks Ollama takes no time for what asks others, and the other way round."""
+    photos(1)
+    code = (
+        "import sys; from vlmbatch.cli import app\n"
+        "try: app(sys.argv[1:])\n"
+        "except SystemExit as done: assert not done.code, done.code\n"
+        f"print('OTHERS', sorted({others!r} & set(sys.modules)), 'PIL' in sys.modules)"
+    )
+    where = f"{endpoint.url}{path}"
+    asked = ["run", "photos", "-b", backend, "--base-url", where, "-m", "tiny-vision", "-o", "o.jsonl"]
+    done = subprocess.run(
+        [COMMAND[0], "-c", code, *asked], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "OTHERS [] True"
+    assert len(endpoint.questions) == 1
+
+
+@pytest.mark.parametrize(
     "variables",
     [
         {"OLLAMA_HOST": "'127.0.0.1:PORT'"},
