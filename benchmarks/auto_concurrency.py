@@ -1,4 +1,4 @@
-"""Claim: `--concurrency auto` ends within a tenth of the best fixed concurrency, whatever the slots.
+"""Claim: `--concurrency auto` is soon within a twentieth of the best fixed concurrency, whatever the slots.
 
 For endpoints of 1, 4 and 64 slots that take 100 ms for an answer, the same images are asked about for
 some seconds with fixed concurrencies and with auto. What counts is how many slots were busy: over the whole
