@@ -6,7 +6,17 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("vlmbatch", "pillow", "cykooz.resizer", "aiohttp", "ollama", "httpx", "openai", "xllamacpp", "llm")
+PACKAGES = (
+    "vlmbatch",
+    "pillow",
+    "cykooz.resizer",
+    "aiohttp",
+    "ollama",
+    "httpx",
+    "openai",
+    "xllamacpp",
+    "llm",
+)
 
 
 def describe() -> list[str]:
