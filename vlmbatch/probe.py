@@ -113,7 +113,9 @@ class Prices:
         try:
             prices = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
-            raise ConfigError(f"--prices {path}: {error.strerror}") from error
+            raise ConfigError(
+                f"--prices {path} cannot be read: {error.strerror}; docs/image-tokens.md shows such a file"
+            ) from error
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"--prices {path} is not JSON: {error}") from error
         self._prices: Mapping[str, Any] = prices if isinstance(prices, dict) else {}

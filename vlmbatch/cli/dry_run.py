@@ -11,7 +11,7 @@ from vlmbatch.progress import JsonLog, Lines, duration
 from vlmbatch.protocols import Observer
 
 if TYPE_CHECKING:
-    from vlmbatch.probe import Price, Probe
+    from vlmbatch.probe import Price, Prices, Probe
 
 SHOWN_SIZES = 3
 NOTHING_SENT = "nothing was sent (--dry-run)"
@@ -20,11 +20,12 @@ NOTHING_SENT = "nothing was sent (--dry-run)"
 def tell_plan(config: RunConfig, voice: Voice) -> None:
     """Walk, count and tell; standard output stays empty, as in every run that writes no record."""
     observer: Observer = JsonLog(voice.stream) if config.display.log_json else Lines(voice.stream)
+    prices = _prices(config)
     found = preview(config, observer)
     for line in plan(config, found):
         tell(observer, line)
-    lines = [NOTHING_SENT] if config.display.probe is None or not found.sample else _probed(config, found)
-    for line in lines:
+    asks = config.display.probe is not None and found.sample
+    for line in _probed(config, found, prices) if asks else [NOTHING_SENT]:
         tell(observer, line)
 
 
@@ -55,13 +56,22 @@ def plan(config: RunConfig, found: Preview) -> list[str]:
     return lines
 
 
-def _probed(config: RunConfig, found: Preview) -> list[str]:
-    """Ask about the sample, and say what all of the images will take."""
-    from vlmbatch.probe import Prices, probe  # with all that a run needs
+def _prices(config: RunConfig) -> "Prices | None":
+    """The prices of --prices; a mistake in them is told before anything else is done."""
+    if config.display.prices is None:
+        return None
+    from vlmbatch.probe import Prices
 
-    prices = None if config.display.prices is None else Prices(config.display.prices)
-    if prices is not None and config.endpoint.model is not None:
-        prices.of(config.endpoint.model)  # a mistake is told before anything is sent
+    prices = Prices(config.display.prices)
+    if config.endpoint.model is not None:
+        prices.of(config.endpoint.model)
+    return prices
+
+
+def _probed(config: RunConfig, found: Preview, prices: "Prices | None") -> list[str]:
+    """Ask about the sample, and say what all of the images will take."""
+    from vlmbatch.probe import probe  # with all that a run needs
+
     asked = asyncio.run(probe(config, found.sample))
     return forecast(found, asked, None if prices is None else prices.of(asked.model))
 
