@@ -11,7 +11,7 @@ from written_results import answered, failed
 from vlmbatch import answers as module
 from vlmbatch.answers import Answers, answered_in
 from vlmbatch.protocols import Turn
-from vlmbatch.records import Answered, Completion, Result, Usage
+from vlmbatch.records import Answered, Completion, Failure, Result, Usage
 
 SHA256 = "ab" * 32
 KEY = (SHA256, "default")
@@ -50,17 +50,34 @@ async def test_the_second_waits_for_the_first_and_gets_its_answer() -> None:
     await waiting
     known = answers.look(KEY, "second")
     assert isinstance(known, Answered)
-    assert (known.id, known.completion.text, known.completion.usage) == ("a.jpg", "A cat.", Usage())
-    assert known.completion.warnings == ("odd",)
+    assert isinstance(known.outcome, Completion)
+    assert (known.id, known.outcome.text, known.outcome.usage) == ("a.jpg", "A cat.", Usage())
+    assert known.outcome.warnings == ("odd",)
 
 
-async def test_a_failure_is_nobody_elses() -> None:
-    """Where the first is not answered, the next asks for itself, and so does who waits for that one."""
+async def test_what_failed_twice_is_the_contents_own() -> None:
+    """Where the first failed, a second asks for itself; with that one's failure the others are done."""
     answers = Answers(output=nothing, cache=None)
-    for who in range(3):
+    outcomes = [None, seen(failed("a.jpg", attempts=4)), None, seen(failed("b.jpg", attempts=4))]
+    for who, result in enumerate(outcomes):
         assert answers.look(KEY, who) is Turn.ASK
-        answers.release(who, seen(failed("a.jpg")) if who else None)
+        answers.release(who, result)
         await answers.settled(KEY)
+    known = answers.look(KEY, "another")
+    assert isinstance(known, Answered)
+    assert isinstance(known.outcome, Failure)
+    assert known.id == "b.jpg"
+
+
+async def test_a_failure_without_a_question_is_nobody_elses() -> None:
+    """What could not be read or decoded tells nothing of other files; who crashes the engine, at once."""
+    answers = Answers(output=nothing, cache=None)
+    for who in range(5):
+        assert answers.look(KEY, who) is Turn.ASK
+        answers.release(who, seen(failed("a.jpg")))
+    assert answers.look(KEY, 5) is Turn.ASK
+    answers.release(5, seen(failed("a.jpg", kind="crash", attempts=3)))
+    assert isinstance(answers.look(KEY, 6), Answered)
 
 
 async def test_another_prompt_is_another_question() -> None:

@@ -1,5 +1,6 @@
 """Images of the same content: asked about once, and each has its record."""
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from command import records, run
 from endpoint import Endpoint
+from PIL import Image
 from running import Ran, ran
 
 Photos = Callable[..., Path]
@@ -66,6 +68,37 @@ async def test_a_failed_original_costs_its_copies_nothing(
     endpoint.script = ["400"]
     done = await ask(concurrency=4)
     assert Counter(r.ok for r in done.results) == {True: 5, False: 1}
+    assert len(endpoint.questions) == 2
+
+
+async def test_a_content_that_always_fails_holds_up_nobody(
+    photos: Photos, endpoint: Endpoint, ask: Callable[..., Any]
+) -> None:
+    """Two of thirty copies are asked about in vain, all thirty have that failure, and others are answered."""
+    folder = photos(5)
+    Image.new("RGB", (100, 80)).save(folder / "bad.jpg")
+    copies(folder, "bad.jpg", 29)
+    endpoint.script = lambda request: "400" if request.pictures[0].width == 100 else "ok"
+    done = await ask(output="o.jsonl", concurrency=2)
+    assert done.error is None
+    assert Counter(r.ok for r in done.results) == {False: 30, True: 5}
+    assert len(endpoint.questions) == 2 + 5
+    failures = [r for r in done.results if r.failure]
+    assert {r.failure.kind for r in failures if r.failure} == {"rejected"}
+    assert Counter(r.attempts for r in failures) == {0: 28, 1: 2}
+    assert {r.duplicate_of for r in failures if not r.attempts} <= {r.id for r in failures if r.attempts}
+
+
+async def test_a_touched_image_is_no_duplicate_of_itself(
+    photos: Photos, endpoint: Endpoint, ask: Callable[..., Any]
+) -> None:
+    """A file with another time and the same content has its answer again, under its own name."""
+    folder = photos(2)
+    await ask(output="o.jsonl")
+    os.utime(folder / "p0000.jpg", (1, 1))
+    second = await ask(output="o.jsonl")
+    (again,) = second.results
+    assert (again.id, again.duplicate_of, again.cached) == ("photos/p0000.jpg", None, True)
     assert len(endpoint.questions) == 2
 
 

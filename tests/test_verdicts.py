@@ -8,8 +8,8 @@ from written_results import answered
 from written_results import failed as failed_before
 
 from vlmbatch.errors import FailureKind, FatalBackendError, UnavailableError
-from vlmbatch.records import Completion, Failure, Result
-from vlmbatch.verdicts import RELOADS, SAME_ANSWERS, SAME_FAILURES, Verdicts
+from vlmbatch.records import Completion, Failure, ImageFacts, Result
+from vlmbatch.verdicts import MOST_HELD, RELOADS, SAME_ANSWERS, SAME_FAILURES, Verdicts
 
 
 def failed(number: int, kind: FailureKind = "rejected", message: str = "HTTP 422: bad field") -> Result:
@@ -48,6 +48,14 @@ def test_numbers_in_the_words_make_no_difference() -> None:
     looking = verdicts()
     with pytest.raises(FatalBackendError):
         passed(looking, [failed(n, message=f"size {n}x{n + 7} refused") for n in range(SAME_FAILURES)])
+
+
+def test_copies_of_one_picture_are_one_witness() -> None:
+    """However often the same content is refused, it tells nothing of others, and is written at last."""
+    looking = verdicts()
+    alike = [replace(failed(n), image=ImageFacts(sha256="ab" * 32)) for n in range(MOST_HELD)]
+    assert passed(looking, alike[:-1]) == []
+    assert passed(looking, alike[-1:]) == alike
 
 
 def test_an_answer_before_them_makes_refusals_the_images_own() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from vlmbatch.protocols import Key, Turn
-from vlmbatch.records import Answered, Completion, ImageFacts, Result, Usage
+from vlmbatch.records import Answered, Completion, Failure, ImageFacts, Result, Usage
 
 RECENT = 4096
 """So many answers are kept here, at about a kilobyte each: those that no output keeps, or not yet."""
@@ -27,6 +27,7 @@ class Answers:
         self._output = output
         self._cache = cache
         self._recent: OrderedDict[Key, Answered] = OrderedDict()
+        self._failed_once: OrderedDict[Key, None] = OrderedDict()
         self._asked_by: dict[Key, Hashable] = {}
         self._held: dict[Hashable, Key] = {}
         self._waiting: dict[Key, list[asyncio.Future[None]]] = {}
@@ -56,8 +57,8 @@ class Answers:
             key = self._held.pop(who, None)
             if key is None:
                 return
-            if result is not None and (answer := _own_answer(result, key)) is not None:
-                self._recent[key] = answer
+            if result is not None and (known := self._known_from(result, key)) is not None:
+                self._recent[key] = known
                 if len(self._recent) > RECENT:
                     self._recent.popitem(last=False)
             del self._asked_by[key]
@@ -65,6 +66,27 @@ class Answers:
         for future in waiting:
             if not future.done():
                 future.set_result(None)
+
+    def _known_from(self, result: Result, key: Key) -> Answered | None:
+        """What others of this content need not ask any more; their files may have changed since."""
+        if result.is_known or result.image.sha256 != key[0]:
+            return None
+        if result.completion is not None:
+            free = replace(result.completion, usage=Usage(), warnings=result.warnings)  # they pay nothing
+            return Answered(id=result.id, outcome=free, image=result.image)
+        if result.failure is None or not result.attempts or not self._is_proven(result.failure, key):
+            return None
+        return Answered(id=result.id, outcome=result.failure, image=result.image)
+
+    def _is_proven(self, failure: Failure, key: Key) -> bool:
+        """Whether a failure is the content's own: where another failed before; at once where engines die."""
+        if failure.kind == "crash" or key in self._failed_once:
+            self._failed_once.pop(key, None)
+            return True
+        self._failed_once[key] = None
+        if len(self._failed_once) > RECENT:
+            self._failed_once.popitem(last=False)
+        return False
 
     def _found(self, key: Key) -> Answered | None:
         sha256, _ = key
@@ -74,14 +96,6 @@ class Answers:
             if known := known or answered_in(self._output(*key), sha256, in_output=True):
                 return known
         return None if self._cache is None else answered_in(self._cache(*key), sha256, in_output=False)
-
-
-def _own_answer(result: Result, key: Key) -> Answered | None:
-    """The new answer to this question, if it is one: the file may have changed since it was first read."""
-    if result.completion is None or result.is_known or result.image.sha256 != key[0]:
-        return None
-    free = replace(result.completion, usage=Usage())  # whoever gets it again pays nothing
-    return Answered(id=result.id, completion=replace(free, warnings=result.warnings), image=result.image)
 
 
 def answered_in(record: Mapping[str, Any] | None, sha256: str, *, in_output: bool) -> Answered | None:
@@ -94,7 +108,7 @@ def answered_in(record: Mapping[str, Any] | None, sha256: str, *, in_output: boo
             return None
         return Answered(
             id=str(record["id"]) if in_output else None,
-            completion=Completion(
+            outcome=Completion(
                 text=str(record["response"]),
                 model=str(record["model"]),
                 finish_reason=str(record["finish_reason"]),

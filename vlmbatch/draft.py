@@ -65,18 +65,21 @@ class Draft:
         self.request = replace(self.request, images=())
 
     def repeated(self, job: Job, known: Answered) -> Result:
-        """The result with an answer that was given before, which costs nothing now."""
+        """The result with what came of it before, which costs nothing now."""
+        outcome, is_own = known.outcome, known.id == self.ref.id
+        completion = outcome if isinstance(outcome, Completion) else None
         return Result(
             id=self.ref.id,
             endpoint=job.endpoint,
             run=job.run,
             started_at=self.started_at,
             duration_s=time.monotonic() - self.began,
-            completion=known.completion,
+            completion=completion,
+            failure=outcome if isinstance(outcome, Failure) else None,
             image=known.image.stamped(self.stamp),
-            warnings=known.completion.warnings,
-            duplicate_of=known.id,
-            cached=known.id is None,
+            warnings=completion.warnings if completion else (),
+            duplicate_of=None if is_own else known.id,
+            cached=known.id is None or is_own,
         )
 
     def result(self, job: Job, outcome: Completion | Failure) -> Result:

@@ -189,13 +189,13 @@ class ImageFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """An answer that was given before to the same question about the same content.
+    """What came of the same question about the same content before.
 
     `id` is the image that it was about, None where that is none of the same output.
     """
 
     id: str | None
-    completion: Completion
+    outcome: Completion | Failure
     image: ImageFacts
 
 

@@ -9,6 +9,8 @@ from vlmbatch.records import Failure, Result
 SAME_FAILURES = 10
 SAME_ANSWERS = 20
 RELOADS = 3
+MOST_HELD = 1000
+"""Results that are held back, many of which may be about the same content."""
 
 OF_THE_PICTURE: frozenset[FailureKind] = frozenset(
     (
@@ -52,14 +54,15 @@ class Verdicts:
         if result.completion is not None and not result.is_known:
             self._look_at_answer(result.completion.text, result.completion.load_s)
         if self._answered or not _may_be_the_set_up(result.failure):
-            self._answered = self._answered or result.ok
+            self._answered = self._answered or (result.ok and not result.is_known)
             return [*self.rest(), result]
         if self._held and _likeness(self._held[-1]) != _likeness(result):
             return [*self.rest(), result]
         self._held.append(result)
-        if len(self._held) < SAME_FAILURES:
+        contents = {held.image.sha256 or held.id for held in self._held}
+        if len(contents) < SAME_FAILURES and len(self._held) < MOST_HELD:
             return []
-        if self._answered_before():
+        if self._answered_before() or len(contents) < SAME_FAILURES:
             return self.rest()
         self._over = True
         raise _all_alike(result.failure)

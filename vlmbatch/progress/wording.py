@@ -53,7 +53,7 @@ def summary_line(summary: Summary) -> str:
     parts = [f"{summary.succeeded} answered"]
     for number, what in (
         (summary.duplicates, f"{summary.duplicates} of them duplicates"),
-        (summary.cached, f"{summary.cached} of them from the cache"),
+        (summary.cached, f"{summary.cached} of them known before"),
         (summary.failed, f"{summary.failed} failed"),
         (summary.skipped, f"{summary.skipped} done before"),
         (summary.failed_before, f"{summary.failed_before} failed before (--retry-failed asks again)"),
