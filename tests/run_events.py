@@ -6,6 +6,7 @@ from vlmbatch.errors import UnavailableError
 from vlmbatch.events import (
     ConcurrencyChanged,
     EndpointPaused,
+    EndpointProven,
     EndpointResumed,
     Event,
     ImageFinished,
@@ -38,6 +39,7 @@ EVENTS: tuple[Event, ...] = (
     ConcurrencyChanged(concurrency=8),
     SourceProblem(path=HOSTILE, message="permission denied"),
     RETRY,
+    EndpointProven(),
     PAUSED,
     RESUMED,
     ANSWERED,

@@ -2,6 +2,9 @@
 
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +104,41 @@ def test_trouble_is_told_once_and_ends_nothing(opened: Opened, tmp_path: Path) -
     cache.close()
     (said,) = told
     assert "goes on without it" in said
+
+
+@pytest.mark.parametrize("record", ["not json", "[" * 100_000, "7"])
+def test_a_damaged_entry_is_none(opened: Opened, tmp_path: Path, record: str) -> None:
+    """An answer, or an endpoint, that somebody or another version has changed is not found."""
+    cache, told = opened()
+    cache.keep(seen(answered("a.jpg")))
+    cache.keep_endpoint(ENDPOINT, "x")
+    assert cache.find(RUN, SHA256, "default") is not None
+    with closing(sqlite3.connect(tmp_path / "deep" / "cache" / FILE)) as other, other:
+        other.execute("UPDATE answers SET record = ?", [record])
+        other.execute("UPDATE endpoints SET endpoint = json_insert(endpoint, '$.colour', 7)")
+    assert cache.find(RUN, SHA256, "default") is None
+    assert cache.endpoint("x") is None
+    cache.close()
+    assert told == []
+
+
+def test_many_may_make_one_cache_at_once(tmp_path: Path) -> None:
+    """Whoever opens a new cache at the same moment as others gets it."""
+    for attempt in range(10):
+        place = str(tmp_path / f"{attempt}")
+        with ThreadPoolExecutor(8) as threads:
+            for cache in threads.map(lambda _, place=place: Cache(place, print), range(8)):
+                cache.close()
+
+
+def test_a_cut_answer_is_not_kept(opened: Opened) -> None:
+    """What --accept length takes, a later run without it asks about again."""
+    cache, _ = opened()
+    cut = seen(answered("a.jpg"))
+    assert cut.completion is not None
+    cache.keep(replace(cut, completion=replace(cut.completion, finish_reason="length")))
+    assert cache.find(RUN, SHA256, "default") is None
+    cache.close()
 
 
 async def asked(endpoint: Endpoint, **options: Any) -> Ran:

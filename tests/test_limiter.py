@@ -163,3 +163,27 @@ async def test_rpm_spaces_attempts_evenly() -> None:
         async with limiter.slot():
             pass
     assert slept == [0.5, 1.0, 0.5]
+
+
+async def test_rpm_makes_no_burst_after_a_stall() -> None:
+    """Who waits for a slot has no turn yet: slots that come free together are used one after the other."""
+    now, starts = 0.0, list[float]()
+
+    async def sleep(seconds: float) -> None:
+        starts[-1] += seconds
+
+    async def ask() -> None:
+        starts.append(0.0)
+        async with limiter.slot():
+            await free.wait()
+
+    free = asyncio.Event()
+    limiter = Limiter(2, rpm=60, sleep=sleep, clock=lambda: now)
+    tasks = [asyncio.create_task(ask()) for _ in range(2)]
+    await asyncio.sleep(0)
+    tasks += [asyncio.create_task(ask()) for _ in range(2)]
+    await asyncio.sleep(0)
+    now = 100.0  # both that ask have hung for that long
+    free.set()
+    await asyncio.gather(*tasks)
+    assert starts == [0.0, 1.0, 0.0, 1.0]

@@ -1,13 +1,17 @@
 """--dry-run --probe: a few images are asked about, and tell what all of them will take."""
 
 import json
+import os
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from command import run
 from endpoint import Endpoint
+from endpoint_wires import Model
+from PIL import Image
 
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError
@@ -114,6 +118,68 @@ def test_without_an_endpoint_it_ends_as_a_run_would(photos: Photos, endpoint: En
     assert "images: 2" in done.stderr
 
 
+def test_time_and_tokens_are_those_of_the_images(photos: Photos, endpoint: Endpoint) -> None:
+    """A model that loads for its first answer counts once, and what was asked again is told."""
+    folder = photos(3)
+    Image.new("RGB", (64, 48)).save(folder / "z.png")
+    broken = bytearray((folder / "z.png").read_bytes())
+    broken[-20] ^= 0xFF  # its header is well, its pixels are not
+    (folder / "z.png").write_bytes(broken)
+    endpoint.canary = "slow:3"
+    endpoint.script = ["empty"]
+    done = run(*arguments(endpoint, "--probe", "9"))
+    assert done.returncode == 0, done.stderr
+    assert "asked tiny-vision about 4 images" in done.stderr
+    assert "3 answered in 0." in done.stderr
+    assert "1 of them more than once" in done.stderr
+
+
+def test_the_rate_limit_bounds_the_pace(photos: Photos, endpoint: Endpoint) -> None:
+    """With --rpm 10 forty images take four minutes, however quickly one is answered."""
+    photos(40)
+    done = run(*arguments(endpoint, "--probe", "1", "--rpm", "10"))
+    assert "all 40 images: about 4m 00s" in done.stderr
+
+
+def test_a_prompt_that_can_be_read_once_is_enough(photos: Photos, endpoint: Endpoint) -> None:
+    """What the plan shows is what is asked."""
+    photos(1)
+    os.mkfifo("prompt")
+    with ThreadPoolExecutor() as threads:
+        threads.submit(Path("prompt").write_text, "How many?")
+        done = run(*arguments(endpoint, "--probe", "1", "--prompt-file", "prompt"))
+    assert done.returncode == 0, done.stderr
+    assert "prompt: How many?" in done.stderr
+    assert ["How many?" in str(question.body) for question in endpoint.questions] == [True]
+
+
+def test_a_probe_that_never_begins_says_so(photos: Photos, endpoint: Endpoint) -> None:
+    """Time that is up while the endpoint is away is exit code 6, and what is waited for is told."""
+    photos(1)
+    endpoint.down()
+    done = run(*arguments(endpoint, "--probe", "1", "--max-duration", "1"))
+    assert done.returncode == 6
+    assert "no image was asked about" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_a_run_says_a_probe_says(photos: Photos, endpoint: Endpoint) -> None:
+    """A server that is still loading is told of."""
+    photos(1)
+    endpoint.canary = "503-loading"
+    done = run(*arguments(endpoint, "--probe", "1", "--max-duration", "3"))
+    assert "paused: " in done.stderr
+
+
+def test_a_model_that_only_the_endpoint_knows_is_no_mistake(photos: Photos, endpoint: Endpoint) -> None:
+    """What a run does, its plan does: the kind of a model may be found at the start."""
+    photos(1)
+    endpoint.models["mine"] = Model(family="qwen25vl")
+    done = run(*arguments(endpoint, "-m", "mine", "--image-tokens", "100", "--probe", "1"))
+    assert done.returncode == 0, done.stderr
+    assert "1 answered" in done.stderr
+
+
 def test_nothing_to_ask_about(photos: Photos, endpoint: Endpoint) -> None:
     """An empty folder is no error, and nothing is sent."""
     photos(0)
@@ -161,5 +227,6 @@ def test_a_price_is_found_by_its_name(tmp_path: Path) -> None:
     cheap = {"input_cost_per_token": 1, "output_cost_per_token": 2}
     path.write_text(json.dumps({"a/m": {"input_cost_per_token": 9, "output_cost_per_token": 9}, "m": cheap}))
     assert Prices(str(path)).of("m") == Price(input=1, output=2)
+    assert Prices(str(path)).of("m:latest") == Price(input=1, output=2)
     with pytest.raises(ConfigError, match="no price for"):
         Prices(str(path)).of("other")

@@ -26,3 +26,10 @@ def test_where_a_model_is_served_does_not_matter() -> None:
     here = Endpoint(backend="ollama", url="http://a", model="m", digest="aa")
     there = Endpoint(backend="ollama", url="http://b", model="m", digest="aa")
     assert run_digest(answer_settings(config, here, "p")) == run_digest(answer_settings(config, there, "p"))
+
+
+def test_a_whole_number_names_the_same_run() -> None:
+    """A temperature of 0, as a program gives it, is that of 0.0."""
+    found = Endpoint(backend="ollama", url="http://a", model="m")
+    runs = {run_digest(answer_settings(RunConfig.of("p", temperature=t), found, "p")) for t in (0, 0.0)}
+    assert len(runs) == 1

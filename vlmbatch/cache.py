@@ -9,6 +9,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
+
 from vlmbatch.errors import ConfigError
 from vlmbatch.records import Endpoint, Result
 
@@ -49,6 +51,7 @@ class Cache:
         """Write what was kept since, and close; blocks."""
         with self._lock:
             self._write()
+            self._broken = True  # for a thread that still looks something up
             self._database.close()
 
     def find(self, run: str, sha256: str, prompt: str) -> Mapping[str, Any] | None:
@@ -58,16 +61,20 @@ class Cache:
             return self._read("answers", "record", _key(run, sha256, prompt))
 
     def keep(self, result: Result) -> None:
-        """Keep an answer, unless it is an old one; returns at once."""
-        sha256 = result.image.sha256
-        if result.ok and sha256 is not None and not result.is_known:
+        """Keep an answer, unless it is an old one, or a cut one, as --accept takes it; returns at once."""
+        sha256, done = result.image.sha256, result.completion
+        is_new = done is not None and done.finish_reason != "length" and not result.is_known
+        if is_new and sha256 is not None:
             self._kept.append((_key(result.run, sha256, result.prompt), json.dumps(result.to_record())))
 
     def endpoint(self, *asked: str) -> Endpoint | None:
         """Who answered the last time that the endpoint was found for these options; blocks."""
         with self._lock:
             told = self._read("endpoints", "endpoint", _key(*asked))
-        return None if told is None else Endpoint(**{**told, "notes": tuple(told["notes"])})
+        try:
+            return None if told is None else Endpoint(**{**told, "notes": tuple(told["notes"])})
+        except (KeyError, TypeError):  # of another version of vlmbatch
+            return None
 
     def keep_endpoint(self, endpoint: Endpoint, *asked: str) -> None:
         """Keep who was found for these options; blocks."""
@@ -83,7 +90,10 @@ class Cache:
         except sqlite3.Error as error:
             self._give_up(error)
             return None
-        found = None if row is None else json.loads(row[0])
+        try:
+            found = None if row is None else json.loads(row[0])
+        except (ValueError, TypeError, RecursionError):  # somebody has edited it
+            return None
         return found if isinstance(found, dict) else None
 
     def _write(self) -> None:
@@ -110,13 +120,24 @@ class Cache:
 def _database(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     try:
-        database.execute("PRAGMA journal_mode=WAL")  # who reads waits for nobody
+        _in_turn(database, "PRAGMA journal_mode=WAL")  # who reads waits for nobody
         database.execute("PRAGMA synchronous=NORMAL")  # a power cut may cost the last answers
         database.executescript(_TABLES)
     except sqlite3.Error:
         database.close()
         raise
     return database
+
+
+@retry(
+    retry=retry_if_exception(lambda error: getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY),
+    stop=stop_after_delay(BUSY_S),
+    wait=wait_random(0.01, 0.1),
+    reraise=True,
+)
+def _in_turn(database: sqlite3.Connection, statement: str) -> None:
+    """Execute a statement for which SQLite itself does not wait for others."""
+    database.execute(statement)
 
 
 def _key(*parts: str) -> bytes:

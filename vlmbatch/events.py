@@ -81,6 +81,11 @@ class EndpointResumed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointProven:
+    """The canary was answered, where there is one: images are asked about from now on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFinished:
     """An image has its record."""
 
@@ -110,6 +115,7 @@ Event = (
     | ImagesSkipped
     | SourceProblem
     | RetryScheduled
+    | EndpointProven
     | EndpointPaused
     | EndpointResumed
     | ImageFinished

@@ -11,7 +11,7 @@ from vlmbatch.canary import QUESTIONS, Canary
 from vlmbatch.config import RunConfig
 from vlmbatch.cpus import usable_cpus
 from vlmbatch.errors import ImageError
-from vlmbatch.events import ConcurrencyChanged, tell
+from vlmbatch.events import ConcurrencyChanged, EndpointProven, tell
 from vlmbatch.finding import Found
 from vlmbatch.limiter import Limiter
 from vlmbatch.memory import Memory
@@ -102,6 +102,7 @@ def availability_of(config: RunConfig, found: Found, notify: Observer, sleep: Sl
             raise found.away
         if config.endpoint.canary:
             await canary.prove()
+        notify(EndpointProven())
 
     async def probe() -> None:
         async with asyncio.timeout(PROBE_S):

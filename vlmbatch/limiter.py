@@ -109,19 +109,19 @@ class Limiter:
     @asynccontextmanager
     async def slot(self, *, alone: bool = False) -> AsyncIterator[None]:
         """Hold one slot inside the ``async with``; `alone` while nobody else holds one."""
-        if self._spacing_s:
-            await self._turn()
         if alone:
             async with self._alone:
                 self._open.clear()
                 try:
                     await self._empty.wait()
+                    await self._turn()
                     yield
                 finally:
                     self._open.set()
             return
         await self._take_slot()
         try:
+            await self._turn()
             yield
         finally:
             self._leave_slot()
@@ -175,6 +175,8 @@ class Limiter:
 
     async def _turn(self) -> None:
         """Wait until the next attempt may start."""
+        if not self._spacing_s:
+            return
         now = self._clock()
         start = max(self._next_start, now)
         self._next_start = start + self._spacing_s

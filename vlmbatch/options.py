@@ -148,8 +148,12 @@ def typed(name: str, kind: Any, spec: OptionSpec, value: object) -> object:
         require(good, f"{flag(name)} takes texts, not {shown}")
         return tuple(several)  # type: ignore[arg-type]  # a list or tuple, as just checked
     if float in kinds:
-        good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    elif int in kinds:
+        require(
+            is_number and math.isfinite(value),  # type: ignore[arg-type]  # a number, as just checked
+            f"{flag(name)} takes a number, not {shown}",
+        )
+        return float(value)  # type: ignore[arg-type]  # 0 has to be the same as 0.0 in the digest of a run
+    if int in kinds:
         good = isinstance(value, int) and not isinstance(value, bool)
     else:
         good = isinstance(value, bool if bool in kinds else str)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from vlmbatch import imaging
 from vlmbatch.backends import open_backend
 from vlmbatch.config import RunConfig
-from vlmbatch.errors import ImageError
+from vlmbatch.errors import ConfigError, ImageError
 from vlmbatch.image_tokens import family_of
 from vlmbatch.integer_map import IntegerMap
 from vlmbatch.prompts import prompt_text
@@ -51,7 +51,10 @@ def preview(config: RunConfig, notify: Observer) -> Preview:
     """
     backend = open_backend(config)
     source = open_source(config.paths, config.input, notify)
-    sizing = sizing_of(config.image, config.endpoint.model or "")
+    try:
+        sizing = sizing_of(config.image, config.endpoint.model or "")
+    except ConfigError:  # the endpoint may tell what kind of model it is
+        sizing = sizing_of(config.image)
     found = Preview(backend=backend.name, place=backend.place, prompt=prompt_text(config.prompt))
     for problem in _problems(config, source, sizing, found):
         found.failing += 1

@@ -1,18 +1,28 @@
 """What a whole run will take, reckoned from a few of its images, which are really asked about."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from vlmbatch.batch import Batch
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError
-from vlmbatch.events import ConcurrencyChanged, Event, RunStarted
+from vlmbatch.events import (
+    ConcurrencyChanged,
+    EndpointPaused,
+    EndpointProven,
+    EndpointResumed,
+    Event,
+    ImageFinished,
+    Notice,
+    RunStarted,
+)
 from vlmbatch.option_groups import InputOptions
-from vlmbatch.records import Result, Usage
+from vlmbatch.protocols import Observer
+from vlmbatch.records import Usage
 from vlmbatch.run_options import OutputOptions
 
 
@@ -20,12 +30,14 @@ from vlmbatch.run_options import OutputOptions
 class Probe:
     """What came of the images that were asked about; `failures` say which were not answered, and why not.
 
-    `seconds` is from the first request to the last answer, with `concurrency` requests at once at most.
+    `seconds` is from when the endpoint was proven to the last answer, with `concurrency` requests at once at
+    most; `repeated` images were asked about more than once, and `usage` counts the last time.
     """
 
     model: str
     answered: int
     failures: tuple[str, ...]
+    repeated: int = 0
     seconds: float
     concurrency: int
     usage: Usage
@@ -45,47 +57,61 @@ class Probe:
         )
 
 
-async def probe(config: RunConfig, images: Sequence[str]) -> Probe:
-    """Ask about these images as a run would, and keep nothing but what they took.
+async def probe(config: RunConfig, images: Sequence[str], prompt: str, notify: Observer) -> Probe | None:
+    """Ask about these images as a run would, and keep nothing but what they took; None where none was begun.
 
     Raises:
         VlmbatchError: what would end a run.
     """
-    started: list[RunStarted] = []
-    limits: list[int] = []
-
-    def hear(event: Event) -> None:
-        if isinstance(event, RunStarted):
-            started.append(event)
-        if isinstance(event, (RunStarted, ConcurrencyChanged)):
-            limits.append(event.concurrency)
-
+    hear = _Ear(notify)
     few = replace(
         config,
         paths=tuple(f"./{image}" if image == "-" else image for image in images),
+        prompt=replace(config.prompt, prompt=prompt, prompt_file=None),
         input=InputOptions(max_bytes=config.input.max_bytes),
         output=OutputOptions(dedupe=False),
     )
     results = [result async for result in Batch(few, [hear])]
+    if not results or hear.model is None:
+        return None
     return Probe(
-        model=started[0].endpoint.model,
+        model=hear.model,
         answered=sum(result.ok for result in results),
         failures=tuple(
             f"{result.id}: {result.failure.kind}: {result.failure.message}"
             for result in results
             if result.failure is not None
         ),
-        seconds=_span_s(results),
-        concurrency=min(max(limits), len(results)),
+        repeated=sum(result.attempts > 1 for result in results),
+        seconds=hear.last - hear.began,
+        concurrency=min(hear.concurrency, len(results)),
         usage=sum((r.completion.usage for r in results if r.completion), Usage()),
     )
 
 
-def _span_s(results: Sequence[Result]) -> float:
-    if not results:
-        return 0.0
-    ends = (result.started_at + timedelta(seconds=result.duration_s) for result in results)
-    return (max(ends) - min(result.started_at for result in results)).total_seconds()
+class _Ear:
+    """Hears what a run tells, and passes on what a person should know."""
+
+    def __init__(self, notify: Observer) -> None:
+        self.model: str | None = None
+        self.concurrency = 0
+        self.began = self.last = time.monotonic()
+        self._notify = notify
+
+    def __call__(self, event: Event) -> None:
+        """Hear an event."""
+        match event:
+            case RunStarted(endpoint=endpoint):
+                self.model = endpoint.model
+                self.concurrency = event.concurrency
+            case ConcurrencyChanged(concurrency=concurrency):
+                self.concurrency = max(self.concurrency, concurrency)
+            case EndpointProven():
+                self.began = self.last = time.monotonic()
+            case ImageFinished():
+                self.last = time.monotonic()
+            case Notice() | EndpointPaused() | EndpointResumed():
+                self._notify(event)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +148,8 @@ class Prices:
 
     def of(self, model: str) -> Price:
         """The price of this model; raises ConfigError where the file has none."""
-        named = (name for name in self._prices if name == model or name.endswith(f"/{model}"))
+        wanted = model.removesuffix(":latest")
+        named = (name for name in self._prices if _means(name.removesuffix(":latest"), wanted))
         try:
             entry = self._prices[min(named, key=len)]
             return Price(
@@ -133,3 +160,7 @@ class Prices:
             raise ConfigError(
                 f"--prices {self._path} has no price for {model}; add for example {json.dumps(example)}"
             ) from error
+
+
+def _means(name: str, model: str) -> bool:
+    return name == model or name.endswith(f"/{model}")

@@ -1,12 +1,12 @@
 """Which size a picture is sent in: as the options allow, and as it suits the model; knows no pixels."""
 
 import functools
-import math
 from dataclasses import dataclass, replace
 from typing import Self
 
 from vlmbatch.errors import ConfigError
 from vlmbatch.image_tokens import Family, Size, family_of
+from vlmbatch.image_tokens.family import of_area
 from vlmbatch.option_groups import USUAL_SIDE, ImageOptions
 from vlmbatch.options import AUTO
 
@@ -84,12 +84,10 @@ def _longest(options: ImageOptions, family: Family | None) -> int:
 # the photos of a folder have few sizes, and a family may look at hundreds for each
 @functools.lru_cache(maxsize=4096)
 def _sized(sizing: Sizing, size: Size) -> Size:
-    longest, area = max(size), size[0] * size[1]
-    scale = min(
-        1.0,
-        sizing.longest / longest if sizing.longest else 1.0,
-        math.sqrt(sizing.pixels / area) if sizing.pixels else 1.0,
-    )
-    if scale < 1.0:
-        size = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    longest = max(size)
+    if 0 < sizing.longest < longest:
+        width, height = (max(1, round(side * sizing.longest / longest)) for side in size)
+        size = width, height
+    if sizing.pixels is not None:
+        size = of_area(size, sizing.pixels)
     return size if sizing.family is None else sizing.family.target(size, sizing.tokens)

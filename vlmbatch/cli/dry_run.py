@@ -11,22 +11,26 @@ from vlmbatch.progress import JsonLog, Lines, duration
 from vlmbatch.protocols import Observer
 
 if TYPE_CHECKING:
-    from vlmbatch.probe import Price, Prices, Probe
+    from vlmbatch.probe import Prices, Probe
 
 SHOWN_SIZES = 3
 NOTHING_SENT = "nothing was sent (--dry-run)"
 
 
-def tell_plan(config: RunConfig, voice: Voice) -> None:
-    """Walk, count and tell; standard output stays empty, as in every run that writes no record."""
+def tell_plan(config: RunConfig, voice: Voice) -> bool:
+    """Walk, count and tell; whether it came to its end.
+
+    Standard output stays empty, as in every run that writes no record.
+    """
     observer: Observer = JsonLog(voice.stream) if config.display.log_json else Lines(voice.stream)
     prices = _prices(config)
     found = preview(config, observer)
     for line in plan(config, found):
         tell(observer, line)
-    asks = config.display.probe is not None and found.sample
-    for line in _probed(config, found, prices) if asks else [NOTHING_SENT]:
-        tell(observer, line)
+    if config.display.probe is None or not found.sample:
+        tell(observer, NOTHING_SENT)
+        return True
+    return _probe(config, found, prices, observer)
 
 
 def plan(config: RunConfig, found: Preview) -> list[str]:
@@ -68,32 +72,41 @@ def _prices(config: RunConfig) -> "Prices | None":
     return prices
 
 
-def _probed(config: RunConfig, found: Preview, prices: "Prices | None") -> list[str]:
-    """Ask about the sample, and say what all of the images will take."""
+def _probe(config: RunConfig, found: Preview, prices: "Prices | None", observer: Observer) -> bool:
+    """Ask about the sample, and say what all of the images will take; False where time was up before that."""
     from vlmbatch.probe import probe  # with all that a run needs
 
-    asked = asyncio.run(probe(config, found.sample))
-    return forecast(found, asked, None if prices is None else prices.of(asked.model))
+    asked = asyncio.run(probe(config, found.sample, found.prompt, observer))
+    if asked is None:
+        tell(observer, "no image was asked about before the time was up")
+        return False
+    images = found.images - found.failing - found.duplicates
+    for line in forecast(images, asked, config.run.rpm):
+        tell(observer, line)
+    usage = asked.tokens(images)
+    if prices is not None and usage is not None:
+        tell(observer, f"cost: about ${prices.of(asked.model).of(usage):,.2f}")
+    return True
 
 
-def forecast(found: Preview, asked: "Probe", price: "Price | None") -> list[str]:
-    """What the images that were asked about tell of all others."""
+def forecast(images: int, asked: "Probe", rpm: float | None) -> list[str]:
+    """What the images that were asked about tell of so many; `rpm` bounds the pace."""
     tried = asked.answered + len(asked.failures)
-    at_once = f"{asked.concurrency} at once"
     lines = [
-        f"asked {asked.model} about {tried} images, {at_once}: "
-        f"{asked.answered} answered in {duration(asked.seconds)}",
+        f"asked {asked.model} about {tried} images, {asked.concurrency} at once: "
+        f"{asked.answered} answered in {duration(asked.seconds)}; nothing was recorded (--dry-run)",
         *(f"  {failure}" for failure in asked.failures),
     ]
-    images = found.images - found.failing - found.duplicates
+    if asked.repeated:
+        lines.append(f"{asked.repeated} of them more than once: the tokens below are those of one time")
     seconds, usage = asked.whole_s(images), asked.tokens(images)
     if seconds is None or usage is None:
         return [*lines, "no image was answered, which says nothing about the others"]
+    if rpm is not None:
+        seconds = max(seconds, 60 * images / rpm)
     each = f"{usage.input_tokens / images:.0f} tokens in and {usage.output_tokens / images:.0f} out each"
-    lines.append(
+    return [
+        *lines,
         f"all {images:,} images: about {duration(seconds)} at that pace, {usage.input_tokens:,} tokens in, "
-        f"{usage.output_tokens:,} out ({each})"
-    )
-    if price is not None:
-        lines.append(f"cost: about ${price.of(usage):,.2f}")
-    return [*lines, "nothing was recorded (--dry-run)"]
+        f"{usage.output_tokens:,} out ({each})",
+    ]

@@ -57,8 +57,7 @@ def _run(config: RunConfig, stack: ExitStack, voice: Voice, reports: Reports) ->
     if config.display.dry_run:
         from vlmbatch.cli.dry_run import tell_plan
 
-        tell_plan(config, voice)
-        return 0
+        return 0 if tell_plan(config, voice) else STOPPED
     _allow_descriptors()
     sys.setswitchinterval(SWITCH_S)
     logging.raiseExceptions = False  # a library that cannot log must not write a traceback about that
