@@ -6,7 +6,7 @@ import pytest
 from backend_contract import KINDS, babbling, question, reply
 
 from vlmbatch.backends.deadlines import Deadlines
-from vlmbatch.backends.wire import proxy_note
+from vlmbatch.backends.proxies import proxy_note
 from vlmbatch.errors import StaleConnectionError, TransientError
 
 WIRES = pytest.mark.parametrize("name", ["ollama", "openai"])

@@ -1,12 +1,15 @@
 """What comes back may be anything: no library's exception gets out of a backend."""
 
+import gzip
+import json
+import tracemalloc
 from contextlib import suppress
 from typing import Any
 
 import pytest
 from backend_contract import KINDS, babbling, question, reply
 
-from vlmbatch.errors import BackendError
+from vlmbatch.errors import BackendError, TransientError
 
 GARBAGE: dict[str, bytes] = {
     "no HTTP": b"SSH-2.0-OpenSSH_9.9\r\n\r\n",
@@ -60,6 +63,33 @@ async def test_garbage_is_a_backend_error(name: str, raw: bytes) -> None:
         for work in (backend.preflight(), backend.complete(question())):
             with pytest.raises(BackendError):
                 await work
+
+
+@pytest.mark.parametrize("name", ["ollama", "openai"])
+async def test_a_reply_that_unpacks_without_end_is_not_read(name: str) -> None:
+    """Of 400 kB that unpack to 400 MB no more than the limit is held in memory."""
+    raw = reply(gzip.compress(b" " * 400_000_000, 1), "Content-Encoding: gzip")
+    async with babbling(raw) as url, KINDS[name].open(url) as backend:
+        tracemalloc.start()
+        try:
+            with pytest.raises(TransientError, match="more than 64 MB"):
+                await backend.complete(question())
+            assert tracemalloc.get_traced_memory()[1] < 150_000_000
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["ollama", "openai"])
+async def test_a_byte_order_mark_is_no_garbage(name: str) -> None:
+    """JSON behind the mark that Windows writes is read as any other."""
+    answer = {
+        "message": {"content": "a"},
+        "done": True,
+        "choices": [{"message": {"content": "a"}, "finish_reason": "stop"}],
+    }
+    raw = reply(json.dumps(answer).encode("utf-8-sig"))
+    async with babbling(raw) as url, KINDS[name].open(url) as backend:
+        assert (await backend.complete(question())).text == "a"
 
 
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD.keys())

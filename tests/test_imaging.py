@@ -27,7 +27,7 @@ from pictures import (
     run_python,
     sent,
 )
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageFilter, ImageOps, TiffImagePlugin
 
 from vlmbatch.errors import ImageError
 from vlmbatch.image_tokens import Family
@@ -96,6 +96,19 @@ def test_broken_exif_leaves_the_picture_as_it_lies(broken: bytes) -> None:
     assert (prepared.width, prepared.height) == (96, 64)
     assert (prepared.original_width, prepared.original_height) == (96, 64)
     assert_near(pixel(prepared, 0.25, 0.25), RED)
+
+
+@pytest.mark.parametrize("max_size", [0, 50])
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_tiff_that_xmp_turns_is_not_squeezed(turn: int, max_size: int) -> None:
+    """Where no tag of TIFF tells its orientation, Pillow turns it by its XMP data while it is decoded."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[700] = f'<x:xmpmeta tiff:Orientation="{turn}"/>'.encode()
+    tags.tagtype[700] = 1
+    prepared = prepare(encoded(quarters(96, 64), "TIFF", tiffinfo=tags), ImageOptions(max_size=max_size))
+    seen = (96, 64) if turn < 5 else (64, 96)
+    assert (prepared.original_width, prepared.original_height) == seen
+    assert (prepared.width, prepared.height) == Sizing(longest=max_size)(seen)
 
 
 @pytest.mark.parametrize("family", [None, GEMMA_3], ids=["any model", "a family"])

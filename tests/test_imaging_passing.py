@@ -119,6 +119,10 @@ REASONS: dict[str, tuple[bytes, int]] = {
     "unknown APP14": (jpeg_with(PLAIN, 0xEE, b"SECRET"), 1024),
     "several pictures, of which none are there": (jpeg_with(PLAIN, 0xE2, b"MPF\x00SECRET"), 1024),
     "bytes between segments": (PLAIN[:20] + b"SECRET" + PLAIN[20:], 1024),
+    "a table behind the scan": (
+        PLAIN[:-2] + b"\xff\xdb\x00\x43\x03" + b"SECRET" * 10 + b"...." + PLAIN[-2:],
+        1024,
+    ),
     "fill bytes": (PLAIN[:20] + b"\xff\xff" + PLAIN[20:], 1024),
     "unusual sampling": (PLAIN.replace(b"\x01\x22\x00\x02\x11\x01", b"\x01\x22\x00\x02\x12\x01"), 1024),
     "gray": (encoded(SMALL.convert("L"), "JPEG"), 1024),

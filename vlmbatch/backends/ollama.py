@@ -14,6 +14,7 @@ from vlmbatch.backends.ollama_reading import (
     leaving,
     reload_s,
 )
+from vlmbatch.backends.proxies import proxy_note
 from vlmbatch.backends.transport import Transport
 from vlmbatch.backends.wire import (
     Envelope,
@@ -21,7 +22,6 @@ from vlmbatch.backends.wire import (
     mapping,
     mappings,
     only_model,
-    proxy_note,
     unknown_model,
     words,
 )

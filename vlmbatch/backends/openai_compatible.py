@@ -5,6 +5,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from vlmbatch.backends.openai_reading import answer_text, by_alias, first_choice, takes_images, thoughts
+from vlmbatch.backends.proxies import proxy_note
 from vlmbatch.backends.transport import Transport
 from vlmbatch.backends.wire import (
     Envelope,
@@ -12,7 +13,6 @@ from vlmbatch.backends.wire import (
     mapping,
     mappings,
     only_model,
-    proxy_note,
     unknown_model,
     words,
 )

@@ -13,6 +13,8 @@ from aiohttp.connector import Connection
 
 from vlmbatch.backends.access import Access
 from vlmbatch.backends.deadlines import Deadlines
+from vlmbatch.backends.proxies import HINT as PROXY_HINT
+from vlmbatch.backends.proxies import proxy_that_speaks_http
 from vlmbatch.backends.wire import (
     CONNECT_TIMEOUT_S,
     KEEPALIVE_S,
@@ -22,16 +24,24 @@ from vlmbatch.backends.wire import (
     no_answer,
     no_connection,
     no_secure_connection,
-    proxy_of,
+    reason,
     reply_object,
 )
-from vlmbatch.errors import BackendError, FatalBackendError
+from vlmbatch.errors import (
+    BackendError,
+    FatalBackendError,
+    TransientError,
+    UnavailableError,
+    UnreachableError,
+)
 from vlmbatch.options import redact
 
 JOINED_BYTES = 64 * 1024
 """Up to here a copy costs less than the system calls that it saves; longer bodies are not joined."""
 CHUNK_BYTES = 256 * 1024
 """asyncio copies what a socket does not take at once, so no more than this is given to it at a time."""
+MOST_REPLY_BYTES = 64 * 1024**2
+"""Of a reply, unpacked; the longest answers have some hundred kilobytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +60,7 @@ class Transport:
         """`hint` ends the error where nobody listens; `timeout_s` is per request.
 
         Raises:
-            ConfigError: the key holds what no header can carry.
+            ConfigError: the key holds what no header can carry, or the proxy speaks no http.
         """
         self._access = Access.to(url, api_key)  # aiohttp refuses a key and a login at once
         self.url = self._access.url
@@ -58,7 +68,7 @@ class Transport:
         """Where requests go, in errors."""
         self._timeout_s = timeout_s
         self._hint = hint
-        self._proxy = proxy_of(self.url)
+        self._proxy = proxy_that_speaks_http(self.url)
         self._deadlines = Deadlines()
         self._session: aiohttp.ClientSession | None = None
 
@@ -124,19 +134,20 @@ class Transport:
                 ) as reply,
             ):
                 journey.reply_began = True
-                return Reply(status=reply.status, body=await reply.read(), headers=reply.headers)
+                return Reply(status=reply.status, body=await _whole(reply, self.place), headers=reply.headers)
         except (aiohttp.ClientError, UnicodeError) as error:
             raise self._access.without_secrets(self._lost(error, journey)) from error
         except (ValueError, AssertionError) as error:  # how aiohttp refuses a proxy that makes no sense
             raise FatalBackendError(
-                f"{self.place} cannot be asked: {in_brief(error)}; "
-                "check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY",
+                f"{self.place} cannot be asked: {in_brief(error)}; {PROXY_HINT}",
                 kind="bad_config",
             ) from error
         except TimeoutError as error:
             raise no_answer(self.place, deadline_s, self._timeout_s) from error
 
     def _lost(self, error: aiohttp.ClientError | UnicodeError, journey: "_Journey") -> BackendError:
+        if self._proxy is not None and (by_proxy := self._by_proxy(error, redact(self._proxy))) is not None:
+            return by_proxy
         if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
             return no_secure_connection(self.place, error)
         if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
@@ -148,6 +159,34 @@ class Transport:
         # a reply that is no HTTP is a ClientResponseError: somebody was there
         heard_nothing = journey.stale and isinstance(error, aiohttp.ClientConnectionError)
         return lost(self.place, error, stale=heard_nothing)
+
+    def _by_proxy(self, error: BaseException, proxy: str) -> BackendError | None:
+        """What the proxy is to blame for; None for all else."""
+        if isinstance(error, aiohttp.ClientProxyConnectionError):
+            return UnreachableError(f"no connection to the proxy {proxy}: {reason(error)}; {PROXY_HINT}")
+        if isinstance(error, aiohttp.ClientHttpProxyError):
+            answer = f"HTTP {error.status} {error.message}"
+            said = f"the proxy {proxy} lets nothing through to {self.place}: {answer}"
+            if error.status < 500:
+                return FatalBackendError(f"{said}; {PROXY_HINT}, and user and password there", kind="auth")
+            return UnavailableError(said)
+        if isinstance(error, aiohttp.InvalidURL):
+            told = f"{self.place} cannot be asked through the proxy {proxy}, as one of them is no URL"
+            return FatalBackendError(f"{told}; check --base-url; {PROXY_HINT}", kind="wrong_url")
+        return None
+
+
+async def _whole(reply: aiohttp.ClientResponse, place: str) -> bytes:
+    """The body of a reply, unpacked."""
+    pieces, size = list[bytes](), 0
+    async for piece in reply.content.iter_any():
+        pieces.append(piece)
+        size += len(piece)
+        if size > MOST_REPLY_BYTES:
+            raise TransientError(
+                f"{place} replied with more than {MOST_REPLY_BYTES // 1024**2} MB", kind="bad_response"
+            )
+    return b"".join(pieces)
 
 
 class _Body(aiohttp.Payload):

@@ -6,7 +6,6 @@ import ipaddress
 import json
 import os
 import ssl
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -23,7 +22,6 @@ from vlmbatch.errors import (
     UnavailableError,
     UnreachableError,
 )
-from vlmbatch.options import redact
 from vlmbatch.records import Request
 
 CONNECT_TIMEOUT_S = 5.0
@@ -69,7 +67,7 @@ def reply_object(status: int, body: bytes, headers: Mapping[str, str], access: A
     Raises:
         BackendError: the status or the body tells of an error, classified.
     """
-    text = body.decode("utf-8", errors="replace")  # JSON is UTF-8, whatever charset the header claims
+    text = body.decode("utf-8-sig", errors="replace")  # JSON is UTF-8, whatever charset the header claims
     if status == 200:
         payload = _parsed(text)
         if isinstance(payload, dict) and error_in(payload) is None:
@@ -185,22 +183,6 @@ def no_answer(url: str, deadline_s: float | None, timeout_s: float) -> Transient
     limit_s = deadline_s or timeout_s
     flag = " (--timeout)" if limit_s == timeout_s else ""
     return TransientError(f"no answer from {url} within {limit_s:g} s{flag}", kind="timeout")
-
-
-def proxy_of(url: str) -> str | None:
-    """The proxy that the environment names for this URL's scheme, else ALL_PROXY; none for this machine."""
-    parts = urlsplit(url)
-    proxies = urllib.request.getproxies()
-    proxy = next((proxies[name] for name in (parts.scheme, "all") if proxies.get(name)), None)
-    if is_loopback(url) or proxy is None or urllib.request.proxy_bypass(parts.hostname or ""):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"
-
-
-def proxy_note(url: str) -> tuple[str, ...]:
-    """A note for people when requests to this URL go through a proxy."""
-    proxy = proxy_of(url)
-    return () if proxy is None else (f"requests go through the proxy {redact(proxy)}",)
 
 
 def no_secure_connection(url: str, error: BaseException) -> FatalBackendError:

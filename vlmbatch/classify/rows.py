@@ -224,7 +224,16 @@ REPLIES: tuple[Row, ...] = (
         "auth",
         "the endpoint refuses this client",
         "set --api-key, or OPENAI_API_KEY, or OLLAMA_API_KEY for Ollama",
-        (401, 403, 407),
+        (401, 403),
+    ),
+    Row(
+        "proxy",
+        "",
+        FatalBackendError,
+        "auth",
+        "the proxy on the way wants a user and a password",
+        "put them into HTTP_PROXY or HTTPS_PROXY, as http://user:password@proxy:3128",
+        (407,),
     ),
     Row(
         "payment",

@@ -97,7 +97,9 @@ class FilledPatches:
         """What the model makes of it, or else, where it would change that again, the area of the patches."""
         columns, rows = self._grid(size)
         made = min(size[0], columns * self.patch), min(size[1], rows * self.patch)
-        yield made if self._grid(made) == (columns, rows) else of_area(size, self.most * self.patch**2)
+        is_cut = self.most in (columns, rows)  # it would be squeezed
+        stays = not is_cut and self._grid(made) == (columns, rows)
+        yield made if stays else of_area(size, self.most * self.patch**2)
 
     def _grid(self, size: Size) -> tuple[int, int]:
         width, height = size

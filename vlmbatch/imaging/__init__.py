@@ -123,6 +123,8 @@ def _prepare(data: bytes, options: ImageOptions, sizing: Sizing, room: Room) -> 
             rest = draft(image, target)
             held.enter_context(room(decode_bytes(image, declared, target, structure)))
             image.load()
+            if image.format == "TIFF" and image.size == declared[::-1]:  # Pillow turned it by its XMP data
+                declared, target = image.size, (target[1], target[0])
             orientation = orientation_of(image, warnings)
             seen = upright_size(declared, image.format, orientation)
             profile = image.info.get("icc_profile")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vlmbatch.imaging.jpeg_structure import END_OF_IMAGE, START_OF_SCAN, Segment, segments
+from vlmbatch.imaging.jpeg_structure import END_OF_IMAGE, NO_SEGMENT, START_OF_SCAN, Segment, segments
 
 # markers of ITU-T T.81 table B.1; of the frames the three kinds that every decoder knows
 _TABLES = frozenset((0xC4, 0xDB, 0xDD))  # DHT, DQT, DRI
@@ -42,18 +42,19 @@ def bared(data: bytes) -> Bared | None:
     handed back itself. Decodes to the very same pixels.
     """
     view, kept, headers, seen = memoryview(data), list[memoryview](), [data[:2]], set[int]()
-    since, at, last = 0, 2, None
+    since, at, last, before = 0, 2, NO_SEGMENT, NO_SEGMENT
     for segment in segments(data):
         keeps = _keeps(data, segment, seen)
         if keeps is None:
             return None
         if keeps:
+            before, last = last, segment.marker
             headers.append(_header(data, segment))
         else:
             kept.append(view[since : segment.start])
             since = segment.stop
-        at, last = segment.stop, segment.marker
-    if last != END_OF_IMAGE:
+        at = segment.stop
+    if last != END_OF_IMAGE or before != START_OF_SCAN:  # tables behind the last scan are for nothing
         return None
     kept.append(view[since:at])
     alone = data if len(kept) == 1 and at == len(data) else b"".join(kept)

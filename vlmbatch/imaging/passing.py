@@ -13,6 +13,7 @@ from vlmbatch.protocols import Room
 
 _MOST_BYTES_A_PIXEL = 1  # quality 95 without subsampling stays under it for all but noise
 _HEADER_ALLOWANCE = 65_536  # bytes
+_REMEMBERED_BYTES = 8_192  # a frame of a photo is one kilobyte
 _COLUMN_BYTES = 256  # of a picture that is 8 pixels high and coded in several scans
 _COPIES = 7 / 3  # of the bytes that are sent: one without metadata, one as base64
 
@@ -34,7 +35,8 @@ def passed(
     if bare is None or len(bare.data) > image.width * image.height * _MOST_BYTES_A_PIXEL + _HEADER_ALLOWANCE:
         return None
     with room(int(len(bare.data) * _COPIES) + image.width * _COLUMN_BYTES):
-        _prove(bare.frame)
+        prove = _prove if len(bare.frame) <= _REMEMBERED_BYTES else _prove.__wrapped__
+        prove(bare.frame)
     return bare.data
 
 

@@ -1,0 +1,85 @@
+"""Proxies on the way to an endpoint: what is told when one of them is in the way."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from command import run
+
+Photos = Callable[..., Path]
+
+
+@pytest.fixture
+def proxy() -> Iterator[Callable[[str], int]]:
+    """Starts a proxy that gives everybody the same answer; returns its port."""
+    open_ones: list[socket.socket] = []
+
+    def answer(listening: socket.socket, status: str) -> None:
+        while True:
+            try:
+                client, _ = listening.accept()
+            except OSError:  # closed: the test is over
+                return
+            with client:
+                client.recv(65_536)
+                client.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    def start(status: str) -> int:
+        listening = socket.create_server(("127.0.0.1", 0))
+        open_ones.append(listening)
+        threading.Thread(target=answer, args=(listening, status), daemon=True).start()
+        return int(listening.getsockname()[1])
+
+    yield start
+    for each in open_ones:
+        each.shutdown(socket.SHUT_RDWR)
+        each.close()
+
+
+def asked(scheme: str, **variables: str) -> tuple[int, str]:
+    """The exit code and the words of a run whose endpoint is behind these proxies."""
+    url = f"{scheme}://far.invalid/v1"
+    done = run(
+        "run", "photos", "-b", "openai", "--base-url", url, "-m", "m", "--give-up-after", "0", **variables
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_wants_a_login_is_named(
+    photos: Photos, proxy: Callable[[str], int], scheme: str
+) -> None:
+    """It ends the run at once, as no image can pass, and its password is not repeated."""
+    photos(1)
+    place = f"http://me:s3cret@127.0.0.1:{proxy('407 Proxy Authentication Required')}"
+    code, told = asked(scheme, HTTP_PROXY=place, HTTPS_PROXY=place)
+    assert code == 2
+    assert "proxy" in told
+    assert "HTTP_PROXY" in told
+    assert "s3cret" not in told
+    assert "--api-key" not in told
+
+
+def test_a_proxy_that_reaches_nobody_is_waited_for(photos: Photos, proxy: Callable[[str], int]) -> None:
+    """Its 502 says that the endpoint is away, not that the set-up is wrong."""
+    photos(1)
+    code, told = asked("https", HTTPS_PROXY=f"http://127.0.0.1:{proxy('502 Bad Gateway')}")
+    assert code == 4
+    assert "HTTP 502" in told
+
+
+@pytest.mark.parametrize(
+    ("place", "code"),
+    [("socks5://127.0.0.1:1", 2), ("http://127.0.0.1:1", 4), ("http://proxy:3128x", 2), ("foo://x", 2)],
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_of_no_use_is_to_blame(photos: Photos, place: str, code: int, scheme: str) -> None:
+    """One that speaks no http, is not there or is no URL is named, and so is where it is set."""
+    photos(1)
+    ended, told = asked(scheme, ALL_PROXY=place)
+    assert ended == code
+    assert place in told
+    assert "ALL_PROXY" in told

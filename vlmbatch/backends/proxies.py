@@ -1,0 +1,41 @@
+"""Which proxy the environment names for an endpoint; it sends nothing."""
+
+import urllib.request
+from urllib.parse import urlsplit
+
+from vlmbatch.backends.wire import is_loopback
+from vlmbatch.errors import ConfigError
+from vlmbatch.options import redact
+
+HINT = "check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
+
+
+def proxy_of(url: str) -> str | None:
+    """The proxy that the environment names for this URL's scheme, else ALL_PROXY; none for this machine."""
+    parts = urlsplit(url)
+    proxies = urllib.request.getproxies()
+    proxy = next((proxies[name] for name in (parts.scheme, "all") if proxies.get(name)), None)
+    if is_loopback(url) or proxy is None or urllib.request.proxy_bypass(parts.hostname or ""):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def proxy_that_speaks_http(url: str) -> str | None:
+    """The same.
+
+    Raises:
+        ConfigError: it is one that speaks something else.
+    """
+    proxy = proxy_of(url)
+    if proxy is not None and not proxy.lower().startswith(("http://", "https://")):
+        raise ConfigError(
+            f"the proxy {redact(proxy)} cannot be used: only proxies that speak http can; {HINT}, "
+            "or name the endpoint in NO_PROXY"
+        )
+    return proxy
+
+
+def proxy_note(url: str) -> tuple[str, ...]:
+    """A note for people when requests to this URL go through a proxy."""
+    proxy = proxy_of(url)
+    return () if proxy is None else (f"requests go through the proxy {redact(proxy)}",)
