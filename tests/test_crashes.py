@@ -73,7 +73,8 @@ async def test_suspects_are_asked_about_one_at_a_time(
         sha = request.pictures[0].sha256
         if not endpoint.crashes:
             in_flight.add(sha)
-        elif len(endpoint.canaries) > 2 and sha in in_flight:  # a probe has found it up again
+            return "crash_neighbours:0.2" if sha == poison else "slow:1"  # none is answered before the crash
+        if len(endpoint.canaries) > 2 and sha in in_flight:  # a probe has found it up again
             again.append(endpoint.open_questions)
         return "crash_neighbours:0.2" if sha == poison else "slow:0.02"
 

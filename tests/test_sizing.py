@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from endpoint import Endpoint
 from endpoint_wires import Model
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from running import Ran, ran
@@ -52,6 +52,7 @@ def test_a_photo_is_sent_in_the_size_that_was_asked_for(
     assert sizing_of(ImageOptions(**options), model)(PHOTO) == sent
 
 
+@example(101, 1447, 1024, 28_846)
 @given(sides, sides, st.sampled_from([0, 32, 640, 1024]), st.none() | st.integers(1024, 10**7))
 def test_limits_are_kept_and_nothing_grows(width: int, height: int, longest: int, pixels: int | None) -> None:
     """No side grows, no limit is passed, and the aspect stays."""

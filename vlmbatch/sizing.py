@@ -84,10 +84,16 @@ def _longest(options: ImageOptions, family: Family | None) -> int:
 # the photos of a folder have few sizes, and a family may look at hundreds for each
 @functools.lru_cache(maxsize=4096)
 def _sized(sizing: Sizing, size: Size) -> Size:
+    size = _limited(sizing, size)
+    return size if sizing.family is None else sizing.family.target(size, sizing.tokens)
+
+
+def _limited(sizing: Sizing, size: Size) -> Size:
+    """The size by the tighter of both limits; to be rounded twice would cost its aspect a pixel."""
     longest = max(size)
+    width, height = size
     if 0 < sizing.longest < longest:
         width, height = (max(1, round(side * sizing.longest / longest)) for side in size)
-        size = width, height
-    if sizing.pixels is not None:
-        size = of_area(size, sizing.pixels)
-    return size if sizing.family is None else sizing.family.target(size, sizing.tokens)
+    if sizing.pixels is not None and width * height > sizing.pixels:
+        return of_area(size, sizing.pixels)
+    return width, height
