@@ -73,13 +73,13 @@ async def test_suspects_are_asked_about_one_at_a_time(
         sha = request.pictures[0].sha256
         if not endpoint.crashes:
             in_flight.add(sha)
-            return "crash_neighbours:0.2" if sha == poison else "slow:1"  # none is answered before the crash
+            return "crash_neighbours:0.2" if sha == poison else "slow:30"  # none is answered before
         if len(endpoint.canaries) > 2 and sha in in_flight:  # a probe has found it up again
             again.append(endpoint.open_questions)
         return "crash_neighbours:0.2" if sha == poison else "slow:0.02"
 
     endpoint.script = script
-    done = await ran(**asked, concurrency=6)
+    done = await ran(**asked, concurrency=12)
     assert len(done.results) == 12
     assert len(again) >= len(in_flight) > 1
     assert set(again) == {0}
