@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from command import run
+from endpoint import Endpoint
 
 Photos = Callable[..., Path]
 
@@ -69,6 +70,15 @@ def test_a_proxy_that_reaches_nobody_is_waited_for(photos: Photos, proxy: Callab
     code, told = asked("https", HTTPS_PROXY=f"http://127.0.0.1:{proxy('502 Bad Gateway')}")
     assert code == 4
     assert "HTTP 502" in told
+
+
+def test_a_proxy_on_the_way_to_others_is_in_nobodys_way(photos: Photos, endpoint: Endpoint) -> None:
+    """An Ollama on this machine answers, whatever proxy there is to a second endpoint that is named."""
+    photos(1)
+    elsewhere = "https://far.invalid/v1"
+    proxy = "socks5://127.0.0.1:1"
+    done = run("run", "photos", OLLAMA_HOST=endpoint.url, OPENAI_BASE_URL=elsewhere, ALL_PROXY=proxy)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

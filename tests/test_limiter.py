@@ -187,3 +187,22 @@ async def test_rpm_makes_no_burst_after_a_stall() -> None:
     free.set()
     await asyncio.gather(*tasks)
     assert starts == [0.0, 1.0, 0.0, 1.0]
+
+
+async def test_rpm_makes_nobody_climb() -> None:
+    """Where turns are what is waited for, more slots would bring nothing, and their number stays."""
+    now = 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        await asyncio.sleep(0)
+        now += seconds
+
+    async def ask() -> None:
+        async with limiter.slot():
+            await asyncio.sleep(0)
+            limiter.answered()
+
+    limiter = Limiter(2, most=64, rpm=60, sleep=sleep, clock=lambda: now)
+    await asyncio.gather(*(ask() for _ in range(300)))
+    assert limiter.limit == 2

@@ -60,7 +60,7 @@ class Places:
 
 
 class Limiter:
-    """Slots for requests, held for one attempt and never while waiting; fixed in number, or adapting."""
+    """Slots for requests, fixed in number or adapting. One is held for an attempt and its turn, no other wait."""
 
     def __init__(
         self,
@@ -152,7 +152,11 @@ class Limiter:
     def answered(self) -> None:
         """Hear that a request was answered, while its slot is still held."""
         if self._climber is not None:
-            self._climber.answered(self._clock(), waiting=self._slots.waiting > 0)
+            now = self._clock()
+            is_spaced = (
+                self._next_start > now
+            )  # whoever waits then waits for a turn, which no slot would bring
+            self._climber.answered(now, waiting=self._slots.waiting > 0 and not is_spaced)
             self._follow(self._climber.limit)
 
     def overloaded(self) -> None:

@@ -4,7 +4,6 @@ import urllib.request
 from urllib.parse import urlsplit
 
 from vlmbatch.backends.wire import is_loopback
-from vlmbatch.errors import ConfigError
 from vlmbatch.options import redact
 
 HINT = "check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
@@ -20,19 +19,9 @@ def proxy_of(url: str) -> str | None:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
-def proxy_that_speaks_http(url: str) -> str | None:
-    """The same.
-
-    Raises:
-        ConfigError: it is one that speaks something else.
-    """
-    proxy = proxy_of(url)
-    if proxy is not None and not proxy.lower().startswith(("http://", "https://")):
-        raise ConfigError(
-            f"the proxy {redact(proxy)} cannot be used: only proxies that speak http can; {HINT}, "
-            "or name the endpoint in NO_PROXY"
-        )
-    return proxy
+def speaks_http(proxy: str) -> bool:
+    """Whether a proxy can be used; one of SOCKS, say, cannot."""
+    return proxy.lower().startswith(("http://", "https://"))
 
 
 def proxy_note(url: str) -> tuple[str, ...]:

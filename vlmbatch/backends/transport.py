@@ -14,7 +14,7 @@ from aiohttp.connector import Connection
 from vlmbatch.backends.access import Access
 from vlmbatch.backends.deadlines import Deadlines
 from vlmbatch.backends.proxies import HINT as PROXY_HINT
-from vlmbatch.backends.proxies import proxy_that_speaks_http
+from vlmbatch.backends.proxies import proxy_of, speaks_http
 from vlmbatch.backends.wire import (
     CONNECT_TIMEOUT_S,
     KEEPALIVE_S,
@@ -60,7 +60,7 @@ class Transport:
         """`hint` ends the error where nobody listens; `timeout_s` is per request.
 
         Raises:
-            ConfigError: the key holds what no header can carry, or the proxy speaks no http.
+            ConfigError: the key holds what no header can carry.
         """
         self._access = Access.to(url, api_key)  # aiohttp refuses a key and a login at once
         self.url = self._access.url
@@ -68,7 +68,7 @@ class Transport:
         """Where requests go, in errors."""
         self._timeout_s = timeout_s
         self._hint = hint
-        self._proxy = proxy_that_speaks_http(self.url)
+        self._proxy = proxy_of(self.url)
         self._deadlines = Deadlines()
         self._session: aiohttp.ClientSession | None = None
 
@@ -118,6 +118,12 @@ class Transport:
         """
         if self._session is None:
             raise RuntimeError("used outside of its async with")
+        if self._proxy is not None and not speaks_http(self._proxy):
+            raise FatalBackendError(
+                f"the proxy {redact(self._proxy)} cannot be used: only proxies that speak http can; "
+                f"{PROXY_HINT}, or name the endpoint in NO_PROXY",
+                kind="bad_config",
+            )
         journey = _Journey()
         _JOURNEY.set(journey)
         # only questions queue; what is asked about the server itself is answered at once
