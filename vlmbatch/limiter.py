@@ -60,7 +60,7 @@ class Places:
 
 
 class Limiter:
-    """Slots for requests, fixed in number or adapting. One is held for an attempt and its turn, no other wait."""
+    """Slots for requests, fixed in number or adapting. Each is held for an attempt and its turn."""
 
     def __init__(
         self,
@@ -153,9 +153,7 @@ class Limiter:
         """Hear that a request was answered, while its slot is still held."""
         if self._climber is not None:
             now = self._clock()
-            is_spaced = (
-                self._next_start > now
-            )  # whoever waits then waits for a turn, which no slot would bring
+            is_spaced = self._next_start > now  # then a turn is waited for, which no slot would bring
             self._climber.answered(now, waiting=self._slots.waiting > 0 and not is_spaced)
             self._follow(self._climber.limit)
 

@@ -7,11 +7,12 @@ from vlmbatch.cli.speaking import Voice
 from vlmbatch.config import RunConfig
 from vlmbatch.events import tell
 from vlmbatch.preview import Preview, preview
+from vlmbatch.prices import Prices
 from vlmbatch.progress import JsonLog, Lines, duration
 from vlmbatch.protocols import Observer
 
 if TYPE_CHECKING:
-    from vlmbatch.probe import Prices, Probe
+    from vlmbatch.probe import Probe
 
 SHOWN_SIZES = 3
 NOTHING_SENT = "nothing was sent (--dry-run)"
@@ -60,19 +61,17 @@ def plan(config: RunConfig, found: Preview) -> list[str]:
     return lines
 
 
-def _prices(config: RunConfig) -> "Prices | None":
+def _prices(config: RunConfig) -> Prices | None:
     """The prices of --prices; a mistake in them is told before anything else is done."""
     if config.display.prices is None:
         return None
-    from vlmbatch.probe import Prices
-
     prices = Prices(config.display.prices)
     if config.endpoint.model is not None:
         prices.of(config.endpoint.model)
     return prices
 
 
-def _probe(config: RunConfig, found: Preview, prices: "Prices | None", observer: Observer) -> bool:
+def _probe(config: RunConfig, found: Preview, prices: Prices | None, observer: Observer) -> bool:
     """Ask about the sample, and say what all of the images will take; False where time was up before that."""
     from vlmbatch.probe import probe  # with all that a run needs
 
