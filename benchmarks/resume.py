@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from vlmbatch.records import Completion, Endpoint, FileStamp, ImageFacts, ImageRef, Result, Usage, to_line
+from vlmbatch.images import FileStamp, ImageFacts, ImageRef
+from vlmbatch.records import Completion, Endpoint, Result, Usage, to_line
 from vlmbatch.run_options import OutputOptions
 from vlmbatch.writers import JsonlWriter
 

@@ -17,10 +17,11 @@ from PIL import Image
 
 from vlmbatch.backends import open_backend
 from vlmbatch.config import RunConfig
+from vlmbatch.images import PreparedImage
 from vlmbatch.imaging import prepare
 from vlmbatch.option_groups import ImageOptions
 from vlmbatch.protocols import Backend
-from vlmbatch.records import Generation, PreparedImage, Request
+from vlmbatch.records import Generation, Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

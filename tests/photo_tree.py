@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from vlmbatch.errors import ImageError
+from vlmbatch.images import ImageRef, SourceImage
 from vlmbatch.option_groups import InputOptions
-from vlmbatch.records import ImageRef, SourceImage
 from vlmbatch.sources import DirectorySource
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(56)

@@ -15,9 +15,9 @@ from typing import Any
 from PIL import ExifTags, Image, ImageChops, ImageCms, ImageDraw, ImageStat
 
 from vlmbatch.errors import ImageError
+from vlmbatch.images import PreparedImage
 from vlmbatch.imaging import prepare
 from vlmbatch.option_groups import ImageOptions
-from vlmbatch.records import PreparedImage
 
 HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None
 if HAS_HEIF:

@@ -16,7 +16,8 @@ from written_results import answered, failed
 
 from vlmbatch.classify.rows import REPLIES
 from vlmbatch.errors import BackendError, FailureKind, FatalBackendError
-from vlmbatch.records import ImageFacts, to_line
+from vlmbatch.images import ImageFacts
+from vlmbatch.records import to_line
 
 RECORDS = page("docs/records.md")
 JQ = [*jq_recipes(RECORDS), *jq_recipes(page("README.md"))]

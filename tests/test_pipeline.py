@@ -18,7 +18,7 @@ from vlmbatch.config import RunConfig
 from vlmbatch.errors import FatalBackendError, UnavailableError
 from vlmbatch.events import EndpointPaused, EndpointResumed, ImageFinished, RetryScheduled, RunStarted
 from vlmbatch.guards import preparers
-from vlmbatch.records import PreparedImage
+from vlmbatch.images import PreparedImage
 
 Photos = Callable[..., Path]
 WIRES = ("ollama", "vllm")

@@ -10,18 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from written_results import STAMP, answered, failed
 
-from vlmbatch.records import (
-    Completion,
-    Endpoint,
-    Failure,
-    FileStamp,
-    ImageFacts,
-    PreparedImage,
-    Result,
-    Summary,
-    Usage,
-    to_line,
-)
+from vlmbatch.images import FileStamp, ImageFacts, PreparedImage
+from vlmbatch.records import Completion, Endpoint, Failure, Result, Summary, Usage, to_line
 
 ANY_TEXT = st.text(
     st.characters(exclude_categories=[]) | st.sampled_from("\0\x1b\x7f\x85\u2028\u2029\ud800\udcff")

@@ -10,7 +10,7 @@ import pytest
 from photo_tree import failure_of, put, read, source, unprivileged
 
 from vlmbatch.errors import ResourceError
-from vlmbatch.records import ImageRef
+from vlmbatch.images import ImageRef
 from vlmbatch.sources.files import read_head
 
 

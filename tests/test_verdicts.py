@@ -8,7 +8,8 @@ from written_results import answered
 from written_results import failed as failed_before
 
 from vlmbatch.errors import FailureKind, FatalBackendError, UnavailableError
-from vlmbatch.records import Completion, Failure, ImageFacts, Result
+from vlmbatch.images import ImageFacts
+from vlmbatch.records import Completion, Failure, Result
 from vlmbatch.verdicts import MOST_HELD, RELOADS, SAME_ANSWERS, SAME_FAILURES, Verdicts
 
 

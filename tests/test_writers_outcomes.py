@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from written_results import ENDPOINT, RUN, failed
 
-from vlmbatch.records import Completion, ImageFacts, Result, Usage, to_line
+from vlmbatch.images import ImageFacts
+from vlmbatch.records import Completion, Result, Usage, to_line
 from vlmbatch.writers.outcomes import ANSWER_LINE, Outcome, outcome_of, parse, read_outcome
 
 ANY_TEXT = st.text(

@@ -23,7 +23,8 @@ from written_results import (
 )
 
 from vlmbatch.errors import ConfigError
-from vlmbatch.records import FileStamp, to_line
+from vlmbatch.images import FileStamp
+from vlmbatch.records import to_line
 from vlmbatch.run_options import OutputOptions
 from vlmbatch.writers import JsonlWriter
 from vlmbatch.writers.resume import LONGEST_LINE, RECORD_START

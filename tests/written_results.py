@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from vlmbatch.errors import FailureKind
-from vlmbatch.records import Completion, Endpoint, Failure, FileStamp, ImageFacts, ImageRef, Result
+from vlmbatch.images import FileStamp, ImageFacts, ImageRef
+from vlmbatch.records import Completion, Endpoint, Failure, Result
 from vlmbatch.run_options import OutputOptions
 from vlmbatch.writers import JsonlWriter
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from vlmbatch.images import ImageFacts
 from vlmbatch.protocols import Key, Turn
-from vlmbatch.records import Answered, Completion, Failure, ImageFacts, Result, Usage
+from vlmbatch.records import Answered, Completion, Failure, Result, Usage
 
 RECENT = 4096
 """So many answers are kept here, at about a kilobyte each: those that no output keeps, or not yet."""

@@ -18,8 +18,9 @@ from vlmbatch.errors import (
     UnavailableError,
 )
 from vlmbatch.events import RetryScheduled
+from vlmbatch.images import ImageRef
 from vlmbatch.protocols import Answers, Backend, Observer, Outages, Retries, Slots
-from vlmbatch.records import Answered, Completion, Failure, ImageRef, Result
+from vlmbatch.records import Answered, Completion, Failure, Result
 
 FREE_WAITS = 20
 

@@ -11,8 +11,9 @@ from vlmbatch.errors import (
     RejectedError,
     TransientError,
 )
+from vlmbatch.images import PreparedImage
 from vlmbatch.protocols import Backend
-from vlmbatch.records import Completion, PreparedImage, Request
+from vlmbatch.records import Completion, Request
 
 QUESTION = "What colour fills this picture? Answer with one word."
 LONGER_QUESTION = (

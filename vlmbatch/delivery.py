@@ -4,8 +4,9 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from vlmbatch.events import ImageFinished, tell
+from vlmbatch.images import FileStamp, ImageRef
 from vlmbatch.protocols import Finished, Observer, Writer
-from vlmbatch.records import FileStamp, ImageRef, Result
+from vlmbatch.records import Result
 from vlmbatch.tally import Tally
 from vlmbatch.verdicts import Verdicts
 

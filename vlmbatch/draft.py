@@ -5,18 +5,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from vlmbatch.errors import BadAnswerError
-from vlmbatch.records import (
-    Answered,
-    Completion,
-    Endpoint,
-    Failure,
-    FileStamp,
-    ImageFacts,
-    ImageRef,
-    PreparedImage,
-    Request,
-    Result,
-)
+from vlmbatch.images import FileStamp, ImageFacts, ImageRef, PreparedImage
+from vlmbatch.records import Answered, Completion, Endpoint, Failure, Request, Result
 from vlmbatch.trail import Trail
 
 

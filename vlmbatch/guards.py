@@ -13,12 +13,13 @@ from vlmbatch.cpus import usable_cpus
 from vlmbatch.errors import ImageError
 from vlmbatch.events import ConcurrencyChanged, EndpointProven, tell
 from vlmbatch.finding import Found
+from vlmbatch.images import PreparedImage
 from vlmbatch.limiter import Limiter
 from vlmbatch.memory import Memory
 from vlmbatch.option_groups import USUAL_SIDE
 from vlmbatch.options import AUTO
 from vlmbatch.protocols import Backend, Observer, Sleep
-from vlmbatch.records import Endpoint, PreparedImage
+from vlmbatch.records import Endpoint
 from vlmbatch.sizing import Sizing, sizing_of
 
 FIRST_CONCURRENCY = 16

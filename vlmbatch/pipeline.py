@@ -9,9 +9,10 @@ from functools import partial
 
 from vlmbatch.errors import VlmbatchError
 from vlmbatch.events import ImagesSkipped, RunStopping
+from vlmbatch.images import ImageRef
 from vlmbatch.protocols import Finished, Observer, Source
 from vlmbatch.read_ahead import ReadAhead
-from vlmbatch.records import ImageRef, Result
+from vlmbatch.records import Result
 
 REFS_AHEAD = 64
 """So many images are found before they are pulled; what is found and not pulled costs nothing."""

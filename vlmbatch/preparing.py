@@ -9,8 +9,9 @@ from typing import TypeVar
 
 from vlmbatch.draft import Draft
 from vlmbatch.events import Notice
+from vlmbatch.images import PreparedImage, SourceImage
 from vlmbatch.protocols import Answers, Observer, Room, Source, Turn
-from vlmbatch.records import DEFAULT_PROMPT_NAME, Answered, PreparedImage, SourceImage
+from vlmbatch.records import DEFAULT_PROMPT_NAME, Answered
 
 T = TypeVar("T")
 

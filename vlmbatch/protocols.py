@@ -12,7 +12,8 @@ from typing import Any, Protocol, Self
 
 from vlmbatch.errors import BackendError, BadAnswerError, UnavailableError
 from vlmbatch.events import Event
-from vlmbatch.records import Answered, Completion, Endpoint, FileStamp, ImageRef, Request, Result, SourceImage
+from vlmbatch.images import FileStamp, ImageRef, SourceImage
+from vlmbatch.records import Answered, Completion, Endpoint, Request, Result
 
 Observer = Callable[[Event], None]
 """Hears every event of a run, on the event loop's thread; it must return quickly and never raise."""

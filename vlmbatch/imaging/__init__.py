@@ -13,6 +13,7 @@ from pybase64 import b64encode
 
 from vlmbatch.errors import ImageError
 from vlmbatch.formats import HEAD_BYTES, sniff
+from vlmbatch.images import PreparedImage
 from vlmbatch.imaging import jpeg_structure, tiff_structure
 from vlmbatch.imaging.colour import in_plain_colours, on_white, to_srgb
 from vlmbatch.imaging.jpeg import MEDIA_TYPE, encode
@@ -31,7 +32,6 @@ from vlmbatch.imaging.shrinking import draft, shrunk
 from vlmbatch.imaging.weight import decode_bytes
 from vlmbatch.option_groups import ImageOptions
 from vlmbatch.protocols import Room
-from vlmbatch.records import PreparedImage
 from vlmbatch.sizing import Sizing, sizing_of
 
 __all__ = ["ImageHeader", "check_side", "inspect", "prepare", "uniform"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from vlmbatch.errors import ConfigError
 from vlmbatch.events import SourceProblem
+from vlmbatch.images import ImageRef
 from vlmbatch.option_groups import InputOptions
-from vlmbatch.records import ImageRef
 from vlmbatch.sources.files import FileSource, reason
 from vlmbatch.sources.globs import normalise
 from vlmbatch.sources.walk import Walk

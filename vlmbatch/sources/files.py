@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from vlmbatch.errors import ImageError, ResourceError
 from vlmbatch.events import SourceProblem
 from vlmbatch.formats import HEAD_BYTES
+from vlmbatch.images import FileStamp, ImageRef, SourceImage
 from vlmbatch.option_groups import InputOptions
-from vlmbatch.records import FileStamp, ImageRef, SourceImage
 from vlmbatch.sources.globs import Globs
 
 TRIES = 3

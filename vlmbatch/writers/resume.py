@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from vlmbatch.errors import ConfigError, FailureKind
+from vlmbatch.images import FileStamp, ImageRef
 from vlmbatch.integer_map import IntegerLog, IntegerMap
 from vlmbatch.protocols import Finished
-from vlmbatch.records import DEFAULT_PROMPT_NAME, FileStamp, ImageRef
+from vlmbatch.records import DEFAULT_PROMPT_NAME
 from vlmbatch.writers.outcomes import (
     Outcome,
     image_digest,

@@ -8,8 +8,9 @@ import aiofiles
 from aiofiles.threadpool.binary import AsyncFileIO
 
 from vlmbatch.errors import OutputClosed, OutputError
+from vlmbatch.images import FileStamp, ImageRef
 from vlmbatch.protocols import Finished
-from vlmbatch.records import FileStamp, ImageRef, Result, to_line
+from vlmbatch.records import Result, to_line
 from vlmbatch.writers.appending import Lines, append, reason
 
 

@@ -1,0 +1,88 @@
+"""What is known of an image: where it is, its bytes, the picture sent of it, its facts in a record."""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRef:
+    """An image that a source has found. `id` is the path as typed, POSIX; `uri` is what is opened."""
+
+    id: str
+    uri: str
+    prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileStamp:
+    """What tells whether a file is still the same: its size in bytes and its mtime in seconds."""
+
+    bytes: int
+    mtime: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceImage:
+    """The whole content of one image file, read once, its SHA-256 in hexadecimal, and its stamp."""
+
+    data: bytes
+    sha256: str
+    stamp: FileStamp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedImage:
+    """A picture as it is sent. Sides are in pixels.
+
+    `data` is the base64 text (ASCII bytes) of the encoded picture, made in the worker thread, which
+    backends splice into their request; `sent_bytes` is the encoded size before base64; `frames` is 1, or
+    more for an animation of which the first frame is sent.
+    """
+
+    data: bytes
+    media_type: str
+    width: int
+    height: int
+    original_width: int
+    original_height: int
+    sent_bytes: int
+    frames: int = 1
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFacts:
+    """The `image` object of a record; sides in pixels, sizes in bytes, None where never learnt."""
+
+    sha256: str | None = None
+    bytes: int | None = None
+    mtime: float | None = None
+    width: int | None = None
+    height: int | None = None
+    sent_width: int | None = None
+    sent_height: int | None = None
+    sent_bytes: int | None = None
+    frames: int | None = None
+
+    @classmethod
+    def of(
+        cls, stamp: FileStamp | None, sha256: str | None = None, prepared: PreparedImage | None = None
+    ) -> "ImageFacts":
+        """The facts known of an image that was looked at (`stamp`), and perhaps read and prepared."""
+        read = cls(sha256=sha256).stamped(stamp)
+        if prepared is None:
+            return read
+        return replace(
+            read,
+            width=prepared.original_width,
+            height=prepared.original_height,
+            sent_width=prepared.width,
+            sent_height=prepared.height,
+            sent_bytes=prepared.sent_bytes,
+            frames=prepared.frames,
+        )
+
+    def stamped(self, stamp: FileStamp | None) -> "ImageFacts":
+        """These facts about a file with this stamp."""
+        if stamp is None:
+            return replace(self, bytes=None, mtime=None)
+        return replace(self, bytes=stamp.bytes, mtime=stamp.mtime)
