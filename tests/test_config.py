@@ -127,7 +127,7 @@ def test_a_url_is_told_without_its_secrets() -> None:
 def test_no_part_of_a_password_is_told(url: str) -> None:
     """A password with an @ or a slash in it is left out whole, from a good URL and from a broken one."""
     try:
-        told = redact(RunConfig.of("photos", base_url=url).endpoint.base_url or "")
+        told = redact(RunConfig.of("photos", base_url=url).endpoint.url or "")
     except ConfigError as error:
         told = str(error)
     assert "host" in told

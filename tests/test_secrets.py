@@ -122,14 +122,18 @@ def test_a_url_that_is_none_keeps_its_password(photos: Photos, url: str, variabl
     assert PASSWORD not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("key", ["api-key", "base-url"])
-def test_a_wrong_type_in_the_file_is_told_without_its_value(photos: Photos, key: str) -> None:
-    """A list where one text belongs may still hold a key."""
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"), [("api-key", [KEY], "takes a text"), ("base-url", [KEY, 5], "takes texts")]
+)
+def test_a_wrong_type_in_the_file_is_told_without_its_value(
+    photos: Photos, key: str, value: list[object], wanted: str
+) -> None:
+    """A list where one text belongs, or a number where a URL does, may still stand beside a key."""
     photos(1)
-    Path("vlmbatch.toml").write_text(f'{key} = ["{KEY}"]')
+    Path("vlmbatch.toml").write_text(f"{key} = {json.dumps(value)}")
     done = run("run", "photos")
     assert done.returncode == 2
-    assert f"--{key} takes a text, not list" in done.stderr
+    assert f"--{key} {wanted}, not list" in done.stderr
     assert KEY not in done.stderr
 
 

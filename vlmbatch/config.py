@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Self
 
+from vlmbatch.endpoint_options import EndpointOptions
 from vlmbatch.errors import ConfigError
 from vlmbatch.option_groups import (
-    EndpointOptions,
     GenerationOptions,
     ImageOptions,
     InputOptions,

@@ -5,11 +5,9 @@ fields here and in run_options.py, so they cannot drift apart. Values are checke
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from vlmbatch.options import (
     AUTO,
-    check_url,
     flag,
     option,
     parse_accept,
@@ -19,7 +17,6 @@ from vlmbatch.options import (
     require,
 )
 
-BackendName = Literal["auto", "ollama", "vllm", "openai", "llama-cpp"]
 DEFAULT_PROMPT = "Describe this image."
 USUAL_SIDE = 1024
 """Pixels of the longest side that is sent where nothing else is said."""
@@ -67,51 +64,6 @@ class PromptOptions:
             self.prompt is None or bool(self.prompt.strip()),
             "--prompt is empty; say what to ask about each image",
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointOptions:
-    """Who is asked."""
-
-    model: str | None = option(
-        None,
-        "The model's name at the endpoint, or for llama-cpp a .gguf file or hf.co/OWNER/REPO.",
-        short="-m",
-        metavar="NAME",
-        shown_default="the endpoint's only vision model",
-    )
-    backend: BackendName = option(
-        "auto", "The engine that looks at the images.", short="-b", choices=get_args(BackendName)
-    )
-    base_url: str | None = option(
-        None,
-        "Where the endpoint listens; without it OLLAMA_HOST or OPENAI_BASE_URL, then the default port.",
-        metavar="URL",
-        secret=True,  # it may hold a password
-    )
-    api_key: str | None = option(
-        None,
-        "The endpoint's key; VLMBATCH_API_KEY or OPENAI_API_KEY keep it off the command line.",
-        metavar="KEY",
-        secret=True,
-    )
-    mmproj: str | None = option(
-        None, "The vision part (projector) that belongs to a .gguf model.", metavar="FILE"
-    )
-    keep_alive: str | None = option(
-        "30m", "How long Ollama keeps the model loaded after an answer.", metavar="TIME"
-    )
-    canary: bool = option(
-        True, "Prove with a picture of one colour that pictures reach the model, before the first image."
-    )
-
-    def __post_init__(self) -> None:
-        require(
-            self.backend in get_args(BackendName),
-            f"--backend {self.backend} is not known; choose one of {', '.join(get_args(BackendName))}",
-        )
-        if self.base_url is not None:
-            check_url(self.base_url, "--base-url")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

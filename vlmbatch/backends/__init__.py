@@ -33,9 +33,9 @@ def _ollama(config: RunConfig, environ: Mapping[str, str]) -> Backend:
     from vlmbatch.backends.ollama_host import host_url
 
     options = config.endpoint
-    typed, question, query = (options.base_url or environ.get("OLLAMA_HOST") or OLLAMA_URL).partition("?")
+    typed, question, query = (options.url or environ.get("OLLAMA_HOST") or OLLAMA_URL).partition("?")
     url = host_url(typed).removesuffix("/v1")  # typed for OpenAI clients, which would let it truncate prompts
-    check_url(url, "--base-url" if options.base_url else "OLLAMA_HOST")
+    check_url(url, "--base-url" if options.url else "OLLAMA_HOST")
     return OllamaBackend(
         url + question + query,
         model=options.model,
@@ -100,8 +100,8 @@ def _openai(config: RunConfig, environ: Mapping[str, str]) -> Backend:
 def _openai_place(config: RunConfig, environ: Mapping[str, str], default: str) -> tuple[str, str | None]:
     """URL and key the way OpenAI clients find them."""
     options = config.endpoint
-    url = options.base_url or environ.get("OPENAI_BASE_URL") or default
-    check_url(url, "--base-url" if options.base_url else "OPENAI_BASE_URL")
+    url = options.url or environ.get("OPENAI_BASE_URL") or default
+    check_url(url, "--base-url" if options.url else "OPENAI_BASE_URL")
     return url, options.api_key or environ.get("OPENAI_API_KEY") or None
 
 
@@ -109,7 +109,7 @@ def _llama_cpp(config: RunConfig, _environ: Mapping[str, str]) -> Backend:
     from vlmbatch.backends.llama_cpp import LlamaCppBackend
 
     options = config.endpoint
-    if options.base_url:
+    if options.url:
         raise ConfigError(
             "--backend llama-cpp runs inside this process and takes no --base-url; "
             "for a llama.cpp server use --backend openai"
@@ -130,8 +130,8 @@ def _auto(config: RunConfig, environ: Mapping[str, str]) -> Backend:
     options = config.endpoint
     if options.mmproj or (options.model or "").endswith(".gguf"):
         return _llama_cpp(config, environ)
-    named_ollama = bool(options.base_url or environ.get("OLLAMA_HOST"))
-    named_openai = bool(options.base_url or environ.get("OPENAI_BASE_URL"))
+    named_ollama = bool(options.url or environ.get("OLLAMA_HOST"))
+    named_openai = bool(options.url or environ.get("OPENAI_BASE_URL"))
     candidates = [Candidate(make=lambda: _ollama(config, environ), sure=named_ollama)]
     if named_openai:
         candidates.append(Candidate(make=lambda: _vllm_or_other(config, environ), sure=True))
