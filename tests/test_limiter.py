@@ -1,12 +1,12 @@
-"""Slots and rooms: never more than there are, none lost, whatever is cancelled."""
+"""Slots: never more than there are, none lost, whatever is cancelled."""
 
 import asyncio
 import random
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 
-from vlmbatch.limiter import Limiter
+from vlmbatch.limiter import Limiter, Pace
 
 
 class Flight:
@@ -80,7 +80,7 @@ async def overload(limiter: Limiter, requests: int) -> None:
 async def test_a_burst_of_refusals_halves_once() -> None:
     """Requests that were in flight together tell of one overload, not of sixteen."""
     told: list[int] = []
-    limiter = Limiter(16, most=64, changed=told.append)
+    limiter = Limiter(16, most=64, changed=lambda: told.append(limiter.limit))
     await overload(limiter, 16)
     assert (limiter.limit, told) == (8, [8])
     await overload(limiter, 8)
@@ -96,54 +96,34 @@ async def test_a_limit_that_shrank_holds() -> None:
 
 
 async def test_a_limit_that_grows_lets_those_who_wait_in() -> None:
-    """Rooms and slots grow with the limit while tasks wait for them."""
+    """Slots grow with the limit while tasks wait for them."""
     now = 0.0
     limiter = Limiter(2, most=32, clock=lambda: now)
-    flight = Flight()
+    inside = most = 0
 
     async def ask() -> None:
-        nonlocal now
-        async with limiter.room():
-            await flight.take(limiter)
-            async with limiter.slot():
-                now += 1 / limiter.limit  # an endpoint that answers twice as much with twice the limit
-                limiter.answered()
+        nonlocal now, inside, most
+        async with limiter.slot():
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(0)
+            now += 1 / limiter.limit  # an endpoint that answers twice as much with twice the limit
+            limiter.answered()
+            inside -= 1
 
     await asyncio.gather(*(ask() for _ in range(3000)))
     assert limiter.limit > 2
-    assert 2 < flight.most <= 32
+    assert 2 < most <= 32
 
 
 async def test_a_fixed_limit_stays() -> None:
     """--concurrency N is kept whatever the endpoint says."""
     told: list[int] = []
-    limiter = Limiter(4, changed=told.append)
+    limiter = Limiter(4, changed=lambda: told.append(limiter.limit))
     await overload(limiter, 4)
     for _ in range(500):
         limiter.answered()
     assert (limiter.limit, told) == (4, [])
-
-
-async def test_rooms_are_bounded() -> None:
-    """As many images wait as are asked about, but at least `ahead` and at most 64."""
-    for limit, ahead, rooms in ((1, 3, 4), (8, 3, 16), (200, 3, 264)):
-        limiter = Limiter(limit, ahead=ahead)
-        assert limiter.most_rooms == rooms
-        inside = 0
-
-        async def come(limiter: Limiter = limiter) -> None:
-            nonlocal inside
-            async with limiter.room():
-                inside += 1
-                await asyncio.Event().wait()
-
-        tasks = [asyncio.create_task(come()) for _ in range(rooms + 50)]
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert inside == rooms
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
 
 
 async def test_rpm_spaces_attempts_evenly() -> None:
@@ -153,7 +133,7 @@ async def test_rpm_spaces_attempts_evenly() -> None:
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    limiter = Limiter(8, rpm=120, sleep=sleep, clock=lambda: now)
+    limiter = Limiter(8, pace=Pace(120, sleep=sleep, clock=lambda: now))
     for _ in range(3):
         async with limiter.slot():
             pass
@@ -178,7 +158,7 @@ async def test_rpm_makes_no_burst_after_a_stall() -> None:
             await free.wait()
 
     free = asyncio.Event()
-    limiter = Limiter(2, rpm=60, sleep=sleep, clock=lambda: now)
+    limiter = Limiter(2, pace=Pace(60, sleep=sleep, clock=lambda: now))
     tasks = [asyncio.create_task(ask()) for _ in range(2)]
     await asyncio.sleep(0)
     tasks += [asyncio.create_task(ask()) for _ in range(2)]
@@ -203,6 +183,28 @@ async def test_rpm_makes_nobody_climb() -> None:
             await asyncio.sleep(0)
             limiter.answered()
 
-    limiter = Limiter(2, most=64, rpm=60, sleep=sleep, clock=lambda: now)
+    limiter = Limiter(2, most=64, pace=Pace(60, sleep=sleep, clock=lambda: now), clock=lambda: now)
     await asyncio.gather(*(ask() for _ in range(300)))
     assert limiter.limit == 2
+
+
+async def test_what_queues_at_the_endpoint_is_asked_less() -> None:
+    """An endpoint where many of our requests only wait gets fewer, never below half at once."""
+    limiter = Limiter(16, most=64)
+    async with AsyncExitStack() as stack:
+        for _ in range(16):
+            await stack.enter_async_context(limiter.slot())
+        limiter.queueing(2)
+        assert limiter.limit == 16
+        limiter.queueing(6)
+        assert limiter.limit == 12
+        limiter.queueing(12)  # of the requests that are in flight since before
+        assert limiter.limit == 12
+
+
+async def test_a_queue_of_others_is_no_reason() -> None:
+    """Requests of other clients wait there; ours, of which there are few, do not have to go."""
+    limiter = Limiter(16, most=64)
+    async with limiter.slot():
+        limiter.queueing(50)
+    assert limiter.limit == 16

@@ -169,6 +169,7 @@ def test_each_event_is_one_json_line() -> None:
         "total_known",
         "images_skipped",
         "concurrency_changed",
+        "queue_measured",
         "source_problem",
         "retry_scheduled",
         "endpoint_proven",
@@ -181,7 +182,7 @@ def test_each_event_is_one_json_line() -> None:
     ]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}\.\d{3}\+00:00", line["time"]) for line in lines)
     assert lines[0]["endpoint"]["url"] == "http://127.0.0.1:11434"
-    answer, failure = lines[10], lines[11]
+    answer, failure = lines[11], lines[12]
     assert {k: answer[k] for k in ("id", "status", "attempts")} == {
         "id": "good.jpg",
         "status": "ok",

@@ -9,7 +9,7 @@ from typing import Any
 
 from vlmbatch.images import ImageFacts
 from vlmbatch.protocols import Key, Turn
-from vlmbatch.records import Answered, Completion, Failure, Result, Usage
+from vlmbatch.records import Answered, Completion, Endpoint, Failure, Fallback, Result, Usage
 
 RECENT = 4096
 """So many answers are kept here, at about a kilobyte each: those that no output keeps, or not yet."""
@@ -74,10 +74,10 @@ class Answers:
             return None
         if result.completion is not None:
             free = replace(result.completion, usage=Usage(), warnings=result.warnings)  # they pay nothing
-            return Answered(id=result.id, outcome=free, image=result.image)
+            return _answered(result, free)
         if result.failure is None or not result.attempts or not self._is_proven(result.failure, key):
             return None
-        return Answered(id=result.id, outcome=result.failure, image=result.image)
+        return _answered(result, result.failure)
 
     def _is_proven(self, failure: Failure, key: Key) -> bool:
         """Whether a failure is the content's own: where another failed before; at once where engines die."""
@@ -99,6 +99,16 @@ class Answers:
         return None if self._cache is None else answered_in(self._cache(*key), sha256, in_output=False)
 
 
+def _answered(result: Result, outcome: Completion | Failure) -> Answered:
+    return Answered(
+        id=result.id,
+        outcome=outcome,
+        image=result.image,
+        endpoint=result.endpoint,
+        fallback=result.fallback,
+    )
+
+
 def answered_in(record: Mapping[str, Any] | None, sha256: str, *, in_output: bool) -> Answered | None:
     """The answer in a record about a file with this SHA-256; None where it is not one.
 
@@ -116,6 +126,10 @@ def answered_in(record: Mapping[str, Any] | None, sha256: str, *, in_output: boo
                 warnings=tuple(map(str, record["warnings"])),
             ),
             image=ImageFacts(**record["image"]),
+            endpoint=Endpoint(
+                backend=str(record["backend"]), url=str(record["endpoint"]), model=str(record["model"])
+            ),
+            fallback=Fallback(**record["fallback"]) if record.get("fallback") else None,
         )
     except (KeyError, TypeError):
         return None

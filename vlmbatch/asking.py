@@ -1,4 +1,4 @@
-"""One image, from its reference to its result: prepare, ask, ask again. Knows no concrete part."""
+"""One image, from its reference to its result: prepare, ask, ask again or another. Knows no concrete part."""
 
 import asyncio
 import time
@@ -18,9 +18,10 @@ from vlmbatch.errors import (
     UnavailableError,
 )
 from vlmbatch.events import RetryScheduled
+from vlmbatch.guard_protocols import Lane, Lanes, Retries
 from vlmbatch.images import ImageRef
-from vlmbatch.protocols import Answers, Backend, Observer, Outages, Retries, Slots
-from vlmbatch.records import Answered, Completion, Failure, Result
+from vlmbatch.protocols import Answers, Observer
+from vlmbatch.records import Answered, Completion, Failure, FallbackReason, Result
 
 FREE_WAITS = 20
 
@@ -30,27 +31,26 @@ class Asker:
     """Brings one image after the other to its result; many at once.
 
     `look` gets a draft's picture ready, or finds its answer; `shrink` makes its picture anew, with a longest
-    side of so many pixels. `in_flight` holds the tasks that have a request at the endpoint, or an answer
-    that is not written yet.
+    side of so many pixels. `fallback_on` are the reasons for which a fallback among the `lanes` is asked.
+    `in_flight` holds the tasks that have a request at an endpoint, or an answer that is not written yet.
     """
 
     job: Job
     look: Callable[[Draft], Awaitable[Answered | None]]
     shrink: Callable[[Draft, int], Awaitable[None]]
     answers: Answers
-    backend: Backend
-    slots: Slots
-    outages: Outages
+    lanes: Lanes
     retries: Retries
     notify: Observer
     stop: asyncio.Event
     in_flight: set["asyncio.Task[None] | None"]
+    fallback_on: frozenset[FallbackReason] = frozenset()
 
     async def answer(self, ref: ImageRef) -> Result:
         """The result for this image; a failure of the image is a result too.
 
         Raises:
-            VlmbatchError: what ends the whole run: a fatal endpoint, or one that stays away.
+            VlmbatchError: what ends the whole run: fatal endpoints, or such as stay away.
         """
         draft, result = Draft(ref, self.job.question), None
         try:
@@ -65,16 +65,19 @@ class Asker:
         return result
 
     async def _asked(self, draft: Draft) -> Result:
-        """The result of asking about this picture."""
-        try:
-            outcome: Completion | Failure = await self._ask(draft)
-        except (FatalBackendError, UnavailableError):
-            raise
-        except BackendError as error:
-            outcome = Failure(
-                kind=error.kind, message=str(error), retryable=error.retryable, partial=error.partial
-            )
-        return draft.result(self.job, outcome)
+        """The result of asking about this picture, and where that fails, a fallback after the other."""
+        while True:
+            try:
+                return draft.result(self.job, await self._ask(draft))
+            except (FatalBackendError, UnavailableError) as error:
+                if draft.failed is None:
+                    raise
+                return draft.result(self.job, draft.failed_with(error, for_now=True))
+            except BackendError as error:
+                reason = _reason(error)
+                if reason not in self.fallback_on or draft.asked_rank >= self.lanes.last_rank:
+                    return draft.result(self.job, draft.failed_with(error))
+                draft.fall_back(self.job, reason, error)
 
     async def _ask(self, draft: Draft) -> Completion:
         def on_retry(attempt: int, delay_s: float, error: BackendError) -> None:
@@ -94,21 +97,20 @@ class Asker:
                         draft.bad_answer = error
                         raise
                     except TransientError as error:
-                        await self.outages.failed(error, draft.ref.id)
+                        if draft.lane is not None:
+                            await self.lanes.failed(draft.lane, error, draft.ref.id)
                         raise
         raise AssertionError("retries end with an answer or an error")
 
     async def _attempt(self, draft: Draft) -> Completion:
-        """One attempt. Waiting for an endpoint that is away costs none, FREE_WAITS times at most."""
+        """One attempt. Waiting for endpoints that are away costs none, FREE_WAITS times at most."""
         while True:
-            await self.outages.ready()
-            self._look_back(draft)
-            async with self.slots.slot(alone=draft.trail.suspect):
-                if not self.outages.up:  # it went away while this image waited for its slot
+            async with self.lanes.turn(draft.rank, lambda: self._look_back(draft), draft.lane) as lane:
+                if not lane.outages.up:  # it went away while this image waited to be alone
                     continue
-                draft.attempts += 1
+                draft.ask(self.job, lane, self.lanes.first_away() if lane.rank > draft.rank else None)
                 try:
-                    return await self._complete(draft)
+                    return await self._complete(draft, lane)
                 except StaleConnectionError:
                     if draft.stale:
                         raise
@@ -116,22 +118,30 @@ class Asker:
                     turned_away = None
                 except UnavailableError as error:
                     turned_away = error
+                except FatalBackendError as error:
+                    self.lanes.closed(lane, error)
+                    turned_away = None
             draft.attempts -= 1
             if turned_away is not None:
-                await self._wait(draft, turned_away)
+                await self._wait(draft, lane, turned_away)
 
-    async def _wait(self, draft: Draft, error: UnavailableError) -> None:
-        """Wait until the endpoint may take this image; the image does not pay for it."""
+    async def _wait(self, draft: Draft, lane: Lane, error: UnavailableError) -> None:
+        """Wait until an endpoint may take this image; the image does not pay for it."""
         draft.free_waits += 1
         if draft.free_waits > FREE_WAITS:  # others are answered meanwhile, or patience had ended
             raise RejectedError(str(error), kind=error.kind, retryable=True) from error
-        await self.outages.unavailable(error, draft.free_waits)
+        await self.lanes.unavailable(lane, error, draft.free_waits)
 
-    def _look_back(self, draft: Draft) -> None:
-        """Give back the attempts that went down with the endpoint, and judge the image by its crashes."""
-        lost = draft.trail.refund(self.outages.downs)
-        draft.attempts -= lost
-        draft.refunds += lost
+    def _look_back(self, draft: Draft) -> bool:
+        """Whether this image has to be alone: give back the attempts that went down with an endpoint.
+
+        Raises:
+            RejectedError: its crashes show that engines die of it.
+        """
+        if draft.broke_at is not None:
+            lost = draft.trail.refund(draft.broke_at.outages.downs)
+            draft.attempts -= lost
+            draft.refunds += lost
         if draft.trail.guilty:
             times = draft.trail.told + draft.trail.found
             raise RejectedError(
@@ -139,35 +149,35 @@ class Asker:
                 "--retry-failed asks again, a smaller --max-size may help",
                 kind="crash",
             )
+        return draft.trail.suspect
 
-    async def _complete(self, draft: Draft) -> Completion:
+    async def _complete(self, draft: Draft, lane: Lane) -> Completion:
         """One request. Whoever has an answer stays in flight until it is written."""
         task = asyncio.current_task()
         self.in_flight.add(task)
         draft.started_at, draft.began = datetime.now(UTC), time.monotonic()
-        alone, downs = draft.trail.suspect or self.slots.limit == 1, self.outages.downs
+        alone, downs = draft.trail.suspect or lane.slots.limit == 1, lane.outages.downs
         try:
-            completion = await self.backend.complete(draft.request)
+            completion = await lane.backend.complete(draft.request)
         except BackendError as error:
-            self._hear(draft, error, alone, downs)
+            self._hear(draft, lane, error, alone, downs)
             self.in_flight.discard(task)
             if self.stop.is_set() and not isinstance(error, (RejectedError, FatalBackendError)):
                 raise asyncio.CancelledError from error  # nothing is lost: the next run asks
             raise
-        self.outages.answered()
-        self.slots.answered()
+        self.lanes.answered(lane)
         return completion
 
-    def _hear(self, draft: Draft, error: BackendError, alone: bool, downs: int) -> None:
+    def _hear(self, draft: Draft, lane: Lane, error: BackendError, alone: bool, downs: int) -> None:
         """Let the guards know how a request failed."""
         if isinstance(error, (RejectedError, BadAnswerError)):
-            self.outages.answered()
-            self.slots.answered()
+            self.lanes.answered(lane)
         elif error.kind in ("busy", "timeout", "crash"):
-            self.slots.overloaded()
+            lane.slots.overloaded()
         if isinstance(error, TransientError):
             counted = draft.stale or not isinstance(error, StaleConnectionError)
             draft.trail.broke(error.kind, alone=alone, counted=counted, downs=downs)
+            draft.broke_at = lane
 
     async def _change(self, draft: Draft) -> None:
         """Make this attempt a different one where the last ended with a bad answer."""
@@ -179,3 +189,10 @@ class Asker:
             longest = max(draft.prepared.width, draft.prepared.height) // 2
             await self.shrink(draft, max(longest, 32))
         draft.warnings += (warning,)
+
+
+def _reason(error: BackendError) -> FallbackReason:
+    """Why somebody else shall be asked after this error."""
+    if isinstance(error, BadAnswerError):
+        return "bad-answer"
+    return "rejected" if isinstance(error, RejectedError) and not error.retryable else "unavailable"

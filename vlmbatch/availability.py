@@ -121,6 +121,8 @@ class Availability:
         self._streak = 0
         self._failing: set[str] = set()
         self.downs = 0
+        self.away: UnavailableError | None = None
+        """Why it is not there, as long as it is not."""
 
     @property
     def up(self) -> bool:
@@ -183,6 +185,19 @@ class Availability:
             if self._answered:
                 self._down_since = None
 
+    async def again(self) -> None:
+        """Go on looking for it, with new patience, after patience had ended.
+
+        Raises:
+            BackendError: it ended once more.
+        """
+        error, self._end = self._end, None
+        self._down_since = None
+        if self._proven and isinstance(error, UnavailableError):
+            await self._pause(error)
+        else:
+            await self.ready()
+
     async def _begin(self) -> None:
         """Prove the endpoint, which also loads a cold model."""
         if self._end is not None:
@@ -192,6 +207,7 @@ class Availability:
 
         def tell(error: UnavailableError, left_s: float) -> None:
             nonlocal paused
+            self.away = error
             if not paused:
                 self._notify(EndpointPaused(message=str(error), give_up_s=left_s))
             paused = True
@@ -201,7 +217,7 @@ class Availability:
         except BackendError as error:
             self._end = error
             raise
-        self._proven = True
+        self._proven, self.away = True, None
         if paused:
             self._notify(EndpointResumed(paused_s=self._clock() - began))
 
@@ -225,9 +241,11 @@ class Availability:
 
         hear(error)
         self._up.clear()
+        self.away = error
         try:
             self._notify(EndpointPaused(message=str(error), give_up_s=left))
             await self._until(self._probe, left, delay_s, hear)
+            self.away = None
             self._notify(EndpointResumed(paused_s=self._clock() - now))
         except BackendError as away:
             self._end = away

@@ -61,9 +61,10 @@ class Cache:
             return self._read("answers", "record", _key(run, sha256, prompt))
 
     def keep(self, result: Result) -> None:
-        """Keep an answer, unless it is an old one, or a cut one, as --accept takes it; returns at once."""
+        """Keep an answer, unless it is old, cut as --accept takes it, or of a fallback; returns at once."""
         sha256, done = result.image.sha256, result.completion
         is_new = done is not None and done.finish_reason != "length" and not result.is_known
+        is_new = is_new and result.fallback is None  # the key says that another one answered
         if is_new and sha256 is not None:
             self._kept.append((_key(result.run, sha256, result.prompt), json.dumps(result.to_record())))
 

@@ -92,6 +92,15 @@ class Climber:
         self._enter(Phase.RECOVER)
         self._hold = HOLD
 
+    def queueing(self, surplus: int) -> None:
+        """Hear that so many requests of ours only wait at the endpoint: do without them."""
+        if surplus <= 0 or self._skip:  # what was in flight under a larger limit is still there
+            return
+        self._skip = self.limit
+        self._ceiling = max(self.limit, 2)
+        self.limit = max(self.limit - surplus, self.limit // 2, 1)
+        self._enter(Phase.HOLD)
+
     def _decide(self, rate: float) -> None:
         """What follows from the rate of one window."""
         trial, self._trial = self._trial, None

@@ -4,9 +4,19 @@ import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from vlmbatch.errors import BadAnswerError
+from vlmbatch.errors import BackendError, BadAnswerError
+from vlmbatch.guard_protocols import Lane
 from vlmbatch.images import FileStamp, ImageFacts, ImageRef, PreparedImage
-from vlmbatch.records import Answered, Completion, Endpoint, Failure, Request, Result
+from vlmbatch.records import (
+    Answered,
+    Completion,
+    Endpoint,
+    Failure,
+    Fallback,
+    FallbackReason,
+    Request,
+    Result,
+)
 from vlmbatch.trail import Trail
 
 
@@ -34,6 +44,15 @@ class Draft:
         self.free_waits = 0
         self.stale = False
         self.trail = Trail()
+        self.rank = 0
+        """Who is to be asked first now: 1 and more are fallbacks."""
+        self.lane: Lane | None = None
+        """Who was asked last."""
+        self.broke_at: Lane | None = None
+        """Who failed in passing last, as the trail knows."""
+        self.failed: Failure | None = None
+        """How those failed that were asked before the fallbacks."""
+        self.fallback: Fallback | None = None
         self.bad_answer: BadAnswerError | None = None
         self.warnings: tuple[str, ...] = ()
         self.started_at = datetime.now(UTC)
@@ -54,13 +73,47 @@ class Draft:
         self.prepared = None
         self.request = replace(self.request, images=())
 
+    def ask(self, job: Job, lane: Lane, away: BackendError | None) -> None:
+        """Begin an attempt at this endpoint; `away` is why those of the draft's rank are not asked."""
+        self.lane = lane
+        self.attempts += 1
+        if self.rank == 0:
+            self.fallback = None if away is None else _fallback("unavailable", away, job.endpoint)
+
+    def fall_back(self, job: Job, reason: FallbackReason, error: BackendError) -> None:
+        """Ask those of the next rank from now on, as if they were the first."""
+        asked = job.endpoint if self.lane is None else self.lane.endpoint
+        self.failed = self.failed_with(error)
+        self.fallback = self.fallback or _fallback(reason, error, asked)
+        self.rank = self.asked_rank + 1
+        self.request = replace(job.question, prompt=self.request.prompt, images=self.request.images)
+        self.trail, self.broke_at, self.bad_answer = Trail(), None, None
+        self.refunds, self.free_waits, self.stale = 0, 0, False
+
+    @property
+    def asked_rank(self) -> int:
+        """The rank of who was asked last."""
+        return self.rank if self.lane is None else max(self.rank, self.lane.rank)
+
+    def failed_with(self, error: BackendError, *, for_now: bool = False) -> Failure:
+        """The failure that this error is, after those of others; `for_now`: the next run asks again."""
+        for_now = for_now or (self.fallback is not None and self.fallback.reason == "unavailable")
+        retryable = error.retryable or for_now
+        if self.failed is None:
+            return Failure(kind=error.kind, message=str(error), retryable=retryable, partial=error.partial)
+        return replace(
+            self.failed,
+            message=f"{self.failed.message}; the fallback: {error}",
+            retryable=self.failed.retryable or retryable,
+        )
+
     def repeated(self, job: Job, known: Answered) -> Result:
         """The result with what came of it before, which costs nothing now."""
         outcome, is_own = known.outcome, known.id == self.ref.id
         completion = outcome if isinstance(outcome, Completion) else None
         return Result(
             id=self.ref.id,
-            endpoint=job.endpoint,
+            endpoint=known.endpoint or job.endpoint,
             run=job.run,
             started_at=self.started_at,
             duration_s=time.monotonic() - self.began,
@@ -70,13 +123,14 @@ class Draft:
             warnings=completion.warnings if completion else (),
             duplicate_of=None if is_own else known.id,
             cached=known.id is None or is_own,
+            fallback=known.fallback,
         )
 
     def result(self, job: Job, outcome: Completion | Failure) -> Result:
         """The result with this outcome."""
         return Result(
             id=self.ref.id,
-            endpoint=job.endpoint,
+            endpoint=job.endpoint if self.lane is None else self.lane.endpoint,
             run=job.run,
             started_at=self.started_at,
             duration_s=time.monotonic() - self.began,
@@ -85,4 +139,16 @@ class Draft:
             image=ImageFacts.of(self.stamp, self.sha256, self.prepared),
             attempts=self.attempts,
             warnings=self.warnings + (outcome.warnings if isinstance(outcome, Completion) else ()),
+            fallback=self.fallback,
         )
+
+
+def _fallback(reason: FallbackReason, error: BackendError, asked: Endpoint) -> Fallback:
+    return Fallback(
+        reason=reason,
+        kind=error.kind,
+        message=str(error),
+        backend=asked.backend,
+        endpoint=asked.url,
+        model=asked.model,
+    )

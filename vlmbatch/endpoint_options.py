@@ -1,11 +1,50 @@
 """Who is asked: the endpoint's options, declared as in option_groups.py."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
+from vlmbatch.errors import ConfigError
 from vlmbatch.options import check_url, option, require
+from vlmbatch.records import FallbackReason
 
 BackendName = Literal["auto", "ollama", "vllm", "openai", "llama-cpp"]
+
+
+REASONS: tuple[FallbackReason, ...] = get_args(FallbackReason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FallbackSpec:
+    """Who is asked where the first fails, as `litellm:gpt-4o`, `ollama:llava:7b@URL` or `vllm@URL`."""
+
+    backend: BackendName
+    model: str | None
+    url: str | None
+
+    @classmethod
+    def of(cls, text: str) -> "FallbackSpec":
+        """Read what was typed; raises ConfigError where that names no backend, or no URL behind its @."""
+        named, at, address = text.partition("@http")
+        backend, _, model = named.partition(":")
+        known = [name for name in get_args(BackendName) if name != "auto"]
+        if backend not in known:
+            raise ConfigError(
+                f"--fallback {named} names no backend; write for example litellm:gpt-4o or "
+                f"ollama:qwen2.5vl@http://127.0.0.1:11434 with one of {', '.join(known)}"
+            )
+        url = f"http{address}" if at else None
+        if url is not None:
+            check_url(url, "--fallback")
+        return cls(backend=backend, model=model or None, url=url)  # type: ignore[arg-type]  # just checked
+
+
+def parse_reasons(text: str) -> str:
+    """`unavailable`, `rejected` and `bad-answer`, separated by commas, checked and in that order."""
+    words = {word.strip() for word in text.split(",")} - {""}
+    if not words or not words <= set(REASONS):
+        raise ValueError(f"{text!r} is not known; write one or more of {','.join(REASONS)}")
+    return ",".join(word for word in REASONS if word in words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +63,7 @@ class EndpointOptions:
     )
     base_url: tuple[str, ...] = option(
         (),
-        "Where the endpoint listens; without it OLLAMA_HOST or OPENAI_BASE_URL, then the default port.",
+        "Where the endpoint listens, or a file of such URLs; several share the images (repeatable).",
         metavar="URL",
         secret=True,  # it may hold a password
     )
@@ -44,15 +83,41 @@ class EndpointOptions:
         True, "Prove with a picture of one colour that pictures reach the model, before the first image."
     )
 
+    fallback: tuple[str, ...] = option(
+        (),
+        "Ask this one where the first fails, for example litellm:gpt-4o or ollama:llava@URL (repeatable).",
+        metavar="BACKEND:MODEL",
+        secret=True,  # its URL may hold a password
+    )
+    fallback_on: str = option(
+        ",".join(REASONS),
+        "For which failures a fallback is asked.",
+        metavar="REASONS",
+        parse=parse_reasons,
+    )
+
     def __post_init__(self) -> None:
         require(
             self.backend in get_args(BackendName),
             f"--backend {self.backend} is not known; choose one of {', '.join(get_args(BackendName))}",
         )
         for url in self.base_url:
-            check_url(url, "--base-url")
+            if not is_file_of_urls(url):
+                check_url(url, "--base-url")
+        for text in self.fallback:
+            FallbackSpec.of(text)
 
     @property
     def url(self) -> str | None:
         """The one address that is asked, where one is named."""
         return self.base_url[0] if self.base_url else None
+
+    @property
+    def reasons(self) -> frozenset[FallbackReason]:
+        """For which failures a fallback is asked."""
+        return frozenset(word for word in REASONS if word in self.fallback_on.split(","))
+
+
+def is_file_of_urls(text: str) -> bool:
+    """Whether a --base-url is the name of a file."""
+    return "://" not in text and Path(text).is_file()

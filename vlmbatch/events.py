@@ -9,20 +9,36 @@ from vlmbatch.records import Endpoint, Result, Summary
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
-    """The endpoint has been found and the output is open. `adapts`: `concurrency` is only a start."""
+    """The endpoint has been found and the output is open. `adapts`: `concurrency` is only a start.
+
+    `others` are further endpoints that share the images with it, and `fallbacks` those that are asked where
+    these fail, for people to read; `notes` are what a person should know of them.
+    """
 
     endpoint: Endpoint
     run: str
     concurrency: int
     output: str
     adapts: bool = False
+    others: tuple[str, ...] = ()
+    fallbacks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConcurrencyChanged:
-    """From now on the endpoint gets this many requests at once."""
+    """From now on the endpoint gets this many requests at once; all endpoints together do."""
 
     concurrency: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueMeasured:
+    """An endpoint told how many requests it works on, and how many wait there, of whomever."""
+
+    endpoint: str
+    running: int
+    waiting: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +83,15 @@ class RetryScheduled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointPaused:
-    """The endpoint is away; nobody asks until it is back or `give_up_s` seconds have passed."""
+    """The endpoint is away; nobody asks it until it is back or `give_up_s` seconds have passed.
+
+    `others_up`: there are others that are asked meanwhile.
+    """
 
     message: str
     give_up_s: float
+    endpoint: str = ""
+    others_up: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +99,8 @@ class EndpointResumed:
     """The endpoint answers again, after `paused_s` seconds."""
 
     paused_s: float
+    endpoint: str = ""
+    others_up: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +133,7 @@ class RunFinished:
 Event = (
     RunStarted
     | ConcurrencyChanged
+    | QueueMeasured
     | Notice
     | TotalKnown
     | ImagesSkipped

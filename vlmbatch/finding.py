@@ -1,18 +1,19 @@
 """What has to be found before a run can begin: prompt, images, output, cache and endpoint."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from vlmbatch.availability import RUN_PATIENCE_S, START_PATIENCE_S, until_available
-from vlmbatch.backends import open_backend
+from vlmbatch.addresses import Addresses
 from vlmbatch.cache import Cache
 from vlmbatch.config import RunConfig
-from vlmbatch.errors import UnreachableError
 from vlmbatch.events import SourceProblem, tell
+from vlmbatch.meeting import Met, meet, named
+from vlmbatch.plans import plans
 from vlmbatch.prompts import prompt_text
-from vlmbatch.protocols import Backend, Observer, Sleep, Source, Writer
+from vlmbatch.protocols import Observer, Sleep, Source, Writer
 from vlmbatch.records import Endpoint, Request
 from vlmbatch.settings import accepted_now, question_of
 from vlmbatch.sources import open_source
@@ -24,22 +25,22 @@ from vlmbatch.writers import JsonlWriter, StreamWriter
 class Found:
     """Who answers, what is asked, and where records go, before the output is read back.
 
-    `away` is why nobody can be asked: then only what stands in the cache can be answered.
+    `endpoint` is the one whose model names the run.
     """
 
-    backend: Backend
+    met: Sequence[Met]
     endpoint: Endpoint
+    addresses: Addresses
     question: Request
     source: Source
     writer: Writer | None
     cache: Cache | None
-    away: UnreachableError | None = None
 
 
 async def find(
     config: RunConfig, writer: Writer | None, notify: Observer, sleep: Sleep, stack: AsyncExitStack
 ) -> Found:
-    """Lock the output and find the endpoint; what has to be closed goes on the stack.
+    """Lock the output and find the endpoints; what has to be closed goes on the stack.
 
     Raises:
         VlmbatchError: a run with these options, this endpoint or this output cannot start.
@@ -49,21 +50,22 @@ async def find(
         prompt = await loop.run_in_executor(pool, prompt_text, config.prompt)
         tell_problem = partial(_tell_loop, loop, notify)
         source = await loop.run_in_executor(pool, open_source, config.paths, config.input, tell_problem)
+        addresses = await loop.run_in_executor(pool, Addresses, config.endpoint.base_url)
+        urls = await loop.run_in_executor(pool, addresses.read)
     if writer is not None:
         await stack.enter_async_context(writer)
     cache = await _open_cache(config, notify, stack)
-    backend = await stack.enter_async_context(open_backend(config))
-    endpoint, away = await _preflight(config, backend, cache, sleep)
-    if away is not None:
-        tell(notify, f"{away}; what was asked before is answered from the cache")
+    met = await meet(config, plans(config, urls), cache, sleep, stack)
+    if len(met) == 1 and met[0].away is not None:
+        tell(notify, f"{met[0].away}; what was asked before is answered from the cache")
     return Found(
-        backend=backend,
-        endpoint=endpoint,
+        met=met,
+        endpoint=named(met),
+        addresses=addresses,
         question=question_of(config, prompt),
         source=source,
         writer=writer,
         cache=cache,
-        away=away,
     )
 
 
@@ -86,31 +88,6 @@ async def _open_cache(config: RunConfig, notify: Observer, stack: AsyncExitStack
     cache = await asyncio.to_thread(Cache, folder, tell_loop)
     stack.push_async_callback(asyncio.to_thread, cache.close)
     return cache
-
-
-async def _preflight(
-    config: RunConfig, backend: Backend, cache: Cache | None, sleep: Sleep
-) -> tuple[Endpoint, UnreachableError | None]:
-    """Who answers; where nobody is there, who did when the cache was filled, and why nobody is."""
-    asked = (config.endpoint.backend, backend.place, config.endpoint.model or "")
-    try:
-        endpoint = await until_available(
-            backend.preflight,
-            patience_s=config.run.patience_s(START_PATIENCE_S),
-            loading_patience_s=config.run.patience_s(RUN_PATIENCE_S),
-            who=backend.place,
-            sleep=sleep,
-        )
-    except UnreachableError as error:
-        if cache is None or config.endpoint.backend == "auto":  # which may find another one each time
-            raise
-        known = await asyncio.to_thread(cache.endpoint, *asked)
-        if known is None:
-            raise
-        return known, error
-    if cache is not None:
-        await asyncio.to_thread(cache.keep_endpoint, endpoint, *asked)
-    return endpoint, None
 
 
 def _tell_loop(loop: asyncio.AbstractEventLoop, notify: Observer, problem: SourceProblem) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import resource
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from vlmbatch import imaging
@@ -11,15 +12,17 @@ from vlmbatch.canary import QUESTIONS, Canary
 from vlmbatch.config import RunConfig
 from vlmbatch.cpus import usable_cpus
 from vlmbatch.errors import ImageError
-from vlmbatch.events import ConcurrencyChanged, EndpointProven, tell
-from vlmbatch.finding import Found
+from vlmbatch.events import EndpointPaused, EndpointProven, EndpointResumed, Event, tell
 from vlmbatch.images import PreparedImage
-from vlmbatch.limiter import Limiter
+from vlmbatch.lane import Lane
+from vlmbatch.lanes import Lanes
+from vlmbatch.limiter import Limiter, Pace
+from vlmbatch.meeting import Met, who_is_there
 from vlmbatch.memory import Memory
 from vlmbatch.option_groups import USUAL_SIDE
 from vlmbatch.options import AUTO
 from vlmbatch.protocols import Backend, Observer, Sleep
-from vlmbatch.records import Endpoint
+from vlmbatch.records import Endpoint, Request
 from vlmbatch.sizing import Sizing, sizing_of
 
 FIRST_CONCURRENCY = 16
@@ -38,21 +41,24 @@ def preparers() -> int:
     return max(2, usable_cpus())
 
 
-def limiter_of(
-    config: RunConfig, endpoint: Endpoint, backend: Backend, notify: Observer, sleep: Sleep
-) -> Limiter:
+def limiter_of(config: RunConfig, endpoint: Endpoint, backend: Backend, pace: Pace, lanes: Lanes) -> Limiter:
     """The limiter that the options ask for: fixed, or one that finds the endpoint's best by itself."""
     fixed = config.run.concurrency
-    most = max(1, min(MOST_CONCURRENCY, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OTHER_FILES))
+    most = most_concurrency(config)
     start = fixed or min(endpoint.slots or min(backend.concurrency, FIRST_CONCURRENCY), most)
     return Limiter(
         start,
         most=None if fixed else most,
-        rpm=config.run.rpm,
-        ahead=preparers(),
-        changed=lambda limit: notify(ConcurrencyChanged(concurrency=limit)),
-        sleep=sleep,
+        pace=pace,
+        waiting=lambda: lanes.somebody_waits,
+        changed=lanes.changed,
     )
+
+
+def most_concurrency(config: RunConfig) -> int:
+    """How many requests at once one endpoint may get at most."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OTHER_FILES
+    return config.run.concurrency or max(1, min(MOST_CONCURRENCY, files))
 
 
 def sizing_for(config: RunConfig, endpoint: Endpoint, notify: Observer) -> Sizing:
@@ -91,31 +97,59 @@ def preparer_of(
     return prepare
 
 
-def availability_of(config: RunConfig, found: Found, notify: Observer, sleep: Sleep) -> Availability:
-    """Whether anybody is there, as a canary tells at first; where it is known that nobody is, it stays so."""
+def guard(
+    lane: Lane, met: Met, question: Request, pace: Pace, lanes: Lanes, notify: Observer, sleep: Sleep
+) -> None:
+    """Give an endpoint its slots, and what tells whether it is there; who is not met yet is met then.
+
+    Where it is known that nobody is there, it stays so.
+    """
+    config = met.plan.config
+    known_away = None if met.endpoint is None else met.away
     deadline_s = WARM_UP * config.run.timeout
-    canary = Canary(
-        found.backend, found.question, imaging.uniform, deadline_s=deadline_s, tell=partial(tell, notify)
-    )
+    canary = Canary(met.backend, question, imaging.uniform, deadline_s=deadline_s, tell=partial(tell, notify))
+
+    def is_known(endpoint: Endpoint) -> None:
+        lane.meet(endpoint, limiter_of(config, endpoint, met.backend, pace, lanes))
 
     async def prove() -> None:
-        if found.away is not None:
-            raise found.away
+        if known_away is not None:
+            raise known_away
+        if not lane.is_met:
+            is_known(await who_is_there(met, _model_of(lanes, lane)))
         if config.endpoint.canary:
             await canary.prove()
         notify(EndpointProven())
 
     async def probe() -> None:
         async with asyncio.timeout(PROBE_S):
-            await found.backend.probe()
+            await met.backend.probe()
         await canary.ask()
 
-    return Availability(
-        prove=prove,
-        probe=probe,
-        patience_s=config.run.patience_s(RUN_PATIENCE_S) if found.away is None else 0.0,
-        try_s=PROBE_S + QUESTIONS * deadline_s,
-        least_try_s=config.run.timeout,
-        notify=notify,
-        sleep=sleep,
+    def hear(event: Event) -> None:
+        """Tell where it was, and whether others are there."""
+        if isinstance(event, (EndpointPaused, EndpointResumed)):
+            others = any(other.is_open for other in lanes if other is not lane)
+            notify(replace(event, endpoint=lane.place, others_up=others))
+            lanes.changed()
+        else:
+            notify(event)
+
+    if met.endpoint is not None:
+        is_known(met.endpoint)
+    lane.guard(
+        Availability(
+            prove=prove,
+            probe=probe,
+            patience_s=config.run.patience_s(RUN_PATIENCE_S) if known_away is None else 0.0,
+            try_s=PROBE_S + QUESTIONS * deadline_s,
+            least_try_s=config.run.timeout,
+            notify=hear,
+            sleep=sleep,
+        )
     )
+
+
+def _model_of(lanes: Lanes, lane: Lane) -> str | None:
+    """The model that an endpoint has to have which finds its own: that of those it shares the images with."""
+    return next((other.endpoint.model for other in lanes if other.is_met and other.rank == lane.rank), None)

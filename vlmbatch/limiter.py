@@ -1,4 +1,4 @@
-"""How many requests may be in flight, and images on their way; it does not know what a request is."""
+"""How many requests may be in flight at one endpoint; it does not know what a request is."""
 
 import asyncio
 import time
@@ -6,57 +6,43 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from vlmbatch.climbing import Climber
+from vlmbatch.places import Places
 from vlmbatch.protocols import Sleep
 
-MOST_AHEAD = 64
-"""So many images at most wait for a slot; else as many as there are slots, since answers come in bursts."""
+QUEUE_SHARE = 8
+"""Of so many requests in flight, one may wait at the endpoint: it has the next one at hand then."""
 
 
-class Places:
-    """A semaphore whose number of places can be changed. Those that are taken stay so until they are left."""
+class Pace:
+    """Spaces attempts evenly, so many a minute, for all who share it."""
 
-    def __init__(self, number: int) -> None:
-        self._number = number
-        self._free = asyncio.Semaphore(number)
-        self._owed = 0  # places to take away as they are left
-        self.waiting = 0
+    def __init__(
+        self,
+        rpm: float | None = None,
+        *,
+        sleep: Sleep = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`rpm` None spaces nothing; `sleep` and `clock` are in seconds."""
+        self._spacing_s = 60 / rpm if rpm else 0.0
+        self._sleep = sleep
+        self._clock = clock
+        self._next_start = 0.0
 
-    def resize(self, number: int) -> None:
-        """Have this many places from now on."""
-        more, self._number = number - self._number, number
-        for _ in range(more):
-            if self._owed:
-                self._owed -= 1
-            else:
-                self._free.release()
-        self._owed += max(-more, 0)
+    @property
+    def is_behind(self) -> bool:
+        """Whether turns are waited for, which no slot would bring."""
+        return self._next_start > self._clock()
 
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """Wait for a place and hold it inside the ``async with``."""
-        await self.take()
-        try:
-            yield
-        finally:
-            self.leave()
-
-    async def take(self) -> None:
-        """Wait for a place; whoever has one leaves it."""
-        self.waiting += 1
-        try:
-            await self._free.acquire()
-            while self._owed:  # free places are taken away by whoever finds them first
-                self._owed -= 1
-                await self._free.acquire()
-        finally:
-            self.waiting -= 1
-
-    def leave(self) -> None:
-        """Give a place back."""
-        if self._owed:
-            self._owed -= 1
-        else:
-            self._free.release()
+    async def turn(self) -> None:
+        """Wait until the next attempt may start."""
+        if not self._spacing_s:
+            return
+        now = self._clock()
+        start = max(self._next_start, now)
+        self._next_start = start + self._spacing_s
+        if start > now:
+            await self._sleep(start - now)
 
 
 class Limiter:
@@ -67,27 +53,23 @@ class Limiter:
         limit: int,
         *,
         most: int | None = None,
-        rpm: float | None = None,
-        ahead: int = 0,
-        changed: Callable[[int], None] = lambda limit: None,
-        sleep: Sleep = asyncio.sleep,
+        pace: Pace | None = None,
+        waiting: Callable[[], bool] = lambda: False,
+        changed: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`limit` slots to begin with; they adapt up to `most`, or are fixed where that is None.
 
-        `rpm` spaces attempts evenly, so many a minute; `ahead` is how many more images than slots may at
-        least be on their way; `changed` hears each new limit; `sleep` and `clock` are in seconds.
+        `waiting` says whether anybody outside waits for a slot; `changed` hears of each new limit, and
+        `clock` is in seconds.
         """
         self._climber = None if most is None else Climber(limit, most)
         self._limit = limit
-        self._ahead = ahead
-        self._spacing_s = 60 / rpm if rpm else 0.0
+        self._pace = pace or Pace()
+        self._waiting = waiting
         self._changed = changed
-        self._sleep = sleep
         self._clock = clock
-        self._next_start = 0.0
         self._slots = Places(limit)
-        self._rooms = Places(self._room_for(limit))
         self._busy = 0
         self._alone = asyncio.Lock()
         self._open = asyncio.Event()
@@ -97,9 +79,19 @@ class Limiter:
         self._old_requests = 0
 
     @property
-    def most_rooms(self) -> int:
-        """How many images can ever be on their way at once."""
-        return self._room_for(self._climber.most if self._climber else self._limit)
+    def most(self) -> int:
+        """How many requests may ever be in flight."""
+        return self._climber.most if self._climber else self._limit
+
+    @property
+    def load(self) -> float:
+        """Which share of the slots is taken, from 0 to 1."""
+        return self._busy / self._limit
+
+    @property
+    def free(self) -> bool:
+        """Whether slot() would give one at once."""
+        return self._open.is_set() and self._slots.free
 
     @property
     def limit(self) -> int:
@@ -114,14 +106,14 @@ class Limiter:
                 self._open.clear()
                 try:
                     await self._empty.wait()
-                    await self._turn()
+                    await self._pace.turn()
                     yield
                 finally:
                     self._open.set()
             return
         await self._take_slot()
         try:
-            await self._turn()
+            await self._pace.turn()
             yield
         finally:
             self._leave_slot()
@@ -143,18 +135,11 @@ class Limiter:
         if not self._busy:
             self._empty.set()
 
-    @asynccontextmanager
-    async def room(self) -> AsyncIterator[None]:
-        """Hold a place for one image on its way, from its preparation to its record."""
-        async with self._rooms.place():
-            yield
-
     def answered(self) -> None:
         """Hear that a request was answered, while its slot is still held."""
         if self._climber is not None:
-            now = self._clock()
-            is_spaced = self._next_start > now  # then a turn is waited for, which no slot would bring
-            self._climber.answered(now, waiting=self._slots.waiting > 0 and not is_spaced)
+            full = self._slots.waiting > 0 or self._waiting()
+            self._climber.answered(self._clock(), waiting=full and not self._pace.is_behind)
             self._follow(self._climber.limit)
 
     def overloaded(self) -> None:
@@ -165,22 +150,15 @@ class Limiter:
         self._climber.overloaded()
         self._follow(self._climber.limit)
 
+    def queueing(self, waiting: int) -> None:
+        """Hear that so many requests wait at the endpoint: more of them would only wait longer."""
+        spare = max(self._limit // QUEUE_SHARE, 1)
+        if self._climber is not None and waiting > spare:
+            self._climber.queueing(min(waiting, self._busy) - spare)
+            self._follow(self._climber.limit)
+
     def _follow(self, limit: int) -> None:
         if limit != self._limit:
             self._limit = limit
             self._slots.resize(limit)
-            self._rooms.resize(self._room_for(limit))
-            self._changed(limit)
-
-    def _room_for(self, limit: int) -> int:
-        return limit + max(self._ahead, min(limit, MOST_AHEAD))
-
-    async def _turn(self) -> None:
-        """Wait until the next attempt may start."""
-        if not self._spacing_s:
-            return
-        now = self._clock()
-        start = max(self._next_start, now)
-        self._next_start = start + self._spacing_s
-        if start > now:
-            await self._sleep(start - now)
+            self._changed()

@@ -12,6 +12,7 @@ from vlmbatch.events import (
     Event,
     ImageFinished,
     ImagesSkipped,
+    QueueMeasured,
     RetryScheduled,
     RunFinished,
     RunStarted,
@@ -61,6 +62,10 @@ class Metrics:
         self._retries = counter("vlmbatch_retries", "Attempts that failed and were repeated.", ["kind"])
         self._problems = counter("vlmbatch_unreadable", "Folders and files that could not be read.")
         self._up = gauge("vlmbatch_endpoint_up", "1 while the endpoint answers, 0 while the run waits.")
+        self._away: set[str] = set()
+        self._endpoints_away = gauge("vlmbatch_endpoints_away", "Endpoints that the run waits for.")
+        self._queue = gauge("vlmbatch_endpoint_queue", "Requests that wait at an endpoint.", ["endpoint"])
+        self._fallbacks = counter("vlmbatch_fallbacks", "Answers of a fallback, by why.", ["reason"])
         self._paused = counter("vlmbatch_paused_seconds", "Time spent waiting for the endpoint.")
         self._concurrency = gauge("vlmbatch_concurrency", "Requests at once at most.")
         self._running = gauge("vlmbatch_running", "1 while the run is going on, 0 afterwards.")
@@ -94,17 +99,26 @@ class Metrics:
                 self._problems.inc()
             case RetryScheduled(kind=kind):
                 self._retries.labels(kind).inc()
-            case EndpointPaused():
-                self._up.set(0)
-            case EndpointResumed(paused_s=paused_s):
-                self._up.set(1)
-                self._paused.inc(paused_s)
+            case EndpointPaused() | EndpointResumed():
+                self._endpoint(event)
+            case QueueMeasured(endpoint=endpoint, waiting=waiting):
+                self._queue.labels(endpoint).set(waiting)
             case ImageFinished(result=result):
                 self._image(result)
             case RunFinished(summary=summary):
                 self._skipped.set(summary.skipped + summary.failed_before)
             case _:
                 pass
+
+    def _endpoint(self, event: EndpointPaused | EndpointResumed) -> None:
+        if isinstance(event, EndpointResumed):
+            self._away.discard(event.endpoint)
+            self._paused.inc(event.paused_s)
+            self._up.set(1)
+        else:
+            self._away.add(event.endpoint)
+            self._up.set(event.others_up)
+        self._endpoints_away.set(len(self._away))
 
     def end(self, exit_code: int) -> None:
         """The run is over."""
@@ -116,6 +130,8 @@ class Metrics:
         self._images.labels("ok" if result.ok else "error").inc()
         if result.failure is not None:
             self._failures.labels(result.failure.kind).inc()
+        if result.ok and result.fallback is not None and not result.is_known:
+            self._fallbacks.labels(result.fallback.reason).inc()
         if result.is_known:
             self._known.labels("cache" if result.cached else "duplicate").inc()
         elif result.completion is not None:

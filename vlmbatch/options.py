@@ -131,7 +131,7 @@ def typed(name: str, kind: Any, spec: OptionSpec, value: object) -> object:
     is a text. Raises ConfigError for a value of another type.
     """
     if value is None:
-        return None
+        return () if kind == tuple[str, ...] else None
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from vlmbatch import imaging
+from vlmbatch.addresses import Addresses
 from vlmbatch.backends import open_backend
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError, ImageError
 from vlmbatch.image_tokens import family_of
 from vlmbatch.integer_map import IntegerMap
+from vlmbatch.plans import plans
 from vlmbatch.prompts import prompt_text
 from vlmbatch.protocols import Observer, Source
 from vlmbatch.sizing import Sizing, sizing_of
@@ -49,13 +51,16 @@ def preview(config: RunConfig, notify: Observer) -> Preview:
     Raises:
         ConfigError: what would end the run at its start, as far as can be told without asking.
     """
-    backend = open_backend(config)
+    backends = [
+        open_backend(plan.config) for plan in plans(config, Addresses(config.endpoint.base_url).read())
+    ]
+    places = ", ".join(backend.place for backend in backends)
     source = open_source(config.paths, config.input, notify)
     try:
         sizing = sizing_of(config.image, config.endpoint.model or "")
     except ConfigError:  # the endpoint may tell what kind of model it is
         sizing = sizing_of(config.image)
-    found = Preview(backend=backend.name, place=backend.place, prompt=prompt_text(config.prompt))
+    found = Preview(backend=backends[0].name, place=places, prompt=prompt_text(config.prompt))
     for problem in _problems(config, source, sizing, found):
         found.failing += 1
         if len(found.problems) < SHOWN_PROBLEMS:

@@ -1,16 +1,14 @@
 """The shapes of the parts. What fits one of them can be plugged into the pipeline.
 
-Source, Backend, Writer and Observer are for those who add one; Slots, Outages and Retries are how the
-pipeline sees the parts that guard it.
+How the pipeline sees the parts that guard it stands in guard_protocols.py.
 """
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Hashable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from enum import Enum
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from vlmbatch.errors import BackendError, BadAnswerError, UnavailableError
 from vlmbatch.events import Event
 from vlmbatch.images import FileStamp, ImageRef, SourceImage
 from vlmbatch.records import Answered, Completion, Endpoint, Request, Result
@@ -126,6 +124,10 @@ class Writer(AsyncContext, Protocol):
     def notices(self) -> tuple[str, ...]:
         """What a person should know of the output as begin() found it."""
 
+    @property
+    def earlier(self) -> Iterable[Mapping[str, Any]]:
+        """The settings of earlier runs whose records it holds, as far as it remembers them."""
+
     async def begin(self, run: str, settings: Mapping[str, Any]) -> Finished:
         """Open for the run of this digest and tell what an earlier run has done already.
 
@@ -172,62 +174,3 @@ class Answers(Protocol):
 
     def release(self, who: Hashable, result: Result | None) -> None:
         """Hear what came of the question that `who` holds, if any."""
-
-
-class Slots(Protocol):
-    """How many requests may be in flight."""
-
-    @property
-    def limit(self) -> int:
-        """How many may be in flight now."""
-
-    def slot(self, *, alone: bool = False) -> AbstractAsyncContextManager[None]:
-        """Hold one slot inside the ``async with``; `alone` while nobody else holds one."""
-
-    def answered(self) -> None:
-        """Hear that a request was answered."""
-
-    def overloaded(self) -> None:
-        """Hear that the endpoint had too much: 429, 503, a timeout or a crash."""
-
-
-class Outages(Protocol):
-    """Whether the endpoint is there."""
-
-    @property
-    def up(self) -> bool:
-        """Whether it is taken for up now."""
-
-    @property
-    def downs(self) -> int:
-        """How often so far nobody was there."""
-
-    async def ready(self) -> None:
-        """Wait until it is proven and taken for up; raises a BackendError that ends the run."""
-
-    def answered(self) -> None:
-        """Hear that it answered."""
-
-    async def unavailable(self, error: UnavailableError, waits: int) -> None:
-        """Return when it is worth asking again about an image that was turned away `waits` times.
-
-        Raises UnavailableError when the endpoint stays away for too long.
-        """
-
-    async def failed(self, error: BackendError, image: str) -> None:
-        """Hear that a request failed in passing; too many in a row pause the run until a probe succeeds."""
-
-
-class Retries(Protocol):
-    """How often one image is asked about."""
-
-    def attempts(
-        self, on_retry: Callable[[int, float, BackendError], None], refunds: Callable[[], int]
-    ) -> AbstractContextManager[AsyncIterable[AbstractContextManager[object]]]:
-        """In a ``with``, tries until one succeeds; it waits between them and tells `on_retry` before it does.
-
-        `refunds` says how many tries so far were the endpoint's loss and shall not count.
-        """
-
-    def ask_differently(self, request: Request, error: BadAnswerError, attempt: int) -> tuple[Request, str]:
-        """The request to send after a bad answer to this attempt, and the warning that tells of it."""

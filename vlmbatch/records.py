@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from vlmbatch.errors import FailureKind
 from vlmbatch.images import ImageFacts, PreparedImage
@@ -103,16 +103,38 @@ class Endpoint:
     notes: tuple[str, ...] = ()
 
 
+FallbackReason = Literal["unavailable", "rejected", "bad-answer"]
+"""Why a fallback is asked: the words of --fallback-on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fallback:
+    """Why somebody else answered than who was to be asked first, and who that was.
+
+    `kind` and `message` say what went wrong there, as those of a Failure do.
+    """
+
+    reason: FallbackReason
+    kind: FailureKind
+    message: str
+    backend: str
+    endpoint: str
+    model: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
     """What came of the same question about the same content before.
 
-    `id` is the image that it was about, None where that is none of the same output.
+    `id` is the image that it was about, None where that is none of the same output; `endpoint` answered
+    then, and where that was a fallback, `fallback` says why.
     """
 
     id: str | None
     outcome: Completion | Failure
     image: ImageFacts
+    endpoint: Endpoint | None = None
+    fallback: Fallback | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +142,8 @@ class Result:
     """The outcome for one image: a completion or a failure, never both, never neither.
 
     `duplicate_of` is the image of the same content whose answer this is; `cached` says that it is one of
-    an earlier run, out of --cache. Neither was asked about.
+    an earlier run, out of --cache. Neither was asked about. `endpoint` is who answered or failed last, and
+    `fallback` says why that is not who was to be asked first.
     """
 
     id: str
@@ -136,6 +159,7 @@ class Result:
     warnings: tuple[str, ...] = ()
     duplicate_of: str | None = None
     cached: bool = False
+    fallback: Fallback | None = None
 
     def __post_init__(self) -> None:
         if (self.completion is None) == (self.failure is None):
@@ -178,10 +202,12 @@ class Result:
             record["duplicate_of"] = self.duplicate_of
         if self.cached:
             record["cached"] = True
+        if self.fallback is not None:
+            record["fallback"] = _flat(self.fallback)
         return record
 
 
-def _flat(value: Failure | Usage | ImageFacts) -> dict[str, Any]:
+def _flat(value: Failure | Usage | ImageFacts | Fallback) -> dict[str, Any]:
     """Its fields by name; dataclasses.asdict takes ten times as long, since it also copies what they hold."""
     return {name: getattr(value, name) for name in value.__slots__}
 
@@ -195,12 +221,25 @@ def to_line(record: Mapping[str, Any]) -> bytes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSummary:
+    """What one endpoint did in a run; `answered` and `failed` are images, not attempts."""
+
+    backend: str
+    url: str
+    model: str
+    answered: int = 0
+    failed: int = 0
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """How a run ended. `failed` are failures of this run; `failed_before` stand from earlier ones.
 
     `skipped` were done before; `unreadable` are folders and files that could not be looked into;
     `ignored` are entries that are no images. Of those that succeeded, `duplicates` have the answer of another
-    image of the same content, and `cached` one out of --cache.
+    image of the same content, and `cached` one out of --cache; `fallbacks` were answered by a fallback.
+    `endpoints` has each that was named, and nothing where that is one alone.
     """
 
     total: int = 0
@@ -212,6 +251,8 @@ class Summary:
     ignored: int = 0
     duplicates: int = 0
     cached: int = 0
+    fallbacks: int = 0
     usage: Usage = field(default_factory=Usage)
     duration_s: float = 0.0
     stopped: bool = False
+    endpoints: tuple[EndpointSummary, ...] = ()

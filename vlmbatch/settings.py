@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vlmbatch.config import RunConfig
@@ -57,6 +57,21 @@ def answer_settings(config: RunConfig, endpoint: Endpoint, prompt: str) -> dict[
         "quality": image.quality,
         **{name: value for name, value in later.items() if value is not None},
     }
+
+
+def with_known_digest(settings: dict[str, Any], earlier: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """These settings, or those of an earlier run that are the same but for weights that one does not know.
+
+    An endpoint that was away when a run started, and a fallback answered, has not told of its weights.
+    """
+    runs = [dict(run) for run in earlier]
+    if settings in runs:
+        return settings
+    for run in runs:
+        unknown = None in (run.get("model_digest"), settings["model_digest"])
+        if unknown and {**run, "model_digest": None} == {**settings, "model_digest": None}:
+            return run
+    return settings
 
 
 def run_digest(settings: Mapping[str, Any]) -> str:

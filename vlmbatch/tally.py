@@ -1,9 +1,10 @@
 """Counts what comes of a run, for its summary."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from vlmbatch.records import Result, Summary, Usage
+from vlmbatch.records import Endpoint, EndpointSummary, Result, Summary, Usage
 
 
 class Tally:
@@ -16,22 +17,50 @@ class Tally:
         self._failed = 0
         self._duplicates = 0
         self._cached = 0
+        self._fallbacks = 0
         self._usage = Usage()
+        self._by_endpoint: dict[tuple[str, str, str], EndpointSummary] = {}
 
     def add(self, result: Result) -> None:
         """Count one."""
+        self._count_endpoint(result)
         if result.completion is None:
             self._failed += 1
         else:
             self._succeeded += 1
             self._duplicates += result.duplicate_of is not None
             self._cached += result.cached
+            self._fallbacks += result.fallback is not None
             self._usage += result.completion.usage
 
+    def _count_endpoint(self, result: Result) -> None:
+        """Count it for who answered or failed last, if anybody was asked."""
+        if result.is_known or not result.attempts:
+            return
+        before = self._of(result.endpoint)
+        usage = result.completion.usage if result.completion else Usage()
+        self._by_endpoint[_key(result.endpoint)] = replace(
+            before,
+            answered=before.answered + result.ok,
+            failed=before.failed + (not result.ok),
+            usage=before.usage + usage,
+        )
+
+    def _of(self, endpoint: Endpoint) -> EndpointSummary:
+        nothing = EndpointSummary(backend=endpoint.backend, url=endpoint.url, model=endpoint.model)
+        return self._by_endpoint.get(_key(endpoint), nothing)
+
     def summary(
-        self, *, skipped: int, failed_before: int, unreadable: int, ignored: int, stopped: bool
+        self,
+        *,
+        skipped: int,
+        failed_before: int,
+        unreadable: int,
+        ignored: int,
+        stopped: bool,
+        endpoints: Iterable[Endpoint] = (),
     ) -> Summary:
-        """How it stands now, with what was not asked; see records.Summary."""
+        """How it stands now, with what was not asked, and a row for each of the endpoints; see records."""
         return Summary(
             total=self._succeeded + self._failed + skipped + failed_before,
             succeeded=self._succeeded,
@@ -42,7 +71,13 @@ class Tally:
             ignored=ignored,
             duplicates=self._duplicates,
             cached=self._cached,
+            fallbacks=self._fallbacks,
             usage=self._usage,
             duration_s=self._clock() - self._began,
             stopped=stopped,
+            endpoints=tuple(map(self._of, endpoints)),
         )
+
+
+def _key(endpoint: Endpoint) -> tuple[str, str, str]:
+    return endpoint.backend, endpoint.url, endpoint.model

@@ -1,30 +1,33 @@
 """From a RunConfig to source, backend, writer and guards, and one run over them; names the concrete parts."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
+from vlmbatch.addresses import Addresses
 from vlmbatch.answers import Answers
 from vlmbatch.asking import Asker
 from vlmbatch.closing import Closing
 from vlmbatch.config import RunConfig
+from vlmbatch.crew import Crew
 from vlmbatch.delivery import Delivery
 from vlmbatch.draft import Job
 from vlmbatch.errors import BackendError, blaming_the_machine
 from vlmbatch.events import RunFinished, RunStarted, RunStopping, tell
 from vlmbatch.finding import Found, find, open_writer
-from vlmbatch.guards import availability_of, limiter_of, preparer_of, preparers, sizing_for
-from vlmbatch.limiter import Limiter
+from vlmbatch.guards import preparer_of, preparers, sizing_for
+from vlmbatch.lanes import Lanes
+from vlmbatch.meeting import Met
 from vlmbatch.memory import FILES_SHARE, Memory
 from vlmbatch.pipeline import Parts, Pipeline
 from vlmbatch.preparing import Preparer
 from vlmbatch.protocols import Finished, Observer, Sleep, Source
 from vlmbatch.records import Result
 from vlmbatch.retry import RetryPolicy
-from vlmbatch.settings import answer_settings, run_digest
+from vlmbatch.settings import answer_settings, run_digest, with_known_digest
 from vlmbatch.sizing import Sizing
 from vlmbatch.supervision import counted, threads, unless
 
@@ -62,48 +65,76 @@ async def run(config: RunConfig, outside: Outside) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """The parts of a run whose endpoint has been found and whose output is open."""
+    """The parts of a run whose endpoints have been found and whose output is open."""
 
     asker: Asker
     source: Source
     delivery: Delivery
-    limiter: Limiter
+    crew: Crew
+    addresses: Addresses
 
 
 async def _make(config: RunConfig, outside: Outside, stack: AsyncExitStack) -> Made:
     """Open all that a run needs, and say that it has started.
 
     Raises:
-        VlmbatchError: a run with these options, this endpoint or this output cannot start.
+        VlmbatchError: a run with these options, these endpoints or this output cannot start.
     """
     writer = open_writer(config, outside.stdout)
     found = await find(config, writer, outside.notify, outside.sleep, stack)
     settings = answer_settings(config, found.endpoint, found.question.prompt)
+    if writer is not None:
+        settings = with_known_digest(settings, writer.earlier)
     job = Job(endpoint=found.endpoint, run=run_digest(settings), question=found.question)
     sizing = sizing_for(config, found.endpoint, outside.notify)
-    limiter = limiter_of(config, found.endpoint, found.backend, outside.notify, outside.sleep)
+    crew = Crew(config, job.question, outside.notify, outside.sleep, stack)
+    for met in found.met:
+        crew.take(met)
     finished: Finished = _nothing_is_finished
     if writer is not None:
         finished = await writer.begin(job.run, settings)
         for notice in writer.notices:
             tell(outside.notify, notice)
-    outside.notify(
-        RunStarted(
-            endpoint=found.endpoint,
-            run=job.run,
-            concurrency=limiter.limit,
-            output=config.output.output,
-            adapts=config.run.concurrency is None,
-        )
-    )
+    outside.notify(_started(config, found, job, crew.lanes))
     pool = stack.enter_context(threads(preparers(), "vlmbatch-prepare"))
     keep = _keep_nothing if found.cache is None else found.cache.keep
     return Made(
-        asker=_asker(config, outside, found, job, limiter, sizing, pool),
+        asker=_asker(config, outside, found, job, crew.lanes, sizing, pool),
         source=found.source,
         delivery=Delivery(finished, writer, outside.deliver, outside.notify, keep),
-        limiter=limiter,
+        crew=crew,
+        addresses=found.addresses,
     )
+
+
+def _started(config: RunConfig, found: Found, job: Job, lanes: Lanes) -> RunStarted:
+    _, *others = [met for met in found.met if met.plan.rank == 0]
+    return RunStarted(
+        endpoint=found.endpoint,
+        run=job.run,
+        concurrency=lanes.limit,
+        output=config.output.output,
+        adapts=config.run.concurrency is None,
+        others=tuple(met.place for met in others),
+        fallbacks=tuple(_shown(met) for met in found.met if met.plan.rank > 0),
+        notes=tuple(_notes(found)),
+    )
+
+
+def _notes(found: Found) -> Iterator[str]:
+    """What a person should know of the other endpoints, each thing once."""
+    others = [met.endpoint for met in found.met if met.endpoint not in (None, found.endpoint)]
+    told = dict.fromkeys(note for endpoint in others if endpoint for note in endpoint.notes)
+    yield from (note for note in told if note not in found.endpoint.notes)
+    yield from (f"{met.place} is not there yet: {met.away}" for met in found.met if met.away is not None)
+    same = [e for e in others if e and e.model == found.endpoint.model and e.digest and found.endpoint.digest]
+    if any(endpoint.digest != found.endpoint.digest for endpoint in same):
+        yield f"the weights of {found.endpoint.model} are not the same at all endpoints"
+
+
+def _shown(met: Met) -> str:
+    model = met.endpoint.model if met.endpoint else met.plan.config.endpoint.model
+    return f"{model or 'its model'} ({met.backend.name}, {met.place})"
 
 
 def _asker(
@@ -111,7 +142,7 @@ def _asker(
     outside: Outside,
     found: Found,
     job: Job,
-    limiter: Limiter,
+    lanes: Lanes,
     sizing: Sizing,
     pool: ThreadPoolExecutor,
 ) -> Asker:
@@ -132,13 +163,12 @@ def _asker(
         look=preparer.look,
         shrink=preparer.shrink,
         answers=answers,
-        backend=found.backend,
-        slots=limiter,
-        outages=availability_of(config, found, outside.notify, outside.sleep),
+        lanes=lanes,
         retries=RetryPolicy(retries=config.run.retries, sleep=outside.sleep),
         notify=outside.notify,
         stop=outside.stop,
         in_flight=set(),
+        fallback_on=config.endpoint.reasons,
     )
 
 
@@ -152,11 +182,11 @@ def _answers(config: RunConfig, found: Found, run: str) -> Answers:
 
 async def _work(config: RunConfig, outside: Outside, made: Made) -> None:
     """Bring every image to its record, and tell how it went even where the run ends with an error."""
-    source, delivery = made.source, made.delivery
+    source, delivery, lanes = made.source, made.delivery, made.crew.lanes
     parts = Parts(
         source=source,
         finished=delivery.finished,
-        room=made.limiter.room,
+        room=lanes.room,
         answer=made.asker.answer,
         write=delivery.take,
         notify=outside.notify,
@@ -164,13 +194,15 @@ async def _work(config: RunConfig, outside: Outside, made: Made) -> None:
         drain_s=config.run.drain,
         in_flight=made.asker.in_flight,
     )
-    pipeline = Pipeline(parts, workers=made.limiter.most_rooms, limit=config.input.limit)
+    workers = made.crew.most_rooms(may_grow=made.addresses.may_change)
+    pipeline = Pipeline(parts, workers=workers, limit=config.input.limit)
     whole = False
     try:
         # with a limit, how many images there are says nothing about how many will be asked about
         count = source.count if config.input.limit is None else _unknown
         try:
-            await counted(pipeline.run(), count, outside.notify)
+            async with made.crew.at_work(made.addresses):
+                await counted(pipeline.run(), count, outside.notify)
         except BackendError:
             await delivery.rest()
             raise
@@ -183,6 +215,7 @@ async def _work(config: RunConfig, outside: Outside, made: Made) -> None:
             unreadable=source.unreadable,
             ignored=source.ignored,
             stopped=not whole,
+            endpoints=made.crew.endpoints,
         )
         outside.notify(RunFinished(summary=summary))
 

@@ -12,6 +12,7 @@ from vlmbatch.events import (
     Event,
     ImageFinished,
     ImagesSkipped,
+    QueueMeasured,
     RunStarted,
     TotalKnown,
 )
@@ -37,6 +38,9 @@ class Meter:
         self.total: int | None = None
         self.endpoint = LOOKED_FOR
         self.concurrency = 0
+        self._endpoints = 1
+        self._away: set[str] = set()
+        self._queued: dict[str, int] = {}
         self._clock = clock
         self._lock = threading.Lock()
         self._window_began = clock()
@@ -50,8 +54,16 @@ class Meter:
 
     @property
     def state(self) -> str:
-        """How the endpoint is, and how much it gets at once."""
-        return f"{self.endpoint}, {self.concurrency} at once" if self.endpoint == UP else self.endpoint
+        """How the endpoints are, and how much they get at once."""
+        if self.endpoint != UP:
+            return self.endpoint
+        up = (
+            UP
+            if self._endpoints == 1
+            else f"{self._endpoints - len(self._away)}/{self._endpoints} endpoints up"
+        )
+        queued = sum(self._queued.values())
+        return f"{up}, {self.concurrency} at once" + (f", {queued} queued there" if queued else "")
 
     def hear(self, event: Event) -> None:
         """Count this event."""
@@ -59,15 +71,21 @@ class Meter:
             case RunStarted(concurrency=concurrency):
                 self.endpoint, self._window_began = UP, self._clock()
                 self.concurrency = concurrency
+                self._endpoints = 1 + len(event.others) + len(event.fallbacks)
+            case QueueMeasured(endpoint=endpoint, waiting=waiting):
+                self._queued[endpoint] = waiting
             case ConcurrencyChanged(concurrency=concurrency):
                 self.concurrency = concurrency
             case TotalKnown(total=total):
                 self.total = total
             case ImagesSkipped(skipped=skipped):
                 self.skipped = skipped
-            case EndpointPaused():
-                self.endpoint = AWAY
-            case EndpointResumed():
+            case EndpointPaused(endpoint=endpoint, others_up=others_up):
+                self._away.add(endpoint)
+                self._queued.pop(endpoint, None)
+                self.endpoint = UP if others_up else AWAY
+            case EndpointResumed(endpoint=endpoint):
+                self._away.discard(endpoint)
                 self.endpoint = UP
             case ImageFinished(result=result):
                 self.ok += result.ok

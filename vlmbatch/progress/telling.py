@@ -21,7 +21,7 @@ from vlmbatch.events import (
     SourceProblem,
 )
 from vlmbatch.progress.meter import Meter
-from vlmbatch.progress.wording import clean, duration, summary_line
+from vlmbatch.progress.wording import clean, duration, endpoint_lines, summary_line
 from vlmbatch.records import Summary
 from vlmbatch.streams import unbroken
 
@@ -62,19 +62,14 @@ class Teller:
 
     def _lines(self, event: Event) -> list[str]:
         match event:
-            case RunStarted(endpoint=endpoint, concurrency=concurrency, output=output):
-                to = "standard output" if output == "-" else output
-                about = f"asking {endpoint.model} ({endpoint.backend}, {endpoint.url})"
-                pace = f"{concurrency} at once" + (" to begin with" if event.adapts else "")
-                return [f"{about}, {pace}, records to {to}", *endpoint.notes]
+            case RunStarted():
+                return _started(event)
             case Notice(message=message):
                 return [message]
             case SourceProblem(path=path, message=message):
                 return [f"{path}: {message}"]
-            case EndpointPaused(message=message, give_up_s=give_up_s):
-                return [f"paused: {message}; trying again for up to {duration(give_up_s)}"]
-            case EndpointResumed(paused_s=paused_s):
-                return [f"the endpoint is back after {duration(paused_s)}"]
+            case EndpointPaused() | EndpointResumed():
+                return [_there_or_not(event)]
             case RunStopping(drain_s=drain_s, error=None):
                 within = f"for up to {duration(drain_s)}"
                 return [f"stopping: waiting {within} for the images in flight; again to stop at once"]
@@ -98,7 +93,29 @@ class Teller:
         shown = [f"  {line}" for line in self._failures]
         if shown and summary.failed > SHOWN_FAILURES:
             shown.append(f"  and {summary.failed - SHOWN_FAILURES} more; each has its record")
-        return [summary_line(summary), *shown]
+        return [summary_line(summary), *endpoint_lines(summary), *shown]
+
+
+def _there_or_not(event: EndpointPaused | EndpointResumed) -> str:
+    """That an endpoint went away or is back; with others that go on, which one."""
+    if isinstance(event, EndpointResumed):
+        who = event.endpoint if event.others_up else "the endpoint"
+        return f"{who} is back after {duration(event.paused_s)}"
+    if event.others_up:
+        return f"{event.endpoint} is away: {event.message}; the others go on"
+    return f"paused: {event.message}; trying again for up to {duration(event.give_up_s)}"
+
+
+def _started(event: RunStarted) -> list[str]:
+    """Who is asked, at which pace, and where records go."""
+    endpoint = event.endpoint
+    to = "standard output" if event.output == "-" else event.output
+    places = ", ".join((endpoint.url, *event.others))
+    pace = f"{event.concurrency} at once" + (" to begin with" if event.adapts else "")
+    lines = [f"asking {endpoint.model} ({endpoint.backend}, {places}), {pace}, records to {to}"]
+    if event.fallbacks:
+        lines.append(f"where that fails: {', then '.join(event.fallbacks)}")
+    return [*lines, *endpoint.notes, *event.notes]
 
 
 class Lines(Teller):

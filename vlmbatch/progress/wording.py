@@ -54,6 +54,7 @@ def summary_line(summary: Summary) -> str:
     for number, what in (
         (summary.duplicates, f"{summary.duplicates} of them duplicates"),
         (summary.cached, f"{summary.cached} of them known before"),
+        (summary.fallbacks, f"{summary.fallbacks} of them by a fallback"),
         (summary.failed, f"{summary.failed} failed"),
         (summary.skipped, f"{summary.skipped} done before"),
         (summary.failed_before, f"{summary.failed_before} failed before (--retry-failed asks again)"),
@@ -66,6 +67,18 @@ def summary_line(summary: Summary) -> str:
     end = "stopped" if summary.stopped else "finished"
     pace = f" ({rate:.1f} images/s, {summary.usage.output_tokens} tokens)" if summary.succeeded else ""
     return f"{end}: {', '.join(parts)} in {duration(summary.duration_s)}{pace}"
+
+
+def endpoint_lines(summary: Summary) -> list[str]:
+    """A line for each endpoint, where there are several."""
+    lines = []
+    for row in summary.endpoints:
+        who = f"{row.url} ({row.model})" if row.model else row.url
+        failed = f", {row.failed} failed" if row.failed else ""
+        rate = row.answered / summary.duration_s if summary.duration_s > 0 else 0.0
+        pace = f" ({rate:.1f} images/s, {row.usage.output_tokens} tokens)" if row.answered else ""
+        lines.append(f"  {who}: {row.answered} answered{failed}{pace}")
+    return lines
 
 
 def _counted(number: int, thing: str) -> str:

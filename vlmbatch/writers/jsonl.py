@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -106,6 +106,11 @@ class JsonlWriter:
         except OutputError:
             if exc_type is None:  # else the error that ends the run is the one to tell
                 raise
+
+    @property
+    def earlier(self) -> Iterable[Mapping[str, Any]]:
+        """See protocols.Writer."""
+        return self._lock.runs.values()
 
     async def begin(self, run: str, settings: Mapping[str, Any]) -> Finished:
         """Read back what is there, repair a torn end, and open for appending.

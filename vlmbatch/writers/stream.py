@@ -22,6 +22,7 @@ class StreamWriter:
     """Writes records to an open descriptor, which it does not close."""
 
     notices: tuple[str, ...] = ()
+    earlier: tuple[Mapping[str, Any], ...] = ()
 
     def __init__(self, fd: int = 1) -> None:
         self._fd = fd

@@ -1,0 +1,348 @@
+"""Several endpoints at once: who is asked next, who waits, and that nobody waits for ever."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import pytest
+
+from vlmbatch.availability import Availability
+from vlmbatch.errors import FatalBackendError, RejectedError, UnavailableError
+from vlmbatch.events import ConcurrencyChanged, Event, Notice
+from vlmbatch.lane import Lane
+from vlmbatch.lanes import Lanes
+from vlmbatch.limiter import Limiter
+from vlmbatch.protocols import Backend
+from vlmbatch.records import Endpoint
+
+Ask = Callable[[], Awaitable[None]]
+
+
+async def is_well() -> None:
+    """An endpoint that is there."""
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Let others work until this holds."""
+    for _ in range(100_000):
+        if holds():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never came to that")
+
+
+class Fleet:
+    """Lanes without backends; what happens to them is told to their guards."""
+
+    def __init__(self, *, steps_in: bool = False, patience_s: float = 900.0) -> None:
+        self.told: list[Event] = []
+        self.lanes = Lanes(ahead=2, notify=self.told.append, steps_in=steps_in)
+        self.patience_s = patience_s
+        self.now = 0.0
+
+    def hear(self, event: Event) -> None:
+        self.told.append(event)
+        self.lanes.changed()  # as guards.py does
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        await asyncio.sleep(0)
+
+    def lane(
+        self,
+        name: str,
+        *,
+        limit: int = 1,
+        rank: int = 0,
+        prove: Ask = is_well,
+        probe: Ask = is_well,
+        most: int | None = None,
+    ) -> Lane:
+        """An endpoint that takes part, with so many slots."""
+        nobody: Backend = None  # type: ignore[assignment]  # lanes ask nobody themselves
+        lane = Lane(nobody, rank=rank, place=name)
+        slots = Limiter(
+            limit,
+            most=most,
+            waiting=lambda: self.lanes.somebody_waits,
+            changed=self.lanes.changed,
+            clock=lambda: self.now,
+        )
+        lane.meet(Endpoint(backend="b", url=name, model="m"), slots)
+        lane.guard(
+            Availability(
+                prove=prove,
+                probe=probe,
+                patience_s=self.patience_s,
+                try_s=60,
+                notify=self.hear,
+                sleep=self.sleep,
+                clock=lambda: self.now,
+            )
+        )
+        self.lanes.add(lane)
+        return lane
+
+    async def ask(self, rank: int = 0, *, alone: bool = False, last: Lane | None = None) -> str:
+        """Who is asked, for a moment."""
+        async with self.lanes.turn(rank, lambda: alone, last) as lane:
+            await asyncio.sleep(0)
+            return lane.place
+
+
+async def test_the_first_one_that_is_free_is_asked() -> None:
+    """Of two endpoints with two slots and one, three requests use all; the fourth waits."""
+    fleet = Fleet()
+    fleet.lane("a", limit=2), fleet.lane("b")
+    asked: list[str] = []
+    free = asyncio.Event()
+
+    async def hold() -> None:
+        async with fleet.lanes.turn(0, lambda: False, None) as lane:
+            asked.append(lane.place)
+            await free.wait()
+
+    async with fleet.lanes:
+        tasks = [asyncio.create_task(hold()) for _ in range(4)]
+        await until(lambda: len(asked) == 3)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert sorted(asked) == ["a", "a", "b"]
+        free.set()
+        await asyncio.gather(*tasks)
+    assert len(asked) == 4
+
+
+async def test_another_one_is_taken_rather_than_the_last() -> None:
+    """An image that failed at one endpoint is asked about at another one, as long as one is free."""
+    fleet = Fleet()
+    a, b = fleet.lane("a"), fleet.lane("b")
+    async with fleet.lanes:
+        assert [await fleet.ask(last=a), await fleet.ask(last=b)] == ["b", "a"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_nobody_waits_for_ever(seed: int) -> None:
+    """Requests that are cancelled, refused or alone, in any order, leave all slots free and nobody behind."""
+    dice = random.Random(seed)
+    fleet = Fleet()
+    lanes = [fleet.lane("a", limit=3), fleet.lane("b", limit=1), fleet.lane("c", limit=2)]
+
+    async def come() -> None:
+        alone, refused = dice.random() < 0.2, dice.random() < 0.2
+
+        def look() -> bool:
+            if refused and dice.random() < 0.5:
+                raise RejectedError("no")
+            return alone
+
+        async with fleet.lanes.turn(0, look, dice.choice([None, *lanes])):
+            for _ in range(dice.randrange(4)):
+                await asyncio.sleep(0)
+
+    async with fleet.lanes:
+        tasks = [asyncio.create_task(come()) for _ in range(80)]
+        for _ in range(40):
+            await asyncio.sleep(0)
+            dice.choice(tasks).cancel()
+        _, pending = await asyncio.wait(tasks, timeout=30)
+        assert not pending
+        for task in tasks:
+            with suppress(asyncio.CancelledError, RejectedError):
+                task.result()
+        assert all(lane.slots.free and lane.slots.load == 0 for lane in lanes)
+
+
+async def test_a_limit_that_shrank_and_is_free_again_is_used() -> None:
+    """After an overload halves the slots of the only endpoint, those who wait get the half that is left."""
+    fleet = Fleet()
+    lane = fleet.lane("a", limit=8, most=64)
+    async with fleet.lanes:
+        async with fleet.lanes.turn(0, lambda: False, None):
+            lane.slots.overloaded()
+        assert lane.slots.limit == 4
+        assert await asyncio.wait_for(asyncio.gather(*(fleet.ask() for _ in range(20))), 30) == ["a"] * 20
+    assert ConcurrencyChanged(concurrency=4) in fleet.told
+
+
+async def test_who_is_away_is_left_out_until_it_is_back() -> None:
+    """While one endpoint is probed, the other takes all; afterwards both are asked again."""
+    back = asyncio.Event()
+
+    async def probe() -> None:
+        if not back.is_set():
+            raise UnavailableError("away")
+
+    fleet = Fleet(patience_s=1e9)
+    a, b = fleet.lane("a", probe=probe), fleet.lane("b")
+    async with fleet.lanes:
+        assert await fleet.ask(last=b) == "a"
+        await fleet.lanes.unavailable(a, UnavailableError("away"), 1)
+        assert [await fleet.ask() for _ in range(5)] == ["b"] * 5
+        back.set()
+        await until(lambda: a.is_open)
+        assert await fleet.ask(last=b) == "a"
+
+
+async def test_all_away_for_too_long_ends_it() -> None:
+    """When the patience with every endpoint has ended, those who wait are told; not before."""
+
+    async def probe() -> None:
+        raise UnavailableError("still away")
+
+    fleet = Fleet(patience_s=100)
+    a, b = fleet.lane("a", probe=probe), fleet.lane("b", probe=probe)
+    async with fleet.lanes:
+        await asyncio.gather(fleet.ask(last=a), fleet.ask(last=b))
+        await fleet.lanes.unavailable(a, UnavailableError("away"), 1)
+        await fleet.lanes.unavailable(b, UnavailableError("away"), 1)
+        with pytest.raises(UnavailableError, match="still away"):
+            await asyncio.wait_for(fleet.ask(), 30)
+        assert fleet.now >= 100
+
+
+async def test_an_endpoint_that_was_given_up_is_looked_for_while_others_answer() -> None:
+    """Patience that has ended begins anew with the next answer of another endpoint."""
+    away = True
+
+    async def probe() -> None:
+        if away:
+            raise UnavailableError("away")
+
+    fleet = Fleet(patience_s=10)
+    a, b = fleet.lane("a", probe=probe), fleet.lane("b")
+    async with fleet.lanes:
+        await asyncio.gather(fleet.ask(last=b), fleet.ask(last=a))
+        await fleet.lanes.unavailable(a, UnavailableError("away"), 1)
+        await until(lambda: a.end is not None)
+        away = False
+        fleet.lanes.answered(b)
+        await until(lambda: a.is_open)
+
+
+async def test_a_fallback_steps_in_and_steps_back() -> None:
+    """While the first is away the fallback is asked, and once it is back, it is asked no more."""
+    away = True
+
+    async def probe() -> None:
+        if away:
+            raise UnavailableError("away")
+
+    fleet = Fleet(steps_in=True, patience_s=1e9)
+    first = fleet.lane("first", probe=probe)
+    fleet.lane("second", rank=1)
+    async with fleet.lanes:
+        assert await fleet.ask() == "first"
+        assert fleet.lanes.first_away() is None
+        await fleet.lanes.unavailable(first, UnavailableError("it left"), 1)
+        assert str(fleet.lanes.first_away()) in ("it left", "away")
+        assert await fleet.ask() == "second"
+        away = False
+        await until(lambda: first.is_open)
+        assert await fleet.ask() == "first"
+
+
+async def test_a_fallback_does_not_take_what_only_has_to_wait() -> None:
+    """A first endpoint that is busy keeps its images: they wait for its slots."""
+    fleet = Fleet(steps_in=True)
+    fleet.lane("first")
+    fleet.lane("second", rank=1)
+    async with fleet.lanes:
+        assert set(await asyncio.gather(*(fleet.ask() for _ in range(10)))) == {"first"}
+
+
+async def test_a_fallback_that_does_not_step_in() -> None:
+    """Without `unavailable` among the reasons an outage of the first is waited for."""
+
+    async def probe() -> None:
+        raise UnavailableError("still away")
+
+    fleet = Fleet(patience_s=50)
+    first = fleet.lane("first", probe=probe)
+    fleet.lane("second", rank=1)
+    async with fleet.lanes:
+        await fleet.ask()
+        await fleet.lanes.unavailable(first, UnavailableError("away"), 1)
+        with pytest.raises(UnavailableError, match="still away"):
+            await asyncio.wait_for(fleet.ask(), 30)
+        assert await fleet.ask(rank=1) == "second"  # what the first refused
+
+
+async def test_what_was_refused_does_not_wait_for_a_fallback_that_is_gone() -> None:
+    """It would take the room of images that nobody has refused; a busy fallback is waited for."""
+
+    async def nobody() -> None:
+        raise UnavailableError("connection refused")
+
+    fleet = Fleet(patience_s=1e9)
+    fleet.lane("first")
+    fleet.lane("second", rank=1, prove=nobody)
+    async with fleet.lanes:
+        with pytest.raises(UnavailableError, match="connection refused"):
+            await asyncio.wait_for(fleet.ask(rank=1), 30)
+        assert await fleet.ask() == "first"
+
+
+async def test_a_wrong_set_up_from_the_beginning_ends_it() -> None:
+    """What is fatal before anything was proven is the user's mistake, although another endpoint is there."""
+
+    async def blind() -> None:
+        raise FatalBackendError("it cannot see", kind="no_vision")
+
+    fleet = Fleet(steps_in=True)
+    fleet.lane("first", prove=blind)
+    fleet.lane("second", rank=1)
+    async with fleet.lanes:
+        with pytest.raises(FatalBackendError, match="cannot see"):
+            await asyncio.wait_for(fleet.ask(), 30)
+
+
+async def test_an_endpoint_that_becomes_useless_is_left_to_the_others() -> None:
+    """A key that is withdrawn in the middle closes one endpoint; the others go on, and a person is told."""
+    fleet = Fleet()
+    a, b = fleet.lane("a"), fleet.lane("b")
+    async with fleet.lanes:
+        await asyncio.gather(fleet.ask(last=b), fleet.ask(last=a))
+        fleet.lanes.closed(a, FatalBackendError("key refused", kind="auth"))
+        assert [await fleet.ask(last=b) for _ in range(3)] == ["b"] * 3
+        assert Notice(message="a is asked no more: key refused") in fleet.told
+        fleet.lanes.closed(b, FatalBackendError("key refused there, too", kind="auth"))
+        with pytest.raises(FatalBackendError, match="key refused"):
+            await fleet.ask()
+
+
+async def test_who_leaves_is_asked_no_more_and_who_comes_is() -> None:
+    """Endpoints may come and go while images wait."""
+    fleet = Fleet()
+    a = fleet.lane("a")
+    async with fleet.lanes:
+        assert await fleet.ask() == "a"
+        fleet.lane("b")
+        fleet.lanes.leave(a)
+        assert [await fleet.ask() for _ in range(3)] == ["b"] * 3
+        assert fleet.lanes.limit == 1
+
+
+async def test_rooms_are_bounded() -> None:
+    """As many images wait as are asked about at all endpoints, but at least `ahead` and at most 64."""
+    for limits, rooms in (((1,), 3), ((4, 4), 16), ((150, 50), 264)):
+        fleet = Fleet()
+        for n, limit in enumerate(limits):
+            fleet.lane(str(n), limit=limit)
+        assert fleet.lanes.most_rooms(256) == rooms
+        inside = 0
+
+        async def come(lanes: Lanes = fleet.lanes) -> None:
+            nonlocal inside
+            async with lanes.room():
+                inside += 1
+                await asyncio.Event().wait()
+
+        tasks = [asyncio.create_task(come()) for _ in range(rooms + 50)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert inside == rooms
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)

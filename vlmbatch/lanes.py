@@ -1,0 +1,262 @@
+"""The endpoints of a run: an image goes to one that is free, or to a fallback where none of them is there."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Self
+
+from vlmbatch.errors import BackendError, FatalBackendError, UnavailableError
+from vlmbatch.events import ConcurrencyChanged, tell
+from vlmbatch.guard_protocols import Lane as AnyLane
+from vlmbatch.lane import Lane
+from vlmbatch.places import Places
+from vlmbatch.protocols import Observer
+
+MOST_AHEAD = 64
+"""So many images at most wait for a slot; else as many as there are slots, since answers come in bursts."""
+
+
+class Lanes:
+    """See guard_protocols.Lanes. Proofs and probes go on beside the run, in tasks of their own."""
+
+    def __init__(self, *, ahead: int, notify: Observer, steps_in: bool = False) -> None:
+        """`ahead` is how many more images than slots may at least be on their way; `steps_in` says whether
+        fallbacks are asked while all before them are away.
+        """
+        self._ahead = ahead
+        self._notify = notify
+        self._steps_in = steps_in
+        self._lanes: list[Lane] = []
+        self.last_rank = 0
+        """See guard_protocols.Lanes."""
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._rooms = Places(ahead)
+        self._limits = 0
+        self._at_work = False
+        self._was_proven = False
+        self._over: BackendError | None = None
+        self._beside = asyncio.TaskGroup()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        await self._beside.__aenter__()
+        self._at_work = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await self._beside.__aexit__(None, None, None)  # which would make a group of the run's own error
+
+    def __iter__(self) -> Iterator[Lane]:
+        return iter(self._lanes)
+
+    def add(self, lane: Lane) -> None:
+        """Ask this endpoint, too."""
+        self._lanes.append(lane)
+        self.last_rank = max(lane.rank, self.last_rank)
+        self.changed()
+
+    def leave(self, lane: Lane) -> None:
+        """Ask it no more; what is in flight there is finished."""
+        lane.leaving = True
+        self.changed()
+
+    @property
+    def somebody_waits(self) -> bool:
+        """Whether an image waits for a slot."""
+        return bool(self._waiting)
+
+    @property
+    def limit(self) -> int:
+        """How many requests may be in flight now, at all that are asked."""
+        return sum(lane.limit for lane in self._lanes if lane.started or lane.rank == 0)
+
+    def most_rooms(self, most: int) -> int:
+        """How many images can ever be on their way at once; `most` slots has who is not met yet."""
+        return self._room_for(sum(lane.slots.most if lane.is_met else most for lane in self._lanes))
+
+    @asynccontextmanager
+    async def room(self) -> AsyncIterator[None]:
+        """Hold a place for one image on its way, from its preparation to its record."""
+        async with self._rooms.place():
+            yield
+
+    def changed(self) -> None:
+        """Look at everything anew: an endpoint has come, gone, or takes more or less at once."""
+        limit = self.limit
+        if limit != self._limits:
+            self._limits = limit
+            self._rooms.resize(self._room_for(limit))
+            if self._at_work:
+                self._notify(ConcurrencyChanged(concurrency=limit))
+        for _ in range(len(self._waiting)):
+            self._wake_one()
+
+    def _room_for(self, limit: int) -> int:
+        return limit + max(self._ahead, min(limit, MOST_AHEAD))
+
+    @asynccontextmanager
+    async def turn(
+        self, rank: int, look: Callable[[], bool], last: AnyLane | None = None
+    ) -> AsyncIterator[Lane]:
+        """See guard_protocols.Lanes."""
+        lane, alone = await self._next(rank, look, last)
+        try:
+            async with lane.slots.slot(alone=alone):  # without waiting, but to be alone
+                if self._waiting and any(other.is_open and other.slots.free for other in self._lanes):
+                    self._wake_one()  # as after one who was alone: more than one slot came free
+                yield lane
+        finally:
+            self._wake_one()
+
+    async def _next(self, rank: int, look: Callable[[], bool], last: AnyLane | None) -> tuple[Lane, bool]:
+        waited = False
+        try:
+            while True:
+                alone = look()
+                lane = self._free_one(rank, last)
+                if lane is not None:
+                    return lane, alone
+                await self._wait(first=waited)
+                waited = True
+        except BaseException:
+            self._wake_one()  # who was woken and takes nothing wakes the next
+            raise
+
+    async def _wait(self, *, first: bool) -> None:
+        """Wait until something has changed; who was woken for nothing comes `first`."""
+        woken = asyncio.get_running_loop().create_future()
+        (self._waiting.appendleft if first else self._waiting.append)(woken)
+        try:
+            await woken
+        except asyncio.CancelledError:
+            with suppress(ValueError):  # who looked for somebody to wake may have taken it out
+                self._waiting.remove(woken)
+            raise
+
+    def _wake_one(self) -> None:
+        while self._waiting:
+            woken = self._waiting.popleft()
+            if not woken.done():
+                woken.set_result(None)
+                return
+
+    def _free_one(self, rank: int, last: AnyLane | None) -> Lane | None:
+        """An endpoint that is there and free; None where one is to be waited for.
+
+        Raises:
+            BackendError: nobody is left to be asked.
+        """
+        if self._over is not None:
+            raise self._over
+        looked_at: list[Lane] = []
+        for level in range(rank, self.last_rank + 1):
+            lanes = [lane for lane in self._lanes if lane.rank == level and not lane.leaving]
+            looked_at += lanes
+            for lane in lanes:
+                self._start(lane)
+            there = [lane for lane in lanes if lane.is_open]
+            if there:
+                free = [lane for lane in there if lane.slots.free]
+                return min(free, key=lambda lane: (lane is last, lane.slots.load)) if free else None
+            if any(lane.away is None for lane in lanes):
+                return None  # it is being proven
+            if level == 0 and not self._steps_in:
+                break
+        self._raise_if_over(looked_at, is_fallback=rank > 0)
+        return None
+
+    def _raise_if_over(self, lanes: list[Lane], *, is_fallback: bool) -> None:
+        """Raise where none of these is to be waited for.
+
+        Images that are refused do not wait for a fallback that is away, since those that nobody refused
+        would find no room any more.
+        """
+        if not all(lane.end for lane in lanes):
+            gone = [lane.away for lane in lanes if lane.away is not None and lane.away.kind != "busy"]
+            if not is_fallback or len(gone) < len(lanes):
+                return
+            raise gone[0]
+        # who may come back decides the exit code: what is left can then be asked later
+        ends = sorted((lane.end for lane in lanes if lane.end), key=lambda end: end.exit_code, reverse=True)
+        raise next(iter(ends), UnavailableError("no endpoint is left: --base-url names none any more"))
+
+    def first_away(self) -> BackendError | None:
+        """See guard_protocols.Lanes."""
+        first = [lane for lane in self._lanes if lane.rank == 0]
+        if any(lane.is_open for lane in first):
+            return None
+        return next((lane.away for lane in first if lane.away is not None), None)
+
+    def answered(self, lane: AnyLane) -> None:
+        """See guard_protocols.Lanes. While one answers, those that were given up are looked for anew."""
+        lane.outages.answered()
+        lane.slots.answered()
+        for other in self._lanes:
+            if other.end is not None and not other.is_closed:
+                other.end = None
+                self.beside(self._prove(other, other.outages.again))
+
+    async def unavailable(self, lane: AnyLane, error: UnavailableError, waits: int) -> None:
+        """See guard_protocols.Lanes."""
+        await self._unless_away(lane, lambda: lane.outages.unavailable(error, waits))
+
+    async def failed(self, lane: AnyLane, error: BackendError, image: str) -> None:
+        """See guard_protocols.Lanes."""
+        await self._unless_away(lane, lambda: lane.outages.failed(error, image))
+
+    async def _unless_away(self, lane: AnyLane, waiting: Callable[[], Awaitable[None]]) -> None:
+        """Wait with the image, but not for an endpoint that is away: others may be there."""
+        assert isinstance(lane, Lane)
+        task = self.beside(self._guarded(lane, waiting))
+        await asyncio.sleep(0)  # now it is known what the outage makes of it
+        if lane.outages.up:
+            await task
+        else:
+            self.changed()
+
+    def closed(self, lane: AnyLane, error: BackendError) -> None:
+        """See guard_protocols.Lanes."""
+        assert isinstance(lane, Lane)
+        self._ended(lane, error)
+
+    def _start(self, lane: Lane) -> None:
+        """Begin to prove it, once somebody wants to ask it."""
+        if not lane.started:
+            lane.started = True
+            self.beside(self._prove(lane, lane.outages.ready))
+
+    async def _prove(self, lane: Lane, ready: Callable[[], Awaitable[None]]) -> None:
+        await self._guarded(lane, ready)
+        if lane.end is None:
+            lane.proven = self._was_proven = True
+        self.changed()
+
+    async def _guarded(self, lane: Lane, work: Callable[[], Awaitable[None]]) -> None:
+        """Do what may find out that it is there no more, or is back."""
+        try:
+            await work()
+        except BackendError as error:
+            self._ended(lane, error)
+        self.changed()
+
+    def _ended(self, lane: Lane, error: BackendError) -> None:
+        """It takes no requests any more. What was wrong from the beginning ends the run at once."""
+        if lane.is_closed:
+            return
+        lane.end, lane.proven = error, False
+        if isinstance(error, FatalBackendError):
+            if lane.rank == 0 and not self._was_proven:
+                self._over = error
+            elif any(not other.is_closed for other in self._lanes):
+                tell(self._notify, f"{lane.place} is asked no more: {error}")
+        self.changed()
+
+    def beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do this beside the run, until it ends or the run does."""
+        task = self._beside.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
