@@ -1,0 +1,205 @@
+"""Runs over several endpoints: all share the images, and one that dies loses none."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from backend_contract import closed_port
+from endpoint import Endpoint, Model
+from running import ran
+from waiting import until
+
+from vlmbatch.addresses import Addresses
+from vlmbatch.errors import ConfigError, FatalBackendError, UnavailableError
+from vlmbatch.events import EndpointPaused, EndpointResumed, Notice, RunStarted
+from vlmbatch.progress import endpoint_lines
+
+Photos = Callable[..., Path]
+
+
+@pytest.fixture
+def three() -> Iterator[list[Endpoint]]:
+    """Three endpoints of unequal speed: one slot, two and four."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(Endpoint(slots=slots, delay=0.02)) for slots in (1, 2, 4)]
+
+
+def at(endpoints: list[Endpoint], backend: str = "vllm") -> dict[str, Any]:
+    """Options that ask all of them."""
+    return {"backend": backend, "model": "tiny-vision", "base_url": tuple(e.url for e in endpoints)}
+
+
+@pytest.mark.parametrize("backend", ["vllm", "ollama", "auto"])
+async def test_all_endpoints_share_the_images(photos: Photos, three: list[Endpoint], backend: str) -> None:
+    """Each image is answered once, by whoever is free; each record names who, and each has its row."""
+    photos(60)
+    done = await ran(**at(three, backend), concurrency=2)
+    assert done.error is None
+    assert len(done.ids) == len(set(done.ids)) == 60
+    asked = Counter({e.url: len(e.questions) for e in three})
+    assert sum(asked.values()) == 60
+    assert all(asked.values())
+    by_url = Counter(result.endpoint.url.removesuffix("/v1") for result in done.results)
+    assert by_url == asked
+    assert done.summary is not None
+    assert {row.url.removesuffix("/v1"): row.answered for row in done.summary.endpoints} == asked
+    assert len(endpoint_lines(done.summary)) == 3
+
+
+async def test_one_that_dies_in_the_middle_loses_nothing(photos: Photos, three: list[Endpoint]) -> None:
+    """The fastest of three is killed: all images are answered, none fails, and the rows tell by whom."""
+    photos(90)
+    fastest = three[2]
+    fastest.script = lambda request: "crash_neighbours" if request.chat == 12 else "ok"
+    done = await ran(**at(three), concurrency=4)
+    assert done.error is None
+    assert len(done.ids) == len(set(done.ids)) == 90
+    assert not [result for result in done.results if result.failure]
+    paused = done.of(EndpointPaused)
+    assert [(e.endpoint, e.others_up) for e in paused if isinstance(e, EndpointPaused)] == [
+        (f"{fastest.url}/v1", True)
+    ]
+    assert done.summary is not None
+    rows = {row.url: row.answered for row in done.summary.endpoints}
+    assert sum(rows.values()) == 90
+    assert 0 < rows[f"{fastest.url}/v1"] <= 12
+
+
+async def test_one_that_comes_back_is_asked_again(photos: Photos, three: list[Endpoint]) -> None:
+    """An endpoint that is away for a moment takes its share afterwards."""
+    photos(150)
+    coming = three[2]
+    coming.script = lambda request: "down:0.1" if request.chat == 5 else "ok"
+    done = await ran(**at(three), concurrency=2)
+    assert len(done.ids) == 150
+    assert not [result for result in done.results if result.failure]
+    assert done.of(EndpointResumed)
+    assert len(coming.questions) > 10
+
+
+async def test_one_that_is_not_there_at_the_start_joins_later(photos: Photos, three: list[Endpoint]) -> None:
+    """The run begins with those that are there, and the other takes part once it is up."""
+    photos(150)
+    late = three[0]
+    late.down()
+    run = asyncio.create_task(ran(**at(three), concurrency=2, give_up_after=0.05))
+    await asyncio.to_thread(until, lambda: bool(three[1].questions))
+    await asyncio.to_thread(late.up)
+    done = await run
+    assert done.error is None
+    assert len(done.ids) == 150
+    assert late.questions
+
+
+async def test_nobody_there_is_exit_4(photos: Photos) -> None:
+    """When no endpoint answers the run does not start, and the error names them all."""
+    photos(2)
+    with closed_port() as one, closed_port() as other:
+        done = await ran(backend="vllm", model="m", base_url=(one, other), give_up_after=0.01)
+    assert isinstance(done.error, UnavailableError)
+    assert one in str(done.error)
+    assert other in str(done.error)
+
+
+async def test_all_that_die_end_the_run(photos: Photos, three: list[Endpoint]) -> None:
+    """When the last one is gone for good the run ends with exit 4, and the next run does the rest."""
+    photos(60)
+    for endpoint in three:
+        endpoint.script = lambda request: "down" if request.chat == 4 else "ok"
+    done = await ran(**at(three), concurrency=2, output="out.jsonl", give_up_after=0.2)
+    assert isinstance(done.error, UnavailableError)
+    assert not [result for result in done.results if result.failure]
+    for endpoint in three:
+        endpoint.script = ()
+        endpoint.up()
+    again = await ran(**at(three), concurrency=2, output="out.jsonl")
+    assert again.error is None
+    assert sorted([*done.ids, *again.ids]) == sorted(f"photos/p{n:04}.jpg" for n in range(60))
+
+
+async def test_one_without_the_model_is_a_mistake(photos: Photos) -> None:
+    """An endpoint that lacks the model ends the run before it starts, and is named."""
+    photos(2)
+    with Endpoint() as good, Endpoint(models={"other": Model()}) as bad:
+        done = await ran(**at([good, bad]))
+        assert isinstance(done.error, FatalBackendError)
+        assert bad.url in str(done.error)
+        assert not good.questions
+
+
+async def test_different_models_have_to_be_named(photos: Photos) -> None:
+    """Endpoints that would each choose another model share no images until one is named."""
+    photos(2)
+    with Endpoint(models={"a": Model()}) as one, Endpoint(models={"b": Model()}) as other:
+        done = await ran(backend="ollama", base_url=(one.url, other.url))
+    assert isinstance(done.error, ConfigError)
+    assert "--model" in str(done.error)
+
+
+async def test_a_key_that_is_withdrawn_closes_one(photos: Photos, three: list[Endpoint]) -> None:
+    """One endpoint begins to refuse the key in the middle: the others answer all, and a person is told."""
+    photos(60)
+    three[2].script = lambda request: "401" if (request.chat or 0) >= 5 else "ok"
+    done = await ran(**at(three), concurrency=2)
+    assert done.error is None
+    assert len(done.ids) == 60
+    assert not [result for result in done.results if result.failure]
+    told = [event.message for event in done.events if isinstance(event, Notice)]
+    assert any(f"{three[2].url}/v1 is asked no more" in message for message in told)
+
+
+async def test_a_file_of_addresses_is_followed(photos: Photos, three: list[Endpoint], tmp_path: Path) -> None:
+    """An address that is added to the file while the run goes on is asked, and one that is removed is not."""
+    photos(200)
+    one, two, three_ = three
+    file = tmp_path / "endpoints.txt"
+    file.write_text(f"# the first\n{one.url}\n\n{two.url}\n")
+    one.script = lambda request: "slow:0.05"
+    run = asyncio.create_task(ran(backend="vllm", model="tiny-vision", base_url=str(file), concurrency=1))
+    await asyncio.to_thread(until, lambda: len(two.questions) >= 3)
+    file.write_text(f"{one.url}\n{three_.url}\n")
+    done = await run
+    assert done.error is None
+    assert len(set(done.ids)) == 200
+    assert three_.questions
+    told = [event.message for event in done.events if isinstance(event, Notice)]
+    assert any(f"{two.url}/v1 is asked no more" in message for message in told)
+    assert any(f"{three_.url}/v1 is asked from now on" in message for message in told)
+    assert max(int(q.chat or 0) for q in two.questions) < 100
+
+
+async def test_the_start_names_all(photos: Photos, three: list[Endpoint]) -> None:
+    """The first event tells of every endpoint."""
+    photos(1)
+    done = await ran(**at(three))
+    (started,) = done.of(RunStarted)
+    assert isinstance(started, RunStarted)
+    assert {started.endpoint.url, *started.others} == {f"{e.url}/v1" for e in three}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "names no URL"),
+        ("gpu1:8000\n", "line 1"),
+        (b"\xff\xfe", "no UTF-8"),
+        ("# only\n", "names no URL"),
+    ],
+)
+def test_a_file_that_names_nobody(tmp_path: Path, content: str | bytes, told: str) -> None:
+    """A file without a URL, or with a line that is none, is a mistake that the message finds."""
+    file = tmp_path / "endpoints.txt"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ConfigError, match=told):
+        Addresses([str(file)]).read()
+
+
+def test_an_address_that_is_named_twice_counts_once(tmp_path: Path) -> None:
+    """The same endpoint is not asked twice as much for being named twice."""
+    file = tmp_path / "endpoints.txt"
+    file.write_text("http://a:1\nhttp://b:1\n")
+    assert Addresses(["http://b:1", str(file)]).read() == ("http://b:1", "http://a:1")
