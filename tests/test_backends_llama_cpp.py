@@ -151,7 +151,7 @@ def test_interrupted_while_it_loads() -> None:
 
 def test_url_makes_no_sense() -> None:
     """The engine inside this process takes no URL, and says which backend does."""
-    with pytest.raises(ConfigError, match="use --backend openai"):
+    with pytest.raises(ConfigError, match="use --backend llama-server"):
         opened(base_url="http://127.0.0.1:8080")
 
 

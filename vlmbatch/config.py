@@ -21,8 +21,14 @@ from vlmbatch.options import (
     typed,
 )
 from vlmbatch.run_options import DisplayOptions, OutputOptions, RunOptions
+from vlmbatch.wire_options import WireOptions
 
-EXCLUSIVE = (("prompt", "prompt_file"), ("quiet", "verbose"), ("overwrite", "append"))
+EXCLUSIVE = (
+    ("prompt", "prompt_file"),
+    ("quiet", "verbose"),
+    ("overwrite", "append"),
+    ("ca_cert", "insecure"),
+)
 """Options of which only one may be set."""
 
 
@@ -34,6 +40,7 @@ class RunConfig:
     input: InputOptions = field(default_factory=InputOptions)
     prompt: PromptOptions = field(default_factory=PromptOptions)
     endpoint: EndpointOptions = field(default_factory=EndpointOptions)
+    wire: WireOptions = field(default_factory=WireOptions)
     generation: GenerationOptions = field(default_factory=GenerationOptions)
     image: ImageOptions = field(default_factory=ImageOptions)
     output: OutputOptions = field(default_factory=OutputOptions)

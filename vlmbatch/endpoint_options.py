@@ -8,7 +8,17 @@ from vlmbatch.errors import ConfigError
 from vlmbatch.options import check_url, option, require
 from vlmbatch.records import FallbackReason
 
-BackendName = Literal["auto", "ollama", "vllm", "openai", "llama-cpp"]
+BackendName = Literal[
+    "auto",
+    "ollama",
+    "vllm",
+    "llama-server",
+    "lmstudio",
+    "sglang",
+    "openai",
+    "openrouter",
+    "llama-cpp",
+]
 
 
 REASONS: tuple[FallbackReason, ...] = get_args(FallbackReason)
@@ -69,7 +79,8 @@ class EndpointOptions:
     )
     api_key: str | None = option(
         None,
-        "The endpoint's key; VLMBATCH_API_KEY or OPENAI_API_KEY keep it off the command line.",
+        "The endpoint's key; VLMBATCH_API_KEY or OPENAI_API_KEY (OPENROUTER_API_KEY for openrouter) "
+        "keep it off the command line.",
         metavar="KEY",
         secret=True,
     )

@@ -35,7 +35,8 @@ class PreparedImage:
 
     `data` is the base64 text (ASCII bytes) of the encoded picture, made in the worker thread, which
     backends splice into their request; `sent_bytes` is the encoded size before base64; `frames` is 1, or
-    more for an animation of which the first frame is sent.
+    more for an animation of which the first frame is sent. `is_original` says that the picture is that of
+    its file, which only has metadata beside it; `file` is that file's path then, where it has one.
     """
 
     data: bytes
@@ -47,6 +48,8 @@ class PreparedImage:
     sent_bytes: int
     frames: int = 1
     warnings: tuple[str, ...] = ()
+    is_original: bool = False
+    file: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,10 @@
 """How one option is declared and how its typed text becomes a value; it does not know which options exist."""
 
+import json
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, get_args
@@ -19,7 +20,10 @@ LONGEST_S = 10 * 365 * 86_400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionSpec:
-    """How one field is shown to a person. `parse` turns a typed text into the value."""
+    """How one field is shown to a person. `parse` turns a typed text into the value.
+
+    With `split_lines` each line of its environment variable is one of several values, else each word is.
+    """
 
     help: str
     short: str | None = None
@@ -28,6 +32,7 @@ class OptionSpec:
     choices: tuple[str, ...] = ()
     shown_default: str | None = None
     secret: bool = False
+    split_lines: bool = False
 
 
 def option(
@@ -40,6 +45,7 @@ def option(
     choices: tuple[str, ...] = (),
     shown_default: str | None = None,
     secret: bool = False,
+    split_lines: bool = False,
 ) -> Any:
     """A dataclass field with its OptionSpec in the metadata; a secret one stays out of every repr."""
     spec = OptionSpec(
@@ -50,6 +56,7 @@ def option(
         choices=choices,
         shown_default=shown_default,
         secret=secret,
+        split_lines=split_lines,
     )
     return field(default=default, repr=not secret, metadata={"option": spec})
 
@@ -134,6 +141,8 @@ def typed(name: str, kind: Any, spec: OptionSpec, value: object) -> object:
         return () if kind == tuple[str, ...] else None
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
+    if isinstance(value, Mapping) and spec.parse is not None:
+        value = _as_json(name, value)
     kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
     shown = type(value).__name__ if spec.secret else repr(value)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -159,6 +168,14 @@ def typed(name: str, kind: Any, spec: OptionSpec, value: object) -> object:
         good = isinstance(value, bool if bool in kinds else str)
     require(good, f"{flag(name)} takes {_WORDS[_word(kinds)]}, not {shown}")
     return value
+
+
+def _as_json(name: str, value: Mapping[str, object]) -> str:
+    """An object as it would be typed; a table of vlmbatch.toml may hold what JSON has no form for."""
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{flag(name)} takes what JSON can hold: {error}") from error
 
 
 _WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}

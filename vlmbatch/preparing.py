@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from vlmbatch.draft import Draft
@@ -101,7 +101,8 @@ class Preparer:
                 turn = self.answers.look(draft.key, draft)
                 if turn is not Turn.ASK:
                     return turn
-            return self.prepare(image.data, None)
+            picture = self.prepare(image.data, None)
+            return replace(picture, file=draft.ref.uri) if picture.is_original else picture
 
     def _stamp(self, draft: Draft) -> int:
         """How many bytes there will be to read."""

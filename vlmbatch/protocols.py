@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 
 from vlmbatch.events import Event
 from vlmbatch.images import FileStamp, ImageRef, SourceImage
-from vlmbatch.records import Answered, Completion, Endpoint, Request, Result
+from vlmbatch.records import Answered, Completion, Endpoint, Load, Request, Result
 
 Observer = Callable[[Event], None]
 """Hears every event of a run, on the event loop's thread; it must return quickly and never raise."""
@@ -103,6 +103,12 @@ class Backend(AsyncContext, Protocol):
 
         Raises UnavailableError while it is not, TransientError where it fails in passing; whoever refuses
         the question is there.
+        """
+
+    async def load(self) -> Load | None:
+        """How many requests the server works on and how many wait there; None where it does not tell.
+
+        It never raises a BackendError: who cannot be asked just now does not tell.
         """
 
     async def complete(self, request: Request) -> Completion:

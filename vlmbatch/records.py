@@ -123,6 +123,14 @@ class Fallback:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How many requests a server works on, and how many wait there, whoever sent them."""
+
+    running: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
     """What came of the same question about the same content before.
 

@@ -43,7 +43,12 @@ def answer_settings(config: RunConfig, endpoint: Endpoint, prompt: str) -> dict[
     """All that changes an answer, flat, without secrets; a run is named by the digest of this."""
     image = config.image
     # left out where they are not set, so that the digests of older records stay what they are
-    later = {"max_pixels": image.max_pixels, "image_tokens": image.image_tokens}
+    later = {
+        "max_pixels": image.max_pixels,
+        "image_tokens": image.image_tokens,
+        "extra_body": config.wire.extra_body,
+        "mm_processor_kwargs": config.wire.mm_processor_kwargs,
+    }
     return {
         "model": endpoint.model,
         "model_digest": endpoint.digest,

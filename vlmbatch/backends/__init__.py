@@ -3,15 +3,17 @@
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
+from vlmbatch.backends.access import authorizes
+from vlmbatch.backends.presets import PRESETS, VLLM, VLLM_OR_OTHER, Preset, preset_at
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError
-from vlmbatch.options import check_url
+from vlmbatch.options import check_url, flag
 from vlmbatch.protocols import Backend
 
 OLLAMA_URL = "http://127.0.0.1:11434"
-VLLM_URL = "http://127.0.0.1:8000/v1"
-OPENAI_URL = "https://api.openai.com/v1"
+VLLM_URL = VLLM.url
 NOBODY_HINT = "start Ollama (ollama serve) or vLLM, say where with --base-url, or "
 INSTALL_HINT = NOBODY_HINT + 'install the embedded engine: pip install "vlmbatch[embedded]"'
 FILES_HINT = NOBODY_HINT + "name files for the embedded engine: --model PATH.gguf --mmproj PATH.gguf"
@@ -24,7 +26,20 @@ def open_backend(config: RunConfig, environ: Mapping[str, str] = os.environ) -> 
         ConfigError: the options or OLLAMA_HOST, OPENAI_BASE_URL do not fit together.
         MissingDependencyError: the engine's package is not installed.
     """
+    if config.endpoint.backend not in PRESETS:
+        _check_wire(config)
     return BACKENDS[config.endpoint.backend](config, environ)
+
+
+def _check_wire(config: RunConfig) -> None:
+    """Raise ConfigError for options that only OpenAI's wire has a place for."""
+    for name in ("extra_body", "mm_processor_kwargs", "file_urls"):
+        if getattr(config.wire, name):
+            instead = "; Ollama's own are set with --option" if name == "extra_body" else ""
+            raise ConfigError(
+                f"{flag(name)} is for servers of OpenAI's form, and --backend {config.endpoint.backend} is "
+                f"or may be another one; name one of {', '.join(PRESETS)}{instead}"
+            )
 
 
 def _ollama(config: RunConfig, environ: Mapping[str, str]) -> Backend:
@@ -42,6 +57,7 @@ def _ollama(config: RunConfig, environ: Mapping[str, str]) -> Backend:
         api_key=options.api_key or environ.get("OLLAMA_API_KEY"),
         timeout_s=config.run.timeout,
         keep_alive=options.keep_alive,
+        wire=config.wire,
     )
 
 
@@ -62,47 +78,39 @@ def _plain_environment() -> Iterator[None]:
 
 
 def _served(
-    config: RunConfig, url: str, *, name: str | None, key: str | None, slots: int, owner: str | None = None
+    config: RunConfig, preset: Preset, url: str, *, key: str | None, owner: str | None = None
 ) -> Backend:
     from vlmbatch.backends.openai_compatible import OpenAICompatibleBackend, api_url
 
     return OpenAICompatibleBackend(
         api_url(url),
-        name=name,
+        preset=preset_at(preset, url),
         model=config.endpoint.model,
         api_key=key,
         timeout_s=config.run.timeout,
-        concurrency=slots,
         owner=owner,
+        wire=config.wire,
     )
 
 
-def _vllm(config: RunConfig, environ: Mapping[str, str]) -> Backend:
-    url, key = _openai_place(config, environ, VLLM_URL)
-    return _served(config, url, name="vllm", key=key, slots=16)
+def _preset(preset: Preset) -> Callable[[RunConfig, Mapping[str, str]], Backend]:
+    """What opens a server of this kind, at the URL and with the key that are meant for it."""
 
+    def opened(config: RunConfig, environ: Mapping[str, str]) -> Backend:
+        options = config.endpoint
+        variable = preset.url_variable or ""
+        url = options.url or environ.get(variable) or preset.url
+        check_url(url, "--base-url" if options.url else variable)
+        key = options.api_key or environ.get(preset.key_variable or "") or None
+        known = key or "@" in urlsplit(url).netloc or authorizes(config.wire.headers)
+        if preset.hosted and url == preset.url and not known:
+            raise ConfigError(
+                f"{urlsplit(url).hostname} needs a key; set {preset.key_variable}, "
+                "or say another place with --base-url"
+            )
+        return _served(config, preset, url, key=key)
 
-def _vllm_or_other(config: RunConfig, environ: Mapping[str, str]) -> Backend:
-    """A server that says itself whether it is vLLM."""
-    url, key = _openai_place(config, environ, VLLM_URL)
-    return _served(config, url, name=None, key=key, slots=16)
-
-
-def _openai(config: RunConfig, environ: Mapping[str, str]) -> Backend:
-    url, key = _openai_place(config, environ, OPENAI_URL)
-    if url == OPENAI_URL and not key:
-        raise ConfigError(
-            "api.openai.com needs a key; set OPENAI_API_KEY, or say another place with --base-url"
-        )
-    return _served(config, url, name="openai", key=key, slots=8)
-
-
-def _openai_place(config: RunConfig, environ: Mapping[str, str], default: str) -> tuple[str, str | None]:
-    """URL and key the way OpenAI clients find them."""
-    options = config.endpoint
-    url = options.url or environ.get("OPENAI_BASE_URL") or default
-    check_url(url, "--base-url" if options.url else "OPENAI_BASE_URL")
-    return url, options.api_key or environ.get("OPENAI_API_KEY") or None
+    return opened
 
 
 def _llama_cpp(config: RunConfig, _environ: Mapping[str, str]) -> Backend:
@@ -112,7 +120,7 @@ def _llama_cpp(config: RunConfig, _environ: Mapping[str, str]) -> Backend:
     if options.url:
         raise ConfigError(
             "--backend llama-cpp runs inside this process and takes no --base-url; "
-            "for a llama.cpp server use --backend openai"
+            "for a llama.cpp server use --backend llama-server"
         )
     return LlamaCppBackend(
         model=options.model,
@@ -134,12 +142,13 @@ def _auto(config: RunConfig, environ: Mapping[str, str]) -> Backend:
     named_openai = bool(options.url or environ.get("OPENAI_BASE_URL"))
     candidates = [Candidate(make=lambda: _ollama(config, environ), sure=named_ollama)]
     if named_openai:
-        candidates.append(Candidate(make=lambda: _vllm_or_other(config, environ), sure=True))
+        vllm_or_other = _preset(VLLM_OR_OTHER)
+        candidates.append(Candidate(make=lambda: vllm_or_other(config, environ), sure=True))
     else:  # a stranger may listen there: it must say that it is vLLM, and gets no key of somebody else
         key = options.api_key
         candidates.append(
             Candidate(
-                make=lambda: _served(config, VLLM_URL, name="vllm", key=key, slots=16, owner="vllm"),
+                make=lambda: _served(config, VLLM, VLLM_URL, key=key, owner="vllm"),
                 sure=False,
             )
         )
@@ -152,7 +161,6 @@ def _auto(config: RunConfig, environ: Mapping[str, str]) -> Backend:
 BACKENDS: Mapping[str, Callable[[RunConfig, Mapping[str, str]], Backend]] = {
     "auto": _auto,
     "ollama": _ollama,
-    "vllm": _vllm,
-    "openai": _openai,
     "llama-cpp": _llama_cpp,
+    **{name: _preset(preset) for name, preset in PRESETS.items()},
 }

@@ -14,7 +14,7 @@ from vlmbatch.errors import (
     UnreachableError,
 )
 from vlmbatch.protocols import Backend
-from vlmbatch.records import Completion, Endpoint, Request
+from vlmbatch.records import Completion, Endpoint, Load, Request
 
 STRANGER_S = 2.0
 """How long somebody may take on a port that nobody named."""
@@ -99,6 +99,10 @@ class AutoBackend:
     async def probe(self) -> None:
         """See protocols.Backend."""
         await self._the_chosen().probe()
+
+    async def load(self) -> Load | None:
+        """See protocols.Backend."""
+        return await self._the_chosen().load()
 
     async def complete(self, request: Request) -> Completion:
         """See protocols.Backend."""

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from vlmbatch.backends.gguf_files import NAME_A_REAL_ONE, ModelFiles, find_files
 from vlmbatch.backends.openai_compatible import OpenAICompatibleBackend
+from vlmbatch.backends.presets import EMBEDDED
 from vlmbatch.cpus import usable_cpus
 from vlmbatch.errors import ConfigError, MissingDependencyError
 from vlmbatch.records import Completion, Endpoint, Request
@@ -65,7 +66,7 @@ class LlamaCppBackend:
         self._server = server
         self._wire = OpenAICompatibleBackend(
             f"{server.listening_address}/v1",
-            name=self.name,
+            preset=EMBEDDED,
             model=None,
             api_key=key,
             timeout_s=self._timeout_s,
@@ -121,6 +122,9 @@ class LlamaCppBackend:
         """Whether it still answers; see protocols.Backend."""
         if self._wire is not None:
             await self._wire.probe()
+
+    async def load(self) -> None:
+        """Nobody else asks it; see protocols.Backend."""
 
     async def complete(self, request: Request) -> Completion:
         """Ask once; see protocols.Backend."""

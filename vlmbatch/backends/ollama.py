@@ -14,8 +14,7 @@ from vlmbatch.backends.ollama_reading import (
     leaving,
     reload_s,
 )
-from vlmbatch.backends.proxies import proxy_note
-from vlmbatch.backends.transport import Transport
+from vlmbatch.backends.transport import PLAIN, Transport
 from vlmbatch.backends.wire import (
     Envelope,
     count,
@@ -28,6 +27,7 @@ from vlmbatch.backends.wire import (
 from vlmbatch.classify import check_answer
 from vlmbatch.errors import FatalBackendError, RejectedError
 from vlmbatch.records import Completion, Endpoint, Generation, Request, Usage
+from vlmbatch.wire_options import WireOptions
 
 TAGS = "/api/tags"
 PULL_HINT = "get one with: ollama pull qwen2.5vl"
@@ -41,11 +41,18 @@ class OllamaBackend:
     concurrency = 2  # OLLAMA_NUM_PARALLEL is 1 by default; the second request waits at the server
 
     def __init__(
-        self, url: str, *, model: str | None, api_key: str | None, timeout_s: float, keep_alive: str | None
+        self,
+        url: str,
+        *,
+        model: str | None,
+        api_key: str | None,
+        timeout_s: float,
+        keep_alive: str | None,
+        wire: WireOptions = PLAIN,
     ) -> None:
         """`url` as from host_url; `model` None takes the only one that sees; `timeout_s` is per request."""
         self._envelope = Envelope(self._payload)
-        self._transport = Transport(url, api_key, timeout_s=timeout_s, hint=SERVER_HINT)
+        self._transport = Transport(url, api_key, timeout_s=timeout_s, hint=SERVER_HINT, wire=wire)
         self._client = Client(self._transport)
         self.url, self.place = self._transport.url, self._transport.place
         self._model = model
@@ -70,7 +77,7 @@ class OllamaBackend:
         shown = await self._show(self._model, models)
         capabilities = capabilities_of(shown)
         listed = entry_of(self._model, models)
-        notes = (*proxy_note(self.url), *leaving(self._model, shown, listed))
+        notes = (*self._transport.notes, *leaving(self._model, shown, listed))
         if capabilities is None:
             notes += (f"this Ollama does not tell whether {self._model} can see; version 0.6.4 and later do",)
         elif "vision" not in capabilities:
@@ -96,6 +103,9 @@ class OllamaBackend:
             await self._told("GET", "/api/version")
         except (FatalBackendError, RejectedError):
             return  # it answers; what it thinks of this question does not matter here
+
+    async def load(self) -> None:
+        """Ollama does not tell who waits; see protocols.Backend."""
 
     async def complete(self, request: Request) -> Completion:
         """Ask once; see protocols.Backend."""

@@ -1,14 +1,26 @@
 """The OpenAI chat wire: vLLM, llama.cpp's server, LM Studio, SGLang and hosted ones."""
 
+import asyncio
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from vlmbatch.backends.openai_reading import answer_text, by_alias, first_choice, takes_images, thoughts
-from vlmbatch.backends.proxies import proxy_note
-from vlmbatch.backends.transport import Transport
+from vlmbatch.backends.openai_reading import (
+    answer_text,
+    by_alias,
+    first_choice,
+    leaving,
+    takes_images,
+    thoughts,
+)
+from vlmbatch.backends.presets import GENERIC, Preset
+from vlmbatch.backends.prometheus import load_in
+from vlmbatch.backends.transport import PLAIN, Transport
 from vlmbatch.backends.wire import (
     Envelope,
+    Pieces,
     count,
     mapping,
     mappings,
@@ -17,17 +29,31 @@ from vlmbatch.backends.wire import (
     words,
 )
 from vlmbatch.classify import check_answer
-from vlmbatch.errors import FatalBackendError, UnavailableError
-from vlmbatch.records import Completion, Endpoint, Request, Usage
+from vlmbatch.errors import BackendError, FatalBackendError, UnavailableError
+from vlmbatch.images import PreparedImage
+from vlmbatch.records import Completion, Endpoint, Load, Request, Usage
+from vlmbatch.wire_options import WireOptions
 
 MODEL_HINT = "name a served one with --model"
 SERVER_HINT = "start the server, or say where it is with --base-url"
+LOAD_S = 5.0
+"""How long a server may take to tell how many requests wait; what it says later is old."""
 
 
 def api_url(url: str) -> str:
     """The base URL as the API wants it: a bare host gets the /v1 that people forget."""
     parts = urlsplit(url)
     return parts._replace(path=parts.path.rstrip("/") or "/v1").geturl()
+
+
+def file_url(picture: PreparedImage) -> str:
+    """The URL of the file that this picture is, for a server on the same disk; empty where it has none."""
+    path = picture.file or ""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:  # servers take what is quoted in a URL for UTF-8
+        return ""
+    return Path(path).absolute().as_uri() if path else ""
 
 
 class OpenAICompatibleBackend:
@@ -37,25 +63,30 @@ class OpenAICompatibleBackend:
         self,
         url: str,
         *,
-        name: str | None = "openai",
+        preset: Preset = GENERIC,
         model: str | None,
         api_key: str | None,
         timeout_s: float,
-        concurrency: int = 8,
         owner: str | None = None,
+        wire: WireOptions = PLAIN,
     ) -> None:
         """`url` ends in /v1; `timeout_s` is per request; `owner` is the `owned_by` its models must have.
 
-        `name` None is `vllm` where the model says that vLLM owns it, else `openai`.
+        Raises:
+            ConfigError: the key holds what no header can carry, or a file of `wire` cannot be used.
         """
-        self.name = name or "openai"
-        self.concurrency = concurrency
-        self._named = name is not None
+        self.name = preset.name or "openai"
+        self.concurrency = preset.slots
+        self._preset = preset
         self._model = model
         self._timeout_s = timeout_s
         self._owner = owner
+        self._dialect = preset.dialect
+        self._tells_load = preset.metrics
+        self._extra = wire.extra_arguments
+        self._file_urls = wire.file_urls
         self._envelope = Envelope(self._payload)
-        self._transport = Transport(url, api_key, timeout_s=timeout_s, hint=SERVER_HINT)
+        self._transport = Transport(url, api_key, timeout_s=timeout_s, hint=SERVER_HINT, wire=wire)
         self.url = self._transport.url
 
     @property
@@ -82,9 +113,11 @@ class OpenAICompatibleBackend:
                 (n for n in listed if takes_images(listed[n]) is not False), self.place, MODEL_HINT
             )
         entry = listed.get(self._model) or by_alias(self._model, listed)
+        if entry is None and self._preset.hosted:  # OpenRouter does not list NAME:nitro, :floor and the like
+            entry = listed.get(self._model.partition(":")[0])
         if entry is None:
             raise unknown_model(self._model, listed, self.place, MODEL_HINT)
-        if not self._named and entry.get("owned_by") == "vllm":
+        if self._preset.name is None and entry.get("owned_by") == "vllm":
             self.name = "vllm"
         slots, sees = None, takes_images(entry)
         if entry.get("owned_by") == "llamacpp":
@@ -102,9 +135,9 @@ class OpenAICompatibleBackend:
             url=self.place,
             model=self._model,
             slots=slots,
-            context=count(entry.get("max_model_len")) or None,
+            context=count(entry.get("max_model_len")) or count(entry.get("context_length")) or None,
             architecture=words(entry.get("root")) or None,  # the model behind a name that vLLM was given
-            notes=proxy_note(self.url),
+            notes=(*self._transport.notes, *leaving(self._preset.hosted, self.place)),
         )
 
     async def probe(self) -> None:
@@ -116,11 +149,24 @@ class OpenAICompatibleBackend:
         if reply.status in (500, 502, 503, 504):
             self._transport.understood(reply)
 
+    async def load(self) -> Load | None:
+        """What it tells at /metrics; see protocols.Backend. Who has none is asked once."""
+        if not self._tells_load:
+            return None
+        try:
+            async with asyncio.timeout(LOAD_S):
+                reply = await self._transport.exchange("GET", f"{self.url.removesuffix('/v1')}/metrics")
+        except (BackendError, TimeoutError):
+            return None
+        self._tells_load = reply.status < 400 or reply.status in (429, 500, 502, 503, 504)
+        return load_in(reply.body.decode("utf-8", errors="replace")) if reply.status == 200 else None
+
     async def complete(self, request: Request) -> Completion:
-        """Ask once; see protocols.Backend."""
-        body = self._envelope.around(request)
-        deadline_s = request.deadline_s or self._timeout_s
-        reply = await self._transport.ask("POST", f"{self.url}/chat/completions", body, deadline_s)
+        """Ask once, and over again where the server refuses a knob that can be left out.
+
+        See protocols.Backend.
+        """
+        reply = await self._asked(request)
         choice, message = first_choice(reply)
         text, thinking = answer_text(message), thoughts(message)
         reason = words(choice.get("finish_reason"))
@@ -141,29 +187,40 @@ class OpenAICompatibleBackend:
                 output_tokens=count(usage.get("completion_tokens")),
             ),
             thinking=len(thinking),
-            warnings=flaws,
+            warnings=(*flaws, *self._dialect.warnings(request.generation)),
         )
+
+    async def _asked(self, request: Request) -> dict[str, Any]:
+        """The reply to this question, in the words that the server takes."""
+        deadline_s = request.deadline_s or self._timeout_s
+        while True:
+            spoken, body = self._dialect, self._body(request)
+            reply = await self._transport.exchange("POST", f"{self.url}/chat/completions", body, deadline_s)
+            learnt = spoken.after(reply.status, reply.body)
+            if learnt is None:
+                return self._transport.understood(reply)
+            self._dialect, self._envelope = learnt, Envelope(self._payload)
+
+    def _body(self, request: Request) -> Pieces:
+        """The request's body: with the path of its picture where that is wished and will do, else with it."""
+        if self._file_urls and request.images and file_url(request.images[0]):
+            return (json.dumps(self._payload(request, "")).encode("ascii"),)
+        return self._envelope.around(request)
 
     def _payload(self, request: Request, image: str) -> dict[str, Any]:
         """Text before the image, so that a server's prefix cache can reuse what all requests share."""
-        generation = request.generation
         system = [{"role": "system", "content": request.system}] if request.system else []
         content: list[dict[str, Any]] = [{"type": "text", "text": request.prompt}]
         for picture in request.images:
-            url = {"url": f"data:{picture.media_type};base64,{image}"}
-            content.append({"type": "image_url", "image_url": url})
+            url = f"data:{picture.media_type};base64,{image}" if image else file_url(picture)
+            content.append({"type": "image_url", "image_url": {"url": url}})
         payload: dict[str, Any] = {
             "model": self._model,
             "messages": [*system, {"role": "user", "content": content}],
-            "max_tokens": generation.max_tokens,
-            "temperature": generation.temperature,
             "stream": False,
+            **self._dialect.knobs(request.generation),
         }
-        if generation.seed is not None:
-            payload["seed"] = generation.seed
-        if generation.thinking is False:
-            payload["chat_template_kwargs"] = {"enable_thinking": False}
-        return payload
+        return payload | dict(self._extra)
 
     async def _models(self) -> list[Mapping[str, Any]]:
         """What the server lists."""

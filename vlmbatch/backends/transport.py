@@ -14,7 +14,8 @@ from aiohttp.connector import Connection
 from vlmbatch.backends.access import Access
 from vlmbatch.backends.deadlines import Deadlines
 from vlmbatch.backends.proxies import HINT as PROXY_HINT
-from vlmbatch.backends.proxies import proxy_of, speaks_http
+from vlmbatch.backends.proxies import proxy_note, proxy_of, speaks_http
+from vlmbatch.backends.tls import tls_context
 from vlmbatch.backends.wire import (
     CONNECT_TIMEOUT_S,
     KEEPALIVE_S,
@@ -35,7 +36,10 @@ from vlmbatch.errors import (
     UnreachableError,
 )
 from vlmbatch.options import redact
+from vlmbatch.wire_options import WireOptions
 
+PLAIN = WireOptions()
+"""Nothing but what every request has."""
 JOINED_BYTES = 64 * 1024
 """Up to here a copy costs less than the system calls that it saves; longer bodies are not joined."""
 CHUNK_BYTES = 256 * 1024
@@ -56,13 +60,17 @@ class Reply:
 class Transport:
     """One session of aiohttp, which keeps connections for all requests of a run."""
 
-    def __init__(self, url: str, api_key: str | None, *, timeout_s: float, hint: str) -> None:
+    def __init__(
+        self, url: str, api_key: str | None, *, timeout_s: float, hint: str, wire: WireOptions = PLAIN
+    ) -> None:
         """`hint` ends the error where nobody listens; `timeout_s` is per request.
 
         Raises:
-            ConfigError: the key holds what no header can carry.
+            ConfigError: the key holds what no header can carry, or a file of `wire` cannot be used.
         """
-        self._access = Access.to(url, api_key)  # aiohttp refuses a key and a login at once
+        self._access = Access.to(url, api_key, wire.headers)  # aiohttp refuses a key and a login at once
+        self._tls = tls_context(wire)
+        self._unchecked = wire.insecure
         self.url = self._access.url
         self.place = redact(url)
         """Where requests go, in errors."""
@@ -72,14 +80,18 @@ class Transport:
         self._deadlines = Deadlines()
         self._session: aiohttp.ClientSession | None = None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What people should know of the way there."""
+        unchecked = self._unchecked and self.url.startswith("https:")
+        told = (f"the certificate of {self.place} is not checked (--insecure)",) if unchecked else ()
+        return (*proxy_note(self.url), *told)
+
     async def __aenter__(self) -> Self:
-        headers = {"Content-Type": "application/json"}
-        if self._access.authorization:
-            headers["Authorization"] = self._access.authorization
         self._session = aiohttp.ClientSession(
-            headers=headers,
+            headers=[("Content-Type", "application/json"), *self._access.headers],
             # as many connections as requests, which the run's own limiter sets
-            connector=_Connector(limit=0, keepalive_timeout=KEEPALIVE_S),
+            connector=_Connector(limit=0, keepalive_timeout=KEEPALIVE_S, ssl=self._tls or True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
         )
         return self

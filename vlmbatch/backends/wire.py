@@ -189,6 +189,6 @@ def no_secure_connection(url: str, error: BaseException) -> FatalBackendError:
     """The error for an endpoint that speaks no TLS, or shows a certificate that cannot be trusted."""
     return FatalBackendError(
         f"no secure connection to {url}: {in_brief(error)}; "
-        "check http or https in the URL, and the certificate",
+        "check http or https in the URL; a CA of your own is trusted with --ca-cert FILE",
         kind="wrong_url",
     )

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
 
 from vlmbatch.config import EXCLUSIVE, Option, RunConfig, options, typed_options
@@ -88,11 +89,21 @@ def _parameter(option: Option) -> inspect.Parameter:
         show_default=spec.shown_default or (option.default not in (None, ()) and option.default is not False),
         parser=_parser(spec.parse, option.flag) if spec.parse else None,
     )
+    if spec.split_lines:
+        info.click_type = _Lines()  # with a parser, Option() takes none
     kind: Any = list[str] if option.type == tuple[str, ...] else option.type
     if spec.choices:
         kind = str  # RunConfig checks it, and its message names the choices too
     default = list(option.default) if isinstance(option.default, tuple) else option.default
     return _keyword(option.name, Annotated[kind, info], default)
+
+
+class _Lines(click.types.StringParamType):
+    """A text that may hold spaces, of which each line of an environment variable is one."""
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """The lines that say something."""
+        return [line for line in rv.splitlines() if line.strip()]
 
 
 def _parser(parse: Callable[[str], object], flag: str) -> Callable[[object], object]:

@@ -5,7 +5,7 @@ It decodes from memory and never touches a file, a network or the run.
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from PIL import Image, ImageFile
@@ -117,7 +117,8 @@ def _prepare(data: bytes, options: ImageOptions, sizing: Sizing, room: Room) -> 
             frames = pages or int(getattr(image, "n_frames", 1))
             target = _target(image, sizing)
             if target == declared and (original := passed(data, image, structure, room)) is not None:
-                return _prepared(original, declared, declared, frames, warnings)
+                picture = _prepared(original, declared, declared, frames, warnings)
+                return replace(picture, is_original=True)
             if structure is not None and not structure.whole:
                 raise ImageError("the JPEG is truncated: its end mark is missing")
             rest = draft(image, target)
@@ -132,10 +133,10 @@ def _prepare(data: bytes, options: ImageOptions, sizing: Sizing, room: Room) -> 
         del image
         # what is costly at full size is done to the small picture: turning the large one first would take
         # three times as long, and its colour profile five times
-        picture = to_srgb(on_white(small), profile, warnings)
-        picture = padded(upright(picture, orientation), warnings)
-        encoded = encode(picture, options.quality)
-    return _prepared(encoded, picture.size, seen, frames, warnings)
+        plain = to_srgb(on_white(small), profile, warnings)
+        plain = padded(upright(plain, orientation), warnings)
+        encoded = encode(plain, options.quality)
+    return _prepared(encoded, plain.size, seen, frames, warnings)
 
 
 def _target(image: ImageFile.ImageFile, sizing: Sizing) -> tuple[int, int]:
