@@ -46,6 +46,10 @@ KINDS = {
     "ollama": Kind(backend="ollama", wire="ollama", name="ollama"),
     "vllm": Kind(backend="vllm", wire="openai", name="vllm"),
     "openai": Kind(backend="openai", wire="openai", name="openai"),
+    "llama-server": Kind(backend="llama-server", wire="openai", name="llama-server"),
+    "lmstudio": Kind(backend="lmstudio", wire="openai", name="lmstudio"),
+    "sglang": Kind(backend="sglang", wire="openai", name="sglang"),
+    "openrouter": Kind(backend="openrouter", wire="openai", name="openrouter"),
     "auto-ollama": Kind(backend="auto", wire="ollama", name="ollama"),
     "auto-vllm": Kind(backend="auto", wire="openai", name="vllm"),
 }

@@ -22,7 +22,8 @@ sys.exit(code)
 
 def environment(**variables: str) -> dict[str, str]:
     """This process's environment without settings of vlmbatch and of endpoints, and with `variables`."""
-    mine = {k: v for k, v in os.environ.items() if not k.startswith(("VLMBATCH_", "OLLAMA_", "OPENAI_"))}
+    others = ("VLMBATCH_", "OLLAMA_", "OPENAI_", "OPENROUTER_")
+    mine = {k: v for k, v in os.environ.items() if not k.startswith(others)}
     return {**mine, "XDG_CONFIG_HOME": "/nonexistent", "PYTHONWARNINGS": "default", **variables}
 
 

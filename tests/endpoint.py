@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
+import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -31,13 +32,14 @@ TINY_MODELS = {"tiny-vision": Model(vision=True), "tiny-text": Model(vision=Fals
 
 
 class Endpoint(Service, Loopback):
-    """The server. All settings but `slots` and `port` are attributes that may be changed while it runs.
+    """The server. All settings but `slots`, `port` and `tls` are attributes that may change while it runs.
 
     `script` says how each question fares: modes in the order they come (then `ok`), modes by SHA-256 of
     the picture sent, or a function of the request. `routes` are modes for paths (`{"/api/show": "500"}`).
     `slots` is how many questions are worked on at once, the others queue; `delay` is in seconds.
     `blind` keeps pictures from the model; `counts` says how the tokens of a prompt are told: `real` (a
-    token a word, 64 a picture), `words` (pictures cost none), `constant` or `none`.
+    token a word, 64 a picture), `words` (pictures cost none), `constant` or `none`. Attributes alone are
+    `refuses`, arguments that it answers 400 to as OpenAI does, and `media`, the folder of file:// pictures.
 
     Canaries, the questions by which a client finds out whether the model sees, are apart in `canaries`:
     they are no `requests`, have no script, and fare as the mode `canary` says.
@@ -60,8 +62,9 @@ class Endpoint(Service, Loopback):
         counts: str = "real",
         canary: str = "ok",
         port: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        Loopback.__init__(self, port)
+        Loopback.__init__(self, port, tls)
         Service.__init__(
             self,
             models=TINY_MODELS if models is None else models,
@@ -93,6 +96,10 @@ class Endpoint(Service, Loopback):
     def questions(self) -> list[Received]:
         """The chat requests that held messages, in the order they came, without canaries."""
         return [request for request in self.requests if request.chat is not None]
+
+    def _load(self) -> tuple[int, int]:
+        waiting = max(0, self.open_questions - (self.slots or self.open_questions))
+        return self.open_questions - waiting, waiting
 
     def _started(self) -> None:
         """Nobody queues for a new server, and its model is not loaded yet."""
@@ -133,7 +140,7 @@ class Endpoint(Service, Loopback):
         canary = questions.is_canary(request)
         seen = dataclasses.replace(
             request,
-            pictures=questions.pictures(request),
+            pictures=questions.pictures(request, self.media),
             chat=None if canary else self._questions,
             is_canary=canary,
         )

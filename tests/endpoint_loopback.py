@@ -4,6 +4,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Coroutine
 from types import TracebackType
@@ -16,8 +17,9 @@ from waiting import until
 class Loopback:
     """Listens at `port`; who derives from it says in `_exchange` what happens on a connection."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.port = port
+        self._tls = tls
         self._faults: list[Exception] = []
         self._server: asyncio.Server | None = None
         self._held: socket.socket | None = None
@@ -29,7 +31,7 @@ class Loopback:
     @property
     def url(self) -> str:
         """Its address, without /v1."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
         ready: concurrent.futures.Future[None] = concurrent.futures.Future()
@@ -94,7 +96,9 @@ class Loopback:
                 self._held.close()
                 self._held = None
             self._started()
-            self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, backlog=1024)
+            self._server = await asyncio.start_server(
+                self._accept, "127.0.0.1", self.port, backlog=1024, ssl=self._tls
+            )
             self.port = self._server.sockets[0].getsockname()[1]
 
     async def _up_after(self, seconds: float) -> None:

@@ -5,6 +5,8 @@ import binascii
 import contextlib
 import hashlib
 import io
+from pathlib import Path
+from urllib.parse import unquote
 
 from endpoint_http import Picture, Received
 from endpoint_wires import CANARY, UNDECODABLE, Refusal, error, nested
@@ -34,8 +36,8 @@ def is_canary(request: Received) -> bool:
     return any(text.startswith(CANARY) for text in texts(request, "user"))
 
 
-def encoded_pictures(wire: str, body: object) -> list[str]:
-    """The base64 texts in a question.
+def encoded_pictures(wire: str, body: object, media: Path | None) -> list[str]:
+    """The base64 texts in a question, those of files below `media` too.
 
     Raises:
         Refusal: a picture in the other wire's form, or a body that is no question.
@@ -50,6 +52,9 @@ def encoded_pictures(wire: str, body: object) -> list[str]:
         parts = message.get("content")
         urls = [p["image_url"]["url"] for p in parts if "image_url" in p] if isinstance(parts, list) else []
         for url in urls:
+            if url.startswith("file://"):
+                found.append(base64.b64encode(_file(url, media)).decode())
+                continue
             start, comma, text = url.partition(";base64,")
             if not comma or not start.startswith("data:image/"):
                 raise Refusal(error(wire, 400, "The URL must be either a HTTP, data or file URL."))
@@ -57,11 +62,30 @@ def encoded_pictures(wire: str, body: object) -> list[str]:
     return found
 
 
-def pictures(request: Received) -> tuple[Picture, ...]:
+def _file(url: str, media: Path | None) -> bytes:
+    """What vLLM would read for a file:// URL.
+
+    Raises:
+        Refusal: it was started without --allowed-local-media-path, the file is outside, or not there.
+    """
+    path = Path(unquote(url.removeprefix("file://")))
+    if media is None:
+        words = "Cannot load local files without `--allowed-local-media-path`."
+        raise Refusal(error("openai", 500, words))
+    if media not in path.resolve().parents:
+        words = f"The file path {path} must be a subpath of `--allowed-local-media-path {media}`."
+        raise Refusal(error("openai", 400, words))
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as missing:
+        raise Refusal(error("openai", 500, str(missing))) from missing
+
+
+def pictures(request: Received, media: Path | None = None) -> tuple[Picture, ...]:
     """The pictures of a question, up to the first that cannot be read."""
     found = []
     with contextlib.suppress(Refusal):
-        for text in encoded_pictures(request.wire, request.body):
+        for text in encoded_pictures(request.wire, request.body, media):
             found.append(picture(request.wire, text))
     return tuple(found)
 

@@ -6,6 +6,7 @@ The argument of most is the number of a wording, from 1, or a status: `load_fail
 import json
 from collections.abc import Callable
 
+from endpoint_hosted import AZURE_FILTER, MODERATION, NO_CREDITS, NO_QUOTA, WRONG_KEYS, Replies
 from endpoint_http import Received, Reply
 from endpoint_wires import NO_MMPROJ, UNDECODABLE, UNEXPECTED_EOF, as_json, error, nested
 
@@ -37,28 +38,11 @@ LONG_PROMPT = {
         "n_ctx": 2048,
     }
 }
-AZURE_FILTER = {
-    "error": {
-        "message": "The response was filtered due to the prompt triggering Azure OpenAI's content management "
-        "policy. Please modify your prompt and retry.",
-        "type": None,
-        "param": "prompt",
-        "code": "content_filter",
-        "status": 400,
-        "innererror": {
-            "code": "ResponsibleAIPolicyViolation",
-            "content_filter_result": {"violence": {"filtered": True, "severity": "medium"}},
-        },
-    }
-}
-NO_QUOTA = {
-    "error": {
-        "message": "You exceeded your current quota, please check your plan and billing details.",
-        "type": "insufficient_quota",
-        "param": None,
-        "code": "insufficient_quota",
-    }
-}
+
+
+def hosted(replies: Replies) -> Callable[[Received, str], Reply]:
+    """One of these replies of hosted servers, by its number from 1."""
+    return lambda request, argument: as_json(*replies[int(argument or 1) - 1])
 
 
 def told(status: int, *wordings: str, kind: str = "") -> Callable[[Received, str], Reply]:
@@ -152,10 +136,13 @@ REFUSALS: dict[str, Callable[[Received, str], Reply]] = {
     "cloud_502": told(502, 'Post "https://ollama.com:443/api/chat": EOF'),
     "402": told(402, "Insufficient credits. Add more to go on."),
     "insufficient_quota": fixed(as_json(429, NO_QUOTA)),
+    "wrong_key": hosted(WRONG_KEYS),
+    "no_credits": hosted(NO_CREDITS),
     # this picture or this question
     "context": context,
     "context_in_200": fixed(as_json(200, LONG_PROMPT)),
     "input_filter": fixed(as_json(400, AZURE_FILTER)),
+    "moderation": hosted(MODERATION),
     "400-image": lambda request, argument: nested(request.wire, 400, UNDECODABLE),
     "nested_json_error": lambda request, argument: nested(request.wire, 400, UNDECODABLE),
     "undecodable": told(400, UNDECODABLE, kind="invalid_request_error"),

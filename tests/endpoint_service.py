@@ -1,6 +1,7 @@
 """What the test endpoint says when it is well: which address of which server answers what."""
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import endpoint_questions as questions
@@ -34,6 +35,12 @@ class Service:
         self.props = props
         self.speaks = frozenset(speaks)
         self.blind = blind
+        self.refuses: frozenset[str] = frozenset()
+        self.media: Path | None = None
+
+    def _load(self) -> tuple[int, int]:
+        """How many questions are worked on, and how many wait."""
+        return 0, 0
 
     def _reply(self, request: Received) -> Reply:
         """What a server that is well says."""
@@ -59,14 +66,21 @@ class Service:
                 return wires.show(self.models, request)
             case "POST", "/api/chat" if ollama:
                 return self._chat(request)
-            case "GET", "/health" if openai:
-                return Reply(status=200, body=b"")
-            case "GET", "/v1/models" if openai:
-                return wires.model_list(self.models, self.owned_by)
-            case "POST", "/v1/chat/completions" if openai:
-                return self._chat(request)
             case "GET", "/props" if self.props is not None:
                 return wires.as_json(200, dict(self.props))
+            case _:
+                return self._route_openai(request) if openai else None
+
+    def _route_openai(self, request: Received) -> Reply | None:
+        match request.method, request.path:
+            case "GET", "/health":
+                return Reply(status=200, body=b"")
+            case "GET", "/metrics":
+                return wires.metrics(*self._load())
+            case "GET", "/v1/models":
+                return wires.model_list(self.models, self.owned_by)
+            case "POST", "/v1/chat/completions":
+                return self._chat(request)
             case _:
                 return None
 
@@ -74,7 +88,8 @@ class Service:
         wires.check(request, self.models, self.owned_by, blind=self.blind)
         if not questions.has_messages(request):
             return wires.no_messages(request)
-        texts = questions.encoded_pictures(request.wire, request.body)
+        wires.check_arguments(request, self.refuses)
+        texts = questions.encoded_pictures(request.wire, request.body, self.media)
         if len(request.pictures) < len(texts):
             questions.picture(request.wire, texts[len(request.pictures)])
         model = wires.find(self.models, request.model) or next(iter(self.models.values()))

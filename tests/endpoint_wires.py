@@ -224,6 +224,36 @@ def _sightless(request: Received, owned_by: str) -> Reply:
     return error("openai", 400, f"{request.model} is not a multimodal model")
 
 
+def check_arguments(request: Received, refuses: frozenset[str]) -> None:
+    """Refuse what the model or the server does not take, in OpenAI's words.
+
+    Raises:
+        Refusal: an argument that is refused.
+    """
+    for name in sorted(refuses & request.body.keys()):
+        words = f"Unsupported parameter: '{name}' is not supported with this model."
+        if name == "max_tokens":
+            words += " Use 'max_completion_tokens' instead."
+        told = {"message": words, "type": "invalid_request_error", "param": name}
+        raise Refusal(as_json(400, {"error": {**told, "code": "unsupported_parameter"}}))
+
+
+def metrics(running: int, waiting: int) -> Reply:
+    """What vLLM tells Prometheus of its queue."""
+    labels = '{engine="0",model_name="tiny-vision"}'
+    lines = (
+        "# HELP vllm:num_requests_running Number of requests in model execution batches.",
+        "# TYPE vllm:num_requests_running gauge",
+        f"vllm:num_requests_running{labels} {running}.0",
+        "# HELP vllm:num_requests_waiting Number of requests waiting to be processed.",
+        "# TYPE vllm:num_requests_waiting gauge",
+        f"vllm:num_requests_waiting{labels} {waiting}.0",
+        f'vllm:num_requests_waiting_by_reason{{engine="0",reason="capacity"}} {waiting}.0',
+    )
+    kind = "text/plain; version=1.0.0; charset=utf-8"
+    return Reply(status=200, body="\n".join((*lines, "")).encode(), content_type=kind)
+
+
 def no_messages(request: Received) -> Reply:
     """Ollama takes a question without messages for the wish to load the model, or to unload it."""
     if request.wire == "openai":

@@ -42,6 +42,8 @@ def answer(text: str | None, reason: str | None, **marks: Any) -> BackendError |
         (" \n", "stop", {"done": True}, (BadAnswerError, "empty")),
         (None, "stop", {}, (BadAnswerError, "empty")),
         ("", "content_filter", {}, REFUSED),
+        ("", "content_filter: PROHIBITED_CONTENT", {}, REFUSED),
+        ("", "IMAGE_SAFETY", {}, REFUSED),
         (None, "stop", {"refusal": "I cannot help with that."}, REFUSED),
         ("A cat", "abort", {}, SERVER_ERROR),
         ("out of memory", "error", {}, BAD_RESPONSE),

@@ -144,13 +144,13 @@ RECORDED: dict[str, tuple[tuple[Outcome, str], ...]] = {
             REJECTED,
             "body-40MB-image err-b64-empty err-b64-garbage err-b64-truncated-pad err-empty-messages "
             "err-img-http-404 err-img-scheme-ftp err-img-svg err-img-text-bytes err-img-truncated "
-            "err-img-url-empty file-missing img-aspect-300 img-data-nobase64-token logprobs-top25 "
+            "err-img-url-empty img-aspect-300 img-data-nobase64-token logprobs-top25 "
             "stream-err-image tools-none",
         ),
         (
             WRONG_URL,
             "err-bad-json err-content-null err-content-type err-empty-body err-no-messages err-part-type "
-            "file-outside file-traversal get-404 get-model-by-id get-wrong-method img-type-input_image "
+            "get-404 get-model-by-id get-wrong-method img-type-input_image "
             "img-url-as-string no-content-type",
         ),
         (
@@ -166,7 +166,7 @@ RECORDED: dict[str, tuple[tuple[Outcome, str], ...]] = {
             "err-json_schema-bad-type err-json_schema-badref err-json_schema-missing "
             "err-json_schema-not-dict err-max_tokens-0 err-max_tokens-neg err-max_tokens-too-big "
             "err-response_format-type err-temperature err-top_p imgs-5 json_schema-unsupported-kw "
-            "mm_processor_kwargs",
+            "file-missing file-outside file-traversal mm_processor_kwargs",
         ),
         (
             NO_MODEL,
@@ -205,7 +205,7 @@ RECORDED: dict[str, tuple[tuple[Outcome, str], ...]] = {
         ),
         (
             WRONG_URL,
-            "bad_content_type bad_data_uri file_url not_found ollama_api_show ollama_api_tags wrong_method",
+            "bad_content_type bad_data_uri not_found ollama_api_show ollama_api_tags wrong_method",
         ),
         (
             REJECTED,
@@ -222,7 +222,7 @@ RECORDED: dict[str, tuple[tuple[Outcome, str], ...]] = {
         ),
         (
             BAD_CONFIG,
-            "json_schema_bad max_tokens_neg response_format_bad_type",
+            "file_url json_schema_bad max_tokens_neg response_format_bad_type",
         ),
         (
             DOWN,

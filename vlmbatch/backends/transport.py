@@ -71,6 +71,7 @@ class Transport:
         self._access = Access.to(url, api_key, wire.headers)  # aiohttp refuses a key and a login at once
         self._tls = tls_context(wire)
         self._unchecked = wire.insecure
+        self._may_want_certificate = wire.client_cert is None
         self.url = self._access.url
         self.place = redact(url)
         """Where requests go, in errors."""
@@ -152,6 +153,7 @@ class Transport:
                 ) as reply,
             ):
                 journey.reply_began = True
+                self._may_want_certificate = False
                 return Reply(status=reply.status, body=await _whole(reply, self.place), headers=reply.headers)
         except (aiohttp.ClientError, UnicodeError) as error:
             raise self._access.without_secrets(self._lost(error, journey)) from error
@@ -176,7 +178,8 @@ class Transport:
             )
         # a reply that is no HTTP is a ClientResponseError: somebody was there
         heard_nothing = journey.stale and isinstance(error, aiohttp.ClientConnectionError)
-        return lost(self.place, error, stale=heard_nothing)
+        bare = self._may_want_certificate and self.url.startswith("https:")
+        return lost(self.place, error, stale=heard_nothing, bare=bare)
 
     def _by_proxy(self, error: BaseException, proxy: str) -> BackendError | None:
         """What the proxy is to blame for; None for all else."""

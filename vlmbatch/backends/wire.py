@@ -171,11 +171,16 @@ def no_connection(url: str, error: BaseException, hint: str) -> UnavailableError
     return UnreachableError(f"no connection to {url}: {reason(error)}; {hint}")
 
 
-def lost(url: str, error: BaseException, *, stale: bool) -> TransientError:
-    """The error for a connection that broke off; `stale` where it was an old one that heard nothing."""
+def lost(url: str, error: BaseException, *, stale: bool, bare: bool) -> TransientError:
+    """The error for a connection that broke off; `stale` where it was an old one that heard nothing.
+
+    `bare` says that no certificate was shown, and nothing ever heard from there: over TLS 1.3 a server that
+    wants one learns that it gets none after the handshake, and most then just hang up.
+    """
     if stale:
         return StaleConnectionError(f"the connection kept to {url} had been closed: {reason(error)}")
-    return TransientError(f"the connection to {url} was lost: {reason(error)}", kind="connection")
+    hint = "; if it wants a certificate, name one with --client-cert" if bare else ""
+    return TransientError(f"the connection to {url} was lost: {reason(error)}{hint}", kind="connection")
 
 
 def no_answer(url: str, deadline_s: float | None, timeout_s: float) -> TransientError:

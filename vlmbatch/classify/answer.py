@@ -12,7 +12,8 @@ _LONGEST_UNIT = 400
 FINISHES: tuple[Row, ...] = (
     Row(
         "filtered",
-        r"^(content_filter|safety)$",
+        # Gemini's own words come through its OpenAI route as they are
+        r"^(content_filter|(image_)?(safety|prohibited_content|recitation)|blocklist|spii)\b",
         RejectedError,
         "refused",
         "a content filter stopped the answer",

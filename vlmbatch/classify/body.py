@@ -74,6 +74,8 @@ def _stream(text: str) -> Told | None:
 
 
 def _error_of(payload: object, depth: int) -> Told | None:
+    if isinstance(payload, list) and payload:  # Gemini's OpenAI route
+        payload = payload[0]
     if not isinstance(payload, dict):
         return None
     error, message = payload.get("error"), payload.get("message")
@@ -103,6 +105,10 @@ def _told(value: object, depth: int) -> Told:
 def _told_object(value: dict[str, object], depth: int) -> Told:
     message = next((value[key] for key in ("message", "msg", "detail", "error") if value.get(key)), None)
     inner = _told(message, depth + 1)
+    passed_on = _passed_on(value.get("metadata"), depth)
+    if passed_on is not None:
+        words = ": ".join(filter(None, (inner.words, passed_on.words)))
+        inner = Told(words=words, marks=(*inner.marks, *passed_on.marks), code=inner.code)
     code, deeper = value.get("code"), value.get("innererror")
     marks = [value.get("type"), code, deeper.get("code") if isinstance(deeper, dict) else None]
     known = isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600
@@ -111,3 +117,13 @@ def _told_object(value: dict[str, object], depth: int) -> Told:
         marks=(*inner.marks, *(mark for mark in marks if isinstance(mark, str))),
         code=code if isinstance(code, int) and known else inner.code,
     )
+
+
+def _passed_on(metadata: object, depth: int) -> Told | None:
+    """What OpenRouter adds to its words: those of the provider behind it, or that a picture was flagged."""
+    if not isinstance(metadata, dict):
+        return None
+    marks = ("flagged_input",) if "flagged_input" in metadata else ()
+    raw = metadata.get("raw")
+    told = _told(raw, depth + 1) if isinstance(raw, str) and raw else Told(words="")
+    return Told(words=told.words, marks=(*told.marks, *marks))

@@ -21,6 +21,7 @@ _RUNNER = r"http://127\.0\.0\.1:\d{1,5}/"
 _CUT_OFF = r"['\"]?: (EOF|(read|write|dial) tcp)"
 _MODEL_HINT = "name another one with --model"
 _WIRE_HINT = "check --backend and --base-url"
+_KEY_HINT = "set --api-key, or OPENAI_API_KEY (OPENROUTER_API_KEY or OLLAMA_API_KEY for those)"
 _OPTION_HINT = "correct the option, or leave it out"
 
 
@@ -56,20 +57,32 @@ REPLIES: tuple[Row, ...] = (
     ),
     Row(
         "key",
-        r"(invalid|incorrect) api[ _]key|api key not valid|invalid_api_key",
+        # the last two are OpenRouter's, for no key and for an unknown one
+        r"(invalid|incorrect) api[ _]key|api[ _]key[ _](not valid|invalid)|invalid_api_key"
+        r"|no auth credentials found|user not found",
         FatalBackendError,
         "auth",
         "the endpoint does not accept the key",
-        "set --api-key, or OPENAI_API_KEY, or OLLAMA_API_KEY for Ollama",
+        _KEY_HINT,
     ),
     Row(
         "quota",
         # not "exceeded your current quota": Gemini says that for a limit of a minute, too
-        r"insufficient_quota|insufficient (credits|balance|funds)|credit balance is too low",
+        r"insufficient_quota|insufficient (credits|balance|funds)|credit balance is too low"
+        r"|requires more credits|key limit exceeded",
         FatalBackendError,
         "quota",
         "the account is used up",
         "pay for more, or choose another endpoint with --base-url",
+    ),
+    Row(
+        "client certificate",
+        r"no required SSL certificate|SSL certificate error",  # nginx, in a page with status 400
+        FatalBackendError,
+        "auth",
+        "the endpoint wants to see a certificate",
+        "show it one with --client-cert and --client-key",
+        (400, 495, 496),
     ),
     Row(
         "host header",
@@ -98,6 +111,17 @@ REPLIES: tuple[Row, ...] = (
         "set a smaller --max-tokens",
         holds=_wants_too_many_tokens,
     ),
+    Row(
+        "file URL",
+        r"cannot load local files|must be a subpath of|file:// URLs are not allowed|file path is not allowed"
+        r"|No such file or directory: '|file does not exist or cannot be opened",
+        FatalBackendError,
+        "bad_config",
+        "the endpoint reads no picture at this path of its disk",
+        "start it where the images have the same path, with a folder above them as "
+        "--allowed-local-media-path (vLLM) or --media-path (llama-server), or leave out --file-urls",
+        (200, 400, 403, 422, 500),
+    ),
     # this picture or this question: asked smaller, or refused
     Row(
         "context",
@@ -112,7 +136,10 @@ REPLIES: tuple[Row, ...] = (
     ),
     Row(
         "content filter",
-        r"content_filter|ResponsibleAIPolicyViolation|content management policy|content_policy_violation",
+        r"content_filter|ResponsibleAIPolicyViolation|content management policy|content_policy_violation"
+        # OpenAI's own words, and OpenRouter's moderation, which is a 403
+        r"|moderation_blocked|our safety system|flagged as potentially violating|flagged_input"
+        r"|(input|prompt) was flagged",
         RejectedError,
         "refused",
         "a content filter refuses this picture or prompt",
@@ -135,7 +162,7 @@ REPLIES: tuple[Row, ...] = (
         "undecodable",
         r"failed to load image|decode WebP image|failed to (decode|process) image|image: unknown format"
         r"|cannot identify image|image file is truncated|invalid image(?! input)|Non-base64 digit"
-        r"|(audio|video) input is not supported|failed to apply \w*Processor|No such file or directory",
+        r"|(audio|video) input is not supported|failed to apply \w*Processor",
         RejectedError,
         "rejected",
         "the endpoint cannot read this picture",
@@ -165,7 +192,7 @@ REPLIES: tuple[Row, ...] = (
     Row(
         "wire",
         r"illegal base64 data|invalid image input|image URLs are not currently supported|invalid url format"
-        r"|ur[il] must be base64 encoded|file:// URLs are not allowed|must be a subpath|cannot unmarshal"
+        r"|ur[il] must be base64 encoded|cannot unmarshal"
         r"|\d validation errors?\b|unsupported content\[\]",
         FatalBackendError,
         "wrong_url",
@@ -223,7 +250,7 @@ REPLIES: tuple[Row, ...] = (
         FatalBackendError,
         "auth",
         "the endpoint refuses this client",
-        "set --api-key, or OPENAI_API_KEY, or OLLAMA_API_KEY for Ollama",
+        _KEY_HINT,
         (401, 403),
     ),
     Row(

@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from vlmbatch.config import EXCLUSIVE, Option, RunConfig, options, typed_options
@@ -26,7 +25,7 @@ def with_options(command: Callable[[RunConfig], None]) -> Callable[..., None]:
         context: typer.Context, paths: list[str], config: str | None, **values: object
     ) -> None:
         try:
-            chosen = RunConfig.of(*paths, **_settled(context, values))
+            chosen = RunConfig.of(*paths, **_settled(context, values | _lines(context)))
         except ConfigError as error:
             raise _bad(str(error)) from error
         command(chosen)
@@ -41,6 +40,17 @@ def with_options(command: Callable[[RunConfig], None]) -> Callable[..., None]:
     )
     from_command_line.__doc__ = command.__doc__
     return from_command_line
+
+
+def _lines(context: typer.Context) -> dict[str, object]:
+    """Options whose values hold spaces, out of their environment variables: one value a line."""
+    typed = [o for o in options() if o.spec.split_lines and os.environ.get(o.env, "").strip()]
+    sources = {o.name: getattr(context.get_parameter_source(o.name), "name", "") for o in typed}
+    return {
+        o.name: [line for line in os.environ[o.env].splitlines() if line.strip()]
+        for o in typed
+        if sources[o.name] != "COMMANDLINE"
+    }
 
 
 def _settled(context: typer.Context, values: dict[str, object]) -> dict[str, object]:
@@ -84,26 +94,16 @@ def _parameter(option: Option) -> inspect.Parameter:
         *([spec.short] if spec.short else []),
         help=spec.help,
         metavar=spec.metavar or ("|".join(spec.choices) or None),
-        envvar=option.env,
+        envvar=None if spec.split_lines else option.env,  # which typer would split into words
         show_envvar=False,
         show_default=spec.shown_default or (option.default not in (None, ()) and option.default is not False),
         parser=_parser(spec.parse, option.flag) if spec.parse else None,
     )
-    if spec.split_lines:
-        info.click_type = _Lines()  # with a parser, Option() takes none
     kind: Any = list[str] if option.type == tuple[str, ...] else option.type
     if spec.choices:
         kind = str  # RunConfig checks it, and its message names the choices too
     default = list(option.default) if isinstance(option.default, tuple) else option.default
     return _keyword(option.name, Annotated[kind, info], default)
-
-
-class _Lines(click.types.StringParamType):
-    """A text that may hold spaces, of which each line of an environment variable is one."""
-
-    def split_envvar_value(self, rv: str) -> list[str]:
-        """The lines that say something."""
-        return [line for line in rv.splitlines() if line.strip()]
 
 
 def _parser(parse: Callable[[str], object], flag: str) -> Callable[[object], object]:
