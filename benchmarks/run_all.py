@@ -39,6 +39,7 @@ BENCHMARKS = (
     Benchmark(module="many_images", rounds=1),
     Benchmark(module="start_up", rounds=2),
     Benchmark(module="auto_concurrency", rounds=1),
+    Benchmark(module="pool", rounds=1),
     Benchmark(module="real_engine", rounds=2),
     Benchmark(module="large_runs", rounds=1),
 )

@@ -2,12 +2,14 @@
 
 `python benchmarks/slots_server.py --slots 64 --latency 0.1` prints its URL and serves until it is ended. It
 speaks Ollama's wire at that URL and OpenAI's below /v1, reads a picture and forgets it, and does not say what
-it saw. GET /stats tells how many answers it has given and how many slots were busy, POST /stats starts anew.
+it saw. GET /stats tells how many answers it has given and how many slots were busy, POST /stats starts anew,
+and POST /die ends it without a word.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import re
 import time
 from collections import deque
@@ -110,6 +112,8 @@ class Line(asyncio.Protocol):
     def _ask(self) -> None:
         if self._path.endswith(("/chat", "/chat/completions")):
             self._slots.take(self)
+        elif self._path == "/die":
+            os._exit(0)
         elif self._path == "/stats":
             if self._method == "POST":
                 self._slots.reset()

@@ -9,7 +9,12 @@ import pytest
 from command import environment
 from documents import ROOT, page, section, table
 
-CHEAP = {"slot_use": "slot-use", "start_up": "start-up", "auto_concurrency": "auto-concurrency"}
+CHEAP = {
+    "slot_use": "slot-use",
+    "start_up": "start-up",
+    "auto_concurrency": "auto-concurrency",
+    "pool": "pool",
+}
 SVG = "{http://www.w3.org/2000/svg}"
 
 

@@ -8,7 +8,7 @@ from vlmbatch.addresses import Addresses
 from vlmbatch.backends import open_backend
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import VlmbatchError
-from vlmbatch.events import tell
+from vlmbatch.events import QueueMeasured, tell
 from vlmbatch.guards import guard, most_concurrency, preparers
 from vlmbatch.lane import Lane
 from vlmbatch.lanes import Lanes
@@ -18,6 +18,8 @@ from vlmbatch.plans import at
 from vlmbatch.protocols import Observer, Sleep
 from vlmbatch.records import Endpoint, Request
 
+WATCH_S = 2.0
+"""How often endpoints are asked how many requests wait there."""
 FOLLOW_S = 2.0
 """How often the files of --base-url are looked at."""
 WORKERS_TO_COME = 1024
@@ -55,6 +57,7 @@ class Crew:
     async def at_work(self, addresses: Addresses) -> AsyncIterator[None]:
         """Look after them while the ``async with`` lasts."""
         async with self.lanes:
+            self.lanes.beside(self._watch())
             if addresses.may_change:
                 self.lanes.beside(self._follow(addresses))
             yield
@@ -69,6 +72,18 @@ class Crew:
         """All that took part, where these are several."""
         lanes = [lane for lane in self.lanes if lane.is_met or not lane.leaving]
         return tuple(map(_known, lanes)) if len(lanes) > 1 else ()
+
+    async def _watch(self) -> None:
+        """Ask how many requests wait at each endpoint that tells, and ask it less where these are ours."""
+        while True:
+            await self._sleep(WATCH_S)
+            for lane in [lane for lane in self.lanes if lane.is_open]:
+                load = await lane.backend.load()
+                if load is not None:
+                    lane.slots.queueing(load.waiting)
+                    self._notify(
+                        QueueMeasured(endpoint=lane.place, running=load.running, waiting=load.waiting)
+                    )
 
     async def _follow(self, addresses: Addresses) -> None:
         while True:

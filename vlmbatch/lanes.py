@@ -105,7 +105,7 @@ class Lanes:
         lane, alone = await self._next(rank, look, last)
         try:
             async with lane.slots.slot(alone=alone):  # without waiting, but to be alone
-                if self._waiting and any(other.is_open and other.slots.free for other in self._lanes):
+                if self._waiting and self._any_free():
                     self._wake_one()  # as after one who was alone: more than one slot came free
                 yield lane
         finally:
@@ -116,9 +116,11 @@ class Lanes:
         try:
             while True:
                 alone = look()
-                lane = self._free_one(rank, last)
+                lane = self._free_one(rank, last, alone=alone)
                 if lane is not None:
                     return lane, alone
+                if waited and self._any_free():
+                    self._wake_one()  # what came free is nothing for this one
                 await self._wait(first=waited)
                 waited = True
         except BaseException:
@@ -143,8 +145,13 @@ class Lanes:
                 woken.set_result(None)
                 return
 
-    def _free_one(self, rank: int, last: AnyLane | None) -> Lane | None:
+    def _any_free(self) -> bool:
+        return any(lane.is_open and lane.slots.free for lane in self._lanes)
+
+    def _free_one(self, rank: int, last: AnyLane | None, *, alone: bool) -> Lane | None:
         """An endpoint that is there and free; None where one is to be waited for.
+
+        Those who have to be alone, which takes a while, share the smallest.
 
         Raises:
             BackendError: nobody is left to be asked.
@@ -158,6 +165,8 @@ class Lanes:
             for lane in lanes:
                 self._start(lane)
             there = [lane for lane in lanes if lane.is_open]
+            if there and alone:
+                return min(there, key=lambda lane: lane.slots.limit)
             if there:
                 free = [lane for lane in there if lane.slots.free]
                 return min(free, key=lambda lane: (lane is last, lane.slots.load)) if free else None

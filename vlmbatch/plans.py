@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoint_options import EndpointOptions, FallbackSpec
+from vlmbatch.wire_options import WireOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,7 @@ def _instead(config: RunConfig, spec: FallbackSpec) -> RunConfig:
         keep_alive=first.keep_alive,
         canary=first.canary,
     )
-    return _with(config, options)
+    return replace(_with(config, options), wire=WireOptions())
 
 
 def _with(config: RunConfig, endpoint: EndpointOptions) -> RunConfig:
