@@ -137,6 +137,21 @@ def test_a_wrong_type_in_the_file_is_told_without_its_value(
     assert KEY not in done.stderr
 
 
+@pytest.mark.parametrize("status", [400, 401, 404, 500, 0])
+@pytest.mark.parametrize("backend", ["ollama", "vllm"])
+def test_a_header_that_a_gateway_repeats_is_masked(photos: Photos, backend: str, status: int) -> None:
+    """The value of --header, and the token in it, stand on no stream and in no file."""
+    photos(2)
+    options = ("--retries", "0", "--give-up-after", "0", "--no-canary", "-m", "x", "-v", "--log-json")
+    with telltale(status) as place:
+        asked = ("run", "photos", "-b", backend, "--base-url", f"http://{place}", "-o", "o.jsonl")
+        done = run(*asked, *options, "--header", f"Authorization: Token {KEY}")
+    left = everything(done.stdout, done.stderr)
+    assert done.returncode in (2, 3, 4), done.stderr
+    assert KEY not in left
+    assert ("[key]" in left) == (status in (400, 401, 500) or (status, backend) == (404, "vllm"))
+
+
 def test_what_stands_for_no_key_is_a_word() -> None:
     """EMPTY and none, which servers without keys are given, are left in texts; a short password is not."""
     assert Access.to("http://h", "EMPTY").masked("EMPTY answer") == "EMPTY answer"

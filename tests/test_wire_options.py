@@ -115,6 +115,13 @@ def test_only_openais_wire_has_a_place_for_it(backend: str, option: str, value: 
     assert ("--option" in str(caught.value)) == (option == "extra_body")
 
 
+@pytest.mark.parametrize("backend", ["openai", "openrouter"])
+def test_no_path_goes_to_a_hosted_server(backend: str) -> None:
+    """A hosted server shares no disk, and is told no path of this one."""
+    with pytest.raises(ConfigError, match="--file-urls is for a server on the same disk"):
+        KINDS[backend].open(None, api_key="some-key-123", file_urls=True)
+
+
 def test_arguments_name_a_run() -> None:
     """Arguments that change answers make another run, however typed, and older digests stay."""
     found = Found(backend="vllm", url="http://a", model="m")

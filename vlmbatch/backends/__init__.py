@@ -9,7 +9,7 @@ from vlmbatch.backends.access import authorizes
 from vlmbatch.backends.presets import PRESETS, VLLM, VLLM_OR_OTHER, Preset, preset_at
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError
-from vlmbatch.options import check_url, flag
+from vlmbatch.options import check_url, flag, redact
 from vlmbatch.protocols import Backend
 
 OLLAMA_URL = "http://127.0.0.1:11434"
@@ -107,6 +107,10 @@ def _preset(preset: Preset) -> Callable[[RunConfig, Mapping[str, str]], Backend]
             raise ConfigError(
                 f"{urlsplit(url).hostname} needs a key; set {preset.key_variable}, "
                 "or say another place with --base-url"
+            )
+        if config.wire.file_urls and preset_at(preset, url).hosted:
+            raise ConfigError(
+                f"--file-urls is for a server on the same disk, and {url} is hosted; leave it out"
             )
         return _served(config, preset, url, key=key)
 

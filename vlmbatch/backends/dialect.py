@@ -48,6 +48,8 @@ class Dialect:
 
     def warnings(self, generation: Generation) -> tuple[str, ...]:
         """What a person should know of an answer to a question from which knobs were left out."""
+        if not self.without:
+            return ()
         chosen = {"temperature": True, "seed": generation.seed is not None}
         left = [name for name, counts in chosen.items() if counts and name in self.without]
         return tuple(f"asked without --{name}, which this model does not take" for name in left)
