@@ -110,7 +110,7 @@ def _preset(preset: Preset) -> Callable[[RunConfig, Mapping[str, str]], Backend]
             )
         if config.wire.file_urls and preset_at(preset, url).hosted:
             raise ConfigError(
-                f"--file-urls is for a server on the same disk, and {url} is hosted; leave it out"
+                f"--file-urls is for a server on the same disk, and {redact(url)} is hosted; leave it out"
             )
         return _served(config, preset, url, key=key)
 

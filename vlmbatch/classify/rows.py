@@ -119,7 +119,7 @@ REPLIES: tuple[Row, ...] = (
         "bad_config",
         "the endpoint reads no picture at this path of its disk",
         "start it where the images have the same path, with a folder above them as "
-        "--allowed-local-media-path (vLLM) or --media-path (llama-server), or leave out --file-urls",
+        "--allowed-local-media-path (vLLM) or --media-path / (llama-server), or leave out --file-urls",
         (200, 400, 403, 422, 500),
     ),
     # this picture or this question: asked smaller, or refused
