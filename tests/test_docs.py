@@ -17,7 +17,7 @@ from written_results import answered, failed
 from vlmbatch.classify.rows import REPLIES
 from vlmbatch.errors import BackendError, FailureKind, FatalBackendError
 from vlmbatch.images import ImageFacts
-from vlmbatch.records import to_line
+from vlmbatch.records import Fallback, to_line
 
 RECORDS = page("docs/records.md")
 JQ = [*jq_recipes(RECORDS), *jq_recipes(page("README.md"))]
@@ -47,6 +47,15 @@ def test_the_keys_of_known_answers_are_told() -> None:
     plain = answered("a").to_record()
     known = [answered("a", duplicate_of="b").to_record(), answered("a", cached=True).to_record()]
     assert listed == [key for record in known for key in record if key not in plain]
+
+
+def test_the_keys_of_a_fallback_are_told() -> None:
+    """docs/records.md lists the keys that only answers of a fallback have, and no other."""
+    listed = [row[0] for row in table(section(RECORDS, "## Answers of a fallback"))]
+    why = Fallback(reason="rejected", kind="refused", message="no", backend="b", endpoint="e", model="m")
+    record = replace(answered("a"), fallback=why).to_record()
+    plain = set(keys(answered("a").to_record()))
+    assert listed == [key for key in keys(record) if key not in plain]
 
 
 def test_null_is_where_the_table_says() -> None:

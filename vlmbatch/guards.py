@@ -28,6 +28,9 @@ from vlmbatch.sizing import Sizing, sizing_of
 FIRST_CONCURRENCY = 16
 MOST_CONCURRENCY = 256
 """Where `--concurrency auto` starts, and how far it goes: vLLM works on 256 requests at once by default."""
+BEYOND_SLOTS = 4
+"""So many more requests than slots are worth asking where slots are told: the server of llama.cpp has as many
+threads beyond its slots, and with 16 connections at 4 slots some waited until all others were done."""
 OTHER_FILES = 32
 """So many files a run may have open beside one connection a request."""
 PROBE_S = 10.0
@@ -45,6 +48,8 @@ def limiter_of(config: RunConfig, endpoint: Endpoint, backend: Backend, pace: Pa
     """The limiter that the options ask for: fixed, or one that finds the endpoint's best by itself."""
     fixed = config.run.concurrency
     most = most_concurrency(config)
+    if endpoint.slots is not None:
+        most = min(most, endpoint.slots + BEYOND_SLOTS)
     start = fixed or min(endpoint.slots or min(backend.concurrency, FIRST_CONCURRENCY), most)
     return Limiter(
         start,
