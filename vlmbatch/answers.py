@@ -73,7 +73,9 @@ class Answers:
         if result.is_known or result.image.sha256 != key[0]:
             return None
         if result.completion is not None:
-            free = replace(result.completion, usage=Usage(), warnings=result.warnings)  # they pay nothing
+            free = replace(
+                result.completion, usage=Usage(), warnings=result.warnings, cost=None
+            )  # they pay nothing
             return _answered(result, free)
         if result.failure is None or not result.attempts or not self._is_proven(result.failure, key):
             return None

@@ -160,6 +160,7 @@ class Asker:
         try:
             completion = await lane.backend.complete(draft.request)
         except BackendError as error:
+            draft.spend(error.cost)
             self._hear(draft, lane, error, alone, downs)
             self.in_flight.discard(task)
             if self.stop.is_set() and not isinstance(error, (RejectedError, FatalBackendError)):

@@ -1,11 +1,10 @@
 """Puts the endpoints of a run to work: guards each, and follows the files that name them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from vlmbatch.addresses import Addresses
-from vlmbatch.backends import open_backend
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import VlmbatchError
 from vlmbatch.events import QueueMeasured, tell
@@ -13,9 +12,9 @@ from vlmbatch.guards import guard, most_concurrency, preparers
 from vlmbatch.lane import Lane
 from vlmbatch.lanes import Lanes
 from vlmbatch.limiter import Pace
-from vlmbatch.meeting import Met
+from vlmbatch.meeting import Met, opened_by
 from vlmbatch.plans import at
-from vlmbatch.protocols import Observer, Sleep
+from vlmbatch.protocols import Backend, Observer, Sleep
 from vlmbatch.records import Endpoint, Request
 
 WATCH_S = 2.0
@@ -30,14 +29,21 @@ class Crew:
     """The endpoints of a run."""
 
     def __init__(
-        self, config: RunConfig, question: Request, notify: Observer, sleep: Sleep, stack: AsyncExitStack
+        self,
+        config: RunConfig,
+        question: Request,
+        metered: Callable[[Backend], Backend],
+        notify: Observer,
+        sleep: Sleep,
+        stack: AsyncExitStack,
     ) -> None:
-        """Backends that are opened while the run goes on are closed by `stack`."""
+        """Backends that are opened while the run goes on are `metered`, and closed by `stack`."""
         self.lanes = Lanes(
             ahead=preparers(), notify=notify, steps_in="unavailable" in config.endpoint.reasons
         )
         self._config = config
         self._question = question
+        self._metered = metered
         self._pace = Pace(config.run.rpm, sleep=sleep)
         self._notify = notify
         self._sleep = sleep
@@ -101,8 +107,7 @@ class Crew:
             self.lanes.leave(lane)
             tell(self._notify, f"{lane.place} is asked no more, since --base-url does not name it any more")
         for url in sorted(urls - self._by_url.keys()):
-            plan = at(self._config, url)
-            met = Met(plan=plan, backend=await self._stack.enter_async_context(open_backend(plan.config)))
+            met = await opened_by(at(self._config, url), self._metered, self._stack)
             tell(self._notify, f"{met.place} is asked from now on, since --base-url names it")
             self.take(met)
 

@@ -53,6 +53,8 @@ class Draft:
         self.failed: Failure | None = None
         """How those failed that were asked before the fallbacks."""
         self.fallback: Fallback | None = None
+        self.spent: float | None = None
+        """US dollars for answers that were of no use; None where nobody knows."""
         self.bad_answer: BadAnswerError | None = None
         self.warnings: tuple[str, ...] = ()
         self.started_at = datetime.now(UTC)
@@ -63,6 +65,11 @@ class Draft:
         self.prepared = prepared
         self.request = replace(self.request, images=(prepared,))
         self.warnings += tuple(w for w in prepared.warnings if w not in self.warnings)
+
+    def spend(self, cost: float | None) -> None:
+        """Add what an attempt cost."""
+        if cost is not None:
+            self.spent = (self.spent or 0.0) + cost
 
     def drop_picture(self) -> None:
         """Let go of the picture, which nobody needs any more.
@@ -128,6 +135,7 @@ class Draft:
 
     def result(self, job: Job, outcome: Completion | Failure) -> Result:
         """The result with this outcome."""
+        self.spend(outcome.cost if isinstance(outcome, Completion) else None)
         return Result(
             id=self.ref.id,
             endpoint=job.endpoint if self.lane is None else self.lane.endpoint,
@@ -140,6 +148,7 @@ class Draft:
             attempts=self.attempts,
             warnings=self.warnings + (outcome.warnings if isinstance(outcome, Completion) else ()),
             fallback=self.fallback,
+            cost=None if self.spent is None else round(self.spent, 8),
         )
 
 

@@ -18,6 +18,7 @@ BackendName = Literal[
     "openai",
     "openrouter",
     "llama-cpp",
+    "litellm",
 ]
 
 
@@ -87,6 +88,11 @@ class EndpointOptions:
     mmproj: str | None = option(
         None, "The vision part (projector) that belongs to a .gguf model.", metavar="FILE"
     )
+    litellm_config: str | None = option(
+        None,
+        "A config.yaml of LiteLLM's proxy; --model is one of its names, whose deployments share the images.",
+        metavar="FILE",
+    )
     keep_alive: str | None = option(
         "30m", "How long Ollama keeps the model loaded after an answer.", metavar="TIME"
     )
@@ -109,6 +115,10 @@ class EndpointOptions:
 
     def __post_init__(self) -> None:
         require(
+            self.litellm_config is None or "litellm" in (self.backend, *self._fallback_backends),
+            "--litellm-config is for --backend litellm, or a --fallback litellm:NAME",
+        )
+        require(
             self.backend in get_args(BackendName),
             f"--backend {self.backend} is not known; choose one of {', '.join(get_args(BackendName))}",
         )
@@ -122,6 +132,10 @@ class EndpointOptions:
     def url(self) -> str | None:
         """The one address that is asked, where one is named."""
         return self.base_url[0] if self.base_url else None
+
+    @property
+    def _fallback_backends(self) -> tuple[str, ...]:
+        return tuple(text.partition(":")[0] for text in self.fallback)
 
     @property
     def reasons(self) -> frozenset[FallbackReason]:

@@ -161,6 +161,10 @@ class BackendError(VlmbatchError):
         if retryable is not None:
             self.retryable = retryable
         self.retry_after = retry_after
+        self.cost: float | None = None
+        """What the useless answer cost all the same, in US dollars; None where nobody knows."""
+        self.tokens = (0, 0)
+        """How many it took, read and written."""
         self.partial = partial
         self.change: Change = change
 

@@ -1,7 +1,7 @@
 """What has to be found before a run can begin: prompt, images, output, cache and endpoint."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ from vlmbatch.events import SourceProblem, tell
 from vlmbatch.meeting import Met, meet, named
 from vlmbatch.plans import plans
 from vlmbatch.prompts import prompt_text
-from vlmbatch.protocols import Observer, Sleep, Source, Writer
+from vlmbatch.protocols import Backend, Observer, Sleep, Source, Writer
 from vlmbatch.records import Endpoint, Request
 from vlmbatch.settings import accepted_now, question_of
 from vlmbatch.sources import open_source
@@ -38,7 +38,12 @@ class Found:
 
 
 async def find(
-    config: RunConfig, writer: Writer | None, notify: Observer, sleep: Sleep, stack: AsyncExitStack
+    config: RunConfig,
+    writer: Writer | None,
+    metered: Callable[[Backend], Backend],
+    notify: Observer,
+    sleep: Sleep,
+    stack: AsyncExitStack,
 ) -> Found:
     """Lock the output and find the endpoints; what has to be closed goes on the stack.
 
@@ -52,10 +57,11 @@ async def find(
         source = await loop.run_in_executor(pool, open_source, config.paths, config.input, tell_problem)
         addresses = await loop.run_in_executor(pool, Addresses, config.endpoint.base_url)
         urls = await loop.run_in_executor(pool, addresses.read)
+        planned = await loop.run_in_executor(pool, plans, config, urls)
     if writer is not None:
         await stack.enter_async_context(writer)
     cache = await _open_cache(config, notify, stack)
-    met = await meet(config, plans(config, urls), cache, sleep, stack)
+    met = await meet(config, planned, metered, cache, sleep, stack)
     if len(met) == 1 and met[0].away is not None:
         tell(notify, f"{met[0].away}; what was asked before is answered from the cache")
     return Found(

@@ -1,7 +1,7 @@
 """Finds out at the start of a run who answers: all endpoints that the options name are asked at once."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
@@ -35,7 +35,12 @@ class Met:
 
 
 async def meet(
-    config: RunConfig, plans: Sequence[Plan], cache: Cache | None, sleep: Sleep, stack: AsyncExitStack
+    config: RunConfig,
+    plans: Sequence[Plan],
+    metered: Callable[[Backend], Backend],
+    cache: Cache | None,
+    sleep: Sleep,
+    stack: AsyncExitStack,
 ) -> list[Met]:
     """Open all and ask who they are; at least one answers. What has to be closed goes on the stack.
 
@@ -43,9 +48,7 @@ async def meet(
         UnavailableError: nobody is there whom to ask.
         VlmbatchError: one that is there refuses, or the options do not fit together.
     """
-    opened = [
-        Met(plan=plan, backend=await stack.enter_async_context(open_backend(plan.config))) for plan in plans
-    ]
+    opened = [await opened_by(plan, metered, stack) for plan in plans]
     if len(opened) == 1:
         return [await _alone(opened[0], cache, sleep)]
     met = await _all(opened, config, config.run.patience_s(START_PATIENCE_S), sleep)
@@ -56,6 +59,16 @@ async def meet(
         raise UnavailableError("; ".join(str(each.away) for each in met))
     _require_one_model([each for each in met if each.plan.rank == 0])
     return met
+
+
+async def opened_by(plan: Plan, metered: Callable[[Backend], Backend], stack: AsyncExitStack) -> Met:
+    """An endpoint that was not looked for yet; `metered` counts what it costs.
+
+    Raises:
+        VlmbatchError: it cannot be opened with these options.
+    """
+    backend = metered(open_backend(plan.config, deployment=plan.deployment))
+    return Met(plan=plan, backend=await stack.enter_async_context(backend))
 
 
 def named(met: Sequence[Met]) -> Endpoint:

@@ -59,6 +59,7 @@ class Metrics:
             registry=self.registry,
         )
         self._tokens = counter("vlmbatch_tokens", "Tokens read and written by the model.", ["direction"])
+        self._cost = counter("vlmbatch_cost_dollars", "What answers cost in US dollars, where that is known.")
         self._retries = counter("vlmbatch_retries", "Attempts that failed and were repeated.", ["kind"])
         self._problems = counter("vlmbatch_unreadable", "Folders and files that could not be read.")
         self._up = gauge("vlmbatch_endpoint_up", "1 while the endpoint answers, 0 while the run waits.")
@@ -130,6 +131,8 @@ class Metrics:
         self._images.labels("ok" if result.ok else "error").inc()
         if result.failure is not None:
             self._failures.labels(result.failure.kind).inc()
+        if result.cost is not None:
+            self._cost.inc(result.cost)
         if result.ok and result.fallback is not None and not result.is_known:
             self._fallbacks.labels(result.fallback.reason).inc()
         if result.is_known:

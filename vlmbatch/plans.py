@@ -1,8 +1,10 @@
 """Which endpoints a run asks: for each the options that it has, as if it were the only one."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from vlmbatch.backends.deployments import Deployment, deployments_in
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoint_options import EndpointOptions, FallbackSpec
 from vlmbatch.wire_options import WireOptions
@@ -10,20 +12,38 @@ from vlmbatch.wire_options import WireOptions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One endpoint to ask; rank 0 shares the images, 1 and more are fallbacks, in this order."""
+    """One endpoint to ask; rank 0 shares the images, 1 and more are fallbacks, in this order.
+
+    `deployment` is where, of those that a config of LiteLLM names.
+    """
 
     rank: int
     config: RunConfig
+    deployment: Deployment | None = None
 
 
-def plans(config: RunConfig, urls: Sequence[str]) -> list[Plan]:
-    """All endpoints of a run with these options, whose --base-url names these URLs."""
-    first = [at(config, url) for url in urls] or [Plan(rank=0, config=config)]
+def plans(config: RunConfig, urls: Sequence[str], environ: Mapping[str, str] = os.environ) -> list[Plan]:
+    """All endpoints of a run with these options, whose --base-url names these URLs; blocks.
+
+    Raises:
+        ConfigError: --litellm-config cannot be used.
+    """
+    first = [at(config, url) for url in urls] or _deployed(0, config, environ)
     rest = [
-        Plan(rank=rank, config=_instead(config, FallbackSpec.of(text)))
+        plan
         for rank, text in enumerate(config.endpoint.fallback, 1)
+        for plan in _deployed(rank, _instead(config, FallbackSpec.of(text)), environ)
     ]
     return [*first, *rest]
+
+
+def _deployed(rank: int, config: RunConfig, environ: Mapping[str, str]) -> list[Plan]:
+    """One, or with --litellm-config each deployment of the model."""
+    options = config.endpoint
+    if options.backend != "litellm" or options.litellm_config is None:
+        return [Plan(rank=rank, config=config)]
+    found = deployments_in(options.litellm_config, options.model, environ)
+    return [Plan(rank=rank, config=config, deployment=deployment) for deployment in found]
 
 
 def at(config: RunConfig, url: str) -> Plan:
@@ -40,6 +60,7 @@ def _instead(config: RunConfig, spec: FallbackSpec) -> RunConfig:
         base_url=() if spec.url is None else (spec.url,),
         keep_alive=first.keep_alive,
         canary=first.canary,
+        litellm_config=first.litellm_config if spec.backend == "litellm" else None,
     )
     return replace(_with(config, options), wire=WireOptions())
 

@@ -51,9 +51,8 @@ def preview(config: RunConfig, notify: Observer) -> Preview:
     Raises:
         ConfigError: what would end the run at its start, as far as can be told without asking.
     """
-    backends = [
-        open_backend(plan.config) for plan in plans(config, Addresses(config.endpoint.base_url).read())
-    ]
+    urls = Addresses(config.endpoint.base_url).read()
+    backends = [open_backend(plan.config, deployment=plan.deployment) for plan in plans(config, urls)]
     places = ", ".join(backend.place for backend in backends)
     source = open_source(config.paths, config.input, notify)
     try:

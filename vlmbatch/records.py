@@ -62,7 +62,8 @@ class Completion:
     """A model's usable answer.
 
     `thinking` is the length in characters of what it thought, not the text; `load_s` how many seconds
-    the engine loaded the model for it, 0 where it does not tell; `warnings` what a person should know.
+    the engine loaded the model for it, 0 where it does not tell; `warnings` what a person should know;
+    `cost` is in US dollars, None where nobody knows.
     """
 
     text: str
@@ -72,6 +73,7 @@ class Completion:
     thinking: int = 0
     load_s: float = 0.0
     warnings: tuple[str, ...] = ()
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +153,8 @@ class Result:
 
     `duplicate_of` is the image of the same content whose answer this is; `cached` says that it is one of
     an earlier run, out of --cache. Neither was asked about. `endpoint` is who answered or failed last, and
-    `fallback` says why that is not who was to be asked first.
+    `fallback` says why that is not who was to be asked first. `cost` is that of all attempts in US dollars,
+    None where nobody knows.
     """
 
     id: str
@@ -168,6 +171,7 @@ class Result:
     duplicate_of: str | None = None
     cached: bool = False
     fallback: Fallback | None = None
+    cost: float | None = None
 
     def __post_init__(self) -> None:
         if (self.completion is None) == (self.failure is None):
@@ -210,6 +214,8 @@ class Result:
             record["duplicate_of"] = self.duplicate_of
         if self.cached:
             record["cached"] = True
+        if self.cost is not None:
+            record["cost"] = self.cost
         if self.fallback is not None:
             record["fallback"] = _flat(self.fallback)
         return record
@@ -247,7 +253,8 @@ class Summary:
     `skipped` were done before; `unreadable` are folders and files that could not be looked into;
     `ignored` are entries that are no images. Of those that succeeded, `duplicates` have the answer of another
     image of the same content, and `cached` one out of --cache; `fallbacks` were answered by a fallback.
-    `endpoints` has each that was named, and nothing where that is one alone.
+    `endpoints` has each that was named, and nothing where that is one alone. `cost` is in US dollars, and
+    that of all questions, also of those that no record tells of; None where nobody knows.
     """
 
     total: int = 0
@@ -264,3 +271,4 @@ class Summary:
     duration_s: float = 0.0
     stopped: bool = False
     endpoints: tuple[EndpointSummary, ...] = ()
+    cost: float | None = None

@@ -83,6 +83,11 @@ class RunOptions:
         metavar="TIME",
         parse=parse_duration,
     )
+    max_cost: float | None = option(
+        None,
+        "Begin no image once so many dollars are spent, and leave the rest for the next run (exit code 6).",
+        metavar="DOLLARS",
+    )
     drain: float = option(
         30.0,
         "How long a run that is told to stop waits for the answers in flight.",
@@ -118,6 +123,7 @@ class RunOptions:
             require(
                 is_clock(self.until), f"--until {self.until} is not a time of day; write for example 06:30"
             )
+        require(self.max_cost is None or self.max_cost > 0, "--max-cost must be more than 0 dollars")
         require(self.drain >= 0, f"--drain must be 0 seconds or more, not {self.drain:g}")
         require(
             self.decode_memory is None or self.decode_memory > 0,
@@ -147,7 +153,7 @@ class DisplayOptions:
     )
     prices: str | None = option(
         None,
-        "With --probe, tell the cost, by the prices in this JSON file (as LiteLLM's).",
+        "Reckon what answers cost by the prices in this JSON file (as LiteLLM's), also with --probe.",
         metavar="FILE",
     )
     quiet: bool = option(False, "Say nothing but errors.", short="-q")
@@ -165,5 +171,8 @@ class DisplayOptions:
     def __post_init__(self) -> None:
         require(self.probe is None or self.probe > 0, f"--probe must be at least 1, not {self.probe}")
         require(self.probe is None or self.dry_run, "--probe belongs to --dry-run; add that, or leave it out")
-        require(self.prices is None or self.probe is not None, "--prices needs --dry-run --probe N")
+        require(
+            self.prices is None or self.probe is not None or not self.dry_run,
+            "--prices tells nothing with --dry-run alone; add --probe N",
+        )
         require(not (self.quiet and self.verbose), "--quiet and --verbose are both set; keep one of them")

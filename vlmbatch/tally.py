@@ -59,6 +59,7 @@ class Tally:
         ignored: int,
         stopped: bool,
         endpoints: Iterable[Endpoint] = (),
+        cost: float | None = None,
     ) -> Summary:
         """How it stands now, with what was not asked, and a row for each of the endpoints; see records."""
         return Summary(
@@ -76,6 +77,7 @@ class Tally:
             duration_s=self._clock() - self._began,
             stopped=stopped,
             endpoints=tuple(map(self._of, endpoints)),
+            cost=cost,
         )
 
 

@@ -22,10 +22,12 @@ from vlmbatch.guards import preparer_of, preparers, sizing_for
 from vlmbatch.lanes import Lanes
 from vlmbatch.meeting import Met
 from vlmbatch.memory import FILES_SHARE, Memory
+from vlmbatch.metering import Budget, Metered
 from vlmbatch.pipeline import Parts, Pipeline
 from vlmbatch.preparing import Preparer
-from vlmbatch.protocols import Finished, Observer, Sleep, Source
-from vlmbatch.records import Result
+from vlmbatch.prices import Prices
+from vlmbatch.protocols import Backend, Finished, Observer, Sleep, Source
+from vlmbatch.records import Result, Usage
 from vlmbatch.retry import RetryPolicy
 from vlmbatch.settings import answer_settings, run_digest, with_known_digest
 from vlmbatch.sizing import Sizing
@@ -72,6 +74,7 @@ class Made:
     delivery: Delivery
     crew: Crew
     addresses: Addresses
+    budget: Budget
 
 
 async def _make(config: RunConfig, outside: Outside, stack: AsyncExitStack) -> Made:
@@ -81,13 +84,19 @@ async def _make(config: RunConfig, outside: Outside, stack: AsyncExitStack) -> M
         VlmbatchError: a run with these options, these endpoints or this output cannot start.
     """
     writer = open_writer(config, outside.stdout)
-    found = await find(config, writer, outside.notify, outside.sleep, stack)
+    budget = Budget(config.run.max_cost, outside.stop, partial(tell, outside.notify))
+    price = await asyncio.to_thread(_price, config)
+
+    def metered(backend: Backend) -> Backend:
+        return Metered(backend, budget.spend, price)
+
+    found = await find(config, writer, metered, outside.notify, outside.sleep, stack)
     settings = answer_settings(config, found.endpoint, found.question.prompt)
     if writer is not None:
         settings = with_known_digest(settings, writer.earlier)
     job = Job(endpoint=found.endpoint, run=run_digest(settings), question=found.question)
     sizing = sizing_for(config, found.endpoint, outside.notify)
-    crew = Crew(config, job.question, outside.notify, outside.sleep, stack)
+    crew = Crew(config, job.question, metered, outside.notify, outside.sleep, stack)
     for met in found.met:
         crew.take(met)
     finished: Finished = _nothing_is_finished
@@ -104,7 +113,16 @@ async def _make(config: RunConfig, outside: Outside, stack: AsyncExitStack) -> M
         delivery=Delivery(finished, writer, outside.deliver, outside.notify, keep),
         crew=crew,
         addresses=found.addresses,
+        budget=budget,
     )
+
+
+def _price(config: RunConfig) -> Callable[[str, Usage], float] | None:
+    """What so many tokens cost of a model, by --prices; blocks, and raises ConfigError for a bad file."""
+    if config.display.prices is None:
+        return None
+    prices = Prices(config.display.prices)
+    return lambda model, usage: prices.of(model).of(usage)
 
 
 def _started(config: RunConfig, found: Found, job: Job, lanes: Lanes) -> RunStarted:
@@ -216,6 +234,7 @@ async def _work(config: RunConfig, outside: Outside, made: Made) -> None:
             ignored=source.ignored,
             stopped=not whole,
             endpoints=made.crew.endpoints,
+            cost=made.budget.spent,
         )
         outside.notify(RunFinished(summary=summary))
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from vlmbatch.backends.access import authorizes
+from vlmbatch.backends.deployments import Deployment
 from vlmbatch.backends.presets import PRESETS, VLLM, VLLM_OR_OTHER, Preset, preset_at
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError
@@ -19,8 +20,10 @@ INSTALL_HINT = NOBODY_HINT + 'install the embedded engine: pip install "vlmbatch
 FILES_HINT = NOBODY_HINT + "name files for the embedded engine: --model PATH.gguf --mmproj PATH.gguf"
 
 
-def open_backend(config: RunConfig, environ: Mapping[str, str] = os.environ) -> Backend:
-    """The backend that the options name. Nothing is contacted yet.
+def open_backend(
+    config: RunConfig, environ: Mapping[str, str] = os.environ, deployment: Deployment | None = None
+) -> Backend:
+    """The backend that the options name, for LiteLLM at this deployment. Nothing is contacted yet.
 
     Raises:
         ConfigError: the options or OLLAMA_HOST, OPENAI_BASE_URL do not fit together.
@@ -28,6 +31,8 @@ def open_backend(config: RunConfig, environ: Mapping[str, str] = os.environ) -> 
     """
     if config.endpoint.backend not in PRESETS:
         _check_wire(config)
+    if deployment is not None:
+        return _litellm(config, environ, deployment)
     return BACKENDS[config.endpoint.backend](config, environ)
 
 
@@ -112,9 +117,18 @@ def _preset(preset: Preset) -> Callable[[RunConfig, Mapping[str, str]], Backend]
             raise ConfigError(
                 f"--file-urls is for a server on the same disk, and {redact(url)} is hosted; leave it out"
             )
+        _require_price(config, preset_at(preset, url))
         return _served(config, preset, url, key=key)
 
     return opened
+
+
+def _require_price(config: RunConfig, preset: Preset) -> None:
+    """Raise ConfigError where --max-cost would never be reached, since nobody tells what answers cost."""
+    if config.run.max_cost is None or config.display.prices is not None:
+        return
+    if preset.hosted and not preset.tells_cost:
+        raise ConfigError(f"--max-cost: {preset.name} does not tell what answers cost; add --prices FILE")
 
 
 def _llama_cpp(config: RunConfig, _environ: Mapping[str, str]) -> Backend:
@@ -131,6 +145,27 @@ def _llama_cpp(config: RunConfig, _environ: Mapping[str, str]) -> Backend:
         mmproj=options.mmproj,
         num_ctx=config.generation.num_ctx,
         timeout_s=config.run.timeout,
+    )
+
+
+def _litellm(config: RunConfig, environ: Mapping[str, str], deployment: Deployment | None = None) -> Backend:
+    from vlmbatch.backends.litellm import EXAMPLES, LiteLLMBackend, require_installed
+
+    require_installed()
+    options = config.endpoint
+    for name in ("ca_cert", "client_cert", "insecure"):
+        if getattr(config.wire, name):
+            raise ConfigError(f"{flag(name)} does not reach LiteLLM; set SSL_CERT_FILE, which it reads")
+    if deployment is None:
+        if options.model is None:
+            raise ConfigError(f"--backend litellm needs a model; name it with --model, {EXAMPLES}")
+        deployment = Deployment(name=options.model, model=options.model, key=options.api_key, url=options.url)
+    return LiteLLMBackend(
+        deployment,
+        timeout_s=config.run.timeout,
+        headers=config.wire.headers,
+        needs_price=config.run.max_cost is not None and config.display.prices is None,
+        checks_vision=options.canary,
     )
 
 
@@ -166,5 +201,6 @@ BACKENDS: Mapping[str, Callable[[RunConfig, Mapping[str, str]], Backend]] = {
     "auto": _auto,
     "ollama": _ollama,
     "llama-cpp": _llama_cpp,
+    "litellm": _litellm,
     **{name: _preset(preset) for name, preset in PRESETS.items()},
 }

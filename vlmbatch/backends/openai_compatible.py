@@ -10,11 +10,13 @@ from urllib.parse import urlsplit
 from vlmbatch.backends.openai_reading import (
     answer_text,
     by_alias,
+    cost_in,
     first_choice,
     leaving,
     takes_images,
     thoughts,
 )
+from vlmbatch.backends.paying import paid
 from vlmbatch.backends.presets import GENERIC, Preset
 from vlmbatch.backends.prometheus import load_in
 from vlmbatch.backends.transport import PLAIN, Transport
@@ -83,7 +85,7 @@ class OpenAICompatibleBackend:
         self._owner = owner
         self._dialect = preset.dialect
         self._tells_load = preset.metrics
-        self._extra = wire.extra_arguments
+        self._extra = {**preset.arguments, **wire.extra_arguments}
         self._file_urls = wire.file_urls
         self._envelope = Envelope(self._payload)
         self._transport = Transport(url, api_key, timeout_s=timeout_s, hint=SERVER_HINT, wire=wire)
@@ -170,23 +172,26 @@ class OpenAICompatibleBackend:
         choice, message = first_choice(reply)
         text, thinking = answer_text(message), thoughts(message)
         reason = words(choice.get("finish_reason"))
-        flaws = check_answer(
-            text,
-            reason,
-            thinking=thinking,
-            refusal=words(message.get("refusal")),
-            accept=request.accept,
+        told = mapping(reply.get("usage"))
+        usage = Usage(
+            input_tokens=count(told.get("prompt_tokens")), output_tokens=count(told.get("completion_tokens"))
         )
-        usage = mapping(reply.get("usage"))
+        cost = cost_in(told)
+        with paid(usage, cost):
+            flaws = check_answer(
+                text,
+                reason,
+                thinking=thinking,
+                refusal=words(message.get("refusal")),
+                accept=request.accept,
+            )
         return Completion(
             text=text,
             model=words(reply.get("model")) or self._model or "",
             finish_reason=reason or "stop",
-            usage=Usage(
-                input_tokens=count(usage.get("prompt_tokens")),
-                output_tokens=count(usage.get("completion_tokens")),
-            ),
+            usage=usage,
             thinking=len(thinking),
+            cost=cost,
             warnings=(*flaws, *self._dialect.warnings(request.generation)),
         )
 

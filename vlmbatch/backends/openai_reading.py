@@ -47,3 +47,11 @@ def leaving(hosted: bool, place: str) -> tuple[str, ...]:
 
 def _names(value: object) -> list[object]:
     return value if isinstance(value, list) else []
+
+
+def cost_in(usage: Mapping[str, Any]) -> float | None:
+    """US dollars, where the server tells what it charges, as OpenRouter does; None elsewhere."""
+    cost = usage.get("cost")
+    if isinstance(cost, bool) or not isinstance(cost, (int, float)):
+        return None
+    return float(cost) if 0 <= cost < float("inf") else None

@@ -1,7 +1,8 @@
 """The servers that speak OpenAI's wire: where each listens, which variables are for it, its ways."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 from urllib.parse import urlsplit
 
 from vlmbatch.backends.dialect import TEMPLATE, Dialect
@@ -15,6 +16,7 @@ class Preset:
     `url_variable` and `key_variable` are what its users set: a key is sent to no other place than the one
     that its variable is for. `slots` is how many requests at once are a good start. `metrics` says that it
     may tell at /metrics how many requests wait; `hosted` that images leave this machine, and a key is needed.
+    `arguments` go with every request; `tells_cost`: what an answer cost stands beside its tokens.
     """
 
     name: str | None
@@ -25,6 +27,8 @@ class Preset:
     dialect: Dialect = Dialect(no_thinking=TEMPLATE)
     metrics: bool = True
     hosted: bool = False
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    tells_cost: bool = False
 
 
 OPENAI = Preset(
@@ -63,6 +67,8 @@ PRESETS: Mapping[str, Preset] = {
         dialect=Dialect(no_thinking={"reasoning": {"enabled": False}}),
         metrics=False,
         hosted=True,
+        arguments={"usage": {"include": True}},
+        tells_cost=True,
     ),
 }
 """By the word of --backend."""

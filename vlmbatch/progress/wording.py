@@ -64,6 +64,8 @@ def summary_line(summary: Summary) -> str:
         if number:
             parts.append(what)
     rate = summary.succeeded / summary.duration_s if summary.duration_s > 0 else 0.0
+    if summary.cost is not None:
+        parts.append(f"for ${summary.cost:.4f}")
     end = "stopped" if summary.stopped else "finished"
     pace = f" ({rate:.1f} images/s, {summary.usage.output_tokens} tokens)" if summary.succeeded else ""
     return f"{end}: {', '.join(parts)} in {duration(summary.duration_s)}{pace}"

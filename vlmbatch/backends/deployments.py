@@ -1,0 +1,106 @@
+"""Where a model is to be asked through LiteLLM: as the options say, or its deployments in a config.yaml."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vlmbatch.errors import ConfigError, MissingDependencyError
+
+_ENVIRON = "os.environ/"
+_NOT_PASSED = ("model", "api_key", "api_base", "base_url", "rpm", "tpm", "weight", "order", "max_retries",
+               "num_retries", "timeout", "stream_timeout", "tags")  # fmt: skip
+"""Of a deployment's parameters: what has a field here, and what steers LiteLLM's own proxy and retries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """One model at one place. `name` is what people call it, `extra` goes with each request."""
+
+    name: str
+    model: str
+    key: str | None = field(default=None, repr=False)
+    url: str | None = field(default=None, repr=False)
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+def deployments_in(path: str, name: str | None, environ: Mapping[str, str]) -> list[Deployment]:
+    """All deployments of the model of this name in a config.yaml of LiteLLM's proxy; blocks.
+
+    `name` None takes the only one that it names.
+
+    Raises:
+        ConfigError: it cannot be read, has no model_list or no such name, or wants a variable that is
+            not set.
+    """
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    where = f"--litellm-config {path}"
+    for entry in _model_list(path, where):
+        parameters = entry.get("litellm_params")
+        if not (isinstance(entry.get("model_name"), str) and isinstance(parameters, dict)):
+            raise ConfigError(
+                f"--litellm-config {path}: each of model_list needs model_name and litellm_params"
+            )
+        if not isinstance(parameters.get("model"), str):
+            raise ConfigError(
+                f"--litellm-config {path}: {entry['model_name']} has no model in its litellm_params"
+            )
+        groups.setdefault(entry["model_name"], []).append(parameters)
+    if name is None and len(groups) == 1:
+        name = next(iter(groups))
+    if name is None:
+        raise ConfigError(f"{where} has {', '.join(groups)}; name one with --model")
+    if name not in groups:
+        near = difflib.get_close_matches(name, groups, n=3, cutoff=0.3) or list(groups)[:3]
+        raise ConfigError(f"{where} has no model {name!r}; nearest: {', '.join(near)}")
+    return [_deployment(where, name, parameters, environ) for parameters in groups[name]]
+
+
+def _model_list(path: str, where: str) -> list[Mapping[str, Any]]:
+    try:
+        import yaml  # comes with LiteLLM
+    except ImportError as error:
+        raise MissingDependencyError(
+            'LiteLLM is not installed; install it with: pip install "vlmbatch[litellm]"'
+        ) from error
+    try:
+        told = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        words = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise ConfigError(f"{where} cannot be read: {words}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+    listed = told.get("model_list") if isinstance(told, dict) else None
+    if not (isinstance(listed, list) and listed and all(isinstance(entry, dict) for entry in listed)):
+        raise ConfigError(
+            f"--litellm-config {path} has no model_list, as LiteLLM's proxy has in its config.yaml"
+        )
+    return listed
+
+
+def _deployment(
+    where: str, name: str, parameters: Mapping[str, Any], environ: Mapping[str, str]
+) -> Deployment:
+    settled = {key: _settled(where, value, environ) for key, value in parameters.items()}
+    return Deployment(
+        name=name,
+        model=str(settled["model"]),
+        key=_text(settled.get("api_key")),
+        url=_text(settled.get("api_base") or settled.get("base_url")),
+        extra={key: value for key, value in settled.items() if key not in _NOT_PASSED},
+    )
+
+
+def _settled(where: str, value: object, environ: Mapping[str, str]) -> object:
+    """The value, or that of the variable which it names."""
+    if not (isinstance(value, str) and value.startswith(_ENVIRON)):
+        return value
+    variable = value.removeprefix(_ENVIRON)
+    if not environ.get(variable):
+        raise ConfigError(f"{where} takes a value from {variable}, which is not set; set it")
+    return environ[variable]
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,233 @@
+"""Hosted models of many providers over LiteLLM; the only module that imports it."""
+
+import asyncio
+import importlib.util
+import logging
+import os
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, Self
+
+from vlmbatch.backends.access import Access, Headers
+from vlmbatch.backends.deployments import Deployment
+from vlmbatch.backends.litellm_errors import meaning
+from vlmbatch.backends.openai_reading import answer_text, thoughts
+from vlmbatch.backends.paying import paid
+from vlmbatch.backends.wire import count, is_loopback, mapping, mappings, words
+from vlmbatch.classify import check_answer
+from vlmbatch.errors import FatalBackendError, MissingDependencyError
+from vlmbatch.options import redact
+from vlmbatch.records import Completion, Endpoint, Load, Request, Usage
+
+EXAMPLES = "for example gpt-4o, anthropic/claude-sonnet-4-5 or gemini/gemini-2.5-flash"
+NO_KEY = "none"
+"""What a server on this machine gets for a key where there is none: the libraries below insist on one."""
+
+
+def require_installed() -> None:
+    """Raise MissingDependencyError unless the package is there; it is not imported yet."""
+    if importlib.util.find_spec("litellm") is None:
+        raise MissingDependencyError(
+            'LiteLLM is not installed; install it with: pip install "vlmbatch[litellm]"'
+        )
+
+
+def quiet_library() -> ModuleType:
+    """LiteLLM, made to ask nobody but who is asked, to keep no statistics, and to print nothing."""
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it fetches prices when it is imported
+    os.environ.setdefault("LITELLM_LOG", "CRITICAL")
+    import litellm
+
+    litellm.telemetry = False
+    litellm.suppress_debug_info = True
+    litellm.drop_params = True  # providers do not all know a seed
+    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return litellm
+
+
+class LiteLLMBackend:
+    """One model of one provider, asked through LiteLLM without its retries."""
+
+    name = "litellm"
+    concurrency = 8
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        *,
+        timeout_s: float,
+        headers: Headers = (),
+        needs_price: bool = False,
+        checks_vision: bool = True,
+    ) -> None:
+        """`headers` go with each request; a model without a known price is a mistake where `needs_price`, and
+        one that LiteLLM takes for blind where `checks_vision`.
+
+        Raises:
+            ConfigError: the key holds what no header can carry.
+        """
+        self._deployment = deployment
+        self._timeout_s = timeout_s
+        self._headers = dict(headers)
+        self._needs_price = needs_price
+        self._checks_vision = checks_vision
+        self._access = Access.to(deployment.url or "http://localhost", deployment.key, headers)
+        self._library: ModuleType | None = None
+        self._provider = deployment.model.partition("/")[0] if "/" in deployment.model else ""
+
+    @property
+    def place(self) -> str:
+        """Who is asked, for people to read."""
+        return redact(self._deployment.url) if self._deployment.url else self._provider or "its provider"
+
+    async def __aenter__(self) -> Self:
+        self._library = await asyncio.to_thread(quiet_library)  # two seconds
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._library is not None:
+            await self._library.close_litellm_async_clients()
+
+    async def preflight(self) -> Endpoint:
+        """What LiteLLM knows of the model; nobody is asked. See protocols.Backend."""
+        library, model = self._loaded(), self._deployment.model
+        try:
+            _, self._provider, _, _ = library.get_llm_provider(model, api_base=self._deployment.url)
+        except library.exceptions.BadRequestError as error:
+            raise FatalBackendError(
+                f"LiteLLM knows no provider of {model!r}; write provider/model, {EXAMPLES}", kind="bad_config"
+            ) from error
+        self._require_key(library, model)
+        info = self._info(library, model)
+        if self._needs_price and not info.get("input_cost_per_token"):
+            raise FatalBackendError(
+                f"LiteLLM does not know what {model} costs, which --max-cost needs; add --prices FILE",
+                kind="bad_config",
+            )
+        if info and not info.get("supports_vision") and self._checks_vision:
+            raise FatalBackendError(
+                f"LiteLLM says that {model} cannot see images; name a vision model with --model, "
+                f"{EXAMPLES}, or go on all the same with --no-canary",
+                kind="no_vision",
+            )
+        return Endpoint(
+            backend=self.name,
+            url=self.place,
+            model=self._deployment.name,
+            context=count(info.get("max_input_tokens")) or None,
+            notes=self._notes(),
+        )
+
+    async def probe(self) -> None:
+        """Nothing: providers have no cheap question; see protocols.Backend."""
+
+    async def load(self) -> Load | None:
+        """Providers do not tell; see protocols.Backend."""
+        return None
+
+    async def complete(self, request: Request) -> Completion:
+        """Ask once; see protocols.Backend."""
+        reply = await self._ask(request)
+        told = reply.model_dump()
+        choice = next(iter(mappings(told.get("choices"))), {})
+        message, usage = mapping(choice.get("message")), mapping(told.get("usage"))
+        text, thinking = answer_text(message), thoughts(message)
+        used = Usage(
+            input_tokens=count(usage.get("prompt_tokens")),
+            output_tokens=count(usage.get("completion_tokens")),
+        )
+        cost = _cost(reply)
+        reason = words(choice.get("finish_reason"))
+        with paid(used, cost):
+            flaws = check_answer(
+                text, reason, thinking=thinking, refusal=words(message.get("refusal")), accept=request.accept
+            )
+        return Completion(
+            text=text,
+            model=words(told.get("model")) or self._deployment.model,
+            finish_reason=reason or "stop",
+            usage=used,
+            thinking=len(thinking),
+            warnings=flaws,
+            cost=cost,
+        )
+
+    async def _ask(self, request: Request) -> Any:
+        library = self._loaded()
+        deadline_s = request.deadline_s or self._timeout_s
+        try:
+            async with asyncio.timeout(deadline_s + 1):  # it has its own, which a trickle defeats
+                return await library.acompletion(**self._arguments(request, deadline_s))
+        except TimeoutError as error:
+            raise meaning(library.exceptions.Timeout("no answer", "", ""), self.place, str) from error
+        except Exception as error:  # noqa: BLE001  # what providers' clients raise has no common root
+            ours = meaning(error, self.place, self._access.masked)
+            raise ours from None  # the chain holds the request with its key
+
+    def _arguments(self, request: Request, deadline_s: float) -> dict[str, Any]:
+        generation = request.generation
+        content: list[dict[str, Any]] = [{"type": "text", "text": request.prompt}]
+        for picture in request.images:
+            url = f"data:{picture.media_type};base64,{picture.data.decode('ascii')}"
+            content.append({"type": "image_url", "image_url": {"url": url}})
+        system = [{"role": "system", "content": request.system}] if request.system else []
+        optional = {
+            "seed": generation.seed,
+            "api_base": self._deployment.url,
+            "api_key": self._deployment.key or self._placeholder(),
+            "extra_headers": self._headers or None,
+        }
+        return {
+            **self._deployment.extra,
+            "model": self._deployment.model,
+            "messages": [*system, {"role": "user", "content": content}],
+            "max_tokens": generation.max_tokens,
+            "temperature": generation.temperature,
+            "timeout": deadline_s,
+            "num_retries": 0,  # the run's own loop is the only one
+            "max_retries": 0,
+            **{name: value for name, value in optional.items() if value is not None},
+        }
+
+    def _placeholder(self) -> str | None:
+        return NO_KEY if self._is_here and self._provider in ("openai", "custom_openai") else None
+
+    @property
+    def _is_here(self) -> bool:
+        return self._deployment.url is not None and is_loopback(self._deployment.url)
+
+    def _require_key(self, library: ModuleType, model: str) -> None:
+        """Raise FatalBackendError where the provider's key is nowhere."""
+        if self._deployment.key or self._is_here or self._headers:
+            return
+        missing = library.validate_environment(model).get("missing_keys") or []
+        if missing:
+            raise FatalBackendError(
+                f"{self._provider} needs a key; set {' or '.join(map(str, missing))}, or --api-key",
+                kind="auth",
+            )
+
+    @staticmethod
+    def _info(library: ModuleType, model: str) -> Mapping[str, Any]:
+        """What its map says of the model; empty where it does not know it."""
+        try:
+            return dict(library.get_model_info(model))
+        except Exception:  # noqa: BLE001  # it raises a bare Exception, and a class of its own lately
+            return {}
+
+    def _notes(self) -> tuple[str, ...]:
+        if self._is_here:
+            return ()
+        return (f"{self._deployment.model} runs at {self.place}: images leave this machine",)
+
+    def _loaded(self) -> ModuleType:
+        if self._library is None:
+            raise RuntimeError("used outside of its async with")
+        return self._library
+
+
+def _cost(reply: Any) -> float | None:
+    """US dollars, by LiteLLM's own list of prices; None where it has none for the model."""
+    cost = getattr(reply, "_hidden_params", {}).get("response_cost")
+    return float(cost) if isinstance(cost, (int, float)) and cost > 0 else None

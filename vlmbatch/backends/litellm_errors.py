@@ -1,0 +1,214 @@
+"""What the exceptions of LiteLLM mean, by the names of their classes; it does not import them."""
+
+import re
+from collections.abc import Callable, Mapping
+
+from vlmbatch.classify import classify_error, retry_after
+from vlmbatch.classify.body import clean
+from vlmbatch.classify.row import Row
+from vlmbatch.errors import (
+    BackendError,
+    BadAnswerError,
+    FatalBackendError,
+    RejectedError,
+    TransientError,
+    UnavailableError,
+    UnreachableError,
+)
+
+_KEY_HINT = "set the key of its provider, such as OPENAI_API_KEY, or --api-key"
+_MODEL_HINT = "name another one with --model, as provider/model"
+
+CLASSES: Mapping[str, Row] = {
+    row.name: row
+    for row in (
+        Row(
+            "AuthenticationError",
+            "",
+            FatalBackendError,
+            "auth",
+            "the provider does not accept the key",
+            _KEY_HINT,
+        ),
+        Row(
+            "PermissionDeniedError",
+            "",
+            FatalBackendError,
+            "auth",
+            "the provider refuses this client",
+            _KEY_HINT,
+        ),
+        Row(
+            "NotFoundError",
+            "",
+            FatalBackendError,
+            "model_not_found",
+            "the provider does not know this model",
+            _MODEL_HINT,
+        ),
+        Row(
+            "LiteLLMUnknownProvider",
+            "",
+            FatalBackendError,
+            "bad_config",
+            "LiteLLM knows no such provider",
+            _MODEL_HINT,
+        ),
+        Row(
+            "PaymentRequiredError",
+            "",
+            FatalBackendError,
+            "quota",
+            "the account is used up",
+            "pay for more, or choose another provider",
+        ),
+        Row(
+            "BudgetExceededError",
+            "",
+            FatalBackendError,
+            "quota",
+            "LiteLLM's budget is used up",
+            "raise it, or choose another provider",
+        ),
+        Row(
+            "UnsupportedParamsError",
+            "",
+            FatalBackendError,
+            "bad_config",
+            "the provider does not take one of the options",
+            "leave it out",
+        ),
+        Row(
+            "UnsupportedEndpointError",
+            "",
+            FatalBackendError,
+            "wrong_url",
+            "the provider has no chat",
+            _MODEL_HINT,
+        ),
+        Row(
+            "EndpointNotSupportedByModelError",
+            "",
+            FatalBackendError,
+            "bad_config",
+            "this model does not chat",
+            _MODEL_HINT,
+        ),
+        Row(
+            "ModelNotMappedError",
+            "",
+            FatalBackendError,
+            "model_not_found",
+            "LiteLLM does not know this model",
+            _MODEL_HINT,
+        ),
+        Row(
+            "ContextWindowExceededError",
+            "",
+            BadAnswerError,
+            "context",
+            "picture and prompt do not fit into the model's context",
+            "a smaller --max-size helps",
+            change="shrink",
+        ),
+        Row(
+            "ContentPolicyViolationError",
+            "",
+            RejectedError,
+            "refused",
+            "a content filter refuses this picture or prompt",
+        ),
+        Row("RejectedRequestError", "", RejectedError, "refused", "a guard refuses this picture or prompt"),
+        Row(
+            "GuardrailRaisedException", "", RejectedError, "refused", "a guard refuses this picture or prompt"
+        ),
+        Row("BlockedPiiEntityError", "", RejectedError, "refused", "a guard refuses this picture or prompt"),
+        Row(
+            "SensitiveDataRouteException",
+            "",
+            RejectedError,
+            "refused",
+            "a guard refuses this picture or prompt",
+        ),
+        Row("ImageFetchError", "", RejectedError, "rejected", "the provider cannot read this picture"),
+        Row(
+            "JSONSchemaValidationError",
+            "",
+            BadAnswerError,
+            "bad_schema",
+            "the answer does not fit the schema",
+        ),
+        Row("Timeout", "", TransientError, "timeout", "no answer in time"),
+        Row(
+            "APIConnectionError", "", TransientError, "connection", "the connection to the provider was lost"
+        ),
+        Row(
+            "APIResponseValidationError",
+            "",
+            TransientError,
+            "bad_response",
+            "the provider's reply is not what was promised",
+        ),
+        Row("MidStreamFallbackError", "", TransientError, "server_error", "the provider broke off"),
+        Row(
+            "ModifyResponseException", "", TransientError, "bad_response", "the provider's reply was replaced"
+        ),
+        Row("VectorStoreSearchError", "", TransientError, "server_error", "the provider failed"),
+        Row("MockException", "", TransientError, "server_error", "the provider failed"),
+        Row("OpenAIError", "", TransientError, "server_error", "the provider failed"),
+    )
+}
+"""Exceptions whose class says more than their words; the nearest of its classes counts."""
+BY_WORDS = frozenset(
+    (
+        *("BadRequestError", "MalformedRequestFieldError", "InvalidRequestError", "UnprocessableEntityError"),
+        *("RateLimitError", "ServiceUnavailableError", "BadGatewayError", "InternalServerError", "APIError"),
+    )
+)
+"""Exceptions that mean many things: status and words decide, as for every reply of a server."""
+
+_PREFIX = re.compile(r"^(?:litellm\.)?(?:\w+(?:Error|Exception|Timeout)?: )*(?:\w+Exception - )?")
+_UNREACHABLE = re.compile(
+    r"connection error|cannot connect|connect call failed|name or service", re.IGNORECASE
+)
+_QUOTA = re.compile(r"(?i)insufficient_quota|insufficient (credits|balance|funds)|credit balance")
+
+
+def meaning(error: BaseException, place: str, masked: Callable[[str], str]) -> BackendError:
+    """The error of ours that one of LiteLLM's stands for; `masked` hides what is secret in its words."""
+    names = [kind.__name__ for kind in type(error).__mro__]
+    words = masked(_PREFIX.sub("", str(error)) or names[0])
+    status = getattr(error, "status_code", None)
+    status = status if isinstance(status, int) and status >= 400 else 500
+    headers = _headers(error)
+    name = next((name for name in names if name in CLASSES or name in BY_WORDS), None)
+    if _UNREACHABLE.search(words) and name in ("InternalServerError", "APIConnectionError", "APIError"):
+        return UnreachableError(f"no connection to {place}: {clean(words)}")
+    if name == "RateLimitError":
+        if _QUOTA.search(words):
+            told = f"the account is used up: {clean(words)}"
+            return FatalBackendError(f"{told}; pay for more, or choose another provider", kind="quota")
+        return UnavailableError(
+            f"{place} is busy: {clean(words)}", kind="busy", retry_after=retry_after(headers)
+        )
+    if name is not None and name in CLASSES:
+        row = CLASSES[name]
+        hint = f"; {row.hint}" if row.hint else ""
+        return row.error(
+            f"{row.says}: {clean(words)}{hint}",
+            kind=row.kind,
+            retry_after=retry_after(headers),
+            change=row.change,
+        )
+    return classify_error(status, words, headers, masked)
+
+
+def _headers(error: BaseException) -> dict[str, str]:
+    """Those of the reply behind an exception, where it kept them."""
+    kept = getattr(error, "litellm_response_headers", None) or getattr(
+        getattr(error, "response", None), "headers", None
+    )
+    try:
+        return {str(name): str(value) for name, value in dict(kept or {}).items()}
+    except (TypeError, ValueError):
+        return {}

@@ -1,0 +1,114 @@
+"""What a run costs: every completion is counted, good or bad, and --max-cost ends the run."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Self
+
+from vlmbatch.errors import BackendError
+from vlmbatch.protocols import Backend
+from vlmbatch.records import Completion, Endpoint, Load, Request, Usage
+
+
+class Budget:
+    """Adds up what a run spends, canaries and useless answers included, in US dollars."""
+
+    def __init__(self, most: float | None, stop: asyncio.Event, tell: Callable[[str], None]) -> None:
+        """`stop` is set when `most` is reached, which `tell` hears; None is no limit."""
+        self._most = most
+        self._stop = stop
+        self._tell = tell
+        self._spent = 0.0
+        self._known = False
+
+    @property
+    def spent(self) -> float | None:
+        """What was spent so far; None where nobody told any cost."""
+        return self._spent if self._known else None
+
+    def spend(self, cost: float | None) -> None:
+        """Count this."""
+        if cost is None:
+            return
+        self._known = True
+        self._spent += cost
+        if self._most is not None and self._spent >= self._most and not self._stop.is_set():
+            self._tell(
+                f"${self._spent:.4f} are spent, which --max-cost allows: no image is begun any more; "
+                "what is left is for the next run"
+            )
+            self._stop.set()
+
+
+class Metered:
+    """A backend whose completions, good and bad, are counted."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        spend: Callable[[float | None], None],
+        price: Callable[[str, Usage], float] | None,
+    ) -> None:
+        """`spend` hears what each completion has cost, in US dollars, None where nobody knows; `price` tells
+        what so many tokens cost of a model, where its backend does not.
+        """
+        self._backend = backend
+        self._spend = spend
+        self._price = price
+        self._model = ""
+
+    @property
+    def name(self) -> str:
+        """See protocols.Backend."""
+        return self._backend.name
+
+    @property
+    def place(self) -> str:
+        """See protocols.Backend."""
+        return self._backend.place
+
+    @property
+    def concurrency(self) -> int:
+        """See protocols.Backend."""
+        return self._backend.concurrency
+
+    async def __aenter__(self) -> Self:
+        await self._backend.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._backend.__aexit__(*exc)  # type: ignore[arg-type]  # passed on as they came
+
+    async def preflight(self) -> Endpoint:
+        """See protocols.Backend; raises ConfigError where the prices do not hold its model."""
+        endpoint = await self._backend.preflight()
+        self._model = endpoint.model
+        if self._price is not None:
+            self._price(self._model, Usage())
+        return endpoint
+
+    async def probe(self) -> None:
+        """See protocols.Backend."""
+        await self._backend.probe()
+
+    async def load(self) -> Load | None:
+        """See protocols.Backend."""
+        return await self._backend.load()
+
+    async def complete(self, request: Request) -> Completion:
+        """See protocols.Backend."""
+        try:
+            done = await self._backend.complete(request)
+        except BackendError as error:
+            read, written = error.tokens
+            error.cost = self._cost(error.cost, Usage(input_tokens=read, output_tokens=written))
+            self._spend(error.cost)
+            raise
+        cost = self._cost(done.cost, done.usage)
+        self._spend(cost)
+        return done if cost == done.cost else replace(done, cost=cost)
+
+    def _cost(self, told: float | None, usage: Usage) -> float | None:
+        if told is not None or self._price is None or usage == Usage():
+            return told
+        return self._price(self._model, usage)
