@@ -31,6 +31,10 @@ class Kind:
     backend: str
     wire: str
     name: str
+    path: str = ""
+    """What belongs behind the endpoint's URL."""
+    provider: str = ""
+    """What belongs before the model's name."""
 
     def endpoint(self, **settings: Any) -> Endpoint:
         """An endpoint of this wire and no other."""
@@ -38,7 +42,13 @@ class Kind:
 
     def open(self, url: str | None, environ: Mapping[str, str] | None = None, **options: object) -> Backend:
         """The backend as the options of a command line make it."""
-        given = {"backend": self.backend, "base_url": url, "model": "tiny-vision", **options}
+        given = {
+            "backend": self.backend,
+            "base_url": url and url + self.path,
+            "model": "tiny-vision",
+            **options,
+        }
+        given["model"] = given["model"] and f"{self.provider}{given['model']}"
         return open_backend(RunConfig.of("photos", **given), environ or {})
 
 
@@ -54,6 +64,9 @@ KINDS = {
     "auto-vllm": Kind(backend="auto", wire="openai", name="vllm"),
 }
 each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+LITELLM = Kind(backend="litellm", wire="openai", name="litellm", path="/v1", provider="openai/")
+"""It asks no server before the first question, so what concerns preflight is not for it."""
+each_asker = pytest.mark.parametrize("kind", [*KINDS.values(), LITELLM], ids=[*KINDS, "litellm"])
 
 
 def picture(colour: tuple[int, int, int] = (200, 30, 40)) -> PreparedImage:

@@ -6,7 +6,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from backend_contract import KINDS, Kind, asked, each_kind, picture, question, sent_sha256
+from backend_contract import (
+    KINDS,
+    LITELLM,
+    Kind,
+    asked,
+    each_asker,
+    each_kind,
+    picture,
+    question,
+    sent_sha256,
+)
 from endpoint import Endpoint, Model
 
 from vlmbatch.errors import BackendError, FatalBackendError
@@ -16,7 +26,10 @@ from vlmbatch.records import Request
 LLAMA_CPP = pytest.param(
     Kind(backend="llama-cpp", wire="none", name="llama-cpp"), id="llama-cpp", marks=pytest.mark.slow
 )
-every_kind = pytest.mark.parametrize("kind", [*(pytest.param(k, id=i) for i, k in KINDS.items()), LLAMA_CPP])
+every_kind = pytest.mark.parametrize(
+    "kind",
+    [*(pytest.param(k, id=i) for i, k in KINDS.items()), pytest.param(LITELLM, id="litellm"), LLAMA_CPP],
+)
 
 
 @asynccontextmanager
@@ -56,7 +69,7 @@ async def test_answer_is_whole(kind: Kind) -> None:
     assert done.usage.output_tokens > 0
 
 
-@each_kind
+@each_asker
 async def test_picture_arrives_byte_for_byte(kind: Kind) -> None:
     """The endpoint receives exactly the bytes that were prepared, as a picture of that size."""
     with kind.endpoint() as endpoint:
@@ -67,7 +80,7 @@ async def test_picture_arrives_byte_for_byte(kind: Kind) -> None:
     assert done.text == f"sha256={sent_sha256(image)} bytes={image.sent_bytes} size=64x48"
 
 
-@each_kind
+@each_asker
 async def test_question_arrives_as_the_wire_wants(kind: Kind) -> None:
     """Prompt, system message, seed, temperature and token limit stand where the server looks for them."""
     prompt = 'Say "cheese"\n\u2028 \U0001f9c0 \\u0041 </s>'
@@ -86,7 +99,7 @@ async def test_question_arrives_as_the_wire_wants(kind: Kind) -> None:
     }
 
 
-@each_kind
+@each_asker
 async def test_nothing_is_sent_that_was_not_asked_for(kind: Kind) -> None:
     """Without a system message and a seed, neither is in the request; the token limit always is."""
     with kind.endpoint() as endpoint:
@@ -111,7 +124,7 @@ async def test_unknown_model_is_told_with_the_nearest(kind: Kind) -> None:
     assert not endpoint.questions
 
 
-@each_kind
+@each_asker
 async def test_blind_model_is_fatal(kind: Kind) -> None:
     """A model that cannot see ends the run: at preflight where the server tells, else when asked."""
 
@@ -126,7 +139,7 @@ async def test_blind_model_is_fatal(kind: Kind) -> None:
     assert caught.value.exit_code == 2
 
 
-@each_kind
+@each_asker
 async def test_many_at_once_keep_their_answers(kind: Kind) -> None:
     """Of fifty requests at once, each gets the answer to its own question."""
     with kind.endpoint(answer=lambda request: f"re: {asked(request)['prompt']}") as endpoint:
@@ -151,7 +164,7 @@ async def test_usable_after_cancellations(kind: Kind) -> None:
     assert all(d.text.strip() for d in done)
 
 
-@each_kind
+@each_asker
 async def test_cancelled_requests_hang_up(kind: Kind) -> None:
     """Fifty requests are at the endpoint at once, and leave it when cancelled: it works for nobody."""
     with kind.endpoint(script=["hang"] * 50) as endpoint:
@@ -173,7 +186,7 @@ async def test_probe_passes_while_it_is_well(kind: Kind) -> None:
         await backend.probe()
 
 
-@each_kind
+@each_asker
 async def test_key_is_sent_and_never_told(kind: Kind) -> None:
     """The key goes out as a Bearer token with every request, and stands in nothing that people see."""
     key = "geheim-0123456789"
@@ -212,7 +225,7 @@ async def test_login_in_the_url_is_used_and_never_told(kind: Kind) -> None:
     assert f"127.0.0.1:{endpoint.port}" in shown
 
 
-@each_kind
+@each_asker
 async def test_proxy_settings_leave_loopback_alone(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy in the environment does not come between this process and its own machine."""
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):

@@ -58,6 +58,13 @@ def test_the_keys_of_a_fallback_are_told() -> None:
     assert listed == [key for key in keys(record) if key not in plain]
 
 
+def test_the_key_of_the_cost_is_told() -> None:
+    """docs/records.md lists the key that only records have whose cost is known."""
+    listed = [row[0] for row in table(section(RECORDS, "## What an answer cost"))]
+    record = replace(answered("a"), cost=0.5).to_record()
+    assert listed == [key for key in record if key not in answered("a").to_record()]
+
+
 def test_null_is_where_the_table_says() -> None:
     """What the table calls never null has a value in every record of an answer and of a failure."""
     nulls = {row[0]: row[3] for row in table(section(RECORDS, "## Fields"))}

@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 import logging
 import os
+import warnings
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Self
@@ -38,12 +39,23 @@ def quiet_library() -> ModuleType:
     os.environ.setdefault("LITELLM_LOG", "CRITICAL")
     import litellm
 
+    # it leaves one behind when a request is cancelled before it has begun
+    warnings.filterwarnings("ignore", r"coroutine '.*acompletion.*' was never awaited", RuntimeWarning)
+    # what it loads later, at the first request, lets pydantic complain of its types
+    warnings.filterwarnings("ignore", r"Items? .* on TypedDict class", UserWarning)
     litellm.telemetry = False
     litellm.suppress_debug_info = True
     litellm.drop_params = True  # providers do not all know a seed
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return litellm
+
+
+def _spare_this_machine() -> None:
+    """Let no proxy of the environment come between this process and its own machine."""
+    for name in ("NO_PROXY", "no_proxy"):
+        named = [part for part in os.environ.get(name, "").split(",") if part]
+        os.environ[name] = ",".join(dict.fromkeys((*named, "localhost", "127.0.0.1", "::1")))
 
 
 class LiteLLMBackend:
@@ -83,6 +95,8 @@ class LiteLLMBackend:
 
     async def __aenter__(self) -> Self:
         self._library = await asyncio.to_thread(quiet_library)  # two seconds
+        if self._is_here:
+            _spare_this_machine()
         return self
 
     async def __aexit__(self, *exc: object) -> None:

@@ -12,7 +12,6 @@ from vlmbatch.errors import (
     FatalBackendError,
     RejectedError,
     TransientError,
-    UnavailableError,
     UnreachableError,
 )
 
@@ -27,7 +26,7 @@ CLASSES: Mapping[str, Row] = {
             "",
             FatalBackendError,
             "auth",
-            "the provider does not accept the key",
+            "the provider refuses this client",
             _KEY_HINT,
         ),
         Row(
@@ -171,7 +170,6 @@ _PREFIX = re.compile(r"^(?:litellm\.)?(?:\w+(?:Error|Exception|Timeout)?: )*(?:\
 _UNREACHABLE = re.compile(
     r"connection error|cannot connect|connect call failed|name or service", re.IGNORECASE
 )
-_QUOTA = re.compile(r"(?i)insufficient_quota|insufficient (credits|balance|funds)|credit balance")
 
 
 def meaning(error: BaseException, place: str, masked: Callable[[str], str]) -> BackendError:
@@ -184,13 +182,6 @@ def meaning(error: BaseException, place: str, masked: Callable[[str], str]) -> B
     name = next((name for name in names if name in CLASSES or name in BY_WORDS), None)
     if _UNREACHABLE.search(words) and name in ("InternalServerError", "APIConnectionError", "APIError"):
         return UnreachableError(f"no connection to {place}: {clean(words)}")
-    if name == "RateLimitError":
-        if _QUOTA.search(words):
-            told = f"the account is used up: {clean(words)}"
-            return FatalBackendError(f"{told}; pay for more, or choose another provider", kind="quota")
-        return UnavailableError(
-            f"{place} is busy: {clean(words)}", kind="busy", retry_after=retry_after(headers)
-        )
     if name is not None and name in CLASSES:
         row = CLASSES[name]
         hint = f"; {row.hint}" if row.hint else ""
@@ -200,7 +191,15 @@ def meaning(error: BaseException, place: str, masked: Callable[[str], str]) -> B
             retry_after=retry_after(headers),
             change=row.change,
         )
-    return classify_error(status, words, headers, masked)
+    return classify_error(status, _body(error) or words, headers, masked)
+
+
+def _body(error: BaseException) -> str:
+    """The reply behind an exception, as it came; empty where it kept none."""
+    try:
+        return str(getattr(getattr(error, "response", None), "text", "") or "")
+    except RuntimeError:  # httpx: it was never read
+        return ""
 
 
 def _headers(error: BaseException) -> dict[str, str]:

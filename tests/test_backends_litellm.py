@@ -1,0 +1,357 @@
+"""LiteLLM as a backend: what its errors mean, what answers cost, and that it keeps to itself."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from backend_contract import LITELLM, asked, picture, question
+from command import run
+from endpoint import Endpoint, Model
+from running import ran
+
+from vlmbatch.backends.deployments import deployments_in
+from vlmbatch.backends.litellm import quiet_library
+from vlmbatch.backends.litellm_errors import BY_WORDS, CLASSES, meaning
+from vlmbatch.errors import (
+    BackendError,
+    BadAnswerError,
+    ConfigError,
+    FatalBackendError,
+    RejectedError,
+    TransientError,
+    UnavailableError,
+    UnreachableError,
+)
+from vlmbatch.records import Request
+
+Photos = Callable[..., Path]
+PRICED = "gpt-4o"
+"""A model whose price LiteLLM knows."""
+
+
+@pytest.fixture
+def hosted() -> Any:
+    """A provider on this machine with a model that has a price."""
+    with Endpoint(
+        speaks=("openai",), models={PRICED: Model(vision=True), "gpt-4": Model(vision=False)}
+    ) as running:
+        yield running
+
+
+def asking(endpoint: Endpoint, model: str = PRICED) -> dict[str, Any]:
+    """Options that ask it."""
+    return {"backend": "litellm", "model": f"openai/{model}", "base_url": f"{endpoint.url}/v1"}
+
+
+def test_every_exception_has_a_meaning() -> None:
+    """Each class of litellm.exceptions is mapped to one of ours on purpose; a new one has to be looked at."""
+    library = quiet_library()
+    found = {
+        name
+        for name, value in vars(library.exceptions).items()
+        if isinstance(value, type) and issubclass(value, Exception)
+    }
+    mapped = {
+        name
+        for name in found
+        if any(base.__name__ in {*CLASSES, *BY_WORDS} for base in getattr(library.exceptions, name).__mro__)
+    }
+    assert found - mapped == set()
+    assert found - {*CLASSES, *BY_WORDS} <= {
+        "CallerCredentialAuthenticationError",
+        "CallerCredentialRateLimitError",
+    }
+
+
+@pytest.mark.parametrize(
+    ("mode", "error", "kind"),
+    [
+        ("401", FatalBackendError, "auth"),
+        ("404-model", FatalBackendError, "model_not_found"),
+        ("429:7", UnavailableError, "busy"),
+        ("insufficient_quota", FatalBackendError, "quota"),
+        ("500", TransientError, "server_error"),
+        ("503-busy", UnavailableError, "busy"),
+        ("context:1", BadAnswerError, "context"),
+        ("content_filter", RejectedError, "refused"),
+        ("empty", BadAnswerError, "empty"),
+        ("length", BadAnswerError, "truncated"),
+        ("400", RejectedError, "rejected"),
+        ("hang", TransientError, "timeout"),
+        ("413", BadAnswerError, "body_too_large"),
+    ],
+)
+async def test_what_goes_wrong_is_told_apart(mode: str, error: type[BackendError], kind: str) -> None:
+    """A reply means the same through LiteLLM as without it, and the wait that it asks for is known."""
+    with LITELLM.endpoint(script=lambda request: mode) as endpoint:
+        async with LITELLM.open(endpoint.url, timeout=0.3 if mode == "hang" else 30) as backend:
+            await backend.preflight()
+            with pytest.raises(error) as caught:
+                await backend.complete(question())
+    assert caught.value.kind == kind
+    assert caught.value.retry_after == (7 if mode == "429:7" else None)
+    assert len(endpoint.questions) == 1, "asked again by itself"
+
+
+async def test_nobody_there() -> None:
+    """A port that refuses is an outage, and not the fault of an image."""
+    with LITELLM.endpoint() as endpoint:
+        async with LITELLM.open(endpoint.url) as backend:
+            await backend.preflight()
+            endpoint.down()
+            with pytest.raises(UnreachableError, match="no connection to"):
+                await backend.complete(question())
+
+
+def test_a_quota_in_words_is_no_busy_provider() -> None:
+    """LiteLLM calls an account that is used up a rate limit; waiting would not help."""
+    library = quiet_library()
+    error = library.exceptions.RateLimitError("You exceeded it: insufficient_quota", "openai", "gpt-4o")
+    assert meaning(error, "openai", str).kind == "quota"
+
+
+async def test_an_answer_tells_its_cost(photos: Photos, hosted: Endpoint) -> None:
+    """Records and summary have the price by LiteLLM's list; useless answers that were paid for count."""
+    photos(3)
+    hosted.script = ["empty"]
+    done = await ran(**asking(hosted), concurrency=1, canary=False)
+    costs = sorted(result.to_record()["cost"] for result in done.results)
+    assert costs[0] > 0
+    assert costs[2] > 1.5 * costs[1]
+    assert done.summary is not None
+    assert done.summary.cost == pytest.approx(sum(costs))
+
+
+async def test_a_model_without_a_price_has_no_cost(photos: Photos) -> None:
+    """What nobody knows stands in no record."""
+    photos(1)
+    with LITELLM.endpoint() as endpoint:
+        done = await ran(**asking(endpoint, "tiny-vision"))
+    assert "cost" not in done.results[0].to_record()
+    assert done.summary is not None
+    assert done.summary.cost is None
+
+
+async def test_canaries_are_paid_for(photos: Photos, hosted: Endpoint) -> None:
+    """The summary counts them, though no record does."""
+    photos(1)
+    done = await ran(**asking(hosted))
+    assert hosted.canaries
+    assert done.summary is not None
+    assert (done.summary.cost or 0) > (done.results[0].cost or 0) > 0
+
+
+def test_max_cost_ends_the_run(photos: Photos, hosted: Endpoint) -> None:
+    """--max-cost is exit 6 with what was paid; the next run does the rest."""
+    photos(40)
+    options = ("-b", "litellm", "-m", f"openai/{PRICED}", "--base-url", f"{hosted.url}/v1", "-o", "out.jsonl")
+    done = run("run", "photos", *options, "-c", "1", "--max-cost", "0.002", "--no-canary")
+    assert done.returncode == 6
+    assert "--max-cost" in done.stderr
+    records = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    spent = sum(record["cost"] for record in records)
+    assert 0.002 <= spent < 0.002 + 2 * max(record["cost"] for record in records)
+    again = run("run", "photos", *options)
+    assert again.returncode == 0
+    assert len(Path("out.jsonl").read_text().splitlines()) == 40
+
+
+def test_max_cost_needs_prices(photos: Photos, hosted: Endpoint) -> None:
+    """A limit that could never be reached is a mistake, told with the way out, which then works."""
+    photos(3)
+    options = (
+        "-b",
+        "litellm",
+        "-m",
+        "openai/unheard-of",
+        "--base-url",
+        f"{hosted.url}/v1",
+        "--max-cost",
+        "1",
+    )
+    done = run("run", "photos", *options)
+    assert done.returncode == 2
+    assert "--prices" in done.stderr
+    done = run("run", "photos", "-b", "openai", "-m", "gpt-4o", "--api-key", "k-123456", "--max-cost", "1")
+    assert done.returncode == 2
+    assert "--prices" in done.stderr
+
+
+async def test_prices_from_a_file_count_for_any_backend(photos: Photos, endpoint: Endpoint) -> None:
+    """--prices reckons what an endpoint costs that does not tell; a model that is not in it is a mistake."""
+    photos(2)
+    Path("prices.json").write_text(
+        json.dumps({"tiny-vision": {"input_cost_per_token": 0.001, "output_cost_per_token": 0.01}})
+    )
+    asked_for = {"backend": "ollama", "base_url": endpoint.url, "model": "tiny-vision", "canary": False}
+    done = await ran(**asked_for, prices="prices.json")
+    for result in done.results:
+        assert result.completion is not None
+        usage = result.completion.usage
+        assert result.cost == pytest.approx(0.001 * usage.input_tokens + 0.01 * usage.output_tokens)
+    stopped = await ran(**asked_for, prices="prices.json", max_cost=0.05, concurrency=1)
+    assert len(stopped.results) == 1
+    Path("prices.json").write_text("{}")
+    assert isinstance((await ran(**asked_for, prices="prices.json")).error, ConfigError)
+
+
+CONFIG = """
+model_list:
+  - model_name: caption
+    litellm_params: {{model: openai/tiny-vision, api_base: {one}/v1, api_key: os.environ/ONE_KEY}}
+  - model_name: caption
+    litellm_params: {{model: openai/tiny-vision, api_base: {two}/v1, api_key: two-key, rpm: 5}}
+  - model_name: other
+    litellm_params: {{model: openai/nobody, api_base: {two}/v1}}
+"""
+
+
+async def test_deployments_of_a_config_share_the_images(
+    photos: Photos, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A config.yaml of LiteLLM's proxy names where a model is; each place has its own key and its row."""
+    monkeypatch.setenv("ONE_KEY", "one-key-123")
+    photos(30)
+    with Endpoint(delay=0.01) as other:
+        endpoint.delay = 0.01
+        Path("config.yaml").write_text(CONFIG.format(one=endpoint.url, two=other.url))
+        done = await ran(backend="litellm", model="caption", litellm_config="config.yaml", concurrency=2)
+        assert done.error is None
+        assert len(done.ids) == 30
+        assert {q.headers["authorization"] for q in endpoint.questions} == {"Bearer one-key-123"}
+        assert {q.headers["authorization"] for q in other.questions} == {"Bearer two-key"}
+    assert done.summary is not None
+    assert [row.model for row in done.summary.endpoints] == ["caption", "caption"]
+
+
+TWO_NAMES = ", ".join(f"{{model_name: {name}, litellm_params: {{model: m}}}}" for name in "ab")
+
+
+@pytest.mark.parametrize(
+    ("content", "model", "told"),
+    [
+        ("model_list: [", "x", "is not YAML"),
+        ("general_settings: {}", "x", "has no model_list"),
+        ("model_list: [{model_name: a}]", "a", "litellm_params"),
+        ("model_list: [{model_name: a, litellm_params: {}}]", "a", "has no model in"),
+        ("model_list: [{model_name: caption, litellm_params: {model: m}}]", "capton", "nearest: caption"),
+        (
+            "model_list: [{model_name: a, litellm_params: {model: m, api_key: os.environ/NOT_SET}}]",
+            "a",
+            "NOT_SET",
+        ),
+        (f"model_list: [{TWO_NAMES}]", None, "name one with --model"),
+    ],
+)
+def test_a_config_that_cannot_be_used(tmp_path: Path, content: str, model: str | None, told: str) -> None:
+    """What is wrong with it is found, named with its file, and is exit 2."""
+    file = tmp_path / "config.yaml"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=told) as caught:
+        deployments_in(str(file), model, {})
+    assert str(file) in str(caught.value)
+
+
+def test_a_config_that_is_not_there(photos: Photos) -> None:
+    """A missing file is exit 2, and so is a config for another backend."""
+    photos(1)
+    done = run("run", "photos", "-b", "litellm", "-m", "a", "--litellm-config", "none.yaml")
+    assert (done.returncode, "none.yaml" in done.stderr) == (2, True)
+    done = run("run", "photos", "-b", "ollama", "-m", "a", "--litellm-config", "none.yaml")
+    assert (done.returncode, "--backend litellm" in done.stderr) == (2, True)
+
+
+WITHOUT = "import sys; sys.modules['litellm'] = None; import vlmbatch.__main__ as m; m.main()"
+"""The command where the package cannot be found."""
+
+
+@pytest.mark.parametrize(
+    "options", [("-b", "litellm", "-m", "gpt-4o"), ("-b", "vllm", "-m", "m", "--fallback", "litellm:gpt-4o")]
+)
+def test_an_extra_that_is_not_installed(photos: Photos, options: tuple[str, ...]) -> None:
+    """Exit 2 with the command that installs it, also where it is only the fallback."""
+    photos(1)
+    done = run("run", "photos", *options, "--give-up-after", "0", command=(sys.executable, "-c", WITHOUT))
+    assert done.returncode == 2
+    assert 'pip install "vlmbatch[litellm]"' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ((), "--model"),
+        (("-m", "gpt-4o"), "OPENAI_API_KEY"),
+        (("-m", "anthropic/claude-3-7-sonnet-20250219"), "ANTHROPIC_API_KEY"),
+        (("-m", "no-such-thing"), "provider/model"),
+        (("-m", "gpt-3.5-turbo", "--api-key", "k-123456"), "cannot see images"),
+        (("-m", "gpt-4o", "--insecure"), "SSL_CERT_FILE"),
+    ],
+)
+def test_a_mistake_is_told_before_anybody_is_asked(
+    photos: Photos, options: tuple[str, ...], told: str
+) -> None:
+    """No model, no key, no such provider, no vision: each is exit 2 with what to type."""
+    photos(1)
+    done = run("run", "photos", "-b", "litellm", *options)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+SPY = """
+import sys
+def spy(event, args):
+    if event == "socket.connect" and args[1][0] not in ("127.0.0.1", "::1"):
+        print("CONNECTED", args[1], file=sys.stderr)
+    if event == "socket.getaddrinfo" and args[0] not in ("127.0.0.1", "localhost", "::1", None):
+        print("LOOKED UP", args[0], file=sys.stderr)
+sys.addaudithook(spy)
+import vlmbatch.__main__ as m
+m.main()
+"""
+
+
+def test_it_talks_to_nobody_else_and_prints_nothing(photos: Photos, hosted: Endpoint) -> None:
+    """Standard output holds records alone, and no other host is looked up or asked, not even for prices."""
+    photos(4)
+    options = ("-b", "litellm", "-m", f"openai/{PRICED}", "--base-url", f"{hosted.url}/v1")
+    done = run("run", "photos", *options, "--api-key", "key-12345678", command=(sys.executable, "-c", SPY))
+    assert done.returncode == 0
+    assert [json.loads(line)["status"] for line in done.stdout.splitlines()] == ["ok"] * 4
+    told = done.stderr.splitlines()
+    assert len(told) == 2, done.stderr
+    assert told[0].startswith("asking openai/gpt-4o")
+    assert "for $" in told[1]
+    assert "key-12345678" not in done.stderr + done.stdout
+
+
+async def test_system_message_and_headers_go_along() -> None:
+    """They arrive, and headers are no secret that an error tells."""
+    with LITELLM.endpoint() as endpoint:
+        async with LITELLM.open(endpoint.url, header=("X-Team: vision",)) as backend:
+            await backend.preflight()
+            await backend.complete(Request(images=(picture(),), prompt="What?", system="Be brief."))
+    (seen,) = endpoint.questions
+    assert seen.headers["x-team"] == "vision"
+    assert asked(seen)["system"] == "Be brief."
+
+
+async def test_as_a_fallback(
+    photos: Photos, endpoint: Endpoint, hosted: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--fallback litellm:...@URL` answers what the first refuses, for its price."""
+    monkeypatch.setenv("OPENAI_API_KEY", "the-fallback-key")
+    photos(3)
+    endpoint.script = ["content_filter"]
+    done = await ran(
+        backend="ollama",
+        base_url=endpoint.url,
+        model="tiny-vision",
+        fallback=f"litellm:openai/{PRICED}@{hosted.url}/v1",
+        concurrency=1,
+    )
+    (fallen,) = [result for result in done.results if result.fallback]
+    assert (fallen.endpoint.backend, fallen.ok, (fallen.cost or 0) > 0) == ("litellm", True, True)
