@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, M
 from contextlib import AbstractContextManager
 from enum import Enum
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from vlmbatch.events import Event
 from vlmbatch.images import FileStamp, ImageRef, SourceImage
+from vlmbatch.model_facts import ModelFacts
 from vlmbatch.records import Answered, Completion, Endpoint, Load, Request, Result
 
 Observer = Callable[[Event], None]
@@ -121,6 +122,20 @@ class Backend(AsyncContext, Protocol):
             StaleConnectionError: a kept connection had been closed already; ask again at once.
             BackendError: always one of its subclasses, classified.
         """
+
+
+@runtime_checkable
+class Catalogue(Protocol):
+    """What a backend also is whose engine tells of itself and of its models."""
+
+    async def models(self) -> list[ModelFacts]:
+        """All that it has, whether they see or not.
+
+        Raises BackendError: it is not there, or refuses; one of its subclasses, classified.
+        """
+
+    async def version(self) -> str | None:
+        """Its version; None where it tells none. Raises like `models`."""
 
 
 class Writer(AsyncContext, Protocol):

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from vlmbatch.backends.access import authorizes
@@ -12,6 +13,9 @@ from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError
 from vlmbatch.options import check_url, flag, redact
 from vlmbatch.protocols import Backend
+
+if TYPE_CHECKING:
+    from vlmbatch.backends.auto import Candidate
 
 OLLAMA_URL = "http://127.0.0.1:11434"
 VLLM_URL = VLLM.url
@@ -177,6 +181,36 @@ def _auto(config: RunConfig, environ: Mapping[str, str]) -> Backend:
     options = config.endpoint
     if options.mmproj or (options.model or "").endswith(".gguf"):
         return _llama_cpp(config, environ)
+    servers = _servers(config, environ)
+    named = options.model or any(server.sure for server in servers)
+    embedded = [Candidate(make=lambda: _llama_cpp(config, environ), sure=True)]
+    return AutoBackend([*servers, *(embedded if not named and is_installed() else [])], nobody_hint())
+
+
+def servers(config: RunConfig, environ: Mapping[str, str] = os.environ) -> "list[Candidate]":
+    """Who may be asked what they have: the engine that is named, else Ollama and then a vLLM or its like.
+
+    Raises ConfigError as `open_backend` does.
+    """
+    from vlmbatch.backends.auto import Candidate
+
+    name = config.endpoint.backend
+    if name == "auto":
+        return _servers(config, environ)
+    return [Candidate(make=lambda: BACKENDS[name](config, environ), sure=True)]
+
+
+def nobody_hint() -> str:
+    """What to type where no engine was found."""
+    from vlmbatch.backends.llama_cpp import is_installed
+
+    return FILES_HINT if is_installed() else INSTALL_HINT
+
+
+def _servers(config: RunConfig, environ: Mapping[str, str]) -> "list[Candidate]":
+    from vlmbatch.backends.auto import Candidate
+
+    options = config.endpoint
     named_ollama = bool(options.url or environ.get("OLLAMA_HOST"))
     named_openai = bool(options.url or environ.get("OPENAI_BASE_URL"))
     candidates = [Candidate(make=lambda: _ollama(config, environ), sure=named_ollama)]
@@ -191,10 +225,7 @@ def _auto(config: RunConfig, environ: Mapping[str, str]) -> Backend:
                 sure=False,
             )
         )
-    named = options.model or named_ollama or named_openai
-    if not named and is_installed():
-        candidates.append(Candidate(make=lambda: _llama_cpp(config, environ), sure=True))
-    return AutoBackend(candidates, FILES_HINT if is_installed() else INSTALL_HINT)
+    return candidates
 
 
 BACKENDS: Mapping[str, Callable[[RunConfig, Mapping[str, str]], Backend]] = {

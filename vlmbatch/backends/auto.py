@@ -1,10 +1,10 @@
 """Finds an endpoint where none is named: Ollama, a vLLM on its default port, then the demonstration model."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 from vlmbatch.errors import (
     BackendError,
@@ -16,6 +16,8 @@ from vlmbatch.errors import (
 from vlmbatch.protocols import Backend
 from vlmbatch.records import Completion, Endpoint, Load, Request
 
+T = TypeVar("T")
+
 STRANGER_S = 2.0
 """How long somebody may take on a port that nobody named."""
 
@@ -26,6 +28,23 @@ class Candidate:
 
     make: Callable[[], Backend]
     sure: bool
+
+    async def asked(self, engine: Backend, question: Callable[[], Awaitable[T]]) -> T:
+        """What the question to this engine gives; a stranger who is no use is nobody.
+
+        Raises:
+            BackendError: it does not answer, or refuses, and that counts.
+        """
+        try:
+            async with asyncio.timeout(None if self.sure else STRANGER_S):
+                return await question()
+        except TimeoutError as error:
+            raise UnreachableError(f"no answer from {engine.place}") from error
+        except BackendError as error:
+            # a stranger who is busy is nobody to wait for, and one who refuses may be no engine at all
+            if self.sure or error.kind in ("model_not_found", "no_vision"):
+                raise
+            raise UnreachableError(str(error)) from error
 
 
 class AutoBackend:
@@ -49,7 +68,7 @@ class AutoBackend:
     @property
     def concurrency(self) -> int:
         """That of the chosen one."""
-        return self._the_chosen().concurrency
+        return self.chosen.concurrency
 
     async def __aenter__(self) -> Self:
         return self
@@ -72,43 +91,44 @@ class AutoBackend:
             async with AsyncExitStack() as stack:
                 await stack.enter_async_context(backend)
                 try:
-                    async with asyncio.timeout(None if candidate.sure else STRANGER_S):
-                        endpoint = await backend.preflight()
-                except TimeoutError:
-                    away.append(UnreachableError(f"no answer from {backend.place}"))
+                    endpoint = await candidate.asked(backend, backend.preflight)
                 except (UnavailableError, TransientError) as error:
-                    # a stranger who is busy is nobody to wait for
-                    away.append(error if candidate.sure else UnreachableError(str(error)))
+                    away.append(error)
                 except BackendError as error:
-                    counts = candidate.sure or error.kind in ("model_not_found", "no_vision")
-                    (refused if counts else away).append(error)
+                    refused.append(error)
                 else:
                     self._chosen, self._stack = backend, stack.pop_all()
                     return endpoint
-        raise self._nobody(refused, away)
-
-    def _nobody(self, refused: list[BackendError], away: list[BackendError]) -> BackendError:
-        """One error for all; that a path is unknown there says only that it speaks the other wire."""
-        telling = [e for e in refused if e.kind != "wrong_url"] or refused
-        if telling:
-            return FatalBackendError("; ".join(map(str, telling)), kind=telling[0].kind)
-        told = [str(error).partition("; ")[0] for error in away]  # without what each says to do
-        kind = UnreachableError if all(isinstance(e, UnreachableError) for e in away) else UnavailableError
-        return kind("; ".join((*told, self._hint)))
+        raise nobody(refused, away, self._hint)
 
     async def probe(self) -> None:
         """See protocols.Backend."""
-        await self._the_chosen().probe()
+        await self.chosen.probe()
 
     async def load(self) -> Load | None:
         """See protocols.Backend."""
-        return await self._the_chosen().load()
+        return await self.chosen.load()
 
     async def complete(self, request: Request) -> Completion:
         """See protocols.Backend."""
-        return await self._the_chosen().complete(request)
+        return await self.chosen.complete(request)
 
-    def _the_chosen(self) -> Backend:
+    @property
+    def chosen(self) -> Backend:
+        """The one that preflight has found."""
         if self._chosen is None:
             raise RuntimeError("used before preflight has chosen a backend")
         return self._chosen
+
+
+def nobody(refused: Sequence[BackendError], away: Sequence[BackendError], hint: str) -> BackendError:
+    """One error for all who were asked; that a path is unknown there says only that it speaks the other wire.
+
+    `hint` is what to type where nobody is there.
+    """
+    telling = [e for e in refused if e.kind != "wrong_url"] or refused
+    if telling:
+        return FatalBackendError("; ".join(map(str, telling)), kind=telling[0].kind)
+    told = [str(error).partition("; ")[0] for error in away]  # without what each says to do
+    kind = UnreachableError if all(isinstance(e, UnreachableError) for e in away) else UnavailableError
+    return kind("; ".join((*told, hint)))

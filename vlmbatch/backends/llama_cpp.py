@@ -6,6 +6,7 @@ import importlib.util
 import secrets
 from contextlib import closing
 from dataclasses import replace
+from importlib import metadata
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from vlmbatch.backends.openai_compatible import OpenAICompatibleBackend
 from vlmbatch.backends.presets import EMBEDDED
 from vlmbatch.cpus import usable_cpus
 from vlmbatch.errors import ConfigError, MissingDependencyError
+from vlmbatch.model_facts import ModelFacts
 from vlmbatch.records import Completion, Endpoint, Request
 
 if TYPE_CHECKING:
@@ -117,6 +119,18 @@ class LlamaCppBackend:
             digest=await asyncio.to_thread(lambda files: files.digest, self._files),
             notes=(DEMO_NOTE,) if self._files.demo else (),
         )
+
+    async def models(self) -> list[ModelFacts]:
+        """The one model that it was given; see protocols.Catalogue."""
+        if self._wire is None or self._files is None:
+            raise RuntimeError("used outside of its async with")
+        name = self._files.name
+        found = await self._wire.models()
+        return [replace(m, name=name, backend=self.name, endpoint=self.place) for m in found]
+
+    async def version(self) -> str | None:
+        """That of the package; see protocols.Catalogue."""
+        return metadata.version("xllamacpp")
 
     async def probe(self) -> None:
         """Whether it still answers; see protocols.Backend."""

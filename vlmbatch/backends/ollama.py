@@ -1,10 +1,13 @@
 """Ollama over its native /api/chat, the one route that takes num_ctx, keep_alive, think and truncate."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Self
 
 from vlmbatch.backends.ollama_client import Client
+from vlmbatch.backends.ollama_models import facts_of
+from vlmbatch.backends.ollama_pull import Pulled, follow
 from vlmbatch.backends.ollama_reading import (
     architecture_of,
     capabilities_of,
@@ -26,10 +29,12 @@ from vlmbatch.backends.wire import (
 )
 from vlmbatch.classify import check_answer
 from vlmbatch.errors import FatalBackendError, RejectedError
+from vlmbatch.model_facts import ModelFacts
 from vlmbatch.records import Completion, Endpoint, Generation, Request, Usage
 from vlmbatch.wire_options import WireOptions
 
 TAGS = "/api/tags"
+VERSION = "/api/version"
 PULL_HINT = "get one with: ollama pull qwen2.5vl"
 SERVER_HINT = "start Ollama with: ollama serve, or say where it is with --base-url or OLLAMA_HOST"
 
@@ -97,10 +102,26 @@ class OllamaBackend:
             notes=notes,
         )
 
+    async def models(self) -> list[ModelFacts]:
+        """All that it has; see protocols.Catalogue."""
+
+        async def show(name: str) -> dict[str, Any]:
+            return await self._told("POST", "/api/show", _named(name))
+
+        return await facts_of(await self._models(), self.place, show, partial(self._told, "GET"))
+
+    async def version(self) -> str | None:
+        """The version that it says it is; see protocols.Catalogue."""
+        return words((await self._told("GET", VERSION)).get("version")) or None
+
+    async def pull(self, name: str, hear: Callable[[Pulled], None], *, silence_s: float) -> None:
+        """Let Ollama fetch a model, and hear how far it is; see ollama_pull.follow."""
+        await follow(self._transport, name, hear, silence_s=silence_s)
+
     async def probe(self) -> None:
         """Whether it listens again; see protocols.Backend."""
         try:
-            await self._told("GET", "/api/version")
+            await self._told("GET", VERSION)
         except (FatalBackendError, RejectedError):
             return  # it answers; what it thinks of this question does not matter here
 
@@ -174,9 +195,9 @@ class OllamaBackend:
     async def _told(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
         """What Ollama tells of itself and its models."""
         reply = await self._client.call(method, path, body)
-        if path == TAGS and reply.status in (404, 405):
+        if path in (TAGS, VERSION) and reply.status in (404, 405):
             raise FatalBackendError(
-                f"{self.place} is no Ollama: it has no {TAGS}; for another server use --backend vllm or "
+                f"{self.place} is no Ollama: it has no {path}; for another server use --backend vllm or "
                 "--backend openai, else check --base-url",
                 kind="wrong_url",
             )

@@ -26,13 +26,17 @@ def architecture_of(shown: Mapping[str, Any]) -> str | None:
     return family or words(mapping(shown.get("model_info")).get("general.architecture")) or None
 
 
-def leaving(name: str, *told: Mapping[str, Any]) -> tuple[str, ...]:
-    """A note for a model that Ollama only passes on, as one of the replies about it tells."""
+def place_of(name: str, *told: Mapping[str, Any]) -> str:
+    """Where a model runs that Ollama only passes on, as one of the replies about it tells; else empty."""
     place = next(filter(None, (words(reply.get("remote_host")) for reply in told)), "")
-    if not place and not name.endswith(("-cloud", ":cloud")):
-        return ()
-    where = redact(place) or "in Ollama's cloud"
-    return (f"{name} runs elsewhere ({where}): images leave this machine",)
+    in_cloud = name.endswith(("-cloud", ":cloud"))
+    return redact(place) or ("in Ollama's cloud" if place or in_cloud else "")
+
+
+def leaving(name: str, *told: Mapping[str, Any]) -> tuple[str, ...]:
+    """A note for a model that Ollama only passes on."""
+    where = place_of(name, *told)
+    return (f"{name} runs elsewhere ({where}): images leave this machine",) if where else ()
 
 
 def reload_s(reply: Mapping[str, Any]) -> float:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from vlmbatch.backends.openai_reading import (
     answer_text,
     by_alias,
     cost_in,
+    facts_of,
     first_choice,
     leaving,
     takes_images,
@@ -31,8 +33,15 @@ from vlmbatch.backends.wire import (
     words,
 )
 from vlmbatch.classify import check_answer
-from vlmbatch.errors import BackendError, FatalBackendError, UnavailableError
+from vlmbatch.errors import (
+    BackendError,
+    FatalBackendError,
+    RejectedError,
+    TransientError,
+    UnavailableError,
+)
 from vlmbatch.images import PreparedImage
+from vlmbatch.model_facts import ModelFacts
 from vlmbatch.records import Completion, Endpoint, Load, Request, Usage
 from vlmbatch.wire_options import WireOptions
 
@@ -123,7 +132,7 @@ class OpenAICompatibleBackend:
             self.name = "vllm"
         slots, sees = None, takes_images(entry)
         if entry.get("owned_by") == "llamacpp":
-            props = await self._transport.ask("GET", f"{self.url.removesuffix('/v1')}/props")
+            props = await self._transport.ask("GET", f"{self._root}/props")
             slots = count(props.get("total_slots")) or None
             sees = bool(mapping(props.get("modalities")).get("vision"))
         if sees is False:
@@ -142,12 +151,32 @@ class OpenAICompatibleBackend:
             notes=(*self._transport.notes, *leaving(self._preset.hosted, self.place)),
         )
 
+    async def models(self) -> list[ModelFacts]:
+        """All that it serves; see protocols.Catalogue."""
+        listed = await self._models()
+        props: Mapping[str, Any] = {}
+        if any(m.get("owned_by") == "llamacpp" for m in listed):
+            props = await self._transport.ask("GET", f"{self._root}/props")
+        name = "vllm" if any(m.get("owned_by") == "vllm" for m in listed) else self.name
+        return [facts_of(m, props, name, self.place) for m in listed if words(m.get("id"))]
+
+    async def version(self) -> str | None:
+        """The version of the server, where it has one that is told; see protocols.Catalogue."""
+        with suppress(FatalBackendError, RejectedError, TransientError):
+            return words((await self._transport.ask("GET", f"{self._root}/version")).get("version")) or None
+        return None
+
+    @property
+    def _root(self) -> str:
+        """Where the routes are that are not of OpenAI's API."""
+        return self.url.removesuffix("/v1")
+
     async def probe(self) -> None:
         """Whether it answers again; see protocols.Backend.
 
         vLLM's /health is the one route that knows of a dead engine; who has none has at least answered.
         """
-        reply = await self._transport.exchange("GET", f"{self.url.removesuffix('/v1')}/health")
+        reply = await self._transport.exchange("GET", f"{self._root}/health")
         if reply.status in (500, 502, 503, 504):
             self._transport.understood(reply)
 

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vlmbatch.backends.wire import mapping, mappings, words
+from vlmbatch.backends.wire import count, mapping, mappings, words
 from vlmbatch.errors import TransientError
+from vlmbatch.model_facts import ModelFacts
 
 
 def first_choice(reply: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -43,6 +44,36 @@ def takes_images(model: Mapping[str, Any]) -> bool | None:
 def leaving(hosted: bool, place: str) -> tuple[str, ...]:
     """A note for a server that is somebody else's."""
     return (f"{place} is hosted: images leave this machine",) if hosted else ()
+
+
+def facts_of(model: Mapping[str, Any], props: Mapping[str, Any], backend: str, place: str) -> ModelFacts:
+    """What is told of a listed model; `props` are those of llama.cpp's server, which has one model.
+
+    vLLM and llama.cpp load what they serve when they are started; of other servers nobody knows.
+    """
+    owner, meta = model.get("owned_by"), mapping(model.get("meta"))
+    sees = takes_images(model)
+    if "vision" in mapping(props.get("modalities")):
+        sees = mapping(props["modalities"])["vision"] is True
+    contexts = (model.get("max_model_len"), meta.get("n_ctx"), model.get("context_length"))
+    return ModelFacts(
+        name=words(model.get("id")),
+        backend=backend,
+        endpoint=place,
+        bytes=count(meta.get("size")) or None,
+        parameters=_in_short(count(meta.get("n_params"))) or None,
+        quantization=words(props.get("model_ftype")) or words(meta.get("ftype")) or None,
+        context=next(filter(None, map(count, contexts)), None),
+        sees=sees,
+        loaded=True if owner in ("vllm", "llamacpp") else None,
+    )
+
+
+def _in_short(parameters: int) -> str:
+    """`8.3B` or `135M`, as Ollama writes them."""
+    if parameters >= 1e9:
+        return f"{parameters / 1e9:.1f}B"
+    return f"{parameters / 1e6:.3g}M" if parameters else ""
 
 
 def _names(value: object) -> list[object]:

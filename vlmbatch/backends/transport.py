@@ -1,7 +1,8 @@
 """Sends requests to one endpoint over one pool of connections; the only module that knows aiohttp."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Self
@@ -46,6 +47,7 @@ CHUNK_BYTES = 256 * 1024
 """asyncio copies what a socket does not take at once, so no more than this is given to it at a time."""
 MOST_REPLY_BYTES = 64 * 1024**2
 """Of a reply, unpacked; the longest answers have some hundred kilobytes."""
+MOST_LINE_BYTES = 1024**2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,10 @@ class Transport:
         if self._session is not None:
             await self._session.close()
 
+    def masked(self, text: str) -> str:
+        """The text without what may stand in no error."""
+        return self._access.masked(text)
+
     async def ask(
         self, method: str, url: str, body: Pieces = (), deadline_s: float | None = None
     ) -> dict[str, Any]:
@@ -129,6 +135,54 @@ class Transport:
         Raises:
             BackendError: there was no whole reply; classified.
         """
+        # only questions queue; what is asked about the server itself is answered at once
+        limit = self._deadlines.within(deadline_s) if deadline_s else asyncio.timeout(self._timeout_s)
+        try:
+            return await self._sent(method, url, body, limit, _whole)
+        except TimeoutError as error:
+            raise no_answer(self.place, deadline_s, self._timeout_s) from error
+
+    async def follow(
+        self, method: str, url: str, body: Pieces, hear: Callable[[bytes], None], *, silence_s: float
+    ) -> Reply:
+        """Send a request whose reply comes line by line, and hear each line of a 200 as it comes.
+
+        Returns the reply at its end, without what was heard; any other status comes with its whole body.
+
+        Raises:
+            BackendError: the connection broke off, or nothing came for `silence_s` seconds; classified.
+        """
+        limit = asyncio.timeout(silence_s)
+        clock = asyncio.get_running_loop().time
+
+        async def read(reply: aiohttp.ClientResponse, place: str) -> bytes:
+            if reply.status != 200:
+                return await _whole(reply, place)
+            rest = b""
+            async for piece in reply.content.iter_any():
+                limit.reschedule(clock() + silence_s)
+                *lines, rest = (rest + piece).split(b"\n")
+                for line in lines:
+                    hear(line)
+                if len(rest) > MOST_LINE_BYTES:
+                    raise TransientError(f"{place} sent a line without end", kind="bad_response")
+            hear(rest)
+            return b""
+
+        try:
+            return await self._sent(method, url, body, limit, read)
+        except TimeoutError as error:
+            raise TransientError(f"{self.place} said nothing for {silence_s:g} s", kind="timeout") from error
+
+    async def _sent(
+        self,
+        method: str,
+        url: str,
+        body: Pieces,
+        limit: AbstractAsyncContextManager[object],
+        read: Callable[[aiohttp.ClientResponse, str], Awaitable[bytes]],
+    ) -> Reply:
+        """Send a request within `limit`, and take its body as `read` does; raises TimeoutError, too."""
         if self._session is None:
             raise RuntimeError("used outside of its async with")
         if self._proxy is not None and not speaks_http(self._proxy):
@@ -139,8 +193,6 @@ class Transport:
             )
         journey = _Journey()
         _JOURNEY.set(journey)
-        # only questions queue; what is asked about the server itself is answered at once
-        limit = self._deadlines.within(deadline_s) if deadline_s else asyncio.timeout(self._timeout_s)
         try:
             async with (
                 limit,
@@ -154,7 +206,7 @@ class Transport:
             ):
                 journey.reply_began = True
                 self._may_want_certificate = False
-                return Reply(status=reply.status, body=await _whole(reply, self.place), headers=reply.headers)
+                return Reply(status=reply.status, body=await read(reply, self.place), headers=reply.headers)
         except (aiohttp.ClientError, UnicodeError) as error:
             raise self._access.without_secrets(self._lost(error, journey)) from error
         except (ValueError, AssertionError) as error:  # how aiohttp refuses a proxy that makes no sense
@@ -162,8 +214,6 @@ class Transport:
                 f"{self.place} cannot be asked: {in_brief(error)}; {PROXY_HINT}",
                 kind="bad_config",
             ) from error
-        except TimeoutError as error:
-            raise no_answer(self.place, deadline_s, self._timeout_s) from error
 
     def _lost(self, error: aiohttp.ClientError | UnicodeError, journey: "_Journey") -> BackendError:
         if self._proxy is not None and (by_proxy := self._by_proxy(error, redact(self._proxy))) is not None:

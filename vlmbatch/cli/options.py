@@ -4,6 +4,7 @@ import inspect
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,30 +16,59 @@ from vlmbatch.errors import ConfigError
 CONFIG_NAME = "vlmbatch.toml"
 
 
+WALKS_NOTHING = "."
+"""The path in the RunConfig of a command that takes no folder; it is not looked at."""
+
+
 def with_options(command: Callable[[RunConfig], None]) -> Callable[..., None]:
     """The command as Typer wants it: one parameter for PATH, one for --config, one for each option.
 
     Typer finds a flag before its environment variable, and that before the file.
     """
 
-    def from_command_line(
-        context: typer.Context, paths: list[str], config: str | None, **values: object
-    ) -> None:
+    def on_paths(config: RunConfig, paths: list[str]) -> None:
+        command(replace(config, paths=tuple(paths)))
+
+    return _offered(on_paths, command.__doc__, [_paths()], list(options()))
+
+
+def with_options_of(*groups_or_names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Like `with_options` for a command that walks no folder: it has some options, and parameters of its own.
+
+    Those named are whole groups of RunConfig (`endpoint`) or single options (`give_up_after`), in the order
+    in which they are declared. What else stands in vlmbatch.toml is read, checked, and of no use here.
+    """
+    chosen = [o for o in options() if o.group in groups_or_names or o.name in groups_or_names]
+
+    def wrap(command: Callable[..., None]) -> Callable[..., None]:
+        _, *own = inspect.signature(command).parameters.values()
+        return _offered(command, command.__doc__, [_keyword_of(p) for p in own], chosen)
+
+    return wrap
+
+
+def _offered(
+    command: Callable[..., None], doc: str | None, own: list[inspect.Parameter], chosen: list[Option]
+) -> Callable[..., None]:
+    """The command with a parameter for --config and for each of these options behind its own."""
+
+    def from_command_line(context: typer.Context, config: str | None, **values: object) -> None:
+        given = {parameter.name: values.pop(parameter.name) for parameter in own}
         try:
-            chosen = RunConfig.of(*paths, **_settled(context, values | _lines(context)))
+            made = RunConfig.of(WALKS_NOTHING, **_settled(context, values | _lines(context)))
         except ConfigError as error:
             raise _bad(str(error)) from error
-        command(chosen)
+        command(made, **given)
 
     from_command_line.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # PEP 362 names it
         [
             _keyword("context", typer.Context, inspect.Parameter.empty),
-            _paths(),
+            *own,
             _config(),
-            *(_parameter(option) for option in options()),
+            *(_parameter(option) for option in chosen),
         ]
     )
-    from_command_line.__doc__ = command.__doc__
+    from_command_line.__doc__ = doc
     return from_command_line
 
 
@@ -57,7 +87,7 @@ def _settled(context: typer.Context, values: dict[str, object]) -> dict[str, obj
     """Of two options that exclude each other, drop the one from farther away: a flag beats the file."""
     rank = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
     for pair in EXCLUSIVE:
-        both = [name for name in pair if values[name] not in (None, False)]
+        both = [name for name in pair if values.get(name) not in (None, False)]
         ranks = [rank.index(getattr(context.get_parameter_source(name), "name", rank[-1])) for name in both]
         if len(both) == 2 and ranks[0] != ranks[1]:
             weaker = both[ranks.index(max(ranks))]
@@ -126,6 +156,10 @@ def _bad(told: str, flag: str | None = None) -> typer.BadParameter:
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def _keyword_of(parameter: inspect.Parameter) -> inspect.Parameter:
+    return _keyword(parameter.name, parameter.annotation, parameter.default)
 
 
 def _read_defaults(context: typer.Context, value: str | None) -> str | None:

@@ -1,0 +1,84 @@
+"""What Ollama has: each of its models, with what it tells of that in three places."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from vlmbatch.backends.ollama_reading import capabilities_of, context_of, place_of
+from vlmbatch.backends.wire import count, mapping, mappings, words
+from vlmbatch.errors import BackendError, FatalBackendError
+from vlmbatch.model_facts import ModelFacts
+
+AT_ONCE = 8
+"""Questions about single models; each makes Ollama read a file."""
+
+Told = Callable[[str], Awaitable[Mapping[str, Any]]]
+
+
+async def facts_of(
+    listed: Mapping[str, Mapping[str, Any]], place: str, show: Told, ps: Told
+) -> list[ModelFacts]:
+    """The listed models by name, in that order; `show` asks about a model, `ps` what is loaded at a path.
+
+    A model that cannot be asked about has those facts that the list holds.
+    """
+    try:
+        loaded = {words(m.get("name")): m for m in mappings((await ps("/api/ps")).get("models"))}
+    except FatalBackendError:  # before 0.1.33 there was no such question
+        loaded = None
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def facts(name: str) -> ModelFacts:
+        entry = listed[name]
+        if capabilities_of(entry) is None or not _context(entry, {}):  # newer ones tell both in the list
+            async with turns:
+                shown = await _shown(name, show)
+        else:
+            shown = {}
+        return _facts(name, place, entry, shown, loaded)
+
+    return list(await asyncio.gather(*(facts(name) for name in sorted(listed))))
+
+
+async def _shown(name: str, show: Told) -> Mapping[str, Any]:
+    try:
+        return await show(name)
+    except BackendError:  # deleted meanwhile, or a broken file: the list is right all the same
+        return {}
+
+
+def _facts(
+    name: str,
+    place: str,
+    entry: Mapping[str, Any],
+    shown: Mapping[str, Any],
+    loaded: Mapping[str, Mapping[str, Any]] | None,
+) -> ModelFacts:
+    details = {**mapping(shown.get("details")), **mapping(entry.get("details"))}
+    capabilities = capabilities_of(entry) or capabilities_of(shown)
+    running = None if loaded is None else loaded.get(name)
+    elsewhere = place_of(name, entry, shown) or None
+    return ModelFacts(
+        name=name,
+        backend="ollama",
+        endpoint=place,
+        bytes=count(entry.get("size")) or None,
+        parameters=words(details.get("parameter_size")) or None,
+        quantization=words(details.get("quantization_level")) or None,
+        context=_context(entry, shown),
+        sees=None if capabilities is None else "vision" in capabilities,
+        loaded=None if loaded is None or elsewhere else running is not None,
+        on_gpu=None if running is None else _on_gpu(running),
+        loaded_context=None if running is None else count(running.get("context_length")) or None,
+        elsewhere=elsewhere,
+    )
+
+
+def _context(entry: Mapping[str, Any], shown: Mapping[str, Any]) -> int | None:
+    return context_of(shown) or count(mapping(entry.get("details")).get("context_length")) or None
+
+
+def _on_gpu(running: Mapping[str, Any]) -> float | None:
+    """What is not in GPU memory lies in the computer's own, where it is worked on by the CPU."""
+    size = count(running.get("size"))
+    return min(count(running.get("size_vram")) / size, 1.0) if size else None
