@@ -20,7 +20,7 @@ import endpoint_questions as questions
 from endpoint_http import Line, Picture, Received, read_request, render
 from endpoint_loopback import Loopback
 from endpoint_model import count_tokens
-from endpoint_modes import MODES, OUTAGES, REPLIES, SOCKETS
+from endpoint_modes import ALL_REPLIES, MODES, OUTAGES, REPLIES, SOCKETS
 from endpoint_service import Service
 from endpoint_wires import Model
 
@@ -35,7 +35,8 @@ class Endpoint(Service, Loopback):
     """The server. All settings but `slots`, `port` and `tls` are attributes that may change while it runs.
 
     `script` says how each question fares: modes in the order they come (then `ok`), modes by SHA-256 of
-    the picture sent, or a function of the request. `routes` are modes for paths (`{"/api/show": "500"}`).
+    the picture sent, or a function of the request. `routes` are modes for paths (`{"/api/show": "500"}`),
+    and `pulls` those of the next /api/pull requests.
     `slots` is how many questions are worked on at once, the others queue; `delay` is in seconds.
     `blind` keeps pictures from the model; `counts` says how the tokens of a prompt are told: `real` (a
     token a word, 64 a picture), `words` (pictures cost none), `constant` or `none`. Attributes alone are
@@ -79,6 +80,7 @@ class Endpoint(Service, Loopback):
         self.routes = dict(routes or {})
         self.slots = slots
         self.delay = delay
+        self.pulls: list[str] = []
         self.counts = counts
         self.canary = canary
         self.requests: list[Received] = []
@@ -111,7 +113,7 @@ class Endpoint(Service, Loopback):
         line.busy = True
         if request.path not in CHAT_PATHS or not questions.has_messages(request):
             self.requests.append(request)
-            return await self._perform(line, request, self.routes.get(request.path, "ok"))
+            return await self._perform(line, request, self._mode_elsewhere(request))
         request = self._question(request)
         with self._counted(request):
             async with self._working:
@@ -164,6 +166,12 @@ class Endpoint(Service, Loopback):
             self._spoilt = int(count) - 1
         return mode
 
+    def _mode_elsewhere(self, request: Received) -> str:
+        """That of what is no question."""
+        if request.path == "/api/pull" and self.pulls:
+            return self.pulls.pop(0)
+        return self.routes.get(request.path, "ok")
+
     def _scripted(self, request: Received) -> str:
         if isinstance(self.script, Mapping):
             hashes = (picture.sha256 for picture in request.pictures)
@@ -184,7 +192,7 @@ class Endpoint(Service, Loopback):
             await SOCKETS[name](line, argument)
             return False
         request = await self._take_time(line, request, name, argument)
-        reply = REPLIES[name](request, argument) if name in REPLIES else self._reply(request)
+        reply = ALL_REPLIES[name](request, argument) if name in ALL_REPLIES else self._reply(request)
         if line.stalled:
             await line.wait(None)
         line.busy = False

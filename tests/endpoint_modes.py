@@ -8,6 +8,7 @@ import json
 from collections.abc import Awaitable, Callable
 
 from endpoint_http import Line, Received, Reply
+from endpoint_pull import PULL_REPLIES, PULL_SOCKETS
 from endpoint_refusals import REFUSALS, fixed
 from endpoint_streams import error_midstream, no_done
 from endpoint_wires import ENGINE_DEAD, UNEXPECTED_EOF, as_json, chat, error
@@ -130,7 +131,10 @@ REPLIES: dict[str, Callable[[Received, str], Reply]] = {
     "ndjson_error_midstream": error_midstream,
     "ndjson_no_done": no_done,
 }
-"""Modes that are a whole reply."""
+"""Modes that are a whole reply to a question."""
+
+ALL_REPLIES = {**REPLIES, **PULL_REPLIES}
+"""Those, and what /api/pull replies."""
 
 
 async def hang(line: Line, argument: str) -> None:
@@ -164,6 +168,7 @@ SOCKETS: dict[str, Callable[[Line, str], Awaitable[None]]] = {
     "rst": rst,
     "shortbody": shortbody,
     "closenoresp": closenoresp,
+    **PULL_SOCKETS,
 }
 """Modes that misuse the socket; the connection is closed after each."""
 
@@ -185,5 +190,5 @@ questions wait until S seconds after the first. `reload:S` only says that it too
 pieces, asked to or not.
 """
 
-MODES = frozenset({"ok", *OUTAGES, *PACED, *REPLIES, *SOCKETS})
+MODES = frozenset({"ok", *OUTAGES, *PACED, *ALL_REPLIES, *SOCKETS})
 """All names. `chunk_not_found:K` strikes the next K - 1 questions too, whatever their script says."""

@@ -8,6 +8,7 @@ import endpoint_questions as questions
 import endpoint_wires as wires
 from endpoint_http import Received, Reply
 from endpoint_model import colour, describe
+from endpoint_pull import pull
 from endpoint_refusals import unknown_route
 from endpoint_streams import stream
 from endpoint_wires import Model, Refusal
@@ -54,27 +55,39 @@ class Service:
         return unknown_route(request, "") if reply is None else reply
 
     def _route(self, request: Received) -> Reply | None:
-        ollama, openai = "ollama" in self.speaks, "openai" in self.speaks
-        match request.method, request.path:
-            case (("GET" | "HEAD"), "/") if ollama:
-                return Reply(status=200, body=b"Ollama is running", content_type="text/plain")
-            case "GET", "/api/version" if ollama:
-                return wires.as_json(200, {"version": "0.33.0"})
-            case "GET", ("/api/tags" | "/api/ps") if ollama:
-                return wires.tags(self.models)
-            case "POST", "/api/show" if ollama:
-                return wires.show(self.models, request)
-            case "POST", "/api/chat" if ollama:
-                return self._chat(request)
-            case "GET", "/props" if self.props is not None:
-                return wires.as_json(200, dict(self.props))
-            case _:
-                return self._route_openai(request) if openai else None
+        """The reply of whichever server has this address; None where none has."""
+        reply = self._ollama(request) if "ollama" in self.speaks else None
+        if reply is None and "openai" in self.speaks:
+            reply = self._openai(request)
+        if reply is None and self.props is not None and (request.method, request.path) == ("GET", "/props"):
+            return wires.as_json(200, dict(self.props))
+        return reply
 
-    def _route_openai(self, request: Received) -> Reply | None:
+    def _ollama(self, request: Received) -> Reply | None:
+        match request.method, request.path:
+            case (("GET" | "HEAD"), "/"):
+                return Reply(status=200, body=b"Ollama is running", content_type="text/plain")
+            case "GET", "/api/version":
+                return wires.as_json(200, {"version": "0.33.0"})
+            case "GET", "/api/tags":
+                return wires.tags(self.models)
+            case "GET", "/api/ps":
+                return wires.loaded(self.models)
+            case "POST", "/api/show":
+                return wires.show(self.models, request)
+            case "POST", "/api/pull":
+                return pull(self.models, request)
+            case "POST", "/api/chat":
+                return self._chat(request)
+            case _:
+                return None
+
+    def _openai(self, request: Received) -> Reply | None:
         match request.method, request.path:
             case "GET", "/health":
                 return Reply(status=200, body=b"")
+            case "GET", "/version" if self.owned_by == "vllm":
+                return wires.as_json(200, {"version": "0.32.0"})
             case "GET", "/metrics":
                 return wires.metrics(*self._load())
             case "GET", "/v1/models":

@@ -30,12 +30,22 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A model that the endpoint has; `digest` is made from its name where none is given."""
+    """A model that the endpoint has; `digest` is made from its name where none is given.
+
+    `on_gpu` is the part of it that is loaded into GPU memory, None where it is not loaded; `remote` is the
+    host that a cloud model runs on; of an `older` one the list does not tell what /api/show does.
+    """
 
     vision: bool = True
     thinking: bool = False
     digest: str = ""
     family: str = "tiny"
+    bytes: int = 100_415_961
+    parameters: str = "135M"
+    quantization: str = "Q4_K_M"
+    on_gpu: float | None = 1.0
+    remote: str = ""
+    older: bool = False
 
 
 class Refusal(Exception):
@@ -132,23 +142,43 @@ def digest(name: str, model: Model) -> str:
 
 
 def tags(models: dict[str, Model]) -> Reply:
-    """What /api/tags and /api/ps list."""
-    listed = [
-        {
-            "name": name if ":" in name else f"{name}:latest",
-            "model": name if ":" in name else f"{name}:latest",
-            "modified_at": CREATED,
-            "expires_at": CREATED,
-            "size": 100_415_961,
-            "size_vram": 100_415_961,
-            "digest": digest(name, model),
-            "details": {"format": "gguf", "family": model.family, "parameter_size": "135M"},
-            "context_length": CONTEXT_TOKENS,
-            "capabilities": capabilities(model),
-        }
-        for name, model in models.items()
-    ]
-    return as_json(200, {"models": listed})
+    """What /api/tags lists."""
+    return as_json(200, {"models": [_listed(name, model) for name, model in models.items()]})
+
+
+def loaded(models: dict[str, Model]) -> Reply:
+    """What /api/ps lists."""
+    running = []
+    for name, model in models.items():
+        if model.on_gpu is not None:
+            entry = {**_listed(name, model), "expires_at": CREATED, "context_length": CONTEXT_TOKENS // 2}
+            running.append({**entry, "size_vram": int(model.bytes * model.on_gpu)})
+    return as_json(200, {"models": running})
+
+
+def _listed(name: str, model: Model) -> dict[str, Any]:
+    full = name if ":" in name else f"{name}:latest"
+    told = {
+        "name": full,
+        "model": full,
+        "modified_at": CREATED,
+        "size": model.bytes,
+        "digest": digest(name, model),
+        "details": details(model),
+    }
+    if model.remote:
+        told["remote_host"] = model.remote
+    return told if model.older else {**told, "capabilities": capabilities(model)}
+
+
+def details(model: Model) -> dict[str, Any]:
+    told = {
+        "format": "gguf",
+        "family": model.family,
+        "parameter_size": model.parameters,
+        "quantization_level": model.quantization,
+    }
+    return told if model.older else {**told, "context_length": CONTEXT_TOKENS}
 
 
 def capabilities(model: Model) -> list[str]:
@@ -166,7 +196,7 @@ def show(models: dict[str, Model], request: Received) -> Reply:
         200,
         {
             "modelfile": f"FROM {name}",
-            "details": {"format": "gguf", "family": model.family},
+            "details": details(model),
             "model_info": {"general.architecture": "tiny", "tiny.context_length": CONTEXT_TOKENS},
             "capabilities": capabilities(model),
             "modified_at": CREATED,

@@ -1,7 +1,7 @@
 """The table of engines. A row imports its module only when it is used."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -10,12 +10,13 @@ from vlmbatch.backends.access import authorizes
 from vlmbatch.backends.deployments import Deployment
 from vlmbatch.backends.presets import PRESETS, VLLM, VLLM_OR_OTHER, Preset, preset_at
 from vlmbatch.config import RunConfig
-from vlmbatch.errors import ConfigError
+from vlmbatch.errors import BackendError, ConfigError
 from vlmbatch.options import check_url, flag, redact
 from vlmbatch.protocols import Backend
 
 if TYPE_CHECKING:
     from vlmbatch.backends.auto import Candidate
+    from vlmbatch.backends.ollama import OllamaBackend
 
 OLLAMA_URL = "http://127.0.0.1:11434"
 VLLM_URL = VLLM.url
@@ -51,7 +52,8 @@ def _check_wire(config: RunConfig) -> None:
             )
 
 
-def _ollama(config: RunConfig, environ: Mapping[str, str]) -> Backend:
+def open_ollama(config: RunConfig, environ: Mapping[str, str] = os.environ) -> "OllamaBackend":
+    """Ollama, whatever --backend says; it can do more than a backend has to. See `open_backend`."""
     with _plain_environment():
         from vlmbatch.backends.ollama import OllamaBackend
     from vlmbatch.backends.ollama_host import host_url
@@ -184,7 +186,7 @@ def _auto(config: RunConfig, environ: Mapping[str, str]) -> Backend:
     servers = _servers(config, environ)
     named = options.model or any(server.sure for server in servers)
     embedded = [Candidate(make=lambda: _llama_cpp(config, environ), sure=True)]
-    return AutoBackend([*servers, *(embedded if not named and is_installed() else [])], nobody_hint())
+    return AutoBackend([*servers, *(embedded if not named and is_installed() else [])], _nobody_hint())
 
 
 def servers(config: RunConfig, environ: Mapping[str, str] = os.environ) -> "list[Candidate]":
@@ -200,8 +202,14 @@ def servers(config: RunConfig, environ: Mapping[str, str] = os.environ) -> "list
     return [Candidate(make=lambda: BACKENDS[name](config, environ), sure=True)]
 
 
-def nobody_hint() -> str:
-    """What to type where no engine was found."""
+def nobody_there(refused: Sequence[BackendError], away: Sequence[BackendError]) -> BackendError:
+    """The error where of several engines none is of use, with what to type then."""
+    from vlmbatch.backends.auto import nobody
+
+    return nobody(refused, away, _nobody_hint())
+
+
+def _nobody_hint() -> str:
     from vlmbatch.backends.llama_cpp import is_installed
 
     return FILES_HINT if is_installed() else INSTALL_HINT
@@ -213,7 +221,7 @@ def _servers(config: RunConfig, environ: Mapping[str, str]) -> "list[Candidate]"
     options = config.endpoint
     named_ollama = bool(options.url or environ.get("OLLAMA_HOST"))
     named_openai = bool(options.url or environ.get("OPENAI_BASE_URL"))
-    candidates = [Candidate(make=lambda: _ollama(config, environ), sure=named_ollama)]
+    candidates = [Candidate(make=lambda: open_ollama(config, environ), sure=named_ollama)]
     if named_openai:
         vllm_or_other = _preset(VLLM_OR_OTHER)
         candidates.append(Candidate(make=lambda: vllm_or_other(config, environ), sure=True))
@@ -230,7 +238,7 @@ def _servers(config: RunConfig, environ: Mapping[str, str]) -> "list[Candidate]"
 
 BACKENDS: Mapping[str, Callable[[RunConfig, Mapping[str, str]], Backend]] = {
     "auto": _auto,
-    "ollama": _ollama,
+    "ollama": open_ollama,
     "llama-cpp": _llama_cpp,
     "litellm": _litellm,
     **{name: _preset(preset) for name, preset in PRESETS.items()},

@@ -13,6 +13,7 @@ from vlmbatch.errors import BackendError, FailureKind, FatalBackendError, Transi
 
 PATH = "/api/pull"
 ENDED = "success"
+OTHERS_LOAD = "vLLM and others load their model when they are started (vllm serve MODEL)"
 _FATAL: tuple[tuple[str, FailureKind, str], ...] = (
     (
         r"file does not exist|manifest unknown|invalid model name|model is required|not found",
@@ -40,28 +41,38 @@ _FATAL: tuple[tuple[str, FailureKind, str], ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulled:
-    """How far a pull is: Ollama's own words for what it does, and bytes of all the layers known so far."""
+    """How far a pull is: Ollama's own words for what it does, and bytes of all the layers known so far.
+
+    Of the `completed` ones `fetched` came since it was asked for, and the others were there before.
+    """
 
     status: str
     completed: int = 0
     total: int = 0
+    fetched: int = 0
 
 
 class _Layers:
     """Adds up what is told of each layer of a model."""
 
     def __init__(self) -> None:
-        self._layers: dict[str, tuple[int, int]] = {}
+        self._totals: dict[str, int] = {}
+        self._completed: dict[str, int] = {}
+        self._before: dict[str, int] = {}
 
     def take(self, told: Mapping[str, Any]) -> Pulled:
         """How far the whole is, now that this is told of one layer, or of none."""
         digest, total = words(told.get("digest")), count(told.get("total"))
         if digest and total:
-            self._layers[digest] = (min(count(told.get("completed")), total), total)
+            completed = min(count(told.get("completed")), total)
+            self._before.setdefault(digest, completed)
+            self._totals[digest], self._completed[digest] = total, completed
+        completed = sum(self._completed.values())
         return Pulled(
             status=words(told.get("status")),
-            completed=sum(completed for completed, _ in self._layers.values()),
-            total=sum(whole for _, whole in self._layers.values()),
+            completed=completed,
+            total=sum(self._totals.values()),
+            fetched=max(0, completed - sum(self._before.values())),
         )
 
 
@@ -135,7 +146,7 @@ def _refusal(told: str, name: str, place: str) -> BackendError:
 def not_ollama(place: str) -> FatalBackendError:
     """The error for a server that pulls nothing."""
     return FatalBackendError(
-        f"{place} is no Ollama, and only Ollama is told to pull; vLLM and the others load their model when "
-        "they are started (vllm serve MODEL); say where Ollama is with --base-url",
+        f"{place} is no Ollama, and only Ollama is told to pull: {OTHERS_LOAD}; say where Ollama is with "
+        "--base-url",
         kind="wrong_url",
     )

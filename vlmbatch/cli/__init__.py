@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from vlmbatch.cli import run
+from vlmbatch.cli import models, pull, run
 
 app = typer.Typer(
     help="Ask a vision model about every image in a folder: one JSONL record an image.",
@@ -13,7 +13,10 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run", epilog=run.EPILOG)(run.command)
+# short enough for a line of 80 columns each
+app.command("run", short_help="Ask about images; one JSON record a line.", epilog=run.EPILOG)(run.command)
+app.command("models", short_help="List the models that the endpoints have.")(models.command)
+app.command("pull", short_help="Have Ollama fetch models.")(pull.command)
 
 
 def _version(value: bool) -> None:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 from vlmbatch.batch import Batch
 from vlmbatch.cli.ending import Ending, Reports
 from vlmbatch.cli.reports import open_reports
-from vlmbatch.cli.speaking import Voice
+from vlmbatch.cli.speaking import Voice, is_watched
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import LockedError, OutputClosed, VlmbatchError, blaming_the_machine
 from vlmbatch.events import Event, RunStarted, RunStopping, tell
@@ -131,7 +131,7 @@ def _observers(config: RunConfig, stack: ExitStack, voice: Voice) -> list[Observ
         return []
     if display.log_json:
         return [JsonLog(voice.stream)]
-    watched = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    watched = is_watched()
     if config.output.output == "-" and stat.S_ISFIFO(os.fstat(1).st_mode):
         watched = False  # what reads the pipe prints to the same terminal, right through a bar
     shape = Bar if watched else Lines

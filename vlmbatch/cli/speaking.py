@@ -1,5 +1,6 @@
 """What a command itself says on standard error, beside the observers of its run."""
 
+import os
 import sys
 
 from vlmbatch.events import Notice
@@ -28,3 +29,8 @@ class Voice:
         if lost := self._unhurried.dropped:
             self.say(f"{lost} lines were dropped, since nobody read standard error in time")
         self._unhurried.close()
+
+
+def is_watched() -> bool:
+    """Whether standard error is a terminal that can show more than lines."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

@@ -35,6 +35,14 @@ def duration(seconds: float) -> str:
     return f"{hours}h {m:02}m" if hours else f"{m}m {s:02}s"
 
 
+def in_bytes(number: int) -> str:
+    """`4.7 GB` or `350 MB`, in thousands, as Ollama and rich write sizes."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}" if number < 100 * size else f"{number / size:.0f} {unit}"
+    return f"{number} bytes"
+
+
 def countdown(seconds: float | None) -> str:
     """`0:32`, `4:05` or `2:03:10`; `-:--` for what is not known."""
     if seconds is None:

@@ -1,0 +1,108 @@
+"""`vlmbatch models` in front of a person or a program: a table, aligned columns, or JSON lines."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from vlmbatch.cli.leaving import until_it_ends
+from vlmbatch.cli.speaking import Voice
+from vlmbatch.config import RunConfig
+from vlmbatch.inventory import Inventory, take_inventory
+from vlmbatch.model_facts import ModelFacts
+from vlmbatch.progress import clean
+from vlmbatch.progress.wording import in_bytes
+
+TITLES = ("model", "size", "quantisation", "parameters", "context", "sees", "loaded", "where")
+RIGHT = ("size", "parameters", "context")
+GET_ONE = "get one that sees with: vlmbatch pull qwen2.5vl:7b"
+
+
+def show(config: RunConfig, *, as_json: bool) -> int:
+    """Print what there is, tell on standard error who is missing, and return the exit code."""
+    voice = Voice(config.display)
+
+    async def work() -> int:
+        found = await take_inventory(config)
+        if as_json:
+            for model in found.models:
+                print(json.dumps(dataclasses.asdict(model)))
+        elif found.models:
+            _print_rows([_row(model) for model in found.models])
+        for line in _notes(found):
+            voice.say(clean(line))
+        return found.missing[0].exit_code if found.missing else 0
+
+    return until_it_ends(work, voice)
+
+
+def _notes(found: Inventory) -> list[str]:
+    """Who could not be asked, and what to do where nothing is of use."""
+    lines = [str(error) for error in found.missing]
+    having = {model.endpoint for model in found.models}
+    lines += [f"{place} has no models; {GET_ONE}" for place in found.places if place not in having]
+    if found.models and all(model.sees is False for model in found.models):
+        lines.append(f"none of these models sees pictures; {GET_ONE}")
+    return lines
+
+
+def _row(model: ModelFacts) -> tuple[str, ...]:
+    told = (
+        model.name,
+        "" if model.bytes is None else in_bytes(model.bytes),
+        model.quantization or "",
+        model.parameters or "",
+        "" if model.context is None else str(model.context),
+        {True: "yes", False: "no", None: "unknown"}[model.sees],
+        _loaded(model),
+        _where(model),
+    )
+    return tuple(clean(text) for text in told)
+
+
+def _loaded(model: ModelFacts) -> str:
+    if not model.loaded:
+        return "" if model.loaded is None else "no"
+    if model.on_gpu is None or model.on_gpu == 1:
+        return "yes" if model.on_gpu is None else "on the GPU"
+    share = round(100 * model.on_gpu)
+    return f"{share}% on the GPU, rest on the CPU" if share else "on the CPU"
+
+
+def _where(model: ModelFacts) -> str:
+    if model.elsewhere is not None:
+        return f"leaves this machine ({model.elsewhere})"
+    return f"{model.backend}, {urlsplit(model.endpoint).netloc or model.endpoint}"
+
+
+def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
+    """A table where a person looks at it, else columns that are aligned by spaces."""
+    if sys.stdout.isatty():
+        _print_table(rows)
+        return
+    columns = list(zip(TITLES, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    for row in (tuple(title.upper() for title in TITLES), *rows):
+        cells = (
+            cell.rjust(width) if title in RIGHT else cell.ljust(width)
+            for title, cell, width in zip(TITLES, row, widths, strict=True)
+        )
+        print("  ".join(cells).rstrip())
+
+
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in TITLES:
+        # names are copied, and are not to be cut
+        overflow = "fold" if title == "model" else "ellipsis"
+        table.add_column(title, justify="right" if title in RIGHT else "left", overflow=overflow)  # type: ignore[arg-type]
+    for row in rows:
+        colours = {"yes": "green", "no": "dim"}
+        table.add_row(*(Text(cell, style=colours.get(cell, "")) for cell in row))
+    Console(file=sys.stdout, highlight=False).print(table)

@@ -1,0 +1,118 @@
+"""`vlmbatch pull` in front of a person: a bar for each model, or a line where nobody watches."""
+
+import time
+from typing import TextIO
+
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from vlmbatch.cli.leaving import until_it_ends
+from vlmbatch.cli.speaking import Voice, is_watched
+from vlmbatch.config import RunConfig
+from vlmbatch.progress import clean, duration
+from vlmbatch.progress.bar import BarConsole
+from vlmbatch.progress.wording import in_bytes
+from vlmbatch.pulling import Pulling, Step
+
+
+def pull(config: RunConfig, models: list[str], *, wait: bool) -> int:
+    """Pull them, tell how it goes on standard error, and return the exit code."""
+    voice = Voice(config.display)
+
+    async def work() -> int:
+        with _Bars(voice, config) as bars:
+            await Pulling(config=config, wait=wait, hear=bars.hear, tell=bars.say).pull(models)
+        return 0
+
+    return until_it_ends(work, voice)
+
+
+class _Bars:
+    """Shows each model's bar where a person watches, and says at its end that it is there."""
+
+    def __init__(self, voice: Voice, config: RunConfig) -> None:
+        self._voice = voice
+        self._quiet = config.display.quiet
+        self._several = len(config.endpoint.base_url) > 1
+        watched = is_watched() and not (self._quiet or config.display.log_json)
+        self._progress = _progress(voice.stream) if watched else None
+        self._tasks: dict[tuple[str, str], TaskID] = {}
+        self._began = time.monotonic()
+
+    def __enter__(self) -> "_Bars":
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """Tell of trouble that may pass; nothing with --quiet."""
+        if self._quiet:
+            return
+        if self._progress is not None:
+            self._progress.console.print(clean(text), soft_wrap=True, markup=False)
+        else:
+            self._voice.say(clean(text))
+
+    def hear(self, step: Step) -> None:
+        """Show how far a model is."""
+        if self._progress is not None:
+            self._show(self._progress, step)
+        elif step.done:
+            self.say(f"{self._name(step)}: {_came(step, time.monotonic() - self._began)}")
+        if step.done:
+            self._began = time.monotonic()
+
+    def _show(self, progress: Progress, step: Step) -> None:
+        key = (step.place, step.model)
+        if key not in self._tasks:
+            self._tasks[key] = progress.add_task(clean(self._name(step)), total=None, status="")
+        status = _came(step, time.monotonic() - self._began) if step.done else _in_short(step.status)
+        # an empty model has no bytes, and its bar is to be full at the end all the same
+        total = (step.total or 1) if step.done else (step.total or None)
+        progress.update(
+            self._tasks[key],
+            completed=total if step.done else step.completed,
+            total=total,
+            status=clean(status),
+        )
+
+    def _name(self, step: Step) -> str:
+        return f"{step.model} at {step.place}" if self._several else step.model
+
+
+def _progress(stream: TextIO) -> Progress:
+    """Bars that stay where they are at the end."""
+    return Progress(
+        TextColumn("{task.description}", markup=False, style="bold"),
+        BarColumn(bar_width=None),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}", markup=False, style="cyan"),
+        console=BarConsole(file=stream, highlight=False),
+        expand=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+
+
+def _in_short(status: str) -> str:
+    """Ollama's words without the digest of a layer, which tells people nothing."""
+    return "pulling" if status.startswith("pulling ") and "manifest" not in status else status
+
+
+def _came(step: Step, seconds: float) -> str:
+    if not step.fetched:
+        return "was there already"
+    return f"fetched {in_bytes(step.fetched)} in {duration(seconds)}"

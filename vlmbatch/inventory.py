@@ -1,0 +1,92 @@
+"""What the endpoints have that the options name, or that are found at their default places."""
+
+import itertools
+from dataclasses import dataclass, replace
+from functools import partial
+from urllib.parse import urlsplit
+
+from vlmbatch.availability import PREFLIGHT_S, until_available
+from vlmbatch.backends import nobody_there, servers
+from vlmbatch.config import RunConfig
+from vlmbatch.errors import BackendError, ConfigError, TransientError, UnavailableError
+from vlmbatch.model_facts import ModelFacts
+from vlmbatch.protocols import Catalogue
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """What was found; `places` are those who answered, `missing` the trouble with those who were named."""
+
+    models: tuple[ModelFacts, ...]
+    places: tuple[str, ...]
+    missing: tuple[BackendError, ...] = ()
+
+
+def each_endpoint(config: RunConfig) -> list[RunConfig]:
+    """The options for each address that they name, or as they are where they name none."""
+    urls = config.endpoint.base_url
+    return [replace(config, endpoint=replace(config.endpoint, base_url=(url,))) for url in urls] or [config]
+
+
+async def take_inventory(config: RunConfig) -> Inventory:
+    """Ask every endpoint for its models, once, or for as long as --give-up-after says.
+
+    Raises:
+        ConfigError: the options do not fit together, or name an engine that has no list.
+    """
+    models: list[ModelFacts] = []
+    places: list[str] = []
+    missing: list[BackendError] = []
+    for one in each_endpoint(config):
+        found: list[list[ModelFacts]] = []
+        try:
+            await until_available(
+                partial(_ask_all, one, found, places, missing),
+                patience_s=config.run.patience_s(0.0),
+                least_try_s=PREFLIGHT_S,
+            )
+        except BackendError as error:
+            missing.append(error)
+        models += itertools.chain.from_iterable(found)
+    return Inventory(models=tuple(models), places=tuple(places), missing=tuple(missing))
+
+
+async def _ask_all(
+    config: RunConfig, found: list[list[ModelFacts]], places: list[str], missing: list[BackendError]
+) -> None:
+    """Ask whoever the options name or who may be there; each address is taken for one engine only.
+
+    Raises:
+        BackendError: nobody answers.
+    """
+    refused: list[BackendError] = []
+    away: list[BackendError] = []
+    named: list[tuple[Address, BackendError]] = []
+    answered: set[Address] = set()
+    for candidate in servers(config):
+        backend = candidate.make()
+        address = _address(backend.place)
+        if address in answered:
+            continue
+        if not isinstance(backend, Catalogue):
+            raise ConfigError(f"--backend {config.endpoint.backend} has no list of models")
+        try:
+            async with backend:
+                found.append(await candidate.asked(backend, backend.models))
+        except BackendError as error:
+            (away if isinstance(error, (UnavailableError, TransientError)) else refused).append(error)
+            named += [(address, error)] if candidate.sure else []
+        else:
+            answered.add(address)
+            places.append(backend.place)
+    if not answered:
+        raise (*refused, *away)[0] if len(refused + away) == 1 else nobody_there(refused, away)
+    missing += [error for address, error in named if address not in answered]
+
+
+def _address(place: str) -> Address:
+    """Host and port, so that one endpoint is not taken for two that speak another wire each."""
+    parts = urlsplit(place)
+    return parts.hostname or place, parts.port or {"https": 443}.get(parts.scheme, 80)
