@@ -12,7 +12,7 @@ from vlmbatch.backends.presets import PRESETS, VLLM, VLLM_OR_OTHER, Preset, pres
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import BackendError, ConfigError
 from vlmbatch.options import check_url, flag, redact
-from vlmbatch.protocols import Backend
+from vlmbatch.protocols import Backend, Catalogue
 
 if TYPE_CHECKING:
     from vlmbatch.backends.auto import Candidate
@@ -200,6 +200,14 @@ def servers(config: RunConfig, environ: Mapping[str, str] = os.environ) -> "list
     if name == "auto":
         return _servers(config, environ)
     return [Candidate(make=lambda: BACKENDS[name](config, environ), sure=True)]
+
+
+def catalogue_of(backend: Backend) -> Catalogue | None:
+    """What tells of the engine that answers here; None where that tells nothing. After preflight."""
+    from vlmbatch.backends.auto import AutoBackend
+
+    engine = backend.chosen if isinstance(backend, AutoBackend) else backend
+    return engine if isinstance(engine, Catalogue) else None
 
 
 def nobody_there(refused: Sequence[BackendError], away: Sequence[BackendError]) -> BackendError:

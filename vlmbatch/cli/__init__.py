@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from vlmbatch.cli import models, pull, run
+from vlmbatch.cli import doctor, models, pull, run
 
 app = typer.Typer(
     help="Ask a vision model about every image in a folder: one JSONL record an image.",
@@ -15,6 +15,7 @@ app = typer.Typer(
 )
 # short enough for a line of 80 columns each
 app.command("run", short_help="Ask about images; one JSON record a line.", epilog=run.EPILOG)(run.command)
+app.command("doctor", short_help="Check whether a run would go well.")(doctor.command)
 app.command("models", short_help="List the models that the endpoints have.")(models.command)
 app.command("pull", short_help="Have Ollama fetch models.")(pull.command)
 

@@ -14,7 +14,7 @@ from vlmbatch.model_facts import ModelFacts
 from vlmbatch.progress import clean
 from vlmbatch.progress.wording import in_bytes
 
-TITLES = ("model", "size", "quantisation", "parameters", "context", "sees", "loaded", "where")
+TITLES = ("model", "size", "quant", "parameters", "context", "sees", "loaded", "where")
 RIGHT = ("size", "parameters", "context")
 GET_ONE = "get one that sees with: vlmbatch pull qwen2.5vl:7b"
 
@@ -65,14 +65,14 @@ def _loaded(model: ModelFacts) -> str:
     if not model.loaded:
         return "" if model.loaded is None else "no"
     if model.on_gpu is None or model.on_gpu == 1:
-        return "yes" if model.on_gpu is None else "on the GPU"
+        return "yes" if model.on_gpu is None else "GPU"
     share = round(100 * model.on_gpu)
-    return f"{share}% on the GPU, rest on the CPU" if share else "on the CPU"
+    return f"{share}% GPU, rest CPU" if share else "CPU"
 
 
 def _where(model: ModelFacts) -> str:
     if model.elsewhere is not None:
-        return f"leaves this machine ({model.elsewhere})"
+        return f"leaves this machine: {urlsplit(model.elsewhere).hostname or model.elsewhere}"
     return f"{model.backend}, {urlsplit(model.endpoint).netloc or model.endpoint}"
 
 

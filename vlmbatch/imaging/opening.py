@@ -125,7 +125,7 @@ def upright_size(size: tuple[int, int], name: str | None, orientation: int) -> t
 
 def _open(source: BinaryIO, name: str) -> ImageFile.ImageFile:
     _settle_pillow()
-    if name == "HEIF" and not _has_heif():
+    if name == "HEIF" and not has_heif():
         raise ImageError(
             'HEIC needs a plug-in; install it with: pip install "vlmbatch[heic]"', retryable=True
         )
@@ -151,7 +151,7 @@ def _settle_pillow() -> None:
 
 
 @functools.cache
-def _has_heif() -> bool:
+def has_heif() -> bool:
     try:
         import pillow_heif
     except ImportError:

@@ -1,0 +1,103 @@
+"""Looks whether a run would go well: this machine, then each endpoint, and one image through it.
+
+It prints nothing; whoever iterates gets a finding at a time.
+"""
+
+import asyncio
+import shlex
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from vlmbatch.checkup.finding import Finding, Mark, wrong
+from vlmbatch.checkup.machine import check_machine
+from vlmbatch.checkup.trial import read_image, try_image
+from vlmbatch.checkup.visit import Visit
+from vlmbatch.config import RunConfig, options
+from vlmbatch.errors import BackendError
+from vlmbatch.inventory import each_endpoint
+from vlmbatch.options import redact
+from vlmbatch.prompts import prompt_text
+from vlmbatch.records import Endpoint
+
+__all__ = ["Finding", "Mark", "check_up"]
+
+ESSENTIAL = ("reachable", "model", "loaded", "really sees")
+"""Where one of these is wrong, nothing can be said of what comes after it."""
+TITLES = ("reachable", "model", "takes pictures", "loaded", "really sees", "context", "at once", "one image")
+SHAPING = ("prompt", "generation", "image")
+"""Groups of options that a run needs just as they were tried."""
+
+
+async def check_up(config: RunConfig, image: str | None) -> AsyncIterator[Finding]:
+    """Check this machine, then every endpoint with this image or a drawn one; last what to type.
+
+    Raises:
+        ConfigError: the prompt or the image cannot be read.
+    """
+    prompt = await asyncio.to_thread(prompt_text, config.prompt)
+    data = await asyncio.to_thread(read_image, image, config)
+    for finding in await asyncio.to_thread(check_machine):
+        yield finding
+    well: list[tuple[RunConfig, Endpoint]] = []
+    for one in each_endpoint(config):
+        wrongs = 0
+        async with AsyncExitStack() as stack:
+            visit = Visit(config=one, prompt=prompt, stack=stack)
+            async for finding in _findings(visit, data):
+                wrongs += finding.mark == "wrong"
+                yield replace(finding, endpoint=one.endpoint.url and redact(one.endpoint.url))
+            if not wrongs:
+                well.append((one, visit.found))
+    yield _next(config, well)
+
+
+async def _findings(visit: Visit, image: bytes) -> AsyncIterator[Finding]:
+    """What each step finds; after one that is essential and wrong the others are skipped."""
+    steps = (
+        visit.reachable,
+        visit.model,
+        visit.sees,
+        visit.loaded,
+        visit.really_sees,
+        visit.context,
+        visit.parallel,
+    )
+    blocked: str | None = None
+    for title, step in zip(TITLES, (*steps, lambda: try_image(visit, image)), strict=True):
+        if blocked is not None:
+            yield Finding(check=title, mark="skipped", told=f"not before this is well: {blocked}")
+            continue
+        try:
+            found = await step()
+        except BackendError as error:
+            found = [wrong(title, error)]
+        for finding in found:
+            yield finding
+        if title in ESSENTIAL and any(finding.mark == "wrong" for finding in found):
+            blocked = title
+
+
+def _next(config: RunConfig, well: list[tuple[RunConfig, Endpoint]]) -> Finding:
+    """The run to type, on all the endpoints that are well."""
+    if not well:
+        return Finding(
+            check="next", mark="skipped", told="do what is said above, and run the same command again"
+        )
+    return Finding(check="next", mark="ok", told=" ".join(map(shlex.quote, _command(config, well))))
+
+
+def _command(config: RunConfig, well: list[tuple[RunConfig, Endpoint]]) -> list[str]:
+    """The words of that command; passwords and keys are left to the environment."""
+    words = ["vlmbatch", "run", "FOLDER"]
+    found = [endpoint for _, endpoint in well]
+    if config.endpoint.model or found[0].backend != "llama-cpp":  # else the demonstration model, unnamed
+        backend = found[0].backend if len({e.backend for e in found}) == 1 else "auto"
+        words += ["--backend", backend, "--model", config.endpoint.model or found[0].model]
+    for one, _ in well:
+        words += ["--base-url", redact(one.endpoint.url)] if one.endpoint.url else []
+    for option in options():
+        value = getattr(getattr(config, option.group), option.name)
+        if option.group in SHAPING and value not in (None, option.default):
+            words += [option.flag, str(value)]
+    return [*words, "--output", "answers.jsonl"]

@@ -1,0 +1,229 @@
+"""One endpoint looked at: each check is a step that gives what it found, for the steps after it."""
+
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+
+from vlmbatch import imaging
+from vlmbatch.availability import RUN_PATIENCE_S, START_PATIENCE_S, until_available
+from vlmbatch.backends import catalogue_of, open_backend
+from vlmbatch.canary import QUESTIONS, Canary
+from vlmbatch.checkup.finding import Finding, wrong
+from vlmbatch.config import RunConfig
+from vlmbatch.errors import BackendError, ConfigError, VlmbatchError
+from vlmbatch.guards import PROBE_S, WARM_UP
+from vlmbatch.image_tokens import family_of
+from vlmbatch.model_facts import ModelFacts
+from vlmbatch.protocols import Backend
+from vlmbatch.records import Endpoint, Request
+from vlmbatch.settings import question_of
+from vlmbatch.sizing import sizing_of
+
+PHOTO = (4000, 3000)
+PROMPT_TOKENS = 200
+"""What a prompt and the marks around it take at most, as a rule."""
+
+
+@dataclass(kw_only=True)
+class Visit:
+    """What is known of one endpoint so far."""
+
+    config: RunConfig
+    prompt: str
+    stack: AsyncExitStack
+    clock: Callable[[], float] = time.monotonic
+    endpoint: Endpoint | None = None
+    version: str | None = None
+    facts: ModelFacts | None = None
+    trouble: BackendError | ConfigError | None = None
+    _backend: Backend | None = field(default=None, repr=False)
+
+    @property
+    def backend(self) -> Backend:
+        """Who answers; after `reachable`."""
+        if self._backend is None:
+            raise RuntimeError("used before the endpoint was reached")
+        return self._backend
+
+    @property
+    def found(self) -> Endpoint:
+        """The endpoint; after `reachable`, and where nothing was wrong with the model."""
+        if self.endpoint is None:
+            raise RuntimeError("used before the endpoint was found")
+        return self.endpoint
+
+    @property
+    def question(self) -> Request:
+        """What a run would ask, with its options: others would load an Ollama model anew."""
+        return question_of(self.config, self.prompt)
+
+    @property
+    def cold_s(self) -> float:
+        """How long an answer may take that may have to wait for the model to be loaded."""
+        return WARM_UP * self.config.run.timeout
+
+    async def reachable(self) -> list[Finding]:
+        """Whether anybody is there; trouble with the model is kept for the step after this one."""
+        run = self.config.run
+        try:
+            self._backend = await self.stack.enter_async_context(open_backend(self.config))
+            self.endpoint = await until_available(
+                self._backend.preflight,
+                patience_s=run.patience_s(START_PATIENCE_S),
+                loading_patience_s=run.patience_s(RUN_PATIENCE_S),
+                who=self._backend.place,
+            )
+        except ConfigError as error:
+            if self._backend is None:
+                return [wrong("reachable", error)]
+            self.trouble = error
+        except BackendError as error:
+            if error.kind not in ("model_not_found", "no_vision"):
+                return [wrong("reachable", error)]
+            self.trouble = error
+        except VlmbatchError as error:
+            return [wrong("reachable", error)]
+        if self.endpoint is None:
+            return [Finding(check="reachable", mark="ok", told=f"an answer from {self.backend.place}")]
+        await self._look_up()
+        name = " ".join(filter(None, (self.endpoint.backend, self.version)))
+        reached = Finding(check="reachable", mark="ok", told=f"{name} at {self.endpoint.url}")
+        return [reached, *map(_note, self.endpoint.notes)]
+
+    async def _look_up(self) -> None:
+        """Ask what the engine tells of itself and the model; where it does not, so be it."""
+        catalogue = catalogue_of(self.backend)
+        if catalogue is None:
+            return
+        try:
+            self.version = await catalogue.version()
+            known = await catalogue.models()
+        except BackendError:
+            return
+        names = (self.found.model, f"{self.found.model}:latest")
+        alone = known[0] if len(known) == 1 else None
+        self.facts = next((model for model in known if model.name in names), alone)
+
+    async def model(self) -> list[Finding]:
+        """Whether the model is there, or which one is taken."""
+        if self.trouble is not None:
+            return [wrong("model", self.trouble)]
+        facts = self.facts
+        more = (facts.parameters, facts.quantization) if facts is not None else ()
+        return [Finding(check="model", mark="ok", told=", ".join(filter(None, (self.found.model, *more))))]
+
+    async def sees(self) -> list[Finding]:
+        """Whether the endpoint says that the model takes pictures; where it denies that, preflight ends."""
+        if self.facts is None or self.facts.sees is None:
+            told = "the endpoint does not say; the picture below shows it"
+            return [Finding(check="takes pictures", mark="skipped", told=told)]
+        return [Finding(check="takes pictures", mark="ok", told="the endpoint says so")]
+
+    async def loaded(self) -> list[Finding]:
+        """Load the model where it is not, and see where it lies."""
+        if self.facts is None or self.facts.loaded is None:
+            return [Finding(check="loaded", mark="skipped", told="the endpoint does not say")]
+        told, figures = "loaded", dict[str, float]()
+        if not self.facts.loaded:
+            began = self.clock()
+            await self._warm_up()
+            figures["load_s"] = round(self.clock() - began, 3)
+            told = f"loaded in {figures['load_s']:.1f} s"
+            await self._look_up()
+        return [_where(self.facts, told, figures)]
+
+    async def _warm_up(self) -> None:
+        """Ask for one token about nothing, which loads the model as a run would have it."""
+        one = replace(self.question.generation, max_tokens=1, thinking=False)
+        await self.backend.complete(
+            replace(
+                self.question,
+                prompt="Say yes.",
+                generation=one,
+                accept=frozenset(("length", "loop", "empty")),
+                deadline_s=self.cold_s,
+            )
+        )
+
+    async def really_sees(self) -> list[Finding]:
+        """Prove with the canary that pictures reach the model."""
+        if not self.config.endpoint.canary:
+            return [Finding(check="really sees", mark="skipped", told="as --no-canary says")]
+        doubts: list[str] = []
+        canary = Canary(
+            self.backend, self.question, imaging.uniform, deadline_s=self.cold_s, tell=doubts.append
+        )
+        await until_available(
+            canary.prove,
+            patience_s=self.config.run.patience_s(START_PATIENCE_S),
+            try_s=PROBE_S + QUESTIONS * self.cold_s,
+            least_try_s=self.config.run.timeout,
+        )
+        if doubts:
+            advice = "look at the answer below: does it tell of the picture?"
+            return [Finding(check="really sees", mark="warning", told=doubts[0], advice=advice)]
+        told = "pictures reach the model, as one of a single colour proves"
+        return [Finding(check="really sees", mark="ok", told=told)]
+
+    async def context(self) -> list[Finding]:
+        """Whether a photo, a prompt and an answer fit into what the model has room for."""
+        found, options = self.found, self.config.generation
+        room = options.num_ctx or (self.facts and self.facts.loaded_context) or found.context
+        family = family_of(found.model, found.architecture) or family_of(found.architecture or "")
+        if not room or family is None:
+            unknown = (
+                "how much room there is" if family else f"how many tokens {found.model} makes of a picture"
+            )
+            return [Finding(check="context", mark="skipped", told=f"{unknown} is not known")]
+        size = sizing_of(self.config.image, found.model, found.architecture)(PHOTO)
+        photo = family.tokens(size)
+        need = photo + PROMPT_TOKENS + options.max_tokens
+        told = (
+            f"room for {room} tokens; a photo takes {photo} at {size[0]}x{size[1]}, "
+            f"and up to {need} with prompt and answer"
+        )
+        figures = {"context": room, "photo_tokens": photo, "needed": need}
+        if need <= room:
+            return [Finding(check="context", mark="ok", told=told, figures=figures)]
+        larger = {"ollama": f"--num-ctx {need}", "vllm": f"vllm serve --max-model-len {need}"}
+        advice = " or ".join(filter(None, (larger.get(found.backend), "a smaller --max-size")))
+        return [Finding(check="context", mark="warning", told=told, advice=advice, figures=figures)]
+
+    async def parallel(self) -> list[Finding]:
+        """How many requests it works on at once, as far as that is known."""
+        slots, advice = self.found.slots, None
+        if slots:
+            told = f"works on {slots} requests at once"
+        elif self.found.backend == "ollama":
+            told = "Ollama answers one request after the other, unless it was told otherwise"
+            advice = (
+                "for more at once start it with OLLAMA_NUM_PARALLEL=4; each takes memory for its own context"
+            )
+        else:
+            told = "not told; a run finds out by itself (--concurrency auto)"
+        return [Finding(check="at once", mark="ok", told=told, advice=advice)]
+
+
+def _note(note: str) -> Finding:
+    told, _, advice = note.partition("; ")
+    return Finding(check="note", mark="warning", told=told, advice=advice or None)
+
+
+def _where(facts: ModelFacts | None, told: str, figures: dict[str, float]) -> Finding:
+    """Where the loaded model lies; on the CPU it is many times as slow."""
+    share = None if facts is None else facts.on_gpu
+    if share is None:
+        return Finding(check="loaded", mark="ok", told=told, figures=figures)
+    figures["on_gpu"] = round(share, 3)
+    if share >= 1:
+        return Finding(check="loaded", mark="ok", told=f"{told}, all of it on the GPU", figures=figures)
+    part = f"only {share:.0%} of it on the GPU" if share else "all of it on the CPU"
+    return Finding(
+        check="loaded",
+        mark="warning",
+        told=f"{told}, {part}, which is slow",
+        advice="a smaller model or quantisation, or a smaller --num-ctx, may fit into the GPU's memory; "
+        "Ollama's log tells what it found there",
+        figures=figures,
+    )

@@ -1,0 +1,45 @@
+"""`vlmbatch doctor` in front of a person or a program: a line for each check, or a JSON object."""
+
+import dataclasses
+import json
+import os
+import sys
+
+from vlmbatch.checkup import Finding, Mark, check_up
+from vlmbatch.cli.leaving import until_it_ends
+from vlmbatch.cli.speaking import Voice
+from vlmbatch.config import RunConfig
+from vlmbatch.progress import clean
+
+COLOURS: dict[Mark, str] = {"ok": "32", "warning": "33", "wrong": "1;31", "skipped": "2"}
+WIDTH = max(map(len, COLOURS))
+
+
+def show(config: RunConfig, image: str | None, *, as_json: bool) -> int:
+    """Print what each check finds as soon as it is known; returns the code of the first that is wrong."""
+    voice = Voice(config.display)
+    coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+    async def work() -> int:
+        code, place = 0, None
+        async for finding in check_up(config, image):
+            code = code or finding.exit_code
+            if as_json:
+                print(json.dumps(dataclasses.asdict(finding)), flush=True)
+                continue
+            if finding.endpoint != place and finding.endpoint is not None:
+                print(f"\n{clean(finding.endpoint)}")
+            place = finding.endpoint
+            _print(finding, coloured)
+        return code
+
+    return until_it_ends(work, voice)
+
+
+def _print(finding: Finding, coloured: bool) -> None:
+    mark = finding.mark.ljust(WIDTH)
+    if coloured:
+        mark = f"\x1b[{COLOURS[finding.mark]}m{mark}\x1b[0m"
+    print(f"{mark}  {finding.check}: {clean(finding.told)}", flush=True)
+    if finding.advice:
+        print(f"{' ' * WIDTH}  -> {clean(finding.advice)}", flush=True)

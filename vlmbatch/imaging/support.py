@@ -1,0 +1,41 @@
+"""What this installation can do with pictures, and a drawn one to try it with."""
+
+import io
+from dataclasses import dataclass
+
+import PIL
+from PIL import Image, ImageDraw, features
+
+from vlmbatch.imaging import simd
+from vlmbatch.imaging.opening import has_heif
+
+_SIDES = (1280, 960)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Support:
+    """Pillow's version, which formats it opens beside the usual ones, and whether resizing is accelerated."""
+
+    pillow: str
+    avif: bool
+    heic: bool
+    fast: bool
+
+
+def support() -> Support:
+    """Look what is installed."""
+    return Support(
+        pillow=PIL.__version__, avif=bool(features.check("avif")), heic=has_heif(), fast=simd.is_there()
+    )
+
+
+def drawn_shapes() -> bytes:
+    """A PNG of 1280x960 pixels with a red circle, a blue square and a green triangle on white."""
+    picture = Image.new("RGB", _SIDES, "white")
+    draw = ImageDraw.Draw(picture)
+    draw.ellipse((120, 300, 440, 620), fill="red")
+    draw.rectangle((500, 320, 780, 600), fill="blue")
+    draw.polygon(((1000, 300), (840, 620), (1160, 620)), fill="green")
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
