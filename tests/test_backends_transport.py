@@ -15,7 +15,7 @@ from backend_contract import KINDS, picture, question, reply
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmbatch.backends.transport import CHUNK_BYTES
+from vlmbatch.backends.sending import CHUNK_BYTES
 from vlmbatch.backends.wire import Envelope
 from vlmbatch.records import Generation, Request
 

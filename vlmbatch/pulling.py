@@ -19,6 +19,7 @@ from vlmbatch.errors import (
     UnavailableError,
 )
 from vlmbatch.inventory import each_endpoint
+from vlmbatch.progress.wording import duration
 from vlmbatch.protocols import Sleep
 from vlmbatch.retry import RetryPolicy
 
@@ -91,7 +92,7 @@ class Pulling:
         def tell(error: UnavailableError, left_s: float) -> None:
             nonlocal told
             if not told:
-                self.tell(f"waiting for up to {left_s:.0f} s: {error}")
+                self.tell(f"waiting for up to {duration(left_s)}: {error}")
             told = True
 
         try:

@@ -1,21 +1,18 @@
-"""Sends requests to one endpoint over one pool of connections; the only module that knows aiohttp."""
+"""Sends requests to one endpoint over one pool of connections; it and sending.py alone know aiohttp."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Self
-from weakref import WeakSet
 
 import aiohttp
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.connector import Connection
 
 from vlmbatch.backends.access import Access
 from vlmbatch.backends.deadlines import Deadlines
 from vlmbatch.backends.proxies import HINT as PROXY_HINT
 from vlmbatch.backends.proxies import proxy_note, proxy_of, speaks_http
+from vlmbatch.backends.sending import JOURNEY, Body, Connector, Journey
 from vlmbatch.backends.tls import tls_context
 from vlmbatch.backends.wire import (
     CONNECT_TIMEOUT_S,
@@ -41,10 +38,6 @@ from vlmbatch.wire_options import WireOptions
 
 PLAIN = WireOptions()
 """Nothing but what every request has."""
-JOINED_BYTES = 64 * 1024
-"""Up to here a copy costs less than the system calls that it saves; longer bodies are not joined."""
-CHUNK_BYTES = 256 * 1024
-"""asyncio copies what a socket does not take at once, so no more than this is given to it at a time."""
 MOST_REPLY_BYTES = 64 * 1024**2
 """Of a reply, unpacked; the longest answers have some hundred kilobytes."""
 MOST_LINE_BYTES = 1024**2
@@ -94,7 +87,7 @@ class Transport:
         self._session = aiohttp.ClientSession(
             headers=[("Content-Type", "application/json"), *self._access.headers],
             # as many connections as requests, which the run's own limiter sets
-            connector=_Connector(limit=0, keepalive_timeout=KEEPALIVE_S, ssl=self._tls or True),
+            connector=Connector(limit=0, keepalive_timeout=KEEPALIVE_S, ssl=self._tls or True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
         )
         return self
@@ -191,15 +184,15 @@ class Transport:
                 f"{PROXY_HINT}, or name the endpoint in NO_PROXY",
                 kind="bad_config",
             )
-        journey = _Journey()
-        _JOURNEY.set(journey)
+        journey = Journey()
+        JOURNEY.set(journey)
         try:
             async with (
                 limit,
                 self._session.request(
                     method,
                     url + self._access.query,
-                    data=_Body(body) if body else None,
+                    data=Body(body) if body else None,
                     allow_redirects=False,
                     proxy=self._proxy,
                 ) as reply,
@@ -215,7 +208,7 @@ class Transport:
                 kind="bad_config",
             ) from error
 
-    def _lost(self, error: aiohttp.ClientError | UnicodeError, journey: "_Journey") -> BackendError:
+    def _lost(self, error: aiohttp.ClientError | UnicodeError, journey: "Journey") -> BackendError:
         if self._proxy is not None and (by_proxy := self._by_proxy(error, redact(self._proxy))) is not None:
             return by_proxy
         if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
@@ -258,57 +251,3 @@ async def _whole(reply: aiohttp.ClientResponse, place: str) -> bytes:
                 f"{place} replied with more than {MOST_REPLY_BYTES // 1024**2} MB", kind="bad_response"
             )
     return b"".join(pieces)
-
-
-class _Body(aiohttp.Payload):
-    """A body of several pieces, none of which is copied but for short ones."""
-
-    def __init__(self, pieces: Pieces) -> None:
-        super().__init__(pieces, content_type="application/json")
-        self._size = sum(map(len, pieces))
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """The body as text; aiohttp wants every payload to know that."""
-        return b"".join(self._value).decode(encoding, errors)
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        """Send it."""
-        if self._size is not None and self._size <= JOINED_BYTES:
-            await writer.write(b"".join(self._value))
-            return
-        pieces: Pieces = self._value
-        for piece in pieces:
-            whole = memoryview(piece)
-            for start in range(0, len(whole), CHUNK_BYTES):
-                await writer.write(whole[start : start + CHUNK_BYTES])
-
-
-@dataclass(slots=True)
-class _Journey:
-    """What happened to one request on its way: whether over a connection that others had used before."""
-
-    reused: bool = False
-    reply_began: bool = False
-
-    @property
-    def stale(self) -> bool:
-        """Whether it went over a connection kept from earlier, and heard nothing."""
-        return self.reused and not self.reply_began
-
-
-_JOURNEY: ContextVar[_Journey] = ContextVar("journey")
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Tells each request whether its connection is a kept one; aiohttp's traces cost a fifth of a request."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._seen: WeakSet[object] = WeakSet()
-
-    async def connect(self, *request: Any, **options: Any) -> Connection:
-        """A kept connection or a new one; asked again where aiohttp sends a request again by itself."""
-        connection = await super().connect(*request, **options)
-        _JOURNEY.get().reused = connection.protocol in self._seen
-        self._seen.add(connection.protocol)
-        return connection

@@ -7,9 +7,8 @@ import sys
 
 from vlmbatch.checkup import Finding, Mark, check_up
 from vlmbatch.cli.leaving import until_it_ends
-from vlmbatch.cli.speaking import Voice
+from vlmbatch.cli.speaking import Voice, printable
 from vlmbatch.config import RunConfig
-from vlmbatch.progress import clean
 
 COLOURS: dict[Mark, str] = {"ok": "32", "warning": "33", "wrong": "1;31", "skipped": "2"}
 WIDTH = max(map(len, COLOURS))
@@ -28,7 +27,7 @@ def show(config: RunConfig, image: str | None, *, as_json: bool) -> int:
                 print(json.dumps(dataclasses.asdict(finding)), flush=True)
                 continue
             if finding.endpoint != place and finding.endpoint is not None:
-                print(f"\n{clean(finding.endpoint)}")
+                print(f"\n{printable(finding.endpoint)}")
             place = finding.endpoint
             _print(finding, coloured)
         return code
@@ -40,6 +39,6 @@ def _print(finding: Finding, coloured: bool) -> None:
     mark = finding.mark.ljust(WIDTH)
     if coloured:
         mark = f"\x1b[{COLOURS[finding.mark]}m{mark}\x1b[0m"
-    print(f"{mark}  {finding.check}: {clean(finding.told)}", flush=True)
+    print(f"{mark}  {finding.check}: {printable(finding.told)}", flush=True)
     if finding.advice:
-        print(f"{' ' * WIDTH}  -> {clean(finding.advice)}", flush=True)
+        print(f"{' ' * WIDTH}  -> {printable(finding.advice)}", flush=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from vlmbatch.cli.leaving import until_it_ends
-from vlmbatch.cli.speaking import Voice
+from vlmbatch.cli.speaking import Voice, printable
 from vlmbatch.config import RunConfig
 from vlmbatch.inventory import Inventory, take_inventory
 from vlmbatch.model_facts import ModelFacts
@@ -58,7 +58,7 @@ def _row(model: ModelFacts) -> tuple[str, ...]:
         _loaded(model),
         _where(model),
     )
-    return tuple(clean(text) for text in told)
+    return tuple(map(printable, told))
 
 
 def _loaded(model: ModelFacts) -> str:
@@ -92,17 +92,20 @@ def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for title in TITLES:
-        # names are copied, and are not to be cut
-        overflow = "fold" if title == "model" else "ellipsis"
-        table.add_column(title, justify="right" if title in RIGHT else "left", overflow=overflow)  # type: ignore[arg-type]
+        wraps = title in ("model", "where")  # names are copied, and are not to be cut
+        table.add_column(
+            title,
+            justify="right" if title in RIGHT else "left",
+            no_wrap=not wraps,
+            overflow="fold" if wraps else "ellipsis",
+        )
+    colours = {"yes": "green", "no": "dim"}
     for row in rows:
-        colours = {"yes": "green", "no": "dim"}
         table.add_row(*(Text(cell, style=colours.get(cell, "")) for cell in row))
     Console(file=sys.stdout, highlight=False).print(table)

@@ -4,7 +4,7 @@ import os
 import sys
 
 from vlmbatch.events import Notice
-from vlmbatch.progress import JsonLog
+from vlmbatch.progress import JsonLog, clean
 from vlmbatch.run_options import DisplayOptions
 from vlmbatch.streams import Unhurried, as_text
 
@@ -34,3 +34,9 @@ class Voice:
 def is_watched() -> bool:
     """Whether standard error is a terminal that can show more than lines."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def printable(text: str) -> str:
+    """Foreign text in one line that steers no terminal, in characters that standard output can take."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return clean(text).encode(encoding, "replace").decode(encoding)

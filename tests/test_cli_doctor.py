@@ -1,0 +1,208 @@
+"""`vlmbatch doctor`: each check, what it says to do, and the code it exits with."""
+
+import json
+import shlex
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import COMMAND, environment, run, start
+from endpoint import Endpoint, Model
+
+Photos = Callable[..., Path]
+CLOSED = "http://127.0.0.1:9"
+SEEING = ("-m", "tiny-vision")
+CHECKS = ["reachable", "model", "takes pictures", "loaded", "really sees", "context", "at once", "one image"]
+
+
+def doctor(*args: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return run("doctor", *args, **variables)
+
+
+def findings(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
+    """What --json printed, by check; of several of one name the last."""
+    return {told["check"]: told for told in map(json.loads, done.stdout.splitlines())}
+
+
+def look(endpoint: Endpoint, *args: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    done = doctor("--json", "--base-url", endpoint.url, *SEEING, *args)
+    assert done.stderr == ""
+    return done.returncode, findings(done)
+
+
+def test_all_is_well(endpoint: Endpoint, photos: Photos) -> None:
+    """Every check is there in its order, the image is asked about, and the last line is a run that works."""
+    photo = photos(1) / "p0000.jpg"
+    code, found = look(endpoint, str(photo))
+    assert code == 0
+    assert list(found) == ["version", "formats", "resizing", *CHECKS, "answer", "next"]
+    assert {f["mark"] for f in found.values()} <= {"ok", "skipped"}
+    assert found["reachable"]["told"] == f"ollama 0.33.0 at {endpoint.url}"
+    assert "size=64x48" in found["answer"]["told"]
+    assert found["one image"]["figures"]["output_tokens"] > 0
+    words = shlex.split(found["next"]["told"])
+    assert words[:3] == ["vlmbatch", "run", "FOLDER"]
+    assert run(*words[1:2], "photos", *words[3:-2]).returncode == 0
+
+
+def test_a_line_for_each_check(endpoint: Endpoint) -> None:
+    """For people each finding is a line with its mark, and what to do stands below it."""
+    done = doctor("--base-url", endpoint.url, *SEEING)
+    assert done.returncode == 0
+    assert f"ok       reachable: ollama 0.33.0 at {endpoint.url}\n" in done.stdout
+    assert "-> for more at once start it with OLLAMA_NUM_PARALLEL=4" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("ok       next: vlmbatch run FOLDER --backend ollama")
+
+
+def test_without_an_image_one_is_drawn(endpoint: Endpoint) -> None:
+    """The picture that is asked about then has the size that a run would send."""
+    look(endpoint)
+    assert [(p.width, p.height) for p in endpoint.questions[-1].pictures] == [(1024, 768)]
+
+
+@pytest.mark.slow
+def test_without_any_endpoint_the_embedded_model_is_checked() -> None:
+    """With nothing running the demonstration model goes through all checks, and its kind is a warning."""
+    done = doctor("--json")
+    found = findings(done)
+    assert done.returncode == 0, done.stdout
+    assert found["reachable"]["told"].startswith("llama-cpp ")
+    assert "demonstration model" in found["note"]["told"]
+    assert "circle" in found["answer"]["told"]
+    assert found["next"]["told"] == "vlmbatch run FOLDER --output answers.jsonl"
+
+
+def test_nobody_there() -> None:
+    """A closed port is exit 4, says what to start, and what would come after it is skipped and said so."""
+    done = doctor("--json", "-b", "ollama", "--base-url", CLOSED, "--give-up-after", "0.2")
+    found = findings(done)
+    assert done.returncode == 4
+    assert (found["reachable"]["mark"], found["reachable"]["exit_code"]) == ("wrong", 4)
+    assert "ollama serve" in found["reachable"]["advice"]
+    assert {found[check]["mark"] for check in CHECKS[1:]} == {"skipped"}
+    assert found["next"]["mark"] == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("model", "told", "advice"),
+    [
+        ("tiny-visoin", "has no model 'tiny-visoin'", "tiny-vision"),
+        ("tiny-text", "cannot see images", "--model"),
+    ],
+)
+def test_a_model_that_will_not_do(endpoint: Endpoint, model: str, told: str, advice: str) -> None:
+    """An unknown model and one that cannot see are exit 2, at the line of the model."""
+    done = doctor("--json", "-b", "ollama", "--base-url", endpoint.url, "-m", model)
+    found = findings(done)
+    assert done.returncode == 2
+    assert found["reachable"]["mark"] == "ok"
+    assert told in found["model"]["told"]
+    assert advice in found["model"]["advice"]
+    assert found["one image"]["mark"] == "skipped"
+
+
+def test_several_models_to_choose_from() -> None:
+    """Where none is named and there are several, they are listed."""
+    with Endpoint(models={"a": Model(), "b": Model()}) as endpoint:
+        done = doctor("--json", "-b", "ollama", "--base-url", endpoint.url)
+    assert done.returncode == 2
+    assert "a:latest, b:latest" in findings(done)["model"]["told"]
+
+
+def test_a_blind_server(endpoint: Endpoint) -> None:
+    """Pictures that do not reach the model are found out, though the endpoint says that it sees."""
+    endpoint.blind = True
+    code, found = look(endpoint)
+    assert code == 2
+    assert found["takes pictures"]["mark"] == "ok"
+    assert found["really sees"]["mark"] == "wrong"
+    assert found["one image"]["mark"] == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("share", "told"), [(0.61, "only 61% of it on the GPU"), (0.0, "all of it on the CPU")]
+)
+def test_a_model_that_does_not_fit_the_gpu(share: float, told: str) -> None:
+    """A model that lies in the computer's memory is a warning, and no error."""
+    with Endpoint(models={"tiny-vision": Model(on_gpu=share)}) as endpoint:
+        code, found = look(endpoint)
+    assert code == 0
+    assert found["loaded"]["mark"] == "warning"
+    assert told in found["loaded"]["told"]
+
+
+def test_a_cold_model_is_loaded_first() -> None:
+    """A model that is not loaded is, with the options of a run, and how long that took is told."""
+    with Endpoint(models={"tiny-vision": Model(on_gpu=None)}) as endpoint:
+        _, found = look(endpoint, "--num-ctx", "4096")
+        first = endpoint.questions[0]
+    assert "load_s" in found["loaded"]["figures"]
+    assert first.pictures == ()
+    assert first.body["options"]["num_ctx"] == 4096
+
+
+def test_a_context_that_is_too_small() -> None:
+    """Where a photo does not fit beside prompt and answer, the option that makes room is told."""
+    with Endpoint(models={"qwen2.5vl": Model(family="qwen25vl")}) as endpoint:
+        done = doctor("--json", "--base-url", endpoint.url, "-m", "qwen2.5vl", "--num-ctx", "1024")
+    found = findings(done)
+    assert found["context"]["mark"] == "warning"
+    assert f"--num-ctx {found['context']['figures']['needed']}" in found["context"]["advice"]
+
+
+def test_an_image_that_is_not_answered(endpoint: Endpoint) -> None:
+    """What an answer fails over is told at its line, with the code of its kind."""
+    endpoint.script = ["loop"]
+    code, found = look(endpoint)
+    assert (code, found["one image"]["mark"]) == (2, "wrong")
+    endpoint.script = lambda request: "500"
+    code, found = look(endpoint)
+    assert (code, found["one image"]["mark"]) == (4, "wrong")
+
+
+def test_each_of_several_endpoints(endpoint: Endpoint) -> None:
+    """Every address is checked, the first error decides, and the run to type names those that are well."""
+    with Endpoint(speaks=("openai",)) as vllm:
+        args = ("--base-url", endpoint.url, "--base-url", CLOSED, "--base-url", vllm.url, *SEEING)
+        done = doctor(*args, "--give-up-after", "0.2")
+    assert done.returncode == 4
+    last = done.stdout.splitlines()[-1]
+    assert f"--backend auto --model tiny-vision --base-url {endpoint.url} --base-url {vllm.url}" in last
+    assert CLOSED not in last
+
+
+def test_images_that_cannot_be_tried(endpoint: Endpoint, tmp_path: Path) -> None:
+    """A missing file ends it before anything; what is no image is told at its line; both are exit 2."""
+    missing = doctor("nosuch.jpg")
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert "nosuch.jpg cannot be read" in missing.stderr
+    (tmp_path / "x.jpg").write_text("no image")
+    code, found = look(endpoint, str(tmp_path / "x.jpg"))
+    assert (code, found["one image"]["mark"]) == (2, "wrong")
+
+
+def test_a_closed_pipe_and_ctrl_c_are_quiet(endpoint: Endpoint) -> None:
+    """`| head` ends it without a word, and Ctrl-C while it waits for an answer is 130 without one."""
+    command = shlex.join([*COMMAND, "doctor", "--base-url", endpoint.url, *SEEING])
+    script = f"{command} | head -n 1"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, env=environment(), check=False)
+    assert (len(done.stdout.splitlines()), done.stderr) == (1, b"")
+    endpoint.canary = "hang"
+    args = ("doctor", "--base-url", endpoint.url, *SEEING)
+    running = start(*args, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    endpoint.until(lambda: bool(endpoint.canaries) and endpoint.canaries[-1].mode == "hang")
+    running.send_signal(signal.SIGINT)
+    _, told = running.communicate(timeout=60)
+    assert (running.returncode, told) == (130, "")
+
+
+def test_answers_steer_no_terminal(endpoint: Endpoint) -> None:
+    """An answer with escape sequences is cleaned, and keys never stand in the run to type."""
+    endpoint.answer = lambda request: "a \x1b[31mred\x1b]0;title\x07 cat"
+    done = doctor("--base-url", endpoint.url.replace("//", "//me:secret@"), *SEEING)
+    assert "answer: a red cat" in done.stdout
+    assert "secret" not in done.stdout + done.stderr
+    assert "\x1b" not in done.stdout
