@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command import run
 from documents import ROOT, blocks, page
+from typer.models import CommandInfo
 
+from vlmbatch.cli import app
 from vlmbatch.cli.ending import STOP_SIGNALS
 from vlmbatch.cli.session import PARTLY, STOPPED
 from vlmbatch.config import Option, options
@@ -37,6 +40,14 @@ def test_refreshing_replaces_the_help_and_nothing_else() -> None:
 def test_every_option_is_in_it(option: Option) -> None:
     """Each option of the program stands in the README with its flag."""
     assert re.search(rf"(?<![\w-]){option.flag}(?![\w-])", refreshing["shown_help"](README)), REFRESH
+
+
+@pytest.mark.parametrize("command", app.registered_commands, ids=lambda command: command.name)
+def test_every_command_is_in_it(command: CommandInfo) -> None:
+    """Each command is told of with its name, and has a line in the help that is not cut at 80 columns."""
+    assert f"`vlmbatch {command.name}" in README or f"$ vlmbatch {command.name}" in README
+    listed = run("--help", COLUMNS="80").stdout
+    assert re.search(rf"^  {command.name} +{re.escape(command.short_help or '')}$", listed, re.MULTILINE)
 
 
 def exit_codes(error: type[VlmbatchError]) -> Iterator[int]:
