@@ -223,6 +223,7 @@ async def test_pictures_do_not_outlive_their_answers(photos: Photos, asked: dict
     photos(40 + 4 * preparers())
     batch = Batch(RunConfig.of("photos", **asked, concurrency=2), sleep=briefly)
     held = 0
+    gc.collect()  # what other tests have left
     gc.disable()
     try:
         async for _ in batch:

@@ -126,6 +126,8 @@ def answered_in(record: Mapping[str, Any] | None, sha256: str, *, in_output: boo
                 model=str(record["model"]),
                 finish_reason=str(record["finish_reason"]),
                 warnings=tuple(map(str, record["warnings"])),
+                data=record.get("data"),
+                logprobs=record.get("logprobs"),
             ),
             image=ImageFacts(**record["image"]),
             endpoint=Endpoint(

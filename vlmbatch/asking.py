@@ -21,7 +21,7 @@ from vlmbatch.events import RetryScheduled
 from vlmbatch.guard_protocols import Lane, Lanes, Retries
 from vlmbatch.images import ImageRef
 from vlmbatch.protocols import Answers, Observer
-from vlmbatch.records import Answered, Completion, Failure, FallbackReason, Result
+from vlmbatch.records import Answered, Completion, Failure, FallbackReason, Request, Result
 
 FREE_WAITS = 20
 
@@ -31,8 +31,9 @@ class Asker:
     """Brings one image after the other to its result; many at once.
 
     `look` gets a draft's picture ready, or finds its answer; `shrink` makes its picture anew, with a longest
-    side of so many pixels. `fallback_on` are the reasons for which a fallback among the `lanes` is asked.
-    `in_flight` holds the tasks that have a request at an endpoint, or an answer that is not written yet.
+    side of so many pixels. `read` gives an answer its form, or refuses it. `fallback_on` are the reasons for
+    which a fallback among the `lanes` is asked. `in_flight` holds the tasks that have a request at an
+    endpoint, or an answer that is not written yet.
     """
 
     job: Job
@@ -40,6 +41,7 @@ class Asker:
     shrink: Callable[[Draft, int], Awaitable[None]]
     answers: Answers
     lanes: Lanes
+    read: Callable[[Completion, Request], Completion]
     retries: Retries
     notify: Observer
     stop: asyncio.Event
@@ -158,7 +160,7 @@ class Asker:
         draft.started_at, draft.began = datetime.now(UTC), time.monotonic()
         alone, downs = draft.trail.suspect or lane.slots.limit == 1, lane.outages.downs
         try:
-            completion = await lane.backend.complete(draft.request)
+            completion = self.read(await lane.backend.complete(draft.request), draft.request)
         except BackendError as error:
             draft.spend(error.cost)
             self._hear(draft, lane, error, alone, downs)

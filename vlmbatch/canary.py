@@ -64,7 +64,9 @@ class Canary:
         `picture` makes a picture of one colour; `deadline_s` leaves a cold model time to be loaded;
         `tell` hears what a person should know.
         """
-        generation = replace(question.generation, max_tokens=MAX_TOKENS, thinking=False)
+        generation = replace(
+            question.generation, max_tokens=MAX_TOKENS, thinking=False, schema=None, logprobs=None
+        )
         accept = frozenset(("length", "loop", "empty"))
         self._question = replace(
             question, system=None, generation=generation, accept=accept, deadline_s=deadline_s

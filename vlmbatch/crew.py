@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from vlmbatch.addresses import Addresses
 from vlmbatch.config import RunConfig
-from vlmbatch.errors import VlmbatchError
+from vlmbatch.errors import BackendError, VlmbatchError
 from vlmbatch.events import QueueMeasured, tell
 from vlmbatch.guards import guard, most_concurrency, preparers
 from vlmbatch.lane import Lane
@@ -67,6 +67,14 @@ class Crew:
             if addresses.may_change:
                 self.lanes.beside(self._follow(addresses))
             yield
+
+    async def unload(self) -> None:
+        """Let those that keep a model loaded let go of it; what hinders that is told, and ends nothing."""
+        for lane in [lane for lane in self.lanes if lane.proven and lane.end is None]:
+            try:
+                await lane.backend.unload()
+            except BackendError as error:
+                tell(self._notify, f"{lane.place} has not unloaded the model: {error}")
 
     def most_rooms(self, *, may_grow: bool) -> int:
         """How many images can ever be on their way at once."""

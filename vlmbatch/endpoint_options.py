@@ -113,6 +113,13 @@ class EndpointOptions:
         parse=parse_reasons,
     )
 
+    unload: bool = option(False, "Let Ollama unload the model when the run ends.")
+    option: tuple[str, ...] = option(  # the last one, since the name hides the function from here on
+        (),
+        "Set an option of Ollama, such as num_ctx=8192 or repeat_penalty=1.1 (repeatable).",
+        metavar="NAME=VALUE",
+    )
+
     def __post_init__(self) -> None:
         require(
             self.litellm_config is None or "litellm" in (self.backend, *self._fallback_backends),

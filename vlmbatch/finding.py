@@ -15,6 +15,7 @@ from vlmbatch.plans import plans
 from vlmbatch.prompts import prompt_text
 from vlmbatch.protocols import Backend, Observer, Sleep, Source, Writer
 from vlmbatch.records import Endpoint, Request
+from vlmbatch.schemas import schema_text
 from vlmbatch.settings import accepted_now, question_of
 from vlmbatch.sources import open_source
 from vlmbatch.supervision import threads
@@ -53,6 +54,7 @@ async def find(
     loop = asyncio.get_running_loop()
     with threads(1, "vlmbatch-start") as pool:  # a dead network disk must not hang the event loop
         prompt = await loop.run_in_executor(pool, prompt_text, config.prompt)
+        schema = await loop.run_in_executor(pool, schema_text, config.generation.schema)
         tell_problem = partial(_tell_loop, loop, notify)
         source = await loop.run_in_executor(pool, open_source, config.paths, config.input, tell_problem)
         addresses = await loop.run_in_executor(pool, Addresses, config.endpoint.base_url)
@@ -68,7 +70,7 @@ async def find(
         met=met,
         endpoint=named(met),
         addresses=addresses,
-        question=question_of(config, prompt),
+        question=question_of(config, prompt, schema),
         source=source,
         writer=writer,
         cache=cache,

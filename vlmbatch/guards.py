@@ -35,6 +35,8 @@ OTHER_FILES = 32
 """So many files a run may have open beside one connection a request."""
 PROBE_S = 10.0
 """How long an endpoint that is well may take to say so."""
+SLOW_LOAD_S = 2.0
+"""From so many seconds on a person wants to know what was waited for."""
 WARM_UP = 3
 """So many times --timeout is how long a cold model may take for its first answer."""
 
@@ -122,6 +124,7 @@ def guard(
             raise known_away
         if not lane.is_met:
             is_known(await who_is_there(met, _model_of(lanes, lane)))
+        _tell_load(lane, await met.backend.warm_up(question.generation, deadline_s), notify)
         if config.endpoint.canary:
             await canary.prove()
         notify(EndpointProven())
@@ -153,6 +156,11 @@ def guard(
             sleep=sleep,
         )
     )
+
+
+def _tell_load(lane: Lane, took_s: float, notify: Observer) -> None:
+    if took_s > SLOW_LOAD_S:
+        tell(notify, f"{lane.endpoint.model} was loaded in {took_s:.0f} s")
 
 
 def _model_of(lanes: Lanes, lane: Lane) -> str | None:

@@ -7,7 +7,7 @@ from typing import Self
 
 from vlmbatch.errors import BackendError
 from vlmbatch.protocols import Backend
-from vlmbatch.records import Completion, Endpoint, Load, Request, Usage
+from vlmbatch.records import Completion, Endpoint, Generation, Load, Request, Usage
 
 
 class Budget:
@@ -94,6 +94,14 @@ class Metered:
     async def load(self) -> Load | None:
         """See protocols.Backend."""
         return await self._backend.load()
+
+    async def warm_up(self, generation: Generation, deadline_s: float) -> float:
+        """See protocols.Backend."""
+        return await self._backend.warm_up(generation, deadline_s)
+
+    async def unload(self) -> None:
+        """See protocols.Backend."""
+        await self._backend.unload()
 
     async def complete(self, request: Request) -> Completion:
         """See protocols.Backend."""

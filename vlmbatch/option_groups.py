@@ -76,6 +76,16 @@ class GenerationOptions:
     num_ctx: int | None = option(
         None, "Context length in tokens that Ollama or llama-cpp makes room for.", metavar="N"
     )
+    schema: str | None = option(
+        None,
+        "Answers have to be JSON that fits this JSON Schema: a file, or the schema itself.",
+        metavar="FILE|JSON",
+    )
+    logprobs: int | None = option(
+        None,
+        "Record how sure the model was of each token, and of so many alternatives to it (0 to 20).",
+        metavar="N",
+    )
     accept: str = option(
         "",
         "Take answers with these flaws: length (cut by --max-tokens), loop (repeats itself).",
@@ -90,6 +100,10 @@ class GenerationOptions:
             0 <= self.temperature <= 2, f"--temperature must be between 0 and 2, not {self.temperature:g}"
         )
         require(self.num_ctx is None or self.num_ctx > 0, f"--num-ctx must be at least 1, not {self.num_ctx}")
+        require(
+            self.logprobs is None or 0 <= self.logprobs <= 20,
+            f"--logprobs must be between 0 and 20, not {self.logprobs}",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,6 +60,7 @@ def _instead(config: RunConfig, spec: FallbackSpec) -> RunConfig:
         base_url=() if spec.url is None else (spec.url,),
         keep_alive=first.keep_alive,
         canary=first.canary,
+        unload=first.unload,
         litellm_config=first.litellm_config if spec.backend == "litellm" else None,
     )
     return replace(_with(config, options), wire=WireOptions())

@@ -16,6 +16,7 @@ from vlmbatch.integer_map import IntegerMap
 from vlmbatch.plans import plans
 from vlmbatch.prompts import prompt_text
 from vlmbatch.protocols import Observer, Source
+from vlmbatch.schemas import schema_text
 from vlmbatch.sizing import Sizing, sizing_of
 from vlmbatch.sources import open_source
 
@@ -51,6 +52,7 @@ def preview(config: RunConfig, notify: Observer) -> Preview:
     Raises:
         ConfigError: what would end the run at its start, as far as can be told without asking.
     """
+    schema_text(config.generation.schema)
     urls = Addresses(config.endpoint.base_url).read()
     backends = [open_backend(plan.config, deployment=plan.deployment) for plan in plans(config, urls)]
     places = ", ".join(backend.place for backend in backends)

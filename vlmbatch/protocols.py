@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 from vlmbatch.events import Event
 from vlmbatch.images import FileStamp, ImageRef, SourceImage
 from vlmbatch.model_facts import ModelFacts
-from vlmbatch.records import Answered, Completion, Endpoint, Load, Request, Result
+from vlmbatch.records import Answered, Completion, Endpoint, Generation, Load, Request, Result
 
 Observer = Callable[[Event], None]
 """Hears every event of a run, on the event loop's thread; it must return quickly and never raise."""
@@ -110,6 +110,18 @@ class Backend(AsyncContext, Protocol):
         """How many requests the server works on and how many wait there; None where it does not tell.
 
         It never raises a BackendError: who cannot be asked just now does not tell.
+        """
+
+    async def warm_up(self, generation: Generation, deadline_s: float) -> float:
+        """Have the model loaded with these options; returns the seconds that took, 0 where none is loaded.
+
+        Raises BackendError, as complete() does.
+        """
+
+    async def unload(self) -> None:
+        """Let go of the model, where the engine keeps one loaded and lets others end that.
+
+        Raises BackendError where it does not.
         """
 
     async def complete(self, request: Request) -> Completion:

@@ -17,7 +17,9 @@ DEFAULT_PROMPT_NAME = "default"
 class Generation:
     """What shapes one answer. `max_tokens` and `num_ctx` are in tokens; None leaves it to the engine.
 
-    `thinking` False turns it off where the engine would think by default.
+    `thinking` False turns it off where the engine would think by default. `schema` is the JSON Schema that
+    the answer has to fit, as text; `logprobs` asks how sure the model was of each token, and of so many
+    alternatives.
     """
 
     max_tokens: int = 512
@@ -25,6 +27,8 @@ class Generation:
     seed: int | None = None
     num_ctx: int | None = None
     thinking: bool | None = None
+    schema: str | None = None
+    logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +67,9 @@ class Completion:
 
     `thinking` is the length in characters of what it thought, not the text; `load_s` how many seconds
     the engine loaded the model for it, 0 where it does not tell; `warnings` what a person should know;
-    `cost` is in US dollars, None where nobody knows.
+    `cost` is in US dollars, None where nobody knows; `busy_s` how many seconds the engine itself worked, 0
+    where it does not tell; `data` the answer parsed, where a schema was given; `logprobs` as the record has
+    them (docs/records.md).
     """
 
     text: str
@@ -74,6 +80,9 @@ class Completion:
     load_s: float = 0.0
     warnings: tuple[str, ...] = ()
     cost: float | None = None
+    busy_s: float = 0.0
+    data: Any = None
+    logprobs: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +205,7 @@ class Result:
             "status": "ok" if done else "error",
             "prompt": self.prompt,
             "response": done.text if done else None,
-            "data": None,
+            "data": done.data if done else None,
             "error": _flat(failed) if failed else None,
             "model": done.model if done else self.endpoint.model,
             "backend": self.endpoint.backend,
@@ -214,6 +223,8 @@ class Result:
             record["duplicate_of"] = self.duplicate_of
         if self.cached:
             record["cached"] = True
+        if done is not None and done.logprobs is not None:
+            record["logprobs"] = done.logprobs
         if self.cost is not None:
             record["cost"] = self.cost
         if self.fallback is not None:

@@ -15,14 +15,16 @@ FLAWS: Mapping[str, FailureKind] = {"length": "truncated", "loop": "degenerate"}
 """The words of --accept, and how answers with these flaws fail without it."""
 
 
-def question_of(config: RunConfig, prompt: str) -> Request:
-    """What is asked about every image, still without one."""
+def question_of(config: RunConfig, prompt: str, schema: str | None = None) -> Request:
+    """What is asked about every image, still without one; `schema` as of schemas.schema_text."""
     options = config.generation
     generation = Generation(
         max_tokens=options.max_tokens,
         temperature=options.temperature,
         seed=options.seed,
         num_ctx=options.num_ctx,
+        schema=schema,
+        logprobs=options.logprobs,
     )
     return Request(
         images=(),
@@ -39,7 +41,9 @@ def accepted_now(config: RunConfig) -> frozenset[FailureKind]:
     return frozenset(kind for word, kind in FLAWS.items() if word in words)
 
 
-def answer_settings(config: RunConfig, endpoint: Endpoint, prompt: str) -> dict[str, Any]:
+def answer_settings(
+    config: RunConfig, endpoint: Endpoint, prompt: str, schema: str | None = None
+) -> dict[str, Any]:
     """All that changes an answer, flat, without secrets; a run is named by the digest of this."""
     image = config.image
     # left out where they are not set, so that the digests of older records stay what they are
@@ -48,6 +52,8 @@ def answer_settings(config: RunConfig, endpoint: Endpoint, prompt: str) -> dict[
         "image_tokens": image.image_tokens,
         "extra_body": config.wire.extra_body,
         "mm_processor_kwargs": config.wire.mm_processor_kwargs,
+        "schema": schema,
+        "option": " ".join(sorted(config.endpoint.option)) or None,
     }
     return {
         "model": endpoint.model,

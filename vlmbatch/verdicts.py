@@ -1,7 +1,9 @@
 """What the results of a run tell together that none of them tells alone."""
 
 import re
+from collections import deque
 from collections.abc import Callable
+from datetime import timedelta
 
 from vlmbatch.errors import FailureKind, FatalBackendError, UnavailableError
 from vlmbatch.records import Failure, Result
@@ -9,6 +11,10 @@ from vlmbatch.records import Failure, Result
 SAME_FAILURES = 10
 SAME_ANSWERS = 20
 RELOADS = 3
+QUEUE_WINDOW = 20
+ONE_AT_A_TIME = 1.15
+SOME_WAIT = 1.8
+"""Requests at once that are worked on, at most, and that are there, at least, of a server that queues."""
 MOST_HELD = 1000
 """Results that are held back, many of which may be about the same content."""
 
@@ -22,6 +28,39 @@ OF_THE_PICTURE: frozenset[FailureKind] = frozenset(
 OF_THE_ENDPOINT: frozenset[FailureKind] = frozenset(
     ("timeout", "connection", "server_error", "crash", "busy", "down", "bad_response")
 )
+
+
+class Queueing:
+    """Finds an Ollama that works on one request while others wait there, by Little's law.
+
+    Over a window of answers, the seconds of work a second are how many requests were worked on at once, and
+    the seconds from request to answer how many were there.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell: Callable[[str], None] | None = tell
+        self._window: deque[Result] = deque(maxlen=QUEUE_WINDOW)
+
+    def look_at(self, result: Result) -> None:
+        """Look at an answer; tell at most once."""
+        done = result.completion
+        if self._tell is None or done is None or not done.busy_s or result.endpoint.backend != "ollama":
+            return
+        self._window.append(result)
+        if len(self._window) < QUEUE_WINDOW:
+            return
+        began = min(each.started_at for each in self._window)
+        ended = max(each.started_at + timedelta(seconds=each.duration_s) for each in self._window)
+        elapsed_s = (ended - began).total_seconds()
+        worked_s = sum(each.completion.busy_s for each in self._window if each.completion)
+        there_s = sum(each.duration_s for each in self._window)
+        if worked_s <= ONE_AT_A_TIME * elapsed_s and there_s >= SOME_WAIT * elapsed_s:
+            self._tell(
+                f"Ollama works on one request at a time, while {there_s / elapsed_s - 1:.0f} more wait; "
+                "for more at once start it with OLLAMA_NUM_PARALLEL=4, which takes memory for four contexts "
+                "(some models, such as qwen3-vl and llama vision, it never asks more at a time)"
+            )
+            self._tell = None
 
 
 class Verdicts:
@@ -41,6 +80,7 @@ class Verdicts:
         self._last_answer: str | None = None
         self._same_answers = 0
         self._reloads = 0
+        self._queueing = Queueing(tell)
 
     def look_at(self, result: Result) -> list[Result]:
         """The results that may be written now.
@@ -53,6 +93,7 @@ class Verdicts:
             return []
         if result.completion is not None and not result.is_known:
             self._look_at_answer(result.completion.text, result.completion.load_s)
+            self._queueing.look_at(result)
         if self._answered or not _may_be_the_set_up(result.failure):
             self._answered = self._answered or (result.ok and not result.is_known)
             return [*self.rest(), result]

@@ -29,6 +29,7 @@ from vlmbatch.prices import Prices
 from vlmbatch.protocols import Backend, Finished, Observer, Sleep, Source
 from vlmbatch.records import Result, Usage
 from vlmbatch.retry import RetryPolicy
+from vlmbatch.schemas import with_data
 from vlmbatch.settings import answer_settings, run_digest, with_known_digest
 from vlmbatch.sizing import Sizing
 from vlmbatch.supervision import counted, threads, unless
@@ -91,7 +92,8 @@ async def _make(config: RunConfig, outside: Outside, stack: AsyncExitStack) -> M
         return Metered(backend, budget.spend, price)
 
     found = await find(config, writer, metered, outside.notify, outside.sleep, stack)
-    settings = answer_settings(config, found.endpoint, found.question.prompt)
+    question = found.question
+    settings = answer_settings(config, found.endpoint, question.prompt, question.generation.schema)
     if writer is not None:
         settings = with_known_digest(settings, writer.earlier)
     job = Job(endpoint=found.endpoint, run=run_digest(settings), question=found.question)
@@ -182,6 +184,7 @@ def _asker(
         shrink=preparer.shrink,
         answers=answers,
         lanes=lanes,
+        read=with_data,
         retries=RetryPolicy(retries=config.run.retries, sleep=outside.sleep),
         notify=outside.notify,
         stop=outside.stop,
@@ -221,6 +224,8 @@ async def _work(config: RunConfig, outside: Outside, made: Made) -> None:
         try:
             async with made.crew.at_work(made.addresses):
                 await counted(pipeline.run(), count, outside.notify)
+            if config.endpoint.unload:
+                await made.crew.unload()
         except BackendError:
             await delivery.rest()
             raise

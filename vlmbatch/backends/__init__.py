@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from vlmbatch.backends.access import authorizes
 from vlmbatch.backends.deployments import Deployment
+from vlmbatch.backends.ollama_options import own_options
 from vlmbatch.backends.presets import PRESETS, VLLM, VLLM_OR_OTHER, Preset, preset_at
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import BackendError, ConfigError
@@ -36,6 +37,11 @@ def open_backend(
     """
     if config.endpoint.backend not in PRESETS:
         _check_wire(config)
+    if config.endpoint.option and config.endpoint.backend != "ollama":
+        raise ConfigError(
+            f"--option is for Ollama, and --backend {config.endpoint.backend} is or may be another one; name "
+            "--backend ollama, or for servers of OpenAI's form use --extra-body"
+        )
     if deployment is not None:
         return _litellm(config, environ, deployment)
     return BACKENDS[config.endpoint.backend](config, environ)
@@ -69,6 +75,7 @@ def open_ollama(config: RunConfig, environ: Mapping[str, str] = os.environ) -> "
         timeout_s=config.run.timeout,
         keep_alive=options.keep_alive,
         wire=config.wire,
+        options=own_options(options.option, config.generation.num_ctx),
     )
 
 

@@ -14,7 +14,7 @@ from vlmbatch.errors import (
     UnreachableError,
 )
 from vlmbatch.protocols import Backend
-from vlmbatch.records import Completion, Endpoint, Load, Request
+from vlmbatch.records import Completion, Endpoint, Generation, Load, Request
 
 T = TypeVar("T")
 
@@ -108,6 +108,14 @@ class AutoBackend:
     async def load(self) -> Load | None:
         """See protocols.Backend."""
         return await self.chosen.load()
+
+    async def warm_up(self, generation: Generation, deadline_s: float) -> float:
+        """See protocols.Backend."""
+        return await self.chosen.warm_up(generation, deadline_s)
+
+    async def unload(self) -> None:
+        """See protocols.Backend."""
+        await self.chosen.unload()
 
     async def complete(self, request: Request) -> Completion:
         """See protocols.Backend."""

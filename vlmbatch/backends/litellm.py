@@ -12,13 +12,14 @@ from typing import Any, Self
 from vlmbatch.backends.access import Access, Headers
 from vlmbatch.backends.deployments import Deployment
 from vlmbatch.backends.litellm_errors import meaning
-from vlmbatch.backends.openai_reading import answer_text, thoughts
+from vlmbatch.backends.logprobs import logprobs_in, wanted
+from vlmbatch.backends.openai_reading import answer_text, form, thoughts
 from vlmbatch.backends.paying import paid
 from vlmbatch.backends.wire import count, is_loopback, mapping, mappings, words
 from vlmbatch.classify import check_answer
 from vlmbatch.errors import FatalBackendError, MissingDependencyError
 from vlmbatch.options import redact
-from vlmbatch.records import Completion, Endpoint, Load, Request, Usage
+from vlmbatch.records import Completion, Endpoint, Generation, Load, Request, Usage
 
 EXAMPLES = "for example gpt-4o, anthropic/claude-sonnet-4-5 or gemini/gemini-2.5-flash"
 NO_KEY = "none"
@@ -140,6 +141,13 @@ class LiteLLMBackend:
         """Providers do not tell; see protocols.Backend."""
         return None
 
+    async def warm_up(self, generation: Generation, deadline_s: float) -> float:
+        """Nothing: providers keep their models at hand; see protocols.Backend."""
+        return 0.0
+
+    async def unload(self) -> None:
+        """Nothing; see protocols.Backend."""
+
     async def complete(self, request: Request) -> Completion:
         """Ask once; see protocols.Backend."""
         reply = await self._ask(request)
@@ -152,6 +160,8 @@ class LiteLLMBackend:
             output_tokens=count(usage.get("completion_tokens")),
         )
         cost = _cost(reply)
+        probable = mapping(choice.get("logprobs")).get("content")
+        logprobs, missing = logprobs_in(probable, request.generation.logprobs)
         reason = words(choice.get("finish_reason"))
         with paid(used, cost):
             flaws = check_answer(
@@ -163,8 +173,9 @@ class LiteLLMBackend:
             finish_reason=reason or "stop",
             usage=used,
             thinking=len(thinking),
-            warnings=flaws,
+            warnings=(*flaws, *missing),
             cost=cost,
+            logprobs=logprobs,
         )
 
     async def _ask(self, request: Request) -> Any:
@@ -201,6 +212,8 @@ class LiteLLMBackend:
             "timeout": deadline_s,
             "num_retries": 0,  # the run's own loop is the only one
             "max_retries": 0,
+            **wanted(generation.logprobs),
+            **form(generation.schema),
             **{name: value for name, value in optional.items() if value is not None},
         }
 

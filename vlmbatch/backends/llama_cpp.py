@@ -16,7 +16,7 @@ from vlmbatch.backends.presets import EMBEDDED
 from vlmbatch.cpus import usable_cpus
 from vlmbatch.errors import ConfigError, MissingDependencyError
 from vlmbatch.model_facts import ModelFacts
-from vlmbatch.records import Completion, Endpoint, Request
+from vlmbatch.records import Completion, Endpoint, Generation, Request
 
 if TYPE_CHECKING:
     from xllamacpp import Server
@@ -139,6 +139,13 @@ class LlamaCppBackend:
 
     async def load(self) -> None:
         """Nobody else asks it; see protocols.Backend."""
+
+    async def warm_up(self, generation: Generation, deadline_s: float) -> float:
+        """Nothing: it is loaded when it is opened; see protocols.Backend."""
+        return 0.0
+
+    async def unload(self) -> None:
+        """Nothing; see protocols.Backend."""
 
     async def complete(self, request: Request) -> Completion:
         """Ask once; see protocols.Backend."""

@@ -1,15 +1,20 @@
 """Ollama over its native /api/chat, the one route that takes num_ctx, keep_alive, think and truncate."""
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Self
 
+from vlmbatch.backends.logprobs import logprobs_in, wanted
 from vlmbatch.backends.ollama_client import Client
 from vlmbatch.backends.ollama_models import facts_of
+from vlmbatch.backends.ollama_options import unknown_names
 from vlmbatch.backends.ollama_pull import Pulled, follow
 from vlmbatch.backends.ollama_reading import (
     architecture_of,
+    busy_s,
     capabilities_of,
     context_of,
     cut_prompt,
@@ -28,13 +33,15 @@ from vlmbatch.backends.wire import (
     words,
 )
 from vlmbatch.classify import check_answer
-from vlmbatch.errors import FatalBackendError, RejectedError
+from vlmbatch.errors import BadAnswerError, FatalBackendError, RejectedError
 from vlmbatch.model_facts import ModelFacts
 from vlmbatch.records import Completion, Endpoint, Generation, Request, Usage
 from vlmbatch.wire_options import WireOptions
 
 TAGS = "/api/tags"
 VERSION = "/api/version"
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+UNLOAD_S = 10.0
 PULL_HINT = "get one with: ollama pull qwen2.5vl"
 SERVER_HINT = "start Ollama with: ollama serve, or say where it is with --base-url or OLLAMA_HOST"
 
@@ -54,8 +61,12 @@ class OllamaBackend:
         timeout_s: float,
         keep_alive: str | None,
         wire: WireOptions = PLAIN,
+        options: Mapping[str, Any] = NO_OPTIONS,
     ) -> None:
-        """`url` as from host_url; `model` None takes the only one that sees; `timeout_s` is per request."""
+        """`url` as from host_url; `model` None takes the only one that sees; `timeout_s` is per request.
+
+        `options` go with each request beside those that other flags set.
+        """
         self._envelope = Envelope(self._payload)
         self._transport = Transport(url, api_key, timeout_s=timeout_s, hint=SERVER_HINT, wire=wire)
         self._client = Client(self._transport)
@@ -63,6 +74,7 @@ class OllamaBackend:
         self._model = model
         self._timeout_s = timeout_s
         self._keep_alive = keep_alive
+        self._own = dict(options)
         self._thinks = False
         self._loaded = False
 
@@ -82,7 +94,7 @@ class OllamaBackend:
         shown = await self._show(self._model, models)
         capabilities = capabilities_of(shown)
         listed = entry_of(self._model, models)
-        notes = (*self._transport.notes, *leaving(self._model, shown, listed))
+        notes = (*self._transport.notes, *leaving(self._model, shown, listed), *unknown_names(self._own))
         if capabilities is None:
             notes += (f"this Ollama does not tell whether {self._model} can see; version 0.6.4 and later do",)
         elif "vision" not in capabilities:
@@ -128,6 +140,32 @@ class OllamaBackend:
     async def load(self) -> None:
         """Ollama does not tell who waits; see protocols.Backend."""
 
+    async def warm_up(self, generation: Generation, deadline_s: float) -> float:
+        """Have the model loaded as the questions want it; see protocols.Backend."""
+        began = time.monotonic()
+        body = json.dumps(
+            {
+                "model": self._model,
+                "messages": [],
+                "options": self._own | _options(generation),
+                **self._kept(),
+            }
+        )
+        try:
+            await self._transport.ask("POST", f"{self.url}/api/chat", (body.encode("ascii"),), deadline_s)
+        except (RejectedError, BadAnswerError):
+            return 0.0  # old ones take no empty chat; the first question loads it then
+        self._loaded = True
+        return time.monotonic() - began
+
+    async def unload(self) -> None:
+        """Let go of the model; see protocols.Backend."""
+        body = json.dumps({"model": self._model, "messages": [], "keep_alive": 0}).encode("ascii")
+        await self._transport.ask("POST", f"{self.url}/api/chat", (body,), UNLOAD_S)
+
+    def _kept(self) -> dict[str, Any]:
+        return {"keep_alive": _duration(self._keep_alive)} if self._keep_alive else {}
+
     async def complete(self, request: Request) -> Completion:
         """Ask once; see protocols.Backend."""
         body = self._envelope.around(request)
@@ -142,6 +180,7 @@ class OllamaBackend:
             text, reason, done=reply.get("done") is True, thinking=thinking, accept=request.accept
         )
         tokens = count(reply.get("prompt_eval_count"))
+        logprobs, missing = logprobs_in(reply.get("logprobs"), request.generation.logprobs)
         return Completion(
             text=text,
             model=(words(reply.get("model")) or self._model or "").removesuffix(":latest"),
@@ -152,7 +191,9 @@ class OllamaBackend:
             ),
             thinking=len(thinking),
             load_s=reload_s(reply) if warm else 0.0,
-            warnings=(*flaws, *cut_prompt(tokens, request.generation.num_ctx)),
+            busy_s=busy_s(reply),
+            logprobs=logprobs,
+            warnings=(*flaws, *missing, *cut_prompt(tokens, request.generation.num_ctx)),
         )
 
     def _payload(self, request: Request, image: str) -> dict[str, Any]:
@@ -162,14 +203,15 @@ class OllamaBackend:
             "model": self._model,
             "messages": [*system, {"role": "user", "content": request.prompt, **pictures}],
             "stream": False,
-            "options": _options(request.generation),
+            "options": self._own | _options(request.generation),
             "truncate": False,  # a prompt that does not fit is an error, not an answer to half of it
         }
-        if self._keep_alive:
-            payload["keep_alive"] = _duration(self._keep_alive)
+        payload |= self._kept()
         if self._thinks or request.generation.thinking is False:
             payload["think"] = bool(request.generation.thinking)
-        return payload
+        if request.generation.schema is not None:
+            payload["format"] = json.loads(request.generation.schema)
+        return payload | wanted(request.generation.logprobs)
 
     async def _models(self) -> dict[str, Mapping[str, Any]]:
         """The listed models by name."""

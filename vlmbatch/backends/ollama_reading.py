@@ -45,6 +45,11 @@ def reload_s(reply: Mapping[str, Any]) -> float:
     return took_s if took_s > RELOAD_S else 0.0
 
 
+def busy_s(reply: Mapping[str, Any]) -> float:
+    """Seconds that the engine itself worked on this answer; the rest of the time it was loaded or queued."""
+    return (count(reply.get("prompt_eval_duration")) + count(reply.get("eval_duration"))) / 1e9
+
+
 def cut_prompt(tokens: int, num_ctx: int | None) -> tuple[str, ...]:
     """A warning for a prompt that fills the whole context: old servers cut it without a word."""
     if num_ctx is None or tokens < num_ctx - 1:

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from vlmbatch.backends.logprobs import logprobs_in, wanted
 from vlmbatch.backends.openai_reading import (
     answer_text,
+    busy_in,
     by_alias,
     cost_in,
     facts_of,
     first_choice,
+    form,
     leaving,
     takes_images,
     thoughts,
@@ -42,7 +45,7 @@ from vlmbatch.errors import (
 )
 from vlmbatch.images import PreparedImage
 from vlmbatch.model_facts import ModelFacts
-from vlmbatch.records import Completion, Endpoint, Load, Request, Usage
+from vlmbatch.records import Completion, Endpoint, Generation, Load, Request, Usage
 from vlmbatch.wire_options import WireOptions
 
 MODEL_HINT = "name a served one with --model"
@@ -192,6 +195,13 @@ class OpenAICompatibleBackend:
         self._tells_load = reply.status < 400 or reply.status in (429, 500, 502, 503, 504)
         return load_in(reply.body.decode("utf-8", errors="replace")) if reply.status == 200 else None
 
+    async def warm_up(self, generation: Generation, deadline_s: float) -> float:
+        """Nothing: these servers load their model when they start; see protocols.Backend."""
+        return 0.0
+
+    async def unload(self) -> None:
+        """Nothing; see protocols.Backend."""
+
     async def complete(self, request: Request) -> Completion:
         """Ask once, and over again where the server refuses a knob that can be left out.
 
@@ -206,6 +216,8 @@ class OpenAICompatibleBackend:
             input_tokens=count(told.get("prompt_tokens")), output_tokens=count(told.get("completion_tokens"))
         )
         cost = cost_in(told)
+        probable = mapping(choice.get("logprobs")).get("content")
+        logprobs, missing = logprobs_in(probable, request.generation.logprobs)
         with paid(usage, cost):
             flaws = check_answer(
                 text,
@@ -221,7 +233,9 @@ class OpenAICompatibleBackend:
             usage=usage,
             thinking=len(thinking),
             cost=cost,
-            warnings=(*flaws, *self._dialect.warnings(request.generation)),
+            busy_s=busy_in(reply),
+            logprobs=logprobs,
+            warnings=(*flaws, *missing, *self._dialect.warnings(request.generation)),
         )
 
     async def _asked(self, request: Request) -> dict[str, Any]:
@@ -253,6 +267,8 @@ class OpenAICompatibleBackend:
             "messages": [*system, {"role": "user", "content": content}],
             "stream": False,
             **self._dialect.knobs(request.generation),
+            **wanted(request.generation.logprobs),
+            **form(request.generation.schema),
         }
         return payload | dict(self._extra)
 

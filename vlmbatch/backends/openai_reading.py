@@ -1,5 +1,6 @@
 """What servers of OpenAI's wire tell of models and answers, read out of their replies."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,3 +87,18 @@ def cost_in(usage: Mapping[str, Any]) -> float | None:
     if isinstance(cost, bool) or not isinstance(cost, (int, float)):
         return None
     return float(cost) if 0 <= cost < float("inf") else None
+
+
+def form(schema: str | None) -> dict[str, Any]:
+    """What asks for an answer that fits this JSON Schema."""
+    if schema is None:
+        return {}
+    named = {"name": "answer", "schema": json.loads(schema), "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": named}}
+
+
+def busy_in(reply: Mapping[str, Any]) -> float:
+    """Seconds that the engine itself worked, as llama.cpp's server tells; 0 of others."""
+    told = mapping(reply.get("timings"))
+    spent = [told.get(name) for name in ("prompt_ms", "predicted_ms")]
+    return sum(ms for ms in spent if isinstance(ms, (int, float))) / 1000

@@ -1,0 +1,108 @@
+"""Answers of a given form (--schema): reads JSON Schemas, and checks what a model has answered."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vlmbatch.errors import BadAnswerError, ConfigError
+from vlmbatch.records import Completion, Request
+
+_FENCE = re.compile(r"```(?:json)?\s*\n(.*?)\n?\s*```", re.DOTALL)
+LONGEST_REASON = 300
+
+
+def schema_text(typed: str | None) -> str | None:
+    """The JSON Schema that --schema is, or names, written in one way; blocks.
+
+    Raises:
+        ConfigError: it cannot be read, is no JSON, or no schema that can be used here.
+    """
+    if typed is None:
+        return None
+    named = typed if len(typed) <= 60 else f"{typed[:57]}..."
+    try:
+        text = typed if typed.lstrip().startswith("{") else Path(typed).read_text(encoding="utf-8-sig")
+        schema = json.loads(text)
+    except OSError as error:
+        raise ConfigError(
+            f"--schema {named} cannot be read: {error.strerror}; give a file, or the schema itself"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"--schema {named} is not JSON: {error}") from error
+    if not isinstance(schema, dict):
+        raise ConfigError(f"--schema {named} is no JSON Schema: it has to be an object")
+    elsewhere = next((ref for ref in _references(schema) if not ref.startswith("#")), None)
+    if elsewhere is not None:
+        raise ConfigError(f"--schema {named} refers to {elsewhere}; put that into the schema itself")
+    _check(schema, named)
+    return json.dumps(schema, sort_keys=True, separators=(",", ":"))
+
+
+def _references(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _references(item)
+
+
+def _check(schema: dict[str, Any], named: str) -> None:
+    from jsonschema.exceptions import SchemaError  # heavy, and only here
+    from jsonschema.validators import validator_for
+
+    try:
+        validator_for(schema).check_schema(schema)
+    except SchemaError as error:
+        raise ConfigError(f"--schema {named} is no JSON Schema: {error.message}") from error
+
+
+def with_data(completion: Completion, request: Request) -> Completion:
+    """The completion with its answer parsed, where the request wants it to have a form.
+
+    Raises:
+        BadAnswerError: it is no JSON, or does not fit (kind bad_schema); says where.
+    """
+    if request.generation.schema is None:
+        return completion
+    try:
+        data = json.loads(_unfenced(completion.text))
+    except (ValueError, RecursionError) as error:
+        raise _bad(f"the answer is no JSON: {error}", completion) from error
+    flaw = _flaw(data, json.loads(request.generation.schema))
+    if flaw is not None:
+        raise _bad(f"the answer does not fit --schema: {flaw}", completion)
+    return replace(completion, data=data)
+
+
+def _unfenced(text: str) -> str:
+    """What stands between the ``` that models like to put around JSON."""
+    found = _FENCE.fullmatch(text.strip())
+    return found[1] if found else text
+
+
+def _flaw(data: Any, schema: dict[str, Any]) -> str | None:
+    """What does not fit, and where; None where all does."""
+    from jsonschema.exceptions import best_match
+    from jsonschema.validators import validator_for
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+
+    validator = validator_for(schema)(schema, registry=Registry())  # one that fetches nothing
+    try:
+        error = best_match(validator.iter_errors(data))
+    except Unresolvable as missing:
+        return f"the schema refers to {missing.ref}, which it does not hold"
+    if error is None:
+        return None
+    return f"{error.json_path}: {error.message}"[:LONGEST_REASON]
+
+
+def _bad(told: str, completion: Completion) -> BadAnswerError:
+    error = BadAnswerError(told, kind="bad_schema", partial=completion.text)
+    error.cost = completion.cost  # it was paid for and counted already
+    return error
