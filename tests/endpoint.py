@@ -236,6 +236,7 @@ class Endpoint(Service, Loopback):
         if name == "ok_stream":
             request = dataclasses.replace(request, body={**request.body, "stream": True})
         if pause:
+            request = dataclasses.replace(request, busy_ns=int(pause * 1e9))
             await line.wait(pause)
         while name == "held" and not self.released:
             await line.wait(0.005)

@@ -37,8 +37,8 @@ class Picture:
 class Received:
     """One request. `chat` counts the questions from 0, and is None for everything else, canaries too.
 
-    `tokens` is what the reply says that the prompt took (None: it does not say), and `load_ns` for how
-    long the model was loaded before it.
+    `tokens` is what the reply says that the prompt took (None: it does not say), `busy_ns` how long it was
+    worked on, and `load_ns` for how long the model was loaded before it.
     """
 
     method: str
@@ -52,6 +52,7 @@ class Received:
     mode: str = "ok"
     tokens: int | None = None
     load_ns: int = 1000
+    busy_ns: int = 0
 
     @property
     def wire(self) -> str:

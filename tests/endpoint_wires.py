@@ -129,6 +129,8 @@ def ollama_chat(
     payload |= {"total_duration": 2_000_000 + request.load_ns, "load_duration": request.load_ns}
     if request.tokens:  # Ollama leaves out counts that are 0
         payload |= {"prompt_eval_count": request.tokens, "eval_count": _tokens_of(text)}
+    if request.busy_ns:
+        payload["eval_duration"] = request.busy_ns
     return payload
 
 

@@ -95,7 +95,8 @@ async def test_ways(name: str, limit: str, thinking: dict[str, Any], endpoint: E
     async with sent(PRESETS[name], endpoint) as backend:
         await backend.complete(question(thinking=False, max_tokens=7, seed=3))
     body = endpoint.questions[0].body
-    assert body.keys() == {"model", "messages", "stream", "temperature", "seed", limit, *thinking}
+    fixed = {"model", "messages", "stream", "temperature", "seed"}
+    assert body.keys() == {*fixed, limit, *thinking, *PRESETS[name].arguments}
     assert body[limit] == 7
     assert {key: body[key] for key in thinking} == thinking
 

@@ -1,0 +1,139 @@
+"""--schema: which schemas are taken, and which answers fit."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from backend_contract import LITELLM
+from endpoint import Endpoint
+from running import ran
+
+from vlmbatch.errors import BadAnswerError, ConfigError
+from vlmbatch.records import Completion, Generation, Request
+from vlmbatch.schemas import schema_text, with_data
+
+Photos = Callable[..., Path]
+SCHEMA = {
+    "type": "object",
+    "properties": {"animal": {"type": "string"}, "legs": {"type": "integer"}},
+    "required": ["animal"],
+    "additionalProperties": False,
+}
+TEXT = json.dumps(SCHEMA)
+
+
+def read(answer: str, schema: str | None = TEXT) -> Any:
+    """What the record's `data` would be."""
+    request = Request(images=(), prompt="?", generation=Generation(schema=schema and schema_text(schema)))
+    return with_data(Completion(text=answer, model="m", finish_reason="stop"), request).data
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"animal": "cat", "legs": 4}',
+        ' \n{"animal": "cat", "legs": 4}\n',
+        '```json\n{"animal": "cat", "legs": 4}\n```',
+        '```\n{"animal": "cat", "legs": 4}```\n',
+    ],
+)
+def test_an_answer_that_fits_is_parsed(answer: str) -> None:
+    """JSON that fits is data, also between the marks that models like to put around it."""
+    assert read(answer) == {"animal": "cat", "legs": 4}
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ("A cat.", "is no JSON"),
+        ('{"animal": "cat"', "is no JSON"),
+        ('{"legs": 4}', "'animal' is a required property"),
+        ('{"animal": "cat", "legs": "four"}', r"\$\.legs"),
+        ('{"animal": "cat", "colour": "grey"}', "colour"),
+        ("[" * 100_000, "is no JSON"),
+    ],
+)
+def test_an_answer_that_does_not_fit(answer: str, told: str) -> None:
+    """It is a bad answer, which says where and is kept."""
+    with pytest.raises(BadAnswerError, match=told) as caught:
+        read(answer)
+    assert (caught.value.kind, caught.value.partial) == ("bad_schema", answer)
+
+
+def test_without_a_schema_nothing_is_parsed() -> None:
+    """An answer that happens to be JSON stays a text."""
+    assert read("{}", schema=None) is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("none.json", "cannot be read"),
+        ("{", "is not JSON"),
+        ('{"type": "objekt"}', "is no JSON Schema"),
+        ('{"$ref": "https://example.org/s.json"}', "refers to https://example.org"),
+        ('{"properties": {"a": {"$ref": "other.json#/x"}}}', "refers to other.json"),
+    ],
+)
+def test_a_schema_that_cannot_be_used(typed: str, told: str) -> None:
+    """It is a mistake, and nothing is fetched to mend it."""
+    with pytest.raises(ConfigError, match=told):
+        schema_text(typed)
+
+
+def test_a_file_holds_the_schema(tmp_path: Path) -> None:
+    """A file is the same as its content; it has to hold an object."""
+    file = tmp_path / "s.json"
+    file.write_text(TEXT)
+    assert schema_text(str(file)) == schema_text(TEXT)
+    file.write_text("[]")
+    with pytest.raises(ConfigError, match="has to be an object"):
+        schema_text(str(file))
+
+
+@pytest.mark.parametrize("backend", ["ollama", "vllm", "litellm"])
+async def test_a_run_asks_for_the_form_and_records_the_data(
+    photos: Photos, endpoint: Endpoint, backend: str
+) -> None:
+    """The schema goes out as each wire wants it, not with canaries; what does not fit is asked again."""
+    photos(3)
+    answers = iter(['{"animal": 4}'])
+    endpoint.answer = lambda request: next(answers, '{"animal": "cat"}')
+    place = {"litellm": {"base_url": endpoint.url + LITELLM.path, "model": "openai/tiny-vision"}}
+    options = place.get(backend, {"base_url": endpoint.url, "model": "tiny-vision"})
+    done = await ran(backend=backend, **options, schema=TEXT)
+    records = [result.to_record() for result in done.results]
+    assert [record["data"] for record in records] == [{"animal": "cat"}] * 3
+    assert [json.loads(record["response"]) for record in records] == [{"animal": "cat"}] * 3
+    assert sorted(record["attempts"] for record in records) == [1, 1, 2]
+    for question in endpoint.questions:
+        body = question.body
+        sent = body["format"] if backend == "ollama" else body["response_format"]["json_schema"]["schema"]
+        assert sent == SCHEMA
+    assert not [c for c in endpoint.canaries if "format" in c.body or "response_format" in c.body]
+
+
+async def test_what_never_fits_is_a_failure(photos: Photos, endpoint: Endpoint) -> None:
+    """After three answers that do not fit the image has failed for good, with the last of them."""
+    photos(1)
+    endpoint.answer = lambda request: "A cat."
+    done = await ran(backend="ollama", base_url=endpoint.url, model="tiny-vision", schema=TEXT)
+    (result,) = done.results
+    assert result.failure is not None
+    assert (result.failure.kind, result.failure.partial) == ("bad_schema", "A cat.")
+    assert result.attempts == 3
+
+
+async def test_the_schema_names_the_run(photos: Photos, endpoint: Endpoint) -> None:
+    """Records of another form are not mixed; how a schema is written does not matter."""
+    photos(1)
+    endpoint.answer = lambda request: '{"animal": "cat"}'
+    options = {"backend": "ollama", "base_url": endpoint.url, "model": "tiny-vision", "output": "out.jsonl"}
+    await ran(**options, schema=TEXT)
+    again = await ran(**options, schema=json.dumps(SCHEMA, indent=4))
+    assert (again.error, again.results) == (None, [])
+    other = await ran(**options, schema='{"type": "object"}')
+    assert isinstance(other.error, ConfigError)
+    assert "schema" in str(other.error)
