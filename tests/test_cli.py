@@ -359,7 +359,8 @@ def test_hostile_names_do_not_steer_the_terminal(photos: Photos, endpoint: Endpo
 
 def test_version_and_help_import_nothing_heavy() -> None:
     """--version and --help import no Pillow, no ollama, no aiohttp, no rich and no asyncio."""
-    for args in (["--version"], ["--help"], ["run", "--help"]):
+    commands = ("run", "pull", "models", "doctor")
+    for args in (["--version"], ["--help"], *([command, "--help"] for command in commands)):
         code = (
             "import sys; from vlmbatch.cli import app\n"
             "try: app(sys.argv[1:])\n"

@@ -13,10 +13,10 @@ from vlmbatch.checkup.finding import Finding, Mark, wrong
 from vlmbatch.checkup.machine import check_machine
 from vlmbatch.checkup.trial import read_image, try_image
 from vlmbatch.checkup.visit import Visit
-from vlmbatch.config import RunConfig, options
+from vlmbatch.config import Option, RunConfig, options
 from vlmbatch.errors import BackendError
 from vlmbatch.inventory import each_endpoint
-from vlmbatch.options import redact
+from vlmbatch.options import AUTO, redact
 from vlmbatch.prompts import prompt_text
 from vlmbatch.records import Endpoint
 
@@ -99,5 +99,13 @@ def _command(config: RunConfig, well: list[tuple[RunConfig, Endpoint]]) -> list[
     for option in options():
         value = getattr(getattr(config, option.group), option.name)
         if option.group in SHAPING and value not in (None, option.default):
-            words += [option.flag, str(value)]
+            words += _typed(option, value)
     return [*words, "--output", "answers.jsonl"]
+
+
+def _typed(option: Option, value: object) -> list[str]:
+    """The option with this value, as it is typed."""
+    if isinstance(value, bool):
+        return [option.flag if value else f"--no-{option.key}"]
+    each = value if isinstance(value, tuple) else (value,)
+    return [word for one in each for word in (option.flag, "auto" if one == AUTO else str(one))]

@@ -1,0 +1,68 @@
+"""What the checks say about this machine, and the run that they end with."""
+
+import shlex
+
+from endpoint import Endpoint
+
+from vlmbatch.checkup import Finding, check_up
+from vlmbatch.checkup.finding import wrong
+from vlmbatch.checkup.machine import accelerator, formats
+from vlmbatch.config import RunConfig
+from vlmbatch.errors import ConfigError, FatalBackendError, TransientError, UnreachableError
+from vlmbatch.imaging import inspect
+from vlmbatch.imaging.support import Support, drawn_shapes
+
+BARE = Support(pillow="13.0.0", avif=False, heic=False, fast=False)
+
+
+async def last(config: RunConfig) -> Finding:
+    """The finding that names the run to type."""
+    return [finding async for finding in check_up(config, None)][-1]
+
+
+def test_what_is_not_installed_is_a_warning_with_its_command() -> None:
+    """Without its extras the package works, and each warning says how to install what is missing."""
+    assert formats(BARE).mark == accelerator(BARE).mark == "warning"
+    assert 'pip install "vlmbatch[heic]"' in (formats(BARE).advice or "")
+    assert 'pip install "vlmbatch[fast]"' in (accelerator(BARE).advice or "")
+    assert formats(BARE).told.endswith("not AVIF and HEIC")
+    assert formats(BARE).exit_code == 0
+
+
+def test_what_is_wrong_has_its_code_and_its_way_out() -> None:
+    """What may pass is 4, what has to be changed is 2; what to do is what a message says behind its fact."""
+    assert wrong("x", UnreachableError("away; start it")).exit_code == 4
+    assert wrong("x", TransientError("slow")).exit_code == 4
+    assert wrong("x", FatalBackendError("no key")).exit_code == 2
+    found = wrong("x", ConfigError("no; do this; or that"))
+    assert (found.told, found.advice, found.exit_code) == ("no", "do this; or that", 2)
+
+
+def test_the_drawn_picture() -> None:
+    """It is larger than what is sent, so that shrinking is tried, too."""
+    header = inspect(drawn_shapes())
+    assert (header.format, header.width, header.height) == ("PNG", 1280, 960)
+
+
+async def test_the_run_to_type_has_the_options_that_were_tried(endpoint: Endpoint) -> None:
+    """Options that shape an answer stand in it, quoted for a shell; keys and passwords do not."""
+    config = RunConfig.of(
+        ".",
+        base_url=endpoint.url.replace("//", "//me:secret@"),
+        model="tiny-vision",
+        api_key="k-secret",
+        prompt="What's here?",
+        num_ctx=4096,
+        max_size="auto",
+    )
+    words = shlex.split((await last(config)).told)
+    assert words == [
+        *("vlmbatch", "run", "FOLDER", "--backend", "ollama", "--model", "tiny-vision"),
+        *("--base-url", endpoint.url, "--prompt", "What's here?", "--num-ctx", "4096", "--max-size", "auto"),
+        *("--output", "answers.jsonl"),
+    ]
+
+
+async def test_no_run_to_type_where_none_would_go_well(endpoint: Endpoint) -> None:
+    """With something wrong the last finding sends back to what is said above it."""
+    assert (await last(RunConfig.of(".", base_url=endpoint.url, model="nobody"))).mark == "skipped"
