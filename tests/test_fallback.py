@@ -13,7 +13,7 @@ from endpoint import Endpoint, Model
 from running import ran
 
 from vlmbatch.errors import ConfigError, FatalBackendError, UnavailableError
-from vlmbatch.events import RunStarted
+from vlmbatch.events import EndpointPaused, RunStarted
 
 Photos = Callable[..., Path]
 
@@ -98,6 +98,8 @@ async def test_the_first_dies_at_image_50(
     assert 45 <= who["ollama"] <= 50
     reasons = {result.fallback and result.fallback.reason for result in done.results}
     assert reasons == {None, "unavailable"}
+    paused = [event for event in done.events if isinstance(event, EndpointPaused)]
+    assert [event.others_up for event in paused] == [True]
     assert all((r.endpoint.backend == "vllm") is (r.fallback is not None) for r in done.results)
 
 

@@ -137,8 +137,7 @@ def guard(
     def hear(event: Event) -> None:
         """Tell where it was, and whether others are there."""
         if isinstance(event, (EndpointPaused, EndpointResumed)):
-            others = any(other.is_open for other in lanes if other is not lane)
-            notify(replace(event, endpoint=lane.place, others_up=others))
+            notify(replace(event, endpoint=lane.place, others_up=lanes.somebody_besides(lane)))
             lanes.changed()
         else:
             notify(event)

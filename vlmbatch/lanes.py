@@ -68,6 +68,14 @@ class Lanes:
         """Whether an image waits for a slot."""
         return bool(self._waiting)
 
+    def somebody_besides(self, lane: Lane) -> bool:
+        """Whether images go on without this endpoint: another one is there, or a fallback may step in."""
+        return any(
+            other.is_open or (self._steps_in and other.rank > lane.rank and other.away is None)
+            for other in self._lanes
+            if other is not lane and not other.is_closed
+        )
+
     @property
     def limit(self) -> int:
         """How many requests may be in flight now, at all that are asked."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from vlmbatch.events import (
     ConcurrencyChanged,
     EndpointPaused,
+    EndpointProven,
     EndpointResumed,
     Event,
     ImageFinished,
@@ -84,6 +85,8 @@ class Meter:
                 self._away.add(endpoint)
                 self._queued.pop(endpoint, None)
                 self.endpoint = UP if others_up else AWAY
+            case EndpointProven():
+                self.endpoint = UP
             case EndpointResumed(endpoint=endpoint):
                 self._away.discard(endpoint)
                 self.endpoint = UP
