@@ -15,7 +15,14 @@ from waiting import until
 
 from vlmbatch.addresses import Addresses
 from vlmbatch.errors import ConfigError, FatalBackendError, UnavailableError
-from vlmbatch.events import EndpointPaused, EndpointResumed, Notice, RunStarted
+from vlmbatch.events import (
+    ConcurrencyChanged,
+    EndpointPaused,
+    EndpointResumed,
+    Notice,
+    QueueMeasured,
+    RunStarted,
+)
 from vlmbatch.progress import endpoint_lines
 
 Photos = Callable[..., Path]
@@ -203,3 +210,15 @@ def test_an_address_that_is_named_twice_counts_once(tmp_path: Path) -> None:
     file = tmp_path / "endpoints.txt"
     file.write_text("http://a:1\nhttp://b:1\n")
     assert Addresses(["http://b:1", str(file)]).read() == ("http://b:1", "http://a:1")
+
+
+async def test_a_queue_at_the_endpoint_is_told_and_asked_less(photos: Photos) -> None:
+    """vLLM tells at /metrics that requests wait there, and auto asks no more than is of use."""
+    photos(120)
+    with Endpoint(slots=2, delay=0.03, speaks=("openai",)) as endpoint:
+        done = await ran(backend="vllm", base_url=endpoint.url, model="tiny-vision")
+    measured = [event for event in done.events if isinstance(event, QueueMeasured)]
+    assert any(event.waiting > 0 and event.running == 2 for event in measured)
+    assert {event.endpoint for event in measured} == {f"{endpoint.url}/v1"}
+    limits = [event.concurrency for event in done.events if isinstance(event, ConcurrencyChanged)]
+    assert min(limits) <= 8
