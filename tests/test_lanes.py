@@ -346,3 +346,46 @@ async def test_rooms_are_bounded() -> None:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+
+
+async def test_a_free_fallback_wakes_nobody_in_vain() -> None:
+    """Images that wait for a busy first endpoint stay asleep while the fallback, which is idle, has slots."""
+    fleet = Fleet(steps_in=True)
+    fleet.lane("first")
+    fleet.lane("second", rank=1, limit=4)
+    looks = 0
+
+    def look() -> bool:
+        nonlocal looks
+        looks += 1
+        return False
+
+    async def wait() -> str:
+        async with fleet.lanes.turn(0, look, None) as lane:
+            return lane.place
+
+    async with fleet.lanes:
+        await fleet.ask(rank=1)
+        async with fleet.lanes.turn(0, lambda: False, None):
+            waiting = [asyncio.create_task(wait()) for _ in range(10)]
+            for _ in range(50):
+                await fleet.ask(rank=1)
+            before = looks
+        assert set(await asyncio.gather(*waiting)) == {"first"}
+    assert before == 10
+    assert looks <= before + 30
+
+
+async def test_who_was_refused_gets_the_slot_of_the_fallback() -> None:
+    """A slot of the fallback goes to an image that waits for it, and not to those that wait for the first."""
+    fleet = Fleet()
+    fleet.lane("first")
+    fleet.lane("second", rank=1)
+    async with fleet.lanes:
+        await asyncio.gather(fleet.ask(), fleet.ask(rank=1))
+        async with fleet.lanes.turn(0, lambda: False, None):
+            patient = [asyncio.create_task(fleet.ask()) for _ in range(5)]
+            refused = [asyncio.create_task(fleet.ask(rank=1)) for _ in range(5)]
+            assert await asyncio.wait_for(asyncio.gather(*refused), 30) == ["second"] * 5
+            assert not any(task.done() for task in patient)
+        await asyncio.gather(*patient)

@@ -1,9 +1,8 @@
 """The endpoints of a run: an image goes to one that is free, or to a fallback where none of them is there."""
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from vlmbatch.errors import BackendError, FatalBackendError, UnavailableError
@@ -12,6 +11,7 @@ from vlmbatch.guard_protocols import Lane as AnyLane
 from vlmbatch.lane import Lane
 from vlmbatch.places import Places
 from vlmbatch.protocols import Observer
+from vlmbatch.waiting_line import WaitingLine
 
 MOST_AHEAD = 64
 """So many images at most wait for a slot; else as many as there are slots, since answers come in bursts."""
@@ -30,7 +30,7 @@ class Lanes:
         self._lanes: list[Lane] = []
         self.last_rank = 0
         """See guard_protocols.Lanes."""
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting = WaitingLine()
         self._rooms = Places(ahead)
         self._limits = 0
         self._at_work = False
@@ -99,8 +99,7 @@ class Lanes:
             self._rooms.resize(self._room_for(limit))
             if self._at_work:
                 self._notify(ConcurrencyChanged(concurrency=limit))
-        for _ in range(len(self._waiting)):
-            self._wake_one()
+        self._waiting.wake_all()
 
     def _room_for(self, limit: int) -> int:
         return limit + max(self._ahead, min(limit, MOST_AHEAD))
@@ -113,11 +112,11 @@ class Lanes:
         lane, alone = await self._next(rank, look, last)
         try:
             async with lane.slots.slot(alone=alone):  # without waiting, but to be alone
-                if self._waiting and self._any_free():
-                    self._wake_one()  # as after one who was alone: more than one slot came free
+                if self._waiting and lane.slots.free:
+                    self._wake_for(lane)  # as after one who was alone: more than one slot came free
                 yield lane
         finally:
-            self._wake_one()
+            self._wake_for(lane)
 
     async def _next(self, rank: int, look: Callable[[], bool], last: AnyLane | None) -> tuple[Lane, bool]:
         waited = False
@@ -127,34 +126,20 @@ class Lanes:
                 lane = self._free_one(rank, last, alone=alone)
                 if lane is not None:
                     return lane, alone
-                if waited and self._any_free():
-                    self._wake_one()  # what came free is nothing for this one
-                await self._wait(first=waited)
+                await self._waiting.wait(rank, first=waited)
                 waited = True
         except BaseException:
-            self._wake_one()  # who was woken and takes nothing wakes the next
+            self._waiting.wake_all()  # who was woken and takes nothing leaves it to others
             raise
 
-    async def _wait(self, *, first: bool) -> None:
-        """Wait until something has changed; who was woken for nothing comes `first`."""
-        woken = asyncio.get_running_loop().create_future()
-        (self._waiting.appendleft if first else self._waiting.append)(woken)
-        try:
-            await woken
-        except asyncio.CancelledError:
-            with suppress(ValueError):  # who looked for somebody to wake may have taken it out
-                self._waiting.remove(woken)
-            raise
+    def _wake_for(self, lane: Lane) -> None:
+        """Wake the first who waits for a slot of this rank, else one whom a fallback has to do for."""
+        if not self._waiting.wake_one(lambda rank: rank == lane.rank) and lane.rank > 0:
+            self._waiting.wake_one(lambda rank: rank < lane.rank and not self._is_open(rank, lane.rank))
 
-    def _wake_one(self) -> None:
-        while self._waiting:
-            woken = self._waiting.popleft()
-            if not woken.done():
-                woken.set_result(None)
-                return
-
-    def _any_free(self) -> bool:
-        return any(lane.is_open and lane.slots.free for lane in self._lanes)
+    def _is_open(self, rank: int, end: int) -> bool:
+        """Whether anybody is there from this rank on, before the other."""
+        return any(lane.is_open and rank <= lane.rank < end for lane in self._lanes)
 
     def _free_one(self, rank: int, last: AnyLane | None, *, alone: bool) -> Lane | None:
         """An endpoint that is there and free; None where one is to be waited for.
