@@ -132,7 +132,7 @@ async def test_no_vision_model() -> None:
     """Without a vision model the error holds the command that pulls one."""
     with Endpoint(models={"blind": Model(vision=False)}) as endpoint:
         async with OLLAMA.open(endpoint.url, model=None) as backend:
-            with pytest.raises(FatalBackendError, match=r"no vision model; .*ollama pull") as caught:
+            with pytest.raises(FatalBackendError, match=r"no vision model; .*vlmbatch pull") as caught:
                 await backend.preflight()
     assert caught.value.kind == "model_not_found"
 
@@ -140,7 +140,7 @@ async def test_no_vision_model() -> None:
 async def test_unknown_model_can_be_pulled(endpoint: Endpoint) -> None:
     """The error about an unknown model holds the command that pulls this very one."""
     async with OLLAMA.open(endpoint.url, model="llava:7b") as backend:
-        with pytest.raises(FatalBackendError, match="ollama pull llava:7b"):
+        with pytest.raises(FatalBackendError, match="vlmbatch pull llava:7b"):
             await backend.preflight()
 
 

@@ -66,3 +66,17 @@ async def test_the_run_to_type_has_the_options_that_were_tried(endpoint: Endpoin
 async def test_no_run_to_type_where_none_would_go_well(endpoint: Endpoint) -> None:
     """With something wrong the last finding sends back to what is said above it."""
     assert (await last(RunConfig.of(".", base_url=endpoint.url, model="nobody"))).mark == "skipped"
+
+
+async def test_fallbacks_are_checked_too(endpoint: Endpoint) -> None:
+    """Each has its own findings, and the run to type falls back on it and does not share images with it."""
+    with Endpoint() as other:
+        fallback = f"vllm:tiny-vision@{other.url}/v1"
+        config = RunConfig.of(
+            ".", backend="ollama", base_url=endpoint.url, model="tiny-vision", fallback=fallback
+        )
+        findings = [finding async for finding in check_up(config, None)]
+    assert other.questions
+    words = shlex.split(findings[-1].told)
+    assert words.count("--base-url") == 1
+    assert words[words.index("--fallback") + 1] == fallback

@@ -88,7 +88,7 @@ def test_an_unknown_model_exits_2_with_the_nearest(photos: Photos, endpoint: End
     done = run("run", "photos", "-b", "ollama", "-m", "tiny-visoin", "--base-url", endpoint.url)
     assert (done.returncode, done.stdout) == (2, "")
     assert "tiny-vision" in done.stderr
-    assert "ollama pull tiny-visoin" in done.stderr
+    assert "vlmbatch pull tiny-visoin" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -25,7 +25,7 @@ async def test_o1_unknown_model(failing: Failing) -> None:
     failing.options["model"] = "nope"
     done = await failing.run()
     assert isinstance(done.error, FatalBackendError)
-    assert "ollama pull nope" in str(done.error)
+    assert "vlmbatch pull nope" in str(done.error)
     failing.options["model"] = "tiny-vision"
     await failing.ends("404-pull", "model_not_found")
 

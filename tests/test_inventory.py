@@ -1,5 +1,7 @@
 """Which endpoints are asked for their models, and what of each is kept."""
 
+from pathlib import Path
+
 import pytest
 from endpoint import Endpoint, Model
 
@@ -18,6 +20,13 @@ def test_a_config_for_each_address() -> None:
     ]
     none = RunConfig.of(".")
     assert each_endpoint(none) == [none]
+
+
+def test_a_file_of_addresses_names_each(tmp_path: Path) -> None:
+    """As for a run, --base-url may be a file with an address a line."""
+    (tmp_path / "urls.txt").write_text("http://a\nhttp://b\n")
+    found = each_endpoint(RunConfig.of(".", base_url=str(tmp_path / "urls.txt")))
+    assert [config.endpoint.url for config in found] == ["http://a", "http://b"]
 
 
 async def test_both_places_of_the_environment_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,17 @@
 """What the endpoints have that the options name, or that are found at their default places."""
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from urllib.parse import urlsplit
 
+from vlmbatch.addresses import Addresses
 from vlmbatch.availability import PREFLIGHT_S, until_available
 from vlmbatch.backends import nobody_there, servers
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import BackendError, ConfigError, TransientError, UnavailableError
 from vlmbatch.model_facts import ModelFacts
+from vlmbatch.plans import at
 from vlmbatch.protocols import Catalogue
 
 Address = tuple[str, int]
@@ -25,9 +27,13 @@ class Inventory:
 
 
 def each_endpoint(config: RunConfig) -> list[RunConfig]:
-    """The options for each address that they name, or as they are where they name none."""
-    urls = config.endpoint.base_url
-    return [replace(config, endpoint=replace(config.endpoint, base_url=(url,))) for url in urls] or [config]
+    """The options for each address that they name, or as they are where they name none; blocks.
+
+    Raises:
+        ConfigError: a file of addresses cannot be used.
+    """
+    urls = Addresses(config.endpoint.base_url).read()
+    return [at(config, url).config for url in urls] or [config]
 
 
 async def take_inventory(config: RunConfig) -> Inventory:

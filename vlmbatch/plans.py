@@ -31,8 +31,8 @@ def plans(config: RunConfig, urls: Sequence[str], environ: Mapping[str, str] = o
     first = [at(config, url) for url in urls] or _deployed(0, config, environ)
     rest = [
         plan
-        for rank, text in enumerate(config.endpoint.fallback, 1)
-        for plan in _deployed(rank, _instead(config, FallbackSpec.of(text)), environ)
+        for rank, options in enumerate(fallbacks(config), 1)
+        for plan in _deployed(rank, options, environ)
     ]
     return [*first, *rest]
 
@@ -44,6 +44,11 @@ def _deployed(rank: int, config: RunConfig, environ: Mapping[str, str]) -> list[
         return [Plan(rank=rank, config=config)]
     found = deployments_in(options.litellm_config, options.model, environ)
     return [Plan(rank=rank, config=config, deployment=deployment) for deployment in found]
+
+
+def fallbacks(config: RunConfig) -> list[RunConfig]:
+    """The options of each fallback."""
+    return [_instead(config, FallbackSpec.of(text)) for text in config.endpoint.fallback]
 
 
 def at(config: RunConfig, url: str) -> Plan:

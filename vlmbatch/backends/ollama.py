@@ -42,7 +42,7 @@ TAGS = "/api/tags"
 VERSION = "/api/version"
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 UNLOAD_S = 10.0
-PULL_HINT = "get one with: ollama pull qwen2.5vl"
+PULL_HINT = "get one with: vlmbatch pull qwen2.5vl"
 SERVER_HINT = "start Ollama with: ollama serve, or say where it is with --base-url or OLLAMA_HOST"
 
 
@@ -232,7 +232,7 @@ class OllamaBackend:
         except FatalBackendError as error:
             if error.kind not in ("model_not_found", "wrong_url"):
                 raise
-            raise unknown_model(name, models, self.place, f"or: ollama pull {name}") from error
+            raise unknown_model(name, models, self.place, f"or: vlmbatch pull {name}") from error
 
     async def _told(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
         """What Ollama tells of itself and its models."""

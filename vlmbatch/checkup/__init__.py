@@ -17,6 +17,7 @@ from vlmbatch.config import Option, RunConfig, options
 from vlmbatch.errors import BackendError
 from vlmbatch.inventory import each_endpoint
 from vlmbatch.options import AUTO, redact
+from vlmbatch.plans import fallbacks
 from vlmbatch.prompts import prompt_text
 from vlmbatch.records import Endpoint
 
@@ -40,14 +41,15 @@ async def check_up(config: RunConfig, image: str | None) -> AsyncIterator[Findin
     for finding in await asyncio.to_thread(check_machine):
         yield finding
     well: list[tuple[RunConfig, Endpoint]] = []
-    for one in each_endpoint(config):
+    others = fallbacks(config)
+    for one in each_endpoint(config) + others:
         wrongs = 0
         async with AsyncExitStack() as stack:
             visit = Visit(config=one, prompt=prompt, stack=stack)
             async for finding in _findings(visit, data):
                 wrongs += finding.mark == "wrong"
                 yield replace(finding, endpoint=one.endpoint.url and redact(one.endpoint.url))
-            if not wrongs:
+            if not wrongs and one not in others:
                 well.append((one, visit.found))
     yield _next(config, well)
 
@@ -96,6 +98,7 @@ def _command(config: RunConfig, well: list[tuple[RunConfig, Endpoint]]) -> list[
         words += ["--backend", backend, "--model", config.endpoint.model or found[0].model]
     for one, _ in well:
         words += ["--base-url", redact(one.endpoint.url)] if one.endpoint.url else []
+    words += [word for text in config.endpoint.fallback for word in ("--fallback", redact(text))]
     for option in options():
         value = getattr(getattr(config, option.group), option.name)
         if option.group in SHAPING and value not in (None, option.default):

@@ -4,13 +4,13 @@ from typing import Annotated
 
 import typer
 
-from vlmbatch.cli.options import with_options_of
+from vlmbatch.cli.options import WAY_THERE, with_options_of
 from vlmbatch.config import RunConfig
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 
 
-@with_options_of("backend", "base_url", "api_key", "timeout", "give_up_after")
+@with_options_of("backend", "base_url", "api_key", *WAY_THERE, "timeout", "give_up_after")
 def command(config: RunConfig, json: Json = False) -> None:
     """List the models of all endpoints that are named or found, whether they see, and what is loaded."""
     from vlmbatch.cli.models_shown import show

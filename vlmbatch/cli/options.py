@@ -14,6 +14,8 @@ from vlmbatch.config import EXCLUSIVE, Option, RunConfig, options, typed_options
 from vlmbatch.errors import ConfigError
 
 CONFIG_NAME = "vlmbatch.toml"
+WAY_THERE = ("header", "ca_cert", "client_cert", "client_key", "insecure")
+"""Options of how an endpoint is reached, for commands that ask it no question."""
 
 
 WALKS_NOTHING = "."

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from vlmbatch.cli.options import with_options_of
+from vlmbatch.cli.options import WAY_THERE, with_options_of
 from vlmbatch.config import RunConfig
 
 Models = Annotated[
@@ -22,7 +22,19 @@ Wait = Annotated[
 ]
 
 
-@with_options_of("backend", "base_url", "api_key", "timeout", "retries", "give_up_after", "quiet", "log_json")
+@with_options_of(
+    *(
+        "backend",
+        "base_url",
+        "api_key",
+        *WAY_THERE,
+        "timeout",
+        "retries",
+        "give_up_after",
+        "quiet",
+        "log_json",
+    )
+)
 def command(config: RunConfig, models: Models, wait: Wait = False) -> None:
     """Have Ollama fetch models, and show how far it is; what is there already takes a moment."""
     from vlmbatch.cli.pull_shown import pull
