@@ -222,3 +222,15 @@ async def test_a_queue_at_the_endpoint_is_told_and_asked_less(photos: Photos) ->
     assert {event.endpoint for event in measured} == {f"{endpoint.url}/v1"}
     limits = [event.concurrency for event in done.events if isinstance(event, ConcurrencyChanged)]
     assert min(limits) <= 8
+
+
+async def test_a_dead_endpoint_does_not_hold_up_the_start(photos: Photos, three: list[Endpoint]) -> None:
+    """Whoever is there begins, although the patience with the others is far from over."""
+    photos(10)
+    three[0].down()
+    done = await asyncio.wait_for(ran(**at(three), give_up_after=3600), 60)
+    assert done.error is None
+    assert len(done.ids) == 10
+    (started,) = done.of(RunStarted)
+    assert isinstance(started, RunStarted)
+    assert any(f"{three[0].url}" in note for note in started.notes)

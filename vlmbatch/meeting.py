@@ -15,6 +15,9 @@ from vlmbatch.protocols import Backend, Sleep
 from vlmbatch.records import Endpoint
 from vlmbatch.supervision import first
 
+STRAGGLERS_S = 1.0
+"""How long a run that could begin waits for the answers of other endpoints."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Met:
@@ -128,8 +131,10 @@ async def _alone(each: Met, cache: Cache | None, sleep: Sleep) -> Met:
 
 
 async def _all(opened: Sequence[Met], config: RunConfig, patience_s: float, sleep: Sleep) -> list[Met]:
-    """Look for all at once, until each has answered or patience has ended, but not long for stragglers."""
-    somebody = asyncio.Event()
+    """Look for all at once, until each has answered or patience has ended.
+
+    Once one of the first rank is there, the others have a moment left: who comes later joins then.
+    """
     usual_s = config.run.patience_s(START_PATIENCE_S)
 
     async def look(each: Met) -> Met:
@@ -143,18 +148,18 @@ async def _all(opened: Sequence[Met], config: RunConfig, patience_s: float, slee
             )
         except UnavailableError as error:
             return replace(each, away=error)
-        somebody.set()
         return replace(each, endpoint=endpoint)
 
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(look(each)) for each in opened]
-            pending: set[asyncio.Task[Met]] = set(tasks)
-            while pending and not somebody.is_set():
-                _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            if pending:
-                _, pending = await asyncio.wait(pending, timeout=usual_s)
-            for task in pending:
+            firsts = {task for task, each in zip(tasks, opened, strict=True) if each.plan.rank == 0}
+            while firsts:
+                done, firsts = await asyncio.wait(firsts, return_when=asyncio.FIRST_COMPLETED)
+                if any(task.result().endpoint for task in done):
+                    break
+            await asyncio.wait(tasks, timeout=STRAGGLERS_S)
+            for task in tasks:
                 task.cancel()
     except BaseExceptionGroup as group_error:
         raise first(group_error) from group_error
