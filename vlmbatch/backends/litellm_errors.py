@@ -18,145 +18,55 @@ from vlmbatch.errors import (
 _KEY_HINT = "set the key of its provider, such as OPENAI_API_KEY, or --api-key"
 _MODEL_HINT = "name another one with --model, as provider/model"
 
-CLASSES: Mapping[str, Row] = {
-    row.name: row
-    for row in (
-        Row(
-            "AuthenticationError",
-            "",
-            FatalBackendError,
-            "auth",
-            "the provider refuses this client",
-            _KEY_HINT,
-        ),
-        Row(
-            "PermissionDeniedError",
-            "",
-            FatalBackendError,
-            "auth",
-            "the provider refuses this client",
-            _KEY_HINT,
-        ),
-        Row(
-            "NotFoundError",
-            "",
-            FatalBackendError,
-            "model_not_found",
-            "the provider does not know this model",
-            _MODEL_HINT,
-        ),
-        Row(
-            "LiteLLMUnknownProvider",
-            "",
-            FatalBackendError,
-            "bad_config",
-            "LiteLLM knows no such provider",
-            _MODEL_HINT,
-        ),
-        Row(
-            "PaymentRequiredError",
-            "",
-            FatalBackendError,
-            "quota",
-            "the account is used up",
-            "pay for more, or choose another provider",
-        ),
-        Row(
-            "BudgetExceededError",
-            "",
-            FatalBackendError,
-            "quota",
-            "LiteLLM's budget is used up",
-            "raise it, or choose another provider",
-        ),
-        Row(
-            "UnsupportedParamsError",
-            "",
-            FatalBackendError,
-            "bad_config",
-            "the provider does not take one of the options",
-            "leave it out",
-        ),
-        Row(
-            "UnsupportedEndpointError",
-            "",
-            FatalBackendError,
-            "wrong_url",
-            "the provider has no chat",
-            _MODEL_HINT,
-        ),
-        Row(
-            "EndpointNotSupportedByModelError",
-            "",
-            FatalBackendError,
-            "bad_config",
-            "this model does not chat",
-            _MODEL_HINT,
-        ),
-        Row(
-            "ModelNotMappedError",
-            "",
-            FatalBackendError,
-            "model_not_found",
-            "LiteLLM does not know this model",
-            _MODEL_HINT,
-        ),
-        Row(
-            "ContextWindowExceededError",
-            "",
-            BadAnswerError,
-            "context",
-            "picture and prompt do not fit into the model's context",
-            "a smaller --max-size helps",
-            change="shrink",
-        ),
-        Row(
-            "ContentPolicyViolationError",
-            "",
-            RejectedError,
-            "refused",
-            "a content filter refuses this picture or prompt",
-        ),
-        Row("RejectedRequestError", "", RejectedError, "refused", "a guard refuses this picture or prompt"),
-        Row(
-            "GuardrailRaisedException", "", RejectedError, "refused", "a guard refuses this picture or prompt"
-        ),
-        Row("BlockedPiiEntityError", "", RejectedError, "refused", "a guard refuses this picture or prompt"),
-        Row(
-            "SensitiveDataRouteException",
-            "",
-            RejectedError,
-            "refused",
-            "a guard refuses this picture or prompt",
-        ),
-        Row("ImageFetchError", "", RejectedError, "rejected", "the provider cannot read this picture"),
-        Row(
-            "JSONSchemaValidationError",
-            "",
-            BadAnswerError,
-            "bad_schema",
-            "the answer does not fit the schema",
-        ),
-        Row("Timeout", "", TransientError, "timeout", "no answer in time"),
-        Row(
-            "APIConnectionError", "", TransientError, "connection", "the connection to the provider was lost"
-        ),
-        Row(
-            "APIResponseValidationError",
-            "",
-            TransientError,
-            "bad_response",
-            "the provider's reply is not what was promised",
-        ),
-        Row("MidStreamFallbackError", "", TransientError, "server_error", "the provider broke off"),
-        Row(
-            "ModifyResponseException", "", TransientError, "bad_response", "the provider's reply was replaced"
-        ),
-        Row("VectorStoreSearchError", "", TransientError, "server_error", "the provider failed"),
-        Row("MockException", "", TransientError, "server_error", "the provider failed"),
-        Row("OpenAIError", "", TransientError, "server_error", "the provider failed"),
-    )
-}
+_FATAL, _BAD, _NO, _PASSING = FatalBackendError, BadAnswerError, RejectedError, TransientError
+_GUARD = "a guard refuses this picture or prompt"
+_PAY = "pay for more, or choose another provider"
+_ROWS = (
+    Row("AuthenticationError", "", _FATAL, "auth", "the provider refuses this client", _KEY_HINT),
+    Row("PermissionDeniedError", "", _FATAL, "auth", "the provider refuses this client", _KEY_HINT),
+    Row("NotFoundError", "", _FATAL, "model_not_found", "the provider does not know this model", _MODEL_HINT),
+    Row("ModelNotMappedError", "", _FATAL, "model_not_found", "LiteLLM does not know it", _MODEL_HINT),
+    Row("LiteLLMUnknownProvider", "", _FATAL, "bad_config", "LiteLLM knows no such provider", _MODEL_HINT),
+    Row(
+        "EndpointNotSupportedByModelError", "", _FATAL, "bad_config", "this model does not chat", _MODEL_HINT
+    ),
+    Row("UnsupportedEndpointError", "", _FATAL, "wrong_url", "the provider has no chat", _MODEL_HINT),
+    Row(
+        "UnsupportedParamsError",
+        "",
+        _FATAL,
+        "bad_config",
+        "the provider takes no such option",
+        "leave it out",
+    ),
+    Row("PaymentRequiredError", "", _FATAL, "quota", "the account is used up", _PAY),
+    Row("BudgetExceededError", "", _FATAL, "quota", "LiteLLM's budget is used up", _PAY),
+    Row(
+        "ContextWindowExceededError",
+        "",
+        _BAD,
+        "context",
+        "picture and prompt do not fit into the model's context",
+        "a smaller --max-size helps",
+        change="shrink",
+    ),
+    Row("JSONSchemaValidationError", "", _BAD, "bad_schema", "the answer does not fit the schema"),
+    Row("ContentPolicyViolationError", "", _NO, "refused", "a content filter refuses this picture or prompt"),
+    Row("ImageFetchError", "", _NO, "rejected", "the provider cannot read this picture"),
+    Row("RejectedRequestError", "", _NO, "refused", _GUARD),
+    Row("GuardrailRaisedException", "", _NO, "refused", _GUARD),
+    Row("BlockedPiiEntityError", "", _NO, "refused", _GUARD),
+    Row("SensitiveDataRouteException", "", _NO, "refused", _GUARD),
+    Row("Timeout", "", _PASSING, "timeout", "no answer in time"),
+    Row("APIConnectionError", "", _PASSING, "connection", "the connection to the provider was lost"),
+    Row("APIResponseValidationError", "", _PASSING, "bad_response", "the reply is not what was promised"),
+    Row("ModifyResponseException", "", _PASSING, "bad_response", "the provider's reply was replaced"),
+    Row("MidStreamFallbackError", "", _PASSING, "server_error", "the provider broke off"),
+    Row("VectorStoreSearchError", "", _PASSING, "server_error", "the provider failed"),
+    Row("MockException", "", _PASSING, "server_error", "the provider failed"),
+    Row("OpenAIError", "", _PASSING, "server_error", "the provider failed"),
+)
+CLASSES: Mapping[str, Row] = {row.name: row for row in _ROWS}
 """Exceptions whose class says more than their words; the nearest of its classes counts."""
 BY_WORDS = frozenset(
     (
