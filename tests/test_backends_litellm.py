@@ -144,6 +144,7 @@ async def test_canaries_are_paid_for(photos: Photos, hosted: Endpoint) -> None:
     assert (done.summary.cost or 0) > (done.results[0].cost or 0) > 0
 
 
+@pytest.mark.slow
 def test_max_cost_ends_the_run(photos: Photos, hosted: Endpoint) -> None:
     """--max-cost is exit 6 with what was paid; the next run does the rest."""
     photos(40)
@@ -159,6 +160,7 @@ def test_max_cost_ends_the_run(photos: Photos, hosted: Endpoint) -> None:
     assert len(Path("out.jsonl").read_text().splitlines()) == 40
 
 
+@pytest.mark.slow
 def test_max_cost_needs_prices(photos: Photos, hosted: Endpoint) -> None:
     """A limit that could never be reached is a mistake, told with the way out, which then works."""
     photos(3)
@@ -279,6 +281,7 @@ def test_an_extra_that_is_not_installed(photos: Photos, options: tuple[str, ...]
     assert 'pip install "vlmbatch[litellm]"' in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -314,6 +317,7 @@ m.main()
 """
 
 
+@pytest.mark.slow
 def test_it_talks_to_nobody_else_and_prints_nothing(photos: Photos, hosted: Endpoint) -> None:
     """Standard output holds records alone, and no other host is looked up or asked, not even for prices."""
     photos(4)
