@@ -79,6 +79,8 @@ def test_every_exception_has_a_meaning() -> None:
         ("content_filter", RejectedError, "refused"),
         ("empty", BadAnswerError, "empty"),
         ("length", BadAnswerError, "truncated"),
+        ("finish_abort", TransientError, "server_error"),
+        ("finish_error", TransientError, "bad_response"),
         ("400", RejectedError, "rejected"),
         ("hang", TransientError, "timeout"),
         ("413", BadAnswerError, "body_too_large"),
@@ -359,3 +361,24 @@ async def test_as_a_fallback(
     )
     (fallen,) = [result for result in done.results if result.fallback]
     assert (fallen.endpoint.backend, fallen.ok, (fallen.cost or 0) > 0) == ("litellm", True, True)
+
+
+async def test_a_key_of_the_environment_stands_in_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LiteLLM finds it by itself; a provider that repeats it in a refusal brings it into no record."""
+    monkeypatch.setenv("OPENAI_API_KEY", "geheim-0123456789")
+    library = quiet_library()
+    with LITELLM.endpoint() as endpoint:
+        async with LITELLM.open(endpoint.url) as backend:
+            await backend.preflight()
+            error = library.exceptions.AuthenticationError("no such key: geheim-0123456789", "openai", "m")
+            monkeypatch.setattr(library, "acompletion", _raising(error))
+            with pytest.raises(FatalBackendError) as caught:
+                await backend.complete(question())
+    assert "geheim" not in str(caught.value)
+
+
+def _raising(error: Exception) -> Callable[..., Any]:
+    async def ask(**_: object) -> None:
+        raise error
+
+    return ask

@@ -154,6 +154,17 @@ async def test_nobody_waits_for_ever(seed: int) -> None:
         assert all(lane.slots.free and lane.slots.load == 0 for lane in lanes)
 
 
+async def test_who_has_to_be_alone_shares_the_slowest() -> None:
+    """Suspects of a crash, which stop a lane for a while, stop the one that has answered least."""
+    fleet = Fleet()
+    fast, slow = fleet.lane("fast", limit=2), fleet.lane("slow", limit=4)
+    async with fleet.lanes:
+        await asyncio.gather(fleet.ask(last=slow), fleet.ask(last=fast))
+        for lane in (fast, fast, slow):
+            fleet.lanes.answered(lane)
+        assert await asyncio.gather(*(fleet.ask(alone=True) for _ in range(5))) == ["slow"] * 5
+
+
 async def test_a_limit_that_shrank_and_is_free_again_is_used() -> None:
     """After an overload halves the slots of the only endpoint, those who wait get the half that is left."""
     fleet = Fleet()

@@ -13,6 +13,8 @@ class Lane:
         """`place` is how people know it until it is met; it holds no secrets."""
         self.backend = backend
         self.rank = rank
+        self.answers = 0
+        """How many came from it so far."""
         self.started = False
         self.proven = False
         self.leaving = False

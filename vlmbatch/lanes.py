@@ -144,7 +144,7 @@ class Lanes:
     def _free_one(self, rank: int, last: AnyLane | None, *, alone: bool) -> Lane | None:
         """An endpoint that is there and free; None where one is to be waited for.
 
-        Those who have to be alone, which takes a while, share the smallest.
+        Those who have to be alone, which takes a while, share the one that has answered least.
 
         Raises:
             BackendError: nobody is left to be asked.
@@ -159,7 +159,7 @@ class Lanes:
                 self._start(lane)
             there = [lane for lane in lanes if lane.is_open]
             if there and alone:
-                return min(there, key=lambda lane: lane.slots.limit)
+                return min(there, key=lambda lane: lane.answers)
             if there:
                 free = [lane for lane in there if lane.slots.free]
                 return min(free, key=lambda lane: (lane is last, lane.slots.load)) if free else None
@@ -194,6 +194,8 @@ class Lanes:
 
     def answered(self, lane: AnyLane) -> None:
         """See guard_protocols.Lanes. While one answers, those that were given up are looked for anew."""
+        assert isinstance(lane, Lane)
+        lane.answers += 1
         lane.outages.answered()
         lane.slots.answered()
         for other in self._lanes:

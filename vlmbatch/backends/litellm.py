@@ -22,6 +22,9 @@ from vlmbatch.options import redact
 from vlmbatch.records import Completion, Endpoint, Generation, Load, Request, Usage
 
 EXAMPLES = "for example gpt-4o, anthropic/claude-sonnet-4-5 or gemini/gemini-2.5-flash"
+BROKEN_OFF = frozenset(("error", "abort", "aborted", "cancelled", "canceled", "repetition"))
+"""Finish reasons of answers that were not finished."""
+KEY_VARIABLES = ("_API_KEY", "_TOKEN", "_SECRET_ACCESS_KEY")
 NO_KEY = "none"
 """What a server on this machine gets for a key where there is none: the libraries below insist on one."""
 
@@ -37,6 +40,7 @@ def require_installed() -> None:
 def quiet_library() -> ModuleType:
     """LiteLLM, made to ask nobody but who is asked, to keep no statistics, and to print nothing."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it fetches prices when it is imported
+    os.environ["LITELLM_MODE"] = "PRODUCTION"  # else it reads a .env file
     os.environ.setdefault("LITELLM_LOG", "CRITICAL")
     import litellm
 
@@ -162,7 +166,7 @@ class LiteLLMBackend:
         cost = _cost(reply)
         probable = mapping(choice.get("logprobs")).get("content")
         logprobs, missing = logprobs_in(probable, request.generation.logprobs)
-        reason = words(choice.get("finish_reason"))
+        reason = _reason(choice)
         with paid(used, cost):
             flaws = check_answer(
                 text, reason, thinking=thinking, refusal=words(message.get("refusal")), accept=request.accept
@@ -187,7 +191,7 @@ class LiteLLMBackend:
         except TimeoutError as error:
             raise meaning(library.exceptions.Timeout("no answer", "", ""), self.place, str) from error
         except Exception as error:  # noqa: BLE001  # what providers' clients raise has no common root
-            ours = meaning(error, self.place, self._access.masked)
+            ours = meaning(error, self.place, lambda text: _without_keys(self._access.masked(text)))
             raise ours from None  # the chain holds the request with its key
 
     def _arguments(self, request: Request, deadline_s: float) -> dict[str, Any]:
@@ -252,6 +256,20 @@ class LiteLLMBackend:
         if self._library is None:
             raise RuntimeError("used outside of its async with")
         return self._library
+
+
+def _reason(choice: Mapping[str, Any]) -> str:
+    """Why the answer ended, as the provider said where LiteLLM makes a `stop` of a failure."""
+    native = words(mapping(choice.get("provider_specific_fields")).get("native_finish_reason")).lower()
+    return native if native in BROKEN_OFF else words(choice.get("finish_reason"))
+
+
+def _without_keys(text: str) -> str:
+    """The text without the keys that stand in the environment, where LiteLLM finds them by itself."""
+    keys = [value for name, value in os.environ.items() if name.endswith(KEY_VARIABLES) and len(value) >= 8]
+    for key in sorted(keys, key=len, reverse=True):
+        text = text.replace(key, "[key]")
+    return text
 
 
 def _cost(reply: Any) -> float | None:
