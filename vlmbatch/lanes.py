@@ -128,8 +128,8 @@ class Lanes:
                     return lane, alone
                 await self._waiting.wait(rank, first=waited)
                 waited = True
-        except BaseException:
-            self._waiting.wake_all()  # who was woken and takes nothing leaves it to others
+        except BaseException:  # cancelled, refused or given up: who was woken for a slot leaves it to others
+            self._waiting.wake_all()
             raise
 
     def _wake_for(self, lane: Lane) -> None:
