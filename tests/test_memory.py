@@ -15,7 +15,8 @@ from waiting import until
 
 from vlmbatch import memory as memory_module
 from vlmbatch.errors import ImageError
-from vlmbatch.memory import Memory, memory_limit
+from vlmbatch.machine import memory_limit
+from vlmbatch.memory import Memory
 
 Photos = Callable[..., Path]
 GIB = 1024**3

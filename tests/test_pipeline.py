@@ -17,8 +17,8 @@ from vlmbatch.batch import Batch
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import FatalBackendError, UnavailableError
 from vlmbatch.events import EndpointPaused, EndpointResumed, ImageFinished, RetryScheduled, RunStarted
-from vlmbatch.guards import preparers
 from vlmbatch.images import PreparedImage
+from vlmbatch.machine import preparers
 
 Photos = Callable[..., Path]
 WIRES = ("ollama", "vllm")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from waiting import until
 
-from vlmbatch.read_ahead import ReadAhead
+from vlmbatch.aio import ReadAhead
 
 
 async def taken(items: ReadAhead[int]) -> list[int]:

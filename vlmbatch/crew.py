@@ -8,10 +8,11 @@ from vlmbatch.addresses import Addresses
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import BackendError, VlmbatchError
 from vlmbatch.events import QueueMeasured, tell
-from vlmbatch.guards import guard, most_concurrency, preparers
+from vlmbatch.guards import guard, most_concurrency
 from vlmbatch.lane import Lane
 from vlmbatch.lanes import Lanes
 from vlmbatch.limiter import Pace
+from vlmbatch.machine import preparers
 from vlmbatch.meeting import Met, opened_by
 from vlmbatch.plans import at
 from vlmbatch.protocols import Backend, Observer, Sleep

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from vlmbatch.addresses import Addresses
+from vlmbatch.aio import threads
 from vlmbatch.cache import Cache
 from vlmbatch.config import RunConfig
 from vlmbatch.events import SourceProblem, tell
@@ -18,7 +19,6 @@ from vlmbatch.records import Endpoint, Request
 from vlmbatch.schemas import schema_text
 from vlmbatch.settings import accepted_now, question_of
 from vlmbatch.sources import open_source
-from vlmbatch.supervision import threads
 from vlmbatch.writers import JsonlWriter, StreamWriter
 
 

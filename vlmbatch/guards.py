@@ -10,7 +10,6 @@ from vlmbatch import imaging
 from vlmbatch.availability import RUN_PATIENCE_S, Availability
 from vlmbatch.canary import QUESTIONS, Canary
 from vlmbatch.config import RunConfig
-from vlmbatch.cpus import usable_cpus
 from vlmbatch.errors import ImageError
 from vlmbatch.events import EndpointPaused, EndpointProven, EndpointResumed, Event, tell
 from vlmbatch.images import PreparedImage
@@ -39,11 +38,6 @@ SLOW_LOAD_S = 2.0
 """From so many seconds on a person wants to know what was waited for."""
 WARM_UP = 3
 """So many times --timeout is how long a cold model may take for its first answer."""
-
-
-def preparers() -> int:
-    """How many threads prepare pictures, and how many are prepared ahead of the requests at least."""
-    return max(2, usable_cpus())
 
 
 def limiter_of(config: RunConfig, endpoint: Endpoint, backend: Backend, pace: Pace, lanes: Lanes) -> Limiter:

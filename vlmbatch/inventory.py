@@ -10,9 +10,9 @@ from vlmbatch.availability import PREFLIGHT_S, until_available
 from vlmbatch.backends import nobody_there, servers
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import BackendError, ConfigError, TransientError, UnavailableError
-from vlmbatch.model_facts import ModelFacts
 from vlmbatch.plans import at
 from vlmbatch.protocols import Catalogue
+from vlmbatch.records import ModelFacts
 
 Address = tuple[str, int]
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
+from vlmbatch.aio import first
 from vlmbatch.availability import RUN_PATIENCE_S, START_PATIENCE_S, until_available
 from vlmbatch.backends import open_backend
 from vlmbatch.cache import Cache
@@ -13,7 +14,6 @@ from vlmbatch.errors import ConfigError, FatalBackendError, UnavailableError, Un
 from vlmbatch.plans import Plan
 from vlmbatch.protocols import Backend, Sleep
 from vlmbatch.records import Endpoint
-from vlmbatch.supervision import first
 
 STRAGGLERS_S = 1.0
 """How long a run that could begin waits for the answers of other endpoints."""

@@ -1,16 +1,14 @@
 """How much memory decoding may take, in all threads together: by default a quarter of what there is."""
 
 import mmap
-import os
-import resource
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Self
 
 from vlmbatch.errors import ImageError, ResourceError
+from vlmbatch.machine import memory_limit
 
 MOST_BY_DEFAULT = 2 * 1024**3
 SHARE = 0.25
@@ -19,10 +17,6 @@ SHARE_OF_ONE = 0.8
 
 FILES_SHARE = 0.25
 """Files that are read beforehand have a budget of their own, so that who holds a file can wait for room."""
-
-PAGE = os.sysconf("SC_PAGE_SIZE")
-CGROUP_FILES = ("memory.max", "memory.high", "memory.limit_in_bytes")
-"""Where a control group says its limit in bytes: the first two in version 2, the last in version 1."""
 
 
 class Memory:
@@ -90,47 +84,3 @@ class Memory:
             self._queue.popleft()
             self._free -= taken
             self._changed.notify_all()
-
-
-def memory_limit(root: Path = Path("/")) -> int:
-    """Bytes that this process may use: of the machine, its control group or its own limits, the least.
-
-    Of its own limits (ulimit -v, -d) counts what is left.
-
-    `root` is where the file system begins, for tests.
-    """
-    limits = [PAGE * os.sysconf("SC_PHYS_PAGES"), *_cgroup_limits(root)]
-    for kind, taken in zip((resource.RLIMIT_AS, resource.RLIMIT_DATA), _mapped(), strict=True):
-        soft, _ = resource.getrlimit(kind)
-        if soft != resource.RLIM_INFINITY:
-            limits.append(max(soft - taken, 1))
-    return min(limits)
-
-
-def _mapped() -> tuple[int, int]:
-    """Bytes that this process has mapped already: all of them, and those of its data; 0 where unknown."""
-    try:
-        pages = Path("/proc/self/statm").read_text().split()
-    except OSError:  # no Linux, which alone holds a process to these limits
-        return 0, 0
-    return PAGE * int(pages[0]), PAGE * int(pages[5])
-
-
-def _cgroup_limits(root: Path) -> Iterator[int]:
-    """The limits of this process's control groups and of those above them, as far as they can be read."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:  # no Linux, or no /proc
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        top = root / "sys/fs/cgroup" / ("memory" if controllers else "")
-        here = top / path.lstrip("/")
-        for group in (here, *here.parents):
-            for name in CGROUP_FILES:
-                with suppress(OSError, ValueError):  # not there, or "max" for no limit
-                    yield int((group / name).read_text())
-            if group == top:
-                break

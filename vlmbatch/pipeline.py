@@ -7,11 +7,11 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 
+from vlmbatch.aio import ReadAhead
 from vlmbatch.errors import VlmbatchError
 from vlmbatch.events import ImagesSkipped, RunStopping
 from vlmbatch.images import ImageRef
 from vlmbatch.protocols import Finished, Observer, Source
-from vlmbatch.read_ahead import ReadAhead
 from vlmbatch.records import Result
 
 REFS_AHEAD = 64

@@ -11,8 +11,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from vlmbatch.events import Event
 from vlmbatch.images import FileStamp, ImageRef, SourceImage
-from vlmbatch.model_facts import ModelFacts
-from vlmbatch.records import Answered, Completion, Endpoint, Generation, Load, Request, Result
+from vlmbatch.records import Answered, Completion, Endpoint, Generation, Load, ModelFacts, Request, Result
 
 Observer = Callable[[Event], None]
 """Hears every event of a run, on the event loop's thread; it must return quickly and never raise."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from vlmbatch.addresses import Addresses
+from vlmbatch.aio import first, threads, unless
 from vlmbatch.answers import Answers
 from vlmbatch.asking import Asker
 from vlmbatch.closing import Closing
@@ -16,10 +17,11 @@ from vlmbatch.crew import Crew
 from vlmbatch.delivery import Delivery
 from vlmbatch.draft import Job
 from vlmbatch.errors import BackendError, blaming_the_machine
-from vlmbatch.events import RunFinished, RunStarted, RunStopping, tell
+from vlmbatch.events import RunFinished, RunStarted, RunStopping, TotalKnown, tell
 from vlmbatch.finding import Found, find, open_writer
-from vlmbatch.guards import preparer_of, preparers, sizing_for
+from vlmbatch.guards import preparer_of, sizing_for
 from vlmbatch.lanes import Lanes
+from vlmbatch.machine import preparers
 from vlmbatch.meeting import Met
 from vlmbatch.memory import FILES_SHARE, Memory
 from vlmbatch.metering import Budget, Metered
@@ -32,7 +34,6 @@ from vlmbatch.retry import RetryPolicy
 from vlmbatch.schemas import with_data
 from vlmbatch.settings import answer_settings, run_digest, with_known_digest
 from vlmbatch.sizing import Sizing
-from vlmbatch.supervision import counted, threads, unless
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,3 +259,21 @@ def _nothing_is_known(_sha256: str, _prompt: str) -> None:
 
 def _keep_nothing(_result: Result) -> None:
     """What a run without a cache keeps for others."""
+
+
+async def counted(work: Awaitable[None], count: Callable[[], int | None], notify: Observer) -> None:
+    """Do the work while a thread counts how much there is."""
+
+    async def tell_total(thread: ThreadPoolExecutor) -> None:
+        total = await asyncio.get_running_loop().run_in_executor(thread, count)
+        if total is not None:
+            notify(TotalKnown(total=total))
+
+    try:
+        with threads(1, "vlmbatch-count") as thread:
+            async with asyncio.TaskGroup() as group:
+                counting = group.create_task(tell_total(thread))
+                await work
+                counting.cancel()
+    except BaseExceptionGroup as group_error:
+        raise first(group_error) from group_error

@@ -13,10 +13,9 @@ from urllib.parse import urlsplit
 from vlmbatch.backends.gguf_files import NAME_A_REAL_ONE, ModelFiles, find_files
 from vlmbatch.backends.openai_compatible import OpenAICompatibleBackend
 from vlmbatch.backends.presets import EMBEDDED
-from vlmbatch.cpus import usable_cpus
 from vlmbatch.errors import ConfigError, MissingDependencyError
-from vlmbatch.model_facts import ModelFacts
-from vlmbatch.records import Completion, Endpoint, Generation, Request
+from vlmbatch.machine import usable_cpus
+from vlmbatch.records import Completion, Endpoint, Generation, ModelFacts, Request
 
 if TYPE_CHECKING:
     from xllamacpp import Server

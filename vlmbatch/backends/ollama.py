@@ -34,8 +34,7 @@ from vlmbatch.backends.wire import (
 )
 from vlmbatch.classify import check_answer
 from vlmbatch.errors import BadAnswerError, FatalBackendError, RejectedError
-from vlmbatch.model_facts import ModelFacts
-from vlmbatch.records import Completion, Endpoint, Generation, Request, Usage
+from vlmbatch.records import Completion, Endpoint, Generation, ModelFacts, Request, Usage
 from vlmbatch.wire_options import WireOptions
 
 TAGS = "/api/tags"

@@ -7,7 +7,7 @@ from typing import Any
 from vlmbatch.backends.ollama_reading import capabilities_of, context_of, place_of
 from vlmbatch.backends.wire import count, mapping, mappings, words
 from vlmbatch.errors import BackendError, FatalBackendError
-from vlmbatch.model_facts import ModelFacts
+from vlmbatch.records import ModelFacts
 
 AT_ONCE = 8
 """Questions about single models; each makes Ollama read a file."""

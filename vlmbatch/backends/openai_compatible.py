@@ -44,8 +44,7 @@ from vlmbatch.errors import (
     UnavailableError,
 )
 from vlmbatch.images import PreparedImage
-from vlmbatch.model_facts import ModelFacts
-from vlmbatch.records import Completion, Endpoint, Generation, Load, Request, Usage
+from vlmbatch.records import Completion, Endpoint, Generation, Load, ModelFacts, Request, Usage
 from vlmbatch.wire_options import WireOptions
 
 MODEL_HINT = "name a served one with --model"

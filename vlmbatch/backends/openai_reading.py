@@ -6,7 +6,7 @@ from typing import Any
 
 from vlmbatch.backends.wire import count, mapping, mappings, words
 from vlmbatch.errors import TransientError
-from vlmbatch.model_facts import ModelFacts
+from vlmbatch.records import ModelFacts
 
 
 def first_choice(reply: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

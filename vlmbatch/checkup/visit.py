@@ -14,9 +14,8 @@ from vlmbatch.config import RunConfig
 from vlmbatch.errors import BackendError, ConfigError, VlmbatchError
 from vlmbatch.guards import PROBE_S, WARM_UP
 from vlmbatch.image_tokens import family_of
-from vlmbatch.model_facts import ModelFacts
 from vlmbatch.protocols import Backend
-from vlmbatch.records import Endpoint, Request
+from vlmbatch.records import Endpoint, ModelFacts, Request
 from vlmbatch.settings import question_of
 from vlmbatch.sizing import sizing_of
 

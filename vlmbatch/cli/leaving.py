@@ -5,11 +5,11 @@ import os
 import signal
 from collections.abc import Callable, Coroutine
 
+from vlmbatch.aio import Unawaited
 from vlmbatch.cli.ending import STOP_SIGNALS
 from vlmbatch.cli.speaking import Voice
 from vlmbatch.errors import VlmbatchError, blaming_the_machine
 from vlmbatch.progress import clean
-from vlmbatch.supervision import Unawaited
 
 Work = Callable[[], Coroutine[object, object, int]]
 

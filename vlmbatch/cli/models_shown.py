@@ -10,9 +10,9 @@ from vlmbatch.cli.leaving import until_it_ends
 from vlmbatch.cli.speaking import Voice, printable
 from vlmbatch.config import RunConfig
 from vlmbatch.inventory import Inventory, take_inventory
-from vlmbatch.model_facts import ModelFacts
 from vlmbatch.progress import clean
 from vlmbatch.progress.wording import in_bytes
+from vlmbatch.records import ModelFacts
 
 TITLES = ("model", "size", "quant", "parameters", "context", "sees", "loaded", "where")
 RIGHT = ("size", "parameters", "context")

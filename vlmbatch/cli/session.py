@@ -9,6 +9,7 @@ import stat
 import sys
 from contextlib import ExitStack, suppress
 
+from vlmbatch.aio import Unawaited
 from vlmbatch.batch import Batch
 from vlmbatch.cli.ending import Ending, Reports
 from vlmbatch.cli.reports import open_reports
@@ -19,7 +20,6 @@ from vlmbatch.events import Event, RunStarted, RunStopping, tell
 from vlmbatch.progress import Bar, JsonLog, Lines, clean, summary_line
 from vlmbatch.protocols import Observer
 from vlmbatch.records import Summary
-from vlmbatch.supervision import Unawaited
 
 BUG = 1
 PARTLY = 3

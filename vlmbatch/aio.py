@@ -1,13 +1,52 @@
-"""Iterates in a thread, some items ahead of who takes them in the event loop; knows nothing of the items."""
+"""Small parts for an event loop that the standard library lacks; they know nothing of images."""
 
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from vlmbatch.errors import VlmbatchError
 
 T = TypeVar("T")
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T], on_stop: Callable[[], None]) -> T | None:
+    """What `work` returns, or None where `stop` is set first; `on_stop` is called, and `work` cancelled."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        if not working.done():
+            if stop.is_set():
+                on_stop()
+            working.cancel()
+            await asyncio.wait((working,))
+    return None if working.cancelled() else working.result()
+
+
+def first(error: BaseException) -> BaseException:
+    """The one error to tell out of a group: one of ours before a bug."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    leaves = [first(e) for e in error.exceptions]
+    return next((e for e in leaves if isinstance(e, VlmbatchError)), leaves[0])
+
+
+class Unawaited(ThreadPoolExecutor):
+    """Threads that nobody waits for at the end: a decode or a disk that hangs cannot hold the exit."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Begin nothing more, and return at once."""
+        super().shutdown(wait=False, cancel_futures=True)
+
+
+def threads(number: int, name: str) -> ThreadPoolExecutor:
+    """So many threads, for a ``with`` block at whose end nobody waits for them."""
+    return Unawaited(number, name)
 
 
 class ReadAhead(Generic[T]):
