@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 
 from vlmbatch import imaging
-from vlmbatch.option_groups import ImageOptions
+from vlmbatch.config.groups import ImageOptions
 
 SIZE = (6000, 4000)
 PIXELS = SIZE[0] * SIZE[1]

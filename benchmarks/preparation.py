@@ -27,8 +27,8 @@ from typing import Any
 from PIL import ExifTags, Image, ImageChops, ImageCms, ImageDraw
 
 from vlmbatch import imaging
+from vlmbatch.config.groups import ImageOptions
 from vlmbatch.imaging import simd
-from vlmbatch.option_groups import ImageOptions
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 MAX_SIDE, QUALITY = 1024, 85

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from vlmbatch.config.run import OutputOptions
 from vlmbatch.images import FileStamp, ImageFacts, ImageRef
 from vlmbatch.records import Completion, Endpoint, Result, Usage, to_line
-from vlmbatch.run_options import OutputOptions
 from vlmbatch.writers import JsonlWriter
 
 RUN = "9f3c2a1b7d04"

@@ -17,9 +17,9 @@ from PIL import Image
 
 from vlmbatch.backends import open_backend
 from vlmbatch.config import RunConfig
+from vlmbatch.config.groups import ImageOptions
 from vlmbatch.images import PreparedImage
 from vlmbatch.imaging import prepare
-from vlmbatch.option_groups import ImageOptions
 from vlmbatch.protocols import Backend
 from vlmbatch.records import Generation, Request
 

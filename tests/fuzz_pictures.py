@@ -15,11 +15,11 @@ from pathlib import Path
 
 from pictures import EVERY_FORMAT, sent
 
+from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
 from vlmbatch.formats import IMAGE_EXTENSIONS
 from vlmbatch.imaging import prepare
 from vlmbatch.memory import Memory
-from vlmbatch.option_groups import ImageOptions
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 BUDGET, MACHINE = 100_000_000, 250_000_000

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from vlmbatch.config.groups import InputOptions
 from vlmbatch.errors import ImageError
 from vlmbatch.images import ImageRef, SourceImage
-from vlmbatch.option_groups import InputOptions
 from vlmbatch.sources import DirectorySource
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(56)

@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw
 from vlmbatch.backends import open_backend
 from vlmbatch.backends.gguf_files import find_files
 from vlmbatch.config import RunConfig
+from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import BadAnswerError, ConfigError, MissingDependencyError, TransientError
 from vlmbatch.imaging import prepare
-from vlmbatch.option_groups import ImageOptions
 from vlmbatch.protocols import Backend
 from vlmbatch.records import Generation, Request
 

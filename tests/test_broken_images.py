@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from vlmbatch.config.groups import ImageOptions, InputOptions
 from vlmbatch.errors import ImageError
 from vlmbatch.imaging import prepare
-from vlmbatch.option_groups import ImageOptions, InputOptions
 from vlmbatch.sources import DirectorySource
 
 FOLDER = Path(__file__).parent / "images"

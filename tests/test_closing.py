@@ -16,8 +16,8 @@ from vlmbatch import closing
 from vlmbatch.batch import Batch
 from vlmbatch.closing import Closing, next_time
 from vlmbatch.config import RunConfig
+from vlmbatch.config.run import RunOptions
 from vlmbatch.events import Notice, RunStopping
-from vlmbatch.run_options import RunOptions
 
 Photos = Callable[..., Path]
 EVENING = datetime(2026, 11, 24, 22, 15, 30)

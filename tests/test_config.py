@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from vlmbatch.config import RunConfig, options
+from vlmbatch.config.spec import parse_duration, parse_failures, parse_pixels, parse_size, redact
 from vlmbatch.errors import ConfigError
-from vlmbatch.options import parse_duration, parse_failures, parse_pixels, parse_size, redact
 
 
 def test_every_option_has_one_flag_one_variable_and_one_key() -> None:

@@ -11,8 +11,8 @@ from endpoint import Endpoint
 from running import ran
 
 from vlmbatch import imaging
+from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import UnavailableError
-from vlmbatch.option_groups import ImageOptions
 
 Photos = Callable[..., Path]
 

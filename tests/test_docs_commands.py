@@ -10,7 +10,7 @@ from command import run
 from documents import ROOT, blocks, page
 
 from vlmbatch.config import Option, options
-from vlmbatch.options import typed
+from vlmbatch.config.spec import typed
 
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 OPERATORS = set("();<>|&")

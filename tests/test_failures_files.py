@@ -19,9 +19,9 @@ from running import ran
 
 from vlmbatch.batch import Batch
 from vlmbatch.config import RunConfig
+from vlmbatch.config.groups import ImageOptions
 from vlmbatch.events import ImageFinished
 from vlmbatch.imaging import prepare
-from vlmbatch.option_groups import ImageOptions
 
 Photos = Callable[..., Path]
 

@@ -29,11 +29,11 @@ from pictures import (
 )
 from PIL import Image, ImageFilter, ImageOps, TiffImagePlugin
 
+from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
 from vlmbatch.image_tokens import Family
 from vlmbatch.image_tokens.names import GEMMA_3
 from vlmbatch.imaging import inspect, prepare
-from vlmbatch.option_groups import ImageOptions
 from vlmbatch.sizing import Sizing
 
 # What imaging tells Python once for the process, pytest takes back after each test.

@@ -25,9 +25,9 @@ from pictures import (
 )
 from PIL import Image, ImageChops, ImageCms, ImageDraw
 
+from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
 from vlmbatch.imaging import prepare
-from vlmbatch.option_groups import ImageOptions
 
 
 def see_through(mode: str) -> bytes:

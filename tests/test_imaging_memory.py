@@ -8,9 +8,9 @@ import pytest
 from pictures import OPTIONS, encoded, multi_scan
 from PIL import Image
 
+from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
 from vlmbatch.imaging import prepare
-from vlmbatch.option_groups import ImageOptions
 
 SIDE = 1600
 PIXELS = SIDE * SIDE

@@ -30,10 +30,10 @@ from pictures import (
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
 from vlmbatch.imaging import inspect, prepare
 from vlmbatch.imaging.jpeg_pieces import bared
-from vlmbatch.option_groups import ImageOptions
 
 # What imaging tells Python once for the process, pytest takes back after each test.
 pytestmark = [

@@ -29,10 +29,10 @@ from pictures import (
 )
 from PIL import Image
 
+from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
 from vlmbatch.imaging import prepare, simd
 from vlmbatch.imaging.shrinking import draft
-from vlmbatch.option_groups import ImageOptions
 from vlmbatch.sizing import Sizing
 
 PHOTO = photo(2400, 1800)

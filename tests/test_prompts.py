@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from vlmbatch.config.groups import DEFAULT_PROMPT, PromptOptions
 from vlmbatch.errors import ConfigError
-from vlmbatch.option_groups import DEFAULT_PROMPT, PromptOptions
 from vlmbatch.prompts import prompt_text
 
 

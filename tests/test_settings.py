@@ -1,7 +1,7 @@
 """What of the options shapes an answer."""
 
 from vlmbatch.config import RunConfig
-from vlmbatch.options import redact
+from vlmbatch.config.spec import redact
 from vlmbatch.records import Endpoint
 from vlmbatch.settings import answer_settings, run_digest
 

@@ -15,10 +15,10 @@ from running import Ran, ran
 
 from vlmbatch.backends.ollama_reading import architecture_of
 from vlmbatch.config import RunConfig
+from vlmbatch.config.groups import ImageOptions
+from vlmbatch.config.spec import AUTO
 from vlmbatch.errors import ConfigError
 from vlmbatch.events import Notice
-from vlmbatch.option_groups import ImageOptions
-from vlmbatch.options import AUTO
 from vlmbatch.records import Endpoint as Found
 from vlmbatch.settings import answer_settings
 from vlmbatch.sizing import Sizing, sizing_of

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from photo_tree import PNG, failure_of, ids, put, source, unprivileged
 
+from vlmbatch.config.groups import InputOptions
 from vlmbatch.errors import ConfigError
 from vlmbatch.events import SourceProblem
-from vlmbatch.option_groups import InputOptions
 from vlmbatch.sources import DirectorySource, open_source
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from photo_tree import ids, put, source, unprivileged
 
-from vlmbatch.option_groups import InputOptions
+from vlmbatch.config.groups import InputOptions
 from vlmbatch.sources.globs import Globs
 
 TREE = ("p/a.jpg", "p/a.png", "p/cats/b.jpg", "p/thumbs/c.jpg", "p/x/thumbs/d.jpg", "thumbs/e.jpg")

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from photo_tree import put
 
+from vlmbatch.config.groups import InputOptions
 from vlmbatch.errors import ConfigError, ImageError
 from vlmbatch.events import SourceProblem
-from vlmbatch.option_groups import InputOptions
 from vlmbatch.sources import ListSource, open_source
 from vlmbatch.sources.listing import split_paths
 

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from photo_tree import put
 
+from vlmbatch.config.groups import InputOptions
 from vlmbatch.errors import ResourceError
 from vlmbatch.events import SourceProblem
-from vlmbatch.option_groups import InputOptions
 from vlmbatch.sources.globs import Globs
 from vlmbatch.sources.walk import CHUNK, Walk
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from written_results import RUN, answered, failed, records, start_python, write
 
+from vlmbatch.config.run import OutputOptions
 from vlmbatch.errors import ConfigError, LockedError, OutputError
 from vlmbatch.records import to_line
-from vlmbatch.run_options import OutputOptions
 from vlmbatch.writers import JsonlWriter
 
 HOLD_LOCK = """

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from written_results import RUN, answered, failed, write
 
+from vlmbatch.config.run import OutputOptions
 from vlmbatch.records import Result
-from vlmbatch.run_options import OutputOptions
 from vlmbatch.writers import JsonlWriter
 
 SHA256 = [f"{n:064x}" for n in range(200)]

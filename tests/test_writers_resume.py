@@ -22,10 +22,10 @@ from written_results import (
     write_missing,
 )
 
+from vlmbatch.config.run import OutputOptions
 from vlmbatch.errors import ConfigError
 from vlmbatch.images import FileStamp
 from vlmbatch.records import to_line
-from vlmbatch.run_options import OutputOptions
 from vlmbatch.writers import JsonlWriter
 from vlmbatch.writers.resume import LONGEST_LINE, RECORD_START
 

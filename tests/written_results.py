@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vlmbatch.config.run import OutputOptions
 from vlmbatch.errors import FailureKind
 from vlmbatch.images import FileStamp, ImageFacts, ImageRef
 from vlmbatch.records import Completion, Endpoint, Failure, Result
-from vlmbatch.run_options import OutputOptions
 from vlmbatch.writers import JsonlWriter
 
 RUN = "9f3c2a1b7d04"

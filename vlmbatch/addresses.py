@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from vlmbatch.endpoint_options import is_file_of_urls
+from vlmbatch.config.endpoint import is_file_of_urls
+from vlmbatch.config.spec import check_url
 from vlmbatch.errors import ConfigError
-from vlmbatch.options import check_url
 
 
 class Addresses:

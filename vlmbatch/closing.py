@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Self
 
-from vlmbatch.run_options import RunOptions
+from vlmbatch.config.run import RunOptions
 
 LONGEST_WAIT_S = 30.0
 """The clock is looked at so often at least: it may be set, go to summer time, or sleep with its machine."""

@@ -10,6 +10,8 @@ from vlmbatch import imaging
 from vlmbatch.availability import RUN_PATIENCE_S, Availability
 from vlmbatch.canary import QUESTIONS, Canary
 from vlmbatch.config import RunConfig
+from vlmbatch.config.groups import USUAL_SIDE
+from vlmbatch.config.spec import AUTO
 from vlmbatch.errors import ImageError
 from vlmbatch.events import EndpointPaused, EndpointProven, EndpointResumed, Event, tell
 from vlmbatch.images import PreparedImage
@@ -18,8 +20,6 @@ from vlmbatch.lanes import Lanes
 from vlmbatch.limiter import Limiter, Pace
 from vlmbatch.meeting import Met, who_is_there
 from vlmbatch.memory import Memory
-from vlmbatch.option_groups import USUAL_SIDE
-from vlmbatch.options import AUTO
 from vlmbatch.protocols import Backend, Observer, Sleep
 from vlmbatch.records import Endpoint, Request
 from vlmbatch.sizing import Sizing, sizing_of

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from vlmbatch.backends.deployments import Deployment, deployments_in
 from vlmbatch.config import RunConfig
-from vlmbatch.endpoint_options import EndpointOptions, FallbackSpec
-from vlmbatch.wire_options import WireOptions
+from vlmbatch.config.endpoint import EndpointOptions, FallbackSpec
+from vlmbatch.config.request import WireOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 from vlmbatch.batch import Batch
 from vlmbatch.config import RunConfig
+from vlmbatch.config.groups import InputOptions
+from vlmbatch.config.run import OutputOptions
 from vlmbatch.events import (
     ConcurrencyChanged,
     EndpointPaused,
@@ -16,10 +18,8 @@ from vlmbatch.events import (
     Notice,
     RunStarted,
 )
-from vlmbatch.option_groups import InputOptions
 from vlmbatch.protocols import Observer
 from vlmbatch.records import Usage
-from vlmbatch.run_options import OutputOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vlmbatch.config import RunConfig
+from vlmbatch.config.spec import AUTO
 from vlmbatch.errors import FailureKind
-from vlmbatch.options import AUTO
 from vlmbatch.records import Endpoint, Generation, Request
 from vlmbatch.sizing import sizing_of
 

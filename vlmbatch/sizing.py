@@ -4,11 +4,11 @@ import functools
 from dataclasses import dataclass, replace
 from typing import Self
 
+from vlmbatch.config.groups import USUAL_SIDE, ImageOptions
+from vlmbatch.config.spec import AUTO
 from vlmbatch.errors import ConfigError
 from vlmbatch.image_tokens import Family, Size, family_of
 from vlmbatch.image_tokens.family import of_area
-from vlmbatch.option_groups import USUAL_SIDE, ImageOptions
-from vlmbatch.options import AUTO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

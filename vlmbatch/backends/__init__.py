@@ -11,8 +11,8 @@ from vlmbatch.backends.deployments import Deployment
 from vlmbatch.backends.ollama_options import own_options
 from vlmbatch.backends.presets import PRESETS, VLLM, VLLM_OR_OTHER, Preset, preset_at
 from vlmbatch.config import RunConfig
+from vlmbatch.config.spec import check_url, flag, redact
 from vlmbatch.errors import BackendError, ConfigError
-from vlmbatch.options import check_url, flag, redact
 from vlmbatch.protocols import Backend, Catalogue
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from vlmbatch.backends.openai_reading import answer_text, form, thoughts
 from vlmbatch.backends.paying import paid
 from vlmbatch.backends.wire import count, is_loopback, mapping, mappings, words
 from vlmbatch.classify import check_answer
+from vlmbatch.config.spec import redact
 from vlmbatch.errors import FatalBackendError, MissingDependencyError
-from vlmbatch.options import redact
 from vlmbatch.records import Completion, Endpoint, Generation, Load, Request, Usage
 
 EXAMPLES = "for example gpt-4o, anthropic/claude-sonnet-4-5 or gemini/gemini-2.5-flash"

@@ -33,9 +33,9 @@ from vlmbatch.backends.wire import (
     words,
 )
 from vlmbatch.classify import check_answer
+from vlmbatch.config.request import WireOptions
 from vlmbatch.errors import BadAnswerError, FatalBackendError, RejectedError
 from vlmbatch.records import Completion, Endpoint, Generation, ModelFacts, Request, Usage
-from vlmbatch.wire_options import WireOptions
 
 TAGS = "/api/tags"
 VERSION = "/api/version"

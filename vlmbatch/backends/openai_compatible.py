@@ -36,6 +36,7 @@ from vlmbatch.backends.wire import (
     words,
 )
 from vlmbatch.classify import check_answer
+from vlmbatch.config.request import WireOptions
 from vlmbatch.errors import (
     BackendError,
     FatalBackendError,
@@ -45,7 +46,6 @@ from vlmbatch.errors import (
 )
 from vlmbatch.images import PreparedImage
 from vlmbatch.records import Completion, Endpoint, Generation, Load, ModelFacts, Request, Usage
-from vlmbatch.wire_options import WireOptions
 
 MODEL_HINT = "name a served one with --model"
 SERVER_HINT = "start the server, or say where it is with --base-url"

@@ -4,7 +4,7 @@ import urllib.request
 from urllib.parse import urlsplit
 
 from vlmbatch.backends.wire import is_loopback
-from vlmbatch.options import redact
+from vlmbatch.config.spec import redact
 
 HINT = "check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vlmbatch.config.request import WireOptions
 from vlmbatch.errors import ConfigError
-from vlmbatch.wire_options import WireOptions
 
 PEM_MARK = b"-----BEGIN "
 

@@ -26,6 +26,8 @@ from vlmbatch.backends.wire import (
     reason,
     reply_object,
 )
+from vlmbatch.config.request import WireOptions
+from vlmbatch.config.spec import redact
 from vlmbatch.errors import (
     BackendError,
     FatalBackendError,
@@ -33,8 +35,6 @@ from vlmbatch.errors import (
     UnavailableError,
     UnreachableError,
 )
-from vlmbatch.options import redact
-from vlmbatch.wire_options import WireOptions
 
 PLAIN = WireOptions()
 """Nothing but what every request has."""

@@ -12,8 +12,8 @@ from vlmbatch.classify.answer import check_answer
 from vlmbatch.classify.body import clean, error_in, read
 from vlmbatch.classify.row import Row
 from vlmbatch.classify.rows import REPLIES
+from vlmbatch.config.spec import redact
 from vlmbatch.errors import BackendError
-from vlmbatch.options import redact
 
 __all__ = ["check_answer", "classify_error", "error_in", "retry_after"]
 

@@ -3,9 +3,9 @@
 import os
 import sys
 
+from vlmbatch.config.run import DisplayOptions
 from vlmbatch.events import Notice
 from vlmbatch.progress import JsonLog, clean
-from vlmbatch.run_options import DisplayOptions
 from vlmbatch.streams import Unhurried, as_text
 
 

@@ -11,6 +11,7 @@ from typing import BinaryIO
 from PIL import Image, ImageFile
 from pybase64 import b64encode
 
+from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
 from vlmbatch.formats import HEAD_BYTES, sniff
 from vlmbatch.images import PreparedImage
@@ -30,7 +31,6 @@ from vlmbatch.imaging.passing import passed
 from vlmbatch.imaging.shape import check_side, padded, upright
 from vlmbatch.imaging.shrinking import draft, shrunk
 from vlmbatch.imaging.weight import decode_bytes
-from vlmbatch.option_groups import ImageOptions
 from vlmbatch.protocols import Room
 from vlmbatch.sizing import Sizing, sizing_of
 

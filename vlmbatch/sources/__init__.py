@@ -3,9 +3,9 @@
 import sys
 from collections.abc import Callable
 
+from vlmbatch.config.groups import InputOptions
 from vlmbatch.errors import ConfigError
 from vlmbatch.events import SourceProblem
-from vlmbatch.option_groups import InputOptions
 from vlmbatch.protocols import Source
 from vlmbatch.sources.directory import DirectorySource
 from vlmbatch.sources.listing import ListSource

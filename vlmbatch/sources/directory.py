@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from itertools import takewhile
 from pathlib import Path
 
+from vlmbatch.config.groups import InputOptions
 from vlmbatch.errors import ConfigError
 from vlmbatch.events import SourceProblem
 from vlmbatch.images import ImageRef
-from vlmbatch.option_groups import InputOptions
 from vlmbatch.sources.files import FileSource, reason
 from vlmbatch.sources.globs import normalise
 from vlmbatch.sources.walk import Walk

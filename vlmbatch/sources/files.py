@@ -7,11 +7,11 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from vlmbatch.config.groups import InputOptions
 from vlmbatch.errors import ImageError, ResourceError
 from vlmbatch.events import SourceProblem
 from vlmbatch.formats import HEAD_BYTES
 from vlmbatch.images import FileStamp, ImageRef, SourceImage
-from vlmbatch.option_groups import InputOptions
 from vlmbatch.sources.globs import Globs
 
 TRIES = 3

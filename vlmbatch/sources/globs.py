@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from fnmatch import translate
 from pathlib import PurePosixPath
 
-from vlmbatch.option_groups import InputOptions
+from vlmbatch.config.groups import InputOptions
 
 _Glob = tuple[bool, re.Pattern[str]]
 

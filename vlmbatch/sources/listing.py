@@ -5,11 +5,11 @@ import os
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, cast
 
+from vlmbatch.config.groups import InputOptions
 from vlmbatch.errors import ConfigError
 from vlmbatch.events import SourceProblem
 from vlmbatch.images import ImageRef
 from vlmbatch.integer_map import IntegerMap
-from vlmbatch.option_groups import InputOptions
 from vlmbatch.sources.files import FileSource, reason
 from vlmbatch.sources.globs import normalise
 from vlmbatch.sources.walk import Walk

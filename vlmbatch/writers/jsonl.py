@@ -13,11 +13,11 @@ from typing import Any, Self
 import aiofiles
 from aiofiles.threadpool.binary import AsyncFileIO
 
+from vlmbatch.config.run import OutputOptions
 from vlmbatch.errors import FailureKind, OutputError, ResourceError
 from vlmbatch.integer_map import IntegerMap
 from vlmbatch.protocols import Finished
 from vlmbatch.records import Result
-from vlmbatch.run_options import OutputOptions
 from vlmbatch.writers.appending import Lines, append, completed, reason
 from vlmbatch.writers.lock import OutputLock
 from vlmbatch.writers.mixing import refuse_mixture

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vlmbatch.options import (
+from vlmbatch.config.spec import (
     LONGEST_S,
     flag,
     is_clock,

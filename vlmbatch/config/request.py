@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vlmbatch.options import option, require
+from vlmbatch.config.spec import option, require
 
 SET_ALREADY = ("content-type", "content-length", "host", "transfer-encoding")
 """Headers that a request cannot do without, and that its body decides."""

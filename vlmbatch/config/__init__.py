@@ -6,22 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Self
 
-from vlmbatch.endpoint_options import EndpointOptions
+from vlmbatch.config.endpoint import EndpointOptions
+from vlmbatch.config.groups import GenerationOptions, ImageOptions, InputOptions, PromptOptions
+from vlmbatch.config.request import WireOptions
+from vlmbatch.config.run import DisplayOptions, OutputOptions, RunOptions
+from vlmbatch.config.spec import OptionSpec, flag, require, typed
 from vlmbatch.errors import ConfigError
-from vlmbatch.option_groups import (
-    GenerationOptions,
-    ImageOptions,
-    InputOptions,
-    PromptOptions,
-)
-from vlmbatch.options import (
-    OptionSpec,
-    flag,
-    require,
-    typed,
-)
-from vlmbatch.run_options import DisplayOptions, OutputOptions, RunOptions
-from vlmbatch.wire_options import WireOptions
 
 EXCLUSIVE = (
     ("prompt", "prompt_file"),

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from vlmbatch.config.spec import check_url, option, require
 from vlmbatch.errors import ConfigError
-from vlmbatch.options import check_url, option, require
 from vlmbatch.records import FallbackReason
 
 BackendName = Literal[

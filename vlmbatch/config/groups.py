@@ -6,7 +6,7 @@ fields here and in run_options.py, so they cannot drift apart. Values are checke
 
 from dataclasses import dataclass
 
-from vlmbatch.options import (
+from vlmbatch.config.spec import (
     AUTO,
     flag,
     option,
