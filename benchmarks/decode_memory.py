@@ -14,8 +14,8 @@ from tempfile import TemporaryDirectory
 
 from PIL import Image
 
-from vlmbatch import imaging
 from vlmbatch.config.groups import ImageOptions
+from vlmbatch.imaging.prepare import prepare
 
 SIZE = (6000, 4000)
 PIXELS = SIZE[0] * SIZE[1]
@@ -79,11 +79,11 @@ def measure(path: Path, max_size: int) -> None:
 
     warm = io.BytesIO()
     Image.new("RGB", (64, 64)).save(warm, "JPEG")
-    imaging.prepare(warm.getvalue(), ImageOptions())
+    prepare(warm.getvalue(), ImageOptions())
     data = path.read_bytes()
     Path("/proc/self/clear_refs").write_text("5")
     before = peak()
-    imaging.prepare(data, ImageOptions(max_size=max_size), room)
+    prepare(data, ImageOptions(max_size=max_size), room)
     print(weights[-1], peak() - before)
 
 

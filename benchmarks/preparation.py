@@ -2,7 +2,7 @@
 
 For each kind of picture, milliseconds of CPU from the bytes of the file to the base64 of what is sent:
 
-- ours: `vlmbatch.imaging.prepare`, which also looks for what is hostile, turns it upright
+- ours: `vlmbatch.imaging.prepare.prepare`, which also looks for what is hostile, turns it upright
   and brings it to sRGB;
 - bare: what a careful hand would write with Pillow alone, without any of that: decode (a JPEG at half its
   size where that is enough), resize with a bicubic filter if there is something to shrink, encode, base64;
@@ -26,9 +26,9 @@ from typing import Any
 
 from PIL import ExifTags, Image, ImageChops, ImageCms, ImageDraw
 
-from vlmbatch import imaging
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.imaging import simd
+from vlmbatch.imaging.prepare import prepare
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 MAX_SIDE, QUALITY = 1024, 85
@@ -107,7 +107,7 @@ def pictures() -> Iterator[tuple[str, bytes]]:
 
 def ours(data: bytes) -> object:
     """As vlmbatch does it."""
-    return imaging.prepare(data, OPTIONS)
+    return prepare(data, OPTIONS)
 
 
 def bare(data: bytes) -> bytes:

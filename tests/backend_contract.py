@@ -19,7 +19,7 @@ from vlmbatch.backends import open_backend
 from vlmbatch.config import RunConfig
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.images import PreparedImage
-from vlmbatch.imaging import prepare
+from vlmbatch.imaging.prepare import prepare
 from vlmbatch.protocols import Backend
 from vlmbatch.records import Generation, Request
 

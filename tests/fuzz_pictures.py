@@ -17,9 +17,9 @@ from pictures import EVERY_FORMAT, sent
 
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
-from vlmbatch.formats import IMAGE_EXTENSIONS
-from vlmbatch.imaging import prepare
-from vlmbatch.memory import Memory
+from vlmbatch.imaging.formats import IMAGE_EXTENSIONS
+from vlmbatch.imaging.memory import Memory
+from vlmbatch.imaging.prepare import prepare
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 BUDGET, MACHINE = 100_000_000, 250_000_000

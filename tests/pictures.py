@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, ImageChops, ImageCms, ImageDraw, ImageStat
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
 from vlmbatch.images import PreparedImage
-from vlmbatch.imaging import prepare
+from vlmbatch.imaging.prepare import prepare
 
 HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None
 if HAS_HEIF:

@@ -13,7 +13,7 @@ from vlmbatch.backends.gguf_files import find_files
 from vlmbatch.config import RunConfig
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import BadAnswerError, ConfigError, MissingDependencyError, TransientError
-from vlmbatch.imaging import prepare
+from vlmbatch.imaging.prepare import prepare
 from vlmbatch.protocols import Backend
 from vlmbatch.records import Generation, Request
 

@@ -6,7 +6,7 @@ import pytest
 
 from vlmbatch.config.groups import ImageOptions, InputOptions
 from vlmbatch.errors import ImageError
-from vlmbatch.imaging import prepare
+from vlmbatch.imaging.prepare import prepare
 from vlmbatch.sources import DirectorySource
 
 FOLDER = Path(__file__).parent / "images"

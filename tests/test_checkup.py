@@ -9,8 +9,8 @@ from vlmbatch.checkup.finding import wrong
 from vlmbatch.checkup.machine import accelerator, formats
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError, FatalBackendError, TransientError, UnreachableError
-from vlmbatch.imaging import inspect
-from vlmbatch.imaging.support import Support, drawn_shapes
+from vlmbatch.imaging.capabilities import Support, drawn_shapes
+from vlmbatch.imaging.prepare import inspect
 
 BARE = Support(pillow="13.0.0", avif=False, heic=False, fast=False)
 

@@ -10,9 +10,9 @@ import pytest
 from endpoint import Endpoint
 from running import ran
 
-from vlmbatch import imaging
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import UnavailableError
+from vlmbatch.imaging.prepare import prepare
 
 Photos = Callable[..., Path]
 
@@ -25,7 +25,7 @@ def asked(request: pytest.FixtureRequest, endpoint: Endpoint) -> dict[str, Any]:
 
 def sent_as(photo: Path) -> str:
     """The SHA-256 of what is sent for this photo."""
-    picture = imaging.prepare(photo.read_bytes(), ImageOptions())
+    picture = prepare(photo.read_bytes(), ImageOptions())
     return hashlib.sha256(base64.b64decode(picture.data)).hexdigest()
 
 

@@ -21,7 +21,7 @@ from vlmbatch.batch import Batch
 from vlmbatch.config import RunConfig
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.events import ImageFinished
-from vlmbatch.imaging import prepare
+from vlmbatch.imaging.prepare import prepare
 
 Photos = Callable[..., Path]
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from vlmbatch.formats import IMAGE_EXTENSIONS, NON_IMAGE_EXTENSIONS, describe, looks_like_image, sniff
+from vlmbatch.imaging.formats import IMAGE_EXTENSIONS, NON_IMAGE_EXTENSIONS, describe, looks_like_image, sniff
 
 
 def ftyp(major: bytes, *compatible: bytes) -> bytes:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from documents import page, section, table
 
-from vlmbatch.image_tokens.family import Family
-from vlmbatch.image_tokens.names import FAMILIES
+from vlmbatch.imaging.tokens.family import Family
+from vlmbatch.imaging.tokens.names import FAMILIES
 
 COUNTS = Path(__file__).with_name("image_token_counts.csv")
 PHOTO = (4000, 3000)

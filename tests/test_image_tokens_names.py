@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlmbatch.image_tokens import family_of
+from vlmbatch.imaging.tokens import family_of
 
 KNOWN = {
     "qwen2-vl": [

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from vlmbatch.image_tokens.family import LONGEST, MUCH_CHEAPER, NEARLY, Family, Size, within
-from vlmbatch.image_tokens.names import (
+from vlmbatch.imaging.tokens.family import LONGEST, MUCH_CHEAPER, NEARLY, Family, Size, within
+from vlmbatch.imaging.tokens.names import (
     FAMILIES,
     GEMMA_3,
     GEMMA_4,
@@ -22,8 +22,8 @@ from vlmbatch.image_tokens.names import (
     QWEN3_VL,
     SMOLVLM,
 )
-from vlmbatch.image_tokens.patches import BegunPatches, FilledPatches, NearestPatches
-from vlmbatch.image_tokens.slices import Enlarged
+from vlmbatch.imaging.tokens.patches import BegunPatches, FilledPatches, NearestPatches
+from vlmbatch.imaging.tokens.slices import Enlarged
 
 MOST_RATIO = 100  # thinner pictures are padded before they are sent (imaging/shape.py)
 

@@ -31,10 +31,10 @@ from PIL import Image, ImageFilter, ImageOps, TiffImagePlugin
 
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
-from vlmbatch.image_tokens import Family
-from vlmbatch.image_tokens.names import GEMMA_3
-from vlmbatch.imaging import inspect, prepare
-from vlmbatch.sizing import Sizing
+from vlmbatch.imaging.prepare import inspect, prepare
+from vlmbatch.imaging.sizing import Sizing
+from vlmbatch.imaging.tokens import Family
+from vlmbatch.imaging.tokens.names import GEMMA_3
 
 # What imaging tells Python once for the process, pytest takes back after each test.
 pytestmark = [

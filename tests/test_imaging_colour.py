@@ -27,7 +27,7 @@ from PIL import Image, ImageChops, ImageCms, ImageDraw
 
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
-from vlmbatch.imaging import prepare
+from vlmbatch.imaging.prepare import prepare
 
 
 def see_through(mode: str) -> bytes:

@@ -31,9 +31,9 @@ from PIL import Image
 
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError, ResourceError
-from vlmbatch.imaging import inspect, prepare
-from vlmbatch.imaging.jpeg_pieces import bared
+from vlmbatch.imaging.jpeg_strip import bared
 from vlmbatch.imaging.jpeg_structure import survey
+from vlmbatch.imaging.prepare import inspect, prepare
 
 # What imaging tells Python once for the process, pytest takes back after each test.
 pytestmark = [

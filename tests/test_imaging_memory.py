@@ -10,7 +10,7 @@ from PIL import Image
 
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
-from vlmbatch.imaging import prepare
+from vlmbatch.imaging.prepare import prepare
 
 SIDE = 1600
 PIXELS = SIDE * SIDE

@@ -32,8 +32,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
-from vlmbatch.imaging import inspect, prepare
-from vlmbatch.imaging.jpeg_pieces import bared
+from vlmbatch.imaging.jpeg_strip import bared
+from vlmbatch.imaging.prepare import inspect, prepare
 
 # What imaging tells Python once for the process, pytest takes back after each test.
 pytestmark = [

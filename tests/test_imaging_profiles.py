@@ -19,7 +19,7 @@ from pictures import (
 )
 from PIL import Image, ImageCms
 
-from vlmbatch.imaging import prepare
+from vlmbatch.imaging.prepare import prepare
 
 LINEAR_55 = (128, 128, 128)
 """What 55 looks like where numbers are proportional to light."""

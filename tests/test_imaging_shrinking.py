@@ -31,9 +31,10 @@ from PIL import Image
 
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
-from vlmbatch.imaging import prepare, simd
-from vlmbatch.imaging.shrinking import draft
-from vlmbatch.sizing import Sizing
+from vlmbatch.imaging import simd
+from vlmbatch.imaging.prepare import prepare
+from vlmbatch.imaging.resize import draft
+from vlmbatch.imaging.sizing import Sizing
 
 PHOTO = photo(2400, 1800)
 PHOTO_JPEG = encoded(PHOTO, "JPEG", quality=92)

@@ -7,8 +7,8 @@ from pictures import OPTIONS, PLAIN, SMALL, encoded, multi_scan, psnr, sent
 
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
-from vlmbatch.imaging import prepare
 from vlmbatch.imaging.jpeg_structure import segments, survey
+from vlmbatch.imaging.prepare import prepare
 from vlmbatch.imaging.tiff_structure import MOST_PAGES
 from vlmbatch.imaging.tiff_structure import survey as pages_of
 

@@ -13,10 +13,10 @@ from endpoint import Endpoint
 from PIL import Image
 from waiting import until
 
-from vlmbatch import memory as memory_module
 from vlmbatch.errors import ImageError
+from vlmbatch.imaging import memory as memory_module
+from vlmbatch.imaging.memory import Memory
 from vlmbatch.machine import memory_limit
-from vlmbatch.memory import Memory
 
 Photos = Callable[..., Path]
 GIB = 1024**3

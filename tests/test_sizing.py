@@ -19,9 +19,9 @@ from vlmbatch.config.groups import ImageOptions
 from vlmbatch.config.spec import AUTO
 from vlmbatch.errors import ConfigError
 from vlmbatch.events import Notice
+from vlmbatch.imaging.sizing import Sizing, sizing_of
 from vlmbatch.records import Endpoint as Found
 from vlmbatch.settings import answer_settings
-from vlmbatch.sizing import Sizing, sizing_of
 
 Photos = Callable[..., Path]
 PHOTO = (4000, 3000)

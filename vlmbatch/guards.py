@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from vlmbatch import imaging
 from vlmbatch.availability import RUN_PATIENCE_S, Availability
 from vlmbatch.canary import QUESTIONS, Canary
 from vlmbatch.config import RunConfig
@@ -15,14 +14,15 @@ from vlmbatch.config.spec import AUTO
 from vlmbatch.errors import ImageError
 from vlmbatch.events import EndpointPaused, EndpointProven, EndpointResumed, Event, tell
 from vlmbatch.images import PreparedImage
+from vlmbatch.imaging.memory import Memory
+from vlmbatch.imaging.prepare import prepare, uniform
+from vlmbatch.imaging.sizing import Sizing, sizing_of
 from vlmbatch.lane import Lane
 from vlmbatch.lanes import Lanes
 from vlmbatch.limiter import Limiter, Pace
 from vlmbatch.meeting import Met, who_is_there
-from vlmbatch.memory import Memory
 from vlmbatch.protocols import Backend, Observer, Sleep
 from vlmbatch.records import Endpoint, Request
-from vlmbatch.sizing import Sizing, sizing_of
 
 FIRST_CONCURRENCY = 16
 MOST_CONCURRENCY = 256
@@ -87,15 +87,15 @@ def preparer_of(
 ) -> Callable[[bytes, int | None], PreparedImage]:
     """What prepares pictures as the options say, at most so large, in bounded memory; for many threads."""
 
-    def prepare(data: bytes, longest: int | None) -> PreparedImage:
+    def prepared(data: bytes, longest: int | None) -> PreparedImage:
         fit = sizing if longest is None else sizing.at_most(longest)
         try:
-            return imaging.prepare(data, config.image, memory.room, fit)
+            return prepare(data, config.image, memory.room, fit)
         except ImageError:  # decoders have many words for a lack of memory
             memory.prove()
             raise
 
-    return prepare
+    return prepared
 
 
 def guard(
@@ -108,7 +108,7 @@ def guard(
     config = met.plan.config
     known_away = None if met.endpoint is None else met.away
     deadline_s = WARM_UP * config.run.timeout
-    canary = Canary(met.backend, question, imaging.uniform, deadline_s=deadline_s, tell=partial(tell, notify))
+    canary = Canary(met.backend, question, uniform, deadline_s=deadline_s, tell=partial(tell, notify))
 
     def is_known(endpoint: Endpoint) -> None:
         lane.meet(endpoint, limiter_of(config, endpoint, met.backend, pace, lanes))

@@ -6,18 +6,18 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from vlmbatch import imaging
 from vlmbatch.addresses import Addresses
 from vlmbatch.backends import open_backend
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError, ImageError
-from vlmbatch.image_tokens import family_of
+from vlmbatch.imaging.prepare import check_side, inspect
+from vlmbatch.imaging.sizing import Sizing, sizing_of
+from vlmbatch.imaging.tokens import family_of
 from vlmbatch.integer_map import IntegerMap
 from vlmbatch.plans import plans
 from vlmbatch.prompts import prompt_text
 from vlmbatch.protocols import Observer, Source
 from vlmbatch.schemas import schema_text
-from vlmbatch.sizing import Sizing, sizing_of
 from vlmbatch.sources import open_source
 
 SHOWN_PROBLEMS = 20
@@ -79,9 +79,9 @@ def _problems(config: RunConfig, source: Source, sizing: Sizing, found: Preview)
         found.images += 1
         try:
             image = source.read(ref)
-            header = imaging.inspect(image.data, config.image.max_pixels_in)
+            header = inspect(image.data, config.image.max_pixels_in)
             size = sizing((header.width, header.height))
-            imaging.check_side(size)
+            check_side(size)
         except ImageError as error:
             yield f"{ref.id}: {error.kind}: {error}"
             continue

@@ -8,8 +8,8 @@ from typing import Any
 from vlmbatch.config import RunConfig
 from vlmbatch.config.spec import AUTO
 from vlmbatch.errors import FailureKind
+from vlmbatch.imaging.sizing import sizing_of
 from vlmbatch.records import Endpoint, Generation, Request
-from vlmbatch.sizing import sizing_of
 
 FLAWS: Mapping[str, FailureKind] = {"length": "truncated", "loop": "degenerate"}
 """The words of --accept, and how answers with these flaws fail without it."""

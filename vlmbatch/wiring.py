@@ -20,10 +20,11 @@ from vlmbatch.errors import BackendError, blaming_the_machine
 from vlmbatch.events import RunFinished, RunStarted, RunStopping, TotalKnown, tell
 from vlmbatch.finding import Found, find, open_writer
 from vlmbatch.guards import preparer_of, sizing_for
+from vlmbatch.imaging.memory import FILES_SHARE, Memory
+from vlmbatch.imaging.sizing import Sizing
 from vlmbatch.lanes import Lanes
 from vlmbatch.machine import preparers
 from vlmbatch.meeting import Met
-from vlmbatch.memory import FILES_SHARE, Memory
 from vlmbatch.metering import Budget, Metered
 from vlmbatch.pipeline import Parts, Pipeline
 from vlmbatch.preparing import Preparer
@@ -33,7 +34,6 @@ from vlmbatch.records import Result, Usage
 from vlmbatch.retry import RetryPolicy
 from vlmbatch.schemas import with_data
 from vlmbatch.settings import answer_settings, run_digest, with_known_digest
-from vlmbatch.sizing import Sizing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

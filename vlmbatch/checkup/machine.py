@@ -4,7 +4,7 @@ import platform
 from importlib import metadata
 
 from vlmbatch.checkup.finding import Finding
-from vlmbatch.imaging.support import Support, support
+from vlmbatch.imaging.capabilities import Support, support
 
 
 def check_machine() -> list[Finding]:

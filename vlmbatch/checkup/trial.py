@@ -5,13 +5,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from vlmbatch import imaging
 from vlmbatch.checkup.finding import Finding, wrong
 from vlmbatch.checkup.visit import Visit
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError, ImageError
-from vlmbatch.imaging.support import drawn_shapes
-from vlmbatch.sizing import sizing_of
+from vlmbatch.imaging.capabilities import drawn_shapes
+from vlmbatch.imaging.prepare import prepare
+from vlmbatch.imaging.sizing import sizing_of
 
 
 def read_image(path: str | None, config: RunConfig) -> bytes:
@@ -40,7 +40,7 @@ async def try_image(visit: Visit, image: bytes) -> list[Finding]:
     found = visit.found
     sizing = sizing_of(visit.config.image, found.model, found.architecture)
     try:
-        picture = await asyncio.to_thread(partial(imaging.prepare, image, visit.config.image, sizing=sizing))
+        picture = await asyncio.to_thread(partial(prepare, image, visit.config.image, sizing=sizing))
     except ImageError as error:
         return [wrong("one image", error)]
     began = visit.clock()

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
-from vlmbatch import imaging
 from vlmbatch.availability import RUN_PATIENCE_S, START_PATIENCE_S, until_available
 from vlmbatch.backends import catalogue_of, open_backend
 from vlmbatch.canary import QUESTIONS, Canary
@@ -13,11 +12,12 @@ from vlmbatch.checkup.finding import Finding, wrong
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import BackendError, ConfigError, VlmbatchError
 from vlmbatch.guards import PROBE_S, WARM_UP
-from vlmbatch.image_tokens import family_of
+from vlmbatch.imaging.prepare import uniform
+from vlmbatch.imaging.sizing import sizing_of
+from vlmbatch.imaging.tokens import family_of
 from vlmbatch.protocols import Backend
 from vlmbatch.records import Endpoint, ModelFacts, Request
 from vlmbatch.settings import question_of
-from vlmbatch.sizing import sizing_of
 
 PHOTO = (4000, 3000)
 PROMPT_TOKENS = 200
@@ -150,9 +150,7 @@ class Visit:
         if not self.config.endpoint.canary:
             return [Finding(check="really sees", mark="skipped", told="as --no-canary says")]
         doubts: list[str] = []
-        canary = Canary(
-            self.backend, self.question, imaging.uniform, deadline_s=self.cold_s, tell=doubts.append
-        )
+        canary = Canary(self.backend, self.question, uniform, deadline_s=self.cold_s, tell=doubts.append)
         await until_available(
             canary.prove,
             patience_s=self.config.run.patience_s(START_PATIENCE_S),

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from vlmbatch.config.groups import InputOptions
 from vlmbatch.errors import ImageError, ResourceError
 from vlmbatch.events import SourceProblem
-from vlmbatch.formats import HEAD_BYTES
 from vlmbatch.images import FileStamp, ImageRef, SourceImage
+from vlmbatch.imaging.formats import HEAD_BYTES
 from vlmbatch.sources.globs import Globs
 
 TRIES = 3

@@ -6,7 +6,7 @@ from itertools import islice
 
 from vlmbatch.errors import ResourceError
 from vlmbatch.events import SourceProblem
-from vlmbatch.formats import IMAGE_EXTENSIONS, NON_IMAGE_EXTENSIONS, looks_like_image
+from vlmbatch.imaging.formats import IMAGE_EXTENSIONS, NON_IMAGE_EXTENSIONS, looks_like_image
 from vlmbatch.sources.files import read_head, reason
 from vlmbatch.sources.globs import Globs
 

@@ -5,8 +5,8 @@ The factors are those of Pillow 13; benchmarks/decode_memory.py measures them.
 
 from PIL import ExifTags, ImageFile, TiffImagePlugin
 
+from vlmbatch.imaging.geometry import padded_size
 from vlmbatch.imaging.jpeg_structure import JpegStructure
-from vlmbatch.imaging.shape import padded_size
 
 _CHANNEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "LA": 4, "PA": 4}
 """What Pillow stores for a pixel; four for every other mode."""

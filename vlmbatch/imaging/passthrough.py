@@ -5,10 +5,10 @@ import functools
 from PIL import ImageFile
 
 from vlmbatch.imaging.colour import is_srgb
-from vlmbatch.imaging.jpeg_pieces import bared
+from vlmbatch.imaging.decode import UPRIGHT, decoding, orientation_of
+from vlmbatch.imaging.geometry import is_thin
+from vlmbatch.imaging.jpeg_strip import bared
 from vlmbatch.imaging.jpeg_structure import JpegStructure
-from vlmbatch.imaging.opening import UPRIGHT, decoding, orientation_of
-from vlmbatch.imaging.shape import is_thin
 from vlmbatch.protocols import Room
 
 _MOST_BYTES_A_PIXEL = 1  # quality 95 without subsampling stays under it for all but noise

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vlmbatch.image_tokens.family import NEARLY, Size, of_area, within
+from vlmbatch.imaging.tokens.family import NEARLY, Size, of_area, within
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

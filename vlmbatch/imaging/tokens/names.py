@@ -5,10 +5,10 @@ A name that is not surely of a family is of none, since a wrong size would be wo
 
 import re
 
-from vlmbatch.image_tokens.family import Family
-from vlmbatch.image_tokens.patches import BegunPatches, FilledPatches, NearestPatches
-from vlmbatch.image_tokens.slices import Enlarged, Slices
-from vlmbatch.image_tokens.tiles import BestResolution, NearestAspect, OneSquare, SmallestCanvas
+from vlmbatch.imaging.tokens.family import Family
+from vlmbatch.imaging.tokens.patches import BegunPatches, FilledPatches, NearestPatches
+from vlmbatch.imaging.tokens.slices import Enlarged, Slices
+from vlmbatch.imaging.tokens.tiles import BestResolution, NearestAspect, OneSquare, SmallestCanvas
 
 QWEN2_VL = Family(
     name="qwen2-vl", rule=NearestPatches(patch=28, least_pixels=4 * 28**2, most_pixels=16384 * 28**2)

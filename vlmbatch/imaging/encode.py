@@ -4,7 +4,7 @@ from io import BytesIO
 
 from PIL import Image
 
-from vlmbatch.imaging.opening import OutOfMemory
+from vlmbatch.imaging.decode import OutOfMemory
 
 MEDIA_TYPE = "image/jpeg"
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vlmbatch.image_tokens.family import Size, of_area
+from vlmbatch.imaging.tokens.family import Size, of_area
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ Pure arithmetic: it opens no picture and asks nobody. The rules are those of the
 transformers, which vLLM uses; docs/image-tokens.md tells where Ollama and llama.cpp differ.
 """
 
-from vlmbatch.image_tokens.family import Family, Size
-from vlmbatch.image_tokens.names import family_of
+from vlmbatch.imaging.tokens.family import Family, Size
+from vlmbatch.imaging.tokens.names import family_of
 
 __all__ = ["Family", "Size", "family_of"]

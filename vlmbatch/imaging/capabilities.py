@@ -7,7 +7,7 @@ import PIL
 from PIL import Image, ImageDraw, features
 
 from vlmbatch.imaging import simd
-from vlmbatch.imaging.opening import has_heif
+from vlmbatch.imaging.decode import has_heif
 
 _SIDES = (1280, 960)
 

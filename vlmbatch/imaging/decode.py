@@ -28,7 +28,7 @@ from PIL import (
 )
 
 from vlmbatch.errors import ImageError, ResourceError
-from vlmbatch.formats import HEAD_BYTES, describe, sniff
+from vlmbatch.imaging.formats import HEAD_BYTES, describe, sniff
 
 UPRIGHT = 1
 """The EXIF orientation of what needs no turning."""

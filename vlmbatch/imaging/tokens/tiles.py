@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from vlmbatch.image_tokens.family import Size, within
+from vlmbatch.imaging.tokens.family import Size, within
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ from typing import Self
 from vlmbatch.config.groups import USUAL_SIDE, ImageOptions
 from vlmbatch.config.spec import AUTO
 from vlmbatch.errors import ConfigError
-from vlmbatch.image_tokens import Family, Size, family_of
-from vlmbatch.image_tokens.family import of_area
+from vlmbatch.imaging.tokens import Family, Size, family_of
+from vlmbatch.imaging.tokens.family import of_area
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

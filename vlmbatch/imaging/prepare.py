@@ -1,0 +1,168 @@
+"""Makes the bytes of any image file into the JPEG that a model is sent; the only package that knows Pillow.
+
+It decodes from memory and never touches a file, a network or the run.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+from PIL import Image, ImageFile
+from pybase64 import b64encode
+
+from vlmbatch.config.groups import ImageOptions
+from vlmbatch.errors import ImageError
+from vlmbatch.images import PreparedImage
+from vlmbatch.imaging import jpeg_structure, tiff_structure
+from vlmbatch.imaging.colour import in_plain_colours, on_white, to_srgb
+from vlmbatch.imaging.decode import (
+    UPRIGHT,
+    OutOfMemory,
+    announced_orientation,
+    check_pixels,
+    decoding,
+    orientation_of,
+    upright_size,
+)
+from vlmbatch.imaging.decode_cost import decode_bytes
+from vlmbatch.imaging.encode import MEDIA_TYPE, encode
+from vlmbatch.imaging.formats import HEAD_BYTES, sniff
+from vlmbatch.imaging.geometry import check_side, padded, upright
+from vlmbatch.imaging.passthrough import passed
+from vlmbatch.imaging.resize import draft, shrunk
+from vlmbatch.imaging.sizing import Sizing, sizing_of
+from vlmbatch.protocols import Room
+
+__all__ = ["ImageHeader", "check_side", "inspect", "prepare", "uniform"]
+
+
+UNIFORM_SIDE = 224
+UNIFORM_QUALITY = 85
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageHeader:
+    """What the header of an image file says; sides in pixels, as seen upright."""
+
+    format: str
+    mode: str
+    width: int
+    height: int
+
+
+@contextmanager
+def _unlimited(_weight: int | None) -> Iterator[None]:
+    """A Room without walls."""
+    yield
+
+
+def inspect(file: BinaryIO | bytes, max_pixels_in: int | None = None) -> ImageHeader:
+    """Read only the header of an open, seekable file or of its bytes; a broken body goes unseen.
+
+    Raises:
+        ImageError: not an image that can be opened, or more pixels than `max_pixels_in`.
+    """
+    with decoding(file) as image:
+        check_pixels(image.size, max_pixels_in)
+        width, height = upright_size(image.size, image.format, orientation_of(image, []))
+        return ImageHeader(format=image.format or "", mode=image.mode, width=width, height=height)
+
+
+def prepare(
+    data: bytes, options: ImageOptions, room: Room = _unlimited, sizing: Sizing | None = None
+) -> PreparedImage:
+    """Decode, resize, turn upright and encode one picture; blocking, for many threads at once.
+
+    It gets the size that `sizing` says, or the options where that is left out: never a larger one, but it
+    is padded with white where it is too thin for a model. Transparency becomes white, colours become
+    sRGB, of an animation the first frame is taken, and no metadata is left. A plain JPEG whose pixels
+    need none of this is not encoded again but only freed of its metadata. Original sides are those of
+    the upright picture.
+
+    `room` waits until so many bytes of memory are free for decoding. A picture for which memory does not
+    suffice is tried once more while no other is decoded.
+
+    Raises:
+        ImageError: it cannot be decoded whole (bad_image), has too many pixels (too_large), or has
+            a shape that no JPEG can have (bad_shape).
+        ResourceError: the machine is out of descriptors or memory: a trouble of the run.
+    """
+    sizing = sizing or sizing_of(options)
+    with suppress(MemoryError, OutOfMemory):
+        return _prepare(data, options, sizing, room)
+    try:
+        return _prepare(data, options, sizing, lambda _: room(None))
+    except MemoryError as error:
+        raise OutOfMemory from error
+
+
+def uniform(rgb: tuple[int, int, int]) -> PreparedImage:
+    """A small picture of one colour: 224x224 pixels, which every vision model takes."""
+    size = (UNIFORM_SIDE, UNIFORM_SIDE)
+    encoded = encode(Image.new("RGB", size, rgb), UNIFORM_QUALITY)
+    return _prepared(encoded, size, size, 1, [])
+
+
+def _prepare(data: bytes, options: ImageOptions, sizing: Sizing, room: Room) -> PreparedImage:
+    warnings: list[str] = []
+    name = sniff(data[:HEAD_BYTES])
+    structure = jpeg_structure.survey(data) if name == "JPEG" else None
+    pages = tiff_structure.survey(data) if name == "TIFF" else None
+    with ExitStack() as held:
+        with decoding(data) as image:
+            declared = image.size
+            check_pixels(declared, options.max_pixels_in)
+            # before load(), since GIF winds its file on to count
+            frames = pages or int(getattr(image, "n_frames", 1))
+            target = _target(image, sizing)
+            if target == declared and (original := passed(data, image, structure, room)) is not None:
+                picture = _prepared(original, declared, declared, frames, warnings)
+                return replace(picture, is_original=True)
+            if structure is not None and not structure.whole:
+                raise ImageError("the JPEG is truncated: its end mark is missing")
+            rest = draft(image, target)
+            held.enter_context(room(decode_bytes(image, declared, target, structure)))
+            image.load()
+            if image.format == "TIFF" and image.size == declared[::-1]:  # Pillow turned it by its XMP data
+                declared, target = image.size, (target[1], target[0])
+            orientation = orientation_of(image, warnings)
+            seen = upright_size(declared, image.format, orientation)
+            profile = image.info.get("icc_profile")
+            small = shrunk(in_plain_colours(image, warnings), target, rest)
+        del image
+        # what is costly at full size is done to the small picture: turning the large one first would take
+        # three times as long, and its colour profile five times
+        plain = to_srgb(on_white(small), profile, warnings)
+        plain = padded(upright(plain, orientation), warnings)
+        encoded = encode(plain, options.quality)
+    return _prepared(encoded, plain.size, seen, frames, warnings)
+
+
+def _target(image: ImageFile.ImageFile, sizing: Sizing) -> tuple[int, int]:
+    """The size to send an opened image in, as its sides lie in the file."""
+    orientation = UPRIGHT if sizing.is_symmetric else announced_orientation(image)
+    seen = upright_size(image.size, image.format, orientation)
+    wide, high = sizing(seen)
+    check_side((wide, high))
+    return (wide, high) if seen == image.size else (high, wide)
+
+
+def _prepared(
+    encoded: bytes,
+    size: tuple[int, int],
+    original: tuple[int, int],
+    frames: int,
+    warnings: list[str],
+) -> PreparedImage:
+    return PreparedImage(
+        data=b64encode(encoded),
+        media_type=MEDIA_TYPE,
+        width=size[0],
+        height=size[1],
+        original_width=original[0],
+        original_height=original[1],
+        sent_bytes=len(encoded),
+        frames=frames,
+        warnings=tuple(warnings),
+    )
