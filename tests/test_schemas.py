@@ -11,8 +11,8 @@ from endpoint import Endpoint
 from running import ran
 
 from vlmbatch.errors import BadAnswerError, ConfigError
+from vlmbatch.prompts.schemas import schema_text, with_data
 from vlmbatch.records import Completion, Generation, Request
-from vlmbatch.schemas import schema_text, with_data
 
 Photos = Callable[..., Path]
 SCHEMA = {

@@ -14,9 +14,9 @@ from vlmbatch.events import SourceProblem, tell
 from vlmbatch.meeting import Met, meet, named
 from vlmbatch.plans import plans
 from vlmbatch.prompts import prompt_text
+from vlmbatch.prompts.schemas import schema_text
 from vlmbatch.protocols import Backend, Observer, Sleep, Source, Writer
 from vlmbatch.records import Endpoint, Request
-from vlmbatch.schemas import schema_text
 from vlmbatch.settings import accepted_now, question_of
 from vlmbatch.sources import open_source
 from vlmbatch.writers import JsonlWriter, StreamWriter

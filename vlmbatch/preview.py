@@ -16,8 +16,8 @@ from vlmbatch.imaging.tokens import family_of
 from vlmbatch.integer_map import IntegerMap
 from vlmbatch.plans import plans
 from vlmbatch.prompts import prompt_text
+from vlmbatch.prompts.schemas import schema_text
 from vlmbatch.protocols import Observer, Source
-from vlmbatch.schemas import schema_text
 from vlmbatch.sources import open_source
 
 SHOWN_PROBLEMS = 20

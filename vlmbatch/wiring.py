@@ -29,10 +29,10 @@ from vlmbatch.metering import Budget, Metered
 from vlmbatch.pipeline import Parts, Pipeline
 from vlmbatch.preparing import Preparer
 from vlmbatch.prices import Prices
+from vlmbatch.prompts.schemas import with_data
 from vlmbatch.protocols import Backend, Finished, Observer, Sleep, Source
 from vlmbatch.records import Result, Usage
 from vlmbatch.retry import RetryPolicy
-from vlmbatch.schemas import with_data
 from vlmbatch.settings import answer_settings, run_digest, with_known_digest
 
 
