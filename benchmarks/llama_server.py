@@ -6,7 +6,7 @@ from pathlib import Path
 
 import xllamacpp
 
-MODELS = Path(__file__).parent.parent / "vlmbatch" / "backends" / "demo_model"
+MODELS = Path(__file__).parent.parent / "vlmbatch" / "backends" / "llama_cpp" / "demo_model"
 SLOTS = 4
 CONTEXT_PER_SLOT = 1024
 

@@ -11,8 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from vlmbatch.classify.answer import FINISHES
-from vlmbatch.classify.rows import REPLIES
+from vlmbatch.backends.classify.answer import FINISHES
+from vlmbatch.backends.classify.rows import REPLIES
 from vlmbatch.errors import (
     BackendError,
     BadAnswerError,

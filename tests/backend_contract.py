@@ -15,7 +15,7 @@ import pytest
 from endpoint import Endpoint, Received
 from PIL import Image
 
-from vlmbatch.backends import open_backend
+from vlmbatch.backends.registry import open_backend
 from vlmbatch.config import RunConfig
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.images import PreparedImage

@@ -8,8 +8,8 @@ import pytest
 from backend_contract import closed_port, question
 from endpoint import Endpoint, Model
 
-from vlmbatch import backends
-from vlmbatch.backends import open_backend
+from vlmbatch.backends import registry
+from vlmbatch.backends.registry import open_backend
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError, FatalBackendError, UnavailableError, UnreachableError
 from vlmbatch.protocols import Backend
@@ -30,8 +30,8 @@ def defaults(monkeypatch: pytest.MonkeyPatch, ollama: str = "", vllm: str = "") 
     Where none is given, nobody listens there; yields a URL of that kind.
     """
     with closed_port() as nowhere:
-        monkeypatch.setattr(backends, "OLLAMA_URL", ollama or nowhere)
-        monkeypatch.setattr(backends, "VLLM_URL", f"{vllm or nowhere}/v1")
+        monkeypatch.setattr(registry, "OLLAMA_URL", ollama or nowhere)
+        monkeypatch.setattr(registry, "VLLM_URL", f"{vllm or nowhere}/v1")
         yield nowhere
 
 

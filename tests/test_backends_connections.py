@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from backend_contract import KINDS, babbling, question, reply
 
-from vlmbatch.backends.deadlines import Deadlines
-from vlmbatch.backends.proxies import proxy_note
+from vlmbatch.backends.http.deadlines import Deadlines
+from vlmbatch.backends.http.proxies import proxy_note
 from vlmbatch.errors import StaleConnectionError, TransientError
 
 WIRES = pytest.mark.parametrize("name", ["ollama", "openai"])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from backend_contract import closed_port
 
-from vlmbatch.backends.gguf_files import choose_files, find_files, parts_of
+from vlmbatch.backends.llama_cpp.gguf import choose_files, find_files, parts_of
 from vlmbatch.errors import ConfigError
 
 BARTOWSKI = (
@@ -127,7 +127,7 @@ def found(name: str, cache: Path, hub: str, **environ: str) -> str:
     """What find_files says of a hub's model, in a process of its own, since the hub's client reads
     where the hub is when it is imported."""
     code = (
-        "import sys; from vlmbatch.backends.gguf_files import find_files\n"
+        "import sys; from vlmbatch.backends.llama_cpp.gguf import find_files\n"
         "try: files = find_files(sys.argv[1], None); print(files.name, files.model, files.mmproj)\n"
         "except Exception as error: print(type(error).__name__, error)"
     )

@@ -12,9 +12,9 @@ from command import run
 from endpoint import Endpoint, Model
 from running import ran
 
-from vlmbatch.backends.deployments import deployments_in
-from vlmbatch.backends.litellm import quiet_library
-from vlmbatch.backends.litellm_errors import BY_WORDS, CLASSES, meaning
+from vlmbatch.backends.litellm.backend import quiet_library
+from vlmbatch.backends.litellm.deployments import deployments_in
+from vlmbatch.backends.litellm.errors import BY_WORDS, CLASSES, meaning
 from vlmbatch.errors import (
     BackendError,
     BadAnswerError,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from backend_contract import picture
 
-from vlmbatch.backends import open_backend
+from vlmbatch.backends.registry import open_backend
 from vlmbatch.config import RunConfig
 from vlmbatch.records import Request
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from vlmbatch.backends import open_backend
-from vlmbatch.backends.gguf_files import find_files
+from vlmbatch.backends.llama_cpp.gguf import find_files
+from vlmbatch.backends.registry import open_backend
 from vlmbatch.config import RunConfig
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import BadAnswerError, ConfigError, MissingDependencyError, TransientError

@@ -6,7 +6,7 @@ import pytest
 from backend_contract import KINDS, closed_port, question
 from endpoint import Endpoint
 
-from vlmbatch.backends.prometheus import load_in
+from vlmbatch.backends.openai.replies import load_in
 from vlmbatch.records import Load
 
 TELLING = ("vllm", "llama-server", "sglang", "openai", "auto-vllm")

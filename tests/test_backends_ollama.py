@@ -7,7 +7,7 @@ import pytest
 from backend_contract import KINDS, babbling, picture, question, reply
 from endpoint import Endpoint, Model
 
-from vlmbatch.backends.ollama_host import host_url
+from vlmbatch.backends.ollama.options import host_url
 from vlmbatch.errors import BadAnswerError, ConfigError, FatalBackendError, UnavailableError
 
 OLLAMA = KINDS["ollama"]

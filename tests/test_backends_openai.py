@@ -6,7 +6,7 @@ import pytest
 from backend_contract import KINDS, babbling, picture, question, reply
 from endpoint import Endpoint, Model
 
-from vlmbatch.backends.openai_compatible import api_url
+from vlmbatch.backends.openai.backend import api_url
 from vlmbatch.errors import BackendError, ConfigError, FatalBackendError, TransientError, UnavailableError
 
 OPENAI = KINDS["openai"]

@@ -10,7 +10,7 @@ from endpoint import Endpoint
 from running import ran
 
 from vlmbatch.backends.logprobs import MISSING, logprobs_in
-from vlmbatch.backends.ollama_options import own_options, unknown_names
+from vlmbatch.backends.ollama.options import own_options, unknown_names
 from vlmbatch.errors import ConfigError, FatalBackendError
 from vlmbatch.events import Notice
 from vlmbatch.records import Generation

@@ -6,8 +6,8 @@ import pytest
 from backend_contract import KINDS, Kind, question
 from endpoint import Endpoint
 
-from vlmbatch.backends.openai_compatible import OpenAICompatibleBackend
-from vlmbatch.backends.presets import GENERIC, OPENAI, PRESETS, Preset, preset_at
+from vlmbatch.backends.openai.backend import OpenAICompatibleBackend
+from vlmbatch.backends.openai.servers import GENERIC, OPENAI, PRESETS, Preset, preset_at
 from vlmbatch.errors import ConfigError, FatalBackendError, RejectedError
 
 KEY = "some-key-123"

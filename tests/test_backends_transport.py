@@ -15,8 +15,8 @@ from backend_contract import KINDS, picture, question, reply
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmbatch.backends.sending import CHUNK_BYTES
-from vlmbatch.backends.wire import Envelope
+from vlmbatch.backends.http.connection import CHUNK_BYTES
+from vlmbatch.backends.http.wire import Envelope
 from vlmbatch.records import Generation, Request
 
 WIRES = pytest.mark.parametrize("name", ["ollama", "openai"])

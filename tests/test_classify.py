@@ -24,7 +24,7 @@ from wire_outcomes import (
     Outcome,
 )
 
-from vlmbatch.classify import check_answer, classify_error, error_in, retry_after
+from vlmbatch.backends.classify import check_answer, classify_error, error_in, retry_after
 from vlmbatch.errors import BackendError, BadAnswerError, FatalBackendError, RejectedError, TransientError
 
 WIRE = Path(__file__).parent / "wire"

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from wire_outcomes import BAD_RESPONSE, OK, SERVER_ERROR, Outcome
 
-from vlmbatch.classify import check_answer
-from vlmbatch.classify.answer import repeats
+from vlmbatch.backends.classify import check_answer
+from vlmbatch.backends.classify.answer import repeats
 from vlmbatch.errors import BackendError, BadAnswerError, RejectedError
 
 REFUSED: Outcome = (RejectedError, "refused")

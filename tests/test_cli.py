@@ -377,8 +377,21 @@ def test_version_and_help_import_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("backend", "path", "others"),
     [
-        ("ollama", "", {"vlmbatch.backends.openai_compatible", "vlmbatch.backends.llama_cpp", "xllamacpp"}),
-        ("vllm", "/v1", {"vlmbatch.backends.ollama", "vlmbatch.backends.llama_cpp", "ollama", "xllamacpp"}),
+        (
+            "ollama",
+            "",
+            {"vlmbatch.backends.openai.backend", "vlmbatch.backends.llama_cpp.backend", "xllamacpp"},
+        ),
+        (
+            "vllm",
+            "/v1",
+            {
+                "vlmbatch.backends.ollama.backend",
+                "vlmbatch.backends.llama_cpp.backend",
+                "ollama",
+                "xllamacpp",
+            },
+        ),
     ],
 )
 def test_a_run_imports_one_backend(

@@ -10,8 +10,8 @@ import pytest
 from endpoint import Endpoint
 from running import briefly
 
-import vlmbatch.backends.ollama
-import vlmbatch.backends.openai_compatible  # noqa: F401  # loaded before any time is counted
+import vlmbatch.backends.ollama.backend
+import vlmbatch.backends.openai.backend  # noqa: F401  # loaded before any time is counted
 from vlmbatch import closing
 from vlmbatch.batch import Batch
 from vlmbatch.closing import Closing, next_time

@@ -14,7 +14,7 @@ import pytest
 from documents import ROOT, blocks, jq_recipes, page, section, table
 from written_results import answered, failed
 
-from vlmbatch.classify.rows import REPLIES
+from vlmbatch.backends.classify.rows import REPLIES
 from vlmbatch.errors import BackendError, FailureKind, FatalBackendError
 from vlmbatch.images import ImageFacts
 from vlmbatch.records import Fallback, to_line

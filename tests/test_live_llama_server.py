@@ -10,14 +10,14 @@ import xllamacpp
 from PIL import Image, ImageDraw
 from running import ran
 
-from vlmbatch.backends import open_backend
+from vlmbatch.backends.registry import open_backend
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import FatalBackendError
 from vlmbatch.protocols import Backend
 from vlmbatch.records import Load
 
 Photos = Callable[..., Path]
-MODELS = Path(__file__).parent.parent / "vlmbatch" / "backends" / "demo_model"
+MODELS = Path(__file__).parent.parent / "vlmbatch" / "backends" / "llama_cpp" / "demo_model"
 SLOTS = 2
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ import pytest
 from command import COMMAND, environment, run
 from endpoint import Endpoint
 
-from vlmbatch.backends.access import Access
+from vlmbatch.backends.http.auth import Access
 
 Photos = Callable[..., Path]
 USER, PASSWORD, QUERY, KEY = "user-s3cret", "pa/s3cret", "query-s3cret", "key&s3cret"

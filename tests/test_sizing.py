@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from running import Ran, ran
 
-from vlmbatch.backends.ollama_reading import architecture_of
+from vlmbatch.backends.ollama.replies import architecture_of
 from vlmbatch.config import RunConfig
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.config.spec import AUTO

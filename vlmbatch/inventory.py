@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from vlmbatch.addresses import Addresses
 from vlmbatch.availability import PREFLIGHT_S, until_available
-from vlmbatch.backends import nobody_there, servers
+from vlmbatch.backends.registry import nobody_there, servers
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import BackendError, ConfigError, TransientError, UnavailableError
 from vlmbatch.plans import at

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from vlmbatch.aio import first
 from vlmbatch.availability import RUN_PATIENCE_S, START_PATIENCE_S, until_available
-from vlmbatch.backends import open_backend
+from vlmbatch.backends.registry import open_backend
 from vlmbatch.cache import Cache
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError, FatalBackendError, UnavailableError, UnreachableError

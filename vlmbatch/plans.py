@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from vlmbatch.backends.deployments import Deployment, deployments_in
+from vlmbatch.backends.litellm.deployments import Deployment, deployments_in
 from vlmbatch.config import RunConfig
 from vlmbatch.config.endpoint import EndpointOptions, FallbackSpec
 from vlmbatch.config.request import WireOptions

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from vlmbatch.addresses import Addresses
-from vlmbatch.backends import open_backend
+from vlmbatch.backends.registry import open_backend
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError, ImageError
 from vlmbatch.imaging.prepare import check_side, inspect

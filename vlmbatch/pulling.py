@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vlmbatch.availability import RUN_PATIENCE_S, START_PATIENCE_S, until_available
-from vlmbatch.backends import open_ollama
-from vlmbatch.backends.ollama_pull import OTHERS_LOAD, Pulled, not_ollama
+from vlmbatch.backends.ollama.pull import OTHERS_LOAD, Pulled, not_ollama
+from vlmbatch.backends.registry import open_ollama
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import (
     BackendError,
@@ -24,7 +24,7 @@ from vlmbatch.protocols import Sleep
 from vlmbatch.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from vlmbatch.backends.ollama import OllamaBackend
+    from vlmbatch.backends.ollama.backend import OllamaBackend
 
 STALLED_S = 30.0
 """Without a new byte for so long, a pull is said to stall; Ollama itself then asks for that part again."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from vlmbatch.backends.wire import mappings, words
+from vlmbatch.backends.http.wire import mappings, words
 
 MISSING = "the endpoint sent no logprobs"
 

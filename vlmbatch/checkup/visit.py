@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
 from vlmbatch.availability import RUN_PATIENCE_S, START_PATIENCE_S, until_available
-from vlmbatch.backends import catalogue_of, open_backend
+from vlmbatch.backends.registry import catalogue_of, open_backend
 from vlmbatch.canary import QUESTIONS, Canary
 from vlmbatch.checkup.finding import Finding, wrong
 from vlmbatch.config import RunConfig

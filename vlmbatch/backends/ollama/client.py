@@ -3,8 +3,8 @@
 import httpx
 import ollama
 
-from vlmbatch.backends.transport import Reply, Transport
-from vlmbatch.backends.wire import in_brief
+from vlmbatch.backends.http.transport import Reply, Transport
+from vlmbatch.backends.http.wire import in_brief
 from vlmbatch.errors import ConfigError
 
 

@@ -10,9 +10,9 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
-from vlmbatch.backends.gguf_files import NAME_A_REAL_ONE, ModelFiles, find_files
-from vlmbatch.backends.openai_compatible import OpenAICompatibleBackend
-from vlmbatch.backends.presets import EMBEDDED
+from vlmbatch.backends.llama_cpp.gguf import NAME_A_REAL_ONE, ModelFiles, find_files
+from vlmbatch.backends.openai.backend import OpenAICompatibleBackend
+from vlmbatch.backends.openai.servers import EMBEDDED
 from vlmbatch.errors import ConfigError, MissingDependencyError
 from vlmbatch.machine import usable_cpus
 from vlmbatch.records import Completion, Endpoint, Generation, ModelFacts, Request

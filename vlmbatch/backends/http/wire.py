@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from vlmbatch.backends.access import Access
-from vlmbatch.classify import classify_error, error_in
-from vlmbatch.classify.body import clean
+from vlmbatch.backends.classify import classify_error, error_in
+from vlmbatch.backends.classify.body import clean
+from vlmbatch.backends.http.auth import Access
 from vlmbatch.errors import (
     ConfigError,
     FatalBackendError,

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from vlmbatch.backends.ollama_reading import capabilities_of, context_of, place_of
-from vlmbatch.backends.wire import count, mapping, mappings, words
+from vlmbatch.backends.http.wire import count, mapping, mappings, words
+from vlmbatch.backends.ollama.replies import capabilities_of, context_of, place_of
 from vlmbatch.errors import BackendError, FatalBackendError
 from vlmbatch.records import ModelFacts
 

@@ -9,7 +9,7 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.connector import Connection
 
-from vlmbatch.backends.wire import Pieces
+from vlmbatch.backends.http.wire import Pieces
 
 JOINED_BYTES = 64 * 1024
 """Up to here a copy costs less than the system calls that it saves; longer bodies are not joined."""

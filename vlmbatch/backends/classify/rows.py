@@ -6,7 +6,7 @@ come first. A row's words are one plain sentence: `says`, then the server's own 
 
 import re
 
-from vlmbatch.classify.row import Row
+from vlmbatch.backends.classify.row import Row
 from vlmbatch.errors import (
     BadAnswerError,
     FatalBackendError,

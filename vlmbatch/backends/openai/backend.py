@@ -8,24 +8,9 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from vlmbatch.backends.logprobs import logprobs_in, wanted
-from vlmbatch.backends.openai_reading import (
-    answer_text,
-    busy_in,
-    by_alias,
-    cost_in,
-    facts_of,
-    first_choice,
-    form,
-    leaving,
-    takes_images,
-    thoughts,
-)
-from vlmbatch.backends.paying import paid
-from vlmbatch.backends.presets import GENERIC, Preset
-from vlmbatch.backends.prometheus import load_in
-from vlmbatch.backends.transport import PLAIN, Transport
-from vlmbatch.backends.wire import (
+from vlmbatch.backends.classify import check_answer, paid
+from vlmbatch.backends.http.transport import PLAIN, Transport
+from vlmbatch.backends.http.wire import (
     Envelope,
     Pieces,
     count,
@@ -35,7 +20,21 @@ from vlmbatch.backends.wire import (
     unknown_model,
     words,
 )
-from vlmbatch.classify import check_answer
+from vlmbatch.backends.logprobs import logprobs_in, wanted
+from vlmbatch.backends.openai.replies import (
+    answer_text,
+    busy_in,
+    by_alias,
+    cost_in,
+    facts_of,
+    first_choice,
+    form,
+    leaving,
+    load_in,
+    takes_images,
+    thoughts,
+)
+from vlmbatch.backends.openai.servers import GENERIC, Preset
 from vlmbatch.config.request import WireOptions
 from vlmbatch.errors import (
     BackendError,

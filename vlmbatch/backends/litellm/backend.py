@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Self
 
-from vlmbatch.backends.access import Access, Headers
-from vlmbatch.backends.deployments import Deployment
-from vlmbatch.backends.litellm_errors import meaning
+from vlmbatch.backends.classify import check_answer, paid
+from vlmbatch.backends.http.auth import Access, Headers
+from vlmbatch.backends.http.wire import count, is_loopback, mapping, mappings, words
+from vlmbatch.backends.litellm.deployments import Deployment
+from vlmbatch.backends.litellm.errors import meaning
 from vlmbatch.backends.logprobs import logprobs_in, wanted
-from vlmbatch.backends.openai_reading import answer_text, form, thoughts
-from vlmbatch.backends.paying import paid
-from vlmbatch.backends.wire import count, is_loopback, mapping, mappings, words
-from vlmbatch.classify import check_answer
+from vlmbatch.backends.openai.replies import answer_text, form, thoughts
 from vlmbatch.config.spec import redact
 from vlmbatch.errors import FatalBackendError, MissingDependencyError
 from vlmbatch.records import Completion, Endpoint, Generation, Load, Request, Usage

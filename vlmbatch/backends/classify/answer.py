@@ -2,8 +2,8 @@
 
 import re
 
-from vlmbatch.classify.body import clean
-from vlmbatch.classify.row import Row
+from vlmbatch.backends.classify.body import clean
+from vlmbatch.backends.classify.row import Row
 from vlmbatch.errors import BadAnswerError, RejectedError, TransientError
 
 _RULES = frozenset(" \t\n-_=.*~|+#:/\\<>\u00b7\u2013\u2014\u2026\u2500\u2501\u2502\u2550")

@@ -8,13 +8,13 @@ from typing import Any, Self
 
 import aiohttp
 
-from vlmbatch.backends.access import Access
-from vlmbatch.backends.deadlines import Deadlines
-from vlmbatch.backends.proxies import HINT as PROXY_HINT
-from vlmbatch.backends.proxies import proxy_note, proxy_of, speaks_http
-from vlmbatch.backends.sending import JOURNEY, Body, Connector, Journey
-from vlmbatch.backends.tls import tls_context
-from vlmbatch.backends.wire import (
+from vlmbatch.backends.http.auth import Access
+from vlmbatch.backends.http.connection import JOURNEY, Body, Connector, Journey
+from vlmbatch.backends.http.deadlines import Deadlines
+from vlmbatch.backends.http.proxies import HINT as PROXY_HINT
+from vlmbatch.backends.http.proxies import proxy_note, proxy_of, speaks_http
+from vlmbatch.backends.http.tls import tls_context
+from vlmbatch.backends.http.wire import (
     CONNECT_TIMEOUT_S,
     KEEPALIVE_S,
     Pieces,

@@ -1,12 +1,13 @@
 """What servers of OpenAI's wire tell of models and answers, read out of their replies."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from vlmbatch.backends.wire import count, mapping, mappings, words
+from vlmbatch.backends.http.wire import count, mapping, mappings, words
 from vlmbatch.errors import TransientError
-from vlmbatch.records import ModelFacts
+from vlmbatch.records import Load, ModelFacts
 
 
 def first_choice(reply: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -102,3 +103,25 @@ def busy_in(reply: Mapping[str, Any]) -> float:
     told = mapping(reply.get("timings"))
     spent = [told.get(name) for name in ("prompt_ms", "predicted_ms")]
     return sum(ms for ms in spent if isinstance(ms, (int, float))) / 1000
+
+
+GAUGES = (
+    ("vllm:num_requests_running", "vllm:num_requests_waiting"),
+    ("sglang:num_running_reqs", "sglang:num_queue_reqs"),
+    ("llamacpp:requests_processing", "llamacpp:requests_deferred"),
+)
+"""What servers call the two numbers; each may stand there once for every engine or model."""
+_SAMPLE = re.compile(
+    r"^([a-z]+:\w+)(?:\{.*\})?[ \t]+(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\b", re.MULTILINE | re.IGNORECASE
+)
+
+
+def load_in(text: str) -> Load | None:
+    """What Prometheus' text format tells, all engines together; None where neither number stands there."""
+    sums: dict[str, float] = {}
+    for name, value in _SAMPLE.findall(text):
+        sums[name] = sums.get(name, 0.0) + float(value)
+    for running, waiting in GAUGES:
+        if running in sums and waiting in sums:
+            return Load(running=round(sums[running]), waiting=round(sums[waiting]))
+    return None

@@ -7,12 +7,15 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Self
 
+from vlmbatch.backends.classify import check_answer
+from vlmbatch.backends.http.transport import PLAIN, Transport
+from vlmbatch.backends.http.wire import Envelope, count, mapping, mappings, only_model, unknown_model, words
 from vlmbatch.backends.logprobs import logprobs_in, wanted
-from vlmbatch.backends.ollama_client import Client
-from vlmbatch.backends.ollama_models import facts_of
-from vlmbatch.backends.ollama_options import unknown_names
-from vlmbatch.backends.ollama_pull import Pulled, follow
-from vlmbatch.backends.ollama_reading import (
+from vlmbatch.backends.ollama.client import Client
+from vlmbatch.backends.ollama.models import facts_of
+from vlmbatch.backends.ollama.options import unknown_names
+from vlmbatch.backends.ollama.pull import Pulled, follow
+from vlmbatch.backends.ollama.replies import (
     architecture_of,
     busy_s,
     capabilities_of,
@@ -22,17 +25,6 @@ from vlmbatch.backends.ollama_reading import (
     leaving,
     reload_s,
 )
-from vlmbatch.backends.transport import PLAIN, Transport
-from vlmbatch.backends.wire import (
-    Envelope,
-    count,
-    mapping,
-    mappings,
-    only_model,
-    unknown_model,
-    words,
-)
-from vlmbatch.classify import check_answer
 from vlmbatch.config.request import WireOptions
 from vlmbatch.errors import BadAnswerError, FatalBackendError, RejectedError
 from vlmbatch.records import Completion, Endpoint, Generation, ModelFacts, Request, Usage

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vlmbatch.backends.transport import Reply, Transport
-from vlmbatch.backends.wire import count, mapping, words
-from vlmbatch.classify import classify_error, error_in
+from vlmbatch.backends.classify import classify_error, error_in
+from vlmbatch.backends.http.transport import Reply, Transport
+from vlmbatch.backends.http.wire import count, mapping, words
 from vlmbatch.errors import BackendError, FailureKind, FatalBackendError, TransientError
 
 PATH = "/api/pull"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vlmbatch.backends.wire import count, mapping, words
+from vlmbatch.backends.http.wire import count, mapping, words
 from vlmbatch.config.spec import redact
 
 RELOAD_S = 1.0

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable, Mapping
 
-from vlmbatch.classify import classify_error, retry_after
-from vlmbatch.classify.body import clean
-from vlmbatch.classify.row import Row
+from vlmbatch.backends.classify import classify_error, retry_after
+from vlmbatch.backends.classify.body import clean
+from vlmbatch.backends.classify.row import Row
 from vlmbatch.errors import (
     BackendError,
     BadAnswerError,

@@ -4,16 +4,18 @@ It knows no wire library; the backends hand it a status, a text and headers, or 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from vlmbatch.classify.answer import check_answer
-from vlmbatch.classify.body import clean, error_in, read
-from vlmbatch.classify.row import Row
-from vlmbatch.classify.rows import REPLIES
+from vlmbatch.backends.classify.answer import check_answer
+from vlmbatch.backends.classify.body import clean, error_in, read
+from vlmbatch.backends.classify.row import Row
+from vlmbatch.backends.classify.rows import REPLIES
 from vlmbatch.config.spec import redact
 from vlmbatch.errors import BackendError
+from vlmbatch.records import Usage
 
 __all__ = ["check_answer", "classify_error", "error_in", "retry_after"]
 
@@ -81,3 +83,13 @@ def _goal(status: int, headers: Mapping[str, str]) -> str:
 def _sentence(row: Row, status: int, words: str) -> str:
     told = f": {words} (HTTP {status})" if words else f" (HTTP {status} without a text)"
     return row.says + told + (f"; {row.hint}" if row.hint else "")
+
+
+@contextmanager
+def paid(usage: Usage, cost: float | None) -> Iterator[None]:
+    """An answer that turns out to be of no use inside the ``with`` has been paid for all the same."""
+    try:
+        yield
+    except BackendError as error:
+        error.cost, error.tokens = cost, (usage.input_tokens, usage.output_tokens)
+        raise

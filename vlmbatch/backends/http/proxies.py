@@ -3,7 +3,7 @@
 import urllib.request
 from urllib.parse import urlsplit
 
-from vlmbatch.backends.wire import is_loopback
+from vlmbatch.backends.http.wire import is_loopback
 from vlmbatch.config.spec import redact
 
 HINT = "check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"

@@ -1,0 +1,1 @@
+"""What all backends over HTTP share: connections, deadlines, keys, TLS, proxies and the wire formats."""

@@ -1,0 +1,1 @@
+"""Cloud providers through the LiteLLM library (an extra)."""

@@ -1,0 +1,260 @@
+"""The table of engines. A row imports its module only when it is used."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from vlmbatch.backends.http.auth import authorizes
+from vlmbatch.backends.litellm.deployments import Deployment
+from vlmbatch.backends.ollama.options import own_options
+from vlmbatch.backends.openai.servers import PRESETS, VLLM, VLLM_OR_OTHER, Preset, preset_at
+from vlmbatch.config import RunConfig
+from vlmbatch.config.spec import check_url, flag, redact
+from vlmbatch.errors import BackendError, ConfigError
+from vlmbatch.protocols import Backend, Catalogue
+
+if TYPE_CHECKING:
+    from vlmbatch.backends.auto import Candidate
+    from vlmbatch.backends.ollama.backend import OllamaBackend
+
+OLLAMA_URL = "http://127.0.0.1:11434"
+VLLM_URL = VLLM.url
+NOBODY_HINT = "start Ollama (ollama serve) or vLLM, say where with --base-url, or "
+INSTALL_HINT = NOBODY_HINT + 'install the embedded engine: pip install "vlmbatch[embedded]"'
+FILES_HINT = NOBODY_HINT + "name files for the embedded engine: --model PATH.gguf --mmproj PATH.gguf"
+
+
+def open_backend(
+    config: RunConfig, environ: Mapping[str, str] = os.environ, deployment: Deployment | None = None
+) -> Backend:
+    """The backend that the options name, for LiteLLM at this deployment. Nothing is contacted yet.
+
+    Raises:
+        ConfigError: the options or OLLAMA_HOST, OPENAI_BASE_URL do not fit together.
+        MissingDependencyError: the engine's package is not installed.
+    """
+    if config.endpoint.backend not in PRESETS:
+        _check_wire(config)
+    if config.endpoint.option and config.endpoint.backend != "ollama":
+        raise ConfigError(
+            f"--option is for Ollama, and --backend {config.endpoint.backend} is or may be another one; name "
+            "--backend ollama, or for servers of OpenAI's form use --extra-body"
+        )
+    if deployment is not None:
+        return _litellm(config, environ, deployment)
+    return BACKENDS[config.endpoint.backend](config, environ)
+
+
+def _check_wire(config: RunConfig) -> None:
+    """Raise ConfigError for options that only OpenAI's wire has a place for."""
+    for name in ("extra_body", "mm_processor_kwargs", "file_urls"):
+        if getattr(config.wire, name):
+            instead = "; Ollama's own are set with --option" if name == "extra_body" else ""
+            raise ConfigError(
+                f"{flag(name)} is for servers of OpenAI's form, and --backend {config.endpoint.backend} is "
+                f"or may be another one; name one of {', '.join(PRESETS)}{instead}"
+            )
+
+
+def open_ollama(config: RunConfig, environ: Mapping[str, str] = os.environ) -> "OllamaBackend":
+    """Ollama, whatever --backend says; it can do more than a backend has to. See `open_backend`."""
+    with _plain_environment():
+        from vlmbatch.backends.ollama.backend import OllamaBackend
+    from vlmbatch.backends.ollama.options import host_url
+
+    options = config.endpoint
+    typed, question, query = (options.url or environ.get("OLLAMA_HOST") or OLLAMA_URL).partition("?")
+    url = host_url(typed).removesuffix("/v1")  # typed for OpenAI clients, which would let it truncate prompts
+    check_url(url, "--base-url" if options.url else "OLLAMA_HOST")
+    return OllamaBackend(
+        url + question + query,
+        model=options.model,
+        api_key=options.api_key or environ.get("OLLAMA_API_KEY"),
+        timeout_s=config.run.timeout,
+        keep_alive=options.keep_alive,
+        wire=config.wire,
+        options=own_options(options.option, config.generation.num_ctx),
+    )
+
+
+@contextmanager
+def _plain_environment() -> Iterator[None]:
+    """Hide variables that the ollama package stumbles over: it makes a client when it is imported.
+
+    That fails over forms of OLLAMA_HOST that Ollama takes, and over proxies and certificates that a
+    client for this machine does not use.
+    """
+    stumbling = ("OLLAMA_HOST", "SSL_CERT_FILE", "SSL_CERT_DIR")
+    names = [name for name in os.environ if name in stumbling or name.upper().endswith("_PROXY")]
+    hidden = {name: os.environ.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def _served(
+    config: RunConfig, preset: Preset, url: str, *, key: str | None, owner: str | None = None
+) -> Backend:
+    from vlmbatch.backends.openai.backend import OpenAICompatibleBackend, api_url
+
+    return OpenAICompatibleBackend(
+        api_url(url),
+        preset=preset_at(preset, url),
+        model=config.endpoint.model,
+        api_key=key,
+        timeout_s=config.run.timeout,
+        owner=owner,
+        wire=config.wire,
+    )
+
+
+def _preset(preset: Preset) -> Callable[[RunConfig, Mapping[str, str]], Backend]:
+    """What opens a server of this kind, at the URL and with the key that are meant for it."""
+
+    def opened(config: RunConfig, environ: Mapping[str, str]) -> Backend:
+        options = config.endpoint
+        variable = preset.url_variable or ""
+        url = options.url or environ.get(variable) or preset.url
+        check_url(url, "--base-url" if options.url else variable)
+        key = options.api_key or environ.get(preset.key_variable or "") or None
+        known = key or "@" in urlsplit(url).netloc or authorizes(config.wire.headers)
+        if preset.hosted and url == preset.url and not known:
+            raise ConfigError(
+                f"{urlsplit(url).hostname} needs a key; set {preset.key_variable}, "
+                "or say another place with --base-url"
+            )
+        if config.wire.file_urls and preset_at(preset, url).hosted:
+            raise ConfigError(
+                f"--file-urls is for a server on the same disk, and {redact(url)} is hosted; leave it out"
+            )
+        _require_price(config, preset_at(preset, url))
+        return _served(config, preset, url, key=key)
+
+    return opened
+
+
+def _require_price(config: RunConfig, preset: Preset) -> None:
+    """Raise ConfigError where --max-cost would never be reached, since nobody tells what answers cost."""
+    if config.run.max_cost is None or config.display.prices is not None:
+        return
+    if preset.hosted and not preset.tells_cost:
+        raise ConfigError(f"--max-cost: {preset.name} does not tell what answers cost; add --prices FILE")
+
+
+def _llama_cpp(config: RunConfig, _environ: Mapping[str, str]) -> Backend:
+    from vlmbatch.backends.llama_cpp.backend import LlamaCppBackend
+
+    options = config.endpoint
+    if options.url:
+        raise ConfigError(
+            "--backend llama-cpp runs inside this process and takes no --base-url; "
+            "for a llama.cpp server use --backend llama-server"
+        )
+    return LlamaCppBackend(
+        model=options.model,
+        mmproj=options.mmproj,
+        num_ctx=config.generation.num_ctx,
+        timeout_s=config.run.timeout,
+    )
+
+
+def _litellm(config: RunConfig, environ: Mapping[str, str], deployment: Deployment | None = None) -> Backend:
+    from vlmbatch.backends.litellm.backend import EXAMPLES, LiteLLMBackend, require_installed
+
+    require_installed()
+    options = config.endpoint
+    for name in ("ca_cert", "client_cert", "insecure"):
+        if getattr(config.wire, name):
+            raise ConfigError(f"{flag(name)} does not reach LiteLLM; set SSL_CERT_FILE, which it reads")
+    if deployment is None:
+        if options.model is None:
+            raise ConfigError(f"--backend litellm needs a model; name it with --model, {EXAMPLES}")
+        deployment = Deployment(name=options.model, model=options.model, key=options.api_key, url=options.url)
+    return LiteLLMBackend(
+        deployment,
+        timeout_s=config.run.timeout,
+        headers=config.wire.headers,
+        needs_price=config.run.max_cost is not None and config.display.prices is None,
+        checks_vision=options.canary,
+    )
+
+
+def _auto(config: RunConfig, environ: Mapping[str, str]) -> Backend:
+    """Ollama, then a vLLM, then the demonstration model, but that only where nothing at all is named."""
+    from vlmbatch.backends.auto import AutoBackend, Candidate
+    from vlmbatch.backends.llama_cpp.backend import is_installed
+
+    options = config.endpoint
+    if options.mmproj or (options.model or "").endswith(".gguf"):
+        return _llama_cpp(config, environ)
+    servers = _servers(config, environ)
+    named = options.model or any(server.sure for server in servers)
+    embedded = [Candidate(make=lambda: _llama_cpp(config, environ), sure=True)]
+    return AutoBackend([*servers, *(embedded if not named and is_installed() else [])], _nobody_hint())
+
+
+def servers(config: RunConfig, environ: Mapping[str, str] = os.environ) -> "list[Candidate]":
+    """Who may be asked what they have: the engine that is named, else Ollama and then a vLLM or its like.
+
+    Raises ConfigError as `open_backend` does.
+    """
+    from vlmbatch.backends.auto import Candidate
+
+    name = config.endpoint.backend
+    if name == "auto":
+        return _servers(config, environ)
+    return [Candidate(make=lambda: BACKENDS[name](config, environ), sure=True)]
+
+
+def catalogue_of(backend: Backend) -> Catalogue | None:
+    """What tells of the engine that answers here; None where that tells nothing. After preflight."""
+    from vlmbatch.backends.auto import AutoBackend
+
+    engine = backend.chosen if isinstance(backend, AutoBackend) else backend
+    return engine if isinstance(engine, Catalogue) else None
+
+
+def nobody_there(refused: Sequence[BackendError], away: Sequence[BackendError]) -> BackendError:
+    """The error where of several engines none is of use, with what to type then."""
+    from vlmbatch.backends.auto import nobody
+
+    return nobody(refused, away, _nobody_hint())
+
+
+def _nobody_hint() -> str:
+    from vlmbatch.backends.llama_cpp.backend import is_installed
+
+    return FILES_HINT if is_installed() else INSTALL_HINT
+
+
+def _servers(config: RunConfig, environ: Mapping[str, str]) -> "list[Candidate]":
+    from vlmbatch.backends.auto import Candidate
+
+    options = config.endpoint
+    named_ollama = bool(options.url or environ.get("OLLAMA_HOST"))
+    named_openai = bool(options.url or environ.get("OPENAI_BASE_URL"))
+    candidates = [Candidate(make=lambda: open_ollama(config, environ), sure=named_ollama)]
+    if named_openai:
+        vllm_or_other = _preset(VLLM_OR_OTHER)
+        candidates.append(Candidate(make=lambda: vllm_or_other(config, environ), sure=True))
+    else:  # a stranger may listen there: it must say that it is vLLM, and gets no key of somebody else
+        key = options.api_key
+        candidates.append(
+            Candidate(
+                make=lambda: _served(config, VLLM, VLLM_URL, key=key, owner="vllm"),
+                sure=False,
+            )
+        )
+    return candidates
+
+
+BACKENDS: Mapping[str, Callable[[RunConfig, Mapping[str, str]], Backend]] = {
+    "auto": _auto,
+    "ollama": open_ollama,
+    "llama-cpp": _llama_cpp,
+    "litellm": _litellm,
+    **{name: _preset(preset) for name, preset in PRESETS.items()},
+}
