@@ -2,7 +2,7 @@
 
 import asyncio
 
-from vlmbatch.writers.appending import Lines
+from vlmbatch.writers.append import Lines
 
 
 class Slow:

@@ -9,7 +9,7 @@ import pytest
 from written_results import RUN, answered, failed
 
 from vlmbatch.records import to_line
-from vlmbatch.writers.outcomes import answer_digest
+from vlmbatch.writers.line_parser import answer_digest
 from vlmbatch.writers.resume import LONGEST_LINE, read_contents
 
 

@@ -9,7 +9,7 @@ from written_results import ENDPOINT, RUN, failed
 
 from vlmbatch.images import ImageFacts
 from vlmbatch.records import Completion, Result, Usage, to_line
-from vlmbatch.writers.outcomes import ANSWER_LINE, Outcome, outcome_of, parse, read_outcome
+from vlmbatch.writers.line_parser import ANSWER_LINE, Outcome, outcome_of, parse, read_outcome
 
 ANY_TEXT = st.text(
     st.characters(exclude_categories=()) | st.sampled_from('\0\x1b\x7f\x85\u2028\ud800\udc00"\\/ab')

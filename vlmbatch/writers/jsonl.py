@@ -18,12 +18,10 @@ from vlmbatch.errors import FailureKind, OutputError, ResourceError
 from vlmbatch.integer_map import IntegerMap
 from vlmbatch.protocols import Finished
 from vlmbatch.records import Result
-from vlmbatch.writers.appending import Lines, append, completed, reason
+from vlmbatch.writers.append import Lines, append, completed, reason
 from vlmbatch.writers.lock import OutputLock
-from vlmbatch.writers.mixing import refuse_mixture
-from vlmbatch.writers.recall import Line, Recall
-from vlmbatch.writers.resume import finished_by, read_contents, refuse_foreign
-from vlmbatch.writers.tail import repair
+from vlmbatch.writers.lookup import Line, Recall
+from vlmbatch.writers.resume import finished_by, read_contents, refuse_foreign, refuse_mixture, repair
 
 MOVED = "somebody has moved, deleted or emptied it during the run"
 

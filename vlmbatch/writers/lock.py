@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmbatch.errors import LockedError, OutputError, ResourceError
-from vlmbatch.writers.appending import reason
+from vlmbatch.writers.append import reason
 
 
 class OutputLock:

@@ -3,8 +3,10 @@
 It reads only. Memory is some 40 bytes per image, however long the answers are.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,13 +15,7 @@ from vlmbatch.images import FileStamp, ImageRef
 from vlmbatch.integer_map import IntegerLog, IntegerMap
 from vlmbatch.protocols import Finished
 from vlmbatch.records import DEFAULT_PROMPT_NAME
-from vlmbatch.writers.outcomes import (
-    Outcome,
-    image_digest,
-    parse,
-    read_outcome,
-    stamp_digest,
-)
+from vlmbatch.writers.line_parser import Outcome, image_digest, parse, read_outcome, stamp_digest
 
 RECORD_START = b'{"v":1,"id":"'
 BLANK = b"\0 \t\r\n"
@@ -150,3 +146,88 @@ def _entry(outcome: Outcome, is_open: Callable[[str], bool]) -> int:
     """What the index holds of a record."""
     settled = outcome.answered or (outcome.failure is not None and not is_open(outcome.failure))
     return outcome.stamp << 1 | outcome.answered if settled and outcome.stamp is not None else OPEN
+
+
+MOST_NAMED = 5
+LONGEST_VALUE = 60
+
+
+def refuse_mixture(
+    path: str,
+    contents: Contents,
+    known: Mapping[str, Mapping[str, Any]],
+    run: str,
+    settings: Mapping[str, Any],
+) -> None:
+    """Nothing where the file holds records of `run`, or none at all; `known` are settings by run.
+
+    Raises:
+        ConfigError: all its records were made with other settings; the message names what differs.
+    """
+    if contents.other is None or run in contents.runs:
+        return
+    old = known.get(str(contents.other.get("run")))
+    if old is None:  # the lock file is lost: a record tells less, but something
+        old = {name: contents.other.get(name) for name in ("model", "backend") if name in settings}
+        names = list(old)
+    else:
+        names = [*settings, *(name for name in old if name not in settings)]
+    raise ConfigError(
+        f"{path} holds records made with other settings{differences(old, settings, names)}\n"
+        "Add --append to keep them and write to the same file, --overwrite to delete them, "
+        "or name another file with --output"
+    )
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], names: list[str]) -> str:
+    """Those of `names` whose values differ, a line each."""
+    lines = [
+        f"\n  {name}: {_shown(old.get(name))} -> {_shown(new.get(name))}"
+        for name in names
+        if old.get(name) != new.get(name)
+    ]
+    if len(lines) > MOST_NAMED:
+        lines[MOST_NAMED:] = [f"\n  and {len(lines) - MOST_NAMED} more"]
+    return ":" + "".join(lines) if lines else "; which ones is not known any more"
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "not set"
+    text = repr(value)  # control characters of a prompt must not reach the terminal
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
+
+
+CHUNK = 1 << 20
+
+
+def repair(path: str, contents: Contents) -> str | None:
+    """Complete the last line where only its newline is missing, else cut it off.
+
+    Returns where the bytes cut off are kept, None where none were.
+
+    Raises:
+        OSError: the file, or the one that keeps the bytes, cannot be written; nothing is lost.
+    """
+    if not contents.tail:
+        return None
+    if contents.tail_is_whole:
+        with open(path, "ab", buffering=0) as file:
+            file.write(b"\n")
+        return None
+    kept = f"{path}.corrupt-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    end = Path(path).stat().st_size - contents.tail
+    # written behind what is there, for there may be two within a second
+    with open(path, "rb") as torn, open(kept, "r+b" if Path(kept).exists() else "wb") as file:
+        torn.seek(end)
+        file.seek(0, os.SEEK_END)
+        while chunk := torn.read(CHUNK):
+            if chunk.strip(b"\0"):
+                file.write(chunk)
+            else:  # zeros without end, as a power cut leaves them, take no place on the disk
+                file.seek(len(chunk), os.SEEK_CUR)
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
+    os.truncate(path, end)
+    return kept

@@ -11,7 +11,7 @@ from vlmbatch.errors import OutputClosed, OutputError
 from vlmbatch.images import FileStamp, ImageRef
 from vlmbatch.protocols import Finished
 from vlmbatch.records import Result, to_line
-from vlmbatch.writers.appending import Lines, append, reason
+from vlmbatch.writers.append import Lines, append, reason
 
 
 def _ask_about_all(_ref: ImageRef, _get_stamp: Callable[[], FileStamp | None]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from vlmbatch.integer_map import IntegerMap
 from vlmbatch.records import Result, to_line
-from vlmbatch.writers.outcomes import answer_digest, parse
+from vlmbatch.writers.line_parser import answer_digest, parse
 
 CHUNK = 1 << 16
 
