@@ -17,7 +17,7 @@ from vlmbatch.events import (
     RunStarted,
     TotalKnown,
 )
-from vlmbatch.progress import Bar
+from vlmbatch.observers import Bar
 from vlmbatch.records import Completion, Endpoint, Failure, Result, Usage
 
 PICTURE = Path(__file__).with_name("terminal.svg")

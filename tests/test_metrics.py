@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from run_events import EVENTS, STARTED
 from waiting import until
 
-from vlmbatch.metrics import Metrics, MetricsFile
+from vlmbatch.observers.prometheus import Metrics, MetricsFile
 
 Photos = Callable[..., Path]
 

@@ -23,7 +23,7 @@ from vlmbatch.events import (
     QueueMeasured,
     RunStarted,
 )
-from vlmbatch.progress import endpoint_lines
+from vlmbatch.observers import endpoint_lines
 
 Photos = Callable[..., Path]
 

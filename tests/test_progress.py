@@ -18,7 +18,7 @@ from written_results import failed
 
 from vlmbatch.errors import UnavailableError
 from vlmbatch.events import Event, ImageFinished, RunFinished, RunStopping, TotalKnown
-from vlmbatch.progress import Bar, JsonLog, Lines
+from vlmbatch.observers import Bar, JsonLog, Lines
 from vlmbatch.protocols import Observer
 from vlmbatch.records import Summary
 

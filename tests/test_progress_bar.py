@@ -16,7 +16,7 @@ from terminal import Terminal
 from written_results import answered
 
 from vlmbatch.events import ImageFinished, TotalKnown
-from vlmbatch.progress import Bar
+from vlmbatch.observers import Bar
 from vlmbatch.records import Completion, Usage
 
 Photos = Callable[..., Path]

@@ -8,7 +8,7 @@ from run_events import ANSWERED, PAUSED, RESUMED, STARTED
 from written_results import answered
 
 from vlmbatch.events import ImageFinished, ImagesSkipped, TotalKnown
-from vlmbatch.progress.meter import Meter
+from vlmbatch.observers.meter import Meter
 from vlmbatch.records import Completion, Usage
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmbatch.progress import clean, summary_line
-from vlmbatch.progress.wording import countdown, duration
+from vlmbatch.observers import clean, summary_line
+from vlmbatch.observers.format import countdown, duration
 from vlmbatch.records import Summary, Usage
 
 

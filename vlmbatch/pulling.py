@@ -19,7 +19,7 @@ from vlmbatch.errors import (
     UnavailableError,
 )
 from vlmbatch.inventory import each_endpoint
-from vlmbatch.progress.wording import duration
+from vlmbatch.observers.format import duration
 from vlmbatch.protocols import Sleep
 from vlmbatch.retry import RetryPolicy
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from vlmbatch.cli.speaking import Voice
 from vlmbatch.config import RunConfig
 from vlmbatch.events import tell
+from vlmbatch.observers import JsonLog, Lines, duration
 from vlmbatch.preview import Preview, preview
 from vlmbatch.prices import Prices
-from vlmbatch.progress import JsonLog, Lines, duration
 from vlmbatch.protocols import Observer
 
 if TYPE_CHECKING:

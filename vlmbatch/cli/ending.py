@@ -9,7 +9,7 @@ from types import FrameType
 
 from vlmbatch.cli.reports import Report
 from vlmbatch.errors import OutputError
-from vlmbatch.progress import clean
+from vlmbatch.observers import clean
 
 GRACE_S = 5.0
 """So long after the drain a run has to be over."""

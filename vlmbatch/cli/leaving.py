@@ -9,7 +9,7 @@ from vlmbatch.aio import Unawaited
 from vlmbatch.cli.ending import STOP_SIGNALS
 from vlmbatch.cli.speaking import Voice
 from vlmbatch.errors import VlmbatchError, blaming_the_machine
-from vlmbatch.progress import clean
+from vlmbatch.observers import clean
 
 Work = Callable[[], Coroutine[object, object, int]]
 

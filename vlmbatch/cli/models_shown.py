@@ -10,8 +10,8 @@ from vlmbatch.cli.leaving import until_it_ends
 from vlmbatch.cli.speaking import Voice, printable
 from vlmbatch.config import RunConfig
 from vlmbatch.inventory import Inventory, take_inventory
-from vlmbatch.progress import clean
-from vlmbatch.progress.wording import in_bytes
+from vlmbatch.observers import clean
+from vlmbatch.observers.format import in_bytes
 from vlmbatch.records import ModelFacts
 
 TITLES = ("model", "size", "quant", "parameters", "context", "sees", "loaded", "where")

@@ -151,7 +151,7 @@ def _parser(parse: Callable[[str], object], flag: str) -> Callable[[object], obj
 
 def _bad(told: str, flag: str | None = None) -> typer.BadParameter:
     """The error for a wrong option, fit for a terminal whatever was typed."""
-    from vlmbatch.progress import clean  # with rich, which --help does without
+    from vlmbatch.observers import clean  # with rich, which --help does without
 
     return typer.BadParameter(clean(told), param_hint=flag)
 

@@ -16,9 +16,9 @@ from rich.progress import (
 from vlmbatch.cli.leaving import until_it_ends
 from vlmbatch.cli.speaking import Voice, is_watched
 from vlmbatch.config import RunConfig
-from vlmbatch.progress import clean, duration
-from vlmbatch.progress.bar import BarConsole
-from vlmbatch.progress.wording import in_bytes
+from vlmbatch.observers import clean, duration
+from vlmbatch.observers.bar import BarConsole
+from vlmbatch.observers.format import in_bytes
 from vlmbatch.pulling import Pulling, Step
 
 

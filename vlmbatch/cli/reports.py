@@ -98,7 +98,7 @@ def open_reports(config: RunConfig, tell: Callable[[str], None]) -> Iterator[Rep
         require_writable(summary, "--summary", {"--output": output}, OURS_IN_SUMMARY)
         yield SummaryFile(summary, output)
     if metrics is not None:
-        from vlmbatch.metrics import MetricsFile  # an extra
+        from vlmbatch.observers.prometheus import MetricsFile  # an extra
 
         others = {"--output": output} | ({"--summary": summary} if summary else {})
         require_writable(metrics, "--metrics-file", others, OURS_IN_METRICS)

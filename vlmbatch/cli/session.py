@@ -17,7 +17,7 @@ from vlmbatch.cli.speaking import Voice, is_watched
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import LockedError, OutputClosed, VlmbatchError, blaming_the_machine
 from vlmbatch.events import Event, RunStarted, RunStopping, tell
-from vlmbatch.progress import Bar, JsonLog, Lines, clean, summary_line
+from vlmbatch.observers import Bar, JsonLog, Lines, clean, summary_line
 from vlmbatch.protocols import Observer
 from vlmbatch.records import Summary
 

@@ -5,7 +5,7 @@ import sys
 
 from vlmbatch.config.run import DisplayOptions
 from vlmbatch.events import Notice
-from vlmbatch.progress import JsonLog, clean
+from vlmbatch.observers import JsonLog, clean
 from vlmbatch.streams import Unhurried, as_text
 
 

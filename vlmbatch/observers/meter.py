@@ -17,7 +17,7 @@ from vlmbatch.events import (
     RunStarted,
     TotalKnown,
 )
-from vlmbatch.progress.wording import countdown
+from vlmbatch.observers.format import countdown
 
 WINDOW_S = 30.0
 WINDOW_IMAGES = 10

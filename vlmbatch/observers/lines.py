@@ -20,8 +20,8 @@ from vlmbatch.events import (
     RunStopping,
     SourceProblem,
 )
-from vlmbatch.progress.meter import Meter
-from vlmbatch.progress.wording import clean, duration, endpoint_lines, summary_line
+from vlmbatch.observers.format import clean, duration, endpoint_lines, summary_line
+from vlmbatch.observers.meter import Meter
 from vlmbatch.records import Summary
 from vlmbatch.streams import unbroken
 

@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from vlmbatch.events import Event, RunStarted
-from vlmbatch.progress.meter import AWAY, LOOKED_FOR
-from vlmbatch.progress.telling import Teller
-from vlmbatch.progress.wording import countdown
+from vlmbatch.observers.format import countdown
+from vlmbatch.observers.lines import Teller
+from vlmbatch.observers.meter import AWAY, LOOKED_FOR
 
 WIDEST = 90
 REFRESHES_S = 4

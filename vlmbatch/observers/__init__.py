@@ -3,9 +3,9 @@
 They hear events and nothing else; what they print changes no record.
 """
 
-from vlmbatch.progress.bar import Bar
-from vlmbatch.progress.json_log import JsonLog
-from vlmbatch.progress.telling import Lines
-from vlmbatch.progress.wording import clean, duration, endpoint_lines, summary_line
+from vlmbatch.observers.bar import Bar
+from vlmbatch.observers.format import clean, duration, endpoint_lines, summary_line
+from vlmbatch.observers.json_log import JsonLog
+from vlmbatch.observers.lines import Lines
 
 __all__ = ["Bar", "JsonLog", "Lines", "clean", "duration", "endpoint_lines", "summary_line"]
