@@ -3,7 +3,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from vlmbatch.availability import Availability, until_available
+from vlmbatch.endpoints.circuit_breaker import Availability, until_available
 from vlmbatch.errors import (
     FatalBackendError,
     RejectedError,

@@ -8,7 +8,7 @@ import pytest
 from endpoint import Endpoint
 from running import ran
 
-from vlmbatch.canary import UNPROVEN
+from vlmbatch.endpoints.canary import UNPROVEN
 from vlmbatch.errors import FatalBackendError
 from vlmbatch.events import EndpointPaused, Notice
 

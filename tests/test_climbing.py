@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from vlmbatch.climbing import Climber
+from vlmbatch.endpoints.adaptive import Climber
 
 
 class Simulated:

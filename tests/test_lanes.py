@@ -7,12 +7,12 @@ from contextlib import suppress
 
 import pytest
 
-from vlmbatch.availability import Availability
+from vlmbatch.endpoints.circuit_breaker import Availability
+from vlmbatch.endpoints.endpoint import Lane
+from vlmbatch.endpoints.limiter import Limiter
+from vlmbatch.endpoints.pool import Lanes
 from vlmbatch.errors import FatalBackendError, RejectedError, UnavailableError
 from vlmbatch.events import ConcurrencyChanged, Event, Notice
-from vlmbatch.lane import Lane
-from vlmbatch.lanes import Lanes
-from vlmbatch.limiter import Limiter
 from vlmbatch.protocols import Backend
 from vlmbatch.records import Endpoint
 

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, suppress
 
 import pytest
 
-from vlmbatch.limiter import Limiter, Pace
+from vlmbatch.endpoints.limiter import Limiter, Pace
 
 
 class Flight:

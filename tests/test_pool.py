@@ -13,7 +13,7 @@ from endpoint import Endpoint, Model
 from running import ran
 from waiting import until
 
-from vlmbatch.addresses import Addresses
+from vlmbatch.endpoints.discovery import Addresses
 from vlmbatch.errors import ConfigError, FatalBackendError, UnavailableError
 from vlmbatch.events import (
     ConcurrencyChanged,

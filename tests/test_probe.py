@@ -14,9 +14,9 @@ from endpoint_wires import Model
 from PIL import Image
 
 from vlmbatch.config import RunConfig
+from vlmbatch.endpoints.cost import Price, Prices
 from vlmbatch.errors import ConfigError
 from vlmbatch.preview import preview
-from vlmbatch.prices import Price, Prices
 from vlmbatch.probe import Probe
 from vlmbatch.records import Usage
 

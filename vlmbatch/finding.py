@@ -6,13 +6,12 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from vlmbatch.addresses import Addresses
 from vlmbatch.aio import threads
 from vlmbatch.cache import Cache
 from vlmbatch.config import RunConfig
+from vlmbatch.endpoints.discovery import Addresses, plans
+from vlmbatch.endpoints.preflight import Met, meet, named
 from vlmbatch.events import SourceProblem, tell
-from vlmbatch.meeting import Met, meet, named
-from vlmbatch.plans import plans
 from vlmbatch.prompts import prompt_text
 from vlmbatch.prompts.schemas import schema_text
 from vlmbatch.protocols import Backend, Observer, Sleep, Source, Writer

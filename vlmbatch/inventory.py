@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from functools import partial
 from urllib.parse import urlsplit
 
-from vlmbatch.addresses import Addresses
-from vlmbatch.availability import PREFLIGHT_S, until_available
 from vlmbatch.backends.registry import nobody_there, servers
 from vlmbatch.config import RunConfig
+from vlmbatch.endpoints.circuit_breaker import PREFLIGHT_S, until_available
+from vlmbatch.endpoints.discovery import Addresses, at
 from vlmbatch.errors import BackendError, ConfigError, TransientError, UnavailableError
-from vlmbatch.plans import at
 from vlmbatch.protocols import Catalogue
 from vlmbatch.records import ModelFacts
 

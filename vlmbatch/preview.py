@@ -6,15 +6,14 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from vlmbatch.addresses import Addresses
 from vlmbatch.backends.registry import open_backend
 from vlmbatch.config import RunConfig
+from vlmbatch.endpoints.discovery import Addresses, plans
 from vlmbatch.errors import ConfigError, ImageError
 from vlmbatch.imaging.prepare import check_side, inspect
 from vlmbatch.imaging.sizing import Sizing, sizing_of
 from vlmbatch.imaging.tokens import family_of
 from vlmbatch.integer_map import IntegerMap
-from vlmbatch.plans import plans
 from vlmbatch.prompts import prompt_text
 from vlmbatch.prompts.schemas import schema_text
 from vlmbatch.protocols import Observer, Source

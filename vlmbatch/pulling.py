@@ -7,10 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vlmbatch.availability import RUN_PATIENCE_S, START_PATIENCE_S, until_available
 from vlmbatch.backends.ollama.pull import OTHERS_LOAD, Pulled, not_ollama
 from vlmbatch.backends.registry import open_ollama
 from vlmbatch.config import RunConfig
+from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, START_PATIENCE_S, until_available
 from vlmbatch.errors import (
     BackendError,
     ConfigError,

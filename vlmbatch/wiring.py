@@ -7,28 +7,27 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from vlmbatch.addresses import Addresses
 from vlmbatch.aio import first, threads, unless
 from vlmbatch.answers import Answers
 from vlmbatch.asking import Asker
 from vlmbatch.closing import Closing
 from vlmbatch.config import RunConfig
-from vlmbatch.crew import Crew
 from vlmbatch.delivery import Delivery
 from vlmbatch.draft import Job
+from vlmbatch.endpoints.cost import Budget, Metered, Prices
+from vlmbatch.endpoints.discovery import Addresses
+from vlmbatch.endpoints.pool import Lanes
+from vlmbatch.endpoints.preflight import Met
+from vlmbatch.endpoints.supervisor import Crew
 from vlmbatch.errors import BackendError, blaming_the_machine
 from vlmbatch.events import RunFinished, RunStarted, RunStopping, TotalKnown, tell
 from vlmbatch.finding import Found, find, open_writer
 from vlmbatch.guards import preparer_of, sizing_for
 from vlmbatch.imaging.memory import FILES_SHARE, Memory
 from vlmbatch.imaging.sizing import Sizing
-from vlmbatch.lanes import Lanes
 from vlmbatch.machine import preparers
-from vlmbatch.meeting import Met
-from vlmbatch.metering import Budget, Metered
 from vlmbatch.pipeline import Parts, Pipeline
 from vlmbatch.preparing import Preparer
-from vlmbatch.prices import Prices
 from vlmbatch.prompts.schemas import with_data
 from vlmbatch.protocols import Backend, Finished, Observer, Sleep, Source
 from vlmbatch.records import Result, Usage

@@ -15,9 +15,9 @@ from vlmbatch.checkup.trial import read_image, try_image
 from vlmbatch.checkup.visit import Visit
 from vlmbatch.config import Option, RunConfig, options
 from vlmbatch.config.spec import AUTO, redact
+from vlmbatch.endpoints.discovery import fallbacks
 from vlmbatch.errors import BackendError
 from vlmbatch.inventory import each_endpoint
-from vlmbatch.plans import fallbacks
 from vlmbatch.prompts import prompt_text
 from vlmbatch.records import Endpoint
 

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
-from vlmbatch.availability import RUN_PATIENCE_S, START_PATIENCE_S, until_available
 from vlmbatch.backends.registry import catalogue_of, open_backend
-from vlmbatch.canary import QUESTIONS, Canary
 from vlmbatch.checkup.finding import Finding, wrong
 from vlmbatch.config import RunConfig
+from vlmbatch.endpoints.canary import QUESTIONS, Canary
+from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, START_PATIENCE_S, until_available
+from vlmbatch.endpoints.supervisor import PROBE_S, WARM_UP
 from vlmbatch.errors import BackendError, ConfigError, VlmbatchError
-from vlmbatch.guards import PROBE_S, WARM_UP
 from vlmbatch.imaging.prepare import uniform
 from vlmbatch.imaging.sizing import sizing_of
 from vlmbatch.imaging.tokens import family_of

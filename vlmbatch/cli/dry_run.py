@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 from vlmbatch.cli.speaking import Voice
 from vlmbatch.config import RunConfig
+from vlmbatch.endpoints.cost import Prices
 from vlmbatch.events import tell
 from vlmbatch.observers import JsonLog, Lines, duration
 from vlmbatch.preview import Preview, preview
-from vlmbatch.prices import Prices
 from vlmbatch.protocols import Observer
 
 if TYPE_CHECKING:

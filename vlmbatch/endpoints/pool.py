@@ -1,17 +1,17 @@
 """The endpoints of a run: an image goes to one that is free, or to a fallback where none of them is there."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
+from vlmbatch.endpoints.endpoint import Lane
+from vlmbatch.endpoints.semaphore import Places
 from vlmbatch.errors import BackendError, FatalBackendError, UnavailableError
 from vlmbatch.events import ConcurrencyChanged, tell
 from vlmbatch.guard_protocols import Lane as AnyLane
-from vlmbatch.lane import Lane
-from vlmbatch.places import Places
 from vlmbatch.protocols import Observer
-from vlmbatch.waiting_line import WaitingLine
 
 MOST_AHEAD = 64
 """So many images at most wait for a slot; else as many as there are slots, since answers come in bursts."""
@@ -264,3 +264,42 @@ class Lanes:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+class WaitingLine:
+    """Whoever is woken looks around, and waits again, at the head of the line, where there is nothing."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    async def wait(self, rank: int, *, first: bool) -> None:
+        """Wait to be woken, for a slot of this rank; who was woken for nothing comes `first`."""
+        waiting = asyncio.get_running_loop().create_future(), rank
+        (self._waiting.appendleft if first else self._waiting.append)(waiting)
+        try:
+            await waiting[0]
+        except asyncio.CancelledError:
+            with suppress(ValueError):  # who was woken was taken out
+                self._waiting.remove(waiting)
+            raise
+
+    def wake_all(self) -> None:
+        """Let everybody look around."""
+        waiting, self._waiting = self._waiting, deque()
+        for woken, _ in waiting:
+            if not woken.done():
+                woken.set_result(None)
+
+    def wake_one(self, suits: Callable[[int], bool]) -> bool:
+        """Wake the first whose rank suits; whether there is one."""
+        waiting = enumerate(self._waiting)
+        at = next((at for at, (woken, rank) in waiting if suits(rank) and not woken.done()), None)
+        if at is None:
+            return False
+        woken, _ = self._waiting[at]
+        del self._waiting[at]
+        woken.set_result(None)
+        return True

@@ -5,8 +5,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from vlmbatch.climbing import Climber
-from vlmbatch.places import Places
+from vlmbatch.endpoints.adaptive import Climber
+from vlmbatch.endpoints.semaphore import Places
 from vlmbatch.protocols import Sleep
 
 QUEUE_SHARE = 8

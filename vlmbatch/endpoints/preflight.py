@@ -6,12 +6,12 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
 from vlmbatch.aio import first
-from vlmbatch.availability import RUN_PATIENCE_S, START_PATIENCE_S, until_available
 from vlmbatch.backends.registry import open_backend
 from vlmbatch.cache import Cache
 from vlmbatch.config import RunConfig
+from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, START_PATIENCE_S, until_available
+from vlmbatch.endpoints.discovery import Plan
 from vlmbatch.errors import ConfigError, FatalBackendError, UnavailableError, UnreachableError
-from vlmbatch.plans import Plan
 from vlmbatch.protocols import Backend, Sleep
 from vlmbatch.records import Endpoint
 
