@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from written_results import answered, failed
 
-from vlmbatch import answers as module
-from vlmbatch.answers import Answers, answered_in
+from vlmbatch.pipeline import dedup as module
+from vlmbatch.pipeline.dedup import Answers, answered_in
 from vlmbatch.protocols import Turn
 from vlmbatch.records import Answered, Completion, Failure, Result, Usage
 

@@ -12,12 +12,12 @@ from running import briefly
 
 import vlmbatch.backends.ollama.backend
 import vlmbatch.backends.openai.backend  # noqa: F401  # loaded before any time is counted
-from vlmbatch import closing
 from vlmbatch.batch import Batch
-from vlmbatch.closing import Closing, next_time
 from vlmbatch.config import RunConfig
 from vlmbatch.config.run import RunOptions
 from vlmbatch.events import Notice, RunStopping
+from vlmbatch.pipeline import time_limit
+from vlmbatch.pipeline.time_limit import Closing, next_time
 
 Photos = Callable[..., Path]
 EVENING = datetime(2026, 11, 24, 22, 15, 30)
@@ -40,7 +40,7 @@ def test_a_time_of_day_is_the_next_one(text: str, expected: datetime) -> None:
 
 async def test_a_clock_that_is_set_forward_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock is looked at again and again: a jump over --until ends the run at the next look."""
-    monkeypatch.setattr(closing, "LONGEST_WAIT_S", 0.01)
+    monkeypatch.setattr(time_limit, "LONGEST_WAIT_S", 0.01)
     stop, told, ahead = asyncio.Event(), list[str](), timedelta()
     with Closing(RunOptions(until="06:00"), stop, told.append, now=lambda: EVENING + ahead):
         await asyncio.sleep(0.1)

@@ -19,9 +19,9 @@ from PIL import Image
 from running import briefly, ran
 from test_failures_output import arguments, each_once
 
-from vlmbatch import asking
 from vlmbatch.batch import Batch
 from vlmbatch.config import RunConfig
+from vlmbatch.pipeline import processor
 
 Photos = Callable[..., Path]
 
@@ -210,7 +210,7 @@ async def test_x14_a_clock_that_jumps_changes_nothing(
             return cls.fromtimestamp(real() + next(days), tz)
 
     monkeypatch.setattr(time, "time", lambda: real() + next(days))
-    monkeypatch.setattr(asking, "datetime", Jumping)
+    monkeypatch.setattr(processor, "datetime", Jumping)
     endpoint.script = ["ok", "500", "503-busy", "rst", "429:1", "ok", "down:0.2"]
     done = await ran(backend="ollama", base_url=endpoint.url)
     assert done.error is None

@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from vlmbatch.events import Event, Notice
-from vlmbatch.preparing import SlowWatch
+from vlmbatch.pipeline.preparer import SlowWatch
 
 
 async def told_after(*, began_s_ago: float | None, slow_s: float = 0.05) -> list[Event]:

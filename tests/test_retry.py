@@ -4,8 +4,8 @@ import weakref
 import pytest
 
 from vlmbatch.errors import BackendError, BadAnswerError, RejectedError, TransientError
+from vlmbatch.pipeline.retry import RetryPolicy
 from vlmbatch.records import Generation, Request
-from vlmbatch.retry import RetryPolicy
 
 Told = list[tuple[int, float, str]]
 

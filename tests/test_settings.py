@@ -2,8 +2,8 @@
 
 from vlmbatch.config import RunConfig
 from vlmbatch.config.spec import redact
+from vlmbatch.pipeline.fingerprint import answer_settings, run_digest
 from vlmbatch.records import Endpoint
-from vlmbatch.settings import answer_settings, run_digest
 
 
 def test_settings_hold_no_secrets_and_name_a_run() -> None:

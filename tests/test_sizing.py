@@ -20,8 +20,8 @@ from vlmbatch.config.spec import AUTO
 from vlmbatch.errors import ConfigError
 from vlmbatch.events import Notice
 from vlmbatch.imaging.sizing import Sizing, sizing_of
+from vlmbatch.pipeline.fingerprint import answer_settings
 from vlmbatch.records import Endpoint as Found
-from vlmbatch.settings import answer_settings
 
 Photos = Callable[..., Path]
 PHOTO = (4000, 3000)

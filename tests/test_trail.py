@@ -1,6 +1,6 @@
 """What is remembered of one image and the crashes of the engine."""
 
-from vlmbatch.trail import Trail
+from vlmbatch.pipeline.task import Trail
 
 
 def test_an_engine_that_says_it_crashed_makes_a_suspect() -> None:

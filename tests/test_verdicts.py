@@ -9,8 +9,8 @@ from written_results import failed as failed_before
 
 from vlmbatch.errors import FailureKind, FatalBackendError, UnavailableError
 from vlmbatch.images import ImageFacts
+from vlmbatch.pipeline.anomalies import MOST_HELD, RELOADS, SAME_ANSWERS, SAME_FAILURES, Verdicts
 from vlmbatch.records import Completion, Failure, Result
-from vlmbatch.verdicts import MOST_HELD, RELOADS, SAME_ANSWERS, SAME_FAILURES, Verdicts
 
 
 def failed(number: int, kind: FailureKind = "rejected", message: str = "HTTP 422: bad field") -> Result:

@@ -12,8 +12,8 @@ from endpoint import Endpoint
 
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError
+from vlmbatch.pipeline.fingerprint import answer_settings, run_digest
 from vlmbatch.records import Endpoint as Found
-from vlmbatch.settings import answer_settings, run_digest
 
 Photos = Callable[..., Path]
 SECRET = "s3cret-value"

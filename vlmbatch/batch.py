@@ -10,9 +10,9 @@ from contextlib import aclosing, suppress
 
 from vlmbatch.config import RunConfig
 from vlmbatch.events import Event, RunFinished
+from vlmbatch.pipeline.runner import Outside, run
 from vlmbatch.protocols import Observer, Sleep
 from vlmbatch.records import Result, Summary
-from vlmbatch.wiring import Outside, run
 
 
 def run_batch(

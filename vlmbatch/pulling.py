@@ -20,8 +20,8 @@ from vlmbatch.errors import (
 )
 from vlmbatch.inventory import each_endpoint
 from vlmbatch.observers.format import duration
+from vlmbatch.pipeline.retry import RetryPolicy
 from vlmbatch.protocols import Sleep
-from vlmbatch.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from vlmbatch.backends.ollama.backend import OllamaBackend

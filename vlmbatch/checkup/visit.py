@@ -15,9 +15,9 @@ from vlmbatch.errors import BackendError, ConfigError, VlmbatchError
 from vlmbatch.imaging.prepare import uniform
 from vlmbatch.imaging.sizing import sizing_of
 from vlmbatch.imaging.tokens import family_of
+from vlmbatch.pipeline.fingerprint import question_of
 from vlmbatch.protocols import Backend
 from vlmbatch.records import Endpoint, ModelFacts, Request
-from vlmbatch.settings import question_of
 
 PHOTO = (4000, 3000)
 PROMPT_TOKENS = 200

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from vlmbatch.draft import Draft, Job
 from vlmbatch.errors import (
     BackendError,
     BadAnswerError,
@@ -20,6 +19,7 @@ from vlmbatch.errors import (
 from vlmbatch.events import RetryScheduled
 from vlmbatch.guard_protocols import Lane, Lanes, Retries
 from vlmbatch.images import ImageRef
+from vlmbatch.pipeline.task import Draft, Job
 from vlmbatch.protocols import Answers, Observer
 from vlmbatch.records import Answered, Completion, Failure, FallbackReason, Request, Result
 

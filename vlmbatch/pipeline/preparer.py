@@ -7,11 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from vlmbatch.draft import Draft
-from vlmbatch.events import Notice
+from vlmbatch.config import RunConfig
+from vlmbatch.config.groups import USUAL_SIDE
+from vlmbatch.config.spec import AUTO
+from vlmbatch.errors import ImageError
+from vlmbatch.events import Notice, tell
 from vlmbatch.images import PreparedImage, SourceImage
+from vlmbatch.imaging.memory import Memory
+from vlmbatch.imaging.prepare import prepare
+from vlmbatch.imaging.sizing import Sizing, sizing_of
+from vlmbatch.pipeline.task import Draft
 from vlmbatch.protocols import Answers, Observer, Room, Source, Turn
-from vlmbatch.records import DEFAULT_PROMPT_NAME, Answered
+from vlmbatch.records import DEFAULT_PROMPT_NAME, Answered, Endpoint
 
 T = TypeVar("T")
 
@@ -123,3 +130,39 @@ class Preparer:
 
         with watch:
             return await asyncio.get_running_loop().run_in_executor(self.threads, watched)
+
+
+def sizing_for(config: RunConfig, endpoint: Endpoint, notify: Observer) -> Sizing:
+    """Which sizes pictures are sent in to this model; what a person should know of that is told.
+
+    Raises:
+        ConfigError: --image-tokens, and nobody knows how this model counts them.
+    """
+    sizing = sizing_of(config.image, endpoint.model, endpoint.architecture)
+    budget, least = config.image.image_tokens, sizing.least_tokens
+    if config.image.max_size == AUTO and sizing.family is None:
+        tell(
+            notify,
+            f"how {endpoint.model} counts the tokens of pictures is not known: --max-size auto is "
+            f"{USUAL_SIDE} for it (docs/image-tokens.md)",
+        )
+    if budget is not None and least > budget:
+        at_least = f"a photo costs {endpoint.model} at least {least} tokens"
+        tell(notify, f"{at_least}, more than --image-tokens {budget}")
+    return sizing
+
+
+def preparer_of(
+    config: RunConfig, sizing: Sizing, memory: Memory
+) -> Callable[[bytes, int | None], PreparedImage]:
+    """What prepares pictures as the options say, at most so large, in bounded memory; for many threads."""
+
+    def prepared(data: bytes, longest: int | None) -> PreparedImage:
+        fit = sizing if longest is None else sizing.at_most(longest)
+        try:
+            return prepare(data, config.image, memory.room, fit)
+        except ImageError:  # decoders have many words for a lack of memory
+            memory.prove()
+            raise
+
+    return prepared

@@ -8,12 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from vlmbatch.aio import first, threads, unless
-from vlmbatch.answers import Answers
-from vlmbatch.asking import Asker
-from vlmbatch.closing import Closing
 from vlmbatch.config import RunConfig
-from vlmbatch.delivery import Delivery
-from vlmbatch.draft import Job
 from vlmbatch.endpoints.cost import Budget, Metered, Prices
 from vlmbatch.endpoints.discovery import Addresses
 from vlmbatch.endpoints.pool import Lanes
@@ -21,18 +16,22 @@ from vlmbatch.endpoints.preflight import Met
 from vlmbatch.endpoints.supervisor import Crew
 from vlmbatch.errors import BackendError, blaming_the_machine
 from vlmbatch.events import RunFinished, RunStarted, RunStopping, TotalKnown, tell
-from vlmbatch.finding import Found, find, open_writer
-from vlmbatch.guards import preparer_of, sizing_for
 from vlmbatch.imaging.memory import FILES_SHARE, Memory
 from vlmbatch.imaging.sizing import Sizing
 from vlmbatch.machine import preparers
-from vlmbatch.pipeline import Parts, Pipeline
-from vlmbatch.preparing import Preparer
+from vlmbatch.pipeline.dedup import Answers
+from vlmbatch.pipeline.fingerprint import answer_settings, run_digest, with_known_digest
+from vlmbatch.pipeline.preparer import Preparer, preparer_of, sizing_for
+from vlmbatch.pipeline.processor import Asker
+from vlmbatch.pipeline.retry import RetryPolicy
+from vlmbatch.pipeline.session import Found, find, open_writer
+from vlmbatch.pipeline.sink import Delivery
+from vlmbatch.pipeline.task import Job
+from vlmbatch.pipeline.time_limit import Closing
+from vlmbatch.pipeline.workers import Parts, Pipeline
 from vlmbatch.prompts.schemas import with_data
 from vlmbatch.protocols import Backend, Finished, Observer, Sleep, Source
 from vlmbatch.records import Result, Usage
-from vlmbatch.retry import RetryPolicy
-from vlmbatch.settings import answer_settings, run_digest, with_known_digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

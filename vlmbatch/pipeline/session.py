@@ -12,11 +12,11 @@ from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.discovery import Addresses, plans
 from vlmbatch.endpoints.preflight import Met, meet, named
 from vlmbatch.events import SourceProblem, tell
+from vlmbatch.pipeline.fingerprint import accepted_now, question_of
 from vlmbatch.prompts import prompt_text
 from vlmbatch.prompts.schemas import schema_text
 from vlmbatch.protocols import Backend, Observer, Sleep, Source, Writer
 from vlmbatch.records import Endpoint, Request
-from vlmbatch.settings import accepted_now, question_of
 from vlmbatch.sources import open_source
 from vlmbatch.writers import JsonlWriter, StreamWriter
 
