@@ -4,9 +4,9 @@ import shlex
 
 from endpoint import Endpoint
 
-from vlmbatch.checkup import Finding, check_up
-from vlmbatch.checkup.finding import wrong
-from vlmbatch.checkup.machine import accelerator, formats
+from vlmbatch.commands.doctor import Finding, check_up
+from vlmbatch.commands.doctor.finding import wrong
+from vlmbatch.commands.doctor.machine import accelerator, formats
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError, FatalBackendError, TransientError, UnreachableError
 from vlmbatch.imaging.capabilities import Support, drawn_shapes

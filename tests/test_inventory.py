@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from endpoint import Endpoint, Model
 
+from vlmbatch.commands.models import each_endpoint, take_inventory
 from vlmbatch.config import RunConfig
-from vlmbatch.inventory import each_endpoint, take_inventory
 
 CLOSED = "http://127.0.0.1:9"
 

@@ -9,9 +9,9 @@ from command import run
 from PIL import Image
 
 from vlmbatch.cli.dry_run import plan
+from vlmbatch.commands.dry_run import Preview, preview
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError
-from vlmbatch.preview import Preview, preview
 
 Photos = Callable[..., Path]
 

@@ -13,11 +13,11 @@ from endpoint import Endpoint
 from endpoint_wires import Model
 from PIL import Image
 
+from vlmbatch.commands.dry_run import preview
+from vlmbatch.commands.estimate import Probe
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.cost import Price, Prices
 from vlmbatch.errors import ConfigError
-from vlmbatch.preview import preview
-from vlmbatch.probe import Probe
 from vlmbatch.records import Usage
 
 Photos = Callable[..., Path]

@@ -3,9 +3,9 @@
 import pytest
 from endpoint import Endpoint
 
+from vlmbatch.commands.pull import Pulling, Step
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import UnavailableError
-from vlmbatch.pulling import Pulling, Step
 
 
 class Heard:

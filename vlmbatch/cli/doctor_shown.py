@@ -5,9 +5,9 @@ import json
 import os
 import sys
 
-from vlmbatch.checkup import Finding, Mark, check_up
 from vlmbatch.cli.leaving import until_it_ends
 from vlmbatch.cli.speaking import Voice, printable
+from vlmbatch.commands.doctor import Finding, Mark, check_up
 from vlmbatch.config import RunConfig
 
 COLOURS: dict[Mark, str] = {"ok": "32", "warning": "33", "wrong": "1;31", "skipped": "2"}

@@ -4,15 +4,15 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from vlmbatch.cli.speaking import Voice
+from vlmbatch.commands.dry_run import Preview, preview
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.cost import Prices
 from vlmbatch.events import tell
 from vlmbatch.observers import JsonLog, Lines, duration
-from vlmbatch.preview import Preview, preview
 from vlmbatch.protocols import Observer
 
 if TYPE_CHECKING:
-    from vlmbatch.probe import Probe
+    from vlmbatch.commands.estimate import Probe
 
 SHOWN_SIZES = 3
 NOTHING_SENT = "nothing was sent (--dry-run)"
@@ -73,7 +73,7 @@ def _prices(config: RunConfig) -> Prices | None:
 
 def _probe(config: RunConfig, found: Preview, prices: Prices | None, observer: Observer) -> bool:
     """Ask about the sample, and say what all of the images will take; False where time was up before that."""
-    from vlmbatch.probe import probe  # with all that a run needs
+    from vlmbatch.commands.estimate import probe  # with all that a run needs
 
     asked = asyncio.run(probe(config, found.sample, found.prompt, observer))
     if asked is None:

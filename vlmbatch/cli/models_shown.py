@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from vlmbatch.cli.leaving import until_it_ends
 from vlmbatch.cli.speaking import Voice, printable
+from vlmbatch.commands.models import Inventory, take_inventory
 from vlmbatch.config import RunConfig
-from vlmbatch.inventory import Inventory, take_inventory
 from vlmbatch.observers import clean
 from vlmbatch.observers.format import in_bytes
 from vlmbatch.records import ModelFacts

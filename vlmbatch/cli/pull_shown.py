@@ -15,11 +15,11 @@ from rich.progress import (
 
 from vlmbatch.cli.leaving import until_it_ends
 from vlmbatch.cli.speaking import Voice, is_watched
+from vlmbatch.commands.pull import Pulling, Step
 from vlmbatch.config import RunConfig
 from vlmbatch.observers import clean, duration
 from vlmbatch.observers.bar import BarConsole
 from vlmbatch.observers.format import in_bytes
-from vlmbatch.pulling import Pulling, Step
 
 
 def pull(config: RunConfig, models: list[str], *, wait: bool) -> int:

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
 from vlmbatch.backends.registry import catalogue_of, open_backend
-from vlmbatch.checkup.finding import Finding, wrong
+from vlmbatch.commands.doctor.finding import Finding, wrong
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.canary import QUESTIONS, Canary
 from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, START_PATIENCE_S, until_available

@@ -3,7 +3,7 @@
 import platform
 from importlib import metadata
 
-from vlmbatch.checkup.finding import Finding
+from vlmbatch.commands.doctor.finding import Finding
 from vlmbatch.imaging.capabilities import Support, support
 
 

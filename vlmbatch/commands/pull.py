@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vlmbatch.backends.ollama.pull import OTHERS_LOAD, Pulled, not_ollama
 from vlmbatch.backends.registry import open_ollama
+from vlmbatch.commands.models import each_endpoint
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, START_PATIENCE_S, until_available
 from vlmbatch.errors import (
@@ -18,7 +19,6 @@ from vlmbatch.errors import (
     TransientError,
     UnavailableError,
 )
-from vlmbatch.inventory import each_endpoint
 from vlmbatch.observers.format import duration
 from vlmbatch.pipeline.retry import RetryPolicy
 from vlmbatch.protocols import Sleep

@@ -9,15 +9,15 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-from vlmbatch.checkup.finding import Finding, Mark, wrong
-from vlmbatch.checkup.machine import check_machine
-from vlmbatch.checkup.trial import read_image, try_image
-from vlmbatch.checkup.visit import Visit
+from vlmbatch.commands.doctor.finding import Finding, Mark, wrong
+from vlmbatch.commands.doctor.machine import check_machine
+from vlmbatch.commands.doctor.trial import read_image, try_image
+from vlmbatch.commands.doctor.visit import Visit
+from vlmbatch.commands.models import each_endpoint
 from vlmbatch.config import Option, RunConfig, options
 from vlmbatch.config.spec import AUTO, redact
 from vlmbatch.endpoints.discovery import fallbacks
 from vlmbatch.errors import BackendError
-from vlmbatch.inventory import each_endpoint
 from vlmbatch.prompts import prompt_text
 from vlmbatch.records import Endpoint
 

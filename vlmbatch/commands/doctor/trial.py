@@ -5,8 +5,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from vlmbatch.checkup.finding import Finding, wrong
-from vlmbatch.checkup.visit import Visit
+from vlmbatch.commands.doctor.finding import Finding, wrong
+from vlmbatch.commands.doctor.visit import Visit
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError, ImageError
 from vlmbatch.imaging.capabilities import drawn_shapes

@@ -1,0 +1,1 @@
+"""What the commands besides `run` find out; nothing here prints."""
