@@ -9,7 +9,7 @@ import pytest
 from command import COMMAND, records, run, start
 from endpoint import Endpoint
 
-from vlmbatch.cli.ending import STOP_SIGNALS, Ending, Reports
+from vlmbatch.cli.signals import STOP_SIGNALS, Ending, Reports
 
 Photos = Callable[..., Path]
 

@@ -11,8 +11,8 @@ from documents import ROOT, blocks, page
 from typer.models import CommandInfo
 
 from vlmbatch.cli import app
-from vlmbatch.cli.ending import STOP_SIGNALS
-from vlmbatch.cli.session import PARTLY, STOPPED
+from vlmbatch.cli.run import PARTLY, STOPPED
+from vlmbatch.cli.signals import STOP_SIGNALS
 from vlmbatch.config import Option, options
 from vlmbatch.errors import VlmbatchError
 

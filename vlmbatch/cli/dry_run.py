@@ -3,7 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING
 
-from vlmbatch.cli.speaking import Voice
+from vlmbatch.cli.console import Voice
 from vlmbatch.commands.dry_run import Preview, preview
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.cost import Prices

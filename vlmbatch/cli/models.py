@@ -13,6 +13,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line
 @with_options_of("backend", "base_url", "api_key", *WAY_THERE, "timeout", "give_up_after")
 def command(config: RunConfig, json: Json = False) -> None:
     """List the models of all endpoints that are named or found, whether they see, and what is loaded."""
-    from vlmbatch.cli.models_shown import show
+    from vlmbatch.cli.models_view import show
 
     raise typer.Exit(show(config, as_json=json))

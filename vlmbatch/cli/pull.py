@@ -37,6 +37,6 @@ Wait = Annotated[
 )
 def command(config: RunConfig, models: Models, wait: Wait = False) -> None:
     """Have Ollama fetch models, and show how far it is; what is there already takes a moment."""
-    from vlmbatch.cli.pull_shown import pull
+    from vlmbatch.cli.pull_view import pull
 
     raise typer.Exit(pull(config, models, wait=wait))

@@ -1,9 +1,28 @@
 """`vlmbatch run`: its options; what it does is imported when it is called, so that --help stays quick."""
 
+import asyncio
+import gc
+import logging
+import os
+import resource
+import stat
+import sys
+from contextlib import ExitStack, suppress
+
 import typer
 
+from vlmbatch.aio import Unawaited
+from vlmbatch.batch import Batch
+from vlmbatch.cli.console import Voice, is_watched
 from vlmbatch.cli.options import with_options
+from vlmbatch.cli.reports import open_reports
+from vlmbatch.cli.signals import Ending, Reports
 from vlmbatch.config import RunConfig
+from vlmbatch.errors import LockedError, OutputClosed, VlmbatchError, blaming_the_machine
+from vlmbatch.events import Event, RunStarted, RunStopping, tell
+from vlmbatch.observers import Bar, JsonLog, Lines, clean, summary_line
+from vlmbatch.protocols import Observer
+from vlmbatch.records import Summary
 
 EPILOG = (
     "Every option is also an environment variable (--max-size: VLMBATCH_MAX_SIZE) and a key in "
@@ -14,6 +33,122 @@ EPILOG = (
 @with_options
 def command(config: RunConfig) -> None:
     """Ask about every image below PATH and write one JSON record a line, answered or failed."""
-    from vlmbatch.cli.session import run
 
     raise typer.Exit(run(config))
+
+
+BUG = 1
+PARTLY = 3
+STOPPED = 6
+DESCRIPTORS = 10_240
+"""More than 4096 connections, the most there can be, ever need."""
+SWITCH_S = 0.0005
+"""How long a thread that prepares pictures may hold the interpreter while an answer waits to be taken."""
+
+
+def run(config: RunConfig) -> int:
+    """Run, tell how it goes on standard error and in the reports, and return the exit code."""
+    voice = Voice(config.display)
+    reports = Reports(voice.say)
+    code, told = BUG, "a bug in vlmbatch; standard error shows where"
+    try:
+        with ExitStack() as stack, blaming_the_machine():
+            code = _run(config, stack, voice, reports)
+            told = ""
+    except OutputClosed as error:
+        code, told = error.exit_code, ""
+    except VlmbatchError as error:
+        code, told = error.exit_code, "\n".join(map(clean, str(error).splitlines()))
+        if isinstance(error, LockedError):
+            reports.open.clear()  # their files belong to the run that holds the lock
+        if not (isinstance(error, LockedError) and config.display.quiet):
+            voice.say(told)
+    finally:
+        code = reports.end(code, told or None)
+        voice.close()
+    return code
+
+
+def _run(config: RunConfig, stack: ExitStack, voice: Voice, reports: Reports) -> int:
+    if config.display.dry_run:
+        from vlmbatch.cli.dry_run import tell_plan
+
+        return 0 if tell_plan(config, voice) else STOPPED
+    _allow_descriptors()
+    sys.setswitchinterval(SWITCH_S)
+    logging.raiseExceptions = False  # a library that cannot log must not write a traceback about that
+    observers = _observers(config, stack, voice)
+    reports.open.extend(open_reports(config, lambda text: _tell_all(observers, voice, text)))
+    session = Session(config, [*observers, *reports.open], voice, reports)
+    return asyncio.run(session.run())
+
+
+def _allow_descriptors() -> None:
+    """Take as many descriptors as this process may have: a connection needs one, and so does a file."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = DESCRIPTORS if most == resource.RLIM_INFINITY else min(most, DESCRIPTORS)
+    with suppress(OSError, ValueError):  # macOS has a bound of its own
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, enough), most))
+
+
+class Session:
+    """One run and the signals that reach it."""
+
+    def __init__(self, config: RunConfig, observers: list[Observer], voice: Voice, reports: Reports) -> None:
+        self._config = config
+        self._voice = voice
+        self._batch = Batch(config, [self._hear, *observers], stdout=True)
+        self._ending = Ending(self._batch.stop, reports, drain_s=config.run.drain)
+
+    async def run(self) -> int:
+        """The exit code; 128 and the signal's number when one ended the run."""
+        asyncio.get_running_loop().set_default_executor(Unawaited())
+        self._ending.listen()
+        async for _ in self._batch:
+            pass
+        self._ending.over()
+        if self._ending.signal is not None:
+            return 128 + self._ending.signal
+        summary = self._batch.summary
+        code = exit_code(self._config, summary)
+        if code == PARTLY and summary is not None and self._config.display.quiet:
+            self._voice.say(summary_line(summary))
+        return code
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            gc.freeze()  # what is here by now stays, and to search it for garbage holds up answers
+        if isinstance(event, RunStopping) and self._ending.signal is None:
+            self._ending.leave_in_time(STOPPED if event.error is None else event.error.exit_code)
+
+
+def exit_code(config: RunConfig, summary: Summary | None) -> int:
+    """6 when the run was stopped, 0 when all is done or failures are within --max-failures, else 3.
+
+    Without a summary it was stopped before it had started.
+    """
+    if summary is None or summary.stopped:
+        return STOPPED
+    failed = summary.failed + summary.failed_before + summary.unreadable
+    return 0 if config.run.tolerates(failed, summary.total) else PARTLY
+
+
+def _tell_all(observers: list[Observer], voice: Voice, text: str) -> None:
+    """Tell of trouble that does not end the run; also with --quiet, where nobody observes."""
+    if not observers:
+        voice.say(text)
+    for observer in observers:
+        tell(observer, text)
+
+
+def _observers(config: RunConfig, stack: ExitStack, voice: Voice) -> list[Observer]:
+    display = config.display
+    if display.quiet:
+        return []
+    if display.log_json:
+        return [JsonLog(voice.stream)]
+    watched = is_watched()
+    if config.output.output == "-" and stat.S_ISFIFO(os.fstat(1).st_mode):
+        watched = False  # what reads the pipe prints to the same terminal, right through a bar
+    shape = Bar if watched else Lines
+    return [stack.enter_context(shape(voice.stream, verbose=display.verbose))]

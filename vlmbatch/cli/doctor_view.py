@@ -5,8 +5,8 @@ import json
 import os
 import sys
 
-from vlmbatch.cli.leaving import until_it_ends
-from vlmbatch.cli.speaking import Voice, printable
+from vlmbatch.cli.console import Voice, printable
+from vlmbatch.cli.signals import until_it_ends
 from vlmbatch.commands.doctor import Finding, Mark, check_up
 from vlmbatch.config import RunConfig
 

@@ -13,8 +13,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from vlmbatch.cli.leaving import until_it_ends
-from vlmbatch.cli.speaking import Voice, is_watched
+from vlmbatch.cli.console import Voice, is_watched
+from vlmbatch.cli.signals import until_it_ends
 from vlmbatch.commands.pull import Pulling, Step
 from vlmbatch.config import RunConfig
 from vlmbatch.observers import clean, duration

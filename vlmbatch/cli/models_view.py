@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from vlmbatch.cli.leaving import until_it_ends
-from vlmbatch.cli.speaking import Voice, printable
+from vlmbatch.cli.console import Voice, printable
+from vlmbatch.cli.signals import until_it_ends
 from vlmbatch.commands.models import Inventory, take_inventory
 from vlmbatch.config import RunConfig
 from vlmbatch.observers import clean
