@@ -42,7 +42,7 @@ FAULTS = {
     "shortbody": 3, "rst": 4, "closenoresp": 3, "idleclose": 3, "error_in_200": 2, "empty": 1,
     "ndjson_error_midstream": 1, "ndjson_no_done": 1, "slow:1": 3, "hang": 0.3, "trickle": 0.3,
 }  # fmt: skip
-"""Modes of tests/endpoint.py that pass, and how often they come among the faults."""
+"""Modes of tests/endpoint/server.py that pass, and how often they come among the faults."""
 
 
 @dataclass

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from command import records, run
 from endpoint import Endpoint
+from pipeline.test_dedup import SHA256, seen
 from running import Ran, ran
-from test_answers import SHA256, seen
 from written_results import ENDPOINT, RUN, answered, failed
 
 from vlmbatch.cache import FILE, Cache

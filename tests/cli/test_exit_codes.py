@@ -1,0 +1,128 @@
+"""Every exit code of the README, from the real command."""
+
+import re
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command import COMMAND, breaking, run, start
+from endpoint import Endpoint
+
+Photos = Callable[..., Path]
+Ends = Callable[[Endpoint], int]
+README = Path(__file__).parents[2] / "README.md"
+
+
+def arguments(endpoint: Endpoint, *more: str) -> tuple[str, ...]:
+    return ("run", "photos", "-q", "-b", "ollama", "--base-url", endpoint.url, "-o", "o.jsonl", *more)
+
+
+def code_of(*args: str, **variables: str) -> int:
+    """The exit code; a traceback belongs to a bug and to nothing else."""
+    done = run(*args, **variables)
+    assert ("Traceback" in done.stderr) == (done.returncode == 1)
+    return done.returncode
+
+
+def with_a_bug(endpoint: Endpoint) -> int:
+    broken = "import vlmbatch.prompts\nvlmbatch.prompts.prompt_text = lambda options: 1 / 0"
+    return code_of(*arguments(endpoint), **breaking(Path("broken"), broken))
+
+
+def with_a_broken_image(endpoint: Endpoint) -> int:
+    Path("photos/bad.jpg").write_text("no image")
+    return code_of(*arguments(endpoint))
+
+
+def with_a_full_disk(endpoint: Endpoint) -> int:
+    return run(*arguments(endpoint), command=("prlimit", "--fsize=900", *COMMAND)).returncode
+
+
+def with_no_time_left(endpoint: Endpoint) -> int:
+    endpoint.delay = 0.5
+    return code_of(*arguments(endpoint, "-c", "1", "--max-duration", "2"))
+
+
+def while_another_runs(endpoint: Endpoint) -> int:
+    endpoint.script = ["held"]
+    first = start(*arguments(endpoint))
+    endpoint.until(lambda: bool(endpoint.questions))
+    code = code_of(*arguments(endpoint))
+    endpoint.released = True
+    assert first.wait(timeout=60) == 0
+    return code
+
+
+def when_sent(number: signal.Signals) -> Ends:
+    def end(endpoint: Endpoint) -> int:
+        endpoint.delay = 0.1
+        running = start(*arguments(endpoint, "-c", "1"))
+        endpoint.until(lambda: bool(endpoint.questions))
+        running.send_signal(number)
+        return running.wait(timeout=60)
+
+    return end
+
+
+ENDS: dict[int, Ends] = {
+    0: lambda endpoint: code_of(*arguments(endpoint)),
+    1: with_a_bug,
+    2: lambda endpoint: code_of(*arguments(endpoint, "-m", "no-such-model")),
+    3: with_a_broken_image,
+    4: lambda _: code_of(*arguments(Endpoint(port=9)), "--give-up-after", "0"),
+    5: with_a_full_disk,
+    6: with_no_time_left,
+    75: while_another_runs,
+    129: when_sent(signal.SIGHUP),
+    130: when_sent(signal.SIGINT),
+    143: when_sent(signal.SIGTERM),
+}
+
+
+@pytest.mark.parametrize("code", ENDS)
+def test_the_command_ends_with(photos: Photos, endpoint: Endpoint, code: int) -> None:
+    """Each end of a run has its code, and after every one of them the same command does the rest."""
+    photos(12)
+    assert ENDS[code](endpoint) == code
+    endpoint.delay, endpoint.script = 0, []
+    Path("photos/bad.jpg").unlink(missing_ok=True)
+    assert code_of(*arguments(endpoint, "--overwrite" if code == 3 else "--no-overwrite")) == 0
+    assert len(Path("o.jsonl").read_text().splitlines()) == 12
+
+
+def test_the_readme_explains_each() -> None:
+    """The table of exit codes in the README has a row for every code, and no other."""
+    rows = re.findall(r"^\| (\d[\d, ]*) \|", README.read_text(), re.MULTILINE)
+    assert sorted(int(code) for row in rows for code in row.split(",")) == sorted(ENDS)
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("--bogus 2>/dev/full", 2),
+        ("--bogus 2>&-", 2),
+        ("--help >/dev/full", 5),
+        ("--help >&-", 5),
+        ("--help | true", 0),
+        ("--help", 0),
+    ],
+)
+def test_streams_that_cannot_be_written_change_no_other_code(command: str, code: int) -> None:
+    """A full log does not make a wrong option a bug, and help that nobody gets is no success."""
+    shell = f"{' '.join(COMMAND)} run {command}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_deleted_working_folder_is_told(photos: Photos, endpoint: Endpoint, tmp_path: Path) -> None:
+    """Somebody has removed the folder that the command stands in: no traceback, whatever is named in it."""
+    folder = photos(1)
+    gone = f"mkdir gone; cd gone; rmdir ../gone; {' '.join(COMMAND)} run"
+    for paths, code in ((f"{folder} -o o.jsonl", 5), (f"{folder} --summary s", 2), (".", 2)):
+        shell = f"{gone} {paths} -b ollama --base-url {endpoint.url}"
+        done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,235 @@
+"""--dry-run --probe: a few images are asked about, and tell what all of them will take."""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from command import run
+from endpoint import Endpoint
+from endpoint.wires import Model
+from PIL import Image
+
+from vlmbatch.commands.dry_run import preview
+from vlmbatch.commands.estimate import Probe
+from vlmbatch.config import RunConfig
+from vlmbatch.endpoints.cost import Price, Prices
+from vlmbatch.errors import ConfigError
+from vlmbatch.records import Usage
+
+Photos = Callable[..., Path]
+
+
+def arguments(endpoint: Endpoint, *more: str) -> tuple[str, ...]:
+    return ("run", "photos", "--dry-run", "-b", "ollama", "--base-url", endpoint.url, *more)
+
+
+def test_a_few_images_tell_what_all_will_take(photos: Photos, endpoint: Endpoint) -> None:
+    """Three of twenty are asked about; time and tokens are those of the three, times twenty thirds."""
+    photos(20)
+    done = run(*arguments(endpoint, "--probe", "3", "-o", "o.jsonl"))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert len(endpoint.questions) == 3
+    assert "asked tiny-vision about 3 images" in done.stderr
+    told = re.search(
+        r"all 20 images: about .*, ([\d,]+) tokens in, ([\d,]+) out \((\d+) tokens in", done.stderr
+    )
+    assert told is not None
+    tokens, _, each = (int(number.replace(",", "")) for number in told.groups())
+    assert tokens == pytest.approx(20 * each, abs=20)
+    assert not Path("o.jsonl").exists()
+    assert "nothing was recorded" in done.stderr
+
+
+def test_the_images_are_from_all_over(photos: Photos) -> None:
+    """The sample is as large as asked for, the same each time, not only the first, and nothing that fails."""
+    folder = photos(100)
+    (folder / "a-bad.jpg").write_text("no image")
+    chosen = RunConfig.of("photos", backend="ollama", dry_run=True, probe=10)
+    sample = preview(chosen, print).sample
+    assert sample == preview(chosen, print).sample
+    assert len(set(sample)) == 10
+    assert "photos/a-bad.jpg" not in sample
+    assert sum(image > "photos/p0050.jpg" for image in sample) >= 2
+    assert preview(RunConfig.of("photos", backend="ollama", dry_run=True, probe=500), print).sample
+
+
+def test_a_price_makes_it_a_cost(photos: Photos, endpoint: Endpoint) -> None:
+    """With prices by token the cost of the whole run is told, also for a name behind its provider's."""
+    photos(10)
+    prices = {"some/tiny-vision": {"input_cost_per_token": 0.01, "output_cost_per_token": 0.02}}
+    Path("prices.json").write_text(json.dumps(prices))
+    done = run(*arguments(endpoint, "--probe", "2", "--prices", "prices.json"))
+    assert done.returncode == 0, done.stderr
+    tokens = re.search(r"([\d,]+) tokens in, ([\d,]+) out", done.stderr)
+    cost = re.search(r"cost: about \$([\d,.]+)", done.stderr)
+    assert tokens is not None
+    assert cost is not None
+    counted = [int(number.replace(",", "")) for number in tokens.groups()]
+    assert float(cost[1].replace(",", "")) == pytest.approx(0.01 * counted[0] + 0.02 * counted[1], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "No such file"),
+        ("not json", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ('{"other": {}}', "has no price for tiny-vision"),
+        ('{"tiny-vision": {"input_cost_per_token": "x"}}', "has no price for tiny-vision"),
+        ('{"tiny-vision": 7}', "has no price for tiny-vision"),
+        ("[]", "has no price for tiny-vision"),
+    ],
+)
+def test_prices_of_no_use_end_it_before_anything_is_sent(
+    photos: Photos, endpoint: Endpoint, content: str | None, told: str
+) -> None:
+    """Exit code 2, what is wrong with the file, and no question at the endpoint."""
+    photos(1)
+    if content is not None:
+        Path("prices.json").write_text(content)
+    done = run(*arguments(endpoint, "-m", "tiny-vision", "--probe", "1", "--prices", "prices.json"))
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not endpoint.questions
+
+
+def test_failures_are_told(photos: Photos, endpoint: Endpoint) -> None:
+    """An image that is refused is named, and says nothing about the others when it is the only one."""
+    photos(3)
+    endpoint.script = lambda _: "400"
+    done = run(*arguments(endpoint, "--probe", "2"))
+    assert done.returncode == 0
+    assert "2 images" in done.stderr
+    assert "0 answered" in done.stderr
+    assert "rejected" in done.stderr
+    assert "says nothing about the others" in done.stderr
+
+
+def test_without_an_endpoint_it_ends_as_a_run_would(photos: Photos, endpoint: Endpoint) -> None:
+    """Nobody there is exit code 4, after what can be told without asking."""
+    photos(2)
+    endpoint.down()
+    done = run(*arguments(endpoint, "--probe", "1", "--give-up-after", "0"))
+    assert done.returncode == 4
+    assert "images: 2" in done.stderr
+
+
+def test_time_and_tokens_are_those_of_the_images(photos: Photos, endpoint: Endpoint) -> None:
+    """A model that loads for its first answer counts once, and what was asked again is told."""
+    folder = photos(3)
+    Image.new("RGB", (64, 48)).save(folder / "z.png")
+    broken = bytearray((folder / "z.png").read_bytes())
+    broken[-20] ^= 0xFF  # its header is well, its pixels are not
+    (folder / "z.png").write_bytes(broken)
+    endpoint.canary = "slow:4"
+    endpoint.script = ["empty"]
+    done = run(*arguments(endpoint, "--probe", "9"))
+    assert done.returncode == 0, done.stderr
+    assert "asked tiny-vision about 4 images" in done.stderr
+    took = re.search(r"3 answered in ([\d.]+) s", done.stderr)
+    assert took is not None
+    assert float(took[1]) < 4  # without the two canaries before, which take eight
+    assert "1 of them more than once" in done.stderr
+
+
+def test_the_rate_limit_bounds_the_pace(photos: Photos, endpoint: Endpoint) -> None:
+    """With --rpm 10 forty images take four minutes, however quickly one is answered."""
+    photos(40)
+    done = run(*arguments(endpoint, "--probe", "1", "--rpm", "10"))
+    assert "all 40 images: about 4m 00s" in done.stderr
+
+
+def test_a_prompt_that_can_be_read_once_is_enough(photos: Photos, endpoint: Endpoint) -> None:
+    """What the plan shows is what is asked."""
+    photos(1)
+    os.mkfifo("prompt")
+    with ThreadPoolExecutor() as threads:
+        threads.submit(Path("prompt").write_text, "How many?")
+        done = run(*arguments(endpoint, "--probe", "1", "--prompt-file", "prompt"))
+    assert done.returncode == 0, done.stderr
+    assert "prompt: How many?" in done.stderr
+    assert ["How many?" in str(question.body) for question in endpoint.questions] == [True]
+
+
+def test_a_probe_that_never_begins_says_so(photos: Photos, endpoint: Endpoint) -> None:
+    """Time that is up while the endpoint is away is exit code 6, and what is waited for is told."""
+    photos(1)
+    endpoint.down()
+    done = run(*arguments(endpoint, "--probe", "1", "--max-duration", "1"))
+    assert done.returncode == 6
+    assert "no image was asked about" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_a_run_says_a_probe_says(photos: Photos, endpoint: Endpoint) -> None:
+    """A server that is still loading is told of."""
+    photos(1)
+    endpoint.canary = "503-loading"
+    done = run(*arguments(endpoint, "--probe", "1", "--max-duration", "8"))
+    assert "paused: " in done.stderr
+
+
+def test_a_model_that_only_the_endpoint_knows_is_no_mistake(photos: Photos, endpoint: Endpoint) -> None:
+    """What a run does, its plan does: the kind of a model may be found at the start."""
+    photos(1)
+    endpoint.models["mine"] = Model(family="qwen25vl")
+    done = run(*arguments(endpoint, "-m", "mine", "--image-tokens", "100", "--probe", "1"))
+    assert done.returncode == 0, done.stderr
+    assert "1 answered" in done.stderr
+
+
+def test_nothing_to_ask_about(photos: Photos, endpoint: Endpoint) -> None:
+    """An empty folder is no error, and nothing is sent."""
+    photos(0)
+    done = run(*arguments(endpoint, "--probe", "5"))
+    assert done.returncode == 0
+    assert "nothing was sent" in done.stderr
+    assert not endpoint.requests
+
+
+@pytest.mark.parametrize(
+    "options", [{"probe": 3}, {"dry_run": True, "probe": 0}, {"dry_run": True, "prices": "p"}]
+)
+def test_options_that_belong_together(options: dict[str, object]) -> None:
+    """--probe is a part of --dry-run, and --prices one of --probe."""
+    with pytest.raises(ConfigError, match="--probe"):
+        RunConfig.of("photos", **options)
+
+
+def test_copies_are_not_counted_twice(photos: Photos, endpoint: Endpoint) -> None:
+    """What will not be asked about costs nothing, and the plan says how many there are."""
+    folder = photos(4)
+    for n in range(6):
+        (folder / f"copy{n}.jpg").write_bytes((folder / "p0000.jpg").read_bytes())
+    done = run(*arguments(endpoint, "--probe", "2"))
+    assert "duplicates: 6" in done.stderr
+    assert "all 4 images" in done.stderr
+    assert "all 10 images" in run(*arguments(endpoint, "--probe", "2", "--no-dedupe")).stderr
+
+
+def test_arithmetic() -> None:
+    """Time, tokens and cost grow with the number of images, and none is made up from no answer."""
+    usage = Usage(input_tokens=300, output_tokens=30)
+    asked = Probe(model="m", answered=3, failures=(), repeated=0, seconds=6, concurrency=2, usage=usage)
+    assert asked.whole_s(10) == 20
+    assert asked.tokens(10) == Usage(input_tokens=1000, output_tokens=100)
+    assert Price(input=1e-3, output=1e-2).of(usage) == pytest.approx(0.6)
+    none = Probe(model="m", answered=0, failures=("x",), repeated=0, seconds=0, concurrency=1, usage=Usage())
+    assert none.whole_s(10) is None
+    assert none.tokens(10) is None
+
+
+def test_a_price_is_found_by_its_name(tmp_path: Path) -> None:
+    """The whole name comes before one behind a provider's."""
+    path = tmp_path / "p.json"
+    cheap = {"input_cost_per_token": 1, "output_cost_per_token": 2}
+    path.write_text(json.dumps({"a/m": {"input_cost_per_token": 9, "output_cost_per_token": 9}, "m": cheap}))
+    assert Prices(str(path)).of("m") == Price(input=1, output=2)
+    assert Prices(str(path)).of("m:latest") == Price(input=1, output=2)
+    with pytest.raises(ConfigError, match="no price for"):
+        Prices(str(path)).of("other")

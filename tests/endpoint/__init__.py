@@ -1,0 +1,5 @@
+"""A loopback server for tests, which speaks the wires of Ollama and OpenAI and fails on demand."""
+
+from endpoint.server import Endpoint, Model, Picture, Received
+
+__all__ = ["Endpoint", "Model", "Picture", "Received"]

@@ -1,0 +1,61 @@
+"""The model behind the test endpoint: what it sees, what it answers, and how many tokens that took."""
+
+import io
+
+from PIL import Image
+
+from endpoint.messages import Received
+from endpoint.questions import texts
+
+PICTURE_TOKENS = 64
+CONSTANT_TOKENS = 40
+PLACEHOLDER_TOKENS = 5
+COLOURS = {
+    "orange": (255, 140, 0),
+    "purple": (128, 0, 128),
+    "red": (255, 0, 0),
+    "green": (0, 128, 0),
+    "blue": (0, 0, 255),
+    "yellow": (255, 255, 0),
+    "black": (0, 0, 0),
+    "grey": (128, 128, 128),
+    "white": (255, 255, 255),
+}
+
+
+def count_tokens(request: Received, counts: str, blind: bool) -> int | None:
+    """What the reply says that a question took, None for nothing.
+
+    `counts` is "real" (a token a word, 64 a picture), "words" (pictures take none, as in models that look
+    at them beside their context), "constant" (the same for all questions) or "none".
+
+    Raises:
+        ValueError: no such way to count.
+    """
+    if counts not in ("real", "words", "constant", "none"):
+        raise ValueError(f"no counts {counts!r}")
+    if counts == "none":
+        return None
+    if counts == "constant":
+        return CONSTANT_TOKENS
+    words = sum(len(text.split()) for text in texts(request))
+    if counts == "words":
+        return words
+    if blind:
+        # Ollama's runners before 0.25 put a literal [img-0] into the prompt of a model that cannot see
+        return words + (PLACEHOLDER_TOKENS * len(request.pictures) if request.wire == "ollama" else 0)
+    return words + PICTURE_TOKENS * len(request.pictures)
+
+
+def describe(request: Received) -> str:
+    """The answer that is given unless another is asked for: what arrived."""
+    return "; ".join(map(str, request.pictures)) or "no picture"
+
+
+def colour(request: Received) -> str:
+    """The answer to a canary: the name of its picture's colour."""
+    if not request.pictures:
+        return "no picture"
+    with Image.open(io.BytesIO(request.pictures[0].data)) as image:
+        mean = image.convert("RGB").resize((1, 1), Image.Resampling.BOX).tobytes()
+    return min(COLOURS, key=lambda name: sum((a - b) ** 2 for a, b in zip(COLOURS[name], mean, strict=True)))

@@ -1,0 +1,241 @@
+"""A loopback server for tests that speaks Ollama's and OpenAI's wire on one port, and fails on demand.
+
+    with Endpoint(script=["500", "ok"]) as endpoint:
+        ...  # ask endpoint.url; look at endpoint.requests
+
+It runs in its own thread, so that subprocesses and async tests can use it alike. By hand:
+`cd tests && python -m endpoint --port 11434 --mode 429:7`. All modes are in endpoint/modes.py.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import ssl
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from endpoint import questions
+from endpoint.loopback import Loopback
+from endpoint.messages import Line, Picture, Received, read_request, render
+from endpoint.model import count_tokens
+from endpoint.modes import ALL_REPLIES, MODES, OUTAGES, REPLIES, SOCKETS
+from endpoint.service import Service
+from endpoint.wires import Model
+
+__all__ = ["Endpoint", "Model", "Picture", "Received"]
+
+Script = Callable[[Received], str] | Sequence[str] | Mapping[str, str]
+CHAT_PATHS = ("/api/chat", "/v1/chat/completions")
+TINY_MODELS = {"tiny-vision": Model(vision=True), "tiny-text": Model(vision=False)}
+
+
+class Endpoint(Service, Loopback):
+    """The server. All settings but `slots`, `port` and `tls` are attributes that may change while it runs.
+
+    `script` says how each question fares: modes in the order they come (then `ok`), modes by SHA-256 of
+    the picture sent, or a function of the request. `routes` are modes for paths (`{"/api/show": "500"}`),
+    and `pulls` those of the next /api/pull requests.
+    `slots` is how many questions are worked on at once, the others queue; `delay` is in seconds.
+    `blind` keeps pictures from the model; `counts` says how the tokens of a prompt are told: `real` (a
+    token a word, 64 a picture), `words` (pictures cost none), `constant` or `none`. Attributes alone are
+    `refuses`, arguments that it answers 400 to as OpenAI does, and `media`, the folder of file:// pictures.
+
+    Canaries, the questions by which a client finds out whether the model sees, are apart in `canaries`:
+    they are no `requests`, have no script, and fare as the mode `canary` says.
+    """
+
+    def __init__(
+        self,
+        *,
+        models: Mapping[str, Model] | None = None,
+        script: Script = (),
+        routes: Mapping[str, str] | None = None,
+        slots: int | None = None,
+        delay: float = 0.0,
+        answer: Callable[[Received], str] | None = None,
+        api_key: str | None = None,
+        owned_by: str = "vllm",
+        props: Mapping[str, Any] | None = None,
+        speaks: Iterable[str] = ("ollama", "openai"),
+        blind: bool = False,
+        counts: str = "real",
+        canary: str = "ok",
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        Loopback.__init__(self, port, tls)
+        Service.__init__(
+            self,
+            models=TINY_MODELS if models is None else models,
+            answer=answer,
+            api_key=api_key,
+            owned_by=owned_by,
+            props=props,
+            speaks=speaks,
+            blind=blind,
+        )
+        self.script = script
+        self.routes = dict(routes or {})
+        self.slots = slots
+        self.delay = delay
+        self.pulls: list[str] = []
+        self.counts = counts
+        self.canary = canary
+        self.requests: list[Received] = []
+        self.canaries: list[Received] = []
+        self.released = False
+        self.open_questions = 0
+        self.most_open_questions = 0
+        self.abandoned = 0
+        self.crashes = 0
+        self._questions = 0
+        self._spoilt = 0
+        self._loaded_at: float | None = None
+
+    @property
+    def questions(self) -> list[Received]:
+        """The chat requests that held messages, in the order they came, without canaries."""
+        return [request for request in self.requests if request.chat is not None]
+
+    def _load(self) -> tuple[int, int]:
+        waiting = max(0, self.open_questions - (self.slots or self.open_questions))
+        return self.open_questions - waiting, waiting
+
+    def _started(self) -> None:
+        """Nobody queues for a new server, and its model is not loaded yet."""
+        self._working = asyncio.Semaphore(self.slots or 1_000_000)
+        self._loaded_at = None
+
+    async def _exchange(self, line: Line) -> bool:
+        request = await read_request(line.reader)
+        line.busy = True
+        if request.path not in CHAT_PATHS or not questions.has_messages(request):
+            self.requests.append(request)
+            return await self._perform(line, request, self._mode_elsewhere(request))
+        request = self._question(request)
+        with self._counted(request):
+            async with self._working:
+                if line.reader.at_eof():
+                    raise ConnectionResetError("the client left while it queued")
+                return await self._perform(line, request, request.mode)
+
+    @contextlib.contextmanager
+    def _counted(self, request: Received) -> Iterator[None]:
+        """Count a question while it is open; canaries are not counted."""
+        if request.is_canary:
+            yield
+            return
+        self.open_questions += 1
+        self.most_open_questions = max(self.most_open_questions, self.open_questions)
+        try:
+            yield
+        except ConnectionError:
+            self.abandoned += 1
+            raise
+        finally:
+            self.open_questions -= 1
+
+    def _question(self, request: Received) -> Received:
+        """The request with its number, its pictures as far as they can be read, and its mode."""
+        canary = questions.is_canary(request)
+        seen = dataclasses.replace(
+            request,
+            pictures=questions.pictures(request, self.media),
+            chat=None if canary else self._questions,
+            is_canary=canary,
+        )
+        self._questions += not canary
+        tokens = count_tokens(seen, self.counts, self.blind)
+        seen = dataclasses.replace(seen, tokens=tokens, mode=self._mode(seen))
+        (self.canaries if canary else self.requests).append(seen)
+        return seen
+
+    def _mode(self, request: Received) -> str:
+        if request.path in self.routes:
+            return self.routes[request.path]
+        if request.is_canary:
+            return self.canary
+        if self._spoilt:
+            self._spoilt -= 1
+            return "chunk_not_found"
+        mode = self._scripted(request)
+        name, _, count = mode.partition(":")
+        if name == "chunk_not_found" and count:
+            self._spoilt = int(count) - 1
+        return mode
+
+    def _mode_elsewhere(self, request: Received) -> str:
+        """That of what is no question."""
+        if request.path == "/api/pull" and self.pulls:
+            return self.pulls.pop(0)
+        return self.routes.get(request.path, "ok")
+
+    def _scripted(self, request: Received) -> str:
+        if isinstance(self.script, Mapping):
+            hashes = (picture.sha256 for picture in request.pictures)
+            return next((self.script[name] for name in hashes if name in self.script), "ok")
+        if callable(self.script):
+            return self.script(request)
+        number = request.chat or 0
+        return self.script[number] if number < len(self.script) else "ok"
+
+    async def _perform(self, line: Line, request: Received, mode: str) -> bool:
+        name, _, argument = mode.partition(":")
+        if name not in MODES:
+            raise ValueError(f"no mode {name!r}")
+        if name in OUTAGES:
+            await self._fall(line, request, name, argument)
+            return False
+        if name in SOCKETS:
+            await SOCKETS[name](line, argument)
+            return False
+        request = await self._take_time(line, request, name, argument)
+        reply = ALL_REPLIES[name](request, argument) if name in ALL_REPLIES else self._reply(request)
+        if line.stalled:
+            await line.wait(None)
+        line.busy = False
+        await line.send(render(reply, request.method))
+        if name == "idleclose":
+            await asyncio.sleep(float(argument or 0))
+        return name != "idleclose" and request.headers.get("connection", "").lower() != "close"
+
+    async def _fall(self, line: Line, request: Received, name: str, argument: str) -> None:
+        """Take the whole endpoint away over a question."""
+        if self._server is None:  # another question does so at this moment
+            await line.wait(None)
+        seconds, _, how = argument.partition(":")
+        if how not in ("", "rst", "500"):
+            raise ValueError(f"no way to crash {how!r}")
+        if name == "sigterm_hang":
+            await self._go_deaf()
+        else:
+            self.crashes += name == "crash_neighbours"
+            dying = render(REPLIES["engine_dead"](request, ""), request.method)
+            await self._go_down(dying if how == "500" else b"")
+        if seconds:
+            self._spawn(self._up_after(float(seconds)))
+        if name == "sigterm_hang":
+            await line.wait(None)
+
+    async def _take_time(self, line: Line, request: Received, name: str, argument: str) -> Received:
+        """Let pass what the delay, the mode and a model that is being loaded take."""
+        asked = request.chat is not None or request.is_canary
+        pause = self.delay if asked else 0.0
+        if name in ("slow", "503_after_slow"):
+            pause += float(argument or 1)
+        now = asyncio.get_running_loop().time()
+        if name == "cold" and self._loaded_at is None:
+            self._loaded_at = now + float(argument or 1)
+        if self._loaded_at is not None and self._loaded_at > now and (asked or name == "cold"):
+            pause += self._loaded_at - now
+            request = dataclasses.replace(request, load_ns=int((self._loaded_at - now) * 1e9))
+        if name == "reload":
+            request = dataclasses.replace(request, load_ns=int(float(argument or 1) * 1e9))
+        if name == "ok_stream":
+            request = dataclasses.replace(request, body={**request.body, "stream": True})
+        if pause:
+            request = dataclasses.replace(request, busy_ns=int(pause * 1e9))
+            await line.wait(pause)
+        while name == "held" and not self.released:
+            await line.wait(0.005)
+        return request
