@@ -75,7 +75,7 @@ class Outages(Protocol):
         """Go on looking whether it is there, after patience had ended; raises as ready() does."""
 
 
-class Lane(Protocol):
+class PooledEndpoint(Protocol):
     """One endpoint of a run, with its own slots and outages."""
 
     @property
@@ -103,8 +103,8 @@ class Lanes(Protocol):
     """All endpoints of a run."""
 
     def turn(
-        self, rank: int, look: Callable[[], bool], last: Lane | None
-    ) -> AbstractAsyncContextManager[Lane]:
+        self, rank: int, look: Callable[[], bool], last: PooledEndpoint | None
+    ) -> AbstractAsyncContextManager[PooledEndpoint]:
         """Hold a slot of the first endpoint that is there and free, of this rank if one is there.
 
         `look` is called before each look around, says whether nobody else may be asked meanwhile, and may
@@ -121,16 +121,16 @@ class Lanes(Protocol):
     def first_away(self) -> BackendError | None:
         """Why one of the first rank is not there, where none of them is."""
 
-    def answered(self, lane: Lane) -> None:
+    def answered(self, lane: PooledEndpoint) -> None:
         """Hear that it answered."""
 
-    async def unavailable(self, lane: Lane, error: UnavailableError, waits: int) -> None:
+    async def unavailable(self, lane: PooledEndpoint, error: UnavailableError, waits: int) -> None:
         """Return when it is worth looking for somebody to ask again, after `waits` times in vain."""
 
-    async def failed(self, lane: Lane, error: BackendError, image: str) -> None:
+    async def failed(self, lane: PooledEndpoint, error: BackendError, image: str) -> None:
         """Hear that a request about `image` failed in passing."""
 
-    def closed(self, lane: Lane, error: BackendError) -> None:
+    def closed(self, lane: PooledEndpoint, error: BackendError) -> None:
         """Hear that it will not take any image."""
 
 

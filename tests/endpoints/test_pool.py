@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from vlmbatch.endpoints.circuit_breaker import Availability
-from vlmbatch.endpoints.endpoint import Lane
+from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.limiter import Limiter
 from vlmbatch.endpoints.pool import Lanes
 from vlmbatch.errors import FatalBackendError, RejectedError, UnavailableError
@@ -58,10 +58,10 @@ class Fleet:
         prove: Ask = is_well,
         probe: Ask = is_well,
         most: int | None = None,
-    ) -> Lane:
+    ) -> PooledEndpoint:
         """An endpoint that takes part, with so many slots."""
         nobody: Backend = None  # type: ignore[assignment]  # lanes ask nobody themselves
-        lane = Lane(nobody, rank=rank, place=name)
+        lane = PooledEndpoint(nobody, rank=rank, place=name)
         slots = Limiter(
             limit,
             most=most,
@@ -84,7 +84,7 @@ class Fleet:
         self.lanes.add(lane)
         return lane
 
-    async def ask(self, rank: int = 0, *, alone: bool = False, last: Lane | None = None) -> str:
+    async def ask(self, rank: int = 0, *, alone: bool = False, last: PooledEndpoint | None = None) -> str:
         """Who is asked, for a moment."""
         async with self.lanes.turn(rank, lambda: alone, last) as lane:
             await asyncio.sleep(0)

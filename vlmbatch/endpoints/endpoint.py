@@ -6,8 +6,8 @@ from vlmbatch.protocols import Backend
 from vlmbatch.records import Endpoint
 
 
-class Lane:
-    """See guard_protocols.Lane. It is met once its preflight went well, and proven after its canary."""
+class PooledEndpoint:
+    """One endpoint: met once its preflight went well, proven after its canary."""
 
     def __init__(self, backend: Backend, *, rank: int = 0, place: str) -> None:
         """`place` is how people know it until it is met; it holds no secrets."""
@@ -46,19 +46,19 @@ class Lane:
 
     @property
     def endpoint(self) -> Endpoint:
-        """See guard_protocols.Lane."""
+        """See guard_protocols.PooledEndpoint."""
         assert self._endpoint is not None, "not met yet"
         return self._endpoint
 
     @property
     def slots(self) -> Slots:
-        """See guard_protocols.Lane."""
+        """See guard_protocols.PooledEndpoint."""
         assert self._slots is not None, "not met yet"
         return self._slots
 
     @property
     def outages(self) -> Outages:
-        """See guard_protocols.Lane."""
+        """See guard_protocols.PooledEndpoint."""
         assert self._outages is not None, "not guarded yet"
         return self._outages
 

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
-from vlmbatch.endpoints.endpoint import Lane
+from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.semaphore import Places
 from vlmbatch.errors import BackendError, FatalBackendError, UnavailableError
 from vlmbatch.events import ConcurrencyChanged, tell
-from vlmbatch.guard_protocols import Lane as AnyLane
+from vlmbatch.guard_protocols import PooledEndpoint as AnyEndpoint
 from vlmbatch.protocols import Observer
 
 MOST_AHEAD = 64
@@ -27,7 +27,7 @@ class Lanes:
         self._ahead = ahead
         self._notify = notify
         self._steps_in = steps_in
-        self._lanes: list[Lane] = []
+        self._lanes: list[PooledEndpoint] = []
         self.last_rank = 0
         """See guard_protocols.Lanes."""
         self._waiting = WaitingLine()
@@ -49,16 +49,16 @@ class Lanes:
             task.cancel()
         await self._beside.__aexit__(None, None, None)  # which would make a group of the run's own error
 
-    def __iter__(self) -> Iterator[Lane]:
+    def __iter__(self) -> Iterator[PooledEndpoint]:
         return iter(self._lanes)
 
-    def add(self, lane: Lane) -> None:
+    def add(self, lane: PooledEndpoint) -> None:
         """Ask this endpoint, too."""
         self._lanes.append(lane)
         self.last_rank = max(lane.rank, self.last_rank)
         self.changed()
 
-    def leave(self, lane: Lane) -> None:
+    def leave(self, lane: PooledEndpoint) -> None:
         """Ask it no more; what is in flight there is finished."""
         lane.leaving = True
         self.changed()
@@ -68,7 +68,7 @@ class Lanes:
         """Whether an image waits for a slot."""
         return bool(self._waiting)
 
-    def somebody_besides(self, lane: Lane) -> bool:
+    def somebody_besides(self, lane: PooledEndpoint) -> bool:
         """Whether images go on without this endpoint: another one is there, or a fallback may step in."""
         return any(
             other.is_open or (self._steps_in and other.rank > lane.rank and other.away is None)
@@ -106,8 +106,8 @@ class Lanes:
 
     @asynccontextmanager
     async def turn(
-        self, rank: int, look: Callable[[], bool], last: AnyLane | None = None
-    ) -> AsyncIterator[Lane]:
+        self, rank: int, look: Callable[[], bool], last: AnyEndpoint | None = None
+    ) -> AsyncIterator[PooledEndpoint]:
         """See guard_protocols.Lanes."""
         lane, alone = await self._next(rank, look, last)
         try:
@@ -118,7 +118,9 @@ class Lanes:
         finally:
             self._wake_for(lane)
 
-    async def _next(self, rank: int, look: Callable[[], bool], last: AnyLane | None) -> tuple[Lane, bool]:
+    async def _next(
+        self, rank: int, look: Callable[[], bool], last: AnyEndpoint | None
+    ) -> tuple[PooledEndpoint, bool]:
         waited = False
         try:
             while True:
@@ -132,7 +134,7 @@ class Lanes:
             self._waiting.wake_all()
             raise
 
-    def _wake_for(self, lane: Lane) -> None:
+    def _wake_for(self, lane: PooledEndpoint) -> None:
         """Wake the first who waits for a slot of this rank, else one whom a fallback has to do for."""
         if not self._waiting.wake_one(lambda rank: rank == lane.rank) and lane.rank > 0:
             self._waiting.wake_one(lambda rank: rank < lane.rank and not self._is_open(rank, lane.rank))
@@ -141,7 +143,7 @@ class Lanes:
         """Whether anybody is there from this rank on, before the other."""
         return any(lane.is_open and rank <= lane.rank < end for lane in self._lanes)
 
-    def _free_one(self, rank: int, last: AnyLane | None, *, alone: bool) -> Lane | None:
+    def _free_one(self, rank: int, last: AnyEndpoint | None, *, alone: bool) -> PooledEndpoint | None:
         """An endpoint that is there and free; None where one is to be waited for.
 
         Those who have to be alone, which takes a while, share the one that has answered least.
@@ -151,7 +153,7 @@ class Lanes:
         """
         if self._over is not None:
             raise self._over
-        looked_at: list[Lane] = []
+        looked_at: list[PooledEndpoint] = []
         for level in range(rank, self.last_rank + 1):
             lanes = [lane for lane in self._lanes if lane.rank == level and not lane.leaving]
             looked_at += lanes
@@ -170,7 +172,7 @@ class Lanes:
         self._raise_if_over(looked_at, is_fallback=rank > 0)
         return None
 
-    def _raise_if_over(self, lanes: list[Lane], *, is_fallback: bool) -> None:
+    def _raise_if_over(self, lanes: list[PooledEndpoint], *, is_fallback: bool) -> None:
         """Raise where none of these is to be waited for.
 
         Images that are refused do not wait for a fallback that is away, since those that nobody refused
@@ -192,9 +194,9 @@ class Lanes:
             return None
         return next((lane.away for lane in first if lane.away is not None), None)
 
-    def answered(self, lane: AnyLane) -> None:
+    def answered(self, lane: AnyEndpoint) -> None:
         """See guard_protocols.Lanes. While one answers, those that were given up are looked for anew."""
-        assert isinstance(lane, Lane)
+        assert isinstance(lane, PooledEndpoint)
         lane.answers += 1
         lane.outages.answered()
         lane.slots.answered()
@@ -203,17 +205,17 @@ class Lanes:
                 other.end = None
                 self.beside(self._prove(other, other.outages.again))
 
-    async def unavailable(self, lane: AnyLane, error: UnavailableError, waits: int) -> None:
+    async def unavailable(self, lane: AnyEndpoint, error: UnavailableError, waits: int) -> None:
         """See guard_protocols.Lanes."""
         await self._unless_away(lane, lambda: lane.outages.unavailable(error, waits))
 
-    async def failed(self, lane: AnyLane, error: BackendError, image: str) -> None:
+    async def failed(self, lane: AnyEndpoint, error: BackendError, image: str) -> None:
         """See guard_protocols.Lanes."""
         await self._unless_away(lane, lambda: lane.outages.failed(error, image))
 
-    async def _unless_away(self, lane: AnyLane, waiting: Callable[[], Awaitable[None]]) -> None:
+    async def _unless_away(self, lane: AnyEndpoint, waiting: Callable[[], Awaitable[None]]) -> None:
         """Wait with the image, but not for an endpoint that is away: others may be there."""
-        assert isinstance(lane, Lane)
+        assert isinstance(lane, PooledEndpoint)
         task = self.beside(self._guarded(lane, waiting))
         await asyncio.sleep(0)  # now it is known what the outage makes of it
         if lane.outages.up:
@@ -221,24 +223,24 @@ class Lanes:
         else:
             self.changed()
 
-    def closed(self, lane: AnyLane, error: BackendError) -> None:
+    def closed(self, lane: AnyEndpoint, error: BackendError) -> None:
         """See guard_protocols.Lanes."""
-        assert isinstance(lane, Lane)
+        assert isinstance(lane, PooledEndpoint)
         self._ended(lane, error)
 
-    def _start(self, lane: Lane) -> None:
+    def _start(self, lane: PooledEndpoint) -> None:
         """Begin to prove it, once somebody wants to ask it."""
         if not lane.started:
             lane.started = True
             self.beside(self._prove(lane, lane.outages.ready))
 
-    async def _prove(self, lane: Lane, ready: Callable[[], Awaitable[None]]) -> None:
+    async def _prove(self, lane: PooledEndpoint, ready: Callable[[], Awaitable[None]]) -> None:
         await self._guarded(lane, ready)
         if lane.end is None:
             lane.proven = self._was_proven = True
         self.changed()
 
-    async def _guarded(self, lane: Lane, work: Callable[[], Awaitable[None]]) -> None:
+    async def _guarded(self, lane: PooledEndpoint, work: Callable[[], Awaitable[None]]) -> None:
         """Do what may find out that it is there no more, or is back."""
         try:
             await work()
@@ -246,7 +248,7 @@ class Lanes:
             self._ended(lane, error)
         self.changed()
 
-    def _ended(self, lane: Lane, error: BackendError) -> None:
+    def _ended(self, lane: PooledEndpoint, error: BackendError) -> None:
         """It takes no requests any more. What was wrong from the beginning ends the run at once."""
         if lane.is_closed:
             return

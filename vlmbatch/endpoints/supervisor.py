@@ -11,7 +11,7 @@ from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.canary import QUESTIONS, Canary
 from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, Availability
 from vlmbatch.endpoints.discovery import Addresses, at
-from vlmbatch.endpoints.endpoint import Lane
+from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.limiter import Limiter, Pace
 from vlmbatch.endpoints.pool import Lanes
 from vlmbatch.endpoints.preflight import Met, opened_by, who_is_there
@@ -53,11 +53,11 @@ class Crew:
         self._notify = notify
         self._sleep = sleep
         self._stack = stack
-        self._by_url: dict[str, Lane] = {}
+        self._by_url: dict[str, PooledEndpoint] = {}
 
     def take(self, met: Met) -> None:
         """Let it take part."""
-        lane = Lane(met.backend, rank=met.plan.rank, place=met.place)
+        lane = PooledEndpoint(met.backend, rank=met.plan.rank, place=met.place)
         guard(lane, met, self._question, self._pace, self.lanes, self._notify, self._sleep)
         self.lanes.add(lane)
         url = met.plan.config.endpoint.url
@@ -125,7 +125,7 @@ class Crew:
             self.take(met)
 
 
-def _known(lane: Lane) -> Endpoint:
+def _known(lane: PooledEndpoint) -> Endpoint:
     return lane.endpoint if lane.is_met else Endpoint(backend=lane.backend.name, url=lane.place, model="")
 
 
@@ -168,7 +168,13 @@ def most_concurrency(config: RunConfig) -> int:
 
 
 def guard(
-    lane: Lane, met: Met, question: Request, pace: Pace, lanes: Lanes, notify: Observer, sleep: Sleep
+    lane: PooledEndpoint,
+    met: Met,
+    question: Request,
+    pace: Pace,
+    lanes: Lanes,
+    notify: Observer,
+    sleep: Sleep,
 ) -> None:
     """Give an endpoint its slots, and what tells whether it is there; who is not met yet is met then.
 
@@ -220,11 +226,11 @@ def guard(
     )
 
 
-def _tell_load(lane: Lane, took_s: float, notify: Observer) -> None:
+def _tell_load(lane: PooledEndpoint, took_s: float, notify: Observer) -> None:
     if took_s > SLOW_LOAD_S:
         tell(notify, f"{lane.endpoint.model} was loaded in {took_s:.0f} s")
 
 
-def _model_of(lanes: Lanes, lane: Lane) -> str | None:
+def _model_of(lanes: Lanes, lane: PooledEndpoint) -> str | None:
     """The model that an endpoint has to have which finds its own: that of those it shares the images with."""
     return next((other.endpoint.model for other in lanes if other.is_met and other.rank == lane.rank), None)

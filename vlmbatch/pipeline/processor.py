@@ -17,7 +17,7 @@ from vlmbatch.errors import (
     UnavailableError,
 )
 from vlmbatch.events import RetryScheduled
-from vlmbatch.guard_protocols import Lane, Lanes, Retries
+from vlmbatch.guard_protocols import Lanes, PooledEndpoint, Retries
 from vlmbatch.images import ImageRef
 from vlmbatch.pipeline.task import Draft, Job
 from vlmbatch.protocols import Answers, Observer
@@ -127,7 +127,7 @@ class Asker:
             if turned_away is not None:
                 await self._wait(draft, lane, turned_away)
 
-    async def _wait(self, draft: Draft, lane: Lane, error: UnavailableError) -> None:
+    async def _wait(self, draft: Draft, lane: PooledEndpoint, error: UnavailableError) -> None:
         """Wait until an endpoint may take this image; the image does not pay for it."""
         draft.free_waits += 1
         if draft.free_waits > FREE_WAITS:  # others are answered meanwhile, or patience had ended
@@ -153,7 +153,7 @@ class Asker:
             )
         return draft.trail.suspect
 
-    async def _complete(self, draft: Draft, lane: Lane) -> Completion:
+    async def _complete(self, draft: Draft, lane: PooledEndpoint) -> Completion:
         """One request. Whoever has an answer stays in flight until it is written."""
         task = asyncio.current_task()
         self.in_flight.add(task)
@@ -171,7 +171,7 @@ class Asker:
         self.lanes.answered(lane)
         return completion
 
-    def _hear(self, draft: Draft, lane: Lane, error: BackendError, alone: bool, downs: int) -> None:
+    def _hear(self, draft: Draft, lane: PooledEndpoint, error: BackendError, alone: bool, downs: int) -> None:
         """Let the guards know how a request failed."""
         if isinstance(error, (RejectedError, BadAnswerError)):
             self.lanes.answered(lane)

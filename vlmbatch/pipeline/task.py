@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from vlmbatch.errors import BackendError, BadAnswerError, FailureKind
-from vlmbatch.guard_protocols import Lane
+from vlmbatch.guard_protocols import PooledEndpoint
 from vlmbatch.images import FileStamp, ImageFacts, ImageRef, PreparedImage
 from vlmbatch.records import (
     Answered,
@@ -45,9 +45,9 @@ class Draft:
         self.trail = Trail()
         self.rank = 0
         """Who is to be asked first now: 1 and more are fallbacks."""
-        self.lane: Lane | None = None
+        self.lane: PooledEndpoint | None = None
         """Who was asked last."""
-        self.broke_at: Lane | None = None
+        self.broke_at: PooledEndpoint | None = None
         """Who failed in passing last, as the trail knows."""
         self.failed: Failure | None = None
         """How those failed that were asked before the fallbacks."""
@@ -79,7 +79,7 @@ class Draft:
         self.prepared = None
         self.request = replace(self.request, images=())
 
-    def ask(self, job: Job, lane: Lane, away: BackendError | None) -> None:
+    def ask(self, job: Job, lane: PooledEndpoint, away: BackendError | None) -> None:
         """Begin an attempt at this endpoint; `away` is why those of the draft's rank are not asked."""
         self.lane = lane
         self.attempts += 1
