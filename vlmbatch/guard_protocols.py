@@ -99,7 +99,7 @@ class PooledEndpoint(Protocol):
         """Whether it is there."""
 
 
-class Lanes(Protocol):
+class EndpointPool(Protocol):
     """All endpoints of a run."""
 
     def turn(

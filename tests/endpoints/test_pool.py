@@ -10,7 +10,7 @@ import pytest
 from vlmbatch.endpoints.circuit_breaker import Availability
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.limiter import Limiter
-from vlmbatch.endpoints.pool import Lanes
+from vlmbatch.endpoints.pool import EndpointPool
 from vlmbatch.errors import FatalBackendError, RejectedError, UnavailableError
 from vlmbatch.events import ConcurrencyChanged, Event, Notice
 from vlmbatch.protocols import Backend
@@ -37,7 +37,7 @@ class Fleet:
 
     def __init__(self, *, steps_in: bool = False, patience_s: float = 900.0) -> None:
         self.told: list[Event] = []
-        self.lanes = Lanes(ahead=2, notify=self.told.append, steps_in=steps_in)
+        self.lanes = EndpointPool(ahead=2, notify=self.told.append, steps_in=steps_in)
         self.patience_s = patience_s
         self.now = 0.0
 
@@ -344,7 +344,7 @@ async def test_rooms_are_bounded() -> None:
         assert fleet.lanes.most_rooms(256) == rooms
         inside = 0
 
-        async def come(lanes: Lanes = fleet.lanes) -> None:
+        async def come(lanes: EndpointPool = fleet.lanes) -> None:
             nonlocal inside
             async with lanes.room():
                 inside += 1

@@ -17,8 +17,8 @@ MOST_AHEAD = 64
 """So many images at most wait for a slot; else as many as there are slots, since answers come in bursts."""
 
 
-class Lanes:
-    """See guard_protocols.Lanes. Proofs and probes go on beside the run, in tasks of their own."""
+class EndpointPool:
+    """See guard_protocols.EndpointPool. Proofs and probes go on beside the run, in tasks of their own."""
 
     def __init__(self, *, ahead: int, notify: Observer, steps_in: bool = False) -> None:
         """`ahead` is how many more images than slots may at least be on their way; `steps_in` says whether
@@ -29,7 +29,7 @@ class Lanes:
         self._steps_in = steps_in
         self._lanes: list[PooledEndpoint] = []
         self.last_rank = 0
-        """See guard_protocols.Lanes."""
+        """See guard_protocols.EndpointPool."""
         self._waiting = WaitingLine()
         self._rooms = Places(ahead)
         self._limits = 0
@@ -108,7 +108,7 @@ class Lanes:
     async def turn(
         self, rank: int, look: Callable[[], bool], last: AnyEndpoint | None = None
     ) -> AsyncIterator[PooledEndpoint]:
-        """See guard_protocols.Lanes."""
+        """See guard_protocols.EndpointPool."""
         lane, alone = await self._next(rank, look, last)
         try:
             async with lane.slots.slot(alone=alone):  # without waiting, but to be alone
@@ -188,14 +188,14 @@ class Lanes:
         raise next(iter(ends), UnavailableError("no endpoint is left: --base-url names none any more"))
 
     def first_away(self) -> BackendError | None:
-        """See guard_protocols.Lanes."""
+        """See guard_protocols.EndpointPool."""
         first = [lane for lane in self._lanes if lane.rank == 0]
         if any(lane.is_open for lane in first):
             return None
         return next((lane.away for lane in first if lane.away is not None), None)
 
     def answered(self, lane: AnyEndpoint) -> None:
-        """See guard_protocols.Lanes. While one answers, those that were given up are looked for anew."""
+        """It answered; while one answers, those that were given up are looked for anew."""
         assert isinstance(lane, PooledEndpoint)
         lane.answers += 1
         lane.outages.answered()
@@ -206,11 +206,11 @@ class Lanes:
                 self.beside(self._prove(other, other.outages.again))
 
     async def unavailable(self, lane: AnyEndpoint, error: UnavailableError, waits: int) -> None:
-        """See guard_protocols.Lanes."""
+        """See guard_protocols.EndpointPool."""
         await self._unless_away(lane, lambda: lane.outages.unavailable(error, waits))
 
     async def failed(self, lane: AnyEndpoint, error: BackendError, image: str) -> None:
-        """See guard_protocols.Lanes."""
+        """See guard_protocols.EndpointPool."""
         await self._unless_away(lane, lambda: lane.outages.failed(error, image))
 
     async def _unless_away(self, lane: AnyEndpoint, waiting: Callable[[], Awaitable[None]]) -> None:
@@ -224,7 +224,7 @@ class Lanes:
             self.changed()
 
     def closed(self, lane: AnyEndpoint, error: BackendError) -> None:
-        """See guard_protocols.Lanes."""
+        """See guard_protocols.EndpointPool."""
         assert isinstance(lane, PooledEndpoint)
         self._ended(lane, error)
 

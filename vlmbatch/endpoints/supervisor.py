@@ -13,7 +13,7 @@ from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, Availability
 from vlmbatch.endpoints.discovery import Addresses, at
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.limiter import Limiter, Pace
-from vlmbatch.endpoints.pool import Lanes
+from vlmbatch.endpoints.pool import EndpointPool
 from vlmbatch.endpoints.preflight import Met, opened_by, who_is_there
 from vlmbatch.errors import BackendError, VlmbatchError
 from vlmbatch.events import EndpointPaused, EndpointProven, EndpointResumed, Event, QueueMeasured, tell
@@ -43,7 +43,7 @@ class Crew:
         stack: AsyncExitStack,
     ) -> None:
         """Backends that are opened while the run goes on are `metered`, and closed by `stack`."""
-        self.lanes = Lanes(
+        self.lanes = EndpointPool(
             ahead=preparers(), notify=notify, steps_in="unavailable" in config.endpoint.reasons
         )
         self._config = config
@@ -145,7 +145,9 @@ WARM_UP = 3
 """So many times --timeout is how long a cold model may take for its first answer."""
 
 
-def limiter_of(config: RunConfig, endpoint: Endpoint, backend: Backend, pace: Pace, lanes: Lanes) -> Limiter:
+def limiter_of(
+    config: RunConfig, endpoint: Endpoint, backend: Backend, pace: Pace, lanes: EndpointPool
+) -> Limiter:
     """The limiter that the options ask for: fixed, or one that finds the endpoint's best by itself."""
     fixed = config.run.concurrency
     most = most_concurrency(config)
@@ -172,7 +174,7 @@ def guard(
     met: Met,
     question: Request,
     pace: Pace,
-    lanes: Lanes,
+    lanes: EndpointPool,
     notify: Observer,
     sleep: Sleep,
 ) -> None:
@@ -231,6 +233,6 @@ def _tell_load(lane: PooledEndpoint, took_s: float, notify: Observer) -> None:
         tell(notify, f"{lane.endpoint.model} was loaded in {took_s:.0f} s")
 
 
-def _model_of(lanes: Lanes, lane: PooledEndpoint) -> str | None:
+def _model_of(lanes: EndpointPool, lane: PooledEndpoint) -> str | None:
     """The model that an endpoint has to have which finds its own: that of those it shares the images with."""
     return next((other.endpoint.model for other in lanes if other.is_met and other.rank == lane.rank), None)

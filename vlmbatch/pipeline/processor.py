@@ -17,7 +17,7 @@ from vlmbatch.errors import (
     UnavailableError,
 )
 from vlmbatch.events import RetryScheduled
-from vlmbatch.guard_protocols import Lanes, PooledEndpoint, Retries
+from vlmbatch.guard_protocols import EndpointPool, PooledEndpoint, Retries
 from vlmbatch.images import ImageRef
 from vlmbatch.pipeline.task import Draft, Job
 from vlmbatch.protocols import Answers, Observer
@@ -40,7 +40,7 @@ class Asker:
     look: Callable[[Draft], Awaitable[Answered | None]]
     shrink: Callable[[Draft, int], Awaitable[None]]
     answers: Answers
-    lanes: Lanes
+    lanes: EndpointPool
     read: Callable[[Completion, Request], Completion]
     retries: Retries
     notify: Observer

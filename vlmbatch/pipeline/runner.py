@@ -11,7 +11,7 @@ from vlmbatch.aio import first, threads, unless
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.cost import Budget, Metered, Prices
 from vlmbatch.endpoints.discovery import Addresses
-from vlmbatch.endpoints.pool import Lanes
+from vlmbatch.endpoints.pool import EndpointPool
 from vlmbatch.endpoints.preflight import Met
 from vlmbatch.endpoints.supervisor import Crew
 from vlmbatch.errors import BackendError, blaming_the_machine
@@ -126,7 +126,7 @@ def _price(config: RunConfig) -> Callable[[str, Usage], float] | None:
     return lambda model, usage: prices.of(model).of(usage)
 
 
-def _started(config: RunConfig, found: Found, job: Job, lanes: Lanes) -> RunStarted:
+def _started(config: RunConfig, found: Found, job: Job, lanes: EndpointPool) -> RunStarted:
     _, *others = [met for met in found.met if met.plan.rank == 0]
     return RunStarted(
         endpoint=found.endpoint,
@@ -161,7 +161,7 @@ def _asker(
     outside: Outside,
     found: Found,
     job: Job,
-    lanes: Lanes,
+    lanes: EndpointPool,
     sizing: Sizing,
     pool: ThreadPoolExecutor,
 ) -> Asker:
