@@ -30,7 +30,7 @@ class EndpointPool:
         self._lanes: list[PooledEndpoint] = []
         self.last_rank = 0
         """See guard_protocols.EndpointPool."""
-        self._waiting = WaitingLine()
+        self._waiting = WaitQueue()
         self._rooms = Places(ahead)
         self._limits = 0
         self._at_work = False
@@ -268,7 +268,7 @@ class EndpointPool:
         return task
 
 
-class WaitingLine:
+class WaitQueue:
     """Whoever is woken looks around, and waits again, at the head of the line, where there is nothing."""
 
     def __init__(self) -> None:
