@@ -30,7 +30,7 @@ WORKERS_TO_COME = 1024
 """So many images may be on their way at least where endpoints may be added to a run."""
 
 
-class Crew:
+class EndpointSupervisor:
     """The endpoints of a run."""
 
     def __init__(

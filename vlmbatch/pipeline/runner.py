@@ -13,7 +13,7 @@ from vlmbatch.endpoints.cost import Budget, Metered, Prices
 from vlmbatch.endpoints.discovery import Addresses
 from vlmbatch.endpoints.pool import EndpointPool
 from vlmbatch.endpoints.preflight import Met
-from vlmbatch.endpoints.supervisor import Crew
+from vlmbatch.endpoints.supervisor import EndpointSupervisor
 from vlmbatch.errors import BackendError, blaming_the_machine
 from vlmbatch.events import RunFinished, RunStarted, RunStopping, TotalKnown, tell
 from vlmbatch.imaging.memory import FILES_SHARE, Memory
@@ -72,7 +72,7 @@ class Made:
     asker: Asker
     source: Source
     delivery: Delivery
-    crew: Crew
+    crew: EndpointSupervisor
     addresses: Addresses
     budget: Budget
 
@@ -97,7 +97,7 @@ async def _make(config: RunConfig, outside: Outside, stack: AsyncExitStack) -> M
         settings = with_known_digest(settings, writer.earlier)
     job = Job(endpoint=found.endpoint, run=run_digest(settings), question=found.question)
     sizing = sizing_for(config, found.endpoint, outside.notify)
-    crew = Crew(config, job.question, metered, outside.notify, outside.sleep, stack)
+    crew = EndpointSupervisor(config, job.question, metered, outside.notify, outside.sleep, stack)
     for met in found.met:
         crew.take(met)
     finished: Finished = _nothing_is_finished
