@@ -69,7 +69,7 @@ class Fleet:
             changed=self.lanes.changed,
             clock=lambda: self.now,
         )
-        lane.meet(Endpoint(backend="b", url=name, model="m"), slots)
+        lane.preflight_all(Endpoint(backend="b", url=name, model="m"), slots)
         lane.guard(
             Availability(
                 prove=prove,

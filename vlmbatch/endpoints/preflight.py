@@ -20,7 +20,7 @@ STRAGGLERS_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Met:
+class Preflight:
     """An endpoint that was looked for: who it is, or why it is `away`.
 
     Where both are known, its answers are in the cache, and that is all there is.
@@ -37,14 +37,14 @@ class Met:
         return self.endpoint.url if self.endpoint is not None else self.backend.place
 
 
-async def meet(
+async def preflight_all(
     config: RunConfig,
     plans: Sequence[Plan],
     metered: Callable[[Backend], Backend],
     cache: Cache | None,
     sleep: Sleep,
     stack: AsyncExitStack,
-) -> list[Met]:
+) -> list[Preflight]:
     """Open all and ask who they are; at least one answers. What has to be closed goes on the stack.
 
     Raises:
@@ -64,17 +64,17 @@ async def meet(
     return met
 
 
-async def opened_by(plan: Plan, metered: Callable[[Backend], Backend], stack: AsyncExitStack) -> Met:
+async def opened_by(plan: Plan, metered: Callable[[Backend], Backend], stack: AsyncExitStack) -> Preflight:
     """An endpoint that was not looked for yet; `metered` counts what it costs.
 
     Raises:
         VlmbatchError: it cannot be opened with these options.
     """
     backend = metered(open_backend(plan.config, deployment=plan.deployment))
-    return Met(plan=plan, backend=await stack.enter_async_context(backend))
+    return Preflight(plan=plan, backend=await stack.enter_async_context(backend))
 
 
-def named(met: Sequence[Met]) -> Endpoint:
+def named(met: Sequence[Preflight]) -> Endpoint:
     """The endpoint whose model names the run: the first that was to be asked.
 
     Raises:
@@ -91,7 +91,7 @@ def named(met: Sequence[Met]) -> Endpoint:
     return Endpoint(backend=firsts[0].backend.name, url=firsts[0].backend.place, model=options.model)
 
 
-async def who_is_there(each: Met, model: str | None = None) -> Endpoint:
+async def who_is_there(each: Preflight, model: str | None = None) -> Endpoint:
     """Ask once who it is; `model` is the one that it has to have.
 
     Raises:
@@ -106,7 +106,7 @@ async def who_is_there(each: Met, model: str | None = None) -> Endpoint:
     return endpoint
 
 
-async def _alone(each: Met, cache: Cache | None, sleep: Sleep) -> Met:
+async def _alone(each: Preflight, cache: Cache | None, sleep: Sleep) -> Preflight:
     """Look for the only one; where nobody is there, who was when the cache was filled can still answer."""
     options, run = each.plan.config.endpoint, each.plan.config.run
     asked = (options.backend, each.backend.place, options.model or "")
@@ -130,14 +130,16 @@ async def _alone(each: Met, cache: Cache | None, sleep: Sleep) -> Met:
     return replace(each, endpoint=endpoint)
 
 
-async def _all(opened: Sequence[Met], config: RunConfig, patience_s: float, sleep: Sleep) -> list[Met]:
+async def _all(
+    opened: Sequence[Preflight], config: RunConfig, patience_s: float, sleep: Sleep
+) -> list[Preflight]:
     """Look for all at once, until each has answered or patience has ended.
 
     Once one of the first rank is there, the others have a moment left: who comes later joins then.
     """
     usual_s = config.run.patience_s(START_PATIENCE_S)
 
-    async def look(each: Met) -> Met:
+    async def look(each: Preflight) -> Preflight:
         try:
             endpoint = await until_available(
                 each.backend.preflight,
@@ -170,7 +172,7 @@ async def _all(opened: Sequence[Met], config: RunConfig, patience_s: float, slee
     ]
 
 
-def _require_one_model(met: Sequence[Met]) -> None:
+def _require_one_model(met: Sequence[Preflight]) -> None:
     """Raise ConfigError where endpoints that share the images found models of different names."""
     found = {each.endpoint.model: each.endpoint.url for each in met if each.endpoint is not None}
     if len(found) > 1 and met[0].plan.config.endpoint.model is None:

@@ -14,7 +14,7 @@ from vlmbatch.endpoints.discovery import Addresses, at
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.limiter import Limiter, Pace
 from vlmbatch.endpoints.pool import EndpointPool
-from vlmbatch.endpoints.preflight import Met, opened_by, who_is_there
+from vlmbatch.endpoints.preflight import Preflight, opened_by, who_is_there
 from vlmbatch.errors import BackendError, VlmbatchError
 from vlmbatch.events import EndpointPaused, EndpointProven, EndpointResumed, Event, QueueMeasured, tell
 from vlmbatch.imaging.prepare import uniform
@@ -55,7 +55,7 @@ class EndpointSupervisor:
         self._stack = stack
         self._by_url: dict[str, PooledEndpoint] = {}
 
-    def take(self, met: Met) -> None:
+    def take(self, met: Preflight) -> None:
         """Let it take part."""
         lane = PooledEndpoint(met.backend, rank=met.plan.rank, place=met.place)
         guard(lane, met, self._question, self._pace, self.lanes, self._notify, self._sleep)
@@ -171,7 +171,7 @@ def most_concurrency(config: RunConfig) -> int:
 
 def guard(
     lane: PooledEndpoint,
-    met: Met,
+    met: Preflight,
     question: Request,
     pace: Pace,
     lanes: EndpointPool,

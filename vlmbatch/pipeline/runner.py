@@ -12,7 +12,7 @@ from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.cost import Budget, Metered, Prices
 from vlmbatch.endpoints.discovery import Addresses
 from vlmbatch.endpoints.pool import EndpointPool
-from vlmbatch.endpoints.preflight import Met
+from vlmbatch.endpoints.preflight import Preflight
 from vlmbatch.endpoints.supervisor import EndpointSupervisor
 from vlmbatch.errors import BackendError, blaming_the_machine
 from vlmbatch.events import RunFinished, RunStarted, RunStopping, TotalKnown, tell
@@ -151,7 +151,7 @@ def _notes(found: Found) -> Iterator[str]:
         yield f"the weights of {found.endpoint.model} are not the same at all endpoints"
 
 
-def _shown(met: Met) -> str:
+def _shown(met: Preflight) -> str:
     model = met.endpoint.model if met.endpoint else met.plan.config.endpoint.model
     return f"{model or 'its model'} ({met.backend.name}, {met.place})"
 

@@ -10,7 +10,7 @@ from vlmbatch.aio import threads
 from vlmbatch.cache import Cache
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.discovery import Addresses, plans
-from vlmbatch.endpoints.preflight import Met, meet, named
+from vlmbatch.endpoints.preflight import Preflight, named, preflight_all
 from vlmbatch.events import SourceProblem, tell
 from vlmbatch.pipeline.fingerprint import accepted_now, question_of
 from vlmbatch.prompts import prompt_text
@@ -28,7 +28,7 @@ class Found:
     `endpoint` is the one whose model names the run.
     """
 
-    met: Sequence[Met]
+    met: Sequence[Preflight]
     endpoint: Endpoint
     addresses: Addresses
     question: Request
@@ -62,7 +62,7 @@ async def find(
     if writer is not None:
         await stack.enter_async_context(writer)
     cache = await _open_cache(config, notify, stack)
-    met = await meet(config, planned, metered, cache, sleep, stack)
+    met = await preflight_all(config, planned, metered, cache, sleep, stack)
     if len(met) == 1 and met[0].away is not None:
         tell(notify, f"{met[0].away}; what was asked before is answered from the cache")
     return Found(
