@@ -73,7 +73,7 @@ def _urls_in(path: Path) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class EndpointSpec:
     """One endpoint to ask; rank 0 shares the images, 1 and more are fallbacks, in this order.
 
     `deployment` is where, of those that a config of LiteLLM names.
@@ -84,7 +84,9 @@ class Plan:
     deployment: Deployment | None = None
 
 
-def plans(config: RunConfig, urls: Sequence[str], environ: Mapping[str, str] = os.environ) -> list[Plan]:
+def plans(
+    config: RunConfig, urls: Sequence[str], environ: Mapping[str, str] = os.environ
+) -> list[EndpointSpec]:
     """All endpoints of a run with these options, whose --base-url names these URLs; blocks.
 
     Raises:
@@ -99,13 +101,13 @@ def plans(config: RunConfig, urls: Sequence[str], environ: Mapping[str, str] = o
     return [*first, *rest]
 
 
-def _deployed(rank: int, config: RunConfig, environ: Mapping[str, str]) -> list[Plan]:
+def _deployed(rank: int, config: RunConfig, environ: Mapping[str, str]) -> list[EndpointSpec]:
     """One, or with --litellm-config each deployment of the model."""
     options = config.endpoint
     if options.backend != "litellm" or options.litellm_config is None:
-        return [Plan(rank=rank, config=config)]
+        return [EndpointSpec(rank=rank, config=config)]
     found = deployments_in(options.litellm_config, options.model, environ)
-    return [Plan(rank=rank, config=config, deployment=deployment) for deployment in found]
+    return [EndpointSpec(rank=rank, config=config, deployment=deployment) for deployment in found]
 
 
 def fallbacks(config: RunConfig) -> list[RunConfig]:
@@ -113,9 +115,9 @@ def fallbacks(config: RunConfig) -> list[RunConfig]:
     return [_instead(config, FallbackSpec.of(text)) for text in config.endpoint.fallback]
 
 
-def at(config: RunConfig, url: str) -> Plan:
+def at(config: RunConfig, url: str) -> EndpointSpec:
     """The endpoint of the first rank at this URL."""
-    return Plan(rank=0, config=_with(config, replace(config.endpoint, base_url=(url,), fallback=())))
+    return EndpointSpec(rank=0, config=_with(config, replace(config.endpoint, base_url=(url,), fallback=())))
 
 
 def _instead(config: RunConfig, spec: FallbackSpec) -> RunConfig:

@@ -10,7 +10,7 @@ from vlmbatch.backends.registry import open_backend
 from vlmbatch.cache import Cache
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, START_PATIENCE_S, until_available
-from vlmbatch.endpoints.discovery import Plan
+from vlmbatch.endpoints.discovery import EndpointSpec
 from vlmbatch.errors import ConfigError, FatalBackendError, UnavailableError, UnreachableError
 from vlmbatch.protocols import Backend, Sleep
 from vlmbatch.records import Endpoint
@@ -26,7 +26,7 @@ class Preflight:
     Where both are known, its answers are in the cache, and that is all there is.
     """
 
-    plan: Plan
+    plan: EndpointSpec
     backend: Backend
     endpoint: Endpoint | None = None
     away: UnavailableError | None = None
@@ -39,7 +39,7 @@ class Preflight:
 
 async def preflight_all(
     config: RunConfig,
-    plans: Sequence[Plan],
+    plans: Sequence[EndpointSpec],
     metered: Callable[[Backend], Backend],
     cache: Cache | None,
     sleep: Sleep,
@@ -64,7 +64,9 @@ async def preflight_all(
     return met
 
 
-async def opened_by(plan: Plan, metered: Callable[[Backend], Backend], stack: AsyncExitStack) -> Preflight:
+async def opened_by(
+    plan: EndpointSpec, metered: Callable[[Backend], Backend], stack: AsyncExitStack
+) -> Preflight:
     """An endpoint that was not looked for yet; `metered` counts what it costs.
 
     Raises:
