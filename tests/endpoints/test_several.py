@@ -13,7 +13,7 @@ from endpoint import Endpoint, Model
 from running import ran
 from waiting import until
 
-from vlmbatch.endpoints.discovery import Addresses
+from vlmbatch.endpoints.discovery import EndpointUrls
 from vlmbatch.errors import ConfigError, FatalBackendError, UnavailableError
 from vlmbatch.events import (
     ConcurrencyChanged,
@@ -202,14 +202,14 @@ def test_a_file_that_names_nobody(tmp_path: Path, content: str | bytes, told: st
     file = tmp_path / "endpoints.txt"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ConfigError, match=told):
-        Addresses([str(file)]).read()
+        EndpointUrls([str(file)]).read()
 
 
 def test_an_address_that_is_named_twice_counts_once(tmp_path: Path) -> None:
     """The same endpoint is not asked twice as much for being named twice."""
     file = tmp_path / "endpoints.txt"
     file.write_text("http://a:1\nhttp://b:1\n")
-    assert Addresses(["http://b:1", str(file)]).read() == ("http://b:1", "http://a:1")
+    assert EndpointUrls(["http://b:1", str(file)]).read() == ("http://b:1", "http://a:1")
 
 
 async def test_a_queue_at_the_endpoint_is_told_and_asked_less(photos: Photos) -> None:

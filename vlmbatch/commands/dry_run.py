@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from vlmbatch.backends.registry import open_backend
 from vlmbatch.config import RunConfig
-from vlmbatch.endpoints.discovery import Addresses, plans
+from vlmbatch.endpoints.discovery import EndpointUrls, plans
 from vlmbatch.errors import ConfigError, ImageError
 from vlmbatch.imaging.prepare import check_side, inspect
 from vlmbatch.imaging.sizing import Sizing, sizing_of
@@ -52,7 +52,7 @@ def preview(config: RunConfig, notify: Observer) -> Preview:
         ConfigError: what would end the run at its start, as far as can be told without asking.
     """
     schema_text(config.generation.schema)
-    urls = Addresses(config.endpoint.base_url).read()
+    urls = EndpointUrls(config.endpoint.base_url).read()
     backends = [open_backend(plan.config, deployment=plan.deployment) for plan in plans(config, urls)]
     places = ", ".join(backend.place for backend in backends)
     source = open_source(config.paths, config.input, notify)

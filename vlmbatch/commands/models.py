@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from vlmbatch.backends.registry import nobody_there, servers
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.circuit_breaker import PREFLIGHT_S, until_available
-from vlmbatch.endpoints.discovery import Addresses, at
+from vlmbatch.endpoints.discovery import EndpointUrls, at
 from vlmbatch.errors import BackendError, ConfigError, TransientError, UnavailableError
 from vlmbatch.protocols import Catalogue
 from vlmbatch.records import ModelFacts
@@ -31,7 +31,7 @@ def each_endpoint(config: RunConfig) -> list[RunConfig]:
     Raises:
         ConfigError: a file of addresses cannot be used.
     """
-    urls = Addresses(config.endpoint.base_url).read()
+    urls = EndpointUrls(config.endpoint.base_url).read()
     return [at(config, url).config for url in urls] or [config]
 
 

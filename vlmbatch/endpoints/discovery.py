@@ -13,7 +13,7 @@ from vlmbatch.config.spec import check_url
 from vlmbatch.errors import ConfigError
 
 
-class Addresses:
+class EndpointUrls:
     """What --base-url names. Everything here blocks."""
 
     def __init__(self, named: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.canary import QUESTIONS, Canary
 from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, Availability
-from vlmbatch.endpoints.discovery import Addresses, at
+from vlmbatch.endpoints.discovery import EndpointUrls, at
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.limiter import Limiter, Pace
 from vlmbatch.endpoints.pool import EndpointPool
@@ -65,7 +65,7 @@ class EndpointSupervisor:
             self._by_url[url] = lane
 
     @asynccontextmanager
-    async def at_work(self, addresses: Addresses) -> AsyncIterator[None]:
+    async def at_work(self, addresses: EndpointUrls) -> AsyncIterator[None]:
         """Look after them while the ``async with`` lasts."""
         async with self.lanes:
             self.lanes.beside(self._watch())
@@ -104,7 +104,7 @@ class EndpointSupervisor:
                         QueueMeasured(endpoint=lane.place, running=load.running, waiting=load.waiting)
                     )
 
-    async def _follow(self, addresses: Addresses) -> None:
+    async def _follow(self, addresses: EndpointUrls) -> None:
         while True:
             await self._sleep(FOLLOW_S)
             if await asyncio.to_thread(addresses.has_changed):

@@ -10,7 +10,7 @@ from functools import partial
 from vlmbatch.aio import first, threads, unless
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.cost import Budget, Metered, Prices
-from vlmbatch.endpoints.discovery import Addresses
+from vlmbatch.endpoints.discovery import EndpointUrls
 from vlmbatch.endpoints.pool import EndpointPool
 from vlmbatch.endpoints.preflight import Preflight
 from vlmbatch.endpoints.supervisor import EndpointSupervisor
@@ -73,7 +73,7 @@ class Made:
     source: Source
     delivery: Delivery
     crew: EndpointSupervisor
-    addresses: Addresses
+    addresses: EndpointUrls
     budget: Budget
 
 

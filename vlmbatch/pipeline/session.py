@@ -9,7 +9,7 @@ from functools import partial
 from vlmbatch.aio import threads
 from vlmbatch.cache import Cache
 from vlmbatch.config import RunConfig
-from vlmbatch.endpoints.discovery import Addresses, plans
+from vlmbatch.endpoints.discovery import EndpointUrls, plans
 from vlmbatch.endpoints.preflight import Preflight, named, preflight_all
 from vlmbatch.events import SourceProblem, tell
 from vlmbatch.pipeline.fingerprint import accepted_now, question_of
@@ -30,7 +30,7 @@ class Found:
 
     met: Sequence[Preflight]
     endpoint: Endpoint
-    addresses: Addresses
+    addresses: EndpointUrls
     question: Request
     source: Source
     writer: Writer | None
@@ -56,7 +56,7 @@ async def find(
         schema = await loop.run_in_executor(pool, schema_text, config.generation.schema)
         tell_problem = partial(_tell_loop, loop, notify)
         source = await loop.run_in_executor(pool, open_source, config.paths, config.input, tell_problem)
-        addresses = await loop.run_in_executor(pool, Addresses, config.endpoint.base_url)
+        addresses = await loop.run_in_executor(pool, EndpointUrls, config.endpoint.base_url)
         urls = await loop.run_in_executor(pool, addresses.read)
         planned = await loop.run_in_executor(pool, plans, config, urls)
     if writer is not None:
