@@ -3,7 +3,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from vlmbatch.endpoints.circuit_breaker import Availability, until_available
+from vlmbatch.endpoints.circuit_breaker import CircuitBreaker, until_available
 from vlmbatch.errors import (
     FatalBackendError,
     RejectedError,
@@ -166,11 +166,11 @@ def availability(
     told: list[Event],
     patience_s: float = 900,
     prove: Callable[[], Awaitable[None]] = nothing,
-) -> Availability:
+) -> CircuitBreaker:
     async def probe() -> None:
         await door.ask()
 
-    return Availability(
+    return CircuitBreaker(
         prove=prove,
         probe=probe,
         patience_s=patience_s,

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from vlmbatch.endpoints.circuit_breaker import Availability
+from vlmbatch.endpoints.circuit_breaker import CircuitBreaker
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.limiter import Limiter
 from vlmbatch.endpoints.pool import EndpointPool
@@ -71,7 +71,7 @@ class Fleet:
         )
         lane.preflight_all(Endpoint(backend="b", url=name, model="m"), slots)
         lane.guard(
-            Availability(
+            CircuitBreaker(
                 prove=prove,
                 probe=probe,
                 patience_s=self.patience_s,

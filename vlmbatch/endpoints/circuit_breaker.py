@@ -80,7 +80,7 @@ async def until_available(
         delay_s = min(max(min(max(2 * delay_s, 1.0), LONGEST_DELAY_S), away.retry_after or 0.0), left)
 
 
-class Availability:
+class CircuitBreaker:
     """Holds everybody back until the endpoint is proven, and while it is away."""
 
     def __init__(

@@ -9,7 +9,7 @@ from functools import partial
 
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.canary import QUESTIONS, Canary
-from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, Availability
+from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, CircuitBreaker
 from vlmbatch.endpoints.discovery import EndpointUrls, at
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.limiter import Limiter, Pace
@@ -216,7 +216,7 @@ def guard(
     if met.endpoint is not None:
         is_known(met.endpoint)
     lane.guard(
-        Availability(
+        CircuitBreaker(
             prove=prove,
             probe=probe,
             patience_s=config.run.patience_s(RUN_PATIENCE_S) if known_away is None else 0.0,
