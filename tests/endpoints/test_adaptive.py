@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from vlmbatch.endpoints.adaptive import Climber
+from vlmbatch.endpoints.adaptive import AdaptiveLimit
 
 
 class Simulated:
@@ -26,7 +26,7 @@ class Simulated:
         self._running: list[float] = []
         self._queued = 0
 
-    def work(self, answers: int, limit: Callable[[], int], climber: Climber | None = None) -> None:
+    def work(self, answers: int, limit: Callable[[], int], climber: AdaptiveLimit | None = None) -> None:
         """Bring about so many answers, with as many requests in flight as the limit allows."""
         for _ in range(answers):
             while len(self._running) + self._queued < limit():
@@ -55,8 +55,8 @@ class Simulated:
             heapq.heappush(self._running, self._now + latency)
 
 
-def climbed(endpoint: Simulated, answers: int, start: int = 4, most: int = 256) -> Climber:
-    climber = Climber(start, most)
+def climbed(endpoint: Simulated, answers: int, start: int = 4, most: int = 256) -> AdaptiveLimit:
+    climber = AdaptiveLimit(start, most)
     endpoint.work(answers, lambda: climber.limit, climber)
     return climber
 
@@ -127,7 +127,7 @@ def test_it_halves_when_it_is_too_much_and_grows_back() -> None:
 
 def test_it_does_not_grow_where_nobody_waits() -> None:
     """When the client is the slower one, the rate says nothing about the endpoint."""
-    climber = Climber(4, 256)
+    climber = AdaptiveLimit(4, 256)
     for n in range(1000):
         climber.answered(n * 0.1, waiting=False)
     assert climber.limit == 4
@@ -135,7 +135,7 @@ def test_it_does_not_grow_where_nobody_waits() -> None:
 
 def test_the_limit_stays_in_its_bounds() -> None:
     """Never below one, never above the most."""
-    climber = Climber(2, 8)
+    climber = AdaptiveLimit(2, 8)
     for _ in range(5):
         climber.overloaded()
     assert climber.limit == 1

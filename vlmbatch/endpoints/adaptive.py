@@ -33,7 +33,7 @@ class Trial:
     rate: float
 
 
-class Climber:
+class AdaptiveLimit:
     """The limit, and what the answers say about it.
 
     An endpoint of S slots answers min(limit, S) requests in the time that one takes; beyond S they

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from vlmbatch.endpoints.adaptive import Climber
+from vlmbatch.endpoints.adaptive import AdaptiveLimit
 from vlmbatch.endpoints.semaphore import Places
 from vlmbatch.protocols import Sleep
 
@@ -63,7 +63,7 @@ class Limiter:
         `waiting` says whether anybody outside waits for a slot; `changed` hears of each new limit, and
         `clock` is in seconds.
         """
-        self._climber = None if most is None else Climber(limit, most)
+        self._climber = None if most is None else AdaptiveLimit(limit, most)
         self._limit = limit
         self._pace = pace or Pace()
         self._waiting = waiting
