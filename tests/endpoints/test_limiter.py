@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, suppress
 
 import pytest
 
-from vlmbatch.endpoints.limiter import Limiter, Pace
+from vlmbatch.endpoints.limiter import Limiter, RateLimiter
 
 
 class Flight:
@@ -133,7 +133,7 @@ async def test_rpm_spaces_attempts_evenly() -> None:
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    limiter = Limiter(8, pace=Pace(120, sleep=sleep, clock=lambda: now))
+    limiter = Limiter(8, pace=RateLimiter(120, sleep=sleep, clock=lambda: now))
     for _ in range(3):
         async with limiter.slot():
             pass
@@ -158,7 +158,7 @@ async def test_rpm_makes_no_burst_after_a_stall() -> None:
             await free.wait()
 
     free = asyncio.Event()
-    limiter = Limiter(2, pace=Pace(60, sleep=sleep, clock=lambda: now))
+    limiter = Limiter(2, pace=RateLimiter(60, sleep=sleep, clock=lambda: now))
     tasks = [asyncio.create_task(ask()) for _ in range(2)]
     await asyncio.sleep(0)
     tasks += [asyncio.create_task(ask()) for _ in range(2)]
@@ -183,7 +183,7 @@ async def test_rpm_makes_nobody_climb() -> None:
             await asyncio.sleep(0)
             limiter.answered()
 
-    limiter = Limiter(2, most=64, pace=Pace(60, sleep=sleep, clock=lambda: now), clock=lambda: now)
+    limiter = Limiter(2, most=64, pace=RateLimiter(60, sleep=sleep, clock=lambda: now), clock=lambda: now)
     await asyncio.gather(*(ask() for _ in range(300)))
     assert limiter.limit == 2
 

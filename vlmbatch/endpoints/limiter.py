@@ -13,7 +13,7 @@ QUEUE_SHARE = 8
 """Of so many requests in flight, one may wait at the endpoint: it has the next one at hand then."""
 
 
-class Pace:
+class RateLimiter:
     """Spaces attempts evenly, so many a minute, for all who share it."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Limiter:
         limit: int,
         *,
         most: int | None = None,
-        pace: Pace | None = None,
+        pace: RateLimiter | None = None,
         waiting: Callable[[], bool] = lambda: False,
         changed: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
@@ -65,7 +65,7 @@ class Limiter:
         """
         self._climber = None if most is None else AdaptiveLimit(limit, most)
         self._limit = limit
-        self._pace = pace or Pace()
+        self._pace = pace or RateLimiter()
         self._waiting = waiting
         self._changed = changed
         self._clock = clock

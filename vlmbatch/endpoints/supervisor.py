@@ -12,7 +12,7 @@ from vlmbatch.endpoints.canary import QUESTIONS, Canary
 from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, CircuitBreaker
 from vlmbatch.endpoints.discovery import EndpointUrls, at
 from vlmbatch.endpoints.endpoint import PooledEndpoint
-from vlmbatch.endpoints.limiter import Limiter, Pace
+from vlmbatch.endpoints.limiter import Limiter, RateLimiter
 from vlmbatch.endpoints.pool import EndpointPool
 from vlmbatch.endpoints.preflight import Preflight, opened_by, who_is_there
 from vlmbatch.errors import BackendError, VlmbatchError
@@ -49,7 +49,7 @@ class EndpointSupervisor:
         self._config = config
         self._question = question
         self._metered = metered
-        self._pace = Pace(config.run.rpm, sleep=sleep)
+        self._pace = RateLimiter(config.run.rpm, sleep=sleep)
         self._notify = notify
         self._sleep = sleep
         self._stack = stack
@@ -146,7 +146,7 @@ WARM_UP = 3
 
 
 def limiter_of(
-    config: RunConfig, endpoint: Endpoint, backend: Backend, pace: Pace, lanes: EndpointPool
+    config: RunConfig, endpoint: Endpoint, backend: Backend, pace: RateLimiter, lanes: EndpointPool
 ) -> Limiter:
     """The limiter that the options ask for: fixed, or one that finds the endpoint's best by itself."""
     fixed = config.run.concurrency
@@ -173,7 +173,7 @@ def guard(
     lane: PooledEndpoint,
     met: Preflight,
     question: Request,
-    pace: Pace,
+    pace: RateLimiter,
     lanes: EndpointPool,
     notify: Observer,
     sleep: Sleep,
