@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from vlmbatch.endpoints.adaptive import AdaptiveLimit
-from vlmbatch.endpoints.semaphore import Places
+from vlmbatch.endpoints.semaphore import ResizableSemaphore
 from vlmbatch.protocols import Sleep
 
 QUEUE_SHARE = 8
@@ -69,7 +69,7 @@ class Limiter:
         self._waiting = waiting
         self._changed = changed
         self._clock = clock
-        self._slots = Places(limit)
+        self._slots = ResizableSemaphore(limit)
         self._busy = 0
         self._alone = asyncio.Lock()
         self._open = asyncio.Event()

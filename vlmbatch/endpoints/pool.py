@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
 from vlmbatch.endpoints.endpoint import PooledEndpoint
-from vlmbatch.endpoints.semaphore import Places
+from vlmbatch.endpoints.semaphore import ResizableSemaphore
 from vlmbatch.errors import BackendError, FatalBackendError, UnavailableError
 from vlmbatch.events import ConcurrencyChanged, tell
 from vlmbatch.guard_protocols import PooledEndpoint as AnyEndpoint
@@ -31,7 +31,7 @@ class EndpointPool:
         self.last_rank = 0
         """See guard_protocols.EndpointPool."""
         self._waiting = WaitQueue()
-        self._rooms = Places(ahead)
+        self._rooms = ResizableSemaphore(ahead)
         self._limits = 0
         self._at_work = False
         self._was_proven = False

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class Places:
+class ResizableSemaphore:
     """A semaphore whose number of places can be changed. Those that are taken stay so until they are left."""
 
     def __init__(self, number: int) -> None:
