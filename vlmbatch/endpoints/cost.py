@@ -42,7 +42,7 @@ class Budget:
             self._stop.set()
 
 
-class Metered:
+class MeteredBackend:
     """A backend whose completions, good and bad, are counted."""
 
     def __init__(

@@ -9,7 +9,7 @@ from functools import partial
 
 from vlmbatch.aio import first, threads, unless
 from vlmbatch.config import RunConfig
-from vlmbatch.endpoints.cost import Budget, Metered, Prices
+from vlmbatch.endpoints.cost import Budget, MeteredBackend, Prices
 from vlmbatch.endpoints.discovery import EndpointUrls
 from vlmbatch.endpoints.pool import EndpointPool
 from vlmbatch.endpoints.preflight import Preflight
@@ -88,7 +88,7 @@ async def _make(config: RunConfig, outside: Outside, stack: AsyncExitStack) -> M
     price = await asyncio.to_thread(_price, config)
 
     def metered(backend: Backend) -> Backend:
-        return Metered(backend, budget.spend, price)
+        return MeteredBackend(backend, budget.spend, price)
 
     found = await find(config, writer, metered, outside.notify, outside.sleep, stack)
     question = found.question
