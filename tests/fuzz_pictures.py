@@ -18,7 +18,7 @@ from pictures import EVERY_FORMAT, sent
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
 from vlmbatch.imaging.formats import IMAGE_EXTENSIONS
-from vlmbatch.imaging.memory import Memory
+from vlmbatch.imaging.memory import DecodeMemory
 from vlmbatch.imaging.prepare import prepare
 
 SAMPLES = Path(__file__).parent.parent / "samples"
@@ -62,7 +62,7 @@ def main(seed: int, rounds: int) -> None:
     """Mutate and prepare; print how it went."""
     pictures = [make() for make in EVERY_FORMAT.values()]
     pictures += [path.read_bytes() for path in sorted(SAMPLES.iterdir()) if path.suffix in IMAGE_EXTENSIONS]
-    memory = Memory(BUDGET, MACHINE)
+    memory = DecodeMemory(BUDGET, MACHINE)
     options = ImageOptions(max_size=256)
     before, outcomes = peak(), Counter[str]()
 

@@ -15,7 +15,7 @@ from waiting import until
 
 from vlmbatch.errors import ImageError
 from vlmbatch.imaging import memory as memory_module
-from vlmbatch.imaging.memory import Memory
+from vlmbatch.imaging.memory import DecodeMemory
 from vlmbatch.machine import memory_limit
 
 Photos = Callable[..., Path]
@@ -75,13 +75,13 @@ def test_a_limit_of_the_process_counts() -> None:
 def test_the_budget_suits_the_machine(monkeypatch: pytest.MonkeyPatch, machine: int, budget: int) -> None:
     """A quarter of a small one, never more than 2 GiB, and whatever an option says."""
     monkeypatch.setattr(memory_module, "memory_limit", lambda: machine)
-    assert Memory.of(None).budget == budget
-    assert Memory.of(12_345).budget == 12_345
+    assert DecodeMemory.of(None).budget == budget
+    assert DecodeMemory.of(12_345).budget == 12_345
 
 
 def test_those_who_hold_room_never_hold_more_than_there_is() -> None:
     """Many threads with different weights: what they hold stays within the budget, and all get it."""
-    memory = Memory(100, machine=10_000)
+    memory = DecodeMemory(100, machine=10_000)
     held, most, done, lock = 0, 0, 0, threading.Lock()
 
     def work(weight: int) -> None:
@@ -106,7 +106,7 @@ def test_those_who_hold_room_never_hold_more_than_there_is() -> None:
 
 def test_a_heavy_one_is_not_passed_by_for_ever() -> None:
     """Who waits for much room gets it before those who came later and want little."""
-    memory = Memory(100, machine=10_000)
+    memory = DecodeMemory(100, machine=10_000)
     order = list[str]()
 
     def want(name: str, weight: int | None) -> threading.Thread:
@@ -131,7 +131,7 @@ def test_a_heavy_one_is_not_passed_by_for_ever() -> None:
 
 def test_what_the_machine_could_never_hold_is_refused_by_name() -> None:
     """More than four fifths of all memory is a failure of this image that says both numbers."""
-    memory = Memory(GIB, machine=2 * GIB)
+    memory = DecodeMemory(GIB, machine=2 * GIB)
     told = r"takes 1\.9 GB of memory, and this machine has 2\.1 GB"
     with pytest.raises(ImageError, match=told) as refused, memory.room(1_900_000_000):
         pass
@@ -156,7 +156,7 @@ def test_x11_large_pictures_are_decoded_one_after_the_other(photos: Photos, endp
 
 def test_files_have_a_budget_of_their_own() -> None:
     """Who holds a file and waits for room to decode it cannot stand in the way of those who decode."""
-    memory = Memory(100, machine=10_000)
+    memory = DecodeMemory(100, machine=10_000)
     files = memory.part(0.25)
     assert files.budget == 25
     with memory.room(None), files.room(1000):

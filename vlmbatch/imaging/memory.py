@@ -19,7 +19,7 @@ FILES_SHARE = 0.25
 """Files that are read beforehand have a budget of their own, so that who holds a file can wait for room."""
 
 
-class Memory:
+class DecodeMemory:
     """A budget in bytes that decoding threads take their share of, first come, first served."""
 
     def __init__(self, budget: int, machine: int) -> None:

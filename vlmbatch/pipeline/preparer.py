@@ -13,7 +13,7 @@ from vlmbatch.config.spec import AUTO
 from vlmbatch.errors import ImageError
 from vlmbatch.events import Notice, tell
 from vlmbatch.images import PreparedImage, SourceImage
-from vlmbatch.imaging.memory import Memory
+from vlmbatch.imaging.memory import DecodeMemory
 from vlmbatch.imaging.prepare import prepare
 from vlmbatch.imaging.sizing import Sizing, sizing_of
 from vlmbatch.pipeline.task import Draft
@@ -153,7 +153,7 @@ def sizing_for(config: RunConfig, endpoint: Endpoint, notify: Observer) -> Sizin
 
 
 def preparer_of(
-    config: RunConfig, sizing: Sizing, memory: Memory
+    config: RunConfig, sizing: Sizing, memory: DecodeMemory
 ) -> Callable[[bytes, int | None], PreparedImage]:
     """What prepares pictures as the options say, at most so large, in bounded memory; for many threads."""
 

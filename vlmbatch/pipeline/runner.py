@@ -16,7 +16,7 @@ from vlmbatch.endpoints.preflight import Preflight
 from vlmbatch.endpoints.supervisor import EndpointSupervisor
 from vlmbatch.errors import BackendError, blaming_the_machine
 from vlmbatch.events import RunFinished, RunStarted, RunStopping, TotalKnown, tell
-from vlmbatch.imaging.memory import FILES_SHARE, Memory
+from vlmbatch.imaging.memory import FILES_SHARE, DecodeMemory
 from vlmbatch.imaging.sizing import Sizing
 from vlmbatch.machine import preparers
 from vlmbatch.pipeline.dedup import Answers
@@ -165,7 +165,7 @@ def _asker(
     sizing: Sizing,
     pool: ThreadPoolExecutor,
 ) -> Asker:
-    memory = Memory.of(config.run.decode_memory)
+    memory = DecodeMemory.of(config.run.decode_memory)
     files = memory.part(FILES_SHARE)
     answers = _answers(config, found, job.run)
     preparer = Preparer(
