@@ -28,7 +28,7 @@ from vlmbatch.pipeline.session import Found, find, open_writer
 from vlmbatch.pipeline.sink import Delivery
 from vlmbatch.pipeline.task import Job
 from vlmbatch.pipeline.time_limit import Closing
-from vlmbatch.pipeline.workers import Parts, Pipeline
+from vlmbatch.pipeline.workers import Parts, WorkerPool
 from vlmbatch.prompts.schemas import with_data
 from vlmbatch.protocols import Backend, Finished, Observer, Sleep, Source
 from vlmbatch.records import Result, Usage
@@ -215,7 +215,7 @@ async def _work(config: RunConfig, outside: Outside, made: Made) -> None:
         in_flight=made.asker.in_flight,
     )
     workers = made.crew.most_rooms(may_grow=made.addresses.may_change)
-    pipeline = Pipeline(parts, workers=workers, limit=config.input.limit)
+    pipeline = WorkerPool(parts, workers=workers, limit=config.input.limit)
     whole = False
     try:
         # with a limit, how many images there are says nothing about how many will be asked about

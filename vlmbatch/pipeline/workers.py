@@ -37,7 +37,7 @@ class Parts:
     in_flight: set["asyncio.Task[None] | None"]
 
 
-class Pipeline:
+class WorkerPool:
     """Workers pull one image each and bring it to its record."""
 
     def __init__(self, parts: Parts, *, workers: int, limit: int | None = None) -> None:
