@@ -27,7 +27,7 @@ FREE_WAITS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asker:
+class ImageProcessor:
     """Brings one image after the other to its result; many at once.
 
     `look` gets a draft's picture ready, or finds its answer; `shrink` makes its picture anew, with a longest

@@ -22,7 +22,7 @@ from vlmbatch.machine import preparers
 from vlmbatch.pipeline.dedup import Answers
 from vlmbatch.pipeline.fingerprint import answer_settings, run_digest, with_known_digest
 from vlmbatch.pipeline.preparer import Preparer, preparer_of, sizing_for
-from vlmbatch.pipeline.processor import Asker
+from vlmbatch.pipeline.processor import ImageProcessor
 from vlmbatch.pipeline.retry import RetryPolicy
 from vlmbatch.pipeline.session import Found, find, open_writer
 from vlmbatch.pipeline.sink import Delivery
@@ -69,7 +69,7 @@ async def run(config: RunConfig, outside: Outside) -> None:
 class Made:
     """The parts of a run whose endpoints have been found and whose output is open."""
 
-    asker: Asker
+    asker: ImageProcessor
     source: Source
     delivery: Delivery
     crew: EndpointSupervisor
@@ -164,7 +164,7 @@ def _asker(
     lanes: EndpointPool,
     sizing: Sizing,
     pool: ThreadPoolExecutor,
-) -> Asker:
+) -> ImageProcessor:
     memory = DecodeMemory.of(config.run.decode_memory)
     files = memory.part(FILES_SHARE)
     answers = _answers(config, found, job.run)
@@ -177,7 +177,7 @@ def _asker(
         threads=pool,
         notify=outside.notify,
     )
-    return Asker(
+    return ImageProcessor(
         job=job,
         look=preparer.look,
         shrink=preparer.shrink,
