@@ -16,7 +16,7 @@ from vlmbatch.images import PreparedImage, SourceImage
 from vlmbatch.imaging.memory import DecodeMemory
 from vlmbatch.imaging.prepare import prepare
 from vlmbatch.imaging.sizing import Sizing, sizing_of
-from vlmbatch.pipeline.task import Draft
+from vlmbatch.pipeline.task import ImageTask
 from vlmbatch.protocols import Answers, Observer, Room, Source, Turn
 from vlmbatch.records import DEFAULT_PROMPT_NAME, Answered, Endpoint
 
@@ -68,7 +68,7 @@ class Preparer:
     threads: ThreadPoolExecutor
     notify: Observer
 
-    async def look(self, draft: Draft) -> Answered | None:
+    async def look(self, draft: ImageTask) -> Answered | None:
         """The answer, where the same was asked before; else None, and the draft has its picture.
 
         Waits while somebody else asks about the same. Until `answers.release`, the draft holds its question.
@@ -86,16 +86,16 @@ class Preparer:
             draft.picture(found)
         return None
 
-    async def shrink(self, draft: Draft, longest: int) -> None:
+    async def shrink(self, draft: ImageTask, longest: int) -> None:
         """Prepare the picture anew, its longest side at most so many pixels; raises as look() does."""
 
-        def smaller(draft: Draft) -> PreparedImage:
+        def smaller(draft: ImageTask) -> PreparedImage:
             with self.room_to_read(self._stamp(draft)):
                 return self.prepare(self._read(draft).data, longest)
 
         draft.picture(await self._in_thread(draft, smaller))
 
-    def _look(self, draft: Draft) -> Answered | PreparedImage | Turn:
+    def _look(self, draft: ImageTask) -> Answered | PreparedImage | Turn:
         """The picture, unless its answer is known or somebody else asks about the same; blocks."""
         if draft.key is not None:  # who was waited for has ended
             turn = self.answers.look(draft.key, draft)
@@ -111,17 +111,17 @@ class Preparer:
             picture = self.prepare(image.data, None)
             return replace(picture, file=draft.ref.uri) if picture.is_original else picture
 
-    def _stamp(self, draft: Draft) -> int:
+    def _stamp(self, draft: ImageTask) -> int:
         """How many bytes there will be to read."""
         draft.stamp = self.source.stamp(draft.ref)
         return draft.stamp.bytes if draft.stamp else 0
 
-    def _read(self, draft: Draft) -> SourceImage:
+    def _read(self, draft: ImageTask) -> SourceImage:
         image = self.source.read(draft.ref)
         draft.stamp, draft.sha256 = image.stamp, image.sha256
         return image
 
-    async def _in_thread(self, draft: Draft, work: Callable[[Draft], T]) -> T:
+    async def _in_thread(self, draft: ImageTask, work: Callable[[ImageTask], T]) -> T:
         watch = SlowWatch(draft.ref.id, self.notify)
 
         def watched() -> T:

@@ -19,7 +19,7 @@ from vlmbatch.errors import (
 from vlmbatch.events import RetryScheduled
 from vlmbatch.guard_protocols import EndpointPool, PooledEndpoint, Retries
 from vlmbatch.images import ImageRef
-from vlmbatch.pipeline.task import Draft, Job
+from vlmbatch.pipeline.task import ImageTask, Job
 from vlmbatch.protocols import Answers, Observer
 from vlmbatch.records import Answered, Completion, Failure, FallbackReason, Request, Result
 
@@ -37,8 +37,8 @@ class ImageProcessor:
     """
 
     job: Job
-    look: Callable[[Draft], Awaitable[Answered | None]]
-    shrink: Callable[[Draft, int], Awaitable[None]]
+    look: Callable[[ImageTask], Awaitable[Answered | None]]
+    shrink: Callable[[ImageTask, int], Awaitable[None]]
     answers: Answers
     lanes: EndpointPool
     read: Callable[[Completion, Request], Completion]
@@ -54,7 +54,7 @@ class ImageProcessor:
         Raises:
             VlmbatchError: what ends the whole run: fatal endpoints, or such as stay away.
         """
-        draft, result = Draft(ref, self.job.question), None
+        draft, result = ImageTask(ref, self.job.question), None
         try:
             known = await self.look(draft)
             result = draft.repeated(self.job, known) if known else await self._asked(draft)
@@ -66,7 +66,7 @@ class ImageProcessor:
             draft.drop_picture()
         return result
 
-    async def _asked(self, draft: Draft) -> Result:
+    async def _asked(self, draft: ImageTask) -> Result:
         """The result of asking about this picture, and where that fails, a fallback after the other."""
         while True:
             try:
@@ -81,7 +81,7 @@ class ImageProcessor:
                     return draft.result(self.job, draft.failed_with(error))
                 draft.fall_back(self.job, reason, error)
 
-    async def _ask(self, draft: Draft) -> Completion:
+    async def _ask(self, draft: ImageTask) -> Completion:
         def on_retry(attempt: int, delay_s: float, error: BackendError) -> None:
             self.notify(
                 RetryScheduled(
@@ -104,7 +104,7 @@ class ImageProcessor:
                         raise
         raise AssertionError("retries end with an answer or an error")
 
-    async def _attempt(self, draft: Draft) -> Completion:
+    async def _attempt(self, draft: ImageTask) -> Completion:
         """One attempt. Waiting for endpoints that are away costs none, FREE_WAITS times at most."""
         while True:
             async with self.lanes.turn(draft.rank, lambda: self._look_back(draft), draft.lane) as lane:
@@ -127,14 +127,14 @@ class ImageProcessor:
             if turned_away is not None:
                 await self._wait(draft, lane, turned_away)
 
-    async def _wait(self, draft: Draft, lane: PooledEndpoint, error: UnavailableError) -> None:
+    async def _wait(self, draft: ImageTask, lane: PooledEndpoint, error: UnavailableError) -> None:
         """Wait until an endpoint may take this image; the image does not pay for it."""
         draft.free_waits += 1
         if draft.free_waits > FREE_WAITS:  # others are answered meanwhile, or patience had ended
             raise RejectedError(str(error), kind=error.kind, retryable=True) from error
         await self.lanes.unavailable(lane, error, draft.free_waits)
 
-    def _look_back(self, draft: Draft) -> bool:
+    def _look_back(self, draft: ImageTask) -> bool:
         """Whether this image has to be alone: give back the attempts that went down with an endpoint.
 
         Raises:
@@ -153,7 +153,7 @@ class ImageProcessor:
             )
         return draft.trail.suspect
 
-    async def _complete(self, draft: Draft, lane: PooledEndpoint) -> Completion:
+    async def _complete(self, draft: ImageTask, lane: PooledEndpoint) -> Completion:
         """One request. Whoever has an answer stays in flight until it is written."""
         task = asyncio.current_task()
         self.in_flight.add(task)
@@ -171,7 +171,9 @@ class ImageProcessor:
         self.lanes.answered(lane)
         return completion
 
-    def _hear(self, draft: Draft, lane: PooledEndpoint, error: BackendError, alone: bool, downs: int) -> None:
+    def _hear(
+        self, draft: ImageTask, lane: PooledEndpoint, error: BackendError, alone: bool, downs: int
+    ) -> None:
         """Let the guards know how a request failed."""
         if isinstance(error, (RejectedError, BadAnswerError)):
             self.lanes.answered(lane)
@@ -182,7 +184,7 @@ class ImageProcessor:
             draft.trail.broke(error.kind, alone=alone, counted=counted, downs=downs)
             draft.broke_at = lane
 
-    async def _change(self, draft: Draft) -> None:
+    async def _change(self, draft: ImageTask) -> None:
         """Make this attempt a different one where the last ended with a bad answer."""
         error, draft.bad_answer = draft.bad_answer, None
         if error is None:

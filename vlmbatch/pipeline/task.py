@@ -28,7 +28,7 @@ class Job:
     question: Request
 
 
-class Draft:
+class ImageTask:
     """One image on its way to a result."""
 
     def __init__(self, ref: ImageRef, question: Request) -> None:
