@@ -1,11 +1,11 @@
 """What is remembered of one image and the crashes of the engine."""
 
-from vlmbatch.pipeline.task import Trail
+from vlmbatch.pipeline.task import CrashHistory
 
 
 def test_an_engine_that_says_it_crashed_makes_a_suspect() -> None:
     """A crash among others makes a suspect; two of them alone make the image guilty."""
-    trail = Trail()
+    trail = CrashHistory()
     trail.broke("crash", alone=False, counted=True, downs=0)
     assert (trail.suspect, trail.told) == (True, 0)
     trail.broke("crash", alone=True, counted=True, downs=0)
@@ -16,7 +16,7 @@ def test_an_engine_that_says_it_crashed_makes_a_suspect() -> None:
 
 def test_an_engine_that_is_found_gone_may_have_been_restarted() -> None:
     """Without a word from the engine it takes four crashes alone, or fewer where it told of one."""
-    silent, one_word = Trail(), Trail()
+    silent, one_word = CrashHistory(), CrashHistory()
     one_word.broke("crash", alone=True, counted=True, downs=0)
     for downs in range(3):
         assert not silent.guilty
@@ -33,7 +33,7 @@ def test_an_engine_that_is_found_gone_may_have_been_restarted() -> None:
 
 def test_a_request_that_went_down_with_the_endpoint_is_a_crash_and_no_attempt() -> None:
     """Broken off, and then nobody was there: a suspect, and its attempt is given back, once."""
-    trail = Trail()
+    trail = CrashHistory()
     trail.broke("connection", alone=True, counted=True, downs=3)
     assert trail.refund(3) == 0
     assert not trail.suspect
@@ -44,7 +44,7 @@ def test_a_request_that_went_down_with_the_endpoint_is_a_crash_and_no_attempt() 
 
 def test_all_attempts_that_an_outage_took_are_given_back() -> None:
     """Several requests may break off before the outage shows; they are one crash."""
-    trail = Trail()
+    trail = CrashHistory()
     trail.broke("server_error", alone=True, counted=True, downs=0)
     trail.broke("connection", alone=True, counted=True, downs=0)
     assert trail.refund(1) == 2
@@ -53,7 +53,7 @@ def test_all_attempts_that_an_outage_took_are_given_back() -> None:
 
 def test_what_cost_nothing_is_not_given_back() -> None:
     """A reset of a kept connection was asked again for nothing, so that there is nothing to refund."""
-    trail = Trail()
+    trail = CrashHistory()
     trail.broke("connection", alone=False, counted=False, downs=0)
     assert trail.refund(1) == 0
     assert trail.suspect
@@ -61,11 +61,11 @@ def test_what_cost_nothing_is_not_given_back() -> None:
 
 def test_a_failure_while_the_endpoint_stays_is_no_crash() -> None:
     """A lost connection or a 500 alone makes no suspect, and neither does a timeout before an outage."""
-    trail = Trail()
+    trail = CrashHistory()
     for kind in ("connection", "server_error"):
         trail.broke(kind, alone=True, counted=True, downs=0)
         assert trail.refund(0) == 0
-    slow = Trail()
+    slow = CrashHistory()
     slow.broke("timeout", alone=True, counted=True, downs=0)
     assert slow.refund(1) == 0
     assert not trail.suspect

@@ -42,7 +42,7 @@ class ImageTask:
         self.refunds = 0
         self.free_waits = 0
         self.stale = False
-        self.trail = Trail()
+        self.trail = CrashHistory()
         self.rank = 0
         """Who is to be asked first now: 1 and more are fallbacks."""
         self.lane: PooledEndpoint | None = None
@@ -93,7 +93,7 @@ class ImageTask:
         self.fallback = self.fallback or _fallback(reason, error, asked)
         self.rank = self.asked_rank + 1
         self.request = replace(job.question, prompt=self.request.prompt, images=self.request.images)
-        self.trail, self.broke_at, self.bad_answer = Trail(), None, None
+        self.trail, self.broke_at, self.bad_answer = CrashHistory(), None, None
         self.refunds, self.free_waits, self.stale = 0, 0, False
 
     @property
@@ -172,7 +172,7 @@ seconds (benchmarks/soak.py), it meets one image twice by chance."""
 
 
 @dataclass(slots=True)
-class Trail:
+class CrashHistory:
     """The crashes of one image's requests.
 
     An engine that says that it crashed did; one that breaks off a request and is then found gone did,
