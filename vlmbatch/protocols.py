@@ -192,7 +192,7 @@ class Turn(Enum):
     WAIT = "somebody else, who is at it"
 
 
-class Answers(Protocol):
+class Deduplicator(Protocol):
     """What was answered before. A key is the SHA-256 of a file and the name of a prompt."""
 
     def look(self, key: Key, who: Hashable) -> Answered | Turn:

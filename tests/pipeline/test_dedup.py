@@ -9,7 +9,7 @@ import pytest
 from written_results import answered, failed
 
 from vlmbatch.pipeline import dedup as module
-from vlmbatch.pipeline.dedup import Answers, answered_in
+from vlmbatch.pipeline.dedup import Deduplicator, answered_in
 from vlmbatch.protocols import Turn
 from vlmbatch.records import Answered, Completion, Failure, Result, Usage
 
@@ -38,7 +38,7 @@ def holding(result: Result) -> Any:
 
 async def test_the_second_waits_for_the_first_and_gets_its_answer() -> None:
     """Of two images of one content one is asked about, and the other has its answer at no cost."""
-    answers = Answers(output=nothing, cache=None)
+    answers = Deduplicator(output=nothing, cache=None)
     assert answers.look(KEY, "first") is Turn.ASK
     assert answers.look(KEY, "second") is Turn.WAIT
     waiting = asyncio.create_task(answers.settled(KEY))
@@ -57,7 +57,7 @@ async def test_the_second_waits_for_the_first_and_gets_its_answer() -> None:
 
 async def test_what_failed_twice_is_the_contents_own() -> None:
     """Where the first failed, a second asks for itself; with that one's failure the others are done."""
-    answers = Answers(output=nothing, cache=None)
+    answers = Deduplicator(output=nothing, cache=None)
     outcomes = [None, seen(failed("a.jpg", attempts=4)), None, seen(failed("b.jpg", attempts=4))]
     for who, result in enumerate(outcomes):
         assert answers.look(KEY, who) is Turn.ASK
@@ -71,7 +71,7 @@ async def test_what_failed_twice_is_the_contents_own() -> None:
 
 async def test_a_failure_without_a_question_is_nobody_elses() -> None:
     """What could not be read or decoded tells nothing of other files; who crashes the engine, at once."""
-    answers = Answers(output=nothing, cache=None)
+    answers = Deduplicator(output=nothing, cache=None)
     for who in range(5):
         assert answers.look(KEY, who) is Turn.ASK
         answers.release(who, seen(failed("a.jpg")))
@@ -82,39 +82,39 @@ async def test_a_failure_without_a_question_is_nobody_elses() -> None:
 
 async def test_another_prompt_is_another_question() -> None:
     """The same content is asked about again where it has a prompt of its own."""
-    answers = Answers(output=nothing, cache=None)
+    answers = Deduplicator(output=nothing, cache=None)
     assert answers.look(KEY, 1) is Turn.ASK
     assert answers.look((SHA256, "What colour?"), 2) is Turn.ASK
 
 
 async def test_what_the_output_holds_is_known() -> None:
     """An answer that an earlier run has written is given to a new image of the same content."""
-    known = Answers(output=holding(seen(answered("old.jpg"))), cache=None).look(KEY, 1)
+    known = Deduplicator(output=holding(seen(answered("old.jpg"))), cache=None).look(KEY, 1)
     assert isinstance(known, Answered)
     assert known.id == "old.jpg"
 
 
 async def test_what_the_cache_holds_is_known_but_no_duplicate() -> None:
     """An answer out of the cache is about an image that this output need not have."""
-    known = Answers(output=nothing, cache=holding(seen(answered("old.jpg")))).look(KEY, 1)
+    known = Deduplicator(output=nothing, cache=holding(seen(answered("old.jpg")))).look(KEY, 1)
     assert isinstance(known, Answered)
     assert known.id is None
 
 
 async def test_without_an_output_to_look_in_nobody_waits() -> None:
     """With --no-dedupe each image is asked about, and the cache still answers."""
-    answers = Answers(output=None, cache=None)
+    answers = Deduplicator(output=None, cache=None)
     assert [answers.look(KEY, who) for who in range(3)] == [Turn.ASK] * 3
     answers.release(0, seen(answered("a.jpg")))
     assert answers.look(KEY, 3) is Turn.ASK
     await answers.settled(KEY)
-    cached = Answers(output=None, cache=holding(seen(answered("a.jpg"))))
+    cached = Deduplicator(output=None, cache=holding(seen(answered("a.jpg"))))
     assert isinstance(cached.look(KEY, 0), Answered)
 
 
 async def test_a_file_that_changed_meanwhile_answers_nothing() -> None:
     """An answer about another content than the one that was claimed is not given to its duplicates."""
-    answers = Answers(output=nothing, cache=None)
+    answers = Deduplicator(output=nothing, cache=None)
     assert answers.look(KEY, 1) is Turn.ASK
     answers.release(1, seen(answered("a.jpg"), "cd" * 32))
     assert answers.look(KEY, 2) is Turn.ASK
@@ -123,7 +123,7 @@ async def test_a_file_that_changed_meanwhile_answers_nothing() -> None:
 async def test_few_answers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many images there are, memory holds the last answers only."""
     monkeypatch.setattr(module, "RECENT", 10)
-    answers = Answers(output=nothing, cache=None)
+    answers = Deduplicator(output=nothing, cache=None)
     keys = [(f"{n:064}", "default") for n in range(25)]
     for key in keys:
         answers.look(key, key)

@@ -18,8 +18,8 @@ Find = Callable[[str, str], Mapping[str, Any] | None]
 """The record of an answer about a file with this SHA-256 to the prompt of this name; blocks."""
 
 
-class Answers:
-    """See protocols.Answers: looking is done in threads, all else in the event loop."""
+class Deduplicator:
+    """See protocols.Deduplicator: looking is done in threads, all else in the event loop."""
 
     def __init__(self, *, output: Find | None, cache: Find | None) -> None:
         """`output` finds what this run's own output holds, None where duplicates are asked about; `cache`
@@ -35,7 +35,7 @@ class Answers:
         self._lock = threading.Lock()
 
     def look(self, key: Key, who: Hashable) -> Answered | Turn:
-        """See protocols.Answers."""
+        """See protocols.Deduplicator."""
         if self._output is not None:
             with self._lock:
                 if self._asked_by.setdefault(key, who) is not who:
@@ -44,7 +44,7 @@ class Answers:
         return self._found(key) or Turn.ASK
 
     async def settled(self, key: Key) -> None:
-        """See protocols.Answers."""
+        """See protocols.Deduplicator."""
         with self._lock:
             if key not in self._asked_by:
                 return
@@ -53,7 +53,7 @@ class Answers:
         await future
 
     def release(self, who: Hashable, result: Result | None) -> None:
-        """See protocols.Answers."""
+        """See protocols.Deduplicator."""
         with self._lock:
             key = self._held.pop(who, None)
             if key is None:

@@ -17,7 +17,7 @@ from vlmbatch.imaging.memory import DecodeMemory
 from vlmbatch.imaging.prepare import prepare
 from vlmbatch.imaging.sizing import Sizing, sizing_of
 from vlmbatch.pipeline.task import ImageTask
-from vlmbatch.protocols import Answers, Observer, Room, Source, Turn
+from vlmbatch.protocols import Deduplicator, Observer, Room, Source, Turn
 from vlmbatch.records import DEFAULT_PROMPT_NAME, Answered, Endpoint
 
 T = TypeVar("T")
@@ -64,7 +64,7 @@ class Preparer:
     source: Source
     room_to_read: Room
     prepare: Callable[[bytes, int | None], PreparedImage]
-    answers: Answers
+    answers: Deduplicator
     threads: ThreadPoolExecutor
     notify: Observer
 

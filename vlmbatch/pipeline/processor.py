@@ -20,7 +20,7 @@ from vlmbatch.events import RetryScheduled
 from vlmbatch.guard_protocols import EndpointPool, PooledEndpoint, Retries
 from vlmbatch.images import ImageRef
 from vlmbatch.pipeline.task import ImageTask, Job
-from vlmbatch.protocols import Answers, Observer
+from vlmbatch.protocols import Deduplicator, Observer
 from vlmbatch.records import Answered, Completion, Failure, FallbackReason, Request, Result
 
 FREE_WAITS = 20
@@ -39,7 +39,7 @@ class ImageProcessor:
     job: Job
     look: Callable[[ImageTask], Awaitable[Answered | None]]
     shrink: Callable[[ImageTask, int], Awaitable[None]]
-    answers: Answers
+    answers: Deduplicator
     lanes: EndpointPool
     read: Callable[[Completion, Request], Completion]
     retries: Retries

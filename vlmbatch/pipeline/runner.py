@@ -19,7 +19,7 @@ from vlmbatch.events import RunFinished, RunStarted, RunStopping, TotalKnown, te
 from vlmbatch.imaging.memory import FILES_SHARE, DecodeMemory
 from vlmbatch.imaging.sizing import Sizing
 from vlmbatch.machine import preparers
-from vlmbatch.pipeline.dedup import Answers
+from vlmbatch.pipeline.dedup import Deduplicator
 from vlmbatch.pipeline.fingerprint import answer_settings, run_digest, with_known_digest
 from vlmbatch.pipeline.preparer import Preparer, preparer_of, sizing_for
 from vlmbatch.pipeline.processor import ImageProcessor
@@ -192,9 +192,9 @@ def _asker(
     )
 
 
-def _answers(config: RunConfig, found: Found, run: str) -> Answers:
+def _answers(config: RunConfig, found: Found, run: str) -> Deduplicator:
     written = _nothing_is_known if found.writer is None else found.writer.find
-    return Answers(
+    return Deduplicator(
         output=written if config.output.dedupe else None,
         cache=None if found.cache is None else partial(found.cache.find, run),
     )
