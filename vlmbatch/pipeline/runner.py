@@ -25,7 +25,7 @@ from vlmbatch.pipeline.preparer import Preparer, preparer_of, sizing_for
 from vlmbatch.pipeline.processor import ImageProcessor
 from vlmbatch.pipeline.retry import RetryPolicy
 from vlmbatch.pipeline.session import Found, find, open_writer
-from vlmbatch.pipeline.sink import Delivery
+from vlmbatch.pipeline.sink import ResultSink
 from vlmbatch.pipeline.task import Job
 from vlmbatch.pipeline.time_limit import Closing
 from vlmbatch.pipeline.workers import Parts, WorkerPool
@@ -71,7 +71,7 @@ class Made:
 
     asker: ImageProcessor
     source: Source
-    delivery: Delivery
+    delivery: ResultSink
     crew: EndpointSupervisor
     addresses: EndpointUrls
     budget: Budget
@@ -111,7 +111,7 @@ async def _make(config: RunConfig, outside: Outside, stack: AsyncExitStack) -> M
     return Made(
         asker=_asker(config, outside, found, job, crew.lanes, sizing, pool),
         source=found.source,
-        delivery=Delivery(finished, writer, outside.deliver, outside.notify, keep),
+        delivery=ResultSink(finished, writer, outside.deliver, outside.notify, keep),
         crew=crew,
         addresses=found.addresses,
         budget=budget,

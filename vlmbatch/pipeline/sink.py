@@ -12,7 +12,7 @@ from vlmbatch.protocols import Finished, Observer, Writer
 from vlmbatch.records import Endpoint, EndpointSummary, Result, Summary, Usage
 
 
-class Delivery:
+class ResultSink:
     """Takes each result of a run, and brings on what may be written now."""
 
     def __init__(
