@@ -24,7 +24,7 @@ class ResultSink:
         keep: Callable[[Result], None] = lambda result: None,
     ) -> None:
         """`finished` tells what earlier runs have done; `deliver` and `keep` get what is written."""
-        self.tally = Tally()
+        self.tally = RunStatistics()
         self._finished = finished
         self._writer = writer
         self._deliver = deliver
@@ -57,7 +57,7 @@ class ResultSink:
             self._notify(ImageFinished(result=result))
 
 
-class Tally:
+class RunStatistics:
     """Counts results as they are written; the time runs from when it is made."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
