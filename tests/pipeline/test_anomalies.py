@@ -9,7 +9,7 @@ from written_results import failed as failed_before
 
 from vlmbatch.errors import FailureKind, FatalBackendError, UnavailableError
 from vlmbatch.images import ImageFacts
-from vlmbatch.pipeline.anomalies import MOST_HELD, RELOADS, SAME_ANSWERS, SAME_FAILURES, Verdicts
+from vlmbatch.pipeline.anomalies import MOST_HELD, RELOADS, SAME_ANSWERS, SAME_FAILURES, SystemicFailures
 from vlmbatch.records import Completion, Failure, Result
 
 
@@ -18,11 +18,11 @@ def failed(number: int, kind: FailureKind = "rejected", message: str = "HTTP 422
     return replace(failed_before(f"{number}.jpg"), failure=Failure(kind=kind, message=message))
 
 
-def verdicts(told: list[str] | None = None, before: bool = False) -> Verdicts:
-    return Verdicts((told if told is not None else []).append, lambda: before)
+def verdicts(told: list[str] | None = None, before: bool = False) -> SystemicFailures:
+    return SystemicFailures((told if told is not None else []).append, lambda: before)
 
 
-def passed(looking: Verdicts, results: list[Result]) -> list[Result]:
+def passed(looking: SystemicFailures, results: list[Result]) -> list[Result]:
     """All that may be written after these results."""
     return [result for given in results for result in looking.look_at(given)]
 

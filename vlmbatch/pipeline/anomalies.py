@@ -63,7 +63,7 @@ class Queueing:
             self._tell = None
 
 
-class Verdicts:
+class SystemicFailures:
     """Looks at each result before it is written.
 
     As long as every image was refused with the same words, the results are held back: ten of them and

@@ -7,7 +7,7 @@ from functools import partial
 
 from vlmbatch.events import ImageFinished, tell
 from vlmbatch.images import FileStamp, ImageRef
-from vlmbatch.pipeline.anomalies import Verdicts
+from vlmbatch.pipeline.anomalies import SystemicFailures
 from vlmbatch.protocols import Finished, Observer, Writer
 from vlmbatch.records import Endpoint, EndpointSummary, Result, Summary, Usage
 
@@ -31,7 +31,7 @@ class ResultSink:
         self._notify = notify
         self._keep = keep
         self._answered_before = False
-        self._verdicts = Verdicts(partial(tell, notify), lambda: self._answered_before)
+        self._verdicts = SystemicFailures(partial(tell, notify), lambda: self._answered_before)
 
     def finished(self, ref: ImageRef, get_stamp: Callable[[], FileStamp | None]) -> bool | None:
         """Whether an image needs no asking; see protocols.Finished."""
