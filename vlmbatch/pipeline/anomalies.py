@@ -30,7 +30,7 @@ OF_THE_ENDPOINT: frozenset[FailureKind] = frozenset(
 )
 
 
-class Queueing:
+class SerialServer:
     """Finds an Ollama that works on one request while others wait there, by Little's law.
 
     Over a window of answers, the seconds of work a second are how many requests were worked on at once, and
@@ -80,7 +80,7 @@ class SystemicFailures:
         self._last_answer: str | None = None
         self._same_answers = 0
         self._reloads = 0
-        self._queueing = Queueing(tell)
+        self._queueing = SerialServer(tell)
 
     def look_at(self, result: Result) -> list[Result]:
         """The results that may be written now.
