@@ -17,7 +17,7 @@ from vlmbatch.config import RunConfig
 from vlmbatch.config.run import RunOptions
 from vlmbatch.events import Notice, RunStopping
 from vlmbatch.pipeline import time_limit
-from vlmbatch.pipeline.time_limit import Closing, next_time
+from vlmbatch.pipeline.time_limit import TimeLimit, next_time
 
 Photos = Callable[..., Path]
 EVENING = datetime(2026, 11, 24, 22, 15, 30)
@@ -42,7 +42,7 @@ async def test_a_clock_that_is_set_forward_ends_the_run(monkeypatch: pytest.Monk
     """The clock is looked at again and again: a jump over --until ends the run at the next look."""
     monkeypatch.setattr(time_limit, "LONGEST_WAIT_S", 0.01)
     stop, told, ahead = asyncio.Event(), list[str](), timedelta()
-    with Closing(RunOptions(until="06:00"), stop, told.append, now=lambda: EVENING + ahead):
+    with TimeLimit(RunOptions(until="06:00"), stop, told.append, now=lambda: EVENING + ahead):
         await asyncio.sleep(0.1)
         assert not stop.is_set()
         ahead = timedelta(hours=8)
@@ -57,7 +57,7 @@ async def test_what_comes_first_counts_and_is_named() -> None:
     stop, told = asyncio.Event(), list[str]()
     options = RunOptions(until="06:00", max_duration=0.01)
     async with asyncio.timeout(20):
-        with Closing(options, stop, told.append, now=lambda: EVENING):
+        with TimeLimit(options, stop, told.append, now=lambda: EVENING):
             await stop.wait()
     assert "--max-duration" in told[0]
 
@@ -65,7 +65,7 @@ async def test_what_comes_first_counts_and_is_named() -> None:
 async def test_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that ends before its time is over leaves no timer that would stop something later."""
     stop, told = asyncio.Event(), list[str]()
-    with Closing(RunOptions(max_duration=0.01), stop, told.append):
+    with TimeLimit(RunOptions(max_duration=0.01), stop, told.append):
         pass
     await asyncio.sleep(0.05)
     assert (stop.is_set(), told) == (False, [])

@@ -27,7 +27,7 @@ from vlmbatch.pipeline.retry import RetryPolicy
 from vlmbatch.pipeline.session import Found, find, open_writer
 from vlmbatch.pipeline.sink import ResultSink
 from vlmbatch.pipeline.task import Job
-from vlmbatch.pipeline.time_limit import Closing
+from vlmbatch.pipeline.time_limit import TimeLimit
 from vlmbatch.pipeline.workers import Parts, WorkerPool
 from vlmbatch.prompts.schemas import with_data
 from vlmbatch.protocols import Backend, Finished, Observer, Sleep, Source
@@ -58,7 +58,7 @@ async def run(config: RunConfig, outside: Outside) -> None:
     stopping = RunStopping(drain_s=config.run.drain)
     with blaming_the_machine():
         async with AsyncExitStack() as stack:
-            with Closing(config.run, outside.stop, partial(tell, outside.notify)):
+            with TimeLimit(config.run, outside.stop, partial(tell, outside.notify)):
                 making = _make(config, outside, stack)
                 made = await unless(outside.stop, making, lambda: outside.notify(stopping))
                 if made is not None:

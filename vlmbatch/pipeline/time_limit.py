@@ -12,7 +12,7 @@ LONGEST_WAIT_S = 30.0
 """The clock is looked at so often at least: it may be set, go to summer time, or sleep with its machine."""
 
 
-class Closing:
+class TimeLimit:
     """Inside its ``with`` block, in an event loop, `stop` is set when the time has come."""
 
     def __init__(
