@@ -10,7 +10,7 @@ from contextlib import aclosing, suppress
 
 from vlmbatch.config import RunConfig
 from vlmbatch.events import Event, RunFinished
-from vlmbatch.pipeline.runner import Outside, run
+from vlmbatch.pipeline.runner import RunContext, run
 from vlmbatch.protocols import Observer, Sleep
 from vlmbatch.records import Result, Summary
 
@@ -87,7 +87,7 @@ class Batch:
             await results.join()  # the consumer sets the pace
 
         async def drive() -> None:
-            outside = Outside(
+            outside = RunContext(
                 deliver=deliver,
                 notify=self._notify,
                 stop=self._stop,

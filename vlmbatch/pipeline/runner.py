@@ -35,7 +35,7 @@ from vlmbatch.records import Result, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outside:
+class RunContext:
     """What a run is given by whoever starts it.
 
     `deliver` gets each result once it is written; setting `stop` ends the run early; `stdout` writes
@@ -49,7 +49,7 @@ class Outside:
     sleep: Sleep = asyncio.sleep
 
 
-async def run(config: RunConfig, outside: Outside) -> None:
+async def run(config: RunConfig, outside: RunContext) -> None:
     """One run, from its options to its summary; ends early once `outside.stop` is set.
 
     Raises:
@@ -77,7 +77,7 @@ class Made:
     budget: Budget
 
 
-async def _make(config: RunConfig, outside: Outside, stack: AsyncExitStack) -> Made:
+async def _make(config: RunConfig, outside: RunContext, stack: AsyncExitStack) -> Made:
     """Open all that a run needs, and say that it has started.
 
     Raises:
@@ -158,7 +158,7 @@ def _shown(met: Preflight) -> str:
 
 def _asker(
     config: RunConfig,
-    outside: Outside,
+    outside: RunContext,
     found: Found,
     job: Job,
     lanes: EndpointPool,
@@ -200,7 +200,7 @@ def _answers(config: RunConfig, found: Found, run: str) -> Deduplicator:
     )
 
 
-async def _work(config: RunConfig, outside: Outside, made: Made) -> None:
+async def _work(config: RunConfig, outside: RunContext, made: Made) -> None:
     """Bring every image to its record, and tell how it went even where the run ends with an error."""
     source, delivery, lanes = made.source, made.delivery, made.crew.lanes
     parts = Parts(
