@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from vlmbatch.config.endpoint import EndpointOptions
 from vlmbatch.config.groups import GenerationOptions, ImageOptions, InputOptions, PromptOptions
-from vlmbatch.config.request import WireOptions
+from vlmbatch.config.request import RequestOptions
 from vlmbatch.config.run import DisplayOptions, OutputOptions, RunOptions
 from vlmbatch.config.spec import OptionSpec, flag, require, typed
 from vlmbatch.errors import ConfigError
@@ -30,7 +30,7 @@ class RunConfig:
     input: InputOptions = field(default_factory=InputOptions)
     prompt: PromptOptions = field(default_factory=PromptOptions)
     endpoint: EndpointOptions = field(default_factory=EndpointOptions)
-    wire: WireOptions = field(default_factory=WireOptions)
+    wire: RequestOptions = field(default_factory=RequestOptions)
     generation: GenerationOptions = field(default_factory=GenerationOptions)
     image: ImageOptions = field(default_factory=ImageOptions)
     output: OutputOptions = field(default_factory=OutputOptions)

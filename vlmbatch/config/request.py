@@ -27,7 +27,7 @@ def parse_object(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WireOptions:
+class RequestOptions:
     """What goes with every request, and how."""
 
     header: tuple[str, ...] = option(

@@ -8,7 +8,7 @@ from pathlib import Path
 from vlmbatch.backends.litellm.deployments import Deployment, deployments_in
 from vlmbatch.config import RunConfig
 from vlmbatch.config.endpoint import EndpointOptions, FallbackSpec, is_file_of_urls
-from vlmbatch.config.request import WireOptions
+from vlmbatch.config.request import RequestOptions
 from vlmbatch.config.spec import check_url
 from vlmbatch.errors import ConfigError
 
@@ -132,7 +132,7 @@ def _instead(config: RunConfig, spec: FallbackSpec) -> RunConfig:
         unload=first.unload,
         litellm_config=first.litellm_config if spec.backend == "litellm" else None,
     )
-    return replace(_with(config, options), wire=WireOptions())
+    return replace(_with(config, options), wire=RequestOptions())
 
 
 def _with(config: RunConfig, endpoint: EndpointOptions) -> RunConfig:

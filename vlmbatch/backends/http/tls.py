@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vlmbatch.config.request import WireOptions
+from vlmbatch.config.request import RequestOptions
 from vlmbatch.errors import ConfigError
 
 PEM_MARK = b"-----BEGIN "
 
 
-def tls_context(options: WireOptions) -> ssl.SSLContext | None:
+def tls_context(options: RequestOptions) -> ssl.SSLContext | None:
     """The context for connections that the options ask for; None where they ask for nothing of the kind.
 
     Raises:

@@ -26,7 +26,7 @@ from vlmbatch.backends.http.wire import (
     reason,
     reply_object,
 )
-from vlmbatch.config.request import WireOptions
+from vlmbatch.config.request import RequestOptions
 from vlmbatch.config.spec import redact
 from vlmbatch.errors import (
     BackendError,
@@ -36,7 +36,7 @@ from vlmbatch.errors import (
     UnreachableError,
 )
 
-PLAIN = WireOptions()
+PLAIN = RequestOptions()
 """Nothing but what every request has."""
 MOST_REPLY_BYTES = 64 * 1024**2
 """Of a reply, unpacked; the longest answers have some hundred kilobytes."""
@@ -56,7 +56,7 @@ class Transport:
     """One session of aiohttp, which keeps connections for all requests of a run."""
 
     def __init__(
-        self, url: str, api_key: str | None, *, timeout_s: float, hint: str, wire: WireOptions = PLAIN
+        self, url: str, api_key: str | None, *, timeout_s: float, hint: str, wire: RequestOptions = PLAIN
     ) -> None:
         """`hint` ends the error where nobody listens; `timeout_s` is per request.
 

@@ -25,7 +25,7 @@ from vlmbatch.backends.ollama.replies import (
     leaving,
     reload_s,
 )
-from vlmbatch.config.request import WireOptions
+from vlmbatch.config.request import RequestOptions
 from vlmbatch.errors import BadAnswerError, FatalBackendError, RejectedError
 from vlmbatch.records import Completion, Endpoint, Generation, ModelFacts, Request, Usage
 
@@ -51,7 +51,7 @@ class OllamaBackend:
         api_key: str | None,
         timeout_s: float,
         keep_alive: str | None,
-        wire: WireOptions = PLAIN,
+        wire: RequestOptions = PLAIN,
         options: Mapping[str, Any] = NO_OPTIONS,
     ) -> None:
         """`url` as from host_url; `model` None takes the only one that sees; `timeout_s` is per request.

@@ -35,7 +35,7 @@ from vlmbatch.backends.openai.replies import (
     thoughts,
 )
 from vlmbatch.backends.openai.servers import GENERIC, Preset
-from vlmbatch.config.request import WireOptions
+from vlmbatch.config.request import RequestOptions
 from vlmbatch.errors import (
     BackendError,
     FatalBackendError,
@@ -80,7 +80,7 @@ class OpenAICompatibleBackend:
         api_key: str | None,
         timeout_s: float,
         owner: str | None = None,
-        wire: WireOptions = PLAIN,
+        wire: RequestOptions = PLAIN,
     ) -> None:
         """`url` ends in /v1; `timeout_s` is per request; `owner` is the `owned_by` its models must have.
 
