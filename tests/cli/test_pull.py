@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from certificates import make_certificates
 from command import run, start
 from endpoint import Endpoint
 from terminal import Terminal
@@ -147,3 +148,53 @@ def test_hostile_words_are_cleaned(endpoint: Endpoint) -> None:
     """What a server says steers no terminal."""
     endpoint.pulls = ["pull_error:\x1b[31mfile does not exist\x1b]0;x\x07"]
     assert "\x1b" not in pull(endpoint, "llava").stderr
+
+
+@pytest.mark.parametrize("line", ["[]", "7", '{"completed": "much"}', '{"error": {"code": 1}}', "[" * 9999])
+def test_lines_that_ollama_does_not_send(endpoint: Endpoint, line: str) -> None:
+    """JSON of another form, and such as Python cannot read, is a failure that is told and asked again."""
+    endpoint.pulls = [f"pull_line:{line}"]
+    done = pull(endpoint, "llava")
+    assert (done.returncode, len(pulls(endpoint))) == (0, 2), done.stderr
+    assert "again in" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_empty_lines_are_nothing(endpoint: Endpoint) -> None:
+    """Blank lines between the steps, as some proxies send to keep a line alive, are passed over."""
+    endpoint.pulls = ['pull_line:\n \r\n{"status": "success"}\n\n']
+    done = pull(endpoint, "llava", "--log-json")
+    assert (done.returncode, len(pulls(endpoint))) == (0, 1), done.stderr
+
+
+def test_a_pull_goes_the_way_of_a_run(tmp_path: Path) -> None:
+    """Certificates, own headers and the query of the URL go with a pull, and no error tells a secret."""
+    files = make_certificates(tmp_path)
+    shown = {"ca-cert": "ca.pem", "client-cert": "client.pem", "client-key": "client.key"}
+    flags = [word for flag, file in shown.items() for word in (f"--{flag}", files.path(file))]
+    with Endpoint(tls=files.server(wants_client=True)) as endpoint:
+        endpoint.pulls = ["pull_error:no token-s3cret, no key-s3cret: file does not exist"]
+        url = f"{endpoint.url}?token=token-s3cret"
+        done = run(
+            "pull", "llava", *flags, "--header", "X-Team: red", "--base-url", url, OLLAMA_API_KEY="key-s3cret"
+        )
+        [asked] = [request for request in endpoint.requests if request.path == "/api/pull"]
+    assert done.returncode == 2
+    assert "no [key], no [key]: file does not exist" in done.stderr
+    assert asked.query == "token=token-s3cret"
+    assert (asked.headers["x-team"], asked.headers["authorization"]) == ("red", "Bearer key-s3cret")
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"OLLAMA_HOST": "'127.0.0.1:PORT'"},
+        {"OLLAMA_HOST": "127.0.0.1:PORT", "SSL_CERT_FILE": "/nowhere"},
+        {"OLLAMA_HOST": "127.0.0.1:PORT", "ALL_PROXY": "socks5://127.0.0.1:1", "HTTP_PROXY": "foo://x"},
+    ],
+)
+def test_the_environment_does_not_disturb_a_pull(endpoint: Endpoint, variables: dict[str, str]) -> None:
+    """What the ollama package stumbles over when it is imported holds up no pull from this machine."""
+    done = run("pull", "llava", **{k: v.replace("PORT", str(endpoint.port)) for k, v in variables.items()})
+    assert done.returncode == 0, done.stderr
+    assert pulls(endpoint) == ["llava"]

@@ -12,6 +12,8 @@ from endpoint import Endpoint, Model
 
 Photos = Callable[..., Path]
 CLOSED = "http://127.0.0.1:9"
+NEITHER = {"vlmbatch.backends.llama_cpp", "xllamacpp", "ollama", "httpx"}
+"""Modules that a run with neither an embedded engine nor a pull has no use for."""
 
 
 def test_only_records_go_to_standard_output(photos: Photos, endpoint: Endpoint) -> None:
@@ -377,27 +379,14 @@ def test_version_and_help_import_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("backend", "path", "others"),
     [
-        (
-            "ollama",
-            "",
-            {"vlmbatch.backends.openai.backend", "vlmbatch.backends.llama_cpp.backend", "xllamacpp"},
-        ),
-        (
-            "vllm",
-            "/v1",
-            {
-                "vlmbatch.backends.ollama.backend",
-                "vlmbatch.backends.llama_cpp.backend",
-                "ollama",
-                "xllamacpp",
-            },
-        ),
+        ("ollama", "", {"vlmbatch.backends.openai_compatible", *NEITHER}),
+        ("vllm", "/v1", {"vlmbatch.backends.ollama", *NEITHER}),
     ],
 )
 def test_a_run_imports_one_backend(
     photos: Photos, endpoint: Endpoint, backend: str, path: str, others: set[str]
 ) -> None:
-    """What asks Ollama takes no time for what asks others, and the other way round."""
+    """What asks Ollama takes no time for what asks others, and neither for the package that pulls models."""
     photos(1)
     code = (
         "import sys; from vlmbatch.cli import app\n"

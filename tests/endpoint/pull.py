@@ -53,6 +53,11 @@ def pull_garbage(request: Received, argument: str) -> Reply:
     return Reply(status=200, body=b"<html>\n", content_type="text/html", streamed=True)
 
 
+def pull_line(request: Received, argument: str) -> Reply:
+    """This text and no more."""
+    return Reply(status=200, body=argument.encode(), content_type="application/x-ndjson", streamed=True)
+
+
 async def pull_cut(line: Line, argument: str) -> None:
     """So many bytes of the first layer, and the connection is closed."""
     await _begin(line, int(argument or 1_000_000))
@@ -91,5 +96,6 @@ def _ndjson(told: list[dict[str, Any]]) -> Reply:
 PULL_REPLIES: dict[str, Callable[[Received, str], Reply]] = {
     "pull_error": pull_error,
     "pull_garbage": pull_garbage,
+    "pull_line": pull_line,
 }
 PULL_SOCKETS = {"pull_cut": pull_cut, "pull_stall": pull_stall, "pull_still": pull_still}

@@ -1,8 +1,7 @@
 """The table of engines. A row imports its module only when it is used."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -60,8 +59,7 @@ def _check_wire(config: RunConfig) -> None:
 
 def open_ollama(config: RunConfig, environ: Mapping[str, str] = os.environ) -> "OllamaBackend":
     """Ollama, whatever --backend says; it can do more than a backend has to. See `open_backend`."""
-    with _plain_environment():
-        from vlmbatch.backends.ollama.backend import OllamaBackend
+    from vlmbatch.backends.ollama.backend import OllamaBackend
     from vlmbatch.backends.ollama.options import host_url
 
     options = config.endpoint
@@ -77,22 +75,6 @@ def open_ollama(config: RunConfig, environ: Mapping[str, str] = os.environ) -> "
         wire=config.wire,
         options=own_options(options.option, config.generation.num_ctx),
     )
-
-
-@contextmanager
-def _plain_environment() -> Iterator[None]:
-    """Hide variables that the ollama package stumbles over: it makes a client when it is imported.
-
-    That fails over forms of OLLAMA_HOST that Ollama takes, and over proxies and certificates that a
-    client for this machine does not use.
-    """
-    stumbling = ("OLLAMA_HOST", "SSL_CERT_FILE", "SSL_CERT_DIR")
-    names = [name for name in os.environ if name in stumbling or name.upper().endswith("_PROXY")]
-    hidden = {name: os.environ.pop(name) for name in names}
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
 
 
 def _served(

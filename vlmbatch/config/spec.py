@@ -197,10 +197,10 @@ def require(condition: bool, message: str) -> None:
 
 
 def check_url(url: str, origin: str) -> None:
-    """Raise ConfigError unless `url` is http or https with a host and a valid port."""
+    """Raise ConfigError unless `url` is http or https with a host that can be printed and a valid port."""
     try:
         parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and url.isprintable()
         _ = parts.port
     except ValueError:
         good = False

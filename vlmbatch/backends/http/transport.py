@@ -1,8 +1,8 @@
 """Sends requests to one endpoint over one pool of connections; it and sending.py alone know aiohttp."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -131,51 +131,56 @@ class Transport:
         # only questions queue; what is asked about the server itself is answered at once
         limit = self._deadlines.within(deadline_s) if deadline_s else asyncio.timeout(self._timeout_s)
         try:
-            return await self._sent(method, url, body, limit, _whole)
+            async with self._sent(method, url, body, limit) as reply:
+                return await _reply(reply, self.place)
         except TimeoutError as error:
             raise no_answer(self.place, deadline_s, self._timeout_s) from error
 
-    async def follow(
-        self, method: str, url: str, body: Pieces, hear: Callable[[bytes], None], *, silence_s: float
-    ) -> Reply:
-        """Send a request whose reply comes line by line, and hear each line of a 200 as it comes.
-
-        Returns the reply at its end, without what was heard; any other status comes with its whole body.
+    async def lines(
+        self,
+        method: str,
+        url: str,
+        body: Pieces,
+        refused: Callable[[Reply], BackendError],
+        *,
+        silence_s: float,
+    ) -> AsyncGenerator[bytes, None]:
+        """Send a request whose reply comes line by line, and yield each line of a 200 as it comes.
 
         Raises:
-            BackendError: the connection broke off, or nothing came for `silence_s` seconds; classified.
+            BackendError: what `refused` makes of a reply that is no 200, the connection broke off, or nothing
+                came for `silence_s` seconds; classified.
         """
         limit = asyncio.timeout(silence_s)
         clock = asyncio.get_running_loop().time
-
-        async def read(reply: aiohttp.ClientResponse, place: str) -> bytes:
-            if reply.status != 200:
-                return await _whole(reply, place)
-            rest = b""
-            async for piece in reply.content.iter_any():
-                limit.reschedule(clock() + silence_s)
-                *lines, rest = (rest + piece).split(b"\n")
-                for line in lines:
-                    hear(line)
-                if len(rest) > MOST_LINE_BYTES:
-                    raise TransientError(f"{place} sent a line without end", kind="bad_response")
-            hear(rest)
-            return b""
-
         try:
-            return await self._sent(method, url, body, limit, read)
+            async with self._sent(method, url, body, limit) as reply:
+                if reply.status != 200:
+                    raise refused(await _reply(reply, self.place))
+                rest = b""
+                async for piece in reply.content.iter_any():
+                    limit.reschedule(clock() + silence_s)
+                    *lines, rest = (rest + piece).split(b"\n")
+                    for line in lines:
+                        yield line
+                    if len(rest) > MOST_LINE_BYTES:
+                        raise TransientError(f"{self.place} sent a line without end", kind="bad_response")
+                yield rest
         except TimeoutError as error:
             raise TransientError(f"{self.place} said nothing for {silence_s:g} s", kind="timeout") from error
 
+    @asynccontextmanager
     async def _sent(
         self,
         method: str,
         url: str,
         body: Pieces,
         limit: AbstractAsyncContextManager[object],
-        read: Callable[[aiohttp.ClientResponse, str], Awaitable[bytes]],
-    ) -> Reply:
-        """Send a request within `limit`, and take its body as `read` does; raises TimeoutError, too."""
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request; its reply can be read inside the ``with``, all within `limit`.
+
+        Raises TimeoutError beside what `exchange` raises.
+        """
         if self._session is None:
             raise RuntimeError("used outside of its async with")
         if self._proxy is not None and not speaks_http(self._proxy):
@@ -199,7 +204,7 @@ class Transport:
             ):
                 journey.reply_began = True
                 self._may_want_certificate = False
-                return Reply(status=reply.status, body=await read(reply, self.place), headers=reply.headers)
+                yield reply
         except (aiohttp.ClientError, UnicodeError) as error:
             raise self._access.without_secrets(self._lost(error, journey)) from error
         except (ValueError, AssertionError) as error:  # how aiohttp refuses a proxy that makes no sense
@@ -240,8 +245,8 @@ class Transport:
         return None
 
 
-async def _whole(reply: aiohttp.ClientResponse, place: str) -> bytes:
-    """The body of a reply, unpacked."""
+async def _reply(reply: aiohttp.ClientResponse, place: str) -> Reply:
+    """The whole reply, its body unpacked."""
     pieces, size = list[bytes](), 0
     async for piece in reply.content.iter_any():
         pieces.append(piece)
@@ -250,4 +255,4 @@ async def _whole(reply: aiohttp.ClientResponse, place: str) -> bytes:
             raise TransientError(
                 f"{place} replied with more than {MOST_REPLY_BYTES // 1024**2} MB", kind="bad_response"
             )
-    return b"".join(pieces)
+    return Reply(status=reply.status, body=b"".join(pieces), headers=reply.headers)

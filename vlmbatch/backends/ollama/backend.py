@@ -11,7 +11,6 @@ from vlmbatch.backends.classify import check_answer
 from vlmbatch.backends.http.transport import PLAIN, Transport
 from vlmbatch.backends.http.wire import Envelope, count, mapping, mappings, only_model, unknown_model, words
 from vlmbatch.backends.logprobs import logprobs_in, wanted
-from vlmbatch.backends.ollama.client import Client
 from vlmbatch.backends.ollama.models import facts_of
 from vlmbatch.backends.ollama.options import unknown_names
 from vlmbatch.backends.ollama.pull import Pulled, follow
@@ -60,7 +59,6 @@ class OllamaBackend:
         """
         self._envelope = Envelope(self._payload)
         self._transport = Transport(url, api_key, timeout_s=timeout_s, hint=SERVER_HINT, wire=wire)
-        self._client = Client(self._transport)
         self.url, self.place = self._transport.url, self._transport.place
         self._model = model
         self._timeout_s = timeout_s
@@ -227,7 +225,7 @@ class OllamaBackend:
 
     async def _told(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
         """What Ollama tells of itself and its models."""
-        reply = await self._client.call(method, path, body)
+        reply = await self._transport.exchange(method, f"{self.url}{path}", (body,) if body else ())
         if path in (TAGS, VERSION) and reply.status in (404, 405):
             raise FatalBackendError(
                 f"{self.place} is no Ollama: it has no {path}; for another server use --backend vllm or "

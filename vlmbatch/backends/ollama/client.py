@@ -1,48 +1,39 @@
-"""The ollama package's client, over the transport that all requests of a run share."""
+"""What the ollama package's client sends through: the transport that all requests of a run share."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import httpx
-import ollama
 
-from vlmbatch.backends.http.transport import Reply, Transport
-from vlmbatch.backends.http.wire import in_brief
-from vlmbatch.errors import ConfigError
+Send = Callable[[str, str, bytes], AsyncGenerator[bytes, None]]
+"""Sends a request of this method, path and body, and yields the lines of a good reply."""
 
 
-class Client(ollama.AsyncClient):
-    """The ollama package's client with one more call, which returns the whole reply.
+class Lines(httpx.AsyncBaseTransport):
+    """The `transport=` of the package's client, so that TLS, proxies, headers and bounds are those of a run.
 
-    What the package makes of a reply has neither its headers nor all of an error. Questions with a picture
-    do not come this way: its chat() would encode the picture on the event loop, does not take `truncate`,
-    and httpx takes four times the CPU of the transport below it, or more the more connections there are.
+    What httpx itself would send as headers is left out: the transport below has its own.
     """
 
-    def __init__(self, transport: Transport) -> None:
-        """Raises ConfigError for a URL that httpx does not take."""
-        over = _Over(transport)
-        try:
-            super().__init__(transport.url, transport=over, trust_env=False, follow_redirects=False)
-        except (httpx.InvalidURL, ValueError) as error:
-            raise ConfigError(
-                f"{transport.place} cannot be asked: {in_brief(error)}; check --base-url or OLLAMA_HOST"
-            ) from error
-
-    async def call(self, method: str, path: str, body: bytes | None = None) -> Reply:
-        """Send a request; see Transport.exchange."""
-        reply = await self._client.request(method, path, content=body)
-        whole: Reply = reply.extensions["reply"]
-        return whole
-
-
-class _Over(httpx.AsyncBaseTransport):
-    """What httpx sends through: our transport, which adds its own headers and maps errors."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    def __init__(self, send: Send) -> None:
+        self._send = send
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send it."""
-        content = await request.aread()
-        body = (content,) if content else ()
-        reply = await self._transport.exchange(request.method, str(request.url), body)
-        # without its headers, over some of which httpx raises errors of its own
-        return httpx.Response(reply.status, content=reply.body, extensions={"reply": reply})
+        """Send it as soon as the reply is read; only good replies get so far."""
+        body = await request.aread()
+        return httpx.Response(200, stream=_Body(self._send(request.method, request.url.path, body)))
+
+
+class _Body(httpx.AsyncByteStream):
+    """The body of a reply; a line that is empty would be an error to the package."""
+
+    def __init__(self, lines: AsyncGenerator[bytes, None]) -> None:
+        self._lines = lines
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for line in self._lines:
+            if line.strip():
+                yield line + b"\n"
+
+    async def aclose(self) -> None:
+        """Let go of the connection."""
+        await self._lines.aclose()

@@ -1,17 +1,21 @@
 """How Ollama is let fetch a model, what it says meanwhile, and what its refusals mean."""
 
 import json
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from vlmbatch.backends.classify import classify_error, error_in
 from vlmbatch.backends.http.transport import Reply, Transport
-from vlmbatch.backends.http.wire import count, mapping, words
+from vlmbatch.backends.http.wire import count, words
 from vlmbatch.errors import BackendError, FailureKind, FatalBackendError, TransientError
 
-PATH = "/api/pull"
+if TYPE_CHECKING:
+    from ollama import ProgressResponse
+
 ENDED = "success"
 OTHERS_LOAD = "vLLM and others load their model when they are started (vllm serve MODEL)"
 _FATAL: tuple[tuple[str, FailureKind, str], ...] = (
@@ -60,16 +64,16 @@ class _Layers:
         self._completed: dict[str, int] = {}
         self._before: dict[str, int] = {}
 
-    def take(self, told: Mapping[str, Any]) -> Pulled:
+    def take(self, told: "ProgressResponse") -> Pulled:
         """How far the whole is, now that this is told of one layer, or of none."""
-        digest, total = words(told.get("digest")), count(told.get("total"))
+        digest, total = words(told.digest), count(told.total)
         if digest and total:
-            completed = min(count(told.get("completed")), total)
+            completed = min(count(told.completed), total)
             self._before.setdefault(digest, completed)
             self._totals[digest], self._completed[digest] = total, completed
         completed = sum(self._completed.values())
         return Pulled(
-            status=words(told.get("status")),
+            status=words(told.status),
             completed=completed,
             total=sum(self._totals.values()),
             fetched=max(0, completed - sum(self._before.values())),
@@ -81,39 +85,60 @@ async def follow(
 ) -> None:
     """Let the Ollama there fetch a model, and return when it has it whole and checked.
 
-    The package's own pull() is not used: it keeps neither status nor headers of an error, and raises
-    ValueError for a line that is no JSON, as a proxy may send.
-
     Raises:
         FatalBackendError: there is no such model, or no Ollama, or it cannot take the model.
         TransientError: it broke off; Ollama keeps what it has, and goes on from there.
         UnavailableError: nobody is there.
     """
     layers, ended = _Layers(), False
-
-    def take(line: bytes) -> None:
-        nonlocal ended
-        told = _object(line)
-        if (error := error_in(told)) is not None:
-            raise _refusal(transport.masked(error), name, transport.place)
-        if told:
-            step = layers.take(told)
-            ended = ended or step.status == ENDED
-            hear(step)
-
-    body = json.dumps({"model": name, "stream": True}).encode("ascii")
-    reply = await transport.follow("POST", f"{transport.url}{PATH}", (body,), take, silence_s=silence_s)
-    if reply.status != 200:
-        raise _refused(reply, name, transport)
+    async for told in _told(transport, name, silence_s):
+        step = layers.take(told)
+        ended = ended or step.status == ENDED
+        hear(step)
     if not ended:
         raise TransientError(f"{transport.place} stopped telling how the pull goes", kind="connection")
 
 
-def _object(line: bytes) -> Mapping[str, Any]:
+async def _told(transport: Transport, name: str, silence_s: float) -> "AsyncIterator[ProgressResponse]":
+    """What the package's pull() yields, with its errors as ours; raises as `follow` does."""
+    with _plain_environment():  # here, since it takes a fifth of a second, which no other command needs
+        import ollama
+
+        from vlmbatch.backends.ollama.client import Lines
+
+    def send(method: str, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
+        url = f"{transport.url}{path}"
+        return transport.lines(method, url, (body,), refused, silence_s=silence_s)
+
+    def refused(reply: Reply) -> BackendError:  # the package would drop its headers
+        return _refused(reply, name, transport)
+
+    # a stand-in for the URL, which only our transport has to understand
+    client = ollama.AsyncClient("http://ollama", transport=Lines(send), trust_env=False)
     try:
-        return mapping(json.loads(line)) if line.strip() else {}
-    except (ValueError, RecursionError):
+        async for told in await client.pull(name, stream=True):
+            yield told
+    except ollama.ResponseError as error:
+        words = error_in({"error": error.error}) or str(error)
+        raise _refusal(transport.masked(words), name, transport.place) from error
+    except (ValueError, AttributeError, TypeError, RecursionError):  # what it raises for other JSON, or none
         raise TransientError("the reply to a pull is not what Ollama sends", kind="bad_response") from None
+
+
+@contextmanager
+def _plain_environment() -> Iterator[None]:
+    """Hide variables that the ollama package stumbles over: it makes a client when it is imported.
+
+    That fails over forms of OLLAMA_HOST that Ollama takes, and over proxies and certificates that a
+    client for this machine does not use.
+    """
+    stumbling = ("OLLAMA_HOST", "SSL_CERT_FILE", "SSL_CERT_DIR")
+    names = [name for name in os.environ if name in stumbling or name.upper().endswith("_PROXY")]
+    hidden = {name: os.environ.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _refused(reply: Reply, name: str, transport: Transport) -> BackendError:
