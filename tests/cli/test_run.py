@@ -367,7 +367,7 @@ def test_version_and_help_import_nothing_heavy() -> None:
             "import sys; from vlmbatch.cli import app\n"
             "try: app(sys.argv[1:])\n"
             "except SystemExit: pass\n"
-            "heavy = {'PIL', 'ollama', 'aiohttp', 'httpx', 'rich', 'asyncio', 'pydantic', 'tenacity'}\n"
+            "heavy = {'PIL', 'ollama', 'aiohttp', 'httpx', 'rich', 'asyncio', 'tenacity'}\n"
             "print('HEAVY', sorted(heavy & set(sys.modules)))"
         )
         done = subprocess.run(

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from vlmbatch.cli import doctor, models, pull, run
+from vlmbatch.cli.shown_help import Command
 
 app = typer.Typer(
     help="Ask a vision model about every image in a folder: one JSONL record an image.",
@@ -14,10 +15,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # short enough for a line of 80 columns each
-app.command("run", short_help="Ask about images; one JSON record a line.", epilog=run.EPILOG)(run.command)
-app.command("doctor", short_help="Check whether a run would go well.")(doctor.command)
-app.command("models", short_help="List the models that the endpoints have.")(models.command)
-app.command("pull", short_help="Have Ollama fetch models.")(pull.command)
+app.command("run", cls=Command, short_help="Ask about images; one JSON record a line.", epilog=run.EPILOG)(
+    run.command
+)
+app.command("doctor", cls=Command, short_help="Check whether a run would go well.")(doctor.command)
+app.command("models", cls=Command, short_help="List the models that the endpoints have.")(models.command)
+app.command("pull", cls=Command, short_help="Have Ollama fetch models.")(pull.command)
 
 
 def _version(value: bool) -> None:

@@ -1,0 +1,31 @@
+"""How a command shows its help."""
+
+from typing import Any
+
+from typer.core import TyperArgument, TyperCommand
+
+
+class Command(TyperCommand):
+    """Shows its arguments in one way: releases of typer write `PATH...`, `{PATH...}` and `{PATH...}...`.
+
+    Contexts and formatters come from a private copy of click inside typer, so their types have no name here.
+    """
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """What stands behind the name of the command."""
+        return [self.options_metavar or "", *(name for name, _ in self._arguments(ctx))]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write what the command takes."""
+        records = [p.get_help_record(ctx) for p in self.get_params(ctx) if not isinstance(p, TyperArgument)]
+        for title, rows in (
+            ("Arguments", self._arguments(ctx)),
+            ("Options", [row for row in records if row]),
+        ):
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+    def _arguments(self, ctx: Any) -> list[tuple[str, str]]:
+        found = [param for param in self.get_params(ctx) if isinstance(param, TyperArgument)]
+        return [(p.metavar or "", f"{p.help}{'  [required]' * p.required}") for p in found]
