@@ -11,8 +11,8 @@ from endpoint import Endpoint
 from running import ran
 
 from vlmbatch.errors import BadAnswerError, ConfigError
-from vlmbatch.prompts.schemas import schema_text, with_data
-from vlmbatch.records import Completion, Generation, Request
+from vlmbatch.prompts.schemas import reader_of, schema_text
+from vlmbatch.records import Completion
 
 Photos = Callable[..., Path]
 SCHEMA = {
@@ -26,8 +26,7 @@ TEXT = json.dumps(SCHEMA)
 
 def read(answer: str, schema: str | None = TEXT) -> Any:
     """What the record's `data` would be."""
-    request = Request(images=(), prompt="?", generation=Generation(schema=schema and schema_text(schema)))
-    return with_data(Completion(text=answer, model="m", finish_reason="stop"), request).data
+    return reader_of(schema_text(schema))(Completion(text=answer, model="m", finish_reason="stop")).data
 
 
 @pytest.mark.parametrize(
@@ -60,6 +59,16 @@ def test_an_answer_that_does_not_fit(answer: str, told: str) -> None:
     with pytest.raises(BadAnswerError, match=told) as caught:
         read(answer)
     assert (caught.value.kind, caught.value.partial) == ("bad_schema", answer)
+
+
+def test_one_reader_reads_all_answers() -> None:
+    """An answer that did not fit leaves no trace in what reads the next ones."""
+    read_one = reader_of(schema_text('{"$ref": "#/$defs/a", "$defs": {"a": {"type": "integer"}}}'))
+    answers = [Completion(text=text, model="m", finish_reason="stop") for text in ("1", '"one"', "2")]
+    assert read_one(answers[0]).data == 1
+    with pytest.raises(BadAnswerError, match="is not of type 'integer'"):
+        read_one(answers[1])
+    assert read_one(answers[2]).data == 2
 
 
 def test_without_a_schema_nothing_is_parsed() -> None:

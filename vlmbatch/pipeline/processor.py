@@ -21,7 +21,7 @@ from vlmbatch.guard_protocols import EndpointPool, PooledEndpoint, Retries
 from vlmbatch.images import ImageRef
 from vlmbatch.pipeline.task import ImageTask, Job
 from vlmbatch.protocols import Deduplicator, Observer
-from vlmbatch.records import Answered, Completion, Failure, FallbackReason, Request, Result
+from vlmbatch.records import Answered, Completion, Failure, FallbackReason, Result
 
 FREE_WAITS = 20
 
@@ -41,7 +41,7 @@ class ImageProcessor:
     shrink: Callable[[ImageTask, int], Awaitable[None]]
     answers: Deduplicator
     lanes: EndpointPool
-    read: Callable[[Completion, Request], Completion]
+    read: Callable[[Completion], Completion]
     retries: Retries
     notify: Observer
     stop: asyncio.Event
@@ -160,7 +160,7 @@ class ImageProcessor:
         draft.started_at, draft.began = datetime.now(UTC), time.monotonic()
         alone, downs = draft.trail.suspect or lane.slots.limit == 1, lane.outages.downs
         try:
-            completion = self.read(await lane.backend.complete(draft.request), draft.request)
+            completion = self.read(await lane.backend.complete(draft.request))
         except BackendError as error:
             draft.spend(error.cost)
             self._hear(draft, lane, error, alone, downs)

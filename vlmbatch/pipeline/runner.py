@@ -29,7 +29,7 @@ from vlmbatch.pipeline.sink import ResultSink
 from vlmbatch.pipeline.task import Job
 from vlmbatch.pipeline.time_limit import TimeLimit
 from vlmbatch.pipeline.workers import Parts, WorkerPool
-from vlmbatch.prompts.schemas import with_data
+from vlmbatch.prompts.schemas import reader_of
 from vlmbatch.protocols import Backend, Finished, Observer, Sleep, Source
 from vlmbatch.records import Result, Usage
 
@@ -183,7 +183,7 @@ def _asker(
         shrink=preparer.shrink,
         answers=answers,
         lanes=lanes,
-        read=with_data,
+        read=reader_of(job.question.generation.schema),
         retries=RetryPolicy(retries=config.run.retries, sleep=outside.sleep),
         notify=outside.notify,
         stop=outside.stop,

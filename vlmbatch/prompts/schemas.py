@@ -2,13 +2,13 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vlmbatch.errors import BadAnswerError, ConfigError
-from vlmbatch.records import Completion, Request
+from vlmbatch.records import Completion
 
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)\n?\s*```", re.DOTALL)
 LONGEST_REASON = 300
@@ -61,45 +61,55 @@ def _check(schema: dict[str, Any], named: str) -> None:
         raise ConfigError(f"--schema {named} is no JSON Schema: {error.message}") from error
 
 
-def with_data(completion: Completion, request: Request) -> Completion:
-    """The completion with its answer parsed, where the request wants it to have a form.
+def reader_of(schema: str | None) -> Callable[[Completion], Completion]:
+    """What parses answers by this schema, as of schema_text; without one they stay as they are."""
+    return Form(schema).read if schema is not None else lambda completion: completion
 
-    Raises:
-        BadAnswerError: it is no JSON, or does not fit (kind bad_schema); says where.
-    """
-    if request.generation.schema is None:
-        return completion
-    try:
-        data = json.loads(_unfenced(completion.text))
-    except (ValueError, RecursionError) as error:
-        raise _bad(f"the answer is no JSON: {error}", completion) from error
-    flaw = _flaw(data, json.loads(request.generation.schema))
-    if flaw is not None:
-        raise _bad(f"the answer does not fit --schema: {flaw}", completion)
-    return replace(completion, data=data)
+
+class Form:
+    """What answers have to look like. Its validator takes as long to make as to use, so it is made once."""
+
+    def __init__(self, schema: str) -> None:
+        """`schema` as of schema_text."""
+        from jsonschema.validators import validator_for  # heavy, and only here
+        from referencing import Registry
+
+        told = json.loads(schema)
+        self._validator = validator_for(told)(told, registry=Registry())  # one that fetches nothing
+
+    def read(self, completion: Completion) -> Completion:
+        """The completion with its answer parsed.
+
+        Raises:
+            BadAnswerError: it is no JSON, or does not fit (kind bad_schema); says where.
+        """
+        try:
+            data = json.loads(_unfenced(completion.text))
+        except (ValueError, RecursionError) as error:
+            raise _bad(f"the answer is no JSON: {error}", completion) from error
+        flaw = self._flaw(data)
+        if flaw is not None:
+            raise _bad(f"the answer does not fit --schema: {flaw}", completion)
+        return replace(completion, data=data)
+
+    def _flaw(self, data: Any) -> str | None:
+        """What does not fit, and where; None where all does."""
+        from jsonschema.exceptions import best_match
+        from referencing.exceptions import Unresolvable
+
+        try:
+            error = best_match(self._validator.iter_errors(data))
+        except Unresolvable as missing:
+            return f"the schema refers to {missing.ref}, which it does not hold"
+        if error is None:
+            return None
+        return f"{error.json_path}: {error.message}"[:LONGEST_REASON]
 
 
 def _unfenced(text: str) -> str:
     """What stands between the ``` that models like to put around JSON."""
     found = _FENCE.fullmatch(text.strip())
     return found[1] if found else text
-
-
-def _flaw(data: Any, schema: dict[str, Any]) -> str | None:
-    """What does not fit, and where; None where all does."""
-    from jsonschema.exceptions import best_match
-    from jsonschema.validators import validator_for
-    from referencing import Registry
-    from referencing.exceptions import Unresolvable
-
-    validator = validator_for(schema)(schema, registry=Registry())  # one that fetches nothing
-    try:
-        error = best_match(validator.iter_errors(data))
-    except Unresolvable as missing:
-        return f"the schema refers to {missing.ref}, which it does not hold"
-    if error is None:
-        return None
-    return f"{error.json_path}: {error.message}"[:LONGEST_REASON]
 
 
 def _bad(told: str, completion: Completion) -> BadAnswerError:
