@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
+from vlmbatch.backends.forwarding import ForwardingBackend
 from vlmbatch.errors import (
     BackendError,
     FatalBackendError,
@@ -14,7 +15,7 @@ from vlmbatch.errors import (
     UnreachableError,
 )
 from vlmbatch.protocols import Backend
-from vlmbatch.records import Completion, Endpoint, Generation, Load, Request
+from vlmbatch.records import Endpoint
 
 T = TypeVar("T")
 
@@ -47,10 +48,8 @@ class Candidate:
             raise UnreachableError(str(error)) from error
 
 
-class AutoBackend:
+class AutoBackend(ForwardingBackend):
     """The first candidate that is there and has the model; from then on it is that backend."""
-
-    name = "auto"
 
     def __init__(self, candidates: Sequence[Candidate], hint: str) -> None:
         """`hint` is what to type where nobody answers."""
@@ -60,15 +59,22 @@ class AutoBackend:
         self._stack = AsyncExitStack()
 
     @property
+    def inner(self) -> Backend:
+        """The one that preflight has found."""
+        if self._chosen is None:
+            raise RuntimeError("used before preflight has chosen a backend")
+        return self._chosen
+
+    @property
+    def name(self) -> str:
+        """Its own: the chosen backend has another one."""
+        return "auto"
+
+    @property
     def place(self) -> str:
         """All that it would ask, in order."""
         made = [candidate.make() for candidate in self._candidates]
         return ", else ".join(f"{backend.name} at {backend.place}" for backend in made)
-
-    @property
-    def concurrency(self) -> int:
-        """That of the chosen one."""
-        return self.chosen.concurrency
 
     async def __aenter__(self) -> Self:
         return self
@@ -100,33 +106,6 @@ class AutoBackend:
                     self._chosen, self._stack = backend, stack.pop_all()
                     return endpoint
         raise nobody(refused, away, self._hint)
-
-    async def probe(self) -> None:
-        """See protocols.Backend."""
-        await self.chosen.probe()
-
-    async def load(self) -> Load | None:
-        """See protocols.Backend."""
-        return await self.chosen.load()
-
-    async def warm_up(self, generation: Generation, deadline_s: float) -> float:
-        """See protocols.Backend."""
-        return await self.chosen.warm_up(generation, deadline_s)
-
-    async def unload(self) -> None:
-        """See protocols.Backend."""
-        await self.chosen.unload()
-
-    async def complete(self, request: Request) -> Completion:
-        """See protocols.Backend."""
-        return await self.chosen.complete(request)
-
-    @property
-    def chosen(self) -> Backend:
-        """The one that preflight has found."""
-        if self._chosen is None:
-            raise RuntimeError("used before preflight has chosen a backend")
-        return self._chosen
 
 
 def nobody(refused: Sequence[BackendError], away: Sequence[BackendError], hint: str) -> BackendError:

@@ -195,7 +195,7 @@ def catalogue_of(backend: Backend) -> Catalogue | None:
     """What tells of the engine that answers here; None where that tells nothing. After preflight."""
     from vlmbatch.backends.auto import AutoBackend
 
-    engine = backend.chosen if isinstance(backend, AutoBackend) else backend
+    engine = backend.inner if isinstance(backend, AutoBackend) else backend
     return engine if isinstance(engine, Catalogue) else None
 
 

@@ -5,11 +5,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+from vlmbatch.backends.forwarding import ForwardingBackend
 from vlmbatch.errors import BackendError, ConfigError
 from vlmbatch.protocols import Backend
-from vlmbatch.records import Completion, Endpoint, Generation, Load, Request, Usage
+from vlmbatch.records import Completion, Endpoint, Request, Usage
 
 
 class Budget:
@@ -42,7 +43,7 @@ class Budget:
             self._stop.set()
 
 
-class MeteredBackend:
+class MeteredBackend(ForwardingBackend):
     """A backend whose completions, good and bad, are counted."""
 
     def __init__(
@@ -60,26 +61,9 @@ class MeteredBackend:
         self._model = ""
 
     @property
-    def name(self) -> str:
-        """See protocols.Backend."""
-        return self._backend.name
-
-    @property
-    def place(self) -> str:
-        """See protocols.Backend."""
-        return self._backend.place
-
-    @property
-    def concurrency(self) -> int:
-        """See protocols.Backend."""
-        return self._backend.concurrency
-
-    async def __aenter__(self) -> Self:
-        await self._backend.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._backend.__aexit__(*exc)  # type: ignore[arg-type]  # passed on as they came
+    def inner(self) -> Backend:
+        """See ForwardingBackend."""
+        return self._backend
 
     async def preflight(self) -> Endpoint:
         """See protocols.Backend; raises ConfigError where the prices do not hold its model."""
@@ -88,22 +72,6 @@ class MeteredBackend:
         if self._price is not None:
             self._price(self._model, Usage())
         return endpoint
-
-    async def probe(self) -> None:
-        """See protocols.Backend."""
-        await self._backend.probe()
-
-    async def load(self) -> Load | None:
-        """See protocols.Backend."""
-        return await self._backend.load()
-
-    async def warm_up(self, generation: Generation, deadline_s: float) -> float:
-        """See protocols.Backend."""
-        return await self._backend.warm_up(generation, deadline_s)
-
-    async def unload(self) -> None:
-        """See protocols.Backend."""
-        await self._backend.unload()
 
     async def complete(self, request: Request) -> Completion:
         """See protocols.Backend."""

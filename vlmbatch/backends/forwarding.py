@@ -1,0 +1,62 @@
+"""What a backend is that stands before another one: it passes on all that it does not change."""
+
+from abc import ABC, abstractmethod
+from typing import Self
+
+from vlmbatch.protocols import Backend
+from vlmbatch.records import Completion, Endpoint, Generation, Load, Request
+
+
+class ForwardingBackend(ABC):
+    """Every method of protocols.Backend, passed on to `inner`."""
+
+    @property
+    @abstractmethod
+    def inner(self) -> Backend:
+        """The backend behind it."""
+
+    @property
+    def name(self) -> str:
+        """See protocols.Backend."""
+        return self.inner.name
+
+    @property
+    def place(self) -> str:
+        """See protocols.Backend."""
+        return self.inner.place
+
+    @property
+    def concurrency(self) -> int:
+        """See protocols.Backend."""
+        return self.inner.concurrency
+
+    async def __aenter__(self) -> Self:
+        await self.inner.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.inner.__aexit__(*exc)  # type: ignore[arg-type]  # passed on as they came
+
+    async def preflight(self) -> Endpoint:
+        """See protocols.Backend."""
+        return await self.inner.preflight()
+
+    async def probe(self) -> None:
+        """See protocols.Backend."""
+        await self.inner.probe()
+
+    async def load(self) -> Load | None:
+        """See protocols.Backend."""
+        return await self.inner.load()
+
+    async def warm_up(self, generation: Generation, deadline_s: float) -> float:
+        """See protocols.Backend."""
+        return await self.inner.warm_up(generation, deadline_s)
+
+    async def unload(self) -> None:
+        """See protocols.Backend."""
+        await self.inner.unload()
+
+    async def complete(self, request: Request) -> Completion:
+        """See protocols.Backend."""
+        return await self.inner.complete(request)
