@@ -69,7 +69,7 @@ def _flat(rows: Rows) -> Claim:
     head = ("files", "run", "peak memory, MB", f"times that of {few:,}", "s to the first record")
     return Claim(
         name="flat-memory",
-        title="DecodeMemory and first record of a million files",
+        title="Memory and first record of a million files",
         measured=FLAT,
         rounds=1,
         ratio=(
@@ -105,7 +105,7 @@ def _resume(rows: Rows, rounds: int) -> Claim:
         tables=(Table(head=("records", "", "CPU s", "memory, MB"), rows=cells),),
         panels=(
             _panel("CPU", "s", "records", ways, "cpu_s", 1, logarithmic=True),
-            _panel("DecodeMemory", "MB", "records", ways, "memory", 1e6, logarithmic=True),
+            _panel("Memory", "MB", "records", ways, "memory", 1e6, logarithmic=True),
         ),
     )
 

@@ -80,7 +80,7 @@ def _memory(runs: Runs, measured: str, rounds: int) -> Claim:
     ours, plain = held[most][VLMBATCH].median, held[most][PLAIN].median
     return Claim(
         name="memory",
-        title="DecodeMemory, whatever the number of images",
+        title="Memory, whatever the number of images",
         measured=measured,
         rounds=rounds,
         ratio=(

@@ -88,5 +88,5 @@ def test_extensions_are_lower_case_and_apart() -> None:
 
 def test_listing_loads_no_image_library() -> None:
     """The formats are known without Pillow, so that a dry walk of a folder is quick."""
-    code = "import sys, vlmbatch.formats; sys.exit('PIL' in sys.modules)"
+    code = "import sys, vlmbatch.imaging.formats; sys.exit('PIL' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

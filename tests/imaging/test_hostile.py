@@ -192,8 +192,8 @@ def test_troubles_of_the_run_are_not_blamed_on_the_image() -> None:
 def test_too_little_memory_fails_the_image_and_not_the_process() -> None:
     """A picture that the machine cannot hold is too_large, as if it were over the cap."""
     done = run_python(
-        "import resource; from vlmbatch.imaging import prepare\n"
-        "from vlmbatch.option_groups import ImageOptions\n"
+        "import resource; from vlmbatch.imaging.prepare import prepare\n"
+        "from vlmbatch.config.groups import ImageOptions\n"
         "from vlmbatch.errors import ImageError\n"
         f"data = {png_header(13400, 13400, 8, 2)!r}\n"
         "resource.setrlimit(resource.RLIMIT_AS, (500_000_000, 500_000_000))\n"
@@ -218,8 +218,8 @@ def test_memory_that_ends_anywhere_fails_the_image(size: tuple[int, int], work: 
     """Decoded, turned or encoded: wherever memory runs out, it is this image that is too large."""
     done = run_python(
         "import resource; from io import BytesIO; from pathlib import Path; from PIL import Image\n"
-        "from vlmbatch.imaging import prepare; from vlmbatch.imaging.jpeg import encode\n"
-        "from vlmbatch.option_groups import ImageOptions; from vlmbatch.errors import ImageError\n"
+        "from vlmbatch.imaging.prepare import prepare; from vlmbatch.imaging.encode import encode\n"
+        "from vlmbatch.config.groups import ImageOptions; from vlmbatch.errors import ImageError\n"
         f"data = {encoded(Image.new('RGBA', size, RED), exif=exif(6))!r}\n"
         f"picture = Image.new('RGB', {size})\n"
         "def attempt(tenths):\n"
@@ -244,7 +244,7 @@ def test_pillow_warns_nobody(marker: int, payload: bytes) -> None:
     with pytest.warns(UserWarning, match=r"Corrupt EXIF|malformed MPO"):
         Image.open(BytesIO(data))
     done = run_python(
-        "from vlmbatch.imaging import prepare; from vlmbatch.option_groups import ImageOptions\n"
+        "from vlmbatch.imaging.prepare import prepare; from vlmbatch.config.groups import ImageOptions\n"
         f"print(prepare({data!r}, ImageOptions()).width)\n"
     )
     assert (done.stdout, done.stderr) == (b"120\n", b"")
@@ -257,7 +257,7 @@ def test_pillow_logs_nothing() -> None:
     at = data.index(samples) + len(samples)
     data = data[:at] + struct.pack("<I", 2048) + data[at + 4 :]
     done = run_python(
-        "from vlmbatch.imaging import inspect; from vlmbatch.errors import ImageError\n"
+        "from vlmbatch.imaging.prepare import inspect; from vlmbatch.errors import ImageError\n"
         f"try: inspect({data!r})\n"
         "except ImageError as error: print(error.kind)\n"
     )

@@ -65,7 +65,7 @@ def test_without_control_groups_the_machine_counts(tmp_path: Path) -> None:
 
 def test_a_limit_of_the_process_counts() -> None:
     """Under `ulimit -v` the budget is a quarter of what that still allows beside Python itself."""
-    code = "from vlmbatch.memory import Memory; print(Memory.of(None).budget)"
+    code = "from vlmbatch.imaging.memory import DecodeMemory; print(DecodeMemory.of(None).budget)"
     command = ["prlimit", f"--as={GIB}", sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert 0.15 * GIB < int(done.stdout) < 0.25 * GIB

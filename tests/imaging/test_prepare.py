@@ -214,7 +214,7 @@ def test_heic_without_its_plug_in_names_the_extra() -> None:
     """The message is the command to type."""
     done = run_python(
         "import sys; sys.modules['pillow_heif'] = None\n"
-        "from vlmbatch.imaging import inspect\n"
+        "from vlmbatch.imaging.prepare import inspect\n"
         "from vlmbatch.errors import ImageError\n"
         "try: inspect(b'\\x00\\x00\\x00\\x18ftypheic\\x00\\x00\\x00\\x00mif1heic')\n"
         "except ImageError as error: print(error.kind, error)\n"
@@ -227,7 +227,7 @@ def test_heic_is_registered_when_one_arrives() -> None:
     """A fresh process opens HEIC in many threads at once without being told about the plug-in."""
     done = run_python(
         "from concurrent.futures import ThreadPoolExecutor\n"
-        "from vlmbatch.imaging import prepare; from vlmbatch.option_groups import ImageOptions\n"
+        "from vlmbatch.imaging.prepare import prepare; from vlmbatch.config.groups import ImageOptions\n"
         f"data = {encoded(quarters(96, 64), 'HEIF', exif=exif(6))!r}\n"
         "with ThreadPoolExecutor(8) as pool:\n"
         "    done = list(pool.map(lambda _: prepare(data, ImageOptions()), range(16)))\n"

@@ -16,7 +16,7 @@ from vlmbatch.writers import JsonlWriter
 
 HOLD_LOCK = """
 import asyncio, sys
-from vlmbatch.run_options import OutputOptions
+from vlmbatch.config.run import OutputOptions
 from vlmbatch.writers import JsonlWriter
 
 async def main():
@@ -29,7 +29,7 @@ asyncio.run(main())
 
 TRY_TO_OPEN = """
 import asyncio, sys
-from vlmbatch.run_options import OutputOptions
+from vlmbatch.config.run import OutputOptions
 from vlmbatch.errors import OutputError
 from vlmbatch.writers import JsonlWriter
 

@@ -97,7 +97,7 @@ class RunOptions:
     )
     decode_memory: int | None = option(
         None,
-        "DecodeMemory that pictures take together while they are decoded.",
+        "Memory that pictures take together while they are decoded.",
         metavar="SIZE",
         parse=parse_size,
         shown_default="a quarter of what there is, 2 GiB at most",

@@ -19,7 +19,7 @@ from vlmbatch.records import Generation, Request
 
 CANCELLED_WHILE_LOADING = """
 import asyncio
-from vlmbatch.backends.llama_cpp import LlamaCppBackend
+from vlmbatch.backends.llama_cpp.backend import LlamaCppBackend
 
 async def main():
     for round in range(10):
