@@ -62,11 +62,11 @@ class Cache:
 
     def keep(self, result: Result) -> None:
         """Keep an answer, unless it is old, cut as --accept takes it, or of a fallback; returns at once."""
-        sha256, done = result.image.sha256, result.completion
+        content, done = result.content, result.completion
         is_new = done is not None and done.finish_reason != "length" and not result.is_known
         is_new = is_new and result.fallback is None  # the key says that another one answered
-        if is_new and sha256 is not None:
-            self._kept.append((_key(result.run, sha256, result.prompt), json.dumps(result.to_record())))
+        if is_new and content is not None:
+            self._kept.append((_key(result.run, content, result.prompt), json.dumps(result.to_record())))
 
     def endpoint(self, *asked: str) -> Endpoint | None:
         """Who answered the last time that the endpoint was found for these options; blocks."""

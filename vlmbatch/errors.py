@@ -15,6 +15,8 @@ VlmbatchError                  a bug, when nothing below fits                   
 │  └─ FatalBackendError        unknown model, no vision, bad key: no image can succeed         exit 2
 ├─ OutputError                 the results cannot be written                                   exit 5
 ├─ OutputClosed                the reader of standard output has gone (| head): a quiet end    exit 0
+├─ Busy                        a session has as many waiting calls as it may have
+├─ SessionClosed               the session was closed before the call had its answer
 └─ LockedError                 another run writes to the same output                           exit 75
 """
 
@@ -228,3 +230,11 @@ class LockedError(VlmbatchError):
     """Another run holds the lock of this output file."""
 
     exit_code = 75
+
+
+class Busy(VlmbatchError):
+    """A session has as many waiting calls as it may have; try again later."""
+
+
+class SessionClosed(VlmbatchError):
+    """The session was closed before the call had its answer."""

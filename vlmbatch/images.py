@@ -22,11 +22,14 @@ class FileStamp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceImage:
-    """The whole content of one image file, read once, its SHA-256 in hexadecimal, and its stamp."""
+    """The whole content of one image file, read once, its SHA-256 in hexadecimal, and its stamp.
+
+    An image that was never in a file has no stamp.
+    """
 
     data: bytes
     sha256: str
-    stamp: FileStamp
+    stamp: FileStamp | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,17 +1,13 @@
-"""The shapes of the parts. What fits one of them can be plugged into the pipeline.
+"""The plug shapes: any class of one of these shapes can be plugged into the pipeline."""
 
-How the pipeline sees the parts that guard it stands in guard_protocols.py.
-"""
-
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from enum import Enum
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
 from vlmbatch.events import Event
 from vlmbatch.images import FileStamp, ImageRef, SourceImage
-from vlmbatch.records import Answered, Completion, Endpoint, Generation, Load, ModelFacts, Request, Result
+from vlmbatch.records import Completion, Endpoint, Generation, Load, ModelFacts, Request, Result
 
 Observer = Callable[[Event], None]
 """Hears every event of a run, on the event loop's thread; it must return quickly and never raise."""
@@ -180,29 +176,3 @@ class Writer(AsyncContext, Protocol):
 
         It blocks, and is called in threads.
         """
-
-
-Key = tuple[str, str]
-
-
-class Turn(Enum):
-    """Who asks a question that was not answered yet."""
-
-    ASK = "whoever looked"
-    WAIT = "somebody else, who is at it"
-
-
-class Deduplicator(Protocol):
-    """What was answered before. A key is the SHA-256 of a file and the name of a prompt."""
-
-    def look(self, key: Key, who: Hashable) -> Answered | Turn:
-        """The answer, if there is one, else whether to ask or to wait; blocks, and is called in a thread.
-
-        Unless told to wait, `who` holds the question until release().
-        """
-
-    async def settled(self, key: Key) -> None:
-        """Return once nobody holds this question any more."""
-
-    def release(self, who: Hashable, result: Result | None) -> None:
-        """Hear what came of the question that `who` holds, if any."""

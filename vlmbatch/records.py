@@ -1,7 +1,8 @@
 """The frozen values that flow from source to writer."""
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -152,6 +153,7 @@ class Answered:
     id: str | None
     outcome: Completion | Failure
     image: ImageFacts
+    more_images: tuple[ImageFacts, ...] = ()
     endpoint: Endpoint | None = None
     fallback: Fallback | None = None
 
@@ -160,6 +162,7 @@ class Answered:
 class Result:
     """The outcome for one image: a completion or a failure, never both, never neither.
 
+    A session may ask about several images at once; `more_images` are then the facts of all but the first.
     `duplicate_of` is the image of the same content whose answer this is; `cached` says that it is one of
     an earlier run, out of --cache. Neither was asked about. `endpoint` is who answered or failed last, and
     `fallback` says why that is not who was to be asked first. `cost` is that of all attempts in US dollars,
@@ -174,6 +177,7 @@ class Result:
     completion: Completion | None = None
     failure: Failure | None = None
     image: ImageFacts = field(default_factory=ImageFacts)
+    more_images: tuple[ImageFacts, ...] = ()
     prompt: str = DEFAULT_PROMPT_NAME
     attempts: int = 0
     warnings: tuple[str, ...] = ()
@@ -190,6 +194,12 @@ class Result:
     def ok(self) -> bool:
         """Whether the model answered."""
         return self.completion is not None
+
+    @property
+    def content(self) -> str | None:
+        """The digest of what was asked about, see `content_of`; None if an image was not read."""
+        digests = [facts.sha256 for facts in (self.image, *self.more_images)]
+        return None if None in digests else content_of(map(str, digests))
 
     @property
     def is_known(self) -> bool:
@@ -219,6 +229,8 @@ class Result:
             "duration_s": round(self.duration_s, 3),
             "run": self.run,
         }
+        if self.more_images:
+            record["images"] = [_flat(facts) for facts in (self.image, *self.more_images)]
         if self.duplicate_of is not None:
             record["duplicate_of"] = self.duplicate_of
         if self.cached:
@@ -230,6 +242,12 @@ class Result:
         if self.fallback is not None:
             record["fallback"] = _flat(self.fallback)
         return record
+
+
+def content_of(sha256s: Iterable[str]) -> str:
+    """One digest for the contents of one or more files: that of a single file is its own SHA-256."""
+    first, *more = sha256s
+    return hashlib.sha256("".join((first, *more)).encode()).hexdigest() if more else first
 
 
 def _flat(value: Failure | Usage | ImageFacts | Fallback) -> dict[str, Any]:

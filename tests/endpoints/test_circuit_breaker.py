@@ -167,12 +167,14 @@ def availability(
     patience_s: float = 900,
     prove: Callable[[], Awaitable[None]] = nothing,
 ) -> CircuitBreaker:
-    async def probe() -> None:
-        await door.ask()
+    class Breaker(CircuitBreaker):
+        async def prove(self) -> None:
+            await prove()
 
-    return CircuitBreaker(
-        prove=prove,
-        probe=probe,
+        async def probe(self) -> None:
+            await door.ask()
+
+    return Breaker(
         patience_s=patience_s,
         try_s=30,
         notify=told.append,

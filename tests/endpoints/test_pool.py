@@ -4,10 +4,12 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
 from vlmbatch.endpoints.circuit_breaker import CircuitBreaker
+from vlmbatch.endpoints.crash_history import CrashHistory
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.limiter import Limiter
 from vlmbatch.endpoints.pool import EndpointPool
@@ -32,24 +34,41 @@ async def until(holds: Callable[[], bool]) -> None:
     raise AssertionError("it never came to that")
 
 
-class Fleet:
-    """Lanes without backends; what happens to them is told to their guards."""
+class Breaker(CircuitBreaker):
+    """A circuit breaker whose endpoint is proven and probed by functions."""
 
-    def __init__(self, *, steps_in: bool = False, patience_s: float = 900.0) -> None:
+    def __init__(self, prove: Ask, probe: Ask, **options: Any) -> None:
+        super().__init__(**options)
+        self._prove = prove
+        self._probe = probe
+
+    async def prove(self) -> None:
+        await self._prove()
+
+    async def probe(self) -> None:
+        await self._probe()
+
+
+class Fleet:
+    """A pool of endpoints without backends; what happens to them is told to their guards."""
+
+    def __init__(self, *, steps_in: bool = False, patience_s: float = 900.0, recovers: bool = False) -> None:
         self.told: list[Event] = []
-        self.lanes = EndpointPool(ahead=2, notify=self.told.append, steps_in=steps_in)
+        self.pool = EndpointPool(
+            ahead=2, notify=self.told.append, steps_in=steps_in, recovers=recovers, sleep=self.sleep
+        )
         self.patience_s = patience_s
         self.now = 0.0
 
     def hear(self, event: Event) -> None:
         self.told.append(event)
-        self.lanes.changed()  # as guards.py does
+        self.pool.changed()  # as EndpointBreaker does
 
     async def sleep(self, seconds: float) -> None:
         self.now += seconds
         await asyncio.sleep(0)
 
-    def lane(
+    def add(
         self,
         name: str,
         *,
@@ -59,21 +78,21 @@ class Fleet:
         probe: Ask = is_well,
         most: int | None = None,
     ) -> PooledEndpoint:
-        """An endpoint that takes part, with so many slots."""
-        nobody: Backend = None  # type: ignore[assignment]  # lanes ask nobody themselves
-        lane = PooledEndpoint(nobody, rank=rank, place=name)
-        slots = Limiter(
+        """An endpoint that takes part, with this many slots."""
+        nothing: Backend = None  # type: ignore[assignment]  # the pool sends no requests itself
+        endpoint = PooledEndpoint(nothing, rank=rank, place=name)
+        limiter = Limiter(
             limit,
             most=most,
-            waiting=lambda: self.lanes.somebody_waits,
-            changed=self.lanes.changed,
+            waiting=lambda: self.pool.waiting > 0,
+            changed=self.pool.changed,
             clock=lambda: self.now,
         )
-        lane.preflight_all(Endpoint(backend="b", url=name, model="m"), slots)
-        lane.guard(
-            CircuitBreaker(
-                prove=prove,
-                probe=probe,
+        endpoint.identify(Endpoint(backend="b", url=name, model="m"), limiter)
+        endpoint.protect(
+            Breaker(
+                prove,
+                probe,
                 patience_s=self.patience_s,
                 try_s=60,
                 notify=self.hear,
@@ -81,29 +100,36 @@ class Fleet:
                 clock=lambda: self.now,
             )
         )
-        self.lanes.add(lane)
-        return lane
+        self.pool.add(endpoint)
+        return endpoint
 
     async def ask(self, rank: int = 0, *, alone: bool = False, last: PooledEndpoint | None = None) -> str:
-        """Who is asked, for a moment."""
-        async with self.lanes.turn(rank, lambda: alone, last) as lane:
+        """The endpoint that gives a slot, which is held for a moment."""
+        async with self.pool.slot(rank, history(alone), last) as endpoint:
             await asyncio.sleep(0)
-            return lane.place
+            return endpoint.place
+
+
+def history(suspect: bool = False) -> CrashHistory:
+    """The crashes of an image that must be alone if it is a suspect."""
+    crashes = CrashHistory()
+    crashes.suspect = suspect
+    return crashes
 
 
 async def test_the_first_one_that_is_free_is_asked() -> None:
     """Of two endpoints with two slots and one, three requests use all; the fourth waits."""
     fleet = Fleet()
-    fleet.lane("a", limit=2), fleet.lane("b")
+    fleet.add("a", limit=2), fleet.add("b")
     asked: list[str] = []
     free = asyncio.Event()
 
     async def hold() -> None:
-        async with fleet.lanes.turn(0, lambda: False, None) as lane:
-            asked.append(lane.place)
+        async with fleet.pool.slot(0, history()) as endpoint:
+            asked.append(endpoint.place)
             await free.wait()
 
-    async with fleet.lanes:
+    async with fleet.pool:
         tasks = [asyncio.create_task(hold()) for _ in range(4)]
         await until(lambda: len(asked) == 3)
         for _ in range(20):
@@ -117,8 +143,8 @@ async def test_the_first_one_that_is_free_is_asked() -> None:
 async def test_another_one_is_taken_rather_than_the_last() -> None:
     """An image that failed at one endpoint is asked about at another one, as long as one is free."""
     fleet = Fleet()
-    a, b = fleet.lane("a"), fleet.lane("b")
-    async with fleet.lanes:
+    a, b = fleet.add("a"), fleet.add("b")
+    async with fleet.pool:
         assert [await fleet.ask(last=a), await fleet.ask(last=b)] == ["b", "a"]
 
 
@@ -127,21 +153,22 @@ async def test_nobody_waits_for_ever(seed: int) -> None:
     """Requests that are cancelled, refused or alone, in any order, leave all slots free and nobody behind."""
     dice = random.Random(seed)
     fleet = Fleet()
-    lanes = [fleet.lane("a", limit=3), fleet.lane("b", limit=1), fleet.lane("c", limit=2)]
+    endpoints = [fleet.add("a", limit=3), fleet.add("b", limit=1), fleet.add("c", limit=2)]
 
     async def come() -> None:
         alone, refused = dice.random() < 0.2, dice.random() < 0.2
 
-        def look() -> bool:
-            if refused and dice.random() < 0.5:
-                raise RejectedError("no")
-            return alone
+        class Dice(CrashHistory):
+            def must_be_alone(self) -> bool:
+                if refused and dice.random() < 0.5:
+                    raise RejectedError("no")
+                return alone
 
-        async with fleet.lanes.turn(0, look, dice.choice([None, *lanes])):
+        async with fleet.pool.slot(0, Dice(), dice.choice([None, *endpoints])):
             for _ in range(dice.randrange(4)):
                 await asyncio.sleep(0)
 
-    async with fleet.lanes:
+    async with fleet.pool:
         tasks = [asyncio.create_task(come()) for _ in range(80)]
         for _ in range(40):
             await asyncio.sleep(0)
@@ -151,28 +178,28 @@ async def test_nobody_waits_for_ever(seed: int) -> None:
         for task in tasks:
             with suppress(asyncio.CancelledError, RejectedError):
                 task.result()
-        assert all(lane.slots.free and lane.slots.load == 0 for lane in lanes)
+        assert all(endpoint.limiter.free and endpoint.limiter.load == 0 for endpoint in endpoints)
 
 
 async def test_who_has_to_be_alone_shares_the_slowest() -> None:
-    """Suspects of a crash, which stop a lane for a while, stop the one that has answered least."""
+    """Suspects of a crash, which stop a endpoint for a while, stop the one that has answered least."""
     fleet = Fleet()
-    fast, slow = fleet.lane("fast", limit=2), fleet.lane("slow", limit=4)
-    async with fleet.lanes:
+    fast, slow = fleet.add("fast", limit=2), fleet.add("slow", limit=4)
+    async with fleet.pool:
         await asyncio.gather(fleet.ask(last=slow), fleet.ask(last=fast))
-        for lane in (fast, fast, slow):
-            fleet.lanes.answered(lane)
+        for endpoint in (fast, fast, slow):
+            fleet.pool.answered(endpoint)
         assert await asyncio.gather(*(fleet.ask(alone=True) for _ in range(5))) == ["slow"] * 5
 
 
 async def test_a_limit_that_shrank_and_is_free_again_is_used() -> None:
     """After an overload halves the slots of the only endpoint, those who wait get the half that is left."""
     fleet = Fleet()
-    lane = fleet.lane("a", limit=8, most=64)
-    async with fleet.lanes:
-        async with fleet.lanes.turn(0, lambda: False, None):
-            lane.slots.overloaded()
-        assert lane.slots.limit == 4
+    endpoint = fleet.add("a", limit=8, most=64)
+    async with fleet.pool:
+        async with fleet.pool.slot(0, history()):
+            endpoint.limiter.overloaded()
+        assert endpoint.limiter.limit == 4
         assert await asyncio.wait_for(asyncio.gather(*(fleet.ask() for _ in range(20))), 30) == ["a"] * 20
     assert ConcurrencyChanged(concurrency=4) in fleet.told
 
@@ -186,10 +213,10 @@ async def test_who_is_away_is_left_out_until_it_is_back() -> None:
             raise UnavailableError("away")
 
     fleet = Fleet(patience_s=1e9)
-    a, b = fleet.lane("a", probe=probe), fleet.lane("b")
-    async with fleet.lanes:
+    a, b = fleet.add("a", probe=probe), fleet.add("b")
+    async with fleet.pool:
         assert await fleet.ask(last=b) == "a"
-        await fleet.lanes.unavailable(a, UnavailableError("away"), 1)
+        await fleet.pool.unavailable(a, UnavailableError("away"), 1)
         assert [await fleet.ask() for _ in range(5)] == ["b"] * 5
         back.set()
         await until(lambda: a.is_open)
@@ -203,11 +230,11 @@ async def test_all_away_for_too_long_ends_it() -> None:
         raise UnavailableError("still away")
 
     fleet = Fleet(patience_s=100)
-    a, b = fleet.lane("a", probe=probe), fleet.lane("b", probe=probe)
-    async with fleet.lanes:
+    a, b = fleet.add("a", probe=probe), fleet.add("b", probe=probe)
+    async with fleet.pool:
         await asyncio.gather(fleet.ask(last=a), fleet.ask(last=b))
-        await fleet.lanes.unavailable(a, UnavailableError("away"), 1)
-        await fleet.lanes.unavailable(b, UnavailableError("away"), 1)
+        await fleet.pool.unavailable(a, UnavailableError("away"), 1)
+        await fleet.pool.unavailable(b, UnavailableError("away"), 1)
         with pytest.raises(UnavailableError, match="still away"):
             await asyncio.wait_for(fleet.ask(), 30)
         assert fleet.now >= 100
@@ -222,13 +249,13 @@ async def test_an_endpoint_that_was_given_up_is_looked_for_while_others_answer()
             raise UnavailableError("away")
 
     fleet = Fleet(patience_s=10)
-    a, b = fleet.lane("a", probe=probe), fleet.lane("b")
-    async with fleet.lanes:
+    a, b = fleet.add("a", probe=probe), fleet.add("b")
+    async with fleet.pool:
         await asyncio.gather(fleet.ask(last=b), fleet.ask(last=a))
-        await fleet.lanes.unavailable(a, UnavailableError("away"), 1)
+        await fleet.pool.unavailable(a, UnavailableError("away"), 1)
         await until(lambda: a.end is not None)
         away = False
-        fleet.lanes.answered(b)
+        fleet.pool.answered(b)
         await until(lambda: a.is_open)
 
 
@@ -241,13 +268,13 @@ async def test_a_fallback_steps_in_and_steps_back() -> None:
             raise UnavailableError("away")
 
     fleet = Fleet(steps_in=True, patience_s=1e9)
-    first = fleet.lane("first", probe=probe)
-    fleet.lane("second", rank=1)
-    async with fleet.lanes:
+    first = fleet.add("first", probe=probe)
+    fleet.add("second", rank=1)
+    async with fleet.pool:
         assert await fleet.ask() == "first"
-        assert fleet.lanes.first_away() is None
-        await fleet.lanes.unavailable(first, UnavailableError("it left"), 1)
-        assert str(fleet.lanes.first_away()) in ("it left", "away")
+        assert fleet.pool.first_away() is None
+        await fleet.pool.unavailable(first, UnavailableError("it left"), 1)
+        assert str(fleet.pool.first_away()) in ("it left", "away")
         assert await fleet.ask() == "second"
         away = False
         await until(lambda: first.is_open)
@@ -257,9 +284,9 @@ async def test_a_fallback_steps_in_and_steps_back() -> None:
 async def test_a_fallback_does_not_take_what_only_has_to_wait() -> None:
     """A first endpoint that is busy keeps its images: they wait for its slots."""
     fleet = Fleet(steps_in=True)
-    fleet.lane("first")
-    fleet.lane("second", rank=1)
-    async with fleet.lanes:
+    fleet.add("first")
+    fleet.add("second", rank=1)
+    async with fleet.pool:
         assert set(await asyncio.gather(*(fleet.ask() for _ in range(10)))) == {"first"}
 
 
@@ -270,11 +297,11 @@ async def test_a_fallback_that_does_not_step_in() -> None:
         raise UnavailableError("still away")
 
     fleet = Fleet(patience_s=50)
-    first = fleet.lane("first", probe=probe)
-    fleet.lane("second", rank=1)
-    async with fleet.lanes:
+    first = fleet.add("first", probe=probe)
+    fleet.add("second", rank=1)
+    async with fleet.pool:
         await fleet.ask()
-        await fleet.lanes.unavailable(first, UnavailableError("away"), 1)
+        await fleet.pool.unavailable(first, UnavailableError("away"), 1)
         with pytest.raises(UnavailableError, match="still away"):
             await asyncio.wait_for(fleet.ask(), 30)
         assert await fleet.ask(rank=1) == "second"  # what the first refused
@@ -287,9 +314,9 @@ async def test_what_was_refused_does_not_wait_for_a_fallback_that_is_gone() -> N
         raise UnavailableError("connection refused")
 
     fleet = Fleet(patience_s=1e9)
-    fleet.lane("first")
-    fleet.lane("second", rank=1, prove=nobody)
-    async with fleet.lanes:
+    fleet.add("first")
+    fleet.add("second", rank=1, prove=nobody)
+    async with fleet.pool:
         with pytest.raises(UnavailableError, match="connection refused"):
             await asyncio.wait_for(fleet.ask(rank=1), 30)
         assert await fleet.ask() == "first"
@@ -302,9 +329,9 @@ async def test_a_wrong_set_up_from_the_beginning_ends_it() -> None:
         raise FatalBackendError("it cannot see", kind="no_vision")
 
     fleet = Fleet(steps_in=True)
-    fleet.lane("first", prove=blind)
-    fleet.lane("second", rank=1)
-    async with fleet.lanes:
+    fleet.add("first", prove=blind)
+    fleet.add("second", rank=1)
+    async with fleet.pool:
         with pytest.raises(FatalBackendError, match="cannot see"):
             await asyncio.wait_for(fleet.ask(), 30)
 
@@ -312,13 +339,13 @@ async def test_a_wrong_set_up_from_the_beginning_ends_it() -> None:
 async def test_an_endpoint_that_becomes_useless_is_left_to_the_others() -> None:
     """A key that is withdrawn in the middle closes one endpoint; the others go on, and a person is told."""
     fleet = Fleet()
-    a, b = fleet.lane("a"), fleet.lane("b")
-    async with fleet.lanes:
+    a, b = fleet.add("a"), fleet.add("b")
+    async with fleet.pool:
         await asyncio.gather(fleet.ask(last=b), fleet.ask(last=a))
-        fleet.lanes.closed(a, FatalBackendError("key refused", kind="auth"))
+        fleet.pool.close(a, FatalBackendError("key refused", kind="auth"))
         assert [await fleet.ask(last=b) for _ in range(3)] == ["b"] * 3
-        assert Notice(message="a is asked no more: key refused") in fleet.told
-        fleet.lanes.closed(b, FatalBackendError("key refused there, too", kind="auth"))
+        assert Notice(message="a gets no more images: key refused") in fleet.told
+        fleet.pool.close(b, FatalBackendError("key refused there, too", kind="auth"))
         with pytest.raises(FatalBackendError, match="key refused"):
             await fleet.ask()
 
@@ -326,13 +353,13 @@ async def test_an_endpoint_that_becomes_useless_is_left_to_the_others() -> None:
 async def test_who_leaves_is_asked_no_more_and_who_comes_is() -> None:
     """Endpoints may come and go while images wait."""
     fleet = Fleet()
-    a = fleet.lane("a")
-    async with fleet.lanes:
+    a = fleet.add("a")
+    async with fleet.pool:
         assert await fleet.ask() == "a"
-        fleet.lane("b")
-        fleet.lanes.leave(a)
+        fleet.add("b")
+        fleet.pool.remove(a)
         assert [await fleet.ask() for _ in range(3)] == ["b"] * 3
-        assert fleet.lanes.limit == 1
+        assert fleet.pool.limit == 1
 
 
 async def test_rooms_are_bounded() -> None:
@@ -340,13 +367,13 @@ async def test_rooms_are_bounded() -> None:
     for limits, rooms in (((1,), 3), ((4, 4), 16), ((150, 50), 264)):
         fleet = Fleet()
         for n, limit in enumerate(limits):
-            fleet.lane(str(n), limit=limit)
-        assert fleet.lanes.most_rooms(256) == rooms
+            fleet.add(str(n), limit=limit)
+        assert fleet.pool.most_rooms(256) == rooms
         inside = 0
 
-        async def come(lanes: EndpointPool = fleet.lanes) -> None:
+        async def come(pool: EndpointPool = fleet.pool) -> None:
             nonlocal inside
-            async with lanes.room():
+            async with pool.room():
                 inside += 1
                 await asyncio.Event().wait()
 
@@ -362,22 +389,23 @@ async def test_rooms_are_bounded() -> None:
 async def test_a_free_fallback_wakes_nobody_in_vain() -> None:
     """Images that wait for a busy first endpoint stay asleep while the fallback, which is idle, has slots."""
     fleet = Fleet(steps_in=True)
-    fleet.lane("first")
-    fleet.lane("second", rank=1, limit=4)
+    fleet.add("first")
+    fleet.add("second", rank=1, limit=4)
     looks = 0
 
-    def look() -> bool:
-        nonlocal looks
-        looks += 1
-        return False
+    class Looks(CrashHistory):
+        def must_be_alone(self) -> bool:
+            nonlocal looks
+            looks += 1
+            return False
 
     async def wait() -> str:
-        async with fleet.lanes.turn(0, look, None) as lane:
-            return lane.place
+        async with fleet.pool.slot(0, Looks()) as endpoint:
+            return endpoint.place
 
-    async with fleet.lanes:
+    async with fleet.pool:
         await fleet.ask(rank=1)
-        async with fleet.lanes.turn(0, lambda: False, None):
+        async with fleet.pool.slot(0, history()):
             waiting = [asyncio.create_task(wait()) for _ in range(10)]
             for _ in range(50):
                 await fleet.ask(rank=1)
@@ -390,11 +418,11 @@ async def test_a_free_fallback_wakes_nobody_in_vain() -> None:
 async def test_who_was_refused_gets_the_slot_of_the_fallback() -> None:
     """A slot of the fallback goes to an image that waits for it, and not to those that wait for the first."""
     fleet = Fleet()
-    fleet.lane("first")
-    fleet.lane("second", rank=1)
-    async with fleet.lanes:
+    fleet.add("first")
+    fleet.add("second", rank=1)
+    async with fleet.pool:
         await asyncio.gather(fleet.ask(), fleet.ask(rank=1))
-        async with fleet.lanes.turn(0, lambda: False, None):
+        async with fleet.pool.slot(0, history()):
             patient = [asyncio.create_task(fleet.ask()) for _ in range(5)]
             refused = [asyncio.create_task(fleet.ask(rank=1)) for _ in range(5)]
             assert await asyncio.wait_for(asyncio.gather(*refused), 30) == ["second"] * 5

@@ -156,7 +156,7 @@ async def test_a_key_that_is_withdrawn_closes_one(photos: Photos, three: list[En
     assert len(done.ids) == 60
     assert not [result for result in done.results if result.failure]
     told = [event.message for event in done.events if isinstance(event, Notice)]
-    assert any(f"{three[2].url}/v1 is asked no more" in message for message in told)
+    assert any(f"{three[2].url}/v1 gets no more images" in message for message in told)
 
 
 async def test_a_file_of_addresses_is_followed(photos: Photos, three: list[Endpoint], tmp_path: Path) -> None:
@@ -174,8 +174,8 @@ async def test_a_file_of_addresses_is_followed(photos: Photos, three: list[Endpo
     assert len(set(done.ids)) == 200
     assert three_.questions
     told = [event.message for event in done.events if isinstance(event, Notice)]
-    assert any(f"{two.url}/v1 is asked no more" in message for message in told)
-    assert any(f"{three_.url}/v1 is asked from now on" in message for message in told)
+    assert any(f"{two.url}/v1 gets no more images" in message for message in told)
+    assert any(f"{three_.url}/v1 gets images from now on" in message for message in told)
     assert max(int(q.chat or 0) for q in two.questions) < 100
 
 

@@ -6,15 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from written_results import answered, failed
+from written_results import RUN, answered, failed
 
 from vlmbatch.pipeline import dedup as module
-from vlmbatch.pipeline.dedup import Deduplicator, answered_in
-from vlmbatch.protocols import Turn
+from vlmbatch.pipeline.dedup import Deduplicator, Key, Turn, answered_in
 from vlmbatch.records import Answered, Completion, Failure, Result, Usage
 
 SHA256 = "ab" * 32
-KEY = (SHA256, "default")
+KEY = Key(content=SHA256, run=RUN, prompt="default")
 
 
 def seen(result: Result, sha256: str = SHA256) -> Result:
@@ -22,23 +21,25 @@ def seen(result: Result, sha256: str = SHA256) -> Result:
     return replace(result, image=replace(result.image, sha256=sha256))
 
 
-def nothing(_sha256: str, _prompt: str) -> None:
-    """An output or a cache without answers."""
+class Holding:
+    """An output or a cache that has this one answer."""
+
+    def __init__(self, result: Result) -> None:
+        self.record = result.to_record()
+
+    def find(self, *key: str) -> Mapping[str, Any] | None:
+        is_it = key[-2:] == (self.record["image"]["sha256"], self.record["prompt"])
+        return self.record if is_it else None
 
 
 def holding(result: Result) -> Any:
     """An output or a cache that has this one answer."""
-    record = result.to_record()
-
-    def find(sha256: str, prompt: str) -> Mapping[str, Any] | None:
-        return record if (sha256, prompt) == (record["image"]["sha256"], record["prompt"]) else None
-
-    return find
+    return Holding(result)
 
 
 async def test_the_second_waits_for_the_first_and_gets_its_answer() -> None:
     """Of two images of one content one is asked about, and the other has its answer at no cost."""
-    answers = Deduplicator(output=nothing, cache=None)
+    answers = Deduplicator(output=None, cache=None)
     assert answers.look(KEY, "first") is Turn.ASK
     assert answers.look(KEY, "second") is Turn.WAIT
     waiting = asyncio.create_task(answers.settled(KEY))
@@ -57,7 +58,7 @@ async def test_the_second_waits_for_the_first_and_gets_its_answer() -> None:
 
 async def test_what_failed_twice_is_the_contents_own() -> None:
     """Where the first failed, a second asks for itself; with that one's failure the others are done."""
-    answers = Deduplicator(output=nothing, cache=None)
+    answers = Deduplicator(output=None, cache=None)
     outcomes = [None, seen(failed("a.jpg", attempts=4)), None, seen(failed("b.jpg", attempts=4))]
     for who, result in enumerate(outcomes):
         assert answers.look(KEY, who) is Turn.ASK
@@ -71,7 +72,7 @@ async def test_what_failed_twice_is_the_contents_own() -> None:
 
 async def test_a_failure_without_a_question_is_nobody_elses() -> None:
     """What could not be read or decoded tells nothing of other files; who crashes the engine, at once."""
-    answers = Deduplicator(output=nothing, cache=None)
+    answers = Deduplicator(output=None, cache=None)
     for who in range(5):
         assert answers.look(KEY, who) is Turn.ASK
         answers.release(who, seen(failed("a.jpg")))
@@ -81,10 +82,10 @@ async def test_a_failure_without_a_question_is_nobody_elses() -> None:
 
 
 async def test_another_prompt_is_another_question() -> None:
-    """The same content is asked about again where it has a prompt of its own."""
-    answers = Deduplicator(output=nothing, cache=None)
+    """The same content is asked about again if the question is another one."""
+    answers = Deduplicator(output=None, cache=None)
     assert answers.look(KEY, 1) is Turn.ASK
-    assert answers.look((SHA256, "What colour?"), 2) is Turn.ASK
+    assert answers.look(KEY._replace(run="another"), 2) is Turn.ASK
 
 
 async def test_what_the_output_holds_is_known() -> None:
@@ -96,25 +97,25 @@ async def test_what_the_output_holds_is_known() -> None:
 
 async def test_what_the_cache_holds_is_known_but_no_duplicate() -> None:
     """An answer out of the cache is about an image that this output need not have."""
-    known = Deduplicator(output=nothing, cache=holding(seen(answered("old.jpg")))).look(KEY, 1)
+    known = Deduplicator(output=None, cache=holding(seen(answered("old.jpg")))).look(KEY, 1)
     assert isinstance(known, Answered)
     assert known.id is None
 
 
 async def test_without_an_output_to_look_in_nobody_waits() -> None:
     """With --no-dedupe each image is asked about, and the cache still answers."""
-    answers = Deduplicator(output=None, cache=None)
+    answers = Deduplicator(output=None, cache=None, enabled=False)
     assert [answers.look(KEY, who) for who in range(3)] == [Turn.ASK] * 3
     answers.release(0, seen(answered("a.jpg")))
     assert answers.look(KEY, 3) is Turn.ASK
     await answers.settled(KEY)
-    cached = Deduplicator(output=None, cache=holding(seen(answered("a.jpg"))))
+    cached = Deduplicator(output=None, cache=holding(seen(answered("a.jpg"))), enabled=False)
     assert isinstance(cached.look(KEY, 0), Answered)
 
 
 async def test_a_file_that_changed_meanwhile_answers_nothing() -> None:
     """An answer about another content than the one that was claimed is not given to its duplicates."""
-    answers = Deduplicator(output=nothing, cache=None)
+    answers = Deduplicator(output=None, cache=None)
     assert answers.look(KEY, 1) is Turn.ASK
     answers.release(1, seen(answered("a.jpg"), "cd" * 32))
     assert answers.look(KEY, 2) is Turn.ASK
@@ -123,11 +124,11 @@ async def test_a_file_that_changed_meanwhile_answers_nothing() -> None:
 async def test_few_answers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many images there are, memory holds the last answers only."""
     monkeypatch.setattr(module, "RECENT", 10)
-    answers = Deduplicator(output=nothing, cache=None)
-    keys = [(f"{n:064}", "default") for n in range(25)]
+    answers = Deduplicator(output=None, cache=None)
+    keys = [KEY._replace(content=f"{n:064}") for n in range(25)]
     for key in keys:
         answers.look(key, key)
-        answers.release(key, seen(answered("a.jpg"), key[0]))
+        answers.release(key, seen(answered("a.jpg"), key.content))
     known = [isinstance(answers.look(key, ("again", key)), Answered) for key in keys]
     assert known == [False] * 15 + [True] * 10
 

@@ -11,7 +11,7 @@ from endpoint import Endpoint
 from running import ran
 
 from vlmbatch.errors import BadAnswerError, ConfigError
-from vlmbatch.prompts.schemas import reader_of, schema_text
+from vlmbatch.prompts.schemas import AnswerSchema, schema_text
 from vlmbatch.records import Completion
 
 Photos = Callable[..., Path]
@@ -24,9 +24,9 @@ SCHEMA = {
 TEXT = json.dumps(SCHEMA)
 
 
-def read(answer: str, schema: str | None = TEXT) -> Any:
+def read(answer: str) -> Any:
     """What the record's `data` would be."""
-    return reader_of(schema_text(schema))(Completion(text=answer, model="m", finish_reason="stop")).data
+    return AnswerSchema(TEXT).read(Completion(text=answer, model="m", finish_reason="stop")).data
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_an_answer_that_does_not_fit(answer: str, told: str) -> None:
 
 def test_one_reader_reads_all_answers() -> None:
     """An answer that did not fit leaves no trace in what reads the next ones."""
-    read_one = reader_of(schema_text('{"$ref": "#/$defs/a", "$defs": {"a": {"type": "integer"}}}'))
+    read_one = AnswerSchema('{"$ref": "#/$defs/a", "$defs": {"a": {"type": "integer"}}}').read
     answers = [Completion(text=text, model="m", finish_reason="stop") for text in ("1", '"one"', "2")]
     assert read_one(answers[0]).data == 1
     with pytest.raises(BadAnswerError, match="is not of type 'integer'"):
@@ -71,9 +71,13 @@ def test_one_reader_reads_all_answers() -> None:
     assert read_one(answers[2]).data == 2
 
 
-def test_without_a_schema_nothing_is_parsed() -> None:
+async def test_without_a_schema_nothing_is_parsed(photos: Photos, endpoint: Endpoint) -> None:
     """An answer that happens to be JSON stays a text."""
-    assert read("{}", schema=None) is None
+    photos(1)
+    endpoint.answer = lambda request: "{}"
+    (result,) = (await ran(base_url=endpoint.url, backend="ollama", model="tiny-vision")).results
+    assert result.to_record()["data"] is None
+    assert result.to_record()["response"] == "{}"
 
 
 @pytest.mark.parametrize(

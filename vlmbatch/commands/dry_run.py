@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from vlmbatch.backends.registry import open_backend
 from vlmbatch.config import RunConfig
-from vlmbatch.endpoints.discovery import EndpointUrls, plans
+from vlmbatch.endpoints.discovery import EndpointUrls, endpoint_specs
 from vlmbatch.errors import ConfigError, ImageError
 from vlmbatch.imaging.prepare import check_side, inspect
 from vlmbatch.imaging.sizing import Sizing, sizing_of
@@ -53,7 +53,9 @@ def preview(config: RunConfig, notify: Observer) -> Preview:
     """
     schema_text(config.generation.schema)
     urls = EndpointUrls(config.endpoint.base_url).read()
-    backends = [open_backend(plan.config, deployment=plan.deployment) for plan in plans(config, urls)]
+    backends = [
+        open_backend(spec.config, deployment=spec.deployment) for spec in endpoint_specs(config, urls)
+    ]
     places = ", ".join(backend.place for backend in backends)
     source = open_source(config.paths, config.input, notify)
     try:
@@ -84,7 +86,7 @@ def _problems(config: RunConfig, source: Source, sizing: Sizing, found: Preview)
         except ImageError as error:
             yield f"{ref.id}: {error.kind}: {error}"
             continue
-        found.bytes += image.stamp.bytes
+        found.bytes += len(image.data)
         found.formats[header.format] += 1
         found.megapixels += header.width * header.height / 1e6
         if config.output.dedupe and not contents.add(int(image.sha256[:16], 16), found.images):

@@ -11,7 +11,7 @@ from vlmbatch.errors import (
     RejectedError,
     TransientError,
 )
-from vlmbatch.images import PreparedImage
+from vlmbatch.imaging.prepare import uniform
 from vlmbatch.protocols import Backend
 from vlmbatch.records import Completion, Request
 
@@ -54,15 +54,13 @@ class Canary:
         self,
         backend: Backend,
         question: Request,
-        picture: Callable[[tuple[int, int, int]], PreparedImage],
         *,
         deadline_s: float,
         tell: Callable[[str], None],
     ) -> None:
-        """`question` is the run's, for its generation options: others would load an Ollama model anew.
+        """`question` gives the generation options: with others, Ollama would load the model anew.
 
-        `picture` makes a picture of one colour; `deadline_s` leaves a cold model time to be loaded;
-        `tell` hears what a person should know.
+        `deadline_s` leaves time to load the model; `tell` gets the doubts.
         """
         generation = replace(
             question.generation, max_tokens=MAX_TOKENS, thinking=False, schema=None, logprobs=None
@@ -72,7 +70,6 @@ class Canary:
             question, system=None, generation=generation, accept=accept, deadline_s=deadline_s
         )
         self._backend = backend
-        self._picture = picture
         self._tell = tell
         self._failures = 0
         self._answered = False
@@ -134,7 +131,7 @@ class Canary:
         )
 
     async def _look(self, colour: Colour, text: str) -> Completion:
-        picture = self._picture(colour.rgb)
+        picture = uniform(colour.rgb)
         return await self._backend.complete(replace(self._question, prompt=text, images=(picture,)))
 
     async def _tokens_without_picture(self) -> int:

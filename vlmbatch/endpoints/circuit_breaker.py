@@ -1,8 +1,9 @@
-"""The circuit breaker: a down or busy endpoint is a state of the run, and no image pays for it."""
+"""The circuit breaker: a down or busy endpoint pauses the run and costs no image an attempt."""
 
 import asyncio
 import random
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -25,7 +26,7 @@ RUN_PATIENCE_S = 900.0
 LONGEST_DELAY_S = 30.0
 PREFLIGHT_S = 30.0
 STREAK = 5
-"""So many failures in a row, with no answer between them, are an outage."""
+"""This many failures in a row, with no answer between them, are an outage."""
 
 
 async def until_available(
@@ -41,17 +42,17 @@ async def until_available(
     sleep: Sleep = asyncio.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> T:
-    """Ask again and again until the endpoint is there, and return what `ask` returns.
+    """Call `ask` until the endpoint is up, and return the result of `ask`.
 
-    Waits `delay_s` first, then 1, 2, 4 ... 30 seconds between the tries, `patience_s` in all, or
-    `loading_patience_s` where somebody is there and only busy or loading. A try that takes longer than
-    `try_s`, or than what is left of the patience but at least `least_try_s`, or that fails in passing
-    counts as unavailable. `on_away` hears each such try and how many seconds of patience are left; `who`
-    is the endpoint in a message.
+    Waits `delay_s` first, then 1, 2, 4 ... 30 seconds between the tries. Gives up after `patience_s`, or
+    after `loading_patience_s` if the endpoint takes connections and is only busy or loading. A try counts as
+    unavailable if it fails in passing, or takes longer than `try_s` and than the patience that is left (at
+    least `least_try_s`). `on_away` receives the error of each such try and the seconds of patience that are
+    left. `who` names the endpoint in a message.
 
     Raises:
-        UnavailableError: the last one, when patience has run out.
-        FatalBackendError: the endpoint is there and refuses.
+        UnavailableError: the last one, when the patience is used up.
+        FatalBackendError: the endpoint is up and refuses.
     """
     began = clock()
     patience = patience_s
@@ -70,7 +71,7 @@ async def until_available(
                 f"{error}; is this the right --base-url and --backend?", kind="wrong_url"
             ) from error
         except TimeoutError:
-            away = UnavailableError(f"{who} did not answer in time; http or https? is the server well?")
+            away = UnavailableError(f"{who} did not answer in time; http or https? is the server healthy?")
         is_there = not isinstance(away, UnreachableError)
         patience = loading_patience_s if is_there and loading_patience_s is not None else patience_s
         left = began + patience - clock()
@@ -80,14 +81,12 @@ async def until_available(
         delay_s = min(max(min(max(2 * delay_s, 1.0), LONGEST_DELAY_S), away.retry_after or 0.0), left)
 
 
-class CircuitBreaker:
-    """Holds everybody back until the endpoint is proven, and while it is away."""
+class CircuitBreaker(ABC):
+    """Holds back all images until the endpoint is proven, and while it is down."""
 
     def __init__(
         self,
         *,
-        prove: Callable[[], Awaitable[None]],
-        probe: Callable[[], Awaitable[None]],
         patience_s: float,
         try_s: float,
         least_try_s: float = 1.0,
@@ -96,13 +95,11 @@ class CircuitBreaker:
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`prove` is asked once, before the first image; `probe` tells whether an outage is over.
+        """A proof or a probe may take `try_s` seconds, since the model may have to be loaded, and at least
+        `least_try_s`.
 
-        Both may take `try_s` seconds, since they may find a cold model, and at least `least_try_s`.
-        `patience_s` is how long the endpoint may go without a single answer before the run ends.
+        `patience_s` is how long the endpoint may go without a single answer before it is given up.
         """
-        self._prove = prove
-        self._probe = probe
         self._patience_s = patience_s
         self._try_s = try_s
         self._least_try_s = least_try_s
@@ -121,19 +118,28 @@ class CircuitBreaker:
         self._streak = 0
         self._failing: set[str] = set()
         self.downs = 0
+        """How often the endpoint was found down so far."""
         self.away: UnavailableError | None = None
-        """Why it is not there, as long as it is not."""
+        """Why the endpoint is down; None while it is up."""
+
+    @abstractmethod
+    async def prove(self) -> None:
+        """Prove once, before the first image, that the endpoint answers; raises a BackendError if not."""
+
+    @abstractmethod
+    async def probe(self) -> None:
+        """Find out whether an outage is over; raises a BackendError while it is not."""
 
     @property
     def up(self) -> bool:
-        """Whether it is taken for up now."""
+        """Whether requests may be sent."""
         return self._up.is_set()
 
     async def ready(self) -> None:
-        """Wait until the endpoint is proven and taken for up.
+        """Wait until the endpoint is proven and up.
 
         Raises:
-            BackendError: it will not be, and the run ends.
+            BackendError: the endpoint is given up.
         """
         if not self._proven:
             async with self._proving:
@@ -144,22 +150,22 @@ class CircuitBreaker:
             raise self._end
 
     def answered(self) -> None:
-        """An answer came, of whatever kind: the endpoint is there."""
+        """The endpoint answered, in whatever way: it is up."""
         self._answered = True
         self._down_since, self._pauses, self._streak = None, 0, 0
         self._failing.clear()
 
     async def unavailable(self, error: UnavailableError, waits: int) -> None:
-        """Return when it is worth asking again about an image that was turned away `waits` times.
+        """Wait until an image that was turned away `waits` times may try again.
 
-        One that is told "busy" waits alone; who is gone, loading, or asks for a wait pauses all, and so
-        do five such replies in a row. A server that takes probes but answers no request keeps its
-        outage: the patience runs on.
+        After a "busy" only that image waits. All images pause if the endpoint is down or loading, if it asks
+        for a wait, or after five such replies in a row. A server that takes probes but answers no request
+        stays in its outage: the patience runs on.
 
         Raises:
-            UnavailableError: the endpoint stayed away for longer than the patience.
+            UnavailableError: the endpoint stayed down for longer than the patience.
         """
-        if not self.up:  # somebody else is probing already
+        if not self.up:  # another image's error started a pause already
             return
         self._streak += 1
         if error.kind == "busy" and error.retry_after is None and self._streak < STREAK:
@@ -169,10 +175,10 @@ class CircuitBreaker:
         await self._pause(error)
 
     async def failed(self, error: BackendError, image: str) -> None:
-        """Hear that a request about `image` failed in passing; five in a row pause all.
+        """A request about `image` failed in passing; five such failures in a row pause all images.
 
-        A probe that is answered then ends the outage, if any image ever was: what fails after it are the
-        images' own attempts. Where none was, the patience runs on.
+        The first good probe then ends the outage, if the endpoint ever answered an image: later failures cost
+        the images their attempts. If it never did, the patience runs on.
 
         Raises:
             UnavailableError: probes failed for longer than the patience.
@@ -186,10 +192,10 @@ class CircuitBreaker:
                 self._down_since = None
 
     async def again(self) -> None:
-        """Go on looking for it, with new patience, after patience had ended.
+        """Probe a given-up endpoint with new patience.
 
         Raises:
-            BackendError: it ended once more.
+            BackendError: it is given up once more.
         """
         error, self._end = self._end, None
         self._down_since = None
@@ -198,8 +204,17 @@ class CircuitBreaker:
         else:
             await self.ready()
 
+    async def renew(self) -> None:
+        """Prove a given-up endpoint anew, whatever ended it.
+
+        Raises:
+            BackendError: it is given up once more.
+        """
+        self._end, self._down_since, self._proven = None, None, False
+        await self.ready()
+
     async def _begin(self) -> None:
-        """Prove the endpoint, which also loads a cold model."""
+        """Prove the endpoint, which also loads its model."""
         if self._end is not None:
             raise self._end
         began = self._clock()
@@ -213,7 +228,7 @@ class CircuitBreaker:
             paused = True
 
         try:
-            await self._until(self._prove, self._patience_s, 0.0, tell)
+            await self._until(self.prove, self._patience_s, 0.0, tell)
         except BackendError as error:
             self._end = error
             raise
@@ -235,16 +250,16 @@ class CircuitBreaker:
         self._failing.clear()
         downs = self.downs
 
-        def hear(away: UnavailableError, _left_s: float = 0.0) -> None:
-            """Nobody was there in this pause, as its cause or a probe says."""
+        def count_down(away: UnavailableError, _left_s: float = 0.0) -> None:
+            """Count this pause as one time down if its cause or a probe says so."""
             self.downs = downs + 1 if away.kind == "down" else self.downs
 
-        hear(error)
+        count_down(error)
         self._up.clear()
         self.away = error
         try:
             self._notify(EndpointPaused(message=str(error), give_up_s=left))
-            await self._until(self._probe, left, delay_s, hear)
+            await self._until(self.probe, left, delay_s, count_down)
             self.away = None
             self._notify(EndpointResumed(paused_s=self._clock() - now))
         except BackendError as away:

@@ -43,55 +43,6 @@ class Budget:
             self._stop.set()
 
 
-class MeteredBackend(ForwardingBackend):
-    """A backend whose completions, good and bad, are counted."""
-
-    def __init__(
-        self,
-        backend: Backend,
-        spend: Callable[[float | None], None],
-        price: Callable[[str, Usage], float] | None,
-    ) -> None:
-        """`spend` hears what each completion has cost, in US dollars, None where nobody knows; `price` tells
-        what so many tokens cost of a model, where its backend does not.
-        """
-        self._backend = backend
-        self._spend = spend
-        self._price = price
-        self._model = ""
-
-    @property
-    def inner(self) -> Backend:
-        """See ForwardingBackend."""
-        return self._backend
-
-    async def preflight(self) -> Endpoint:
-        """See protocols.Backend; raises ConfigError where the prices do not hold its model."""
-        endpoint = await self._backend.preflight()
-        self._model = endpoint.model
-        if self._price is not None:
-            self._price(self._model, Usage())
-        return endpoint
-
-    async def complete(self, request: Request) -> Completion:
-        """See protocols.Backend."""
-        try:
-            done = await self._backend.complete(request)
-        except BackendError as error:
-            read, written = error.tokens
-            error.cost = self._cost(error.cost, Usage(input_tokens=read, output_tokens=written))
-            self._spend(error.cost)
-            raise
-        cost = self._cost(done.cost, done.usage)
-        self._spend(cost)
-        return done if cost == done.cost else replace(done, cost=cost)
-
-    def _cost(self, told: float | None, usage: Usage) -> float | None:
-        if told is not None or self._price is None or usage == Usage():
-            return told
-        return self._price(self._model, usage)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
     """What a model costs for each token, in dollars."""
@@ -142,3 +93,45 @@ class Prices:
 
 def _means(name: str, model: str) -> bool:
     return name == model or name.endswith(f"/{model}")
+
+
+class MeteredBackend(ForwardingBackend):
+    """A backend whose completions, good and bad, are counted."""
+
+    def __init__(self, backend: Backend, budget: Budget, prices: Prices | None) -> None:
+        """`budget` adds up the costs; `prices` give them if the backend does not report any."""
+        self._backend = backend
+        self._budget = budget
+        self._prices = prices
+        self._model = ""
+
+    @property
+    def inner(self) -> Backend:
+        """See ForwardingBackend."""
+        return self._backend
+
+    async def preflight(self) -> Endpoint:
+        """See protocols.Backend; raises ConfigError where the prices do not hold its model."""
+        endpoint = await self._backend.preflight()
+        self._model = endpoint.model
+        if self._prices is not None:
+            self._prices.of(self._model)
+        return endpoint
+
+    async def complete(self, request: Request) -> Completion:
+        """See protocols.Backend."""
+        try:
+            done = await self._backend.complete(request)
+        except BackendError as error:
+            read, written = error.tokens
+            error.cost = self._cost(error.cost, Usage(input_tokens=read, output_tokens=written))
+            self._budget.spend(error.cost)
+            raise
+        cost = self._cost(done.cost, done.usage)
+        self._budget.spend(cost)
+        return done if cost == done.cost else replace(done, cost=cost)
+
+    def _cost(self, told: float | None, usage: Usage) -> float | None:
+        if told is not None or self._prices is None or usage == Usage():
+            return told
+        return self._prices.of(self._model).of(usage)

@@ -84,7 +84,7 @@ class EndpointSpec:
     deployment: Deployment | None = None
 
 
-def plans(
+def endpoint_specs(
     config: RunConfig, urls: Sequence[str], environ: Mapping[str, str] = os.environ
 ) -> list[EndpointSpec]:
     """All endpoints of a run with these options, whose --base-url names these URLs; blocks.
@@ -94,9 +94,9 @@ def plans(
     """
     first = [at(config, url) for url in urls] or _deployed(0, config, environ)
     rest = [
-        plan
+        spec
         for rank, options in enumerate(fallbacks(config), 1)
-        for plan in _deployed(rank, options, environ)
+        for spec in _deployed(rank, options, environ)
     ]
     return [*first, *rest]
 

@@ -1,83 +1,93 @@
-"""One endpoint of a run, as the others see it: whether it was met, is proven, is there now, or is over."""
+"""One endpoint of a pool: its backend, its limiter, its circuit breaker, and how far it has come."""
 
+from vlmbatch.endpoints.circuit_breaker import CircuitBreaker
+from vlmbatch.endpoints.limiter import Limiter
 from vlmbatch.errors import BackendError, FatalBackendError
-from vlmbatch.guard_protocols import Outages, Slots
 from vlmbatch.protocols import Backend
-from vlmbatch.records import Endpoint
+from vlmbatch.records import Endpoint, Load
 
 
 class PooledEndpoint:
-    """One endpoint: met once its preflight went well, proven after its canary."""
+    """One endpoint of a pool.
+
+    It is identified once its preflight succeeds, and proven once its canary does. Then it takes requests
+    while its circuit breaker is up.
+    """
 
     def __init__(self, backend: Backend, *, rank: int = 0, place: str) -> None:
-        """`place` is how people know it until it is met; it holds no secrets."""
+        """`rank` is 0 for endpoints that share the images, 1 and more for fallbacks.
+
+        `place` names the endpoint for users until it is identified; it holds no secrets.
+        """
         self.backend = backend
         self.rank = rank
         self.answers = 0
-        """How many came from it so far."""
+        """Number of requests that it has answered."""
         self.started = False
         self.proven = False
         self.leaving = False
-        """It was taken out of the run: what is in flight is finished."""
+        """It was removed from the pool: it finishes its requests and gets no new ones."""
         self.end: BackendError | None = None
-        """Why it takes no requests any more; patience that ended may begin anew, all else may not."""
+        """Why it takes no requests any more. An outage that outlasted the patience may still pass."""
+        self.load: Load | None = None
+        """Requests at the server when it was last polled; None if it does not report them."""
         self._place = place
-        self._endpoint: Endpoint | None = None
-        self._slots: Slots | None = None
-        self._outages: Outages | None = None
+        self._identity: Endpoint | None = None
+        self._limiter: Limiter | None = None
+        self._breaker: CircuitBreaker | None = None
 
-    def meet(self, endpoint: Endpoint, slots: Slots) -> None:
-        """Preflight found who it is; it is asked through these slots."""
-        self._endpoint, self._slots = endpoint, slots
+    def identify(self, identity: Endpoint, limiter: Limiter) -> None:
+        """Preflight succeeded: requests go to `identity` through the slots of `limiter`."""
+        self._identity, self._limiter = identity, limiter
 
-    def guard(self, outages: Outages) -> None:
-        """These tell whether it is there."""
-        self._outages = outages
+    def protect(self, breaker: CircuitBreaker) -> None:
+        """`breaker` decides whether the endpoint is up."""
+        self._breaker = breaker
 
     @property
     def place(self) -> str:
-        """Where requests go, for people to read."""
-        return self._endpoint.url if self._endpoint is not None else self._place
+        """The endpoint's URL, for messages."""
+        return self._identity.url if self._identity is not None else self._place
 
     @property
-    def is_met(self) -> bool:
-        """Whether endpoint and slots are known."""
-        return self._endpoint is not None
+    def is_identified(self) -> bool:
+        """Whether its identity and its limiter are set."""
+        return self._identity is not None
 
     @property
-    def endpoint(self) -> Endpoint:
-        """See guard_protocols.PooledEndpoint."""
-        assert self._endpoint is not None, "not met yet"
-        return self._endpoint
+    def identity(self) -> Endpoint:
+        """Backend, URL and model, as preflight found them."""
+        assert self._identity is not None, "not identified yet"
+        return self._identity
 
     @property
-    def slots(self) -> Slots:
-        """See guard_protocols.PooledEndpoint."""
-        assert self._slots is not None, "not met yet"
-        return self._slots
+    def limiter(self) -> Limiter:
+        """Its slots."""
+        assert self._limiter is not None, "not identified yet"
+        return self._limiter
 
     @property
-    def outages(self) -> Outages:
-        """See guard_protocols.PooledEndpoint."""
-        assert self._outages is not None, "not guarded yet"
-        return self._outages
+    def breaker(self) -> CircuitBreaker:
+        """Its circuit breaker."""
+        assert self._breaker is not None, "not protected yet"
+        return self._breaker
 
     @property
     def is_open(self) -> bool:
         """Whether it takes requests, now or when a slot comes free."""
-        return self.proven and self.end is None and not self.leaving and self.outages.up
+        return self.proven and self.end is None and not self.leaving and self.breaker.up
 
     @property
     def is_closed(self) -> bool:
-        """Whether it is over for good."""
+        """Whether it never takes requests again."""
         return self.leaving or isinstance(self.end, FatalBackendError)
 
     @property
     def away(self) -> BackendError | None:
-        """Why it takes no requests; None where it does, or may do so in a moment."""
-        return self.end or self.outages.away
+        """Why it takes no requests; None if it does, or may do so in a moment."""
+        return self.end or self.breaker.away
 
     @property
     def limit(self) -> int:
-        """How many requests it may get at once, as far as is known."""
-        return 0 if self._slots is None or self.is_closed else self._slots.limit
+        """How many requests it may get at once; 0 while that is unknown."""
+        return 0 if self._limiter is None or self.is_closed else self._limiter.limit

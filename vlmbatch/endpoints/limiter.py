@@ -84,6 +84,11 @@ class Limiter:
         return self._climber.most if self._climber else self._limit
 
     @property
+    def in_flight(self) -> int:
+        """How many requests are in flight."""
+        return self._busy
+
+    @property
     def load(self) -> float:
         """Which share of the slots is taken, from 0 to 1."""
         return self._busy / self._limit

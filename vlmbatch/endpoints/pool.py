@@ -1,4 +1,4 @@
-"""The endpoints of a run: an image goes to one that is free, or to a fallback where none of them is there."""
+"""The endpoint pool: gives each request a slot at an endpoint that is up and free, or at a fallback."""
 
 import asyncio
 from collections import deque
@@ -6,84 +6,100 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
+from vlmbatch.endpoints.crash_history import CrashHistory
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.semaphore import ResizableSemaphore
 from vlmbatch.errors import BackendError, FatalBackendError, UnavailableError
 from vlmbatch.events import ConcurrencyChanged, tell
-from vlmbatch.guard_protocols import PooledEndpoint as AnyEndpoint
-from vlmbatch.protocols import Observer
+from vlmbatch.protocols import Observer, Sleep
 
 MOST_AHEAD = 64
-"""So many images at most wait for a slot; else as many as there are slots, since answers come in bursts."""
+"""At most this many images wait for a slot; else as many as there are slots, since answers come in bursts."""
+RECOVERY_S = 5.0
+"""A session tries a lost endpoint again after this many seconds."""
 
 
 class EndpointPool:
-    """See guard_protocols.EndpointPool. Proofs and probes go on beside the run, in tasks of their own."""
+    """The endpoints of a run or session. Proofs and probes run in tasks of their own."""
 
-    def __init__(self, *, ahead: int, notify: Observer, steps_in: bool = False) -> None:
-        """`ahead` is how many more images than slots may at least be on their way; `steps_in` says whether
-        fallbacks are asked while all before them are away.
+    def __init__(
+        self,
+        *,
+        ahead: int,
+        notify: Observer,
+        steps_in: bool = False,
+        recovers: bool = False,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        """At least `ahead` more images than slots may be on their way.
+
+        `steps_in`: fallbacks take the images while all endpoints before them are down. `recovers`: an
+        endpoint that is lost is tried again for as long as the pool is open, as a session needs it; in a run
+        its loss is final.
         """
         self._ahead = ahead
         self._notify = notify
         self._steps_in = steps_in
-        self._lanes: list[PooledEndpoint] = []
+        self._recovers = recovers
+        self._sleep = sleep
+        self._endpoints: list[PooledEndpoint] = []
         self.last_rank = 0
-        """See guard_protocols.EndpointPool."""
+        """The rank of the last fallback."""
         self._waiting = WaitQueue()
         self._rooms = ResizableSemaphore(ahead)
         self._limits = 0
-        self._at_work = False
+        self._is_working = False
         self._was_proven = False
         self._over: BackendError | None = None
-        self._beside = asyncio.TaskGroup()
+        self._background = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        await self._beside.__aenter__()
-        self._at_work = True
+        await self._background.__aenter__()
+        self._is_working = True
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
             task.cancel()
-        await self._beside.__aexit__(None, None, None)  # which would make a group of the run's own error
+        await self._background.__aexit__(None, None, None)  # which would wrap the run's own error in a group
 
     def __iter__(self) -> Iterator[PooledEndpoint]:
-        return iter(self._lanes)
+        return iter(self._endpoints)
 
-    def add(self, lane: PooledEndpoint) -> None:
-        """Ask this endpoint, too."""
-        self._lanes.append(lane)
-        self.last_rank = max(lane.rank, self.last_rank)
+    def add(self, endpoint: PooledEndpoint) -> None:
+        """Send requests to this endpoint, too."""
+        self._endpoints.append(endpoint)
+        self.last_rank = max(endpoint.rank, self.last_rank)
         self.changed()
 
-    def leave(self, lane: PooledEndpoint) -> None:
-        """Ask it no more; what is in flight there is finished."""
-        lane.leaving = True
+    def remove(self, endpoint: PooledEndpoint) -> None:
+        """Send it no more requests; it finishes those it has."""
+        endpoint.leaving = True
         self.changed()
 
     @property
-    def somebody_waits(self) -> bool:
-        """Whether an image waits for a slot."""
-        return bool(self._waiting)
+    def waiting(self) -> int:
+        """How many images wait for a slot."""
+        return len(self._waiting)
 
-    def somebody_besides(self, lane: PooledEndpoint) -> bool:
-        """Whether images go on without this endpoint: another one is there, or a fallback may step in."""
+    def has_others(self, endpoint: PooledEndpoint) -> bool:
+        """Whether images go on without this endpoint: another one is up, or a fallback may step in."""
         return any(
-            other.is_open or (self._steps_in and other.rank > lane.rank and other.away is None)
-            for other in self._lanes
-            if other is not lane and not other.is_closed
+            other.is_open or (self._steps_in and other.rank > endpoint.rank and other.away is None)
+            for other in self._endpoints
+            if other is not endpoint and not other.is_closed
         )
 
     @property
     def limit(self) -> int:
-        """How many requests may be in flight now, at all that are asked."""
-        return sum(lane.limit for lane in self._lanes if lane.started or lane.rank == 0)
+        """How many requests may be in flight now, at all endpoints in use together."""
+        return sum(each.limit for each in self._endpoints if each.started or each.rank == 0)
 
     def most_rooms(self, most: int) -> int:
-        """How many images can ever be on their way at once; `most` slots has who is not met yet."""
-        return self._room_for(sum(lane.slots.most if lane.is_met else most for lane in self._lanes))
+        """How many images can ever be on their way at once; an unidentified endpoint counts `most` slots."""
+        limits = (each.limiter.most if each.is_identified else most for each in self._endpoints)
+        return self._rooms_for(sum(limits))
 
     @asynccontextmanager
     async def room(self) -> AsyncIterator[None]:
@@ -92,211 +108,240 @@ class EndpointPool:
             yield
 
     def changed(self) -> None:
-        """Look at everything anew: an endpoint has come, gone, or takes more or less at once."""
+        """Act on a change: an endpoint came, went, or takes more or fewer requests at once."""
         limit = self.limit
         if limit != self._limits:
             self._limits = limit
-            self._rooms.resize(self._room_for(limit))
-            if self._at_work:
+            self._rooms.resize(self._rooms_for(limit))
+            if self._is_working:
                 self._notify(ConcurrencyChanged(concurrency=limit))
         self._waiting.wake_all()
 
-    def _room_for(self, limit: int) -> int:
+    def _rooms_for(self, limit: int) -> int:
         return limit + max(self._ahead, min(limit, MOST_AHEAD))
 
     @asynccontextmanager
-    async def turn(
-        self, rank: int, look: Callable[[], bool], last: AnyEndpoint | None = None
+    async def slot(
+        self, rank: int, crashes: CrashHistory, last: PooledEndpoint | None = None
     ) -> AsyncIterator[PooledEndpoint]:
-        """See guard_protocols.EndpointPool."""
-        lane, alone = await self._next(rank, look, last)
-        try:
-            async with lane.slots.slot(alone=alone):  # without waiting, but to be alone
-                if self._waiting and lane.slots.free:
-                    self._wake_for(lane)  # as after one who was alone: more than one slot came free
-                yield lane
-        finally:
-            self._wake_for(lane)
+        """Hold a slot of the first endpoint that is up and free, of this rank if one is up.
 
-    async def _next(
-        self, rank: int, look: Callable[[], bool], last: AnyEndpoint | None
+        `crashes` says whether the image must be alone at its endpoint; it is consulted before each look at
+        the endpoints. `last` is the endpoint that failed the image last: another one is preferred.
+
+        Raises:
+            BackendError: no endpoint is left, or the image is guilty of crashes.
+        """
+        endpoint, alone = await self._free_endpoint(rank, crashes, last)
+        try:
+            async with endpoint.limiter.slot(alone=alone):  # waits only to be alone
+                if self._waiting and endpoint.limiter.free:
+                    self._wake_for(
+                        endpoint
+                    )  # more than one slot came free, as after a request that was alone
+                yield endpoint
+        finally:
+            self._wake_for(endpoint)
+
+    async def _free_endpoint(
+        self, rank: int, crashes: CrashHistory, last: PooledEndpoint | None
     ) -> tuple[PooledEndpoint, bool]:
         waited = False
         try:
             while True:
-                alone = look()
-                lane = self._free_one(rank, last, alone=alone)
-                if lane is not None:
-                    return lane, alone
+                alone = crashes.must_be_alone()
+                endpoint = self._choose(rank, last, alone=alone)
+                if endpoint is not None:
+                    return endpoint, alone
                 await self._waiting.wait(rank, first=waited)
                 waited = True
-        except BaseException:  # cancelled, refused or given up: who was woken for a slot leaves it to others
+        except BaseException:  # the slot that this image was woken for goes to another one
             self._waiting.wake_all()
             raise
 
-    def _wake_for(self, lane: PooledEndpoint) -> None:
-        """Wake the first who waits for a slot of this rank, else one whom a fallback has to do for."""
-        if not self._waiting.wake_one(lambda rank: rank == lane.rank) and lane.rank > 0:
-            self._waiting.wake_one(lambda rank: rank < lane.rank and not self._is_open(rank, lane.rank))
+    def _wake_for(self, endpoint: PooledEndpoint) -> None:
+        """Wake the first image that waits for this rank, else one that this fallback has to serve."""
+        if not self._waiting.wake_one(lambda rank: rank == endpoint.rank) and endpoint.rank > 0:
+            self._waiting.wake_one(
+                lambda rank: rank < endpoint.rank and not self._is_any_open(rank, endpoint.rank)
+            )
 
-    def _is_open(self, rank: int, end: int) -> bool:
-        """Whether anybody is there from this rank on, before the other."""
-        return any(lane.is_open and rank <= lane.rank < end for lane in self._lanes)
+    def _is_any_open(self, rank: int, end: int) -> bool:
+        """Whether an endpoint of these ranks, `end` excluded, takes requests."""
+        return any(each.is_open and rank <= each.rank < end for each in self._endpoints)
 
-    def _free_one(self, rank: int, last: AnyEndpoint | None, *, alone: bool) -> PooledEndpoint | None:
-        """An endpoint that is there and free; None where one is to be waited for.
+    def _choose(self, rank: int, last: PooledEndpoint | None, *, alone: bool) -> PooledEndpoint | None:
+        """An endpoint that is up and free; None if the image has to wait for one.
 
-        Those who have to be alone, which takes a while, share the one that has answered least.
+        Images that must be alone take a while, so they share the endpoint with the fewest answers.
 
         Raises:
-            BackendError: nobody is left to be asked.
+            BackendError: no endpoint is left.
         """
         if self._over is not None:
             raise self._over
-        looked_at: list[PooledEndpoint] = []
+        tried: list[PooledEndpoint] = []
         for level in range(rank, self.last_rank + 1):
-            lanes = [lane for lane in self._lanes if lane.rank == level and not lane.leaving]
-            looked_at += lanes
-            for lane in lanes:
-                self._start(lane)
-            there = [lane for lane in lanes if lane.is_open]
-            if there and alone:
-                return min(there, key=lambda lane: lane.answers)
-            if there:
-                free = [lane for lane in there if lane.slots.free]
-                return min(free, key=lambda lane: (lane is last, lane.slots.load)) if free else None
-            if any(lane.away is None for lane in lanes):
+            endpoints = [each for each in self._endpoints if each.rank == level and not each.leaving]
+            tried += endpoints
+            for endpoint in endpoints:
+                self._start(endpoint)
+            up = [each for each in endpoints if each.is_open]
+            if up and alone:
+                return min(up, key=lambda each: each.answers)
+            if up:
+                free = [each for each in up if each.limiter.free]
+                return min(free, key=lambda each: (each is last, each.limiter.load)) if free else None
+            if any(each.away is None for each in endpoints):
                 return None  # it is being proven
             if level == 0 and not self._steps_in:
                 break
-        self._raise_if_over(looked_at, is_fallback=rank > 0)
+        self._raise_if_over(tried, is_fallback=rank > 0)
         return None
 
-    def _raise_if_over(self, lanes: list[PooledEndpoint], *, is_fallback: bool) -> None:
-        """Raise where none of these is to be waited for.
+    def _raise_if_over(self, endpoints: list[PooledEndpoint], *, is_fallback: bool) -> None:
+        """Raise if it is no use to wait for one of these endpoints.
 
-        Images that are refused do not wait for a fallback that is away, since those that nobody refused
-        would find no room any more.
+        An image that an endpoint refused does not wait for a fallback that is down: such images would take
+        all rooms from the images that no endpoint refused.
         """
-        if not all(lane.end for lane in lanes):
-            gone = [lane.away for lane in lanes if lane.away is not None and lane.away.kind != "busy"]
-            if not is_fallback or len(gone) < len(lanes):
+        if not all(each.end for each in endpoints):
+            gone = [each.away for each in endpoints if each.away is not None and each.away.kind != "busy"]
+            if not is_fallback or len(gone) < len(endpoints):
                 return
             raise gone[0]
-        # who may come back decides the exit code: what is left can then be asked later
-        ends = sorted((lane.end for lane in lanes if lane.end), key=lambda end: end.exit_code, reverse=True)
-        raise next(iter(ends), UnavailableError("no endpoint is left: --base-url names none any more"))
+        # an endpoint that may come back decides the exit code: the next run can then process the rest
+        ends = (each.end for each in endpoints if each.end)
+        gone_for_good = UnavailableError("no endpoint is left: --base-url names none any more")
+        raise max(ends, key=lambda end: end.exit_code, default=gone_for_good)
 
     def first_away(self) -> BackendError | None:
-        """See guard_protocols.EndpointPool."""
-        first = [lane for lane in self._lanes if lane.rank == 0]
-        if any(lane.is_open for lane in first):
+        """Why an endpoint of rank 0 is down, if all of them are."""
+        first = [each for each in self._endpoints if each.rank == 0]
+        if any(each.is_open for each in first):
             return None
-        return next((lane.away for lane in first if lane.away is not None), None)
+        return next((each.away for each in first if each.away is not None), None)
 
-    def answered(self, lane: AnyEndpoint) -> None:
-        """It answered; while one answers, those that were given up are looked for anew."""
-        assert isinstance(lane, PooledEndpoint)
-        lane.answers += 1
-        lane.outages.answered()
-        lane.slots.answered()
-        for other in self._lanes:
+    def answered(self, endpoint: PooledEndpoint) -> None:
+        """The endpoint answered a request. While one answers, the others that were lost are tried again."""
+        endpoint.answers += 1
+        endpoint.breaker.answered()
+        endpoint.limiter.answered()
+        if self._recovers:  # which tries them anyway
+            return
+        for other in self._endpoints:
             if other.end is not None and not other.is_closed:
                 other.end = None
-                self.beside(self._prove(other, other.outages.again))
+                self.in_background(self._prove(other, other.breaker.again))
 
-    async def unavailable(self, lane: AnyEndpoint, error: UnavailableError, waits: int) -> None:
-        """See guard_protocols.EndpointPool."""
-        await self._unless_away(lane, lambda: lane.outages.unavailable(error, waits))
+    async def unavailable(self, endpoint: PooledEndpoint, error: UnavailableError, waits: int) -> None:
+        """Wait until the image may try again after this error, its `waits`-th of this kind."""
+        await self._unless_down(endpoint, lambda: endpoint.breaker.unavailable(error, waits))
 
-    async def failed(self, lane: AnyEndpoint, error: BackendError, image: str) -> None:
-        """See guard_protocols.EndpointPool."""
-        await self._unless_away(lane, lambda: lane.outages.failed(error, image))
+    async def failed(self, endpoint: PooledEndpoint, error: BackendError, image: str) -> None:
+        """A request about `image` failed in passing; may wait, if that shows an outage."""
+        await self._unless_down(endpoint, lambda: endpoint.breaker.failed(error, image))
 
-    async def _unless_away(self, lane: AnyEndpoint, waiting: Callable[[], Awaitable[None]]) -> None:
-        """Wait with the image, but not for an endpoint that is away: others may be there."""
-        assert isinstance(lane, PooledEndpoint)
-        task = self.beside(self._guarded(lane, waiting))
-        await asyncio.sleep(0)  # now it is known what the outage makes of it
-        if lane.outages.up:
+    async def _unless_down(self, endpoint: PooledEndpoint, waiting: Callable[[], Awaitable[None]]) -> None:
+        """Wait, but not for an endpoint that is down: another one may be up."""
+        task = self.in_background(self._guarded(endpoint, waiting))
+        await asyncio.sleep(0)  # now the circuit breaker has judged the error
+        if endpoint.breaker.up:
             await task
         else:
             self.changed()
 
-    def closed(self, lane: AnyEndpoint, error: BackendError) -> None:
-        """See guard_protocols.EndpointPool."""
-        assert isinstance(lane, PooledEndpoint)
-        self._ended(lane, error)
+    def prove_all(self) -> None:
+        """Begin to prove all endpoints of rank 0; otherwise each is proven when the first image needs it."""
+        for endpoint in self._endpoints:
+            if endpoint.rank == 0:
+                self._start(endpoint)
 
-    def _start(self, lane: PooledEndpoint) -> None:
-        """Begin to prove it, once somebody wants to ask it."""
-        if not lane.started:
-            lane.started = True
-            self.beside(self._prove(lane, lane.outages.ready))
+    def _start(self, endpoint: PooledEndpoint) -> None:
+        if not endpoint.started:
+            endpoint.started = True
+            self.in_background(self._prove(endpoint, endpoint.breaker.ready))
 
-    async def _prove(self, lane: PooledEndpoint, ready: Callable[[], Awaitable[None]]) -> None:
-        await self._guarded(lane, ready)
-        if lane.end is None:
-            lane.proven = self._was_proven = True
+    async def _prove(self, endpoint: PooledEndpoint, ready: Callable[[], Awaitable[None]]) -> None:
+        await self._guarded(endpoint, ready)
+        if endpoint.end is None:
+            endpoint.proven = self._was_proven = True
         self.changed()
 
-    async def _guarded(self, lane: PooledEndpoint, work: Callable[[], Awaitable[None]]) -> None:
-        """Do what may find out that it is there no more, or is back."""
+    async def _guarded(self, endpoint: PooledEndpoint, work: Callable[[], Awaitable[None]]) -> None:
+        """Do work that may find the endpoint lost, or back."""
         try:
             await work()
         except BackendError as error:
-            self._ended(lane, error)
+            self.close(endpoint, error)
         self.changed()
 
-    def _ended(self, lane: PooledEndpoint, error: BackendError) -> None:
-        """It takes no requests any more. What was wrong from the beginning ends the run at once."""
-        if lane.is_closed:
+    def close(self, endpoint: PooledEndpoint, error: BackendError) -> None:
+        """The endpoint takes no requests any more. An error before the first proof ends a run at once."""
+        if endpoint.is_closed:
             return
-        lane.end, lane.proven = error, False
+        endpoint.end, endpoint.proven = error, False
         if isinstance(error, FatalBackendError):
-            if lane.rank == 0 and not self._was_proven:
+            if endpoint.rank == 0 and not self._was_proven and not self._recovers:
                 self._over = error
-            elif any(not other.is_closed for other in self._lanes):
-                tell(self._notify, f"{lane.place} is asked no more: {error}")
+            elif any(not other.is_closed for other in self._endpoints):
+                tell(self._notify, f"{endpoint.place} gets no more images: {error}")
+        if self._recovers:
+            self.in_background(self._recover(endpoint))
         self.changed()
 
-    def beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Do this beside the run, until it ends or the run does."""
-        task = self._beside.create_task(work)
+    async def _recover(self, endpoint: PooledEndpoint) -> None:
+        """Prove a lost endpoint anew, again and again; meanwhile its callers get the reason."""
+        while endpoint.end is not None and not endpoint.leaving:
+            await self._sleep(RECOVERY_S)
+            try:
+                await endpoint.breaker.renew()
+            except BackendError as error:
+                endpoint.end = error
+            else:
+                endpoint.end, endpoint.proven = None, True
+            self.changed()
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do this beside the images, until it ends or the pool is closed."""
+        task = self._background.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
 
 class WaitQueue:
-    """Whoever is woken looks around, and waits again, at the head of the line, where there is nothing."""
+    """Images that wait for a slot, in the order in which they came.
+
+    A woken image looks at the endpoints again; if it finds no slot, it waits again, at the head of the queue.
+    """
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
 
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     async def wait(self, rank: int, *, first: bool) -> None:
-        """Wait to be woken, for a slot of this rank; who was woken for nothing comes `first`."""
+        """Wait to be woken for a slot of this rank; `first` goes to the head of the queue."""
         waiting = asyncio.get_running_loop().create_future(), rank
         (self._waiting.appendleft if first else self._waiting.append)(waiting)
         try:
             await waiting[0]
         except asyncio.CancelledError:
-            with suppress(ValueError):  # who was woken was taken out
+            with suppress(ValueError):  # a woken image is not in the queue any more
                 self._waiting.remove(waiting)
             raise
 
     def wake_all(self) -> None:
-        """Let everybody look around."""
+        """Let all images look at the endpoints again."""
         waiting, self._waiting = self._waiting, deque()
         for woken, _ in waiting:
             if not woken.done():
                 woken.set_result(None)
 
     def wake_one(self, suits: Callable[[int], bool]) -> bool:
-        """Wake the first whose rank suits; whether there is one."""
+        """Wake the first image whose rank suits; returns whether there was one."""
         waiting = enumerate(self._waiting)
         at = next((at for at, (woken, rank) in waiting if suits(rank) and not woken.done()), None)
         if at is None:

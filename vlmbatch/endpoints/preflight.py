@@ -1,7 +1,7 @@
-"""Finds out at the start of a run who answers: all endpoints that the options name are asked at once."""
+"""Finds out which endpoints are up, and which model each has, before the first image."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
@@ -10,96 +10,108 @@ from vlmbatch.backends.registry import open_backend
 from vlmbatch.cache import Cache
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, START_PATIENCE_S, until_available
+from vlmbatch.endpoints.cost import Budget, MeteredBackend, Prices
 from vlmbatch.endpoints.discovery import EndpointSpec
 from vlmbatch.errors import ConfigError, FatalBackendError, UnavailableError, UnreachableError
 from vlmbatch.protocols import Backend, Sleep
 from vlmbatch.records import Endpoint
 
 STRAGGLERS_S = 1.0
-"""How long a run that could begin waits for the answers of other endpoints."""
+"""Once a run could begin, it waits this long for the preflight of the other endpoints."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preflight:
-    """An endpoint that was looked for: who it is, or why it is `away`.
+    """The result of one endpoint's preflight: its identity (`endpoint`), or why it is `away`.
 
-    Where both are known, its answers are in the cache, and that is all there is.
+    Both are set if the endpoint is down and its identity comes from the cache; then only cached answers are
+    available.
     """
 
-    plan: EndpointSpec
+    spec: EndpointSpec
     backend: Backend
     endpoint: Endpoint | None = None
     away: UnavailableError | None = None
 
     @property
     def place(self) -> str:
-        """Where it is, for people to read."""
+        """The endpoint's URL, for messages."""
         return self.endpoint.url if self.endpoint is not None else self.backend.place
+
+
+class EndpointOpener:
+    """Opens backends whose completions are counted in `budget`; `stack` closes them."""
+
+    def __init__(self, budget: Budget, prices: Prices | None, stack: AsyncExitStack) -> None:
+        self._budget = budget
+        self._prices = prices
+        self._stack = stack
+
+    async def open(self, spec: EndpointSpec) -> Preflight:
+        """An endpoint that had no preflight yet.
+
+        Raises:
+            VlmbatchError: it cannot be opened with these options.
+        """
+        backend = open_backend(spec.config, deployment=spec.deployment)
+        metered = MeteredBackend(backend, self._budget, self._prices)
+        return Preflight(spec=spec, backend=await self._stack.enter_async_context(metered))
 
 
 async def preflight_all(
     config: RunConfig,
-    plans: Sequence[EndpointSpec],
-    metered: Callable[[Backend], Backend],
+    specs: Sequence[EndpointSpec],
+    opener: EndpointOpener,
     cache: Cache | None,
     sleep: Sleep,
-    stack: AsyncExitStack,
+    *,
+    wait: bool = True,
 ) -> list[Preflight]:
-    """Open all and ask who they are; at least one answers. What has to be closed goes on the stack.
+    """Open all endpoints and send their preflights at once. Unless `wait` is false, at least one is up.
 
     Raises:
-        UnavailableError: nobody is there whom to ask.
-        VlmbatchError: one that is there refuses, or the options do not fit together.
+        UnavailableError: all endpoints are down.
+        VlmbatchError: an endpoint refuses, or the options do not fit together.
     """
-    opened = [await opened_by(plan, metered, stack) for plan in plans]
-    if len(opened) == 1:
-        return [await _alone(opened[0], cache, sleep)]
-    met = await _all(opened, config, config.run.patience_s(START_PATIENCE_S), sleep)
-    if all(each.endpoint is None for each in met):  # some may be loading
-        met = await _all(met, config, config.run.patience_s(RUN_PATIENCE_S), sleep)
-    present = [each for each in met if each.endpoint is not None]
-    if not present:
-        raise UnavailableError("; ".join(str(each.away) for each in met))
-    _require_one_model([each for each in met if each.plan.rank == 0])
-    return met
+    opened = [await opener.open(spec) for spec in specs]
+    if not wait:
+        found = await _all(opened, config, 0.0, sleep, patience_s=0.0)
+    elif len(opened) == 1:
+        return [await _single(opened[0], cache, sleep)]
+    else:
+        found = await _all(opened, config, config.run.patience_s(START_PATIENCE_S), sleep)
+        if all(each.endpoint is None for each in found):  # some may be loading
+            found = await _all(found, config, config.run.patience_s(RUN_PATIENCE_S), sleep)
+        if all(each.endpoint is None for each in found):
+            raise UnavailableError("; ".join(str(each.away) for each in found))
+    _require_one_model([each for each in found if each.spec.rank == 0])
+    return found
 
 
-async def opened_by(
-    plan: EndpointSpec, metered: Callable[[Backend], Backend], stack: AsyncExitStack
-) -> Preflight:
-    """An endpoint that was not looked for yet; `metered` counts what it costs.
+def naming_endpoint(found: Sequence[Preflight]) -> Endpoint:
+    """The endpoint whose model names the run: the first of rank 0 that is up.
 
     Raises:
-        VlmbatchError: it cannot be opened with these options.
+        UnavailableError: all of them are down, and no option names their model.
     """
-    backend = metered(open_backend(plan.config, deployment=plan.deployment))
-    return Preflight(plan=plan, backend=await stack.enter_async_context(backend))
-
-
-def named(met: Sequence[Preflight]) -> Endpoint:
-    """The endpoint whose model names the run: the first that was to be asked.
-
-    Raises:
-        UnavailableError: it is away, and no option tells its model.
-    """
-    firsts = [each for each in met if each.plan.rank == 0]
+    firsts = [each for each in found if each.spec.rank == 0]
     known = next((each.endpoint for each in firsts if each.endpoint is not None), None)
     if known is not None:
         return known
-    options = firsts[0].plan.config.endpoint
+    options = firsts[0].spec.config.endpoint
     if options.model is None:
         told = "name its model with --model, so that a fallback can answer meanwhile"
         raise UnavailableError(f"{firsts[0].away}; {told}") from firsts[0].away
     return Endpoint(backend=firsts[0].backend.name, url=firsts[0].backend.place, model=options.model)
 
 
-async def who_is_there(each: Preflight, model: str | None = None) -> Endpoint:
-    """Ask once who it is; `model` is the one that it has to have.
+async def identify(backend: Backend, model: str | None = None) -> Endpoint:
+    """Send one preflight; `model` is the model that the endpoint must have.
 
     Raises:
-        BackendError: it is away, or of no use.
+        BackendError: the endpoint is down, or cannot be used.
     """
-    endpoint = await each.backend.preflight()
+    endpoint = await backend.preflight()
     if model is not None and endpoint.model != model:
         raise FatalBackendError(
             f"{endpoint.url} has the model {endpoint.model}, and the others {model}; name one with --model",
@@ -108,9 +120,9 @@ async def who_is_there(each: Preflight, model: str | None = None) -> Endpoint:
     return endpoint
 
 
-async def _alone(each: Preflight, cache: Cache | None, sleep: Sleep) -> Preflight:
-    """Look for the only one; where nobody is there, who was when the cache was filled can still answer."""
-    options, run = each.plan.config.endpoint, each.plan.config.run
+async def _single(each: Preflight, cache: Cache | None, sleep: Sleep) -> Preflight:
+    """Probe the single endpoint; if it is down, fall back to the model remembered in the cache."""
+    options, run = each.spec.config.endpoint, each.spec.config.run
     asked = (options.backend, each.backend.place, options.model or "")
     try:
         endpoint = await until_available(
@@ -121,7 +133,7 @@ async def _alone(each: Preflight, cache: Cache | None, sleep: Sleep) -> Prefligh
             sleep=sleep,
         )
     except UnreachableError as error:
-        if cache is None or options.backend == "auto":  # which may find another one each time
+        if cache is None or options.backend == "auto":  # auto may find another endpoint each time
             raise
         known = await asyncio.to_thread(cache.endpoint, *asked)
         if known is None:
@@ -133,20 +145,25 @@ async def _alone(each: Preflight, cache: Cache | None, sleep: Sleep) -> Prefligh
 
 
 async def _all(
-    opened: Sequence[Preflight], config: RunConfig, patience_s: float, sleep: Sleep
+    opened: Sequence[Preflight],
+    config: RunConfig,
+    loading_patience_s: float,
+    sleep: Sleep,
+    *,
+    patience_s: float | None = None,
 ) -> list[Preflight]:
-    """Look for all at once, until each has answered or patience has ended.
+    """Send all preflights at once, until each has answered or its patience has ended.
 
-    Once one of the first rank is there, the others have a moment left: who comes later joins then.
+    Once an endpoint of rank 0 is up, the others have STRAGGLERS_S left; a later one joins the pool later.
     """
-    usual_s = config.run.patience_s(START_PATIENCE_S)
+    usual_s = config.run.patience_s(START_PATIENCE_S) if patience_s is None else patience_s
 
     async def look(each: Preflight) -> Preflight:
         try:
             endpoint = await until_available(
                 each.backend.preflight,
                 patience_s=usual_s,
-                loading_patience_s=patience_s,
+                loading_patience_s=loading_patience_s,
                 who=each.backend.place,
                 sleep=sleep,
             )
@@ -157,7 +174,7 @@ async def _all(
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(look(each)) for each in opened]
-            firsts = {task for task, each in zip(tasks, opened, strict=True) if each.plan.rank == 0}
+            firsts = {task for task, each in zip(tasks, opened, strict=True) if each.spec.rank == 0}
             while firsts:
                 done, firsts = await asyncio.wait(firsts, return_when=asyncio.FIRST_COMPLETED)
                 if any(task.result().endpoint for task in done):
@@ -174,9 +191,9 @@ async def _all(
     ]
 
 
-def _require_one_model(met: Sequence[Preflight]) -> None:
-    """Raise ConfigError where endpoints that share the images found models of different names."""
-    found = {each.endpoint.model: each.endpoint.url for each in met if each.endpoint is not None}
-    if len(found) > 1 and met[0].plan.config.endpoint.model is None:
-        told = ", ".join(f"{model} at {url}" for model, url in found.items())
+def _require_one_model(found: Sequence[Preflight]) -> None:
+    """Raise ConfigError if endpoints that share the images have models of different names."""
+    models = {each.endpoint.model: each.endpoint.url for each in found if each.endpoint is not None}
+    if len(models) > 1 and found[0].spec.config.endpoint.model is None:
+        told = ", ".join(f"{model} at {url}" for model, url in models.items())
         raise ConfigError(f"the endpoints have different models: {told}; name one with --model")

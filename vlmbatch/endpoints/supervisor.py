@@ -1,9 +1,9 @@
-"""Puts the endpoints of a run to work: guards each, and follows the files that name them."""
+"""Puts endpoints into the pool, protects each, polls their load, and follows the files that name them."""
 
 import asyncio
 import resource
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -14,225 +14,233 @@ from vlmbatch.endpoints.discovery import EndpointUrls, at
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.limiter import Limiter, RateLimiter
 from vlmbatch.endpoints.pool import EndpointPool
-from vlmbatch.endpoints.preflight import Preflight, opened_by, who_is_there
+from vlmbatch.endpoints.preflight import EndpointOpener, Preflight, identify
 from vlmbatch.errors import BackendError, VlmbatchError
 from vlmbatch.events import EndpointPaused, EndpointProven, EndpointResumed, Event, QueueMeasured, tell
-from vlmbatch.imaging.prepare import uniform
 from vlmbatch.machine import preparers
-from vlmbatch.protocols import Backend, Observer, Sleep
+from vlmbatch.protocols import Observer, Sleep
 from vlmbatch.records import Endpoint, Request
 
+FIRST_CONCURRENCY = 16
+MOST_CONCURRENCY = 256
+"""First and last limit of `--concurrency auto`: vLLM runs 256 requests at once by default."""
+BEYOND_SLOTS = 4
+"""If a server reports its slots, this many requests more pay off: llama-server has as many threads beyond its
+slots, and with 16 connections at 4 slots some waited until all others were done."""
+OTHER_FILES = 32
+"""A run may have this many files open besides one connection a request."""
+PROBE_S = 10.0
+"""A healthy endpoint answers a probe within this time."""
+SLOW_LOAD_S = 2.0
+"""A model load of at least this many seconds is reported."""
+WARM_UP = 3
+"""The first answer of a cold model may take this many times --timeout."""
 WATCH_S = 2.0
-"""How often endpoints are asked how many requests wait there."""
+"""The interval between two questions for an endpoint's load."""
 FOLLOW_S = 2.0
-"""How often the files of --base-url are looked at."""
+"""The interval between two looks at the files of --base-url."""
 WORKERS_TO_COME = 1024
-"""So many images may be on their way at least where endpoints may be added to a run."""
+"""If endpoints may be added later, at least this many images may be on their way at once."""
 
 
 class EndpointSupervisor:
-    """The endpoints of a run."""
+    """Looks after the endpoints of a run or session."""
 
     def __init__(
         self,
         config: RunConfig,
         question: Request,
-        metered: Callable[[Backend], Backend],
+        opener: EndpointOpener,
         notify: Observer,
         sleep: Sleep,
-        stack: AsyncExitStack,
+        *,
+        recovers: bool = False,
     ) -> None:
-        """Backends that are opened while the run goes on are `metered`, and closed by `stack`."""
-        self.lanes = EndpointPool(
-            ahead=preparers(), notify=notify, steps_in="unavailable" in config.endpoint.reasons
+        """`question` gives canary and warm-up their generation options; `recovers`: see EndpointPool."""
+        self.pool = EndpointPool(
+            ahead=preparers(),
+            notify=notify,
+            steps_in="unavailable" in config.endpoint.reasons,
+            recovers=recovers,
+            sleep=sleep,
         )
         self._config = config
         self._question = question
-        self._metered = metered
-        self._pace = RateLimiter(config.run.rpm, sleep=sleep)
+        self._opener = opener
+        self._rate = RateLimiter(config.run.rpm, sleep=sleep)
         self._notify = notify
         self._sleep = sleep
-        self._stack = stack
         self._by_url: dict[str, PooledEndpoint] = {}
 
-    def take(self, met: Preflight) -> None:
-        """Let it take part."""
-        lane = PooledEndpoint(met.backend, rank=met.plan.rank, place=met.place)
-        guard(lane, met, self._question, self._pace, self.lanes, self._notify, self._sleep)
-        self.lanes.add(lane)
-        url = met.plan.config.endpoint.url
-        if url is not None and lane.rank == 0:
-            self._by_url[url] = lane
+    def add(self, preflight: Preflight) -> None:
+        """Put this endpoint into the pool, with a limiter and a circuit breaker of its own."""
+        endpoint = PooledEndpoint(preflight.backend, rank=preflight.spec.rank, place=preflight.place)
+        if preflight.endpoint is not None:
+            self.identified(endpoint, preflight, preflight.endpoint)
+        breaker = EndpointBreaker(endpoint, preflight, self, self._question, self._notify, self._sleep)
+        endpoint.protect(breaker)
+        self.pool.add(endpoint)
+        url = preflight.spec.config.endpoint.url
+        if url is not None and endpoint.rank == 0:
+            self._by_url[url] = endpoint
+
+    def identified(self, endpoint: PooledEndpoint, preflight: Preflight, identity: Endpoint) -> None:
+        """Preflight succeeded: give the endpoint its slots."""
+        endpoint.identify(identity, self._limiter(preflight, identity))
+
+    def _limiter(self, preflight: Preflight, identity: Endpoint) -> Limiter:
+        """The limiter that the options ask for: fixed, or one that adapts to the endpoint."""
+        config = preflight.spec.config
+        fixed = config.run.concurrency
+        most = most_concurrency(config)
+        if identity.slots is not None:
+            most = min(most, identity.slots + BEYOND_SLOTS)
+        start = fixed or min(identity.slots or min(preflight.backend.concurrency, FIRST_CONCURRENCY), most)
+        return Limiter(
+            start,
+            most=None if fixed else most,
+            pace=self._rate,
+            waiting=lambda: self.pool.waiting > 0,
+            changed=self.pool.changed,
+        )
 
     @asynccontextmanager
-    async def at_work(self, addresses: EndpointUrls) -> AsyncIterator[None]:
-        """Look after them while the ``async with`` lasts."""
-        async with self.lanes:
-            self.lanes.beside(self._watch())
-            if addresses.may_change:
-                self.lanes.beside(self._follow(addresses))
+    async def at_work(self, urls: EndpointUrls) -> AsyncIterator[None]:
+        """Look after the endpoints inside the ``async with``."""
+        async with self.pool:
+            self.pool.in_background(self._watch())
+            if urls.may_change:
+                self.pool.in_background(self._follow(urls))
             yield
 
     async def unload(self) -> None:
-        """Let those that keep a model loaded let go of it; what hinders that is told, and ends nothing."""
-        for lane in [lane for lane in self.lanes if lane.proven and lane.end is None]:
+        """Ask each endpoint to unload its model; a failure is reported and ends nothing."""
+        for endpoint in [each for each in self.pool if each.proven and each.end is None]:
             try:
-                await lane.backend.unload()
+                await endpoint.backend.unload()
             except BackendError as error:
-                tell(self._notify, f"{lane.place} has not unloaded the model: {error}")
+                tell(self._notify, f"{endpoint.place} has not unloaded the model: {error}")
 
     def most_rooms(self, *, may_grow: bool) -> int:
         """How many images can ever be on their way at once."""
-        most = self.lanes.most_rooms(most_concurrency(self._config))
+        most = self.pool.most_rooms(most_concurrency(self._config))
         return max(most, WORKERS_TO_COME) if may_grow else most
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """All that took part, where these are several."""
-        lanes = [lane for lane in self.lanes if lane.is_met or not lane.leaving]
-        return tuple(map(_known, lanes)) if len(lanes) > 1 else ()
+        """All endpoints that took part; empty if there was only one."""
+        taking_part = [each for each in self.pool if each.is_identified or not each.leaving]
+        return tuple(map(_identity, taking_part)) if len(taking_part) > 1 else ()
 
     async def _watch(self) -> None:
-        """Ask how many requests wait at each endpoint that tells, and ask it less where these are ours."""
+        """Poll the load of each endpoint, and lower its limit while our requests queue there."""
         while True:
             await self._sleep(WATCH_S)
-            for lane in [lane for lane in self.lanes if lane.is_open]:
-                load = await lane.backend.load()
+            for endpoint in [each for each in self.pool if each.is_open]:
+                endpoint.load = load = await endpoint.backend.load()
                 if load is not None:
-                    lane.slots.queueing(load.waiting)
+                    endpoint.limiter.queueing(load.waiting)
                     self._notify(
-                        QueueMeasured(endpoint=lane.place, running=load.running, waiting=load.waiting)
+                        QueueMeasured(endpoint=endpoint.place, running=load.running, waiting=load.waiting)
                     )
 
-    async def _follow(self, addresses: EndpointUrls) -> None:
+    async def _follow(self, urls: EndpointUrls) -> None:
         while True:
             await self._sleep(FOLLOW_S)
-            if await asyncio.to_thread(addresses.has_changed):
+            if await asyncio.to_thread(urls.has_changed):
                 try:
-                    await self._change(frozenset(await asyncio.to_thread(addresses.read)))
+                    await self._change(frozenset(await asyncio.to_thread(urls.read)))
                 except VlmbatchError as error:
-                    tell(self._notify, f"{error}; those asked so far are asked on")
+                    tell(self._notify, f"{error}; the endpoints stay as they are")
 
     async def _change(self, urls: frozenset[str]) -> None:
-        """Ask these, and no others."""
+        """Use the endpoints at these URLs and no others."""
         for url in [url for url in self._by_url if url not in urls]:
-            lane = self._by_url.pop(url)
-            self.lanes.leave(lane)
-            tell(self._notify, f"{lane.place} is asked no more, since --base-url does not name it any more")
+            endpoint = self._by_url.pop(url)
+            self.pool.remove(endpoint)
+            tell(self._notify, f"{endpoint.place} gets no more images: --base-url does not name it any more")
         for url in sorted(urls - self._by_url.keys()):
-            met = await opened_by(at(self._config, url), self._metered, self._stack)
-            tell(self._notify, f"{met.place} is asked from now on, since --base-url names it")
-            self.take(met)
+            preflight = await self._opener.open(at(self._config, url))
+            tell(self._notify, f"{preflight.place} gets images from now on: --base-url names it")
+            self.add(preflight)
 
 
-def _known(lane: PooledEndpoint) -> Endpoint:
-    return lane.endpoint if lane.is_met else Endpoint(backend=lane.backend.name, url=lane.place, model="")
+class EndpointBreaker(CircuitBreaker):
+    """The circuit breaker of a pooled endpoint: proves it by warm-up and canary, and probes it."""
 
+    def __init__(
+        self,
+        endpoint: PooledEndpoint,
+        preflight: Preflight,
+        supervisor: EndpointSupervisor,
+        question: Request,
+        notify: Observer,
+        sleep: Sleep,
+    ) -> None:
+        """If `preflight` found the endpoint down and its answers in the cache, it stays down."""
+        config = preflight.spec.config
+        self._known_away = None if preflight.endpoint is None else preflight.away
+        self._cold_s = WARM_UP * config.run.timeout
+        super().__init__(
+            patience_s=config.run.patience_s(RUN_PATIENCE_S) if self._known_away is None else 0.0,
+            try_s=PROBE_S + QUESTIONS * self._cold_s,
+            least_try_s=config.run.timeout,
+            notify=self._outage,
+            sleep=sleep,
+        )
+        self._endpoint = endpoint
+        self._preflight = preflight
+        self._supervisor = supervisor
+        self._generation = question.generation
+        self._observer = notify
+        self._canary = Canary(
+            preflight.backend, question, deadline_s=self._cold_s, tell=partial(tell, notify)
+        )
 
-FIRST_CONCURRENCY = 16
-MOST_CONCURRENCY = 256
-"""Where `--concurrency auto` starts, and how far it goes: vLLM works on 256 requests at once by default."""
-BEYOND_SLOTS = 4
-"""So many more requests than slots are worth asking where slots are told: the server of llama.cpp has as many
-threads beyond its slots, and with 16 connections at 4 slots some waited until all others were done."""
-OTHER_FILES = 32
-"""So many files a run may have open beside one connection a request."""
-PROBE_S = 10.0
-"""How long an endpoint that is well may take to say so."""
-SLOW_LOAD_S = 2.0
-"""From so many seconds on a person wants to know what was waited for."""
-WARM_UP = 3
-"""So many times --timeout is how long a cold model may take for its first answer."""
+    async def prove(self) -> None:
+        """Identify the endpoint if it is not, load its model, and ask its canary."""
+        if self._known_away is not None:
+            raise self._known_away
+        backend = self._preflight.backend
+        if not self._endpoint.is_identified:
+            identity = await identify(backend, self._model_of_peers())
+            self._supervisor.identified(self._endpoint, self._preflight, identity)
+        took_s = await backend.warm_up(self._generation, self._cold_s)
+        if took_s > SLOW_LOAD_S:
+            tell(self._observer, f"{self._endpoint.identity.model} was loaded in {took_s:.0f} s")
+        if self._preflight.spec.config.endpoint.canary:
+            await self._canary.prove()
+        self._observer(EndpointProven())
 
+    async def probe(self) -> None:
+        """Probe the server, then ask the canary if it was ever answered."""
+        async with asyncio.timeout(PROBE_S):
+            await self._preflight.backend.probe()
+        await self._canary.ask()
 
-def limiter_of(
-    config: RunConfig, endpoint: Endpoint, backend: Backend, pace: RateLimiter, lanes: EndpointPool
-) -> Limiter:
-    """The limiter that the options ask for: fixed, or one that finds the endpoint's best by itself."""
-    fixed = config.run.concurrency
-    most = most_concurrency(config)
-    if endpoint.slots is not None:
-        most = min(most, endpoint.slots + BEYOND_SLOTS)
-    start = fixed or min(endpoint.slots or min(backend.concurrency, FIRST_CONCURRENCY), most)
-    return Limiter(
-        start,
-        most=None if fixed else most,
-        pace=pace,
-        waiting=lambda: lanes.somebody_waits,
-        changed=lanes.changed,
-    )
+    def _outage(self, event: Event) -> None:
+        """Pass on an event, with the endpoint's name and whether others are up."""
+        if isinstance(event, EndpointPaused | EndpointResumed):
+            pool, endpoint = self._supervisor.pool, self._endpoint
+            event = replace(event, endpoint=endpoint.place, others_up=pool.has_others(endpoint))
+            self._observer(event)
+            pool.changed()
+        else:
+            self._observer(event)
+
+    def _model_of_peers(self) -> str | None:
+        """The model of the endpoints that share the images with this one, which it must have, too."""
+        peers = (each for each in self._supervisor.pool if each.rank == self._endpoint.rank)
+        return next((each.identity.model for each in peers if each.is_identified), None)
 
 
 def most_concurrency(config: RunConfig) -> int:
-    """How many requests at once one endpoint may get at most."""
+    """How many requests at once one endpoint may get."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OTHER_FILES
     return config.run.concurrency or max(1, min(MOST_CONCURRENCY, files))
 
 
-def guard(
-    lane: PooledEndpoint,
-    met: Preflight,
-    question: Request,
-    pace: RateLimiter,
-    lanes: EndpointPool,
-    notify: Observer,
-    sleep: Sleep,
-) -> None:
-    """Give an endpoint its slots, and what tells whether it is there; who is not met yet is met then.
-
-    Where it is known that nobody is there, it stays so.
-    """
-    config = met.plan.config
-    known_away = None if met.endpoint is None else met.away
-    deadline_s = WARM_UP * config.run.timeout
-    canary = Canary(met.backend, question, uniform, deadline_s=deadline_s, tell=partial(tell, notify))
-
-    def is_known(endpoint: Endpoint) -> None:
-        lane.meet(endpoint, limiter_of(config, endpoint, met.backend, pace, lanes))
-
-    async def prove() -> None:
-        if known_away is not None:
-            raise known_away
-        if not lane.is_met:
-            is_known(await who_is_there(met, _model_of(lanes, lane)))
-        _tell_load(lane, await met.backend.warm_up(question.generation, deadline_s), notify)
-        if config.endpoint.canary:
-            await canary.prove()
-        notify(EndpointProven())
-
-    async def probe() -> None:
-        async with asyncio.timeout(PROBE_S):
-            await met.backend.probe()
-        await canary.ask()
-
-    def hear(event: Event) -> None:
-        """Tell where it was, and whether others are there."""
-        if isinstance(event, (EndpointPaused, EndpointResumed)):
-            notify(replace(event, endpoint=lane.place, others_up=lanes.somebody_besides(lane)))
-            lanes.changed()
-        else:
-            notify(event)
-
-    if met.endpoint is not None:
-        is_known(met.endpoint)
-    lane.guard(
-        CircuitBreaker(
-            prove=prove,
-            probe=probe,
-            patience_s=config.run.patience_s(RUN_PATIENCE_S) if known_away is None else 0.0,
-            try_s=PROBE_S + QUESTIONS * deadline_s,
-            least_try_s=config.run.timeout,
-            notify=hear,
-            sleep=sleep,
-        )
-    )
-
-
-def _tell_load(lane: PooledEndpoint, took_s: float, notify: Observer) -> None:
-    if took_s > SLOW_LOAD_S:
-        tell(notify, f"{lane.endpoint.model} was loaded in {took_s:.0f} s")
-
-
-def _model_of(lanes: EndpointPool, lane: PooledEndpoint) -> str | None:
-    """The model that an endpoint has to have which finds its own: that of those it shares the images with."""
-    return next((other.endpoint.model for other in lanes if other.is_met and other.rank == lane.rank), None)
+def _identity(endpoint: PooledEndpoint) -> Endpoint:
+    if endpoint.is_identified:
+        return endpoint.identity
+    return Endpoint(backend=endpoint.backend.name, url=endpoint.place, model="")

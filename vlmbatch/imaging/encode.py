@@ -4,9 +4,11 @@ from io import BytesIO
 
 from PIL import Image
 
+from vlmbatch.errors import ImageError
 from vlmbatch.imaging.decode import OutOfMemory
 
 MEDIA_TYPE = "image/jpeg"
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
 
 def encode(image: Image.Image, quality: int) -> bytes:
@@ -22,6 +24,23 @@ def encode(image: Image.Image, quality: int) -> bytes:
     try:
         image.save(out, "JPEG", quality=quality)
     # only memory can fail between two places in memory, and the codec says so as OSError
+    except (MemoryError, OSError) as error:
+        raise OutOfMemory from error
+    return out.getvalue()
+
+
+def png(image: Image.Image) -> bytes:
+    """A PIL image as the bytes of a PNG file, without loss; the same picture always gives the same bytes.
+
+    Raises:
+        ImageError: bad_image, if PNG cannot hold its mode; too_large, if memory does not suffice.
+    """
+    out = BytesIO()
+    try:
+        kept = image if image.mode in PNG_MODES else image.convert("RGB")
+        kept.save(out, "PNG", compress_level=1)
+    except (ValueError, SyntaxError) as error:
+        raise ImageError(f"this PIL image cannot be read: {error}") from error
     except (MemoryError, OSError) as error:
         raise OutOfMemory from error
     return out.getvalue()

@@ -1,32 +1,48 @@
-"""What was answered before, and what is being asked now: nothing is asked twice about the same content."""
+"""Deduplication: no question is sent twice about the same content, and earlier answers are reused."""
 
 import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
-from typing import Any
+from enum import Enum
+from typing import Any, NamedTuple
 
+from vlmbatch.cache import Cache
 from vlmbatch.images import ImageFacts
-from vlmbatch.protocols import Key, Turn
-from vlmbatch.records import Answered, Completion, Endpoint, Failure, Fallback, Result, Usage
+from vlmbatch.protocols import Writer
+from vlmbatch.records import Answered, Completion, Endpoint, Failure, Fallback, Result, Usage, content_of
 
 RECENT = 4096
-"""So many answers are kept here, at about a kilobyte each: those that no output keeps, or not yet."""
+"""This many answers are kept in memory, at about a kilobyte each: those that are in no output, or not yet."""
 
-Find = Callable[[str, str], Mapping[str, Any] | None]
-"""The record of an answer about a file with this SHA-256 to the prompt of this name; blocks."""
+
+class Key(NamedTuple):
+    """One question about one content: the SHA-256 of the file, and the question's fingerprint and name."""
+
+    content: str
+    run: str
+    prompt: str
+
+
+class Turn(Enum):
+    """Which task asks a question that has no answer yet."""
+
+    ASK = "the task that looked"
+    WAIT = "another task, which is already asking"
 
 
 class Deduplicator:
-    """See protocols.Deduplicator: looking is done in threads, all else in the event loop."""
+    """Earlier answers by key. Only look() runs in threads, all else in the event loop."""
 
-    def __init__(self, *, output: Find | None, cache: Find | None) -> None:
-        """`output` finds what this run's own output holds, None where duplicates are asked about; `cache`
-        what earlier runs have left.
+    def __init__(self, *, output: Writer | None, cache: Cache | None, enabled: bool = True) -> None:
+        """`output` holds the answers of this run so far, `cache` those of earlier runs.
+
+        Unless it is `enabled`, each image is asked about, but for answers in the cache.
         """
         self._output = output
         self._cache = cache
+        self._enabled = enabled
         self._recent: OrderedDict[Key, Answered] = OrderedDict()
         self._failed_once: OrderedDict[Key, None] = OrderedDict()
         self._asked_by: dict[Key, Hashable] = {}
@@ -34,17 +50,20 @@ class Deduplicator:
         self._waiting: dict[Key, list[asyncio.Future[None]]] = {}
         self._lock = threading.Lock()
 
-    def look(self, key: Key, who: Hashable) -> Answered | Turn:
-        """See protocols.Deduplicator."""
-        if self._output is not None:
+    def look(self, key: Key, task: Hashable) -> Answered | Turn:
+        """The answer if there is one, else whether to ask or to wait; blocks.
+
+        Unless told to wait, `task` holds the question until release().
+        """
+        if self._enabled:
             with self._lock:
-                if self._asked_by.setdefault(key, who) is not who:
+                if self._asked_by.setdefault(key, task) is not task:
                     return Turn.WAIT
-                self._held[who] = key
+                self._held[task] = key
         return self._found(key) or Turn.ASK
 
     async def settled(self, key: Key) -> None:
-        """See protocols.Deduplicator."""
+        """Return once no task holds this question."""
         with self._lock:
             if key not in self._asked_by:
                 return
@@ -52,10 +71,10 @@ class Deduplicator:
             self._waiting.setdefault(key, []).append(future)
         await future
 
-    def release(self, who: Hashable, result: Result | None) -> None:
-        """See protocols.Deduplicator."""
+    def release(self, task: Hashable, result: Result | None) -> None:
+        """The task has ended with this result; the question it held, if any, is free."""
         with self._lock:
-            key = self._held.pop(who, None)
+            key = self._held.pop(task, None)
             if key is None:
                 return
             if result is not None and (known := self._known_from(result, key)) is not None:
@@ -69,20 +88,19 @@ class Deduplicator:
                 future.set_result(None)
 
     def _known_from(self, result: Result, key: Key) -> Answered | None:
-        """What others of this content need not ask any more; their files may have changed since."""
-        if result.is_known or result.image.sha256 != key[0]:
+        """The answer for other images of this content; None if there is none, or the file has changed."""
+        if result.is_known or result.content != key.content:
             return None
         if result.completion is not None:
-            free = replace(
-                result.completion, usage=Usage(), warnings=result.warnings, cost=None
-            )  # they pay nothing
+            # the other images cost nothing
+            free = replace(result.completion, usage=Usage(), warnings=result.warnings, cost=None)
             return _answered(result, free)
         if result.failure is None or not result.attempts or not self._is_proven(result.failure, key):
             return None
         return _answered(result, result.failure)
 
     def _is_proven(self, failure: Failure, key: Key) -> bool:
-        """Whether a failure is the content's own: where another failed before; at once where engines die."""
+        """Whether the content itself fails: at its second failure, or at once if it crashes the engine."""
         if failure.kind == "crash" or key in self._failed_once:
             self._failed_once.pop(key, None)
             return True
@@ -92,13 +110,17 @@ class Deduplicator:
         return False
 
     def _found(self, key: Key) -> Answered | None:
-        sha256, _ = key
-        if self._output is not None:
+        if self._enabled:
             with self._lock:
                 known = self._recent.get(key)
-            if known := known or answered_in(self._output(*key), sha256, in_output=True):
+            if known is None and self._output is not None:
+                record = self._output.find(key.content, key.prompt)
+                known = answered_in(record, key.content, in_output=True)
+            if known is not None:
                 return known
-        return None if self._cache is None else answered_in(self._cache(*key), sha256, in_output=False)
+        if self._cache is None:
+            return None
+        return answered_in(self._cache.find(key.run, key.content, key.prompt), key.content, in_output=False)
 
 
 def _answered(result: Result, outcome: Completion | Failure) -> Answered:
@@ -106,18 +128,22 @@ def _answered(result: Result, outcome: Completion | Failure) -> Answered:
         id=result.id,
         outcome=outcome,
         image=result.image,
+        more_images=result.more_images,
         endpoint=result.endpoint,
         fallback=result.fallback,
     )
 
 
-def answered_in(record: Mapping[str, Any] | None, sha256: str, *, in_output: bool) -> Answered | None:
-    """The answer in a record about a file with this SHA-256; None where it is not one.
+def answered_in(record: Mapping[str, Any] | None, content: str, *, in_output: bool) -> Answered | None:
+    """The answer in a record about this content; None if it holds none.
 
-    Somebody may have edited the file that the record is from.
+    The record may come from a file that a user has edited.
     """
     try:
-        if record is None or record["status"] != "ok" or record["image"]["sha256"] != sha256:
+        if record is None or record["status"] != "ok":
+            return None
+        image, *more_images = (ImageFacts(**facts) for facts in record.get("images") or [record["image"]])
+        if content_of(str(facts.sha256) for facts in (image, *more_images)) != content:
             return None
         return Answered(
             id=str(record["id"]) if in_output else None,
@@ -129,7 +155,8 @@ def answered_in(record: Mapping[str, Any] | None, sha256: str, *, in_output: boo
                 data=record.get("data"),
                 logprobs=record.get("logprobs"),
             ),
-            image=ImageFacts(**record["image"]),
+            image=image,
+            more_images=tuple(more_images),
             endpoint=Endpoint(
                 backend=str(record["backend"]), url=str(record["endpoint"]), model=str(record["model"])
             ),

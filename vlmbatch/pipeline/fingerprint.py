@@ -1,4 +1,4 @@
-"""What of the options shapes an answer: the question, the settings of a run, and the name these give it."""
+"""The fingerprint of a run: a digest of all settings that change an answer."""
 
 import hashlib
 import json
@@ -12,11 +12,11 @@ from vlmbatch.imaging.sizing import sizing_of
 from vlmbatch.records import Endpoint, Generation, Request
 
 FLAWS: Mapping[str, FailureKind] = {"length": "truncated", "loop": "degenerate"}
-"""The words of --accept, and how answers with these flaws fail without it."""
+"""The words of --accept, and the kind of failure of such an answer without it."""
 
 
-def question_of(config: RunConfig, prompt: str, schema: str | None = None) -> Request:
-    """What is asked about every image, still without one; `schema` as of schemas.schema_text."""
+def request_of(config: RunConfig, prompt: str, schema: str | None = None) -> Request:
+    """The request that these options make, without images; `schema` is text as of schemas.schema_text."""
     options = config.generation
     generation = Generation(
         max_tokens=options.max_tokens,
@@ -36,7 +36,7 @@ def question_of(config: RunConfig, prompt: str, schema: str | None = None) -> Re
 
 
 def accepted_now(config: RunConfig) -> frozenset[FailureKind]:
-    """Kinds of failures that --accept lets pass: images that failed so before are asked about again."""
+    """The kinds of failures that --accept allows: images with such a failure are retried."""
     words = config.generation.accept.split(",")
     return frozenset(kind for word, kind in FLAWS.items() if word in words)
 
@@ -44,9 +44,9 @@ def accepted_now(config: RunConfig) -> frozenset[FailureKind]:
 def answer_settings(
     config: RunConfig, endpoint: Endpoint, prompt: str, schema: str | None = None
 ) -> dict[str, Any]:
-    """All that changes an answer, flat, without secrets; a run is named by the digest of this."""
+    """All settings that change an answer, flat and without secrets."""
     image = config.image
-    # left out where they are not set, so that the digests of older records stay what they are
+    # left out if they are not set, so that older records keep their fingerprint
     later = {
         "max_pixels": image.max_pixels,
         "image_tokens": image.image_tokens,
@@ -71,9 +71,9 @@ def answer_settings(
 
 
 def with_known_digest(settings: dict[str, Any], earlier: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """These settings, or those of an earlier run that are the same but for weights that one does not know.
+    """These settings, or those of an earlier run that differ only in that one model digest is unknown.
 
-    An endpoint that was away when a run started, and a fallback answered, has not told of its weights.
+    The digest is unknown if the endpoint was down when the run started and a fallback answered.
     """
     runs = [dict(run) for run in earlier]
     if settings in runs:
@@ -86,5 +86,5 @@ def with_known_digest(settings: dict[str, Any], earlier: Iterable[Mapping[str, A
 
 
 def run_digest(settings: Mapping[str, Any]) -> str:
-    """Twelve hexadecimal digits that are the same for the same settings, here and anywhere."""
+    """The fingerprint: twelve hexadecimal digits, the same for the same settings on any machine."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,24 +1,23 @@
-"""Gets one picture ready to be sent, or finds that its answer is known; knows no decoder and no endpoint."""
+"""Prepares the pictures of a task in a thread, or finds that its answer is known."""
 
 import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TypeVar
 
-from vlmbatch.config import RunConfig
-from vlmbatch.config.groups import USUAL_SIDE
-from vlmbatch.config.spec import AUTO
 from vlmbatch.errors import ImageError
-from vlmbatch.events import Notice, tell
+from vlmbatch.events import Notice
 from vlmbatch.images import PreparedImage, SourceImage
-from vlmbatch.imaging.memory import DecodeMemory
+from vlmbatch.imaging.memory import FILES_SHARE, DecodeMemory
 from vlmbatch.imaging.prepare import prepare
-from vlmbatch.imaging.sizing import Sizing, sizing_of
+from vlmbatch.pipeline.dedup import Deduplicator, Turn
+from vlmbatch.pipeline.question import Question
 from vlmbatch.pipeline.task import ImageTask
-from vlmbatch.protocols import Deduplicator, Observer, Room, Source, Turn
-from vlmbatch.records import DEFAULT_PROMPT_NAME, Answered, Endpoint
+from vlmbatch.protocols import Observer
+from vlmbatch.records import Answered
 
 T = TypeVar("T")
 
@@ -26,13 +25,13 @@ SLOW_S = 60.0
 
 
 class SlowWatch:
-    """Inside its ``with`` block, says once which image a thread has worked on for very long.
+    """Inside its ``with`` block, reports once if a thread works on an image for very long.
 
-    Its disk or its decoder may hang, and nothing else would tell which of many it is.
+    The disk or the decoder may hang, and nothing else would show at which of many images.
     """
 
     def __init__(self, image: str, notify: Observer, *, slow_s: float = SLOW_S) -> None:
-        """`began`, in monotonic seconds, is set by the thread when it begins."""
+        """The thread sets `began`, in monotonic seconds, when it begins."""
         self.began: float | None = None
         self._image = image
         self._notify = notify
@@ -53,116 +52,105 @@ class SlowWatch:
             self._notify(Notice(message=f"{self._image}: {told}"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Preparer:
-    """Reads and prepares in `threads`; many images at once.
+    """Reads and prepares the images of many tasks at once, in `threads` and in bounded memory."""
 
-    `prepare` turns file bytes into a picture whose longest side is at most the given number of pixels, or
-    what the options say where that is None; it blocks, as reading does, for whose bytes `room_to_read` waits.
-    """
+    def __init__(
+        self,
+        *,
+        memory: DecodeMemory,
+        max_bytes: int,
+        dedup: Deduplicator,
+        threads: ThreadPoolExecutor,
+        notify: Observer,
+    ) -> None:
+        """A file of more than `max_bytes` is refused when it is read, so it needs no more room than that."""
+        self._memory = memory
+        self._files = memory.part(FILES_SHARE)
+        self._max_bytes = max_bytes
+        self._dedup = dedup
+        self._threads = threads
+        self._notify = notify
 
-    source: Source
-    room_to_read: Room
-    prepare: Callable[[bytes, int | None], PreparedImage]
-    answers: Deduplicator
-    threads: ThreadPoolExecutor
-    notify: Observer
+    async def prepare(self, task: ImageTask) -> Answered | None:
+        """The answer if the same question was asked before; else None, and the task has its pictures.
 
-    async def look(self, draft: ImageTask) -> Answered | None:
-        """The answer, where the same was asked before; else None, and the draft has its picture.
-
-        Waits while somebody else asks about the same. Until `answers.release`, the draft holds its question.
+        Waits while another task asks the same. The task holds its question until `Deduplicator.release`.
 
         Raises:
-            ImageError: it cannot be read or decoded.
-            ResourceError: the machine is out of something.
+            ImageError: an image cannot be read or decoded.
+            ResourceError: the machine is out of descriptors or memory.
         """
-        found: Answered | PreparedImage | Turn
-        while (found := await self._in_thread(draft, self._look)) is Turn.WAIT and draft.key is not None:
-            await self.answers.settled(draft.key)
+        found: Answered | list[PreparedImage] | Turn
+        while (found := await self._in_thread(task, self._look)) is Turn.WAIT and task.key is not None:
+            await self._dedup.settled(task.key)
         if isinstance(found, Answered):
             return found
-        if isinstance(found, PreparedImage):
-            draft.picture(found)
+        if isinstance(found, list):
+            task.set_pictures(found)
         return None
 
-    async def shrink(self, draft: ImageTask, longest: int) -> None:
-        """Prepare the picture anew, its longest side at most so many pixels; raises as look() does."""
+    async def shrink(self, task: ImageTask, longest: int) -> None:
+        """Prepare the pictures anew, each side at most `longest` pixels; raises as prepare() does."""
 
-        def smaller(draft: ImageTask) -> PreparedImage:
-            with self.room_to_read(self._stamp(draft)):
-                return self.prepare(self._read(draft).data, longest)
+        def smaller(task: ImageTask) -> list[PreparedImage]:
+            with self._room_to_read(task):
+                return [self.picture(task.question, image, longest) for image in self._read(task)]
 
-        draft.picture(await self._in_thread(draft, smaller))
+        task.set_pictures(await self._in_thread(task, smaller))
 
-    def _look(self, draft: ImageTask) -> Answered | PreparedImage | Turn:
-        """The picture, unless its answer is known or somebody else asks about the same; blocks."""
-        if draft.key is not None:  # who was waited for has ended
-            turn = self.answers.look(draft.key, draft)
-            if turn is not Turn.ASK:
-                return turn
-        with self.room_to_read(self._stamp(draft)):
-            image = self._read(draft)
-            if draft.key is None:
-                draft.key = (image.sha256, draft.ref.prompt or DEFAULT_PROMPT_NAME)
-                turn = self.answers.look(draft.key, draft)
+    def _look(self, task: ImageTask) -> Answered | list[PreparedImage] | Turn:
+        """The pictures, unless the answer is known or another task asks for it; blocks."""
+        turn = self._turn(task)  # the task that this one waited for may have ended
+        if turn is not Turn.ASK:
+            return turn
+        with self._room_to_read(task):
+            images = self._read(task)
+            if task.key is None:
+                task.has_read([image.sha256 for image in images])
+                turn = self._turn(task)
                 if turn is not Turn.ASK:
                     return turn
-            picture = self.prepare(image.data, None)
-            return replace(picture, file=draft.ref.uri) if picture.is_original else picture
+            pictures = [self.picture(task.question, image, None) for image in images]
+            files = zip(pictures, task.images, strict=True)
+            return [replace(p, file=ref.uri or None) if p.is_original else p for p, ref in files]
 
-    def _stamp(self, draft: ImageTask) -> int:
-        """How many bytes there will be to read."""
-        draft.stamp = self.source.stamp(draft.ref)
-        return draft.stamp.bytes if draft.stamp else 0
+    def _turn(self, task: ImageTask) -> Answered | Turn:
+        if task.key is None or not task.reuse:
+            return Turn.ASK
+        return self._dedup.look(task.key, task)
 
-    def _read(self, draft: ImageTask) -> SourceImage:
-        image = self.source.read(draft.ref)
-        draft.stamp, draft.sha256 = image.stamp, image.sha256
-        return image
+    def _room_to_read(self, task: ImageTask) -> AbstractContextManager[None]:
+        """Room in memory for the files of the task; blocks until it is free."""
+        task.stamps = [task.source.stamp(image) for image in task.images]
+        sizes = (min(stamp.bytes, self._max_bytes) for stamp in task.stamps if stamp)
+        return self._files.room(sum(sizes))
 
-    async def _in_thread(self, draft: ImageTask, work: Callable[[ImageTask], T]) -> T:
-        watch = SlowWatch(draft.ref.id, self.notify)
+    def _read(self, task: ImageTask) -> list[SourceImage]:
+        images = [task.source.read(image) for image in task.images]
+        task.stamps = [image.stamp for image in images]
+        return images
+
+    def picture(self, question: Question, image: SourceImage, longest: int | None) -> PreparedImage:
+        """One picture, in the size that the question says, each side at most `longest` pixels; blocks.
+
+        Raises:
+            ImageError: it cannot be decoded.
+            ResourceError: the machine is out of memory.
+        """
+        sizing = question.sizing if longest is None else question.sizing.at_most(longest)
+        try:
+            return prepare(image.data, question.image, self._memory.room, sizing)
+        except ImageError:  # decoders have many words for a lack of memory
+            self._memory.prove()
+            raise
+
+    async def _in_thread(self, task: ImageTask, work: Callable[[ImageTask], T]) -> T:
+        watch = SlowWatch(task.id, self._notify)
 
         def watched() -> T:
             watch.began = time.monotonic()
-            return work(draft)
+            return work(task)
 
         with watch:
-            return await asyncio.get_running_loop().run_in_executor(self.threads, watched)
-
-
-def sizing_for(config: RunConfig, endpoint: Endpoint, notify: Observer) -> Sizing:
-    """Which sizes pictures are sent in to this model; what a person should know of that is told.
-
-    Raises:
-        ConfigError: --image-tokens, and nobody knows how this model counts them.
-    """
-    sizing = sizing_of(config.image, endpoint.model, endpoint.architecture)
-    budget, least = config.image.image_tokens, sizing.least_tokens
-    if config.image.max_size == AUTO and sizing.family is None:
-        tell(
-            notify,
-            f"how {endpoint.model} counts the tokens of pictures is not known: --max-size auto is "
-            f"{USUAL_SIDE} for it (docs/image-tokens.md)",
-        )
-    if budget is not None and least > budget:
-        at_least = f"a photo costs {endpoint.model} at least {least} tokens"
-        tell(notify, f"{at_least}, more than --image-tokens {budget}")
-    return sizing
-
-
-def preparer_of(
-    config: RunConfig, sizing: Sizing, memory: DecodeMemory
-) -> Callable[[bytes, int | None], PreparedImage]:
-    """What prepares pictures as the options say, at most so large, in bounded memory; for many threads."""
-
-    def prepared(data: bytes, longest: int | None) -> PreparedImage:
-        fit = sizing if longest is None else sizing.at_most(longest)
-        try:
-            return prepare(data, config.image, memory.room, fit)
-        except ImageError:  # decoders have many words for a lack of memory
-            memory.prove()
-            raise
-
-    return prepared
+            return await asyncio.get_running_loop().run_in_executor(self._threads, watched)

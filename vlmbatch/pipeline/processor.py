@@ -1,11 +1,11 @@
-"""One image, from its reference to its result: prepare, ask, ask again or another. Knows no concrete part."""
+"""Brings one task to its result: prepare the images, send the request, retry it, or use a fallback."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from vlmbatch.endpoints.endpoint import PooledEndpoint
+from vlmbatch.endpoints.pool import EndpointPool
 from vlmbatch.errors import (
     BackendError,
     BadAnswerError,
@@ -17,187 +17,178 @@ from vlmbatch.errors import (
     UnavailableError,
 )
 from vlmbatch.events import RetryScheduled
-from vlmbatch.guard_protocols import EndpointPool, PooledEndpoint, Retries
-from vlmbatch.images import ImageRef
-from vlmbatch.pipeline.task import ImageTask, Job
-from vlmbatch.protocols import Deduplicator, Observer
-from vlmbatch.records import Answered, Completion, Failure, FallbackReason, Result
+from vlmbatch.pipeline.dedup import Deduplicator
+from vlmbatch.pipeline.preparer import Preparer
+from vlmbatch.pipeline.retry import RetryPolicy
+from vlmbatch.pipeline.task import ImageTask, forget_trace
+from vlmbatch.protocols import Observer
+from vlmbatch.records import Completion, Failure, FallbackReason, Result
 
 FREE_WAITS = 20
+"""An image may be turned away this often by endpoints that are down or busy; then its failure counts."""
+LEAST_SIDE = 32
+"""A picture is never shrunk below this many pixels."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageProcessor:
-    """Brings one image after the other to its result; many at once.
+    """Brings tasks to their results, many at once."""
 
-    `look` gets a draft's picture ready, or finds its answer; `shrink` makes its picture anew, with a longest
-    side of so many pixels. `read` gives an answer its form, or refuses it. `fallback_on` are the reasons for
-    which a fallback among the `lanes` is asked. `in_flight` holds the tasks that have a request at an
-    endpoint, or an answer that is not written yet.
-    """
+    def __init__(
+        self,
+        *,
+        preparer: Preparer,
+        dedup: Deduplicator,
+        pool: EndpointPool,
+        retry: RetryPolicy,
+        fallback_on: frozenset[FallbackReason],
+        notify: Observer,
+        stop: asyncio.Event,
+    ) -> None:
+        """`fallback_on`: the reasons for which a fallback is used. Once `stop` is set, nothing is retried."""
+        self.pool = pool
+        self.in_flight: set[asyncio.Task[object] | None] = set()
+        """The asyncio tasks with a request at an endpoint, or with an answer that is not yet delivered."""
+        self._preparer = preparer
+        self._dedup = dedup
+        self._retry = retry
+        self._fallback_on = fallback_on
+        self._notify = notify
+        self._stop = stop
 
-    job: Job
-    look: Callable[[ImageTask], Awaitable[Answered | None]]
-    shrink: Callable[[ImageTask, int], Awaitable[None]]
-    answers: Deduplicator
-    lanes: EndpointPool
-    read: Callable[[Completion], Completion]
-    retries: Retries
-    notify: Observer
-    stop: asyncio.Event
-    in_flight: set["asyncio.Task[None] | None"]
-    fallback_on: frozenset[FallbackReason] = frozenset()
-
-    async def answer(self, ref: ImageRef) -> Result:
-        """The result for this image; a failure of the image is a result too.
+    async def process(self, task: ImageTask) -> Result:
+        """The result of this task; a failure of the image is a result too.
 
         Raises:
-            VlmbatchError: what ends the whole run: fatal endpoints, or such as stay away.
+            VlmbatchError: no endpoint can answer, or the machine is out of something.
         """
-        draft, result = ImageTask(ref, self.job.question), None
+        result = None
         try:
-            known = await self.look(draft)
-            result = draft.repeated(self.job, known) if known else await self._asked(draft)
+            known = await self._preparer.prepare(task)
+            result = task.reused(known) if known else await self._ask(task)
         except ImageError as error:
-            failure = Failure(kind=error.kind, message=str(error), retryable=error.retryable)
-            result = draft.result(self.job, failure)
+            forget_trace(error)
+            result = task.result(Failure(kind=error.kind, message=str(error), retryable=error.retryable))
         finally:
-            self.answers.release(draft, result)
-            draft.drop_picture()
+            self._dedup.release(task, result)
         return result
 
-    async def _asked(self, draft: ImageTask) -> Result:
-        """The result of asking about this picture, and where that fails, a fallback after the other."""
+    async def _ask(self, task: ImageTask) -> Result:
+        """The result from the endpoints, and if they fail, from one fallback after the other."""
         while True:
             try:
-                return draft.result(self.job, await self._ask(draft))
+                return task.result(await self._ask_rank(task))
             except (FatalBackendError, UnavailableError) as error:
-                if draft.failed is None:
+                if task.failed is None:
                     raise
-                return draft.result(self.job, draft.failed_with(error, for_now=True))
+                return task.result(task.failed_with(error, for_now=True))
             except BackendError as error:
                 reason = _reason(error)
-                if reason not in self.fallback_on or draft.asked_rank >= self.lanes.last_rank:
-                    return draft.result(self.job, draft.failed_with(error))
-                draft.fall_back(self.job, reason, error)
+                if reason not in self._fallback_on or task.asked_rank >= self.pool.last_rank:
+                    return task.result(task.failed_with(error))
+                task.fall_back(reason, error)
 
-    async def _ask(self, draft: ImageTask) -> Completion:
+    async def _ask_rank(self, task: ImageTask) -> Completion:
+        """The completion from the endpoints of the task's rank, with retries."""
+
         def on_retry(attempt: int, delay_s: float, error: BackendError) -> None:
-            self.notify(
+            self._notify(
                 RetryScheduled(
-                    id=draft.ref.id, attempt=attempt, delay_s=delay_s, kind=error.kind, message=str(error)
+                    id=task.id, attempt=attempt, delay_s=delay_s, kind=error.kind, message=str(error)
                 )
             )
 
-        with self.retries.attempts(on_retry, lambda: draft.refunds) as attempts:
+        with self._retry.attempts(on_retry, lambda: task.crashes.refunded) as attempts:
             async for attempt in attempts:
                 with attempt:
-                    await self._change(draft)
+                    await self._ask_differently(task)
                     try:
-                        return await self._attempt(draft)
+                        return await self._attempt(task)
                     except BadAnswerError as error:
-                        draft.bad_answer = error
+                        task.bad_answer = error
                         raise
                     except TransientError as error:
-                        if draft.lane is not None:
-                            await self.lanes.failed(draft.lane, error, draft.ref.id)
+                        if task.endpoint is not None:
+                            await self.pool.failed(task.endpoint, error, task.id)
                         raise
-        raise AssertionError("retries end with an answer or an error")
+        raise AssertionError("retries end with a completion or an error")
 
-    async def _attempt(self, draft: ImageTask) -> Completion:
-        """One attempt. Waiting for endpoints that are away costs none, FREE_WAITS times at most."""
+    async def _attempt(self, task: ImageTask) -> Completion:
+        """One attempt. To wait for endpoints that are down costs no attempt, FREE_WAITS times at most."""
         while True:
-            async with self.lanes.turn(draft.rank, lambda: self._look_back(draft), draft.lane) as lane:
-                if not lane.outages.up:  # it went away while this image waited to be alone
+            async with self.pool.slot(task.rank, task.crashes, task.endpoint) as endpoint:
+                if not endpoint.breaker.up:  # it went down while this task waited to be alone
                     continue
-                draft.ask(self.job, lane, self.lanes.first_away() if lane.rank > draft.rank else None)
+                task.attempt_at(endpoint, self.pool.first_away() if endpoint.rank > task.rank else None)
                 try:
-                    return await self._complete(draft, lane)
+                    return await self._complete(task, endpoint)
                 except StaleConnectionError:
-                    if draft.stale:
+                    if task.stale:
                         raise
-                    draft.stale = True
+                    task.stale = True
                     turned_away = None
                 except UnavailableError as error:
                     turned_away = error
                 except FatalBackendError as error:
-                    self.lanes.closed(lane, error)
+                    self.pool.close(endpoint, error)
                     turned_away = None
-            draft.attempts -= 1
+            task.attempts -= 1
             if turned_away is not None:
-                await self._wait(draft, lane, turned_away)
+                await self._wait(task, endpoint, turned_away)
 
-    async def _wait(self, draft: ImageTask, lane: PooledEndpoint, error: UnavailableError) -> None:
-        """Wait until an endpoint may take this image; the image does not pay for it."""
-        draft.free_waits += 1
-        if draft.free_waits > FREE_WAITS:  # others are answered meanwhile, or patience had ended
-            raise RejectedError(str(error), kind=error.kind, retryable=True) from error
-        await self.lanes.unavailable(lane, error, draft.free_waits)
-
-    def _look_back(self, draft: ImageTask) -> bool:
-        """Whether this image has to be alone: give back the attempts that went down with an endpoint.
-
-        Raises:
-            RejectedError: its crashes show that engines die of it.
-        """
-        if draft.broke_at is not None:
-            lost = draft.trail.refund(draft.broke_at.outages.downs)
-            draft.attempts -= lost
-            draft.refunds += lost
-        if draft.trail.guilty:
-            times = draft.trail.told + draft.trail.found
-            raise RejectedError(
-                f"the engine crashes over this image: {times} times while nothing else was asked; "
-                "--retry-failed asks again, a smaller --max-size may help",
-                kind="crash",
-            )
-        return draft.trail.suspect
-
-    async def _complete(self, draft: ImageTask, lane: PooledEndpoint) -> Completion:
-        """One request. Whoever has an answer stays in flight until it is written."""
-        task = asyncio.current_task()
-        self.in_flight.add(task)
-        draft.started_at, draft.began = datetime.now(UTC), time.monotonic()
-        alone, downs = draft.trail.suspect or lane.slots.limit == 1, lane.outages.downs
+    async def _complete(self, task: ImageTask, endpoint: PooledEndpoint) -> Completion:
+        """One request. A task with a completion stays in flight until its result is delivered."""
+        current = asyncio.current_task()
+        self.in_flight.add(current)
+        task.started_at, task.began = datetime.now(UTC), time.monotonic()
+        alone, downs = task.crashes.suspect or endpoint.limiter.limit == 1, endpoint.breaker.downs
         try:
-            completion = self.read(await lane.backend.complete(draft.request))
+            completion = task.question.read(await endpoint.backend.complete(task.request))
         except BackendError as error:
-            draft.spend(error.cost)
-            self._hear(draft, lane, error, alone, downs)
-            self.in_flight.discard(task)
-            if self.stop.is_set() and not isinstance(error, (RejectedError, FatalBackendError)):
+            task.spend(error.cost)
+            self._judge(task, endpoint, error, alone, downs)
+            self.in_flight.discard(current)
+            if self._stop.is_set() and not isinstance(error, (RejectedError, FatalBackendError)):
                 raise asyncio.CancelledError from error  # nothing is lost: the next run asks
             raise
-        self.lanes.answered(lane)
+        self.pool.answered(endpoint)
         return completion
 
-    def _hear(
-        self, draft: ImageTask, lane: PooledEndpoint, error: BackendError, alone: bool, downs: int
+    def _judge(
+        self, task: ImageTask, endpoint: PooledEndpoint, error: BackendError, alone: bool, downs: int
     ) -> None:
-        """Let the guards know how a request failed."""
+        """Report a failed request to the parts that watch the endpoint and the task."""
         if isinstance(error, (RejectedError, BadAnswerError)):
-            self.lanes.answered(lane)
+            self.pool.answered(endpoint)
         elif error.kind in ("busy", "timeout", "crash"):
-            lane.slots.overloaded()
+            endpoint.limiter.overloaded()
         if isinstance(error, TransientError):
-            counted = draft.stale or not isinstance(error, StaleConnectionError)
-            draft.trail.broke(error.kind, alone=alone, counted=counted, downs=downs)
-            draft.broke_at = lane
+            counted = task.stale or not isinstance(error, StaleConnectionError)
+            task.crashes.breaker = endpoint.breaker
+            task.crashes.failed(error.kind, alone=alone, counted=counted, downs=downs)
 
-    async def _change(self, draft: ImageTask) -> None:
-        """Make this attempt a different one where the last ended with a bad answer."""
-        error, draft.bad_answer = draft.bad_answer, None
+    async def _wait(self, task: ImageTask, endpoint: PooledEndpoint, error: UnavailableError) -> None:
+        """Wait until an endpoint may take this task; it costs no attempt."""
+        forget_trace(error)
+        task.free_waits += 1
+        if task.free_waits > FREE_WAITS:  # other images are answered meanwhile, or patience has ended
+            raise RejectedError(str(error), kind=error.kind, retryable=True) from error
+        await self.pool.unavailable(endpoint, error, task.free_waits)
+
+    async def _ask_differently(self, task: ImageTask) -> None:
+        """Change the request if the last attempt ended with a bad answer."""
+        error, task.bad_answer = task.bad_answer, None
         if error is None:
             return
-        draft.request, warning = self.retries.ask_differently(draft.request, error, draft.attempts)
-        if error.change == "shrink" and draft.prepared:
-            longest = max(draft.prepared.width, draft.prepared.height) // 2
-            await self.shrink(draft, max(longest, 32))
-        draft.warnings += (warning,)
+        forget_trace(error)
+        task.request, warning = self._retry.ask_differently(task.request, error, task.paid_attempts)
+        if error.change == "shrink" and task.pictures:
+            longest = max(max(picture.width, picture.height) for picture in task.pictures)
+            await self._preparer.shrink(task, max(longest // 2, LEAST_SIDE))
+        task.warnings += (warning,)
 
 
 def _reason(error: BackendError) -> FallbackReason:
-    """Why somebody else shall be asked after this error."""
+    """The reason to use a fallback after this error."""
     if isinstance(error, BadAnswerError):
         return "bad-answer"
     return "rejected" if isinstance(error, RejectedError) and not error.retryable else "unavailable"

@@ -1,7 +1,7 @@
-"""From a RunConfig to source, backend, writer and guards, and one run over them; names the concrete parts."""
+"""A run: what it adds to a session. It walks the source, resumes, writes, stops and sums up."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -9,37 +9,29 @@ from functools import partial
 
 from vlmbatch.aio import first, threads, unless
 from vlmbatch.config import RunConfig
-from vlmbatch.endpoints.cost import Budget, MeteredBackend, Prices
-from vlmbatch.endpoints.discovery import EndpointUrls
-from vlmbatch.endpoints.pool import EndpointPool
 from vlmbatch.endpoints.preflight import Preflight
-from vlmbatch.endpoints.supervisor import EndpointSupervisor
 from vlmbatch.errors import BackendError, blaming_the_machine
-from vlmbatch.events import RunFinished, RunStarted, RunStopping, TotalKnown, tell
-from vlmbatch.imaging.memory import FILES_SHARE, DecodeMemory
-from vlmbatch.imaging.sizing import Sizing
-from vlmbatch.machine import preparers
-from vlmbatch.pipeline.dedup import Deduplicator
-from vlmbatch.pipeline.fingerprint import answer_settings, run_digest, with_known_digest
-from vlmbatch.pipeline.preparer import Preparer, preparer_of, sizing_for
-from vlmbatch.pipeline.processor import ImageProcessor
-from vlmbatch.pipeline.retry import RetryPolicy
-from vlmbatch.pipeline.session import Found, find, open_writer
+from vlmbatch.events import RunFinished, RunStarted, RunStopping, SourceProblem, TotalKnown, tell
+from vlmbatch.pipeline.fingerprint import accepted_now
+from vlmbatch.pipeline.question import Question, report_sizing
+from vlmbatch.pipeline.session import Session
 from vlmbatch.pipeline.sink import ResultSink
-from vlmbatch.pipeline.task import Job
 from vlmbatch.pipeline.time_limit import TimeLimit
-from vlmbatch.pipeline.workers import Parts, WorkerPool
-from vlmbatch.prompts.schemas import reader_of
-from vlmbatch.protocols import Backend, Finished, Observer, Sleep, Source
-from vlmbatch.records import Result, Usage
+from vlmbatch.pipeline.workers import WorkerPool
+from vlmbatch.prompts import prompt_text
+from vlmbatch.prompts.schemas import schema_text
+from vlmbatch.protocols import Finished, Observer, Sleep, Source, Writer
+from vlmbatch.records import Endpoint, Result
+from vlmbatch.sources import open_source
+from vlmbatch.writers import JsonlWriter, StreamWriter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """What a run is given by whoever starts it.
+    """The surroundings of a run.
 
-    `deliver` gets each result once it is written; setting `stop` ends the run early; `stdout` writes
-    records to standard output where no file is named; `sleep` is how to wait between attempts.
+    `deliver` gets each result once it is written. Setting `stop` ends the run early. With `stdout`, records
+    go to standard output if no file is named. `sleep` waits between attempts.
     """
 
     deliver: Callable[[Result], Awaitable[None]]
@@ -49,229 +41,169 @@ class RunContext:
     sleep: Sleep = asyncio.sleep
 
 
-async def run(config: RunConfig, outside: RunContext) -> None:
-    """One run, from its options to its summary; ends early once `outside.stop` is set.
+async def run(config: RunConfig, context: RunContext) -> None:
+    """One run, from its options to its summary; ends early once `context.stop` is set.
 
     Raises:
-        VlmbatchError: what ends a whole run; its class tells the exit code.
+        VlmbatchError: the error that ends the run; its class tells the exit code.
     """
     stopping = RunStopping(drain_s=config.run.drain)
     with blaming_the_machine():
         async with AsyncExitStack() as stack:
-            with TimeLimit(config.run, outside.stop, partial(tell, outside.notify)):
-                making = _make(config, outside, stack)
-                made = await unless(outside.stop, making, lambda: outside.notify(stopping))
-                if made is not None:
-                    await _work(config, outside, made)
+            with TimeLimit(config.run, context.stop, partial(tell, context.notify)):
+                starting = _start(config, context, stack)
+                started = await unless(context.stop, starting, lambda: context.notify(stopping))
+                if started is not None:
+                    await _work(config, context, started)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
-    """The parts of a run whose endpoints have been found and whose output is open."""
+class Started:
+    """A run that has told its observers RunStarted."""
 
-    asker: ImageProcessor
+    session: Session
+    question: Question
     source: Source
-    delivery: ResultSink
-    crew: EndpointSupervisor
-    addresses: EndpointUrls
-    budget: Budget
+    sink: ResultSink
 
 
-async def _make(config: RunConfig, outside: RunContext, stack: AsyncExitStack) -> Made:
-    """Open all that a run needs, and say that it has started.
+async def _start(config: RunConfig, context: RunContext, stack: AsyncExitStack) -> Started:
+    """Read the inputs, lock the output, open the session, read back the output.
 
     Raises:
         VlmbatchError: a run with these options, these endpoints or this output cannot start.
     """
-    writer = open_writer(config, outside.stdout)
-    budget = Budget(config.run.max_cost, outside.stop, partial(tell, outside.notify))
-    price = await asyncio.to_thread(_price, config)
-
-    def metered(backend: Backend) -> Backend:
-        return MeteredBackend(backend, budget.spend, price)
-
-    found = await find(config, writer, metered, outside.notify, outside.sleep, stack)
-    question = found.question
-    settings = answer_settings(config, found.endpoint, question.prompt, question.generation.schema)
+    notify = context.notify
+    writer = _writer(config, context.stdout)
+    loop = asyncio.get_running_loop()
+    with threads(1, "vlmbatch-start") as thread:  # a dead network disk must not hang the event loop
+        prompt = await loop.run_in_executor(thread, prompt_text, config.prompt)
+        schema = await loop.run_in_executor(thread, schema_text, config.generation.schema)
+        report = partial(_report_problem, loop, notify)
+        source = await loop.run_in_executor(thread, open_source, config.paths, config.input, report)
     if writer is not None:
-        settings = with_known_digest(settings, writer.earlier)
-    job = Job(endpoint=found.endpoint, run=run_digest(settings), question=found.question)
-    sizing = sizing_for(config, found.endpoint, outside.notify)
-    crew = EndpointSupervisor(config, job.question, metered, outside.notify, outside.sleep, stack)
-    for met in found.met:
-        crew.take(met)
-    finished: Finished = _nothing_is_finished
+        await stack.enter_async_context(writer)
+    session = await Session.open(
+        config, notify=notify, stop=context.stop, stack=stack, sleep=context.sleep, output=writer
+    )
+    question = Question.of(config, session.endpoint, prompt, schema)
+    report_sizing(question, notify)
+    finished: Finished | None = None
     if writer is not None:
-        finished = await writer.begin(job.run, settings)
+        question = question.continuing(writer.earlier)
+        finished = await writer.begin(question.run, question.settings)
         for notice in writer.notices:
-            tell(outside.notify, notice)
-    outside.notify(_started(config, found, job, crew.lanes))
-    pool = stack.enter_context(threads(preparers(), "vlmbatch-prepare"))
-    keep = _keep_nothing if found.cache is None else found.cache.keep
-    return Made(
-        asker=_asker(config, outside, found, job, crew.lanes, sizing, pool),
-        source=found.source,
-        delivery=ResultSink(finished, writer, outside.deliver, outside.notify, keep),
-        crew=crew,
-        addresses=found.addresses,
-        budget=budget,
-    )
-
-
-def _price(config: RunConfig) -> Callable[[str, Usage], float] | None:
-    """What so many tokens cost of a model, by --prices; blocks, and raises ConfigError for a bad file."""
-    if config.display.prices is None:
-        return None
-    prices = Prices(config.display.prices)
-    return lambda model, usage: prices.of(model).of(usage)
-
-
-def _started(config: RunConfig, found: Found, job: Job, lanes: EndpointPool) -> RunStarted:
-    _, *others = [met for met in found.met if met.plan.rank == 0]
-    return RunStarted(
-        endpoint=found.endpoint,
-        run=job.run,
-        concurrency=lanes.limit,
-        output=config.output.output,
-        adapts=config.run.concurrency is None,
-        others=tuple(met.place for met in others),
-        fallbacks=tuple(_shown(met) for met in found.met if met.plan.rank > 0),
-        notes=tuple(_notes(found)),
-    )
-
-
-def _notes(found: Found) -> Iterator[str]:
-    """What a person should know of the other endpoints, each thing once."""
-    others = [met.endpoint for met in found.met if met.endpoint not in (None, found.endpoint)]
-    told = dict.fromkeys(note for endpoint in others if endpoint for note in endpoint.notes)
-    yield from (note for note in told if note not in found.endpoint.notes)
-    yield from (f"{met.place} is not there yet: {met.away}" for met in found.met if met.away is not None)
-    same = [e for e in others if e and e.model == found.endpoint.model and e.digest and found.endpoint.digest]
-    if any(endpoint.digest != found.endpoint.digest for endpoint in same):
-        yield f"the weights of {found.endpoint.model} are not the same at all endpoints"
-
-
-def _shown(met: Preflight) -> str:
-    model = met.endpoint.model if met.endpoint else met.plan.config.endpoint.model
-    return f"{model or 'its model'} ({met.backend.name}, {met.place})"
-
-
-def _asker(
-    config: RunConfig,
-    outside: RunContext,
-    found: Found,
-    job: Job,
-    lanes: EndpointPool,
-    sizing: Sizing,
-    pool: ThreadPoolExecutor,
-) -> ImageProcessor:
-    memory = DecodeMemory.of(config.run.decode_memory)
-    files = memory.part(FILES_SHARE)
-    answers = _answers(config, found, job.run)
-    preparer = Preparer(
-        source=found.source,
-        # what is larger than --max-bytes is refused when it is read, and not for the room it would take
-        room_to_read=lambda size: files.room(min(size or 0, config.input.max_bytes)),
-        prepare=preparer_of(config, sizing, memory),
-        answers=answers,
-        threads=pool,
-        notify=outside.notify,
-    )
-    return ImageProcessor(
-        job=job,
-        look=preparer.look,
-        shrink=preparer.shrink,
-        answers=answers,
-        lanes=lanes,
-        read=reader_of(job.question.generation.schema),
-        retries=RetryPolicy(retries=config.run.retries, sleep=outside.sleep),
-        notify=outside.notify,
-        stop=outside.stop,
-        in_flight=set(),
-        fallback_on=config.endpoint.reasons,
-    )
-
-
-def _answers(config: RunConfig, found: Found, run: str) -> Deduplicator:
-    written = _nothing_is_known if found.writer is None else found.writer.find
-    return Deduplicator(
-        output=written if config.output.dedupe else None,
-        cache=None if found.cache is None else partial(found.cache.find, run),
-    )
-
-
-async def _work(config: RunConfig, outside: RunContext, made: Made) -> None:
-    """Bring every image to its record, and tell how it went even where the run ends with an error."""
-    source, delivery, lanes = made.source, made.delivery, made.crew.lanes
-    parts = Parts(
+            tell(notify, notice)
+    notify(_run_started(config, session, question))
+    return Started(
+        session=session,
+        question=question,
         source=source,
-        finished=delivery.finished,
-        room=lanes.room,
-        answer=made.asker.answer,
-        write=delivery.take,
-        notify=outside.notify,
-        stop=outside.stop,
-        drain_s=config.run.drain,
-        in_flight=made.asker.in_flight,
+        sink=ResultSink(
+            finished=finished, writer=writer, cache=session.cache, deliver=context.deliver, notify=notify
+        ),
     )
-    workers = made.crew.most_rooms(may_grow=made.addresses.may_change)
-    pipeline = WorkerPool(parts, workers=workers, limit=config.input.limit)
+
+
+async def _work(config: RunConfig, context: RunContext, started: Started) -> None:
+    """Bring every image to its record, and sum up even if the run ends with an error."""
+    session, source, sink = started.session, started.source, started.sink
+    workers = WorkerPool(
+        source=source,
+        question=started.question,
+        processor=session.processor,
+        sink=sink,
+        notify=context.notify,
+        stop=context.stop,
+        drain_s=config.run.drain,
+        workers=session.most_at_once,
+        limit=config.input.limit,
+    )
     whole = False
     try:
-        # with a limit, how many images there are says nothing about how many will be asked about
-        count = source.count if config.input.limit is None else _unknown
         try:
-            async with made.crew.at_work(made.addresses):
-                await counted(pipeline.run(), count, outside.notify)
+            async with session.supervisor.at_work(session.urls):
+                # with a limit, the number of images says nothing about how many will be asked about
+                if config.input.limit is None:
+                    await _counted(workers.run(), source, context.notify)
+                else:
+                    await workers.run()
             if config.endpoint.unload:
-                await made.crew.unload()
+                await session.supervisor.unload()
         except BackendError:
-            await delivery.rest()
+            await sink.rest()
             raise
-        await delivery.rest()
-        whole = pipeline.complete
+        await sink.rest()
+        whole = workers.complete
     finally:
-        summary = delivery.tally.summary(
-            skipped=pipeline.skipped,
-            failed_before=pipeline.failed_before,
+        summary = sink.statistics.summary(
+            skipped=workers.skipped,
+            failed_before=workers.failed_before,
             unreadable=source.unreadable,
             ignored=source.ignored,
             stopped=not whole,
-            endpoints=made.crew.endpoints,
-            cost=made.budget.spent,
+            endpoints=session.supervisor.endpoints,
+            cost=session.budget.spent,
         )
-        outside.notify(RunFinished(summary=summary))
+        context.notify(RunFinished(summary=summary))
 
 
-def _unknown() -> None:
-    """How many images there are, where that is of no use."""
+def _writer(config: RunConfig, stdout: bool) -> Writer | None:
+    """The writer of the records: to the output file, to standard output, or none."""
+    if config.output.output != "-":
+        return JsonlWriter(config.output.output, config.output, again=accepted_now(config))
+    return StreamWriter() if stdout else None
 
 
-def _nothing_is_finished(_ref: object, _stamp: object) -> None:
-    """A Finished for outputs that keep nothing."""
+async def _counted(work: Awaitable[None], source: Source, notify: Observer) -> None:
+    """Do the work while a thread counts the images."""
 
-
-def _nothing_is_known(_sha256: str, _prompt: str) -> None:
-    """What a run without an output finds in it."""
-
-
-def _keep_nothing(_result: Result) -> None:
-    """What a run without a cache keeps for others."""
-
-
-async def counted(work: Awaitable[None], count: Callable[[], int | None], notify: Observer) -> None:
-    """Do the work while a thread counts how much there is."""
-
-    async def tell_total(thread: ThreadPoolExecutor) -> None:
-        total = await asyncio.get_running_loop().run_in_executor(thread, count)
+    async def report_total(thread: ThreadPoolExecutor) -> None:
+        total = await asyncio.get_running_loop().run_in_executor(thread, source.count)
         if total is not None:
             notify(TotalKnown(total=total))
 
     try:
         with threads(1, "vlmbatch-count") as thread:
             async with asyncio.TaskGroup() as group:
-                counting = group.create_task(tell_total(thread))
+                counting = group.create_task(report_total(thread))
                 await work
                 counting.cancel()
     except BaseExceptionGroup as group_error:
         raise first(group_error) from group_error
+
+
+def _report_problem(loop: asyncio.AbstractEventLoop, notify: Observer, problem: SourceProblem) -> None:
+    """Carry a problem from the walking thread to the event loop, where observers live."""
+    loop.call_soon_threadsafe(notify, problem)
+
+
+def _run_started(config: RunConfig, session: Session, question: Question) -> RunStarted:
+    found = session.found
+    _, *others = [each for each in found if each.spec.rank == 0]
+    return RunStarted(
+        endpoint=question.endpoint,
+        run=question.run,
+        concurrency=session.supervisor.pool.limit,
+        output=config.output.output,
+        adapts=config.run.concurrency is None,
+        others=tuple(each.place for each in others),
+        fallbacks=tuple(_fallback_name(each) for each in found if each.spec.rank > 0),
+        notes=tuple(_notes(found, question.endpoint)),
+    )
+
+
+def _notes(found: Sequence[Preflight], named: Endpoint) -> Iterator[str]:
+    """The notes about the other endpoints, each once."""
+    others = [each.endpoint for each in found if each.endpoint not in (None, named)]
+    notes = dict.fromkeys(note for endpoint in others if endpoint for note in endpoint.notes)
+    yield from (note for note in notes if note not in named.notes)
+    yield from (f"{each.place} is down at the start: {each.away}" for each in found if each.away is not None)
+    same = [each for each in others if each and each.model == named.model and each.digest and named.digest]
+    if any(endpoint.digest != named.digest for endpoint in same):
+        yield f"the weights of {named.model} are not the same at all endpoints"
+
+
+def _fallback_name(each: Preflight) -> str:
+    model = each.endpoint.model if each.endpoint else each.spec.config.endpoint.model
+    return f"{model or 'its model'} ({each.backend.name}, {each.place})"

@@ -1,86 +1,440 @@
-"""What has to be found before a run can begin: prompt, images, output, cache and endpoint."""
+"""The session: opened once, it answers many questions. A run, a service and a queue worker all use it."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+import json
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, TypeAlias
 
-from vlmbatch.aio import threads
+from vlmbatch.aio import ReadAhead, first, threads
 from vlmbatch.cache import Cache
-from vlmbatch.config import RunConfig
-from vlmbatch.endpoints.discovery import EndpointUrls, plans
-from vlmbatch.endpoints.preflight import Preflight, named, preflight_all
-from vlmbatch.events import SourceProblem, tell
-from vlmbatch.pipeline.fingerprint import accepted_now, question_of
+from vlmbatch.config import RunConfig, typed_options
+from vlmbatch.config import options as all_options
+from vlmbatch.endpoints.cost import Budget, Prices
+from vlmbatch.endpoints.discovery import EndpointUrls, endpoint_specs
+from vlmbatch.endpoints.endpoint import PooledEndpoint
+from vlmbatch.endpoints.preflight import EndpointOpener, Preflight, naming_endpoint, preflight_all
+from vlmbatch.endpoints.supervisor import EndpointSupervisor
+from vlmbatch.errors import Busy, ConfigError, SessionClosed, blaming_the_machine
+from vlmbatch.events import tell
+from vlmbatch.imaging.memory import DecodeMemory
+from vlmbatch.machine import preparers
+from vlmbatch.pipeline.dedup import Deduplicator
+from vlmbatch.pipeline.fingerprint import request_of
+from vlmbatch.pipeline.preparer import Preparer
+from vlmbatch.pipeline.processor import ImageProcessor
+from vlmbatch.pipeline.question import Question, report_sizing
+from vlmbatch.pipeline.retry import RetryPolicy
+from vlmbatch.pipeline.task import ImageTask
 from vlmbatch.prompts import prompt_text
 from vlmbatch.prompts.schemas import schema_text
-from vlmbatch.protocols import Backend, Observer, Sleep, Source, Writer
-from vlmbatch.records import Endpoint, Request
-from vlmbatch.sources import open_source
-from vlmbatch.writers import JsonlWriter, StreamWriter
+from vlmbatch.protocols import Observer, Sleep, Writer
+from vlmbatch.records import Endpoint, Failure, Result
+from vlmbatch.sources.given import GivenImage, GivenImages
+
+QUESTION_OPTIONS = ("prompt", "generation", "image")
+"""The groups of options that a question may set; all others belong to the session."""
+ITEMS_AHEAD = 16
+"""This many pairs of a blocking iterable are read ahead."""
+MOST_WAITING = 1000
+"""This many calls may wait to begin, unless the session is opened with another number."""
+
+Asked: TypeAlias = "tuple[GivenImage | Sequence[GivenImage], Question]"
+"""One item of answer_many(): an image, or several for one request, and the question about them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """Who answers, what is asked, and where records go, before the output is read back.
+class EndpointState:
+    """One endpoint now: `up`, or the `reason` why not. `in_flight` requests are at it.
 
-    `endpoint` is the one whose model names the run.
+    `waiting` requests queue at the server, whoever sent them; None if it does not report that.
     """
 
-    met: Sequence[Preflight]
-    endpoint: Endpoint
-    addresses: EndpointUrls
-    question: Request
-    source: Source
-    writer: Writer | None
-    cache: Cache | None
+    backend: str
+    url: str
+    model: str
+    up: bool
+    reason: str | None
+    in_flight: int
+    waiting: int | None
 
 
-async def find(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionState:
+    """A session now: its endpoints, and the calls that wait to begin."""
+
+    endpoints: tuple[EndpointState, ...]
+    waiting: int
+
+    @property
+    def up(self) -> bool:
+        """Whether an endpoint takes requests."""
+        return any(endpoint.up for endpoint in self.endpoints)
+
+
+class Session:
+    """Endpoints, preparer, retry, deduplication, cache and cost of one model, for many questions at once."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        found: Sequence[Preflight],
+        supervisor: EndpointSupervisor,
+        processor: ImageProcessor,
+        urls: EndpointUrls,
+        budget: Budget,
+        cache: Cache | None,
+        notify: Observer,
+        stop: asyncio.Event,
+        max_waiting: int = MOST_WAITING,
+    ) -> None:
+        """Use Session.open()."""
+        self.config = config
+        self.found = found
+        self.supervisor = supervisor
+        self.processor = processor
+        self.urls = urls
+        self.budget = budget
+        self.cache = cache
+        self._notify = notify
+        self._stop = stop
+        self._max_waiting = max_waiting
+        self._waiting = 0  # calls that have not begun
+        self._given = GivenImages(config.input.max_bytes)
+        self._calls: set[asyncio.Task[Result]] = set()
+
+    @classmethod
+    async def open(
+        cls,
+        config: RunConfig,
+        *,
+        notify: Observer,
+        stop: asyncio.Event,
+        stack: AsyncExitStack,
+        sleep: Sleep = asyncio.sleep,
+        output: Writer | None = None,
+        wait: bool = True,
+        recovers: bool = False,
+        max_waiting: int = MOST_WAITING,
+    ) -> "Session":
+        """Find the endpoints and open all parts; `stack` closes them.
+
+        `output` holds answers to reuse. With `wait`, at least one endpoint is up. `recovers` is that of
+        EndpointPool.
+
+        Raises:
+            VlmbatchError: the options are wrong, or no endpoint is up.
+        """
+        prices = await asyncio.to_thread(_prices, config)
+        urls = await asyncio.to_thread(EndpointUrls, config.endpoint.base_url)
+        specs = await asyncio.to_thread(lambda: endpoint_specs(config, urls.read()))
+        cache = await _open_cache(config, notify, stack)
+        budget = Budget(config.run.max_cost, stop, partial(tell, notify))
+        opener = EndpointOpener(budget, prices, stack)
+        found = await preflight_all(config, specs, opener, cache, sleep, wait=wait)
+        if len(found) == 1 and found[0].endpoint is not None and found[0].away is not None:
+            tell(notify, f"{found[0].away}; answers come from the cache alone")
+        supervisor = EndpointSupervisor(
+            config, request_of(config, ""), opener, notify, sleep, recovers=recovers
+        )
+        for each in found:
+            supervisor.add(each)
+        dedup = Deduplicator(output=output, cache=cache, enabled=config.output.dedupe)
+        preparer = Preparer(
+            memory=DecodeMemory.of(config.run.decode_memory),
+            max_bytes=config.input.max_bytes,
+            dedup=dedup,
+            threads=stack.enter_context(threads(preparers(), "vlmbatch-prepare")),
+            notify=notify,
+        )
+        processor = ImageProcessor(
+            preparer=preparer,
+            dedup=dedup,
+            pool=supervisor.pool,
+            retry=RetryPolicy(retries=config.run.retries, sleep=sleep),
+            fallback_on=config.endpoint.reasons,
+            notify=notify,
+            stop=stop,
+        )
+        return cls(
+            config,
+            found=found,
+            supervisor=supervisor,
+            processor=processor,
+            urls=urls,
+            budget=budget,
+            cache=cache,
+            notify=notify,
+            stop=stop,
+            max_waiting=max_waiting,
+        )
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The endpoint whose model names the session; raises UnavailableError while that is unknown."""
+        first = next((each for each in self.supervisor.pool if each.rank == 0 and each.is_identified), None)
+        return naming_endpoint(self.found) if first is None else first.identity
+
+    def question(self, *, schema: str | Mapping[str, Any] | None = None, **options: object) -> Question:
+        """A question, from the options of the session and these; it reads files, if options name any.
+
+        `options` are those of prompt, answer and picture, by their flag's name with underscores: `prompt`,
+        `system`, `max_tokens`, `temperature`, `max_size` and so on. `schema` is a JSON Schema, its text, or a
+        file. The question stays valid for as long as the session is open.
+
+        Raises:
+            ConfigError: an option is unknown, out of range, or belongs to the session.
+            UnavailableError: no endpoint has been up yet, and no option names the model.
+        """
+        config = _with_options(self.config, options)
+        if isinstance(schema, Mapping):
+            schema = json.dumps(schema)
+        schema = config.generation.schema if schema is None else schema
+        question = Question.of(config, self.endpoint, prompt_text(config.prompt), schema_text(schema))
+        report_sizing(question, self._notify)
+        return question
+
+    async def answer(
+        self,
+        image: "GivenImage | Sequence[GivenImage]",
+        question: Question,
+        *,
+        image_id: str | None = None,
+        deadline_s: float | None = None,
+        reuse: bool = True,
+    ) -> Result:
+        """The result for this image, or for several images asked about at once.
+
+        An image is a path, the bytes of a file, or a PIL image. A failure of the image is a result, too.
+        `image_id` names the result; by default it is the path. After `deadline_s` seconds the result is a
+        failure of kind `timeout`. With `reuse`, an answer to the same question about the same content is
+        taken from memory or the cache. To cancel the call frees its slot.
+
+        Raises:
+            Busy: too many calls wait to begin.
+            SessionClosed: the session was closed.
+            VlmbatchError: no endpoint can answer now: they were down for too long, or refuse all requests.
+        """
+        if self._waiting >= self._max_waiting:
+            raise Busy(f"{self._waiting} calls wait to begin, which is the most; try again later")
+        return await self._call(self._task(image, question, image_id, reuse), deadline_s)
+
+    async def answer_many(
+        self,
+        asked: Iterable[Asked] | AsyncIterable[Asked],
+        *,
+        deadline_s: float | None = None,
+        reuse: bool = True,
+    ) -> AsyncGenerator[Result, None]:
+        """The results for pairs of image and question, in the order in which they are ready.
+
+        Pairs are taken from `asked` only as fast as results are taken from here. A blocking iterable is read
+        in a thread. Otherwise as answer(); the first error ends it and cancels the other calls.
+        """
+        pairs = _in_thread(asked) if isinstance(asked, Iterable) else aiter(asked)
+        results: asyncio.Queue[Result | BaseException | None] = asyncio.Queue(1)
+        working = asyncio.create_task(self._answer_all(pairs, results, deadline_s, reuse))
+        try:
+            while (result := await results.get()) is not None:
+                if isinstance(result, BaseException):
+                    raise result
+                yield result
+        finally:
+            working.cancel()
+            await asyncio.wait((working,))
+            if isinstance(pairs, AsyncGenerator):
+                await pairs.aclose()
+
+    async def _answer_all(
+        self,
+        pairs: AsyncIterator[Asked],
+        results: asyncio.Queue[Result | BaseException | None],
+        deadline_s: float | None,
+        reuse: bool,
+    ) -> None:
+        """Put all results into the queue, then None, or the error that ended the work."""
+        pulling = asyncio.Lock()
+
+        async def work() -> None:
+            while True:
+                async with pulling:
+                    pair = await anext(pairs, None)
+                if pair is None:
+                    return
+                image, question = pair
+                await results.put(await self._call(self._task(image, question, None, reuse), deadline_s))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self.most_at_once):
+                    group.create_task(work())
+        except BaseExceptionGroup as error:
+            await results.put(first(error))
+        else:
+            await results.put(None)
+
+    @property
+    def most_at_once(self) -> int:
+        """How many images can ever be on their way at once."""
+        return self.supervisor.most_rooms(may_grow=self.urls.may_change)
+
+    @property
+    def state(self) -> SessionState:
+        """Each endpoint, and the calls that wait to begin."""
+        endpoints = [each for each in self.supervisor.pool if not each.leaving]
+        return SessionState(endpoints=tuple(map(_state, endpoints)), waiting=self._waiting)
+
+    async def close(self, *, at_once: bool = False) -> None:
+        """Begin nothing more, and wait for the requests in flight for --drain seconds, unless `at_once`."""
+        self._stop.set()
+        for call in self._calls:
+            if at_once or call not in self.processor.in_flight:
+                call.cancel()
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=self.config.run.drain)
+        for call in self._calls:
+            call.cancel()
+        if self._calls:
+            await asyncio.wait(self._calls)
+
+    def _task(
+        self,
+        image: "GivenImage | Sequence[GivenImage]",
+        question: Question,
+        image_id: str | None,
+        reuse: bool,
+    ) -> ImageTask:
+        images = image if isinstance(image, Sequence) and not isinstance(image, str | bytes) else (image,)
+        if not images:
+            raise ValueError("a question needs at least one image")
+        refs = [self._given.ref(each) for each in images]
+        return ImageTask(refs, self._given, question, id=image_id, reuse=reuse)
+
+    async def _call(self, task: ImageTask, deadline_s: float | None) -> Result:
+        """Process the task in an asyncio task of its own, so that close() can end it without its caller."""
+        if self._stop.is_set():
+            raise SessionClosed("the session is closed; open another one")
+        self._waiting += 1
+        call = asyncio.ensure_future(self._processed(task, deadline_s))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        try:
+            await asyncio.wait((call,))
+        except asyncio.CancelledError:
+            call.cancel()
+            await asyncio.wait((call,))
+            raise
+        if call.cancelled():
+            raise SessionClosed(f"the session was closed before {task.id} had its answer")
+        return call.result()
+
+    async def _processed(self, task: ImageTask, deadline_s: float | None) -> Result:
+        waiting = True
+        try:
+            async with asyncio.timeout(deadline_s) as deadline, self.processor.pool.room():
+                self._waiting -= 1
+                waiting = False
+                result = await self.processor.process(task)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            away = self.processor.pool.first_away()
+            told = f"no answer within {deadline_s:g} s" + (f": {away}" if away is not None else "")
+            return task.result(Failure(kind="timeout", message=told, retryable=True))
+        finally:
+            self._waiting -= waiting
+            self.processor.in_flight.discard(asyncio.current_task())
+        if self.cache is not None:
+            self.cache.keep(result)
+        return result
+
+
+@asynccontextmanager
+async def opened(
     config: RunConfig,
-    writer: Writer | None,
-    metered: Callable[[Backend], Backend],
     notify: Observer,
-    sleep: Sleep,
-    stack: AsyncExitStack,
-) -> Found:
-    """Lock the output and find the endpoints; what has to be closed goes on the stack.
+    *,
+    wait: bool = True,
+    max_waiting: int = MOST_WAITING,
+    sleep: Sleep = asyncio.sleep,
+) -> AsyncIterator[Session]:
+    """A session at work inside the ``async with``; see open_session().
 
     Raises:
-        VlmbatchError: a run with these options, this endpoint or this output cannot start.
+        VlmbatchError: the options are wrong, or no endpoint is up.
     """
-    loop = asyncio.get_running_loop()
-    with threads(1, "vlmbatch-start") as pool:  # a dead network disk must not hang the event loop
-        prompt = await loop.run_in_executor(pool, prompt_text, config.prompt)
-        schema = await loop.run_in_executor(pool, schema_text, config.generation.schema)
-        tell_problem = partial(_tell_loop, loop, notify)
-        source = await loop.run_in_executor(pool, open_source, config.paths, config.input, tell_problem)
-        addresses = await loop.run_in_executor(pool, EndpointUrls, config.endpoint.base_url)
-        urls = await loop.run_in_executor(pool, addresses.read)
-        planned = await loop.run_in_executor(pool, plans, config, urls)
-    if writer is not None:
-        await stack.enter_async_context(writer)
-    cache = await _open_cache(config, notify, stack)
-    met = await preflight_all(config, planned, metered, cache, sleep, stack)
-    if len(met) == 1 and met[0].away is not None:
-        tell(notify, f"{met[0].away}; what was asked before is answered from the cache")
-    return Found(
-        met=met,
-        endpoint=named(met),
-        addresses=addresses,
-        question=question_of(config, prompt, schema),
-        source=source,
-        writer=writer,
-        cache=cache,
+    async with AsyncExitStack() as stack:
+        with blaming_the_machine():
+            session = await Session.open(
+                config,
+                notify=notify,
+                stop=asyncio.Event(),
+                stack=stack,
+                sleep=sleep,
+                wait=wait,
+                recovers=True,
+                max_waiting=max_waiting,
+            )
+        async with session.supervisor.at_work(session.urls):
+            session.supervisor.pool.prove_all()
+            interrupted = False
+            try:
+                yield session
+            except (asyncio.CancelledError, KeyboardInterrupt):
+                interrupted = True
+                raise
+            finally:
+                await session.close(at_once=interrupted)
+                if config.endpoint.unload and not interrupted:
+                    await session.supervisor.unload()
+
+
+async def _in_thread(items: Iterable[Asked]) -> AsyncGenerator[Asked, None]:
+    """The items of an iterable that may block."""
+    ahead = ReadAhead(iter(items), ahead=ITEMS_AHEAD, name="vlmbatch-items")
+    try:
+        while (item := await ahead.take()) is not None:
+            yield item
+    finally:
+        ahead.close()
+
+
+def _state(endpoint: PooledEndpoint) -> EndpointState:
+    reason = None if endpoint.away is None else str(endpoint.away)
+    if reason is None and not endpoint.is_open:
+        reason = "it is being proven"
+    return EndpointState(
+        backend=endpoint.backend.name,
+        url=endpoint.place,
+        model=endpoint.identity.model if endpoint.is_identified else "",
+        up=endpoint.is_open,
+        reason=reason,
+        in_flight=endpoint.limiter.in_flight if endpoint.is_identified else 0,
+        waiting=None if endpoint.load is None else endpoint.load.waiting,
     )
 
 
-def open_writer(config: RunConfig, stdout: bool) -> Writer | None:
-    """Where records go: the output file, standard output where that is wished, or nowhere."""
-    if config.output.output != "-":
-        return JsonlWriter(config.output.output, config.output, again=accepted_now(config))
-    return StreamWriter() if stdout else None
+def _with_options(config: RunConfig, options: Mapping[str, object]) -> RunConfig:
+    """The options of the session, with these of a question."""
+    given = typed_options(options)
+    theirs = {each.name: each.group for each in all_options()}
+    for name in given:
+        if theirs[name] not in QUESTION_OPTIONS:
+            raise ConfigError(f"{name} is an option of the session; give it to open_session()")
+    groups = {}
+    for group in QUESTION_OPTIONS:
+        changed = {name: value for name, value in given.items() if theirs[name] == group}
+        if group == "prompt" and ("prompt" in changed or "prompt_file" in changed):
+            changed = {"prompt": None, "prompt_file": None} | changed  # one takes the place of the other
+        groups[group] = replace(getattr(config, group), **changed)
+    return replace(config, **groups)
+
+
+def _prices(config: RunConfig) -> Prices | None:
+    return None if config.display.prices is None else Prices(config.display.prices)
 
 
 async def _open_cache(config: RunConfig, notify: Observer, stack: AsyncExitStack) -> Cache | None:
@@ -95,8 +449,3 @@ async def _open_cache(config: RunConfig, notify: Observer, stack: AsyncExitStack
     cache = await asyncio.to_thread(Cache, folder, tell_loop)
     stack.push_async_callback(asyncio.to_thread, cache.close)
     return cache
-
-
-def _tell_loop(loop: asyncio.AbstractEventLoop, notify: Observer, problem: SourceProblem) -> None:
-    """Carry what the walking thread met to the event loop, where observers live."""
-    loop.call_soon_threadsafe(notify, problem)

@@ -1,10 +1,11 @@
-"""Where results go once they are there: the writer, the tally, whoever started the run, the observers."""
+"""The sink of a run: passes each result to writer, statistics, cache, caller and observers."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
+from vlmbatch.cache import Cache
 from vlmbatch.events import ImageFinished, tell
 from vlmbatch.images import FileStamp, ImageRef
 from vlmbatch.pipeline.anomalies import SystemicFailures
@@ -13,52 +14,54 @@ from vlmbatch.records import Endpoint, EndpointSummary, Result, Summary, Usage
 
 
 class ResultSink:
-    """Takes each result of a run, and brings on what may be written now."""
+    """Takes the results of a run, and holds them back while they may show that the set-up is wrong."""
 
     def __init__(
         self,
-        finished: Finished,
+        *,
+        finished: Finished | None,
         writer: Writer | None,
+        cache: Cache | None,
         deliver: Callable[[Result], Awaitable[None]],
         notify: Observer,
-        keep: Callable[[Result], None] = lambda result: None,
     ) -> None:
-        """`finished` tells what earlier runs have done; `deliver` and `keep` get what is written."""
-        self.tally = RunStatistics()
+        """`finished` knows the images of earlier runs; `deliver` gets each result once it is written."""
+        self.statistics = RunStatistics()
         self._finished = finished
         self._writer = writer
+        self._cache = cache
         self._deliver = deliver
         self._notify = notify
-        self._keep = keep
         self._answered_before = False
-        self._verdicts = SystemicFailures(partial(tell, notify), lambda: self._answered_before)
+        self._systemic = SystemicFailures(partial(tell, notify), lambda: self._answered_before)
 
-    def finished(self, ref: ImageRef, get_stamp: Callable[[], FileStamp | None]) -> bool | None:
-        """Whether an image needs no asking; see protocols.Finished."""
-        done = self._finished(ref, get_stamp)
+    def finished(self, image: ImageRef, get_stamp: Callable[[], FileStamp | None]) -> bool | None:
+        """Whether an earlier run has finished this image; see protocols.Finished."""
+        done = None if self._finished is None else self._finished(image, get_stamp)
         self._answered_before = self._answered_before or done is True
         return done
 
     async def take(self, result: Result) -> None:
-        """Bring on this result and those that it settles; it may be held back until others tell more."""
-        await self._bring(self._verdicts.look_at(result))
+        """Take this result, and write all results that are not held back."""
+        await self._pass_on(self._systemic.look_at(result))
 
     async def rest(self) -> None:
-        """Bring on what was held back."""
-        await self._bring(self._verdicts.rest())
+        """Write the results that were held back."""
+        await self._pass_on(self._systemic.rest())
 
-    async def _bring(self, results: list[Result]) -> None:
+    async def _pass_on(self, results: list[Result]) -> None:
         for result in results:
             if self._writer is not None:
                 await self._writer.write(result)
-            self.tally.add(result)
-            self._keep(result)
+            self.statistics.add(result)
+            if self._cache is not None:
+                self._cache.keep(result)
             await self._deliver(result)
             self._notify(ImageFinished(result=result))
 
 
 class RunStatistics:
-    """Counts results as they are written; the time runs from when it is made."""
+    """Counts results as they are written; its clock starts when it is made."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -72,7 +75,7 @@ class RunStatistics:
         self._by_endpoint: dict[tuple[str, str, str], EndpointSummary] = {}
 
     def add(self, result: Result) -> None:
-        """Count one."""
+        """Count a result."""
         self._count_endpoint(result)
         if result.completion is None:
             self._failed += 1
@@ -84,7 +87,7 @@ class RunStatistics:
             self._usage += result.completion.usage
 
     def _count_endpoint(self, result: Result) -> None:
-        """Count it for who answered or failed last, if anybody was asked."""
+        """Count it for the endpoint of its last attempt, if there was one."""
         if result.is_known or not result.attempts:
             return
         before = self._of(result.endpoint)
@@ -111,7 +114,7 @@ class RunStatistics:
         endpoints: Iterable[Endpoint] = (),
         cost: float | None = None,
     ) -> Summary:
-        """How it stands now, with what was not asked, and a row for each of the endpoints; see records."""
+        """The summary so far, with the images that were not asked about and a row for each endpoint."""
         return Summary(
             total=self._succeeded + self._failed + skipped + failed_before,
             succeeded=self._succeeded,

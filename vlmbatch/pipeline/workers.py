@@ -1,62 +1,63 @@
-"""The story of a run: workers pull an image each, bring it to its result, and write what came."""
+"""The workers of a run: each takes an image, brings it to its result, and hands that to the sink."""
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 
 from vlmbatch.aio import ReadAhead
 from vlmbatch.errors import VlmbatchError
 from vlmbatch.events import ImagesSkipped, RunStopping
 from vlmbatch.images import ImageRef
-from vlmbatch.protocols import Finished, Observer, Source
+from vlmbatch.pipeline.processor import ImageProcessor
+from vlmbatch.pipeline.question import Question
+from vlmbatch.pipeline.sink import ResultSink
+from vlmbatch.pipeline.task import ImageTask
+from vlmbatch.protocols import Observer, Source
 from vlmbatch.records import Result
 
 REFS_AHEAD = 64
-"""So many images are found before they are pulled; what is found and not pulled costs nothing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What a run is put together from.
-
-    `room` is a place for one image on its way; `answer` brings it to its result, `write` puts that away.
-    Once `stop` is set, the tasks that are `in_flight` have `drain_s` seconds left.
-    """
-
-    source: Source
-    finished: Finished
-    room: Callable[[], AbstractAsyncContextManager[None]]
-    answer: Callable[[ImageRef], Awaitable[Result]]
-    write: Callable[[Result], Awaitable[None]]
-    notify: Observer
-    stop: asyncio.Event
-    drain_s: float
-    in_flight: set["asyncio.Task[None] | None"]
+"""This many images are found before workers take them; a reference that no worker takes costs nothing."""
 
 
 class WorkerPool:
-    """Workers pull one image each and bring it to its record."""
+    """Workers that bring the images of a source to their records."""
 
-    def __init__(self, parts: Parts, *, workers: int, limit: int | None = None) -> None:
-        """Setting `parts.stop` ends the run: what is in flight is finished if it can, nothing else is begun.
+    def __init__(
+        self,
+        *,
+        source: Source,
+        question: Question,
+        processor: ImageProcessor,
+        sink: ResultSink,
+        notify: Observer,
+        stop: asyncio.Event,
+        drain_s: float,
+        workers: int,
+        limit: int | None = None,
+    ) -> None:
+        """Setting `stop` ends the run: tasks in flight have `drain_s` seconds left, and no other begins.
 
-        `workers` is how many images are on their way at once at most, as far as there is room; `limit`
-        how many are asked about at all.
+        At most `workers` images are on their way at once, as far as the endpoint pool has room; `limit` is
+        the most images that are asked about at all.
         """
-        self.parts = parts
-        self.workers = workers
         self.skipped = 0
         self.failed_before = 0
+        self._source = source
+        self._question = question
+        self._processor = processor
+        self._sink = sink
+        self._notify = notify
+        self._stop = stop
+        self._drain_s = drain_s
+        self._workers = workers
         self._skipped_told = 0
         unfinished = itertools.islice(self._unfinished(), limit)
         self._refs = ReadAhead(unfinished, ahead=REFS_AHEAD, name="vlmbatch-walk")
         self._pulling = asyncio.Lock()
         self._exhausted = False
         self._begun = 0
-        self._writing: set[asyncio.Task[None] | None] = set()
+        self._writing: set[asyncio.Task[object] | None] = set()
         self._error: VlmbatchError | None = None
 
     @property
@@ -67,15 +68,15 @@ class WorkerPool:
     async def run(self) -> None:
         """Work until the source is exhausted or `stop` is set.
 
-        An endpoint that ends the run is a stop with an error: answers that are on their way are written
-        first. An output that ends the run ends it at once.
+        If the endpoints end the run, the answers in flight are written first. If the output ends it, it ends
+        at once.
 
         Raises:
-            VlmbatchError: what ends the whole run.
+            VlmbatchError: the error that ends the run.
         """
         try:
             async with asyncio.TaskGroup() as group:
-                workers = [group.create_task(self._work()) for _ in range(self.workers)]
+                workers = [group.create_task(self._work()) for _ in range(self._workers)]
                 stopper = group.create_task(self._end_early(workers))
                 await asyncio.wait(workers)
                 stopper.cancel()
@@ -85,62 +86,63 @@ class WorkerPool:
             raise self._error
 
     async def _work(self) -> None:
-        while not (self._exhausted or self.parts.stop.is_set()):
-            async with self.parts.room():
+        while not (self._exhausted or self._stop.is_set()):
+            async with self._processor.pool.room():
                 try:
-                    ref = await self._pull()
-                    if ref is None:
+                    image = await self._next_image()
+                    if image is None:
                         return
-                    result = await self.parts.answer(ref)
+                    task = ImageTask((image,), self._source, self._question)
+                    result = await self._processor.process(task)
                 except VlmbatchError as error:
                     self._error = self._error or error
-                    self.parts.stop.set()
+                    self._stop.set()
                     return
                 await self._write(result)
                 self._begun -= 1
 
     async def _end_early(self, workers: list[asyncio.Task[None]]) -> None:
-        """Once the run is to stop, let go of who has no request out, and later of who still waits for one."""
-        await self.parts.stop.wait()
-        self.parts.notify(RunStopping(drain_s=self.parts.drain_s, error=self._error))
+        """Once the run is to stop, cancel the workers without a request, and later those that still wait."""
+        await self._stop.wait()
+        self._notify(RunStopping(drain_s=self._drain_s, error=self._error))
         for worker in workers:
-            if worker not in self.parts.in_flight:
+            if worker not in self._processor.in_flight:
                 worker.cancel()
-        await asyncio.sleep(self.parts.drain_s)
+        await asyncio.sleep(self._drain_s)
         for worker in workers:
             if worker not in self._writing:
                 worker.cancel()
 
     def _unfinished(self) -> Iterator[ImageRef]:
-        source = self.parts.source
-        for ref in source:
-            done = self.parts.finished(ref, partial(source.stamp, ref))
+        """The images that no earlier run has finished; runs in a thread."""
+        for image in self._source:
+            done = self._sink.finished(image, partial(self._source.stamp, image))
             if done is None:
-                yield ref
+                yield image
             elif done:
                 self.skipped += 1
             else:
                 self.failed_before += 1
 
-    async def _pull(self) -> ImageRef | None:
-        """The next image that has to be asked about; walking and skipping happen in a thread."""
+    async def _next_image(self) -> ImageRef | None:
+        """The next image to ask about; a thread walks and skips."""
         async with self._pulling:
             if self._exhausted:
                 return None
-            ref = await self._refs.take()
-            self._exhausted = ref is None
-            self._begun += ref is not None
+            image = await self._refs.take()
+            self._exhausted = image is None
+            self._begun += image is not None
             if (skipped := self.skipped + self.failed_before) != self._skipped_told:
                 self._skipped_told = skipped
-                self.parts.notify(ImagesSkipped(skipped=skipped))
-            return ref
+                self._notify(ImagesSkipped(skipped=skipped))
+            return image
 
     async def _write(self, result: Result) -> None:
         task = asyncio.current_task()
-        self.parts.in_flight.add(task)
+        self._processor.in_flight.add(task)
         self._writing.add(task)
         try:
-            await self.parts.write(result)
+            await self._sink.take(result)
         finally:
             self._writing.discard(task)
-            self.parts.in_flight.discard(task)
+            self._processor.in_flight.discard(task)

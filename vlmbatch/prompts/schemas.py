@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,13 +61,8 @@ def _check(schema: dict[str, Any], named: str) -> None:
         raise ConfigError(f"--schema {named} is no JSON Schema: {error.message}") from error
 
 
-def reader_of(schema: str | None) -> Callable[[Completion], Completion]:
-    """What parses answers by this schema, as of schema_text; without one they stay as they are."""
-    return Form(schema).read if schema is not None else lambda completion: completion
-
-
-class Form:
-    """What answers have to look like. Its validator takes as long to make as to use, so it is made once."""
+class AnswerSchema:
+    """The schema of all answers. Its validator takes as long to make as to use, so it is made once."""
 
     def __init__(self, schema: str) -> None:
         """`schema` as of schema_text."""

@@ -12,10 +12,9 @@ from vlmbatch.endpoints.canary import QUESTIONS, Canary
 from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, START_PATIENCE_S, until_available
 from vlmbatch.endpoints.supervisor import PROBE_S, WARM_UP
 from vlmbatch.errors import BackendError, ConfigError, VlmbatchError
-from vlmbatch.imaging.prepare import uniform
 from vlmbatch.imaging.sizing import sizing_of
 from vlmbatch.imaging.tokens import family_of
-from vlmbatch.pipeline.fingerprint import question_of
+from vlmbatch.pipeline.fingerprint import request_of
 from vlmbatch.protocols import Backend
 from vlmbatch.records import Endpoint, ModelFacts, Request
 
@@ -55,7 +54,7 @@ class Visit:
     @property
     def question(self) -> Request:
         """What a run would ask, with its options: others would load an Ollama model anew."""
-        return question_of(self.config, self.prompt)
+        return request_of(self.config, self.prompt)
 
     @property
     def cold_s(self) -> float:
@@ -150,7 +149,7 @@ class Visit:
         if not self.config.endpoint.canary:
             return [Finding(check="really sees", mark="skipped", told="as --no-canary says")]
         doubts: list[str] = []
-        canary = Canary(self.backend, self.question, uniform, deadline_s=self.cold_s, tell=doubts.append)
+        canary = Canary(self.backend, self.question, deadline_s=self.cold_s, tell=doubts.append)
         await until_available(
             canary.prove,
             patience_s=self.config.run.patience_s(START_PATIENCE_S),

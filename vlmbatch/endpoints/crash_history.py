@@ -1,0 +1,83 @@
+"""The crashes of an engine during the requests of one image."""
+
+from vlmbatch.endpoints.circuit_breaker import CircuitBreaker
+from vlmbatch.errors import FailureKind, RejectedError
+
+BROKEN_OFF: frozenset[FailureKind] = frozenset(("connection", "server_error"))
+"""How a request ends if its engine dies without a message."""
+REPORTED_CRASHES = 2
+"""An image is guilty after this many crashes that the engine reported while it had no other request."""
+CRASHES = 4
+"""An image is guilty after this many crashes in all. An engine that is found down may have been restarted: if
+restarts come every few seconds (benchmarks/soak.py), one image meets two of them by chance."""
+
+
+class CrashHistory:
+    """The crashes of one image's requests, at the endpoints of one rank.
+
+    Two things count as a crash: the engine reports one, or a request breaks off and the endpoint is then
+    found down. A crash makes suspects of all images in flight; each suspect is then sent alone. `reported`
+    and `found` count the crashes at which this image was alone. One crash proves nothing, since a restart of
+    the server looks the same.
+    """
+
+    def __init__(self) -> None:
+        self.suspect = False
+        self.reported = 0
+        self.found = 0
+        self.refunded = 0
+        """Attempts of the image that were lost to crashes and do not count."""
+        self.breaker: CircuitBreaker | None = None
+        """The circuit breaker of the endpoint at which a request failed last."""
+        self._downs: int | None = None
+        self._alone = False
+        self._cost = 0
+
+    @property
+    def is_guilty(self) -> bool:
+        """Whether the engine crashes because of this image."""
+        return self.reported >= REPORTED_CRASHES or self.reported + self.found >= CRASHES
+
+    def failed(self, kind: FailureKind, *, alone: bool, counted: bool, downs: int) -> None:
+        """Record a failed request.
+
+        `alone`: the endpoint had no other request; `counted`: the request cost the image an attempt; `downs`:
+        how often the endpoint had been down when the request was sent.
+        """
+        if kind == "crash":
+            self._crashed()
+            self.reported += alone
+        elif kind in BROKEN_OFF:
+            self._cost = counted + (self._cost if self._downs == downs else 0)
+            self._downs, self._alone = downs, alone
+
+    def must_be_alone(self) -> bool:
+        """Whether the image's next request must be the only one at its endpoint; called before each request.
+
+        If the endpoint has gone down since the last failure, that failure was a crash: its attempts are
+        refunded.
+
+        Raises:
+            RejectedError: the engine crashes because of this image.
+        """
+        if self.breaker is not None:
+            self.refunded += self.refund(self.breaker.downs)
+        if self.is_guilty:
+            raise RejectedError(
+                f"the engine crashes over this image: {self.reported + self.found} times while it had no "
+                "other request; --retry-failed tries again, a smaller --max-size may help",
+                kind="crash",
+            )
+        return self.suspect
+
+    def refund(self, downs: int) -> int:
+        """The number of attempts that were lost to an outage, which shows in `downs`; each counts once."""
+        if self._downs is None or downs <= self._downs:
+            return 0
+        self._crashed()
+        self.found += self._alone
+        return self._cost
+
+    def _crashed(self) -> None:
+        self._downs = None
+        self.suspect = True

@@ -1,0 +1,78 @@
+"""The question that a session asks about images: prompt, system, schema, generation and image options."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from vlmbatch.config import RunConfig
+from vlmbatch.config.groups import USUAL_SIDE, ImageOptions
+from vlmbatch.config.spec import AUTO
+from vlmbatch.events import tell
+from vlmbatch.imaging.sizing import Sizing, sizing_of
+from vlmbatch.pipeline.fingerprint import answer_settings, request_of, run_digest, with_known_digest
+from vlmbatch.prompts.schemas import AnswerSchema
+from vlmbatch.protocols import Observer
+from vlmbatch.records import DEFAULT_PROMPT_NAME, Completion, Endpoint, Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Question:
+    """What is asked about an image; it never changes, and many images share it.
+
+    `request` holds no images yet. `run` is the fingerprint: a digest of `settings`, of all that changes an
+    answer. `endpoint` is the one whose model it names. `name` is the prompt's name in records.
+    """
+
+    request: Request
+    image: ImageOptions
+    sizing: Sizing
+    answer_schema: AnswerSchema | None
+    endpoint: Endpoint
+    settings: Mapping[str, Any]
+    run: str
+    name: str = DEFAULT_PROMPT_NAME
+
+    @classmethod
+    def of(cls, config: RunConfig, endpoint: Endpoint, prompt: str, schema: str | None) -> Self:
+        """The question that these options ask this endpoint; `schema` is text as of schemas.schema_text.
+
+        Raises:
+            ConfigError: --image-tokens, and it is unknown how this model counts the tokens of pictures.
+        """
+        settings = answer_settings(config, endpoint, prompt, schema)
+        return cls(
+            request=request_of(config, prompt, schema),
+            image=config.image,
+            sizing=sizing_of(config.image, endpoint.model, endpoint.architecture),
+            answer_schema=None if schema is None else AnswerSchema(schema),
+            endpoint=endpoint,
+            settings=settings,
+            run=run_digest(settings),
+        )
+
+    def continuing(self, earlier: Iterable[Mapping[str, Any]]) -> Self:
+        """This question, named as an earlier run that differs only by an unknown model digest."""
+        settings = with_known_digest(dict(self.settings), earlier)
+        return replace(self, settings=settings, run=run_digest(settings))
+
+    def read(self, completion: Completion) -> Completion:
+        """The completion, with its answer parsed if the question has a schema.
+
+        Raises:
+            BadAnswerError: the answer is no JSON, or does not fit the schema.
+        """
+        return completion if self.answer_schema is None else self.answer_schema.read(completion)
+
+
+def report_sizing(question: Question, notify: Observer) -> None:
+    """Report if the model's picture sizes are unknown, or cost more than --image-tokens."""
+    model, options = question.endpoint.model, question.image
+    budget, least = options.image_tokens, question.sizing.least_tokens
+    if options.max_size == AUTO and question.sizing.family is None:
+        tell(
+            notify,
+            f"it is unknown how {model} counts the tokens of pictures: --max-size auto is {USUAL_SIDE} "
+            "for it (docs/image-tokens.md)",
+        )
+    if budget is not None and least > budget:
+        tell(notify, f"a photo costs {model} at least {least} tokens, more than --image-tokens {budget}")
