@@ -1,14 +1,14 @@
 """The endpoint pool: gives each request a slot at an endpoint that is up and free, or at a fallback."""
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from vlmbatch.endpoints.crash_history import CrashHistory
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.semaphore import ResizableSemaphore
+from vlmbatch.endpoints.wait_queue import WaitQueue
 from vlmbatch.errors import BackendError, FatalBackendError, UnavailableError
 from vlmbatch.events import ConcurrencyChanged, tell
 from vlmbatch.protocols import Observer, Sleep
@@ -308,45 +308,3 @@ class EndpointPool:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-class WaitQueue:
-    """Images that wait for a slot, in the order in which they came.
-
-    A woken image looks at the endpoints again; if it finds no slot, it waits again, at the head of the queue.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    async def wait(self, rank: int, *, first: bool) -> None:
-        """Wait to be woken for a slot of this rank; `first` goes to the head of the queue."""
-        waiting = asyncio.get_running_loop().create_future(), rank
-        (self._waiting.appendleft if first else self._waiting.append)(waiting)
-        try:
-            await waiting[0]
-        except asyncio.CancelledError:
-            with suppress(ValueError):  # a woken image is not in the queue any more
-                self._waiting.remove(waiting)
-            raise
-
-    def wake_all(self) -> None:
-        """Let all images look at the endpoints again."""
-        waiting, self._waiting = self._waiting, deque()
-        for woken, _ in waiting:
-            if not woken.done():
-                woken.set_result(None)
-
-    def wake_one(self, suits: Callable[[int], bool]) -> bool:
-        """Wake the first image whose rank suits; returns whether there was one."""
-        waiting = enumerate(self._waiting)
-        at = next((at for at, (woken, rank) in waiting if suits(rank) and not woken.done()), None)
-        if at is None:
-            return False
-        woken, _ = self._waiting[at]
-        del self._waiting[at]
-        woken.set_result(None)
-        return True

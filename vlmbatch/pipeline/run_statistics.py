@@ -1,0 +1,85 @@
+"""The counts of a run, for its summary."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from vlmbatch.records import Endpoint, EndpointSummary, Result, Summary, Usage
+
+
+class RunStatistics:
+    """Counts results as they are written; its clock starts when it is made."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began = clock()
+        self._succeeded = 0
+        self._failed = 0
+        self._duplicates = 0
+        self._cached = 0
+        self._fallbacks = 0
+        self._usage = Usage()
+        self._by_endpoint: dict[tuple[str, str, str], EndpointSummary] = {}
+
+    def add(self, result: Result) -> None:
+        """Count a result."""
+        self._count_endpoint(result)
+        if result.completion is None:
+            self._failed += 1
+        else:
+            self._succeeded += 1
+            self._duplicates += result.duplicate_of is not None
+            self._cached += result.cached
+            self._fallbacks += result.fallback is not None
+            self._usage += result.completion.usage
+
+    def _count_endpoint(self, result: Result) -> None:
+        """Count it for the endpoint of its last attempt, if there was one."""
+        if result.is_known or not result.attempts:
+            return
+        before = self._of(result.endpoint)
+        usage = result.completion.usage if result.completion else Usage()
+        self._by_endpoint[_key(result.endpoint)] = replace(
+            before,
+            answered=before.answered + result.ok,
+            failed=before.failed + (not result.ok),
+            usage=before.usage + usage,
+        )
+
+    def _of(self, endpoint: Endpoint) -> EndpointSummary:
+        nothing = EndpointSummary(backend=endpoint.backend, url=endpoint.url, model=endpoint.model)
+        return self._by_endpoint.get(_key(endpoint), nothing)
+
+    def summary(
+        self,
+        *,
+        skipped: int,
+        failed_before: int,
+        unreadable: int,
+        ignored: int,
+        stopped: bool,
+        endpoints: Iterable[Endpoint] = (),
+        cost: float | None = None,
+    ) -> Summary:
+        """The summary so far, with the images that were not asked about and a row for each endpoint."""
+        return Summary(
+            total=self._succeeded + self._failed + skipped + failed_before,
+            succeeded=self._succeeded,
+            failed=self._failed,
+            skipped=skipped,
+            failed_before=failed_before,
+            unreadable=unreadable,
+            ignored=ignored,
+            duplicates=self._duplicates,
+            cached=self._cached,
+            fallbacks=self._fallbacks,
+            usage=self._usage,
+            duration_s=self._clock() - self._began,
+            stopped=stopped,
+            endpoints=tuple(map(self._of, endpoints)),
+            cost=cost,
+        )
+
+
+def _key(endpoint: Endpoint) -> tuple[str, str, str]:
+    return endpoint.backend, endpoint.url, endpoint.model
