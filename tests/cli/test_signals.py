@@ -18,9 +18,7 @@ def arguments(endpoint: Endpoint, *more: str) -> tuple[str, ...]:
     return ("run", "photos", "-b", "ollama", "--base-url", endpoint.url, "-o", "o.jsonl", *more)
 
 
-@pytest.mark.parametrize(
-    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
-)
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_lets_what_is_in_flight_finish(
     photos: Photos, endpoint: Endpoint, sent: signal.Signals, code: int
 ) -> None:
