@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from command import COMMAND, environment, run, start
 from endpoint import Endpoint, Model
+from inside import called
 
 Photos = Callable[..., Path]
 CLOSED = "http://127.0.0.1:9"
@@ -19,7 +20,7 @@ CHECKS = ["reachable", "model", "takes pictures", "loaded", "really sees", "cont
 
 
 def doctor(*args: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return run("doctor", *args, **variables)
+    return called("doctor", *args, **variables)
 
 
 def findings(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
@@ -50,7 +51,7 @@ def test_all_is_well(endpoint: Endpoint, photos: Photos) -> None:
 
 def test_a_line_for_each_check(endpoint: Endpoint) -> None:
     """For people each finding is a line with its mark, and what to do stands below it."""
-    done = doctor("--base-url", endpoint.url, *SEEING)
+    done = run("doctor", "--base-url", endpoint.url, *SEEING)
     assert done.returncode == 0
     assert f"ok       reachable: ollama 0.33.0 at {endpoint.url}\n" in done.stdout
     assert "-> for more at once start it with OLLAMA_NUM_PARALLEL=4" in done.stdout

@@ -7,6 +7,7 @@ from typing import Any
 
 from command import run
 from endpoint import Endpoint, Model
+from inside import called
 from terminal import Terminal
 
 CLOSED = "http://127.0.0.1:9"
@@ -19,7 +20,7 @@ PROPS = {"total_slots": 2, "model_ftype": "F16", "modalities": {"vision": True}}
 
 
 def models(*urls: str, more: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    return run("models", *(word for url in urls for word in ("--base-url", url)), *more)
+    return called("models", *(word for url in urls for word in ("--base-url", url)), *more)
 
 
 def facts(*urls: str) -> dict[str, dict[str, Any]]:
@@ -80,7 +81,7 @@ def test_an_endpoint_that_speaks_both_wires_is_listed_once(endpoint: Endpoint) -
 def test_columns_are_aligned_without_a_terminal() -> None:
     """In a pipe every row has its cells under the titles, without colours or frames."""
     with ollama(models=HAS) as endpoint:
-        done = models(endpoint.url)
+        done = run("models", "--base-url", endpoint.url)
     titles, *rows = done.stdout.splitlines()
     assert (done.returncode, done.stderr, len(rows)) == (0, "", 3)
     at = titles.index("SEES")

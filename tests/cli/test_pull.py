@@ -9,13 +9,14 @@ import pytest
 from certificates import make_certificates
 from command import run, start
 from endpoint import Endpoint
+from inside import called
 from terminal import Terminal
 
 CLOSED = "http://127.0.0.1:9"
 
 
 def pull(endpoint: Endpoint, *more: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return run("pull", *more, "--base-url", endpoint.url, **variables)
+    return called("pull", *more, "--base-url", endpoint.url, **variables)
 
 
 def pulls(endpoint: Endpoint) -> list[str]:
@@ -25,7 +26,7 @@ def pulls(endpoint: Endpoint) -> list[str]:
 
 def test_each_model_is_one_line_where_nobody_watches(endpoint: Endpoint) -> None:
     """Models are pulled in order, a line each on standard error says what came, and nothing else does."""
-    done = pull(endpoint, "llava:7b", "tiny-vision")
+    done = run("pull", "llava:7b", "tiny-vision", "--base-url", endpoint.url)
     assert (done.returncode, done.stdout) == (0, "")
     first, second = done.stderr.splitlines()
     assert first.startswith("vlmbatch: llava:7b: fetched 5.0 MB in ")
@@ -137,9 +138,9 @@ def test_a_file_with_options_of_a_run_is_taken(endpoint: Endpoint, tmp_path: Pat
     """Keys of vlmbatch.toml that only a run has are no error, and a wrong one is told."""
     file = tmp_path / "vlmbatch.toml"
     file.write_text(f'base-url = "{endpoint.url}"\nmax-size = 768\noutput = "o.jsonl"\noverwrite = true\n')
-    assert run("pull", "llava", "--config", str(file)).returncode == 0
+    assert called("pull", "llava", "--config", str(file)).returncode == 0
     file.write_text("max-sise = 768\n")
-    wrong = run("pull", "llava", "--config", str(file))
+    wrong = called("pull", "llava", "--config", str(file))
     assert wrong.returncode == 2
     assert "did you mean max_size?" in wrong.stderr
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from command import run
+from inside import called
 from PIL import Image
 
 from vlmbatch.cli.dry_run import plan
@@ -136,9 +137,9 @@ def test_nothing_is_contacted_and_nothing_written(mixed: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        for backend in ("auto", "ollama", "vllm", "openai"):
+        for backend, ask in (("auto", run), ("ollama", called), ("vllm", called), ("openai", called)):
             args = ("run", "photos", "--dry-run", "-b", backend, "--base-url", url, "-o", "o.jsonl")
-            done = run(*args)
+            done = ask(*args)
             assert (done.returncode, done.stdout) == (0, "")
             assert "images: 5" in done.stderr
             assert "would fail: 2" in done.stderr

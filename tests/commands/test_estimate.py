@@ -11,6 +11,7 @@ import pytest
 from command import run
 from endpoint import Endpoint
 from endpoint.wires import Model
+from inside import called
 from PIL import Image
 
 from vlmbatch.commands.dry_run import preview
@@ -62,7 +63,7 @@ def test_a_price_makes_it_a_cost(photos: Photos, endpoint: Endpoint) -> None:
     photos(10)
     prices = {"some/tiny-vision": {"input_cost_per_token": 0.01, "output_cost_per_token": 0.02}}
     Path("prices.json").write_text(json.dumps(prices))
-    done = run(*arguments(endpoint, "--probe", "2", "--prices", "prices.json"))
+    done = called(*arguments(endpoint, "--probe", "2", "--prices", "prices.json"))
     assert done.returncode == 0, done.stderr
     tokens = re.search(r"([\d,]+) tokens in, ([\d,]+) out", done.stderr)
     cost = re.search(r"cost: about \$([\d,.]+)", done.stderr)
@@ -91,7 +92,7 @@ def test_prices_of_no_use_end_it_before_anything_is_sent(
     photos(1)
     if content is not None:
         Path("prices.json").write_text(content)
-    done = run(*arguments(endpoint, "-m", "tiny-vision", "--probe", "1", "--prices", "prices.json"))
+    done = called(*arguments(endpoint, "-m", "tiny-vision", "--probe", "1", "--prices", "prices.json"))
     assert done.returncode == 2
     assert told in done.stderr
     assert "Traceback" not in done.stderr
@@ -102,7 +103,7 @@ def test_failures_are_told(photos: Photos, endpoint: Endpoint) -> None:
     """An image that is refused is named, and says nothing about the others when it is the only one."""
     photos(3)
     endpoint.script = lambda _: "400"
-    done = run(*arguments(endpoint, "--probe", "2"))
+    done = called(*arguments(endpoint, "--probe", "2"))
     assert done.returncode == 0
     assert "2 images" in done.stderr
     assert "0 answered" in done.stderr
@@ -114,7 +115,7 @@ def test_without_an_endpoint_it_ends_as_a_run_would(photos: Photos, endpoint: En
     """Nobody there is exit code 4, after what can be told without asking."""
     photos(2)
     endpoint.down()
-    done = run(*arguments(endpoint, "--probe", "1", "--give-up-after", "0"))
+    done = called(*arguments(endpoint, "--probe", "1", "--give-up-after", "0"))
     assert done.returncode == 4
     assert "images: 2" in done.stderr
 
@@ -128,7 +129,7 @@ def test_time_and_tokens_are_those_of_the_images(photos: Photos, endpoint: Endpo
     (folder / "z.png").write_bytes(broken)
     endpoint.canary = "slow:4"
     endpoint.script = ["empty"]
-    done = run(*arguments(endpoint, "--probe", "9"))
+    done = called(*arguments(endpoint, "--probe", "9"))
     assert done.returncode == 0, done.stderr
     assert "asked tiny-vision about 4 images" in done.stderr
     took = re.search(r"3 answered in ([\d.]+) s", done.stderr)
@@ -140,7 +141,7 @@ def test_time_and_tokens_are_those_of_the_images(photos: Photos, endpoint: Endpo
 def test_the_rate_limit_bounds_the_pace(photos: Photos, endpoint: Endpoint) -> None:
     """With --rpm 10 forty images take four minutes, however quickly one is answered."""
     photos(40)
-    done = run(*arguments(endpoint, "--probe", "1", "--rpm", "10"))
+    done = called(*arguments(endpoint, "--probe", "1", "--rpm", "10"))
     assert "all 40 images: about 4m 00s" in done.stderr
 
 
@@ -150,7 +151,7 @@ def test_a_prompt_that_can_be_read_once_is_enough(photos: Photos, endpoint: Endp
     os.mkfifo("prompt")
     with ThreadPoolExecutor() as threads:
         threads.submit(Path("prompt").write_text, "How many?")
-        done = run(*arguments(endpoint, "--probe", "1", "--prompt-file", "prompt"))
+        done = called(*arguments(endpoint, "--probe", "1", "--prompt-file", "prompt"))
     assert done.returncode == 0, done.stderr
     assert "prompt: How many?" in done.stderr
     assert ["How many?" in str(question.body) for question in endpoint.questions] == [True]
@@ -170,7 +171,7 @@ def test_what_a_run_says_a_probe_says(photos: Photos, endpoint: Endpoint) -> Non
     """A server that is still loading is told of."""
     photos(1)
     endpoint.canary = "503-loading"
-    done = run(*arguments(endpoint, "--probe", "1", "--max-duration", "8"))
+    done = called(*arguments(endpoint, "--probe", "1", "--max-duration", "8"))
     assert "paused: " in done.stderr
 
 
@@ -178,7 +179,7 @@ def test_a_model_that_only_the_endpoint_knows_is_no_mistake(photos: Photos, endp
     """What a run does, its plan does: the kind of a model may be found at the start."""
     photos(1)
     endpoint.models["mine"] = Model(family="qwen25vl")
-    done = run(*arguments(endpoint, "-m", "mine", "--image-tokens", "100", "--probe", "1"))
+    done = called(*arguments(endpoint, "-m", "mine", "--image-tokens", "100", "--probe", "1"))
     assert done.returncode == 0, done.stderr
     assert "1 answered" in done.stderr
 
@@ -186,7 +187,7 @@ def test_a_model_that_only_the_endpoint_knows_is_no_mistake(photos: Photos, endp
 def test_nothing_to_ask_about(photos: Photos, endpoint: Endpoint) -> None:
     """An empty folder is no error, and nothing is sent."""
     photos(0)
-    done = run(*arguments(endpoint, "--probe", "5"))
+    done = called(*arguments(endpoint, "--probe", "5"))
     assert done.returncode == 0
     assert "nothing was sent" in done.stderr
     assert not endpoint.requests
@@ -206,10 +207,10 @@ def test_copies_are_not_counted_twice(photos: Photos, endpoint: Endpoint) -> Non
     folder = photos(4)
     for n in range(6):
         (folder / f"copy{n}.jpg").write_bytes((folder / "p0000.jpg").read_bytes())
-    done = run(*arguments(endpoint, "--probe", "2"))
+    done = called(*arguments(endpoint, "--probe", "2"))
     assert "duplicates: 6" in done.stderr
     assert "all 4 images" in done.stderr
-    assert "all 10 images" in run(*arguments(endpoint, "--probe", "2", "--no-dedupe")).stderr
+    assert "all 10 images" in called(*arguments(endpoint, "--probe", "2", "--no-dedupe")).stderr
 
 
 def test_arithmetic() -> None:
