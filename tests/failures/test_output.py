@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from command import COMMAND, environment, records, run, start
 from endpoint import Endpoint
+from inside import finish
 
 Photos = Callable[..., Path]
 CLOSED = "http://127.0.0.1:9"
@@ -37,7 +38,7 @@ def each_once(count: int) -> None:
 def test_x1_a_torn_tail_costs_nothing_but_itself(photos: Photos, endpoint: Endpoint, torn: bytes) -> None:
     """What a crash left behind is cut off and kept aside, told, and nothing is glued to it."""
     folder = photos(3)
-    assert run(*arguments(endpoint)).returncode == 0
+    finish(endpoint.url)
     whole = Path("o.jsonl").read_bytes()
     with Path("o.jsonl").open("ab") as output:
         output.write(torn)
@@ -55,7 +56,7 @@ def test_x1_a_torn_tail_costs_nothing_but_itself(photos: Photos, endpoint: Endpo
 def test_x1_a_last_line_without_its_end_is_completed(photos: Photos, endpoint: Endpoint) -> None:
     """A record that lacks only its newline is a record: nothing is asked twice."""
     photos(3)
-    assert run(*arguments(endpoint)).returncode == 0
+    finish(endpoint.url)
     Path("o.jsonl").write_bytes(Path("o.jsonl").read_bytes()[:-1])
     assert run(*arguments(endpoint)).returncode == 0
     each_once(3)
@@ -65,7 +66,7 @@ def test_x1_a_last_line_without_its_end_is_completed(photos: Photos, endpoint: E
 def test_x2_zeros_after_a_power_cut_are_cut_off(photos: Photos, endpoint: Endpoint) -> None:
     """A tail of zero bytes, as file systems leave it, is kept aside; the records before it count."""
     photos(3)
-    assert run(*arguments(endpoint)).returncode == 0
+    finish(endpoint.url)
     lines = Path("o.jsonl").read_bytes().splitlines(keepends=True)
     Path("o.jsonl").write_bytes(b"".join(lines[:2]) + bytes(4096))
     assert run(*arguments(endpoint)).returncode == 0
@@ -77,7 +78,7 @@ def test_x2_zeros_after_a_power_cut_are_cut_off(photos: Photos, endpoint: Endpoi
 def test_x2_a_bad_line_in_the_middle_is_counted_and_told(photos: Photos, endpoint: Endpoint) -> None:
     """It stays as it is, its image is asked about again, and standard error says how many there are."""
     photos(3)
-    assert run(*arguments(endpoint)).returncode == 0
+    finish(endpoint.url)
     lines = Path("o.jsonl").read_bytes().splitlines(keepends=True)
     Path("o.jsonl").write_bytes(lines[0] + bytes(100) + b"\n" + lines[2])
     again = run(*arguments(endpoint))
@@ -112,7 +113,7 @@ def test_x3_an_emptied_output_ends_the_run(photos: Photos, endpoint: Endpoint) -
     assert running.returncode == 5
     assert "moved, deleted or emptied" in told
     endpoint.delay = 0
-    assert run(*arguments(endpoint)).returncode == 0
+    finish(endpoint.url)
     each_once(40)
 
 
@@ -151,7 +152,7 @@ def test_x5_twenty_kills_lose_and_double_nothing(photos: Photos, endpoint: Endpo
         if moments.random() < 0.3:  # as a power cut leaves it
             with Path("o.jsonl").open("ab") as output:
                 output.write(b'{"v":1,"id":"photos/p0')
-    assert run(*arguments(endpoint)).returncode == 0
+    finish(endpoint.url)
     counted = Counter(record["id"] for record in records(Path("o.jsonl").read_text()))
     assert counted == {f"photos/p{n:04}.jpg": 1 for n in range(150)}
 
@@ -209,7 +210,7 @@ def test_x3_a_limit_on_file_size_exits_5_with_whole_lines(photos: Photos, endpoi
     assert "o.jsonl" in limited.stderr
     kept = records(Path("o.jsonl").read_text())
     assert 0 < len(kept) < 20
-    assert run(*arguments(endpoint)).returncode == 0
+    finish(endpoint.url)
     assert Counter(r["id"] for r in records(Path("o.jsonl").read_text())).most_common(1)[0][1] == 1
     assert len(Path("o.jsonl").read_text().splitlines()) == 20
 

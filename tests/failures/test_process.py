@@ -16,6 +16,7 @@ import pytest
 from command import COMMAND, breaking, environment, measured, records, run, start
 from endpoint import Endpoint
 from failures.test_output import arguments, each_once
+from inside import finish
 from PIL import Image
 from running import briefly, ran
 
@@ -76,7 +77,7 @@ def test_x9_what_hangs_is_let_go_when_the_drain_is_over(photos: Photos, endpoint
     assert running.returncode == 129
     assert "stopped: 1 answered" in told
     endpoint.script = []
-    assert run(*arguments(endpoint)).returncode == 0
+    finish(endpoint.url)
     each_once(5)
 
 
@@ -93,7 +94,7 @@ def test_x10_a_stuck_disk_cannot_hold_the_exit(photos: Photos, endpoint: Endpoin
     assert running.wait(timeout=60) == 143
     written = len(records(Path("o.jsonl").read_text()))
     assert 0 < written < 60
-    assert run(*arguments(endpoint)).returncode == 0
+    finish(endpoint.url)
     each_once(60)
 
 
@@ -172,7 +173,7 @@ async def test_x12_there_is_no_task_for_each_image(photos: Photos, endpoint: End
 def test_x13_reading_back_a_long_output_takes_little_memory(photos: Photos, endpoint: Endpoint) -> None:
     """Of 40,000 records, 200 MB, the next run keeps less than a fifth in memory."""
     photos(2)
-    assert run(*arguments(endpoint)).returncode == 0
+    finish(endpoint.url)
     first, second = Path("o.jsonl").read_text().splitlines()
     with Path("o.jsonl").open("w") as output:
         for n in range(40_000):
