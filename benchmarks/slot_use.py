@@ -20,7 +20,7 @@ from measuring import contender, observe, rounds_of, vlmbatch, workplace
 
 LATENCY_S = 0.1
 IMAGES = {1: 20, 8: 160, 64: 1500, 256: 1500}
-QUICK_IMAGES = {1: 4, 8: 32}
+QUICK_IMAGES = {8: 32}
 MOST_PLAIN = 64  # threads; with more, the plain script gets no more answers
 FIXED, AUTO, PLAIN = "vlmbatch, as many as slots", "vlmbatch, auto", "plain: ollama, threads, gather"
 SHOWN_SLOTS = 64
