@@ -147,7 +147,7 @@ async def test_canaries_are_paid_for(photos: Photos, hosted: Endpoint) -> None:
 
 
 @pytest.mark.slow
-def test_max_cost_ends_the_run(photos: Photos, hosted: Endpoint) -> None:
+async def test_max_cost_ends_the_run(photos: Photos, hosted: Endpoint) -> None:
     """--max-cost is exit 6 with what was paid; the next run does the rest."""
     photos(12)
     options = ("-b", "litellm", "-m", f"openai/{PRICED}", "--base-url", f"{hosted.url}/v1", "-o", "out.jsonl")
@@ -157,31 +157,24 @@ def test_max_cost_ends_the_run(photos: Photos, hosted: Endpoint) -> None:
     records = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
     spent = sum(record["cost"] for record in records)
     assert 0.002 <= spent < 0.002 + 2 * max(record["cost"] for record in records)
-    again = run("run", "photos", *options)
-    assert again.returncode == 0
-    assert len(Path("out.jsonl").read_text().splitlines()) == 12
+    again = await ran(**asking(hosted), output="out.jsonl")
+    assert again.error is None
+    assert all(result.ok for result in again.results)
+    assert len(records) < len(Path("out.jsonl").read_text().splitlines()) == 12
 
 
-@pytest.mark.slow
-def test_max_cost_needs_prices(photos: Photos, hosted: Endpoint) -> None:
+async def test_max_cost_needs_prices(
+    photos: Photos, hosted: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A limit that could never be reached is a mistake, told with the way out, which then works."""
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     photos(3)
-    options = (
-        "-b",
-        "litellm",
-        "-m",
-        "openai/unheard-of",
-        "--base-url",
-        f"{hosted.url}/v1",
-        "--max-cost",
-        "1",
-    )
-    done = run("run", "photos", *options)
-    assert done.returncode == 2
-    assert "--prices" in done.stderr
-    done = run("run", "photos", "-b", "openai", "-m", "gpt-4o", "--api-key", "k-123456", "--max-cost", "1")
-    assert done.returncode == 2
-    assert "--prices" in done.stderr
+    unheard_of = asking(hosted, "unheard-of")
+    for options in (unheard_of, {"backend": "openai", "model": "gpt-4o", "api_key": "k-123456"}):
+        done = await ran(**options, max_cost=1)
+        assert done.error is not None
+        assert done.error.exit_code == 2
+        assert "--prices" in str(done.error)
 
 
 async def test_prices_from_a_file_count_for_any_backend(photos: Photos, endpoint: Endpoint) -> None:
