@@ -1,5 +1,6 @@
 """Proxies on the way to an endpoint: what is told when one of them is in the way."""
 
+import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from command import run
 from endpoint import Endpoint
+from running import ran
 
 Photos = Callable[..., Path]
 
@@ -42,11 +44,12 @@ def proxy() -> Iterator[Callable[[str], int]]:
 def asked(scheme: str, **variables: str) -> tuple[int, str]:
     """The exit code and the words of a run whose endpoint is behind these proxies."""
     url = f"{scheme}://far.invalid/v1"
-    done = run(
-        "run", "photos", "-b", "openai", "--base-url", url, "-m", "m", "--give-up-after", "0", **variables
-    )
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        done = asyncio.run(ran(backend="openai", base_url=url, model="m", give_up_after=0))
+    assert done.error is not None
+    return done.error.exit_code, str(done.error)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
