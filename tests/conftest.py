@@ -1,5 +1,6 @@
 """Fixtures that many tests share."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from PIL import Image
 pytest.register_assert_rewrite("failing")
 settings.register_profile("untimed", deadline=None)  # machines are slow at times
 settings.load_profile("untimed")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: at any time some test waits for a process, a clock or an endpoint."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture
