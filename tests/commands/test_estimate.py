@@ -171,7 +171,7 @@ def test_what_a_run_says_a_probe_says(photos: Photos, endpoint: Endpoint) -> Non
     """A server that is still loading is told of."""
     photos(1)
     endpoint.canary = "503-loading"
-    done = called(*arguments(endpoint, "--probe", "1", "--max-duration", "8"))
+    done = called(*arguments(endpoint, "--probe", "1", "--max-duration", "4"))
     assert "paused: " in done.stderr
 
 

@@ -45,6 +45,10 @@ def fsync(fd):
         time.sleep(600)
 os.fsync = fsync
 """
+IMPATIENT = """
+from vlmbatch.cli import ending
+ending.GRACE_S = ending.REPORT_S = 0.5
+"""
 
 
 def wait_for(name: str, running: subprocess.Popen[str]) -> None:
@@ -86,7 +90,7 @@ def test_x10_a_stuck_disk_cannot_hold_the_exit(photos: Photos, endpoint: Endpoin
     """Where even bringing the output to the disk hangs, the process ends some seconds after the drain."""
     photos(60)
     endpoint.delay = 0.1
-    variables = breaking(Path("broken"), STUCK_DISK)
+    variables = breaking(Path("broken"), STUCK_DISK + IMPATIENT)
     asked = arguments(endpoint, "-c", "1", "--drain", "0.5")
     running = start(*asked, variables=variables, stderr=subprocess.DEVNULL)
     wait_for("stuck", running)
@@ -94,6 +98,7 @@ def test_x10_a_stuck_disk_cannot_hold_the_exit(photos: Photos, endpoint: Endpoin
     assert running.wait(timeout=60) == 143
     written = len(records(Path("o.jsonl").read_text()))
     assert 0 < written < 60
+    endpoint.delay = 0
     finish(endpoint.url)
     each_once(60)
 
@@ -145,7 +150,8 @@ def test_x10_a_report_whose_disk_hangs_is_given_up(photos: Photos, endpoint: End
     """The records are written, the process ends, and what cannot be told is no success."""
     photos(1)
     os.mkfifo("s")
-    done = run(*arguments(endpoint, "--summary", "s"))
+    variables = breaking(Path("broken"), IMPATIENT)
+    done = run(*arguments(endpoint, "--summary", "s"), **variables)
     assert done.returncode == 5
     assert "does its disk hang" in done.stderr
     each_once(1)
