@@ -112,7 +112,6 @@ def test_the_file_is_there_while_the_run_goes_on(photos: Photos, endpoint: Endpo
     [
         ("nowhere/m.prom", "mkdir -p nowhere"),
         ("photos", "is a folder"),
-        ("o.jsonl", "--output"),
     ],
 )
 @pytest.mark.parametrize("flag", ["--metrics-file", "--summary"])
