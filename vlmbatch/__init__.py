@@ -1,39 +1,54 @@
 """Walk folders of images and ask a vision model about each one.
 
-``run_batch("photos", prompt="Describe this image")`` is the whole interface; the rest are its values.
+``run_batch("photos", prompt="Describe this image")`` is a run over folders; ``open_session()`` answers image
+by image. The rest are their values.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vlmbatch.batch import Batch, run_batch
+    from vlmbatch.batch import Batch, SyncSession, open_session, run_batch
     from vlmbatch.config import RunConfig
-    from vlmbatch.errors import VlmbatchError
+    from vlmbatch.errors import Busy, SessionClosed, VlmbatchError
     from vlmbatch.events import Event
+    from vlmbatch.pipeline.question import Question
+    from vlmbatch.pipeline.session import Session
     from vlmbatch.records import Completion, Failure, Result, Summary
 
 __all__ = [
     "Batch",
+    "Busy",
     "Completion",
     "Event",
     "Failure",
+    "Question",
     "Result",
     "RunConfig",
+    "Session",
+    "SessionClosed",
     "Summary",
+    "SyncSession",
     "VlmbatchError",
+    "open_session",
     "run_batch",
 ]
 
 _HOMES = {
     "Batch": "batch",
+    "Busy": "errors",
     "Completion": "records",
     "Event": "events",
     "Failure": "records",
+    "Question": "pipeline.question",
     "Result": "records",
     "RunConfig": "config",
+    "Session": "pipeline.session",
+    "SessionClosed": "errors",
     "Summary": "records",
+    "SyncSession": "batch",
     "VlmbatchError": "errors",
+    "open_session": "batch",
     "run_batch": "batch",
 }
 

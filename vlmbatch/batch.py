@@ -1,18 +1,26 @@
-"""The Python interface: a run as something to iterate over, in an event loop or without one."""
+"""The Python interface: runs and sessions, in an event loop or without one."""
 
 import asyncio
 import concurrent.futures
 import os
 import queue
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 from vlmbatch.config import RunConfig
+from vlmbatch.errors import SessionClosed
 from vlmbatch.events import Event, RunFinished
+from vlmbatch.pipeline.question import Question
 from vlmbatch.pipeline.runner import RunContext, run
+from vlmbatch.pipeline.session import MOST_WAITING, Asked, Session, SessionState, opened
 from vlmbatch.protocols import Observer, Sleep
 from vlmbatch.records import Result, Summary
+from vlmbatch.sources.given import GivenImage
+
+T = TypeVar("T")
 
 
 def run_batch(
@@ -167,3 +175,182 @@ class _Other:
         """Call it on the loop, unless that has ended by itself."""
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function)
+
+
+def open_session(
+    *,
+    config: RunConfig | None = None,
+    observers: Sequence[Observer] = (),
+    wait: bool = True,
+    max_waiting: int = MOST_WAITING,
+    **options: object,
+) -> "SessionContext":
+    """A session of one model, for ``async with`` in an event loop, or for ``with`` in any thread.
+
+    ``async with open_session(model="qwen2.5vl") as session`` opens it once. Then
+    ``session.question(prompt=...)`` makes a question, and ``await session.answer("photo.jpg", question)``
+    answers it; many callers may do so at once. If an endpoint is lost, callers get an exception, and the
+    session goes on trying it. Closing waits up to `drain` seconds for the requests in flight.
+
+    Args:
+        config: all options as one value, instead of `options`.
+        observers: called with every event of the session.
+        wait: whether to wait until an endpoint is up; without it, name the model.
+        max_waiting: this many calls may wait to begin; for more, `Busy` is raised.
+        options: options of endpoint, retries, prompt, answer, picture, `dedupe` and `cache`, by their flag's
+            name with underscores.
+
+    Raises:
+        ConfigError: an option is unknown, out of range, or one of a run, such as `output`.
+    """
+    if config is None:
+        config = RunConfig.of_session(**options)
+    elif options:
+        raise TypeError("give either a config or options")
+    return SessionContext(config, tuple(observers), wait=wait, max_waiting=max_waiting)
+
+
+class SessionContext:
+    """A session that is ready to be opened: by ``async with``, or by ``with`` for a thread-safe one."""
+
+    def __init__(
+        self, config: RunConfig, observers: Sequence[Observer], *, wait: bool, max_waiting: int
+    ) -> None:
+        """Use open_session()."""
+        self._config = config
+        self._observers = observers
+        self._wait = wait
+        self._max_waiting = max_waiting
+        self._opened: AbstractAsyncContextManager[Session] | None = None
+        self._sync: SyncSession | None = None
+
+    async def __aenter__(self) -> Session:
+        self._opened = opened(self._config, self._notify, wait=self._wait, max_waiting=self._max_waiting)
+        return await self._opened.__aenter__()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._opened is not None, "entered before"
+        await self._opened.__aexit__(exc_type, exc, traceback)
+
+    def __enter__(self) -> "SyncSession":
+        self._sync = SyncSession(self)
+        return self._sync.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        assert self._sync is not None, "entered before"
+        self._sync.close()
+
+    def _notify(self, event: Event) -> None:
+        for observer in self._observers:
+            observer(event)
+
+
+class SyncSession:
+    """A session for code without an event loop; all methods may be called in any thread, many at once.
+
+    The session itself runs in a thread of its own. Each method is that of Session.
+    """
+
+    def __init__(self, context: SessionContext) -> None:
+        """Use ``with open_session(...)``."""
+        self._context = context
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="vlmbatch-session", daemon=True)
+        self._over = asyncio.Event()
+        self._session: concurrent.futures.Future[Session] = concurrent.futures.Future()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        try:
+            self._session.result()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def question(self, *, schema: str | Mapping[str, Any] | None = None, **options: object) -> Question:
+        """See Session.question()."""
+
+        async def ask() -> Question:
+            return self._session.result().question(schema=schema, **options)
+
+        return self._wait(ask())
+
+    def answer(
+        self,
+        image: "GivenImage | Sequence[GivenImage]",
+        question: Question,
+        *,
+        image_id: str | None = None,
+        deadline_s: float | None = None,
+        reuse: bool = True,
+    ) -> Result:
+        """See Session.answer()."""
+        session = self._session.result()
+        return self._wait(
+            session.answer(image, question, image_id=image_id, deadline_s=deadline_s, reuse=reuse)
+        )
+
+    def answer_many(
+        self, asked: Iterable[Asked], *, deadline_s: float | None = None, reuse: bool = True
+    ) -> Iterator[Result]:
+        """See Session.answer_many()."""
+        results = self._session.result().answer_many(asked, deadline_s=deadline_s, reuse=reuse)
+
+        async def take() -> Result | None:
+            return await anext(results, None)
+
+        try:
+            while (result := self._wait(take())) is not None:
+                yield result
+        finally:
+            self._wait(results.aclose())
+
+    @property
+    def state(self) -> SessionState:
+        """See Session.state."""
+
+        async def look() -> SessionState:
+            return self._session.result().state
+
+        return self._wait(look())
+
+    def close(self) -> None:
+        """Wait for the requests in flight, and end the thread; also called at the end of the ``with``."""
+        with suppress(RuntimeError):  # the loop has ended by itself
+            self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        async def live() -> None:
+            try:
+                async with self._context as session:
+                    self._session.set_result(session)
+                    await self._over.wait()
+            except BaseException as error:
+                if self._session.done():
+                    raise
+                self._session.set_exception(error)  # carried over to the thread that opens it
+
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(live())
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work` on the session's loop; work is cancelled if the wait is interrupted."""
+        try:
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError as error:
+            work.close()
+            raise SessionClosed("the session is closed; open another one") from error
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError as error:
+            raise SessionClosed("the session was closed before the call had its answer") from error
+        except BaseException:
+            future.cancel()
+            raise

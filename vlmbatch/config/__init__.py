@@ -20,6 +20,14 @@ EXCLUSIVE = (
     ("ca_cert", "insecure"),
 )
 """Options of which only one may be set."""
+SESSION_GROUPS = ("prompt", "endpoint", "wire", "generation", "image")
+SESSION_OPTIONS = frozenset(
+    (
+        *("concurrency", "rpm", "timeout", "retries", "give_up_after", "drain", "decode_memory"),
+        *("max_bytes", "dedupe", "cache", "prices"),
+    )
+)
+"""The groups of options that a session has, and its options of other groups."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +69,19 @@ class RunConfig:
             for group in _groups(cls)
         }
         return cls(paths=paths, **groups)
+
+    @classmethod
+    def of_session(cls, **given: object) -> Self:
+        """A config for a session, which walks no paths, writes no records and has no limit.
+
+        Raises:
+            ConfigError: an unknown name, a value that is out of range, or an option of a run.
+        """
+        for option in options():
+            belongs = option.group in SESSION_GROUPS or option.name in SESSION_OPTIONS
+            if option.name in given and not belongs:
+                raise ConfigError(f"{option.name} is an option of a run, not of a session; leave it out")
+        return cls.of("-", **given)
 
 
 def _groups(config: type[RunConfig] = RunConfig) -> Iterator["dataclasses.Field[Any]"]:

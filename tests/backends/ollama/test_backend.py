@@ -1,5 +1,7 @@
 """The Ollama backend: OLLAMA_HOST, preflight, and the body of /api/chat."""
 
+import hashlib
+from base64 import b64decode
 from dataclasses import replace
 from typing import Any
 
@@ -250,9 +252,10 @@ async def test_broken_off_answer_is_no_answer() -> None:
     assert (caught.value.kind, caught.value.partial) == ("degenerate", "!!!!!!!")
 
 
-async def test_second_picture_stays_at_home(endpoint: Endpoint) -> None:
-    """One picture goes out per question, since some models take no more."""
+async def test_all_pictures_of_a_question_go_out(endpoint: Endpoint) -> None:
+    """Two pictures go out in one question, in their order."""
     two = replace(question(), images=(picture(), picture((0, 0, 0))))
     async with OLLAMA.open(endpoint.url) as backend:
         await backend.complete(two)
-    assert len(endpoint.questions[0].pictures) == 1
+    sent = [seen.sha256 for seen in endpoint.questions[0].pictures]
+    assert sent == [hashlib.sha256(b64decode(each.data)).hexdigest() for each in two.images]

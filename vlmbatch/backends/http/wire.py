@@ -34,31 +34,33 @@ Pieces = tuple[bytes, ...]
 
 
 class Envelope:
-    """The JSON around a picture; it is the same for all images that are asked about alike, and made once."""
+    """The JSON around the pictures of a request, made once for all requests of a question."""
 
     def __init__(self, build: Callable[[Request, str], Mapping[str, Any]]) -> None:
-        """`build` makes the body of a request with a stand-in for the picture's base64 text.
+        """`build` makes the body of a request with a stand-in for the base64 text of each picture.
 
-        It must put that into exactly one string; where there is no picture it gets an empty text, and must
-        put in none.
+        It must put the stand-in into one string a picture, in their order. If there is no picture, the
+        stand-in is empty.
         """
         self._build = build
         self._question: object = None
-        self._ends = (b"", b"")
+        self._parts: list[bytes] = []
 
     def around(self, request: Request) -> Pieces:
-        """The body of this request, in pieces: the picture is neither escaped nor copied."""
+        """The body of this request, in pieces: the pictures are neither escaped nor copied."""
         if not request.images:
             return (json.dumps(self._build(request, "")).encode("ascii"),)
-        picture = request.images[0]
-        question = (request.prompt, request.system, request.generation, picture.media_type)
+        media_types = tuple(picture.media_type for picture in request.images)
+        question = (request.prompt, request.system, request.generation, media_types)
         if question != self._question:
             mark = uuid.uuid4().hex
             body = json.dumps(self._build(request, mark)).encode("ascii")
-            head, tail = body.split(mark.encode("ascii"))
-            self._question, self._ends = question, (head, tail)
-        head, tail = self._ends
-        return head, picture.data, tail
+            self._question, self._parts = question, body.split(mark.encode("ascii"))
+        head, *others = self._parts
+        pieces = [head]
+        for picture, part in zip(request.images, others, strict=True):
+            pieces += (picture.data, part)
+        return tuple(pieces)
 
 
 def reply_object(status: int, body: bytes, headers: Mapping[str, str], access: Access) -> dict[str, Any]:

@@ -187,7 +187,7 @@ class OllamaBackend:
 
     def _payload(self, request: Request, image: str) -> dict[str, Any]:
         system = [{"role": "system", "content": request.system}] if request.system else []
-        pictures = {"images": [image]} if image else {}
+        pictures = {"images": [image] * len(request.images)} if image else {}
         payload: dict[str, Any] = {
             "model": self._model,
             "messages": [*system, {"role": "user", "content": request.prompt, **pictures}],

@@ -249,7 +249,7 @@ class OpenAICompatibleBackend:
 
     def _body(self, request: Request) -> Pieces:
         """The request's body: with the path of its picture where that is wished and will do, else with it."""
-        if self._file_urls and request.images and file_url(request.images[0]):
+        if self._file_urls and request.images and all(map(file_url, request.images)):
             return (json.dumps(self._payload(request, "")).encode("ascii"),)
         return self._envelope.around(request)
 

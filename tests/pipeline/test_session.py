@@ -1,0 +1,454 @@
+"""Sessions: opened once, they answer many questions at once, outlive lost endpoints, and lose no call."""
+
+import asyncio
+import io
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from backend_contract import closed_port
+from endpoint import Endpoint
+from PIL import Image
+from running import briefly, ran
+
+import vlmbatch
+from vlmbatch.batch import open_session
+from vlmbatch.config import RunConfig
+from vlmbatch.errors import ConfigError, FatalBackendError, SessionClosed, UnavailableError
+from vlmbatch.pipeline import session as module
+from vlmbatch.pipeline.session import Session
+
+Photos = Callable[..., Path]
+SCHEMA = {"type": "object", "properties": {"b": {"type": "string"}, "a": {"type": "string"}}}
+
+
+def at(endpoint: Endpoint, **options: object) -> dict[str, Any]:
+    """The options of a session at this endpoint."""
+    return {"backend": "vllm", "base_url": endpoint.url, "model": "tiny-vision", **options}
+
+
+def opened(endpoint: Endpoint, **options: Any) -> Any:
+    """A session at this endpoint whose outages and recoveries take a hundredth of their time."""
+    config = RunConfig.of_session(**at(endpoint, **options))
+    return module.opened(config, lambda event: None, sleep=briefly)
+
+
+async def until(holds: Callable[[], object]) -> None:
+    """Let the session work until this holds."""
+    for _ in range(10_000):
+        if holds():
+            return
+        await asyncio.sleep(0.002)
+    raise AssertionError("it did not come to pass in 20 seconds")
+
+
+def encoded(colour: tuple[int, int, int]) -> bytes:
+    """A small JPEG of one colour."""
+    out = io.BytesIO()
+    Image.new("RGB", (64, 48), colour).save(out, "JPEG")
+    return out.getvalue()
+
+
+async def test_paths_bytes_and_pil_images_are_answered(photos: Photos, endpoint: Endpoint) -> None:
+    """The three forms of an image each get an answer; only a path gives an id and the facts of a file."""
+    path = photos(1) / "p0000.jpg"
+    async with open_session(**at(endpoint)) as session:
+        question = session.question(prompt="What is it?")
+        by_path = await session.answer(path, question)
+        by_bytes = await session.answer(encoded((200, 0, 0)), question, image_id="upload 7")
+        by_image = await session.answer(Image.new("RGBA", (40, 30), (0, 0, 200, 255)), question)
+    assert by_path.ok
+    assert (by_path.id, by_path.image.bytes) == (str(path), path.stat().st_size)
+    assert by_bytes.ok
+    assert (by_bytes.id, by_bytes.image.width, by_bytes.image.mtime) == ("upload 7", 64, None)
+    assert by_image.ok
+    assert (by_image.id, by_image.image.width) == ("(in memory)", 40)
+    assert {len(request.pictures) for request in endpoint.questions} == {1}
+
+
+async def test_several_images_in_one_question(endpoint: Endpoint) -> None:
+    """Two images go out in one request, in their order; the record has the facts of both."""
+    red, blue = encoded((255, 0, 0)), Image.new("RGB", (100, 50), (0, 0, 255))
+    async with open_session(**at(endpoint)) as session:
+        result = await session.answer([red, blue], session.question(prompt="Compare them"))
+        again = await session.answer([red, blue], session.question(prompt="Compare them"))
+        swapped = await session.answer([blue, red], session.question(prompt="Compare them"))
+    first, second = endpoint.questions
+    assert len(first.pictures) == 2
+    assert [picture.sha256 for picture in second.pictures] == [p.sha256 for p in first.pictures][::-1]
+    record = result.to_record()
+    assert [facts["width"] for facts in record["images"]] == [64, 100]
+    assert record["image"] == record["images"][0]
+    assert (again.is_known, swapped.is_known) == (True, False)
+
+
+async def test_a_broken_image_is_a_result(endpoint: Endpoint, tmp_path: Path) -> None:
+    """An upload that is no image, and a path without a file, are failures and cost the others nothing."""
+    async with open_session(**at(endpoint)) as session:
+        question = session.question()
+        broken = await session.answer(b"no image", question)
+        missing = await session.answer(tmp_path / "none.jpg", question)
+        good = await session.answer(encoded((9, 9, 9)), question)
+    assert broken.failure is not None
+    assert broken.failure.kind == "bad_image"
+    assert missing.failure is not None
+    assert missing.failure.kind == "vanished"
+    assert good.ok
+
+
+async def test_questions_differ_in_one_session(endpoint: Endpoint) -> None:
+    """Each call sends its own question; its answer is reused for the same question alone."""
+    photo = encoded((1, 2, 3))
+    endpoint.answer = lambda request: '{"b": "x", "a": "y"}'
+    async with open_session(**at(endpoint, system="Be brief.")) as session:
+        colour = session.question(prompt="Which colour?", max_tokens=7)
+        form = session.question(prompt="Which colour?", schema=SCHEMA)
+        results = [await session.answer(photo, question) for question in (colour, form, colour)]
+    assert [result.is_known for result in results] == [False, False, True]
+    assert results[0].completion is not None
+    assert results[1].completion is not None
+    assert (results[0].completion.data, results[1].completion.data) == (None, {"b": "x", "a": "y"})
+    sent = [request.body for request in endpoint.questions]
+    assert [body["max_tokens"] for body in sent] == [7, 512]
+    assert ["response_format" in body for body in sent] == [False, True]
+    assert all(body["messages"][0]["content"] == "Be brief." for body in sent)
+    assert colour.run != form.run
+
+
+async def test_a_fallback_gets_what_the_call_asked(endpoint: Endpoint) -> None:
+    """A fallback that answers for a lost endpoint gets the prompt and the options of the call."""
+    with Endpoint() as spare:
+        endpoint.script = lambda request: "400"
+        options = at(endpoint, fallback=(f"ollama:tiny-vision@{spare.url}",), fallback_on="rejected")
+        async with open_session(**options) as session:
+            question = session.question(prompt="Which animal?", max_tokens=9)
+            result = await session.answer(encoded((5, 5, 5)), question)
+        (request,) = spare.questions
+    assert result.ok
+    assert result.fallback is not None
+    assert request.body["messages"][-1]["content"] == "Which animal?"
+    assert request.body["options"]["num_predict"] == 9
+
+
+async def test_the_fingerprint_is_that_of_the_command(photos: Photos, endpoint: Endpoint) -> None:
+    """The same settings have the same fingerprint in a run and in a session, so that records merge."""
+    photos(1)
+    done = await ran(**at(endpoint, prompt="Which colour?", max_size=512, temperature=0.5))
+    async with open_session(**at(endpoint)) as session:
+        question = session.question(prompt="Which colour?", max_size=512, temperature=0.5)
+        result = await session.answer("photos/p0000.jpg", question)
+    assert result.run == question.run == done.results[0].run
+
+
+async def test_reuse_can_be_switched_off(endpoint: Endpoint, tmp_path: Path) -> None:
+    """The same question is sent once; a call without reuse sends it again, also past a cache."""
+    photo, cache = encoded((7, 7, 7)), str(tmp_path / "cache")
+    async with open_session(**at(endpoint, cache=cache)) as session:
+        question = session.question()
+        first, second = await asyncio.gather(*(session.answer(photo, question) for _ in range(2)))
+        fresh = await session.answer(photo, question, reuse=False)
+    assert sorted(result.is_known for result in (first, second)) == [False, True]
+    assert not fresh.is_known
+    assert len(endpoint.questions) == 2
+    async with open_session(**at(endpoint, cache=cache)) as session:
+        assert (await session.answer(photo, session.question())).cached
+        assert not (await session.answer(photo, session.question(), reuse=False)).cached
+    assert len(endpoint.questions) == 3
+
+
+async def test_a_hundred_callers_lose_nothing_when_the_endpoint_restarts(endpoint: Endpoint) -> None:
+    """Of a hundred calls at once each has its own answer, although the endpoint is killed and comes back."""
+    endpoint.script = lambda request: "crash_neighbours:0.2" if request.chat == 30 else "ok"
+    photos = [encoded((n, 255 - n, 2 * n)) for n in range(100)]
+    async with opened(endpoint, concurrency=8) as session:
+        question = session.question()
+        calls = [session.answer(photo, question, image_id=str(n)) for n, photo in enumerate(photos)]
+        results = await asyncio.gather(*calls)
+        assert session.state.waiting == 0
+        assert session.state.endpoints[0].in_flight == 0
+    assert [result.id for result in results] == [str(n) for n in range(100)]
+    assert [result.failure for result in results if not result.ok] == []
+    assert endpoint.crashes == 1
+
+
+async def test_cancelling_a_call_frees_its_slot_and_its_turn(endpoint: Endpoint) -> None:
+    """A call that is cancelled in flight leaves its slot, and its question, to the next one."""
+    endpoint.script = lambda request: "held" if request.chat == 0 else "ok"
+    photo = encoded((3, 3, 3))
+    async with open_session(**at(endpoint, concurrency=1)) as session:
+        question = session.question()
+        first = asyncio.create_task(session.answer(photo, question))
+        await until(lambda: endpoint.questions)
+        second = asyncio.create_task(session.answer(photo, question))  # waits for the answer of the first
+        third = asyncio.create_task(session.answer(encoded((4, 4, 4)), question))  # waits for its slot
+        await asyncio.sleep(0.05)
+        first.cancel()
+        results = await asyncio.wait_for(asyncio.gather(second, third), 30)
+        with pytest.raises(asyncio.CancelledError):
+            await first
+    assert [result.ok for result in results] == [True, True]
+    assert not any(result.is_known for result in results)
+
+
+async def test_a_deadline_ends_a_call_with_a_failure(endpoint: Endpoint) -> None:
+    """A call whose deadline passes fails for now, and its slot is free again."""
+    endpoint.script = lambda request: "held" if request.chat == 0 else "ok"
+    async with open_session(**at(endpoint, concurrency=1)) as session:
+        question = session.question()
+        late = await session.answer(encoded((3, 3, 3)), question, deadline_s=0.3)
+        good = await session.answer(encoded((4, 4, 4)), question, deadline_s=60)
+    assert late.failure is not None
+    assert (late.failure.kind, late.failure.retryable) == ("timeout", True)
+    assert "no answer within 0.3 s" in late.failure.message
+    assert good.ok
+
+
+async def test_calls_that_have_not_begun_are_bounded(endpoint: Endpoint) -> None:
+    """Beyond `max_waiting` calls that wait to begin, a call raises Busy at once; the others are answered."""
+    endpoint.script = lambda request: "held"
+    async with open_session(**at(endpoint, concurrency=1), max_waiting=5) as session:
+        question = session.question()
+        room = session.most_at_once
+        calls = []
+        for n in range(room + 5):
+            calls.append(asyncio.create_task(session.answer(encoded((n, n, n)), question)))
+            await asyncio.sleep(0)
+        await until(lambda: session.state.waiting == 5)
+        with pytest.raises(vlmbatch.Busy, match="5 calls wait"):
+            await session.answer(encoded((99, 0, 0)), question)
+        endpoint.released = True
+        results = await asyncio.gather(*calls)
+    assert all(result.ok for result in results)
+
+
+async def test_after_patience_ends_callers_are_told_and_the_session_recovers(endpoint: Endpoint) -> None:
+    """Calls wait for an endpoint that is down, then raise; once it is back the next ones are answered."""
+    async with opened(endpoint, give_up_after=20) as session:
+        question = session.question()
+        assert (await session.answer(encoded((1, 1, 1)), question)).ok
+        endpoint.down()
+        with pytest.raises(UnavailableError):
+            await session.answer(encoded((2, 2, 2)), question)
+        assert not session.state.up
+        assert session.state.endpoints[0].reason
+        endpoint.up()
+        await until(lambda: session.state.up)
+        assert (await session.answer(encoded((3, 3, 3)), question)).ok
+
+
+async def test_a_fatal_error_is_raised_and_passes(endpoint: Endpoint) -> None:
+    """A key that is refused for a while costs the calls of that while, and not the session."""
+    async with opened(endpoint, canary=False) as session:
+        question = session.question()
+        endpoint.script = lambda request: "401"
+        with pytest.raises(FatalBackendError):
+            await session.answer(encoded((1, 1, 1)), question)
+        assert not session.state.up
+        endpoint.script = ()
+        await until(lambda: session.state.up)
+        assert (await session.answer(encoded((2, 2, 2)), question)).ok
+
+
+async def test_ten_bad_uploads_do_not_end_a_session(endpoint: Endpoint) -> None:
+    """Failures that are all alike end a run, whose folder is wrong, but no session."""
+    endpoint.script = lambda request: "400"
+    async with open_session(**at(endpoint)) as session:
+        question = session.question()
+        results = [await session.answer(encoded((n, 0, 0)), question) for n in range(15)]
+        assert [result.ok for result in results] == [False] * 15
+        endpoint.script = ()
+        assert (await session.answer(encoded((99, 0, 0)), question)).ok
+
+
+async def test_a_session_opens_while_its_endpoint_is_down(endpoint: Endpoint) -> None:
+    """With wait=False the state says why the endpoint is down, and calls are answered once it is up."""
+    endpoint.down()
+    config = RunConfig.of_session(**at(endpoint))
+    async with module.opened(config, lambda event: None, sleep=briefly, wait=False) as session:
+        (state,) = session.state.endpoints
+        assert (state.up, state.in_flight) == (False, 0)
+        assert state.reason
+        call = asyncio.create_task(session.answer(encoded((1, 1, 1)), session.question()))
+        await asyncio.sleep(0.05)
+        assert not call.done()
+        endpoint.up()
+        assert (await asyncio.wait_for(call, 60)).ok
+        assert session.state.up
+
+
+async def test_a_session_waits_for_its_endpoint_and_says_why_it_cannot_open() -> None:
+    """Without an endpoint open_session raises what a run would."""
+    with closed_port() as url, pytest.raises(UnavailableError, match="no connection"):
+        async with open_session(backend="vllm", base_url=url, model="m", give_up_after=0):
+            raise AssertionError("opened")
+
+
+async def test_without_a_known_model_there_is_no_question(endpoint: Endpoint) -> None:
+    """A question names its model: with an endpoint that was never up, an option has to."""
+    endpoint.down()
+    options = {"backend": "vllm", "base_url": endpoint.url}
+    async with open_session(**options, wait=False) as session:
+        with pytest.raises(UnavailableError, match="--model"):
+            session.question()
+
+
+async def test_closing_waits_for_what_is_in_flight(endpoint: Endpoint) -> None:
+    """A request in flight is answered before the session closes; a call that waits for a slot is told."""
+    endpoint.script = lambda request: "held" if request.chat == 0 else "ok"
+    async with open_session(**at(endpoint, concurrency=1)) as session:
+        question = session.question()
+        first = asyncio.create_task(session.answer(encoded((1, 1, 1)), question))
+        await until(lambda: endpoint.questions)
+        second = asyncio.create_task(session.answer(encoded((2, 2, 2)), question))
+        await asyncio.sleep(0.05)
+        asyncio.get_running_loop().call_later(0.2, setattr, endpoint, "released", True)
+    assert (await first).ok
+    with pytest.raises(SessionClosed):
+        await second
+    with pytest.raises(SessionClosed):
+        await session.answer(encoded((3, 3, 3)), question)
+    assert len(endpoint.questions) == 1
+
+
+async def test_closing_does_not_wait_for_ever(endpoint: Endpoint) -> None:
+    """What is still in flight after `drain` seconds is told that the session was closed."""
+    endpoint.script = lambda request: "held"
+    async with open_session(**at(endpoint, drain=0.1)) as session:
+        call = asyncio.create_task(session.answer(encoded((1, 1, 1)), session.question()))
+        await until(lambda: endpoint.questions)
+    with pytest.raises(SessionClosed):
+        await call
+
+
+@pytest.mark.parametrize("form", ["list", "generator", "async"])
+async def test_many_are_answered_as_they_are_ready(endpoint: Endpoint, form: str) -> None:
+    """A slow answer holds up no other one, and pairs are taken only as there is room for them."""
+    endpoint.script = lambda request: "held" if request.chat == 0 else "ok"
+    photos = [encoded((n, n, 0)) for n in range(200)]
+    taken = 0
+    async with open_session(**at(endpoint, concurrency=2)) as session:
+        question = session.question()
+
+        def pairs() -> Iterator[Any]:
+            nonlocal taken
+            for photo in photos:
+                taken += 1
+                yield photo, question
+
+        async def pairs_later() -> AsyncIterator[Any]:
+            for pair in pairs():
+                yield pair
+
+        asked = {"list": [(p, question) for p in photos], "generator": pairs(), "async": pairs_later()}[form]
+        results = []
+        async for result in session.answer_many(asked):
+            results.append(result)
+            if len(results) == 1:
+                assert taken < 100
+            endpoint.released = len(results) >= 100
+    assert len(results) == 200
+    assert all(result.ok for result in results)
+
+
+async def test_leaving_the_loop_ends_the_other_calls(endpoint: Endpoint) -> None:
+    """A caller that takes the first of many results leaves nothing in flight."""
+    photos = [encoded((n, n, 0)) for n in range(50)]
+    async with open_session(**at(endpoint, concurrency=2)) as session:
+        question = session.question()
+        results = session.answer_many((photo, question) for photo in photos)
+        async for result in results:
+            assert result.ok
+            break
+        await results.aclose()
+        assert session.state.endpoints[0].in_flight == 0
+        assert session.state.waiting == 0
+        assert (await session.answer(encoded((1, 9, 1)), question)).ok
+
+
+async def test_an_outage_that_lasts_ends_many(endpoint: Endpoint) -> None:
+    """The error that one call would raise ends the whole iteration, with what was answered before it."""
+    endpoint.script = lambda request: "down" if request.chat == 10 else "ok"
+    photos = [encoded((n, n, 0)) for n in range(40)]
+    results = []
+
+    async def take(session: Session) -> None:
+        question = session.question()
+        async for result in session.answer_many((photo, question) for photo in photos):
+            results.append(result)
+
+    async with opened(endpoint, give_up_after=10, concurrency=1) as session:
+        with pytest.raises(UnavailableError):
+            await take(session)
+    assert len(results) == 10
+
+
+def test_threads_share_a_session_without_an_event_loop(endpoint: Endpoint) -> None:
+    """A plain `with` gives a session that many threads may use at once; its thread ends with it."""
+    before = threading.active_count()
+    with open_session(**at(endpoint)) as session:
+        question = session.question(prompt="What is it?")
+        with ThreadPoolExecutor(8) as threads:
+            photos = [encoded((n, 0, n)) for n in range(24)]
+            results = list(threads.map(lambda photo: session.answer(photo, question), photos))
+        assert all(result.ok for result in results)
+        many = list(session.answer_many((encoded((0, n, 0)), question) for n in range(10)))
+        assert [result.ok for result in many] == [True] * 10
+        assert session.state.up
+    assert threading.active_count() == before
+    with pytest.raises(SessionClosed):
+        session.answer(encoded((1, 1, 1)), question)
+
+
+def test_a_session_without_an_event_loop_raises_what_hinders_it() -> None:
+    """Opening fails in the thread that opens, with the error itself."""
+    with (
+        closed_port() as url,
+        pytest.raises(UnavailableError),
+        open_session(backend="vllm", base_url=url, model="m", give_up_after=0),
+    ):
+        raise AssertionError("opened")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"output": "o.jsonl"}, "output is an option of a run"),
+        ({"limit": 3}, "limit is an option of a run"),
+        ({"max_cost": 1.0}, "max_cost is an option of a run"),
+        ({"modle": "m"}, "did you mean model"),
+    ],
+)
+def test_options_of_a_run_are_none_of_a_session(options: dict[str, Any], told: str) -> None:
+    """An option that a session cannot heed is a mistake, told before anything is opened."""
+    with pytest.raises(ConfigError, match=told):
+        open_session(**options)
+
+
+async def test_options_of_the_session_are_none_of_a_question(endpoint: Endpoint) -> None:
+    """What is opened once cannot change with a question."""
+    async with open_session(**at(endpoint)) as session:
+        with pytest.raises(ConfigError, match=r"timeout is an option of the session"):
+            session.question(timeout=3)
+        with pytest.raises(ConfigError, match="did you mean prompt"):
+            session.question(promt="What?")
+
+
+async def test_a_question_can_come_from_files(endpoint: Endpoint, tmp_path: Path) -> None:
+    """A prompt file and a schema file are read when the question is made."""
+    (tmp_path / "p.txt").write_text("Which colour?\n")
+    (tmp_path / "s.json").write_text('{"type": "object"}')
+    async with open_session(**at(endpoint, prompt="Describe it.")) as session:
+        files = session.question(prompt_file=str(tmp_path / "p.txt"), schema=str(tmp_path / "s.json"))
+        typed = session.question(prompt="Which colour?", schema={"type": "object"})
+    assert files.run == typed.run
+    assert files.request.prompt == "Which colour?"
+
+
+def test_the_session_is_public() -> None:
+    """What a caller names is in the package's list of public names."""
+    assert {"open_session", "Session", "Question", "Busy", "SessionClosed"} <= set(vlmbatch.__all__)
+    assert vlmbatch.Session is Session
+    assert vlmbatch.open_session is open_session
