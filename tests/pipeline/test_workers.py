@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from endpoint import Endpoint
+from endpoint import Endpoint, Received
 from PIL import Image
 from running import Ran, briefly, ran
 
@@ -136,6 +136,18 @@ async def test_answers_in_hand_are_written_before_a_run_ends(photos: Photos, end
     assert len(Path("o.jsonl").read_text().splitlines()) == len(done.results) == 39
 
 
+async def test_failures_that_were_held_back_are_written_when_the_endpoint_ends_the_run(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """When the model disappears, images that failed alike before it are records of their own failure."""
+    photos(10)
+    endpoint.script = [*["400"] * 3, *["404-model"] * 9]
+    done = await ran(**asked, output="o.jsonl", concurrency=1)
+    assert isinstance(done.error, FatalBackendError)
+    assert [result.ok for result in done.results] == [False] * 3
+    assert len(Path("o.jsonl").read_text().splitlines()) == 3
+
+
 async def test_a_bad_image_costs_its_own_record_only(photos: Photos, asked: dict[str, Any]) -> None:
     """A broken file is a failed record with kind and message; all others are answered."""
     folder = photos(5)
@@ -232,6 +244,33 @@ async def test_pictures_do_not_outlive_their_answers(photos: Photos, asked: dict
         gc.enable()
         gc.unfreeze()
     assert 0 < held <= 2 * (2 + preparers())
+
+
+@pytest.mark.parametrize("mode", ["400", "empty", "500", "503-busy", "context"])
+async def test_pictures_of_images_that_fail_do_not_outlive_them(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any], mode: str
+) -> None:
+    """With Python's search for cycles off, an image that fails leaves no picture behind, however it fails."""
+    folder = photos(3)
+    poison = sent(await ran(**asked), "photos/p0001.jpg")
+
+    def script(request: Received) -> str:
+        if request.pictures[0].sha256 != poison:
+            return "ok"
+        if mode == "context":  # and there is nothing to make a smaller picture of
+            (folder / "p0001.jpg").unlink(missing_ok=True)
+        return mode
+
+    endpoint.script = script
+    gc.collect()
+    gc.disable()
+    try:
+        done = await ran(**asked, retries=1)
+        left = sum(type(thing) is PreparedImage for thing in gc.get_objects())
+    finally:
+        gc.enable()
+    assert [result.id for result in done.results if result.failure] == ["photos/p0001.jpg"]
+    assert left == 0
 
 
 async def test_limit_counts_images_that_are_asked_about(
