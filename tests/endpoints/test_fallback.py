@@ -14,6 +14,7 @@ from running import ran
 
 from vlmbatch.errors import ConfigError, FatalBackendError, UnavailableError
 from vlmbatch.events import EndpointPaused, RunStarted
+from vlmbatch.pipeline.processor import FREE_WAITS
 
 Photos = Callable[..., Path]
 
@@ -251,6 +252,57 @@ async def test_the_key_of_the_first_is_not_for_the_fallback(
     await ran(**asked, api_key="only-for-the-first")
     assert other.requests
     assert not [r for r in other.requests if "only-for-the-first" in str(r.headers)]
+
+
+async def test_the_headers_of_the_first_are_not_for_the_fallback(
+    photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
+) -> None:
+    """--header goes to the endpoint that was named with it, and to no other host."""
+    photos(3)
+    endpoint.script = lambda request: "content_filter"
+    await ran(**asked, header="X-Secret: only-for-the-first")
+    assert [r for r in endpoint.requests if "only-for-the-first" in str(r.headers)]
+    assert other.questions
+    assert not [r for r in other.requests if "only-for-the-first" in str(r.headers)]
+
+
+async def test_a_lost_attempt_of_the_first_gives_the_fallback_none(
+    photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
+) -> None:
+    """An attempt that went down with the first is given back there; the fallback has --retries, no more."""
+    photos(1)
+    endpoint.script = ["rst", "down:0.05", "content_filter"]  # the first costs nothing, on a kept connection
+    other.script = lambda request: "500"
+    done = await ran(**asked, fallback_on="rejected", retries=1)
+    assert len(endpoint.questions) == 3
+    assert len(other.questions) == 2
+    assert [result.ok for result in done.results] == [False]
+
+
+async def test_the_fallback_too_may_lose_a_connection(
+    photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
+) -> None:
+    """A kept connection that the first had closed leaves the fallback its own free question."""
+    photos(1)
+    endpoint.script = ["rst", "content_filter"]
+    other.script = ["rst"]
+    ollama = {"fallback": f"ollama:big-vision@{other.url}"}  # no other request takes its connection
+    done = await ran(**(asked | ollama), retries=0)
+    assert len(endpoint.questions) == len(other.questions) == 2
+    assert [result.ok for result in done.results] == [True]
+
+
+async def test_the_fallback_too_may_turn_an_image_away(
+    photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
+) -> None:
+    """An image that the first has turned away too often may be turned away by the fallback as often."""
+    photos(1)
+    endpoint.script = lambda request: "503-busy"
+    other.script = ["503-busy"] * 15
+    done = await ran(**asked, retries=0)
+    assert len(endpoint.questions) + 15 > FREE_WAITS
+    assert len(other.questions) == 16
+    assert [result.ok for result in done.results] == [True]
 
 
 async def test_copies_of_an_answer_of_the_fallback_say_so(

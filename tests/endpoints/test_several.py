@@ -213,15 +213,31 @@ def test_an_address_that_is_named_twice_counts_once(tmp_path: Path) -> None:
 
 
 async def test_a_queue_at_the_endpoint_is_told_and_asked_less(photos: Photos) -> None:
-    """vLLM tells at /metrics that requests wait there, and auto asks no more than is of use."""
-    photos(120)
-    with Endpoint(slots=2, delay=0.03, speaks=("openai",)) as endpoint:
+    """vLLM tells at /metrics that requests wait there, and auto asks less, after too few answers to know."""
+    photos(12)
+    with Endpoint(slots=2, delay=0.2, speaks=("openai",)) as endpoint:
         done = await ran(backend="vllm", base_url=endpoint.url, model="tiny-vision")
+    (started,) = done.of(RunStarted)
     measured = [event for event in done.events if isinstance(event, QueueMeasured)]
     assert any(event.waiting > 0 and event.running == 2 for event in measured)
     assert {event.endpoint for event in measured} == {f"{endpoint.url}/v1"}
     limits = [event.concurrency for event in done.events if isinstance(event, ConcurrencyChanged)]
-    assert min(limits) <= 8
+    assert isinstance(started, RunStarted)
+    assert limits
+    assert max(limits) < started.concurrency
+
+
+async def test_an_endpoint_that_is_slow_to_answer_is_waited_for(
+    photos: Photos, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that could begin gives the others a moment, and has them from the start."""
+    photos(1)
+    monkeypatch.setattr(meeting, "STRAGGLERS_S", 60.0)
+    with Endpoint(routes={"/v1/models": "slow:0.3"}) as slow:
+        done = await ran(**at([endpoint, slow]))
+    (started,) = done.of(RunStarted)
+    assert isinstance(started, RunStarted)
+    assert started.notes == ()
 
 
 async def test_a_dead_endpoint_does_not_hold_up_the_start(photos: Photos, three: list[Endpoint]) -> None:
