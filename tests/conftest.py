@@ -19,6 +19,13 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests have more time than others (pyproject.toml) before they are taken to hang."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(900))
+
+
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
     """A running endpoint with the models tiny-vision and tiny-text."""
