@@ -9,6 +9,12 @@ from pathlib import Path
 from typing import Any
 
 COMMAND = (sys.executable, "-m", "vlmbatch")
+OF_A_SHELL = frozenset(
+    (
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TMPDIR", "LANG", "LC_ALL", "LC_CTYPE"),
+        *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),  # where some Pythons find their own libraries
+    )
+)
 
 # Linux counts what a process held before it became another program, and a child begins as its parent: so
 # a small one has to stand between these tests and the command whose memory is measured
@@ -21,10 +27,9 @@ sys.exit(code)
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment without settings of vlmbatch and of endpoints, and with `variables`."""
-    others = ("VLMBATCH_", "OLLAMA_", "OPENAI_", "OPENROUTER_")
-    mine = {k: v for k, v in os.environ.items() if not k.startswith(others)}
-    return {**mine, "XDG_CONFIG_HOME": "/nonexistent", "PYTHONWARNINGS": "default", **variables}
+    """That of a user's plain shell, with `variables`; of a build machine's settings nothing is left."""
+    shell = {name: value for name, value in os.environ.items() if name in OF_A_SHELL}
+    return {**shell, "XDG_CONFIG_HOME": "/nonexistent", "PYTHONWARNINGS": "default", **variables}
 
 
 def run(
@@ -50,9 +55,14 @@ def measured(*args: str) -> tuple[subprocess.CompletedProcess[str], int]:
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout, "".join(told)), int(peak)
 
 
-def start(*args: str, variables: Mapping[str, str] | None = None, **kwargs: Any) -> subprocess.Popen[str]:
+def start(
+    *args: str,
+    command: Iterable[str] = COMMAND,
+    variables: Mapping[str, str] | None = None,
+    **kwargs: Any,
+) -> subprocess.Popen[str]:
     """The command running, in text mode, with these environment variables beside the usual ones."""
-    return subprocess.Popen([*COMMAND, *args], env=environment(**(variables or {})), text=True, **kwargs)
+    return subprocess.Popen([*command, *args], env=environment(**(variables or {})), text=True, **kwargs)
 
 
 def breaking(folder: Path, code: str) -> dict[str, str]:

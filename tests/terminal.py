@@ -29,7 +29,7 @@ class Terminal:
             stdin=subprocess.DEVNULL,
             stdout=theirs if stdout else subprocess.DEVNULL,
             stderr=theirs,
-            env=_environment(variables),
+            env=environment(**{"TERM": "xterm-256color", **variables}),
         )
         os.close(theirs)
 
@@ -79,11 +79,3 @@ class Terminal:
         self.raw += written
         self._stream.feed(written)
         return bool(written)
-
-
-def _environment(variables: dict[str, str]) -> dict[str, str]:
-    """That of a plain terminal with colours, with `variables`."""
-    kept = environment(TERM="xterm-256color")
-    for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
-        kept.pop(name, None)
-    return kept | variables

@@ -13,6 +13,8 @@ from vlmbatch.streams import Unbroken, as_text, unbroken
 class Deduplicator(Unbroken):
     """Standard output for help and the like: no reader ends the command well, a full disk does not."""
 
+    _is_lost = False
+
     def write(self, text: str) -> int:
         """Write, or end the command."""
         try:
@@ -21,13 +23,16 @@ class Deduplicator(Unbroken):
             self._give_up(error)
 
     def flush(self) -> None:
-        """Flush, or end the command."""
+        """Flush, or end the command, which happens once."""
+        if self._is_lost:
+            return
         try:
             self._stream.flush()
         except OSError as error:
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> NoReturn:
+        self._is_lost = True
         if isinstance(error, BrokenPipeError):  # vlmbatch --help | true
             raise SystemExit(0) from error
         sys.stderr.write(f"vlmbatch: cannot write to standard output: {error.strerror}\n")
@@ -50,12 +55,15 @@ def main() -> None:
         from vlmbatch.cli import app
 
         app(prog_name="vlmbatch")
-        sys.stdout.flush()
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException as error:  # noqa: BLE001  # a bug: shown in full, as Python would
         code = tell(error)
+    try:
+        sys.stdout.flush()  # os._exit would drop what is left
+    except SystemExit as end:
+        code = code or int(end.code or 0)
     sys.stderr.flush()
     os._exit(code)
 

@@ -2,7 +2,6 @@
 
 import re
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,7 +112,7 @@ def test_the_readme_explains_each() -> None:
 def test_streams_that_cannot_be_written_change_no_other_code(command: str, code: int) -> None:
     """A full log does not make a wrong option a bug, and help that nobody gets is no success."""
     shell = f"{' '.join(COMMAND)} run {command}; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False, timeout=60)
+    done = run(command=("bash", "-c", shell))
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
 
@@ -124,6 +123,6 @@ def test_a_deleted_working_folder_is_told(photos: Photos, endpoint: Endpoint, tm
     gone = f"mkdir gone; cd gone; rmdir ../gone; {' '.join(COMMAND)} run"
     for paths, code in ((f"{folder} -o o.jsonl", 5), (f"{folder} --summary s", 2), (".", 2)):
         shell = f"{gone} {paths} -b ollama --base-url {endpoint.url}"
-        done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False, timeout=60)
+        done = run(command=("bash", "-c", shell))
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr

@@ -5,7 +5,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from command import run
+import pytest
+from command import COMMAND, run
 from endpoint import Endpoint, Model
 from inside import called
 from terminal import Terminal
@@ -153,3 +154,15 @@ def test_any_name_can_be_printed() -> None:
         done = run("models", "--base-url", endpoint.url, PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
     assert "m?del" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("away", "out", "code", "told"),
+    [("", ">/dev/full", 5, 1), ("", "| true", 0, 0), (CLOSED, ">/dev/full", 4, 1), (CLOSED, "| true", 4, 0)],
+)
+def test_a_list_that_cannot_be_written(endpoint: Endpoint, away: str, out: str, code: int, told: int) -> None:
+    """A full disk is told once, as exit 5; a gone reader is no error; neither hides a failure."""
+    asked = f"models --give-up-after 0 --base-url {endpoint.url} {away and '--base-url ' + away}"
+    done = run(command=("bash", "-c", f"{' '.join(COMMAND)} {asked} {out}; exit ${{PIPESTATUS[0]}}"))
+    assert done.returncode == code
+    assert done.stderr.count("cannot write to standard output") == told

@@ -371,9 +371,7 @@ def test_version_and_help_import_nothing_heavy() -> None:
             "heavy = {'PIL', 'ollama', 'aiohttp', 'httpx', 'rich', 'asyncio', 'tenacity'}\n"
             "print('HEAVY', sorted(heavy & set(sys.modules)))"
         )
-        done = subprocess.run(
-            [COMMAND[0], "-c", code, *args], capture_output=True, text=True, timeout=60, check=True
-        )
+        done = run(*args, command=(COMMAND[0], "-c", code))
         assert done.stdout.splitlines()[-1] == "HEAVY []"
 
 
@@ -397,9 +395,7 @@ def test_a_run_imports_one_backend(
     )
     where = f"{endpoint.url}{path}"
     asked = ["run", "photos", "-b", backend, "--base-url", where, "-m", "tiny-vision", "-o", "o.jsonl"]
-    done = subprocess.run(
-        [COMMAND[0], "-c", code, *asked], capture_output=True, text=True, timeout=60, check=True
-    )
+    done = run(*asked, command=(COMMAND[0], "-c", code))
     assert done.stdout.splitlines()[-1] == "OTHERS [] True"
     assert len(endpoint.questions) == 1
 

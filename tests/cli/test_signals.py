@@ -71,7 +71,7 @@ def test_nohup_is_respected(photos: Photos, endpoint: Endpoint) -> None:
     """A run started with SIGHUP ignored goes on when the terminal hangs up."""
     photos(30)
     endpoint.delay = 0.02
-    running = subprocess.Popen(["nohup", *COMMAND, *arguments(endpoint)], stderr=subprocess.DEVNULL)
+    running = start(*arguments(endpoint), command=("nohup", *COMMAND), stderr=subprocess.DEVNULL)
     endpoint.until(lambda: len(endpoint.questions) >= 3)
     running.send_signal(signal.SIGHUP)
     assert running.wait(timeout=60) == 0
