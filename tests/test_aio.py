@@ -1,4 +1,4 @@
-"""Items of an iterator that blocks, taken in an event loop."""
+"""The small parts for an event loop: items of an iterator that blocks, and the error to tell of a group."""
 
 import asyncio
 import itertools
@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from waiting import until
 
-from vlmbatch.aio import ReadAhead
+from vlmbatch.aio import ReadAhead, first
+from vlmbatch.errors import OutputError
 
 
 async def taken(items: ReadAhead[int]) -> list[int]:
@@ -83,3 +84,17 @@ async def test_closing_ends_the_thread() -> None:
     assert await items.take() == 0
     items.close()
     until(lambda: "to-be-closed" not in [thread.name for thread in threading.enumerate()])
+
+
+def test_an_error_of_ours_is_told_before_a_bug() -> None:
+    """Of errors that came together, also in groups in groups, the one with words and an exit code is told."""
+    ours = OutputError("the disk is full")
+    inner = ExceptionGroup("inner", [ValueError("a bug"), ours])
+    assert first(ExceptionGroup("outer", [KeyError("another bug"), inner])) is ours
+
+
+def test_a_bug_alone_is_told() -> None:
+    """Of a group without an error of ours its first is told, and what is in no group is told as it is."""
+    bug = ValueError("a bug")
+    assert first(ExceptionGroup("outer", [bug, KeyError("another bug")])) is bug
+    assert first(bug) is bug
