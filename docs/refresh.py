@@ -1,6 +1,6 @@
-"""Makes again what the documents show of the program.
+"""Regenerates the parts of the pages that come from the program.
 
-That is docs/terminal.svg, the help in README.md, and the table of replies in docs/failures.md.
+These are docs/terminal.svg, the help in README.md, and the table of replies in docs/failures.md.
 
 Run it from anywhere: python docs/refresh.py
 """
@@ -28,9 +28,9 @@ COMMAND = "$ vlmbatch run --help"
 COLUMNS = "80"
 FAILURES = ROOT / "docs" / "failures.md"
 DOES: dict[type[BackendError], str] = {
-    TransientError: "asks again",
+    TransientError: "retries",
     RejectedError: "a record for this image",
-    BadAnswerError: "asks differently",
+    BadAnswerError: "retries differently",
     UnavailableError: "waits or pauses",
     FatalBackendError: "ends with exit code 2",
 }
@@ -39,7 +39,7 @@ _HELP_BLOCK = re.compile(rf"^```(\w*)\n{re.escape(COMMAND)}\n.*?^```$", re.MULTI
 
 
 def real_help() -> str:
-    """What `vlmbatch run --help` prints in a terminal of 80 columns, whatever is set on this machine."""
+    """The output of `vlmbatch run --help` at 80 columns, without the settings of this machine."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("VLMBATCH_")}
     done = subprocess.run(
         [sys.executable, "-m", "vlmbatch", "run", "--help"],
@@ -52,10 +52,10 @@ def real_help() -> str:
 
 
 def shown_help(readme: str) -> str:
-    """The help that a README shows, without its command line.
+    """The help that a README shows, without the command itself.
 
     Raises:
-        ValueError: it has no block that begins with the command.
+        ValueError: no block begins with the command.
     """
     match = _HELP_BLOCK.search(readme)
     if match is None:
@@ -70,7 +70,7 @@ def with_help(readme: str, text: str) -> str:
 
 
 def replies_table() -> str:
-    """The rows by which replies are told apart, as a table in Markdown."""
+    """The rows that tell replies apart, as a Markdown table."""
     lines = ["| reply | kind | what you read | the run |", "|---|---|---|---|"]
     for row in (*REPLIES, *FINISHES):
         says = f"{row.says}; {row.hint}" if row.hint else row.says
@@ -79,10 +79,10 @@ def replies_table() -> str:
 
 
 def with_replies(text: str) -> str:
-    """The page with this table between its marks.
+    """The page with the table of replies between its marks.
 
     Raises:
-        ValueError: it has no marks.
+        ValueError: the page has no marks.
     """
     if not _REPLIES.search(text):
         raise ValueError("docs/failures.md has no marks for the table of replies")
@@ -90,7 +90,7 @@ def with_replies(text: str) -> str:
 
 
 def refresh() -> None:
-    """Write all of it anew."""
+    """Write all three anew."""
     FAILURES.write_text(with_replies(FAILURES.read_text(encoding="utf-8")), encoding="utf-8")
     subprocess.run([sys.executable, str(ROOT / "docs" / "make_terminal_svg.py")], check=True)
     README.write_text(with_help(README.read_text(encoding="utf-8"), real_help()), encoding="utf-8")
