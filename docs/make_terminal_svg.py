@@ -1,4 +1,4 @@
-"""Makes docs/terminal.svg: the real progress bar, fed with the events of an imagined run at 60 percent."""
+"""Draws docs/terminal.svg: the real progress bar, fed with the events of an imagined run at 60 percent."""
 
 import io
 import re
@@ -39,7 +39,7 @@ THEME = TerminalTheme(
 )
 """Background, text, and black, red, green, yellow, blue, magenta, cyan, white."""
 
-# rich's own template links a font of the web; this one asks for nothing, and is plain enough to read
+# rich's own template links a web font; this one fetches nothing, and stays readable
 FORMAT = """\
 <svg class="rich-terminal" viewBox="0 0 {width} {height}" role="img" aria-label="vlmbatch in a terminal"
     xmlns="http://www.w3.org/2000/svg">
@@ -70,18 +70,18 @@ FORMAT = """\
 
 
 class Clock:
-    """Seconds of the imagined run."""
+    """The clock of the imagined run, in seconds."""
 
     def __init__(self) -> None:
         self.now = 0.0
 
     def __call__(self) -> float:
-        """What time it is."""
+        """The current time."""
         return self.now
 
 
 def imagined_run(bar: Bar, clock: Clock) -> None:
-    """Let the bar hear 724 of 1,200 images, with an outage in between."""
+    """Send the bar the events of 724 of 1,200 images, with an outage in between."""
     where = "http://127.0.0.1:11434"
     endpoint = Endpoint(backend="ollama", url=where, model="llava:7b")
 
@@ -102,7 +102,7 @@ def imagined_run(bar: Bar, clock: Clock) -> None:
 
 
 def result(endpoint: Endpoint, number: int) -> Result:
-    """The outcome for one image; every 240th cannot be decoded."""
+    """The result of one image; every 240th cannot be decoded."""
     usage = Usage(input_tokens=612, output_tokens=41 + number % 17)
     answer = Completion(text="...", model=endpoint.model, finish_reason="stop", usage=usage)
     broken = number % 240 == 239
@@ -118,7 +118,7 @@ def result(endpoint: Endpoint, number: int) -> Result:
 
 
 def picture() -> str:
-    """The SVG, which fetches nothing when it is shown."""
+    """The SVG. It fetches nothing when it is displayed."""
     clock, notes = Clock(), io.StringIO()
     bar = Bar(notes, clock=clock)
     imagined_run(bar, clock)
