@@ -1,8 +1,8 @@
-"""Claim: `--concurrency auto` is soon within a twentieth of the best fixed concurrency, whatever the slots.
+"""Claim: `--concurrency auto` soon comes within a twentieth of the best fixed number, for any slots.
 
-For endpoints of 1, 4 and 64 slots that take 100 ms for an answer, the same images are asked about for
-some seconds with fixed concurrencies and with auto. What counts is how many slots were busy: over the whole
-run, which holds the seconds in which auto still searches, and from the third second on.
+Endpoints of 1, 4 and 64 slots take 100 ms for an answer. The same images are sent for some seconds with
+fixed numbers and with auto. The number of busy slots counts: over the whole run, which includes the seconds
+in which auto still searches, and from the third second on.
 
     python benchmarks/auto_concurrency.py [--rounds 2] [--quick]
 """
@@ -28,15 +28,15 @@ TINY = (64, 48)
 STOPPED = 6
 AUTO = "auto"
 MEASURED = f"""\
-Endpoints of so many slots that take 100 ms for an answer, in processes of their own, asked about small
-images (64x48, all different) by the real command, which is stopped after {{run:g}} s (`--max-duration`).
-The endpoint counts its answers a second, as busy slots through latency: over the whole run from the first
-question on, and from {SEARCH_S:g} s on."""
+The real command sends small images (64x48, all different) to endpoints with the table's number of slots, in
+processes of their own, which take 100 ms for an answer. It stops after {{run:g}} s (`--max-duration`).
+The endpoint counts its answers a second, as busy slots divided by latency: over the whole run from the first
+request on, and from {SEARCH_S:g} s on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """Answers a second in each step, over the whole run, and in its later seconds."""
+    """Answers a second: in each step, over the whole run, and in its later seconds."""
 
     steps: tuple[float, ...]
     step_s: float
@@ -45,7 +45,7 @@ class Rates:
 
 
 def measure(effort: Effort) -> list[Claim]:
-    """The claim."""
+    """Measure the claim."""
     fixed, run_s = (QUICK_FIXED, QUICK_RUN_S) if effort.quick else (FIXED, RUN_S)
     rates: dict[int, dict[str, list[Rates]]] = {}
     with workplace() as folder:
@@ -68,7 +68,7 @@ def _rates(folder: Path, photos: Path, slots: int, url: str, run_s: float, concu
     observe(vlmbatch(photos, output=output, concurrency=concurrency, **options), exits=(0, STOPPED))
     stats = endpoints.stats(url)
     step = stats["step_s"]
-    # what was begun before the end is answered after it, while nothing new is asked
+    # requests in flight at the end are answered after it, while no new request comes
     steps = [share * slots / LATENCY_S for share in stats["busy"][: -1 - round(LATENCY_S / step)]]
     return Rates(
         steps=tuple(steps),
@@ -98,7 +98,7 @@ def _claim(rates: dict[int, dict[str, list[Rates]]], measured: str, rounds: int)
         )
     return Claim(
         name="auto-concurrency",
-        title="`--concurrency auto` beside the best fixed number",
+        title="`--concurrency auto` against the best fixed number",
         measured=measured,
         rounds=rounds,
         ratio=f"After {SEARCH_S:g} s auto reaches, of the best fixed number, {', '.join(ratios)}.",
@@ -120,7 +120,7 @@ def _claim(rates: dict[int, dict[str, list[Rates]]], measured: str, rounds: int)
 
 
 def _panel(slots: int, runs: dict[str, list[Rates]]) -> Panel:
-    """Answers a second over time, of auto and of as many requests as there are slots."""
+    """Answers a second over time, for auto and for as many requests as slots."""
     series = {"auto": _over_time(runs[AUTO]), "as many as slots": _over_time(runs[str(slots)])}
     longest = max(len(steps) for steps in series.values())
     step_s = runs[AUTO][0].step_s * _MERGED
@@ -133,7 +133,7 @@ def _panel(slots: int, runs: dict[str, list[Rates]]) -> Panel:
     )
 
 
-_MERGED = 3  # steps to one point of the plot
+_MERGED = 3  # steps for one point of the plot
 
 
 def _over_time(told: list[Rates]) -> tuple[float, ...]:

@@ -1,6 +1,6 @@
-"""What a benchmark says: figures with their spread, tables in Markdown, panels to plot, and one sentence.
+"""The result of a benchmark: figures with their spread, Markdown tables, panels to plot, and one sentence.
 
-It knows nothing of how things are measured or drawn.
+This module does not know how figures are measured or drawn.
 """
 
 import argparse
@@ -15,7 +15,7 @@ Series = tuple[float | None, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """The figures of several rounds: their median, and the least and the greatest."""
+    """The figures of several rounds: their median, the least and the greatest."""
 
     median: float
     least: float
@@ -23,7 +23,7 @@ class Spread:
 
     @classmethod
     def of(cls, figures: Sequence[float]) -> "Spread":
-        """Of at least one figure."""
+        """The spread of at least one figure."""
         return cls(median=statistics.median(figures), least=min(figures), greatest=max(figures))
 
     def __str__(self) -> str:
@@ -40,16 +40,16 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
     def markdown(self) -> str:
-        """The table as GitHub shows it."""
+        """The table in Markdown."""
         lines = [self.head, ("---",) * len(self.head), *self.rows]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """One plot: named series over the same places; None where nothing was measured.
+    """One plot: named series over the same places; None if a place was not measured.
 
-    Places that are numbers make lines over an axis of numbers, places that are words make groups of bars.
+    Numeric places make lines over an axis of numbers, places in words make groups of bars.
     """
 
     title: str
@@ -63,7 +63,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """One claim: `name` is also that of its plot, `short` its row in the README."""
+    """One claim. `name` is also the name of its plot, `short` its row in the README."""
 
     name: str
     title: str
@@ -75,7 +75,7 @@ class Claim:
     short: tuple[str, ...] | None = None
 
     def markdown(self, plots: str | None = None) -> str:
-        """The claim as a section; `plots` is the folder of its plot, as seen from the page."""
+        """The claim as a section; `plots` is the folder of its plot, relative to the page."""
         picture = [f"![{self.title}]({plots}/{self.name}.svg)"] if plots else []
         tables = [table.markdown() for table in self.tables]
         how = f"{self.measured} {_in_turn(self.rounds)}"
@@ -84,7 +84,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """How much to measure: `quick` proves in seconds that a benchmark runs, and says nothing of speed."""
+    """The amount to measure. `quick` proves in seconds that a benchmark runs, and says nothing of speed."""
 
     rounds: int
     quick: bool
@@ -96,29 +96,29 @@ Measure = Callable[[Effort], Sequence[Claim]]
 def _in_turn(rounds: int) -> str:
     if rounds == 1:
         return "Measured once."
-    return f"{rounds} rounds, in turn: medians, and in brackets the least and the greatest."
+    return f"{rounds} rounds, in turn: medians, with the least and the greatest in brackets."
 
 
 def short(figure: float) -> str:
-    """A figure with about as many digits as can be believed."""
+    """A figure with about as many digits as are significant."""
     if figure >= 100 or figure == int(figure):
         return f"{figure:,.0f}"
     return f"{figure:.1f}" if figure >= 1 else f"{figure:.2f}"
 
 
 def times(greater: float, lesser: float) -> str:
-    """How many times as much."""
+    """The ratio of two figures, in words."""
     return f"{short(greater / lesser)} times" if lesser else "many times"
 
 
 def main(measure: Measure, rounds: int) -> int:
-    """Measure and print; the command line of every benchmark."""
+    """Measure and print: the command line of every benchmark."""
     module = sys.modules[measure.__module__]
     parser = argparse.ArgumentParser(
         description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, help=f"how often each is measured (default: {rounds})")
-    parser.add_argument("--quick", action="store_true", help="tiny counts and one round: only that it runs")
+    parser.add_argument("--rounds", type=int, help=f"number of measurements of each (default: {rounds})")
+    parser.add_argument("--quick", action="store_true", help="tiny counts and one round: a test of the code")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw each claim's SVG into this folder")
     given = parser.parse_args()
     effort = Effort(rounds=given.rounds or (1 if given.quick else rounds), quick=given.quick)

@@ -1,7 +1,8 @@
-"""Claim: what vlmbatch costs the client in CPU for an image is near the limit, and below what scripts cost.
+"""Claim: the client CPU of vlmbatch for an image is near the limit, and below that of scripts.
 
-CPU milliseconds of the client process for one image, for 12-megapixel photographs, which have to be shrunk,
-and for images of 640x480, which need not be: vlmbatch over both wires, two kinds of scripts, the bare parts.
+CPU milliseconds of the client process for one image: for 12-megapixel photographs, which have to be shrunk,
+and for images of 640x480, which need not. Contenders: vlmbatch over both wires, two kinds of scripts, the
+bare parts.
 
     python benchmarks/client_cost.py [--rounds 3] [--quick]
 """
@@ -24,22 +25,22 @@ BARE = "the bare parts, Pillow"
 BARE_AS_IS = "the bare parts, small ones as they are"
 OLLAMA, VLLM = "vlmbatch, ollama", "vlmbatch, vllm"
 MEASURED = f"""\
-User and system time of the client process in milliseconds an image: from after its imports, and after two
-images to warm up, to its last record. {{photos}} photographs of 12 megapixels (2.3 MB) and {{smalls}}
+User and system time of the client process in milliseconds an image, after its imports and two images to
+warm up, until its last record. {{photos}} photographs of 12 megapixels (2.3 MB) and {{smalls}}
 images of 640x480 (42 kB), {SLOTS} at once, an endpoint in a process of its own that answers after
 {LATENCY_S * 1000:.0f} ms, each contender in a fresh process. All shrink to 1024 pixels and JPEG quality
 85. *plain* (benchmarks/contenders/plain.py) prepares all images with Pillow (open, convert, Lanczos) and
-asks with the ollama package in threads. It gives it base64, as tutorials do, and in the next
-line bytes, which the package takes faster. *AsyncOpenAI* (openai_async.py) uses `Image.thumbnail` in
-threads; *the bare parts* (bare_parts.py) decode small, shrink, encode and write to a socket, and nothing
-else: the limit of what Pillow can do. In the last line, as in vlmbatch, small JPEGs are only checked to be
-whole, and sent as they are. vlmbatch also hashes each file, looks at profile and orientation, writes full
-records and asks two questions more at the start; where the extra `fast` (cykooz.resizer) is not named
-above, a photograph takes it a quarter more."""
+sends them with the ollama package in threads. It passes base64, as tutorials do, and in the next
+line bytes, which the package handles faster. *AsyncOpenAI* (openai_async.py) uses `Image.thumbnail` in
+threads. *The bare parts* (bare_parts.py) decode small, shrink, encode and write to a socket, and nothing
+else: the limit for Pillow. In the last line, as in vlmbatch, small JPEGs are only checked to be
+whole, and sent as they are. vlmbatch also hashes each file, reads profile and orientation, writes full
+records and sends two more requests at the start. Without the extra `fast` (cykooz.resizer, named above if
+installed), it takes a quarter more for a photograph."""
 
 
 def measure(effort: Effort) -> list[Claim]:
-    """The claim."""
+    """Measure the claim."""
     counts = {"12 megapixels": 2, "640x480": 4} if effort.quick else {"12 megapixels": 16, "640x480": 400}
     cost: dict[str, dict[str, Spread]] = {}
     with workplace() as folder:
@@ -92,7 +93,7 @@ def _cost(
 
 
 def _fresh(folder: Path) -> Path:
-    """A file that no run has written to."""
+    """The path of a new output file."""
     return folder / f"{len(list(folder.iterdir()))}.jsonl"
 
 
@@ -109,7 +110,7 @@ def _claim(cost: dict[str, dict[str, Spread]], measured: str, rounds: int) -> Cl
     ours, plain, bare = ([cost[size][name].median for size in sizes] for name in (OLLAMA, PLAIN, BARE))
     return Claim(
         name="client-cost",
-        title="What an image costs the client",
+        title="Client CPU of an image",
         measured=measured,
         rounds=rounds,
         ratio=(

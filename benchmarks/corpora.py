@@ -1,4 +1,4 @@
-"""Makes folders of images to ask about: the same each time, and no two of them alike. It measures nothing."""
+"""Makes folders of images for benchmarks: the same each time, no two images alike. It measures nothing."""
 
 import random
 from collections.abc import Callable, Iterable
@@ -18,10 +18,10 @@ _HEAD_BYTES = 5  # of its segment: marker, length, number
 
 
 def photographs(folder: Path, count: int) -> Path:
-    """12-megapixel photographs of about 2.3 MB, as a camera would write them.
+    """Make 12-megapixel photographs of about 2.3 MB, as a camera would write them.
 
-    They are put together from the sample photographs, enlarged, with detail and noise at the scale of pixels
-    laid over, as enlarging alone gives pictures that are too smooth and files that are decoded too fast.
+    They are composed of the enlarged sample photographs, with detail and noise at pixel scale on top.
+    Enlarging alone gives images that are too smooth and files that decode too fast.
     """
     chance = random.Random(12)
     detail = Image.merge("RGB", [_detail(PHOTO_SIZE)] * 3)
@@ -37,7 +37,7 @@ def photographs(folder: Path, count: int) -> Path:
 
 
 def small(folder: Path, count: int, size: tuple[int, int] = SMALL_SIZE, quality: int = 85) -> Path:
-    """Photographs that need no shrinking, each another part of the same scenes; at 640x480 about 42 kB."""
+    """Make photographs that need no shrinking, each a different part of a scene; at 640x480 about 42 kB."""
     chance = random.Random(640)
     large = _scene(chance, (2000, 1500))
     large = Image.blend(large, Image.merge("RGB", [_detail(large.size)] * 3), 0.2)
@@ -54,10 +54,10 @@ def small(folder: Path, count: int, size: tuple[int, int] = SMALL_SIZE, quality:
 
 
 def many(folder: Path, count: int, size: tuple[int, int], quality: int = 85) -> Path:
-    """As many as are wanted, up to a million, made at the speed of writing.
+    """Make up to a million images at the speed of the disk.
 
-    They are twelve photographs with as many quantisation tables as there are files, so that each decodes to
-    other pixels than all others.
+    They are twelve photographs with a different quantisation table in each file, so that each decodes to
+    different pixels.
     """
     seeds = small(folder.with_name(f"{folder.name}-seeds"), 12, size, quality)
     jpegs = [file.read_bytes() for file in sorted(seeds.iterdir())]
@@ -67,7 +67,7 @@ def many(folder: Path, count: int, size: tuple[int, int], quality: int = 85) -> 
         if number % 1000 == 0:
             place = folder / f"{number // 1000:04}"
             place.mkdir(parents=True)
-        # ext4 is five times slower at files that are opened to be cut to nothing first, as "wb" does
+        # "wb" would truncate first, which is five times slower on ext4
         with (place / f"{number:07}.jpg").open("xb") as file:
             file.write(_with_table(jpeg, step))
     return folder
@@ -102,7 +102,7 @@ def _samples() -> list[Image.Image]:
 
 
 def _scene(chance: random.Random, size: tuple[int, int]) -> Image.Image:
-    """Four parts of the sample photographs, enlarged to fill a picture."""
+    """An image of four enlarged parts of the sample photographs."""
     scene, samples = Image.new("RGB", size), _samples()
     width, height = size[0] // 2, size[1] // 2
     for corner in ((0, 0), (width, 0), (0, height), (width, height)):
@@ -116,7 +116,7 @@ def _scene(chance: random.Random, size: tuple[int, int]) -> Image.Image:
 
 
 def _detail(size: tuple[int, int]) -> Image.Image:
-    """The sample photographs in gray, unenlarged, side by side until the picture is full."""
+    """The sample photographs in grey, not enlarged, side by side until the image is full."""
     detail, samples = Image.new("L", size), cycle([sample.convert("L") for sample in _samples()])
     high = 300
     for top in range(0, size[1], high):

@@ -1,7 +1,7 @@
-"""Measures what decoding costs in memory, against the weight that vlmbatch takes before it decodes.
+"""Measures the memory of decoding, against the share that vlmbatch reserves before it decodes.
 
-Each row is a picture of 24 megapixels that is prepared in a process of its own: bytes a pixel at the peak,
-what `decode_bytes` said before, and their ratio, which must not be above 1. Linux only (/proc).
+Each row is an image of 24 megapixels, prepared in a process of its own: the estimate of `decode_bytes` and
+the measured peak, both in bytes a pixel, and their ratio, which must not be above 1. Linux only (/proc).
 """
 
 import io
@@ -25,11 +25,11 @@ MAX_SIZES = (1024, 4000, 0)
 
 
 sys.path.insert(0, str(TESTS))
-from pictures import multi_scan  # noqa: E402  # which Pillow cannot write; it registers HEIC, too
+from pictures import multi_scan  # noqa: E402  # Pillow cannot write several scans; the import registers HEIC, too
 
 
 def write_pictures(folder: Path) -> list[Path]:
-    """The same photo in many formats and modes."""
+    """Write the same photo in many formats and modes."""
     rgb = Image.open(SAMPLE).convert("RGB").resize(SIZE)
     grey = rgb.convert("L")
     kinds = {
@@ -63,13 +63,13 @@ def write_pictures(folder: Path) -> list[Path]:
 
 
 def peak() -> int:
-    """The most memory that this process has held since it was last reset, in bytes."""
+    """The peak memory of this process since the last reset, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
 
 
 def measure(path: Path, max_size: int) -> None:
-    """Print the weight and the peak, in bytes, of preparing one file."""
+    """Prepare one file and print the estimate and the peak, in bytes."""
     weights = []
 
     @contextmanager
@@ -88,7 +88,7 @@ def measure(path: Path, max_size: int) -> None:
 
 
 def main() -> int:
-    """Print the table; 1 where a picture took more than its weight."""
+    """Print the table; returns 1 if an image took more than its estimate."""
     worst = 0.0
     print(f"{'24 megapixels':24} {'--max-size':>10} {'B/px weight':>12} {'B/px measured':>14} {'ratio':>6}")
     with TemporaryDirectory() as folder:

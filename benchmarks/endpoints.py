@@ -1,4 +1,4 @@
-"""Starts endpoints in processes of their own, so that their time is not the client's; knows no client."""
+"""Starts endpoints in processes of their own, so that their CPU does not count for the client."""
 
 import json
 import subprocess
@@ -15,31 +15,31 @@ HERE = Path(__file__).parent
 
 @contextmanager
 def slots(number: int, latency_s: float) -> Iterator[str]:
-    """An endpoint that works on so many questions at once, each for so long; yields its URL."""
+    """Start an endpoint with this number of slots and this latency; yields its URL."""
     with _serving("slots_server.py", "--slots", str(number), "--latency", str(latency_s)) as url:
         yield url
 
 
 @contextmanager
 def llama_cpp() -> Iterator[str]:
-    """llama.cpp with the demonstration model, as an OpenAI-compatible server; yields its URL."""
+    """Start llama.cpp with the demonstration model, as an OpenAI-compatible server; yields its URL."""
     with _serving("llama_server.py") as url:
         yield url
 
 
 def reset(url: str) -> None:
-    """Let the slots be counted from 0."""
+    """Restart the statistics of the slots."""
     urlopen(Request(f"{url}/stats", method="POST")).close()
 
 
 def kill(url: str) -> None:
-    """End one as a crash would: all connections break off, and the port refuses others."""
+    """End an endpoint as a crash would: all connections break off, and the port refuses new ones."""
     with suppress(OSError, HTTPException):
         urlopen(Request(f"{url}/die", method="POST")).close()
 
 
 def stats(url: str) -> dict[str, Any]:
-    """How busy the slots were since then."""
+    """The statistics of the slots since the last reset."""
     with urlopen(f"{url}/stats") as reply:
         told: dict[str, Any] = json.load(reply)
         return told

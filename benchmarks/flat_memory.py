@@ -1,15 +1,16 @@
 """Claim: a folder of a million files runs in the memory of a hundred, and its first result comes as early.
 
-A run that goes on with an output keeps some 45 bytes of each image in that.
+A run that goes on with an output stores about 45 bytes of each image in it.
 
-For folders of 100 to 1,000,000 small JPEGs, all in one folder (hard links to forty, so that they are made
-quickly), the real command is run twice against slots_server.py, and the peak of its memory is taken:
+For folders of 100 to 1,000,000 small JPEGs (hard links to forty files, which are made quickly), the real
+command runs twice against slots_server.py, and the peak of its memory is measured:
 
-- a first run, until 2,000 images have their records, most of them as duplicates; then it is told to stop. The
-  whole folder has been counted meanwhile, and the seconds until its first record are measured from the start
-  of the process.
-- a run that goes on with an output in which all images but 2,000 are done: it reads that back, walks the
-  whole folder, skips what is done and answers the rest. The output is made from records of the first run.
+- A first run, until 2,000 images have their records, most of them as duplicates. Then it is stopped.
+  Meanwhile it has counted the whole folder. The seconds until its first record are measured from the start of
+  the process.
+- A run that goes on with an output in which all images but 2,000 are done. It reads the output back, walks
+  the whole folder, skips the images that are done and sends the rest. The output is made from records of the
+  first run.
 
     python benchmarks/flat_memory.py [--files 100,10000,1000000] [--slots 16]
 """
@@ -37,7 +38,7 @@ LATENCY_S = 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One run over so many files: peak of its memory in bytes, seconds to its first record and to its end."""
+    """One run over `files` files: its peak memory in bytes, seconds to its first record and to its end."""
 
     files: int
     run: str
@@ -48,7 +49,7 @@ class Row:
 
 
 def make_folder(place: Path, files: int) -> None:
-    """So many JPEGs; the last ANSWERS of them, or half of few, are files of their own."""
+    """Make a folder of JPEGs; the last ANSWERS of them, or half if they are few, are files of their own."""
     (place / "photos").mkdir()
     for number in range(SOURCES):
         Image.new("RGB", (64, 48), (number * 6, 90, 90)).save(place / f"{number}.jpg")
@@ -59,18 +60,18 @@ def make_folder(place: Path, files: int) -> None:
 
 
 def pending(files: int) -> int:
-    """How many images the second run has to ask about."""
+    """The number of images that the second run has to send."""
     return min(ANSWERS, files // 2)
 
 
 def lines_of(path: Path) -> int:
-    """How many lines a file has; in little memory, since that of a process counts for those it starts."""
+    """The number of lines of a file, in little memory: the peak of a child begins with its parent's."""
     with path.open("rb") as file:
         return sum(1 for _ in file)
 
 
 def run(place: Path, url: str, output: str, until: int | None) -> tuple[int, float, float, float]:
-    """Peak memory, seconds to the first record, to the end and of CPU; stops the run at so many records."""
+    """Run once: peak memory, seconds to the first record, to the end and of CPU; stops at `until` records."""
     out = place / output
     before = out.stat().st_size if out.exists() else 0
     command = [sys.executable, "-m", "vlmbatch", "run", "photos", "-q", "-b", "vllm", "--base-url", url]
@@ -92,7 +93,7 @@ def run(place: Path, url: str, output: str, until: int | None) -> tuple[int, flo
 
 
 def write_rest(place: Path, files: int) -> None:
-    """An output in which all images are done but the last ones, in the words of the first run's records."""
+    """Write an output in which all images but the last are done, from a record of the first run."""
     with (place / "first.jsonl").open() as file:
         record = json.loads(file.readline())
     stamps = [(place / f"{number}.jpg").stat() for number in range(SOURCES)]
@@ -105,7 +106,7 @@ def write_rest(place: Path, files: int) -> None:
 
 
 def rows(sizes: list[int], slots: int) -> Iterator[Row]:
-    """Both runs at each size."""
+    """Yield both runs at each size."""
     with endpoints.slots(slots, LATENCY_S) as url:
         for files in sizes:
             with tempfile.TemporaryDirectory() as name:

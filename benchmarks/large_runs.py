@@ -1,6 +1,6 @@
 """Claims: a million files take the memory of a hundred, and a million records are read back in seconds.
 
-Both are measured by modules of their own, flat_memory.py and resume.py, which this one runs.
+flat_memory.py and resume.py measure them; this module runs both.
 
     python benchmarks/large_runs.py [--rounds 1] [--quick]
 """
@@ -22,18 +22,18 @@ FIRST, GOES_ON = "first", "goes on"
 OURS, LIST = "vlmbatch", "a list of records"
 FLAT = f"""\
 The real command over folders of small JPEGs, {SLOTS} at once (benchmarks/flat_memory.py): a first run,
-which is told to stop after 2,000 answers, when all files have been counted, and a run that goes on with
-an output in which all but the last 2,000 are done. Peak memory of the process, Python and libraries with
-it, and seconds from its start to its first record."""
+which is stopped after 2,000 answers, when all files have been counted, and a run that goes on with
+an output in which all but the last 2,000 are done. Peak memory of the process, including Python and
+libraries, and seconds from its start to its first record."""
 RESUME = """\
-Outputs of so many answers (about 470 bytes each) are read back and all their images asked after, as a run
-does that goes on with them (benchmarks/resume.py), each in a process of its own: by vlmbatch, and as a
-list of all records, which is what one would write at first. CPU, and by how much the process grew."""
+Outputs with the table's number of answers (about 470 bytes each) are read back and all their images looked
+up, as in a run that goes on with them (benchmarks/resume.py), each in a process of its own: by vlmbatch, and
+as a list of all records, the obvious first solution. CPU, and the growth of the process."""
 Rows = Sequence[dict[str, Any]]
 
 
 def measure(effort: Effort) -> list[Claim]:
-    """Both claims."""
+    """Measure both claims."""
     files, records = (QUICK_FILES, QUICK_RECORDS) if effort.quick else (FILES, RECORDS)
     return [
         _flat(_rows("flat_memory", files, SLOTS)),
@@ -42,7 +42,7 @@ def measure(effort: Effort) -> list[Claim]:
 
 
 def _rows(module: str, sizes: Sequence[int], number: int) -> Rows:
-    """What the module's `rows` gives, in a fresh process: the peak of a child begins with its parent's."""
+    """The module's `rows`, from a fresh process: the peak of a child begins with its parent's."""
     code = (
         "import dataclasses, json, sys; module = __import__(sys.argv[1]);"
         "rows = module.rows(json.loads(sys.argv[2]), int(sys.argv[3]));"
@@ -74,7 +74,7 @@ def _flat(rows: Rows) -> Claim:
         rounds=1,
         ratio=(
             f"A first run over {many:,} files holds {ratios[FIRST]:.2f} times the memory of one over "
-            f"{few:,}, one that goes on {ratios[GOES_ON]:.2f} times; its first record is there after "
+            f"{few:,}, one that goes on {ratios[GOES_ON]:.2f} times; its first record comes after "
             f"{runs[FIRST][many]['first_s']:.2f} s instead of {runs[FIRST][few]['first_s']:.2f} s."
         ),
         tables=(Table(head=head, rows=cells),),

@@ -1,4 +1,4 @@
-"""Says what a measurement was made on; it measures nothing."""
+"""Describes the machine of a measurement; it measures nothing."""
 
 import os
 import platform
@@ -31,7 +31,7 @@ def describe() -> list[str]:
 
 
 def load() -> str:
-    """How many tasks wanted a core in the last one, five and fifteen minutes."""
+    """The load averages of the last one, five and fifteen minutes."""
     return ", ".join(f"{average:.1f}" for average in os.getloadavg())
 
 

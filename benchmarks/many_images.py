@@ -1,7 +1,7 @@
 """Claims: vlmbatch takes as much memory for 10,000 images as for 100, and writes the first record at once.
 
 Peak memory of the client process, and seconds from its start to the first line in its output, for 100 and
-10,000 images, vlmbatch beside the plain approach; and the first record over 100,000 files.
+10,000 images, vlmbatch against the plain approach; and the first record over 100,000 files.
 
     python benchmarks/many_images.py [--rounds 1] [--quick]
 """
@@ -27,18 +27,18 @@ MEASURED = f"""\
 The real command over {{counts}} images of 1024x768 (164 kB), all different, {SLOTS} at once, and an
 endpoint in a process of its own that answers after {LATENCY_S * 1000:.0f} ms. *plain* is
 benchmarks/contenders/plain.py. Here it reads images as they are and decodes none, since preparing
-{{most}} would take it minutes; vlmbatch looks whether each is whole, and then sends it as it is, too."""
+{{most}} would take it minutes; vlmbatch checks that each is whole, and then sends it as it is, too."""
 MEMORY = """
-Memory is the most that the client process held (VmHWM), libraries and Python with it."""
+Memory is the peak of the client process (VmHWM), including libraries and Python."""
 FIRST = """
 The first record is the first whole line in the output file, in seconds from the start of the process.
-vlmbatch is also ended at its first record over {files} small files."""
+vlmbatch also runs over {files} small files, and is ended at its first record."""
 
 Runs = dict[int, dict[str, list[Observed]]]
 
 
 def measure(effort: Effort) -> list[Claim]:
-    """Both claims, of the same runs."""
+    """Measure both claims in the same runs."""
     counts, files = (QUICK_COUNTS, QUICK_FILES) if effort.quick else (COUNTS, FILES)
     runs: Runs = {}
     with workplace() as folder, endpoints.slots(SLOTS, LATENCY_S) as url:
@@ -62,7 +62,7 @@ def measure(effort: Effort) -> list[Claim]:
 
 
 def _run(folder: Path, count: int | None, command: partial[list[str]]) -> Observed:
-    """One run to its end, or without `count` to its first record."""
+    """One run to its end, or to its first record if `count` is None."""
     output = folder / f"{len(list(folder.iterdir()))}.jsonl"
     observed = observe(command(output=output), output, first_only=count is None)
     if count is not None:
@@ -113,8 +113,8 @@ def _first_record(runs: Runs, measured: str, rounds: int) -> Claim:
         measured=measured,
         rounds=rounds,
         ratio=(
-            f"The first record of {most:,} images is there after {ours:.2f} s, with the plain script after "
-            f"{short(plain)} s: {times(plain, ours)} as long. Over {max(first):,} files it is there after "
+            f"The first record of {most:,} images comes after {ours:.2f} s, with the plain script after "
+            f"{short(plain)} s: {times(plain, ours)} as long. Over {max(first):,} files it comes after "
             f"{first[max(first)][VLMBATCH].median:.2f} s."
         ),
         tables=(_table(first, "s to the first record", "of vlmbatch"),),

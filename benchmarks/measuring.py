@@ -1,6 +1,6 @@
 """Runs commands one after the other and measures each from outside: time, CPU, memory, first record. Linux.
 
-It knows nothing of what the commands do.
+This module does not know what the commands do.
 """
 
 import json
@@ -18,16 +18,16 @@ from typing import Any, TypeVar
 
 CONTENDERS = Path(__file__).parent / "contenders"
 LOOK_S = 0.005
-"""How often a running command is looked at."""
+"""Seconds between two looks at a running command."""
 Measured = TypeVar("Measured")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """A command as seen from outside, from its start to its end.
+    """A command measured from outside, from its start to its end.
 
-    `cpu_s` is user and system time; `peak_bytes` the most memory it held (VmHWM); `first_record_s` when the
-    first whole line stood in its output file, None where there was none; `told` what it printed.
+    `cpu_s` is user and system time; `peak_bytes` the peak memory (VmHWM); `first_record_s` the time of the
+    first whole line in its output file, None without one; `told` the printed text.
     """
 
     wall_s: float
@@ -40,7 +40,7 @@ class Observed:
 def rounds_of(
     rounds: int, runs: Mapping[str, Callable[[], Measured]], rest_s: float = 0.0
 ) -> dict[str, list[Measured]]:
-    """Every run once in each round, one after the other, so that a busy minute of the machine meets all."""
+    """Do every run once in each round, one after the other, so that a busy minute of the machine hits all."""
     measured: dict[str, list[Measured]] = {name: [] for name in runs}
     for number in range(rounds):
         for name, run in runs.items():
@@ -57,10 +57,10 @@ def observe(
     exits: Sequence[int] = (0,),
     first_only: bool = False,
 ) -> Observed:
-    """Run a command and watch it; `first_only` ends it once it has written a record.
+    """Run a command and watch it; `first_only` ends it after its first record.
 
     Raises:
-        RuntimeError: it ended with another exit code than `exits`.
+        RuntimeError: the exit code is not in `exits`.
     """
     with tempfile.TemporaryFile() as told:
         began = time.monotonic()
@@ -94,7 +94,7 @@ def observe(
 
 
 def contend(name: str, **options: object) -> dict[str, Any]:
-    """What a contender, in a process of its own, tells of itself after asking about all images."""
+    """Run a contender over all images in a process of its own; returns the figures that it prints."""
     done = subprocess.run(
         contender(name, **options), capture_output=True, text=True, env=environment(), check=False
     )
@@ -105,17 +105,17 @@ def contend(name: str, **options: object) -> dict[str, Any]:
 
 
 def contender(name: str, **options: object) -> list[str]:
-    """The command of a contender."""
+    """The command line of a contender."""
     return [sys.executable, str(CONTENDERS / f"{name}.py"), *flags(**options)]
 
 
 def vlmbatch(*paths: object, **options: object) -> list[str]:
-    """The real command."""
+    """The command line of vlmbatch."""
     return [sys.executable, "-m", "vlmbatch", "run", *map(str, paths), *flags(**options)]
 
 
 def flags(**options: object) -> list[str]:
-    """Options as flags; what is None is left out, and what is True is a flag alone."""
+    """Options as flags: None is left out, and True is a flag alone."""
     told = []
     for name, value in options.items():
         if value is not None and value is not False:
@@ -126,9 +126,9 @@ def flags(**options: object) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """That of this process, without settings of vlmbatch, of endpoints and of Python.
+    """The environment of this process, without settings of vlmbatch, of endpoints and of Python.
 
-    PYTHONDONTWRITEBYTECODE, for one, would have each process compile the modules that pip has not.
+    PYTHONDONTWRITEBYTECODE, for one, would make each process compile the modules that pip has not.
     """
     unwanted = ("VLMBATCH_", "OLLAMA_", "OPENAI_", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
     mine = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}

@@ -1,4 +1,4 @@
-"""Draws the panels of a claim as one SVG that reads well on white and on black; knows matplotlib alone."""
+"""Draws the panels of a claim as one SVG that is readable on white and on black."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from matplotlib.container import BarContainer  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import FuncFormatter  # noqa: E402
 
-# with at least 3:1 of contrast to white and to the black of GitHub's dark page (#0d1117)
+# at least 3:1 of contrast to white and to the black of GitHub's dark page (#0d1117)
 INK = "#7a828c"
 COLOURS = ("#2f81d6", "#d1701c", "#2f9e62", "#a371f7", "#b8860b")
 WIDTH, WIDTH_OF_ONE, HEIGHT = 9.4, 6.2, 3.1  # inches
@@ -35,7 +35,7 @@ def draw(claim: Claim, folder: Path) -> Path:
 
 
 def figure(claim: Claim) -> Figure:
-    """All panels side by side, with one legend below where the series have names."""
+    """All panels side by side, with one legend below if the series have names."""
     wide = WIDTH if len(claim.panels) > 1 else WIDTH_OF_ONE
     plot = Figure(figsize=(wide, HEIGHT), layout="constrained")
     for number, panel in enumerate(claim.panels):
@@ -60,7 +60,7 @@ def figure(claim: Claim) -> Figure:
 
 
 def _ranking(axes: Axes, panel: Panel) -> None:
-    """One bar for each place, lying, with its figure; those of vlmbatch in a colour of their own."""
+    """One horizontal bar for each place, with its figure; the bars of vlmbatch have their own colour."""
     (series,) = panel.series.values()
     colours = [COLOURS[0] if str(place).startswith("vlmbatch") else INK for place in panel.places]
     bars = axes.barh(
@@ -74,7 +74,7 @@ def _ranking(axes: Axes, panel: Panel) -> None:
 
 
 def _groups(axes: Axes, panel: Panel) -> None:
-    """For each place a bar of each series."""
+    """A bar of each series for each place."""
     wide = 0.84 / len(panel.series)
     for number, (name, series) in enumerate(panel.series.items()):
         left = [place + (number - (len(panel.series) - 1) / 2) * wide for place in range(len(panel.places))]
@@ -89,7 +89,7 @@ def _groups(axes: Axes, panel: Panel) -> None:
 
 
 def _lines(axes: Axes, panel: Panel) -> None:
-    """A line of each series over numbers, with dots and figures where they are few."""
+    """A line of each series over numbers, with dots and figures if they are few."""
     places = [float(place) for place in panel.places]
     few = len(places) <= 8
     for number, (name, series) in enumerate(panel.series.items()):
@@ -114,7 +114,7 @@ def _lines(axes: Axes, panel: Panel) -> None:
 
 
 def _figure(axes: Axes, panel: Panel, x: float, y: float, colour: str) -> None:
-    """The figure of a dot: below it where it is the least of its place, so that it meets no other's."""
+    """The figure of a dot, below it if it is the least of its place, so that figures do not overlap."""
     here = [series[panel.places.index(x)] for series in panel.series.values()]
     least = len(here) > 1 and y == min(other for other in here if other is not None)
     at, side = ((0, -5), "top") if least else ((0, 5), "bottom")
@@ -129,7 +129,7 @@ def _figures(axes: Axes, bars: BarContainer, series: tuple[float | None, ...]) -
 
 
 def _plain(axes: Axes) -> None:
-    """No frame but the two axes, and all in the gray that reads on both pages."""
+    """Only the two axes as frame, all in the grey that is readable on both pages."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[:].set_color(INK)
     axes.tick_params(colors=INK)

@@ -1,8 +1,8 @@
 """Claim: several unequal endpoints together answer nearly as much as the sum of each alone, one dying or not.
 
-Three endpoints of 2, 6 and 16 slots that take 100 ms for an answer are each asked alone for some seconds,
-then all three as one pool. Last a pool is asked about a fixed number of images, and the endpoint of 6 slots
-is killed in the middle: every image has to be answered, and what counts is the rate of the two that are left.
+Three endpoints of 2, 6 and 16 slots take 100 ms for an answer. Each runs alone for some seconds, then all
+three as one pool. Last a pool gets a fixed number of images, and the endpoint of 6 slots is killed in the
+middle: every image must be answered, and the rate of the two remaining endpoints counts.
 
     python benchmarks/pool.py [--rounds 1] [--quick]
 """
@@ -25,30 +25,30 @@ from measuring import observe, rounds_of, vlmbatch, workplace
 LATENCY_S = 0.1
 SLOTS = (2, 6, 16)
 KILLED = 1
-"""Which of them dies."""
+"""The index of the endpoint that is killed."""
 RUN_S, QUICK_RUN_S = 6.0, 2.0
 SEARCH_S = 3.0
 TINY = (64, 48)
 STOPPED = 6
 POOL, DYING = "all three", "one of them killed"
 MEASURED = f"""\
-Endpoints of {SLOTS[0]}, {SLOTS[1]} and {SLOTS[2]} slots that take 100 ms for an answer, in processes of their
-own, asked about small images (64x48, all different) by the real command with `--concurrency auto` for
-{{run:g}} s. The endpoints count their answers a second, as busy slots through latency, from {{search:g}} s
-on. The killed one ends without a word when half of the images are answered; the rate is that of the others
-from then on, beside what these two answer alone."""
+The real command with `--concurrency auto` sends small images (64x48, all different) for {{run:g}} s to
+endpoints of {SLOTS[0]}, {SLOTS[1]} and {SLOTS[2]} slots, in processes of their own, which take 100 ms for an
+answer. The endpoints count their answers a second, as busy slots divided by latency, from {{search:g}} s
+on. The killed one ends without a word when half of the images are answered. From then on the rate of the
+other two is measured, and compared with their rates alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ran:
-    """Answers a second of the endpoints that lived to the end, and how many images got none."""
+    """Answers a second of the endpoints that lived to the end, and the number of images without an answer."""
 
     rate: float
     missing: int = 0
 
 
 def measure(effort: Effort) -> list[Claim]:
-    """The claim."""
+    """Measure the claim."""
     run_s = QUICK_RUN_S if effort.quick else RUN_S
     search_s = min(SEARCH_S, run_s / 2)
     with workplace() as folder:
@@ -68,7 +68,7 @@ def _alone(slots: int) -> str:
 
 
 def _asked(folder: Path, photos: Path, slots: Sequence[int], run_s: float, search_s: float) -> Ran:
-    """Ask endpoints of so many slots for so long."""
+    """Run against endpoints of these slots for `run_s` seconds."""
     with ExitStack() as stack:
         urls = [stack.enter_context(endpoints.slots(number, LATENCY_S)) for number in slots]
         command = [*_command(folder, photos, urls), "--max-duration", f"{run_s}s"]
@@ -78,7 +78,7 @@ def _asked(folder: Path, photos: Path, slots: Sequence[int], run_s: float, searc
 
 
 def _killed(folder: Path, photos: Path) -> Ran:
-    """Ask all three about every image, and kill one when half of them are answered."""
+    """Send every image to all three, and kill one when half of the images are answered."""
     images = len(list(photos.rglob("*.jpg")))
     with ExitStack() as stack:
         urls = [stack.enter_context(endpoints.slots(number, LATENCY_S)) for number in SLOTS]
@@ -115,7 +115,7 @@ def _step(url: str) -> float:
 
 
 def _rate(url: str, slots: int, from_s: float) -> float:
-    """Answers a second from then on, but for the end, when nothing new is asked."""
+    """Answers a second from then on, without the end, when no new request comes."""
     stats = endpoints.stats(url)
     step = stats["step_s"]
     busy = stats["busy"][round(from_s / step) : -1 - round(2 * LATENCY_S / step)]
@@ -133,7 +133,7 @@ def _claim(measured: dict[str, list[Ran]], told: str, rounds: int) -> Claim:
     rows.append((DYING, str(rates[DYING]), f"{share_left:.2f} of the sum of the others"))
     return Claim(
         name="pool",
-        title="Several endpoints beside each alone",
+        title="Several endpoints against each alone",
         measured=told,
         rounds=rounds,
         ratio=f"A pool answers {share:.2f} of the sum of its endpoints alone; after one was killed, "

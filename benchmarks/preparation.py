@@ -1,14 +1,14 @@
-"""Claim: preparing a picture costs next to no more than its bare parts, and far less than the plain way.
+"""Claim: preparing an image costs hardly more than its bare parts, and far less than the plain way.
 
-For each kind of picture, milliseconds of CPU from the bytes of the file to the base64 of what is sent:
+For each kind of image, milliseconds of CPU from the bytes of the file to the base64 of the sent image:
 
-- ours: `vlmbatch.imaging.prepare.prepare`, which also looks for what is hostile, turns it upright
-  and brings it to sRGB;
-- bare: what a careful hand would write with Pillow alone, without any of that: decode (a JPEG at half its
-  size where that is enough), resize with a bicubic filter if there is something to shrink, encode, base64;
-- plain: what most scripts do: open, convert to RGB, thumbnail with LANCZOS, encode, base64.
+- ours: `vlmbatch.imaging.prepare.prepare`, which also checks for hostile files, turns the image upright and
+  brings it to sRGB;
+- bare: a careful script with Pillow alone, without any of that: decode (a JPEG at half its size if that is
+  enough), resize with a bicubic filter if the image is too large, encode, base64;
+- plain: the way of most scripts: open, convert to RGB, thumbnail with LANCZOS, encode, base64.
 
-All three in turn in each round, in random order, medians over the rounds. `rows()` is for other programs.
+All three run in turn in each round, in random order; the figures are medians. `rows()` is for other programs.
 
     python benchmarks/preparation.py [--rounds 15] [--only NAME]
 """
@@ -38,7 +38,7 @@ Way = Callable[[bytes], object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """CPU milliseconds a picture of one kind."""
+    """CPU milliseconds for an image of one kind."""
 
     kind: str
     file_bytes: int
@@ -48,7 +48,7 @@ class Row:
 
 
 def photo(name: str, size: tuple[int, int]) -> Image.Image:
-    """A sample photo at any size, with the detail and the grain that a camera's own pixels have."""
+    """A sample photo at any size, with the detail and the grain of a camera's pixels."""
     sample = Image.open(SAMPLES / name).convert("RGB")
     base = sample.resize(size, Image.Resampling.BICUBIC)
     detail = Image.new("L", size)
@@ -71,7 +71,7 @@ def screenshot() -> Image.Image:
 
 
 def exif(orientation: int = 1) -> bytes:
-    """What a phone writes: where, when and with what."""
+    """The EXIF data of a phone: place, time and device."""
     tags = Image.Exif()
     tags[ExifTags.Base.Orientation] = orientation
     tags[ExifTags.Base.Make], tags[ExifTags.Base.Model] = "Maker", "Phone 7"
@@ -82,14 +82,14 @@ def exif(orientation: int = 1) -> bytes:
 
 
 def encoded(image: Image.Image, name: str = "JPEG", **options: Any) -> bytes:
-    """The picture as the bytes of a file."""
+    """The image as the bytes of a file."""
     out = BytesIO()
     image.save(out, name, **options)
     return out.getvalue()
 
 
 def pictures() -> Iterator[tuple[str, bytes]]:
-    """A file of each kind."""
+    """Yield a file of each kind."""
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     camera: dict[str, Any] = {"quality": 90, "exif": exif(), "icc_profile": srgb}
     small = photo("photo-astronaut.jpg", (640, 480))
@@ -106,12 +106,12 @@ def pictures() -> Iterator[tuple[str, bytes]]:
 
 
 def ours(data: bytes) -> object:
-    """As vlmbatch does it."""
+    """Prepare as vlmbatch does."""
     return prepare(data, OPTIONS)
 
 
 def bare(data: bytes) -> bytes:
-    """The parts alone."""
+    """Prepare with the bare parts alone."""
     image = Image.open(BytesIO(data))
     scale = min(1, MAX_SIDE / max(image.size))
     target = (round(image.width * scale), round(image.height * scale))
@@ -124,14 +124,14 @@ def bare(data: bytes) -> bytes:
 
 
 def plain(data: bytes) -> bytes:
-    """As it is usually written."""
+    """Prepare as most scripts do."""
     image = Image.open(BytesIO(data)).convert("RGB")
     image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     return b64encode(encoded(image, quality=QUALITY))
 
 
 def cpu_ms(work: Way, data: bytes) -> float:
-    """What one call costs this thread."""
+    """The CPU milliseconds of one call in this thread."""
     start = time.thread_time()
     work(data)
     return 1000 * (time.thread_time() - start)
@@ -144,7 +144,7 @@ def rows(rounds: int = 15, only: str = "") -> Iterator[Row]:
         if only not in kind:
             continue
         costs: dict[Way, list[float]] = {ours: [], bare: [], plain: []}
-        # a small picture is measured more often, as its cost is near what the clock can tell
+        # a small image is measured more often, since its cost is near the resolution of the clock
         for _ in range(rounds if len(data) > 300_000 else 10 * rounds):
             for way in chance.sample(list(costs), len(costs)):
                 costs[way].append(cpu_ms(way, data))

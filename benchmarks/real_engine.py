@@ -1,7 +1,8 @@
-"""Claim: vlmbatch gets more answers a second out of a real engine than scripts do, and takes less of the CPU.
+"""Claim: vlmbatch gets more answers a second out of a real engine than scripts, with less CPU.
 
 llama.cpp with the demonstration model on this machine's CPU, over HTTP as an OpenAI-compatible server and
-inside the process: vlmbatch, a loop that asks one by one, and the plain approach. Needs the extra embedded.
+inside the process: vlmbatch, a loop that sends one image at a time, and the plain approach. Needs the extra
+embedded.
 
     python benchmarks/real_engine.py [--rounds 2] [--quick]
 """
@@ -21,14 +22,15 @@ HTTP, INSIDE = "vlmbatch, HTTP", "vlmbatch, in-process"
 LOOP, PLAIN = "one by one: openai, a loop", "plain: openai, threads, gather"
 MEASURED = """\
 llama.cpp ({slots} slots) with the demonstration model that comes with vlmbatch, and {count} images of
-640x480, with one thread less than there are cores. Over HTTP it is a server; in-process it is loaded by
-the command. Images a second are over the whole command. CPU is the client's own
-(in-process with the engine's), in milliseconds an image. All over HTTP ask on the OpenAI wire; *one by
+640x480, with one thread less than the machine has cores. Over HTTP it is a server; in-process the command
+loads it.
+Images a second are over the whole command. CPU is the client's own
+(in-process with the engine's), in milliseconds an image. All HTTP clients use the OpenAI wire; *one by
 one* is benchmarks/contenders/one_by_one.py, *plain* is plain.py with {slots} threads."""
 
 
 def measure(effort: Effort) -> list[Claim]:
-    """The claim."""
+    """Measure the claim."""
     count = 4 if effort.quick else 60
     with workplace() as folder, endpoints.llama_cpp() as url:
         photos = corpora.small(folder / "photos", count)

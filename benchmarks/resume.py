@@ -1,8 +1,8 @@
 """Claim: reading a million records back takes seconds, and 45 bytes of memory for each.
 
-Outputs of 1,000 to 1,000,000 answers are read back and all their images asked after, as a run does that goes
-on with them, each in a process of its own: by vlmbatch, and by what one would write at first, a list of all
-records. Linux only (/proc).
+Outputs of 1,000 to 1,000,000 answers are read back and all their images looked up, as in a run that goes on
+with them, each in a process of its own: by vlmbatch, and by a list of all records, the obvious first
+solution. Linux only (/proc).
 
     python benchmarks/resume.py [--records 1000,10000,100000,1000000] [--rounds 3]
 """
@@ -34,7 +34,7 @@ ANSWER = 'A grey cat sits on a wooden table beside a window.\n\nIt looks at the 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One way to read one output: CPU in seconds, and by how many bytes the process grew."""
+    """One way to read one output: CPU in seconds, and the growth of the process in bytes."""
 
     records: int
     size: int
@@ -49,7 +49,7 @@ def image(number: int) -> str:
 
 
 def write_output(path: Path, records: int) -> None:
-    """An output of so many answers."""
+    """Write an output with `records` answers."""
     endpoint = Endpoint(backend="vllm", url="http://127.0.0.1:8000/v1", model="qwen2.5vl")
     usage = Usage(input_tokens=612, output_tokens=28)
     with path.open("wb") as file:
@@ -78,7 +78,7 @@ def write_output(path: Path, records: int) -> None:
 
 
 async def by_vlmbatch(path: str, records: int) -> int:
-    """How many images are done, by the index of a writer."""
+    """The number of images that are done, by the index of a writer."""
     async with JsonlWriter(path, OutputOptions()) as writer:
         finished = await writer.begin(RUN, {})
         refs = (ImageRef(id=image(number), uri="") for number in range(records))
@@ -86,7 +86,7 @@ async def by_vlmbatch(path: str, records: int) -> int:
 
 
 def by_list(path: str, records: int) -> int:
-    """How many images are done, by a list of all records."""
+    """The number of images that are done, by a list of all records."""
     with open(path) as file:
         everything = [json.loads(line) for line in file]
     done = {record["id"] for record in everything if record["status"] == "ok"}
@@ -94,13 +94,13 @@ def by_list(path: str, records: int) -> int:
 
 
 def peak() -> int:
-    """The most memory that this process has held, in bytes. Linux only (/proc)."""
+    """The peak memory of this process, in bytes. Linux only (/proc)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
 
 
 def measure(way: str, path: str, records: int) -> None:
-    """Print CPU and memory of one way, and end without tidying a list of millions."""
+    """Print CPU and memory of one way, and end without freeing a list of millions."""
     before, began = peak(), time.process_time()
     done = asyncio.run(by_vlmbatch(path, records)) if way == "vlmbatch" else by_list(path, records)
     spent = time.process_time() - began
@@ -110,7 +110,7 @@ def measure(way: str, path: str, records: int) -> None:
 
 
 def rows(sizes: list[int], rounds: int) -> Iterator[Row]:
-    """Both ways at each size, one after the other in each round; medians over the rounds."""
+    """Yield both ways at each size, one after the other in each round; medians over the rounds."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "out.jsonl"
         for records in sizes:

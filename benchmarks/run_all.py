@@ -1,7 +1,7 @@
 """Measures all claims and writes benchmarks/RESULTS.md, their plots, and the table in the README.
 
-It takes less than ten minutes on two cores that have nothing else to do. With --quick everything runs with
-tiny counts, in less than one, and is written to --out, or nowhere: that proves that it runs and nothing more.
+It takes less than ten minutes on two idle cores. With --quick everything runs with tiny counts in less than
+one minute, and is written to --out, or nowhere: that only proves that it runs.
 
     python benchmarks/run_all.py [--only client_cost,slot_use] [--quick] [--out FOLDER]
 """
@@ -26,7 +26,7 @@ HEADING = "## How fast it is"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
-    """A module with `measure(effort) -> claims`, and how many rounds are enough."""
+    """A module with `measure(effort) -> claims`, and its number of rounds."""
 
     module: str
     rounds: int
@@ -44,14 +44,14 @@ BENCHMARKS = (
     Benchmark(module="large_runs", rounds=1),
 )
 NOTE = """\
-What stands side by side was measured in turn in one run. Ratios hold on other machines better than
-milliseconds do. `just bench` measures everything again and writes this page; `python
+All contenders of a table ran in turn in one run. Ratios hold on other machines better than
+milliseconds. `just bench` measures everything again and writes this page; `python
 benchmarks/client_cost.py` and its neighbours measure one claim each."""
 SHORT_HEAD = ("", "vlmbatch", "plain script", "")
 
 
 def measure(benchmarks: Sequence[Benchmark], *, quick: bool) -> list[Claim]:
-    """The claims of all of them, and on standard error how long each took."""
+    """Measure the claims of all benchmarks, and print the duration of each on standard error."""
     claims: list[Claim] = []
     for benchmark in benchmarks:
         began = time.monotonic()
@@ -62,7 +62,7 @@ def measure(benchmarks: Sequence[Benchmark], *, quick: bool) -> list[Claim]:
 
 
 def results_page(claims: Sequence[Claim], before: str) -> str:
-    """RESULTS.md; `before` is the load of the machine at the start."""
+    """The text of RESULTS.md; `before` is the load of the machine at the start."""
     lines = [*machine.describe(), f"load averages at the start {before}; at the end {machine.load()}"]
     about = "\n".join(f"- {line}" for line in lines)
     sections = [claim.markdown("plots") for claim in claims]
@@ -76,7 +76,7 @@ def in_short(claims: Sequence[Claim]) -> str:
 
 
 def readme_section(claims: Sequence[Claim]) -> str:
-    """What the README says."""
+    """The section of the README."""
     return (
         f"{HEADING}\n\n{in_short(claims)}\n\n"
         "The plain script prepares all images, asks about them with the ollama package in threads, and\n"
@@ -86,10 +86,10 @@ def readme_section(claims: Sequence[Claim]) -> str:
 
 
 def with_section(readme: str, section: str) -> str:
-    """The README with this section in place of the old one.
+    """The README with this section instead of the old one.
 
     Raises:
-        ValueError: there is no old one.
+        ValueError: the README has no such section.
     """
     changed, found = re.subn(rf"^{HEADING}\n.*?(?=^## )", lambda _: section, readme, flags=re.M | re.S)
     if found != 1:

@@ -1,8 +1,8 @@
-"""Claim: vlmbatch keeps the slots of an endpoint busy, many more than a script does.
+"""Claim: vlmbatch keeps the slots of an endpoint busy, many more than a script.
 
 Images a second and the share of busy slots at endpoints of 1 to 256 slots that take 100 ms for an answer, for
-images of 640x480: vlmbatch with as many requests at once as there are slots, with `--concurrency auto`, and
-the plain approach.
+images of 640x480: vlmbatch with as many requests at once as slots, with `--concurrency auto`, and the plain
+approach.
 
     python benchmarks/slot_use.py [--rounds 2] [--quick]
 """
@@ -25,25 +25,25 @@ MOST_PLAIN = 64  # threads; with more, the plain script gets no more answers
 FIXED, AUTO, PLAIN = "vlmbatch, as many as slots", "vlmbatch, auto", "plain: ollama, threads, gather"
 SHOWN_SLOTS = 64
 MEASURED = f"""\
-An endpoint in a process of its own works on so many questions at once, {LATENCY_S * 1000:.0f} ms each,
-and counts how many of its slots are busy; the client, the real command, is asked to describe images of
+An endpoint in a process of its own has the table's number of slots, takes {LATENCY_S * 1000:.0f} ms for an
+answer, and counts its busy slots. The client, the real command, sends images of
 640x480 (42 kB), all different. *Images a second* are over the whole command, from its start to its end;
-the ideal is slots through latency. *Busy* is the mean share of busy slots from one second after the first
-question to {LATENCY_S:g} s before the last answer, where there is so much time between. *plain* is
-benchmarks/contenders/plain.py with as many threads as there are slots, but {MOST_PLAIN} at most, which is
-also what 256 slots are compared to; it prepares all images before it asks, which *busy* does not count."""
+the ideal is slots divided by latency. *Busy* is the mean share of busy slots from one second after the first
+request to {LATENCY_S:g} s before the last answer, if the run is long enough. *plain* is
+benchmarks/contenders/plain.py with as many threads as slots, but {MOST_PLAIN} at most, which is
+also the comparison for 256 slots; it prepares all images before it sends any, which *busy* does not count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Used:
-    """Images a second over a whole run, and the share of busy slots in its middle (None: too short)."""
+    """Images a second over a whole run, and the share of busy slots in its middle (None if too short)."""
 
     rate: float
     busy: float | None
 
 
 def measure(effort: Effort) -> list[Claim]:
-    """The claim."""
+    """Measure the claim."""
     images = QUICK_IMAGES if effort.quick else IMAGES
     used: dict[int, dict[str, list[Used]]] = {}
     with workplace() as folder:
@@ -97,7 +97,7 @@ def _claim(used: dict[int, dict[str, list[Used]]], images: dict[int, int], effor
     places = tuple(f"{slots} slot{'s' * (slots > 1)}" for slots in used)
     return Claim(
         name="slot-use",
-        title="How busy the slots of an endpoint are",
+        title="Busy slots of an endpoint",
         measured=MEASURED,
         rounds=effort.rounds,
         ratio=(

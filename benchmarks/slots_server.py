@@ -1,9 +1,9 @@
 """An endpoint with a fixed number of slots and a fixed latency, for benchmarks; it costs next to no CPU.
 
-`python benchmarks/slots_server.py --slots 64 --latency 0.1` prints its URL and serves until it is ended. It
-speaks Ollama's wire at that URL and OpenAI's below /v1, reads a picture and forgets it, and does not say what
-it saw. GET /stats tells how many answers it has given and how many slots were busy, POST /stats starts anew,
-and POST /die ends it without a word.
+`python benchmarks/slots_server.py --slots 64 --latency 0.1` prints its URL and serves until the process ends.
+It speaks Ollama's wire at that URL and OpenAI's below /v1. It reads each image and discards it. GET /stats
+returns the number of answers and of busy slots, POST /stats restarts the statistics, and POST /die ends the
+server without a word.
 """
 
 import argparse
@@ -16,14 +16,14 @@ from collections import deque
 from typing import Any
 
 STEP_S = 0.1
-"""Busy slots are told as a mean over each such step."""
+"""Seconds of one step; busy slots are reported as the mean of each step."""
 PICTURE_BYTES = 1_500
-"""A request of more than that is taken to hold a picture."""
+"""A larger request counts as one with an image."""
 MODEL = "slots"
 
 
 class Slots:
-    """Answers so many questions at once, each after `latency_s` seconds; the others queue."""
+    """Answers `slots` requests at once, each after `latency_s` seconds; further requests queue."""
 
     def __init__(self, slots: int, latency_s: float) -> None:
         self.slots = slots
@@ -33,14 +33,14 @@ class Slots:
         self.reset()
 
     def reset(self) -> None:
-        """Count from 0."""
+        """Restart the statistics."""
         self.answered = 0
         self._began: float | None = None
         self._last = 0.0
         self._steps: list[float] = []
 
     def take(self, line: "Line") -> None:
-        """A question has come."""
+        """Accept a request."""
         if self.busy < self.slots:
             self._start(line)
         else:
@@ -60,7 +60,7 @@ class Slots:
             self._start(self.queue.popleft())
 
     def _count(self) -> None:
-        """Put the busy time since the last change into its steps."""
+        """Add the busy time since the last change to its steps."""
         now = time.monotonic()
         if self._began is None:
             self._began = self._last = now
@@ -73,13 +73,13 @@ class Slots:
             self._last = until
 
     def stats(self) -> dict[str, Any]:
-        """What /stats tells: `busy` is the share of the slots that was busy in each step."""
+        """The reply of /stats: `busy` is the share of busy slots in each step."""
         shares = [step / (self.slots * STEP_S) for step in self._steps]
         return {"answered": self.answered, "step_s": STEP_S, "busy": shares}
 
 
 class Line(asyncio.Protocol):
-    """One connection. Questions come one after the other on it."""
+    """One connection. Requests come one after the other on it."""
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
@@ -120,12 +120,12 @@ class Line(asyncio.Protocol):
             self._reply(self._slots.stats())
         elif self._path.endswith("/models"):
             self._reply({"object": "list", "data": [{"id": MODEL, "owned_by": "vllm"}]})
-        else:  # what Ollama tells of itself and its only model
+        else:  # Ollama's facts about itself and its only model
             one = {"name": MODEL, "model": MODEL, "digest": "0", "capabilities": ["completion", "vision"]}
             self._reply({"models": [one], "capabilities": one["capabilities"], "version": "0.33.0"})
 
     def answer(self, number: int) -> None:
-        """Answer the question that waits here."""
+        """Answer the request of this connection."""
         text = f"answer {number}"
         tokens = 256 if self._length > PICTURE_BYTES else 8
         if self._path.startswith("/api"):
@@ -146,11 +146,11 @@ class Line(asyncio.Protocol):
 
 
 async def serve(slots: int, latency_s: float) -> None:
-    """Serve on a free port of this machine, and print where."""
+    """Serve on a free port of this machine, and print the URL."""
     table = Slots(slots, latency_s)
     server = await asyncio.get_running_loop().create_server(lambda: Line(table), "127.0.0.1", 0, backlog=1024)
     port = server.sockets[0].getsockname()[1]
-    print(f"http://127.0.0.1:{port}", flush=True)  # how it is found
+    print(f"http://127.0.0.1:{port}", flush=True)
     await server.serve_forever()
 
 

@@ -1,10 +1,10 @@
 """Claim: whatever happens to endpoint and run, every image ends with exactly one record, and it is an answer.
 
-Thousands of small images are asked about while the endpoint, a process of its own, answers one request in
-twelve with a passing fault, is killed and started again every few seconds, and now and then stays away for
-half a minute; the run, the real command, is killed with SIGKILL at random and started again, with
-`--concurrency auto` and 16 in turn. After `--seconds` of that both are left alone until the run ends by
-itself. Exit status 1 where an image is missing, has two records, or has a failure.
+A run sends thousands of small images. The endpoint, a process of its own, answers one request in twelve with
+a passing fault. It is killed and restarted every few seconds, and now and then stays down for half a minute.
+The run, the real command, is killed with SIGKILL at random and restarted, with `--concurrency auto` and 16 in
+turn. After `--seconds` of that both are left alone until the run ends by itself. The exit status is 1 if an
+image is missing, has two records, or has a failure.
 
     python benchmarks/soak.py [--images 10000] [--seconds 480] [--away 30] [--seed 1] [--wire ollama]
 
@@ -33,21 +33,21 @@ from PIL import Image
 TESTS = Path(__file__).parent.parent / "tests"
 FAULTY = 1 / 12
 ANSWER_S = 0.1
-"""So long takes an answer that is well; eight are worked on at once."""
+"""Seconds of a good answer; the endpoint works on eight requests at once."""
 ALONE_S = 900.0
-"""So long may the run take at most once nothing disturbs it any more."""
+"""Seconds that the run may take after the last disturbance."""
 FAULTS = {
     "500": 3, "empty500": 2, "html502": 2, "html504": 1, "503-busy": 3, "503-empty": 2, "503-loading": 1,
     "429:1": 2, "429-ms:200": 2, "408": 1, "409": 1, "425": 1, "499": 1, "html200": 1, "broken_json": 2,
     "shortbody": 3, "rst": 4, "closenoresp": 3, "idleclose": 3, "error_in_200": 2, "empty": 1,
     "ndjson_error_midstream": 1, "ndjson_no_done": 1, "slow:1": 3, "hang": 0.3, "trickle": 0.3,
 }  # fmt: skip
-"""Modes of tests/endpoint/server.py that pass, and how often they come among the faults."""
+"""Passing modes of tests/endpoint/server.py, with their weights among the faults."""
 
 
 @dataclass
 class Counts:
-    """What was done to endpoint and run."""
+    """The disturbances of endpoint and run."""
 
     endpoint_kills: int = 0
     long_absences: int = 0
@@ -56,7 +56,7 @@ class Counts:
 
 
 def serve(port: int, seed: int, log: str) -> None:
-    """Be the endpoint; write each fault to the log, which outlives this process."""
+    """Serve as the endpoint; write each fault to the log, which outlives this process."""
     sys.path.insert(0, str(TESTS))
     from endpoint import Endpoint, Received
 
@@ -77,7 +77,7 @@ def serve(port: int, seed: int, log: str) -> None:
 
 
 class Life:
-    """A process that is killed when its time has come, and started again after a while."""
+    """A process that is killed when its time is over, and restarted after a while."""
 
     def __init__(self, errors: Path, *commands: list[str]) -> None:
         """`commands` are started in turn."""
@@ -88,14 +88,14 @@ class Life:
         self.most_kb = 0
 
     def start(self, life_s: float) -> None:
-        """Start it; it may live so long."""
+        """Start the process; it may live for `life_s` seconds."""
         command = next(self.commands)
         with self.errors.open("ab") as errors:
             self.process = subprocess.Popen(command, stdout=errors, stderr=errors)
         self.until = time.monotonic() + life_s
 
     def kill(self, away_s: float) -> None:
-        """Kill it, for so long."""
+        """Kill the process; it stays down for `away_s` seconds."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -103,7 +103,7 @@ class Life:
         self.until = time.monotonic() + away_s
 
     def look(self) -> None:
-        """See how much memory it has held at most; Linux only."""
+        """Update the peak memory of the process; Linux only."""
         if self.process is None:
             return
         with suppress(OSError):  # it ended just now
@@ -112,17 +112,17 @@ class Life:
 
     @property
     def due(self) -> bool:
-        """Whether its life, or its absence, is over."""
+        """Whether the time of its life, or of its absence, is over."""
         return time.monotonic() >= self.until
 
     @property
     def ended(self) -> int | None:
-        """Its exit code, where it has ended by itself."""
+        """Its exit code if it has ended by itself."""
         return None if self.process is None else self.process.poll()
 
 
 def disturb(endpoint: Life, run: Life, options: argparse.Namespace, chance: random.Random) -> Counts:
-    """Kill and restart both for `--seconds`, then let the run end; it ends with 0 or 3."""
+    """Kill and restart both for `--seconds`, then let the run end, with 0 or 3."""
     counts = Counts()
     quiet = time.monotonic() + options.seconds
     while True:
@@ -152,7 +152,7 @@ def disturb(endpoint: Life, run: Life, options: argparse.Namespace, chance: rand
 
 @contextmanager
 def stage(options: argparse.Namespace) -> Iterator[tuple[Path, Life, Life]]:
-    """A folder of images, an endpoint and a run over it."""
+    """Make a folder of images, an endpoint and a run over the folder."""
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         folder = Path(name)
         for n in range(options.images):
@@ -177,7 +177,7 @@ def stage(options: argparse.Namespace) -> Iterator[tuple[Path, Life, Life]]:
 
 
 def judge(folder: Path, options: argparse.Namespace) -> tuple[dict[str, int], list[str]]:
-    """Figures of the output, and what is wrong with it."""
+    """The figures of the output, and its errors."""
     records = [json.loads(line) for line in (folder / "o.jsonl").read_bytes().splitlines()]
     ids = Counter(record["id"] for record in records)
     expected = {str(path) for path in (folder / "photos").rglob("*.jpg")}
@@ -196,7 +196,7 @@ def judge(folder: Path, options: argparse.Namespace) -> tuple[dict[str, int], li
 
 
 def main() -> int:
-    """Soak, print the figures, and say what is wrong."""
+    """Soak, then print the figures and the errors."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=480.0)
@@ -223,7 +223,7 @@ def main() -> int:
         "of them with a fault": asked - faults["ok"],
         "kinds of fault": len(faults) - 1,
         "endpoint killed": counts.endpoint_kills,
-        f"of that away for {options.away:g} s": counts.long_absences,
+        f"of that down for {options.away:g} s": counts.long_absences,
         "run killed": counts.run_kills,
         "run ended with 4 and started again": counts.exits[4],
         "seconds": round(took),

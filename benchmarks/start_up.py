@@ -1,8 +1,8 @@
-"""Claim: `vlmbatch --help` is there at once, and starts with a fraction of what like commands take.
+"""Claim: `vlmbatch --help` appears at once, with a fraction of the CPU of similar commands.
 
-CPU and wall milliseconds of `--help`, beside bare Python and commands for language or vision models that
-install without torch. They are installed into benchmarks/.peers the first time, which takes half a minute;
-with --quick only those that stand beside this Python are measured.
+CPU and wall milliseconds of `--help`, against bare Python and commands for language or vision models that
+install without torch. They are installed into benchmarks/.peers the first time, which takes half a minute.
+With --quick only the commands in the environment of this Python are measured.
 
     python benchmarks/start_up.py [--rounds 5] [--quick]
 """
@@ -23,16 +23,16 @@ from measuring import environment, rounds_of
 PLACE = Path(__file__).parent / ".peers"
 PEERS = ("litellm", "vlmrun")
 HERE = ("vlmbatch", "llm")
-"""Commands of packages that stand beside this Python; llm comes with the extra bench."""
+"""Commands of packages in the environment of this Python; llm comes with the extra bench."""
 VLMBATCH = "vlmbatch --help"
 MEASURED = """\
-User and system time, and time on the clock, of `--help` until it has ended, in milliseconds; modules are
-compiled and in the page cache, since each is run once before. {versions}."""
+User and system time, and wall time, of `--help` until it has ended, in milliseconds. Modules are
+compiled and in the page cache, since each command runs once before. {versions}."""
 Cost = tuple[float, float]
 
 
 def measure(effort: Effort) -> list[Claim]:
-    """The claim."""
+    """Measure the claim."""
     beside = Path(sys.executable).parent
     commands = {"bare Python": [sys.executable, "-c", "pass"]}
     commands |= {
@@ -71,7 +71,7 @@ def _cost(command: list[str]) -> Cost:
 
 
 def _installed() -> list[str]:
-    """Install the peers where they are not; their names and versions."""
+    """Install the missing peers; returns their names and versions."""
     python = str(PLACE / "bin" / "python")
     if not all((PLACE / "bin" / name).exists() for name in PEERS):
         venv.create(PLACE, with_pip=True, clear=True)
@@ -96,7 +96,7 @@ def _claim(costs: dict[str, list[Cost]], measured: str, rounds: int) -> Claim:
         title="Start-up",
         measured=measured,
         rounds=rounds,
-        ratio=f"`{VLMBATCH}` takes {short(ours)} ms of CPU; {compared or 'no others are here'} as much.",
+        ratio=f"`{VLMBATCH}` takes {short(ours)} ms of CPU; {compared or 'no other is installed'} as much.",
         tables=(Table(head=("", "CPU ms", "wall ms", f"times `{VLMBATCH}`"), rows=tuple(rows)),),
         panels=(
             Panel(

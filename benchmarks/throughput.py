@@ -1,4 +1,4 @@
-"""Claim: at an endpoint that is quicker than the client, vlmbatch gets five times as much out of it.
+"""Claim: at an endpoint that is faster than the client, vlmbatch gets five times as many answers.
 
 Images a second over the whole command, at 64 slots that take 50 ms for an answer, for images of 640x480 and
 for photographs of 12 megapixels: vlmbatch and the plain approach, 64 at once.
@@ -23,16 +23,16 @@ ONCE = PHOTOS
 QUICK_IMAGES = {SMALL: 60, PHOTOS: 2}
 OURS, PLAIN = "vlmbatch", "plain: ollama, threads, gather"
 MEASURED = f"""\
-An endpoint in a process of its own answers {SLOTS} questions at once, {LATENCY_S * 1000:.0f} ms each,
-so {SLOTS / LATENCY_S:,.0f} a second at most: the client is the limit. The real command over images that are
-all different, from its start to its end. *plain* is benchmarks/contenders/plain.py with {SLOTS} threads,
-which prepares all images, asks, and then writes. The photographs are asked about once."""
+An endpoint in a process of its own answers {SLOTS} requests at once, {LATENCY_S * 1000:.0f} ms each,
+so {SLOTS / LATENCY_S:,.0f} a second at most: the client is the limit. The real command runs over images
+that are all different, from its start to its end. *plain* is benchmarks/contenders/plain.py with {SLOTS}
+threads, which prepares all images, sends them, and then writes. The photographs are measured once."""
 
 Rates = dict[str, dict[str, Spread]]
 
 
 def measure(effort: Effort) -> list[Claim]:
-    """The claim."""
+    """Measure the claim."""
     images = QUICK_IMAGES if effort.quick else IMAGES
     rates: Rates = {}
     with workplace() as folder, endpoints.slots(SLOTS, LATENCY_S) as url:

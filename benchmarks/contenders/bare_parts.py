@@ -1,7 +1,7 @@
 """The bare parts, for the limit: decode, shrink, encode, base64, one write to a socket, one read, one line.
 
-No client library, no HTTP but the bytes that have to be sent, nothing at the same time, nothing checked.
-It needs an endpoint that answers at once, as it waits for each answer.
+No client library, only the HTTP bytes that have to be sent, no concurrency, no checks. It needs an endpoint
+that answers at once, since it waits for each answer.
 """
 
 import json
@@ -16,10 +16,10 @@ from task import MAX_SIZE, PROMPT, QUALITY, Task, line, main
 
 
 def prepare(file: Path, *, as_is: bool) -> bytes:
-    """Decode, at a smaller size where JPEG can, shrink and encode.
+    """Decode, at a smaller size if JPEG allows it, shrink and encode.
 
-    With `as_is`, what is small enough is sent as it is, and only decoded as fast as it can be, to know that
-    it is whole.
+    With `as_is`, a small image is sent as it is, and only decoded in the fastest way, to prove that it is
+    whole.
     """
     data = file.read_bytes()
     with Image.open(BytesIO(data)) as image:

@@ -1,4 +1,4 @@
-"""A loop: prepare one image, ask about it, write the answer, go on with the next."""
+"""A loop: prepare one image, send it, write the answer, go on with the next."""
 
 from plain import over_ollama, over_openai
 from preparing import text, usual
@@ -6,7 +6,7 @@ from task import Task, line, main
 
 
 def ask_all(task: Task) -> None:
-    """Ask about all images."""
+    """Process all images."""
     ask = over_ollama(task) if task.wire == "ollama" else over_openai(task)
     with task.output.open("w") as records:
         for file in task.files:

@@ -1,4 +1,4 @@
-"""A careful script: AsyncOpenAI behind a semaphore, pictures prepared in threads, answers written at once."""
+"""A careful script: AsyncOpenAI behind a semaphore, images prepared in threads, answers written at once."""
 
 import asyncio
 from pathlib import Path
@@ -10,7 +10,7 @@ from task import MAX_TOKENS, PROMPT, TEMPERATURE, Task, line, main
 
 
 async def ask(client: AsyncOpenAI, task: Task, file: Path, records: TextIO) -> None:
-    """Prepare, ask about and write one image."""
+    """Prepare one image, send it and write the answer."""
     picture = await asyncio.to_thread(better, file)
     url = {"url": f"data:image/jpeg;base64,{text(picture)}"}
     content = [{"type": "text", "text": PROMPT}, {"type": "image_url", "image_url": url}]
@@ -25,7 +25,7 @@ async def ask(client: AsyncOpenAI, task: Task, file: Path, records: TextIO) -> N
 
 
 async def gather(task: Task) -> None:
-    """Ask about so many images at once."""
+    """Process all images, `task.concurrency` at once."""
     slots = asyncio.Semaphore(task.concurrency)
 
     async def one(file: Path) -> None:
@@ -38,7 +38,7 @@ async def gather(task: Task) -> None:
 
 
 def ask_all(task: Task) -> None:
-    """Ask about all images."""
+    """Process all images."""
     asyncio.run(gather(task))
 
 

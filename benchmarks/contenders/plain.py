@@ -1,8 +1,8 @@
 """The plain approach: prepare all images, then one task an image in one gather, over a client in threads.
 
-Many scripts are like it, and vlmbatch started from this design. It writes when all answers are there.
-Pictures are given as base64, as tutorials do it. The ollama package decodes that once more to check it, which
-it does not do where `--as-bytes` gives it the JPEG.
+Many scripts are like it, and vlmbatch started from this design. It writes after the last answer. Images are
+passed as base64, as tutorials do. The ollama package decodes that once more to check it; with `--as-bytes` it
+gets the JPEG and does not.
 """
 
 import asyncio
@@ -14,11 +14,11 @@ from task import MAX_TOKENS, PROMPT, TEMPERATURE, Task, line, main
 
 
 def over_ollama(task: Task) -> Callable[[str | bytes], str | None]:
-    """How to ask about one picture with the ollama package."""
+    """Return a function that sends one image with the ollama package."""
     import httpx
-    import ollama  # here, so that only one of the two packages takes time and memory
+    import ollama  # here, so that only one of the two packages costs time and memory
 
-    # httpx keeps to 100 connections where nothing is said
+    # httpx allows 100 connections by default
     client = ollama.Client(task.url, limits=httpx.Limits(max_connections=task.concurrency))
     options = {"temperature": TEMPERATURE, "num_predict": MAX_TOKENS}
 
@@ -30,7 +30,7 @@ def over_ollama(task: Task) -> Callable[[str | bytes], str | None]:
 
 
 def over_openai(task: Task) -> Callable[[str | bytes], str | None]:
-    """How to ask about one picture with the openai package."""
+    """Return a function that sends one image with the openai package."""
     import openai
 
     client = openai.OpenAI(base_url=task.openai_url, api_key="none")
@@ -51,7 +51,7 @@ def over_openai(task: Task) -> Callable[[str | bytes], str | None]:
 
 
 async def gather(task: Task) -> None:
-    """Prepare, ask, write: one after the other, each for all images."""
+    """Prepare, send, write: one after the other, each for all images."""
     files = task.files
     encode = bytes if task.as_bytes else text
     pictures = [encode(usual(file, as_is=task.as_is)) for file in files]
@@ -64,7 +64,7 @@ async def gather(task: Task) -> None:
 
 
 def ask_all(task: Task) -> None:
-    """Ask about all images."""
+    """Process all images."""
     asyncio.run(gather(task))
 
 

@@ -1,4 +1,4 @@
-"""How scripts prepare a picture with Pillow, the usual way and the better way."""
+"""Two ways in which scripts prepare an image with Pillow: the usual one and the better one."""
 
 from base64 import b64encode
 from io import BytesIO
@@ -22,14 +22,14 @@ def usual(file: Path, *, as_is: bool = False) -> bytes:
 
 
 def better(file: Path) -> bytes:
-    """As Pillow's documentation has it: `thumbnail` shrinks before it converts, and may decode smaller."""
+    """As in Pillow's documentation: `thumbnail` shrinks before it converts, and may decode smaller."""
     with Image.open(file) as image:
         image.thumbnail((MAX_SIZE, MAX_SIZE))
         return _jpeg(image.convert("RGB"))
 
 
 def text(data: bytes) -> str:
-    """Base64, as both wires want it in the end."""
+    """Base64, as both wires need it in the end."""
     return b64encode(data).decode()
 
 

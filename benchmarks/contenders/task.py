@@ -1,6 +1,6 @@
-"""What all contenders share: the same images, prompt, model and options, and how each measures itself.
+"""The common part of all contenders: images, prompt, model, options, and how each measures itself.
 
-It knows nothing of how they ask.
+This module does not know how they send requests.
 """
 
 import argparse
@@ -20,9 +20,9 @@ QUALITY = 85
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """All images below a folder are to be asked about, so many at once; a line each goes to `output`.
+    """The task: send all images below `folder`, `concurrency` at once, and write a line for each to `output`.
 
-    `wire` is what the endpoint at `url` speaks: ollama or openai. `as_is` leaves images unprepared,
+    `wire` is the protocol of the endpoint at `url`: ollama or openai. `as_is` leaves images unprepared,
     `as_bytes` leaves base64 to the client package.
     """
 
@@ -37,26 +37,25 @@ class Task:
 
     @property
     def files(self) -> list[Path]:
-        """The images, found as most scripts do it."""
+        """The images, found as in most scripts."""
         return sorted(self.folder.rglob("*.jpg"))
 
     @property
     def openai_url(self) -> str:
-        """Where the openai package finds the endpoint."""
+        """The URL of the endpoint for the openai package."""
         return f"{self.url}/v1"
 
 
 def line(file: Path, text: str | None) -> str:
-    """A record as the contenders write it."""
+    """A record of the contenders."""
     return json.dumps({"image": str(file), "response": text}) + "\n"
 
 
 def main(ask: Callable[[Task], None]) -> None:
-    """Ask about all images, and print what it took as JSON.
+    """Process all images, and print the cost as JSON.
 
-    With `--warm FOLDER` it first asks about the images there, so that what libraries load and set up when
-    they are first used is not counted. It counts user and system time of this process, and nothing of the
-    start of Python and of imports.
+    With `--warm FOLDER` it first processes the images there, so that the first-use set-up of libraries does
+    not count. It counts user and system time of this process, without the start of Python and imports.
     """
     task, warm = _options()
     if warm:

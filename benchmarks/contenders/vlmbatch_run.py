@@ -1,4 +1,4 @@
-"""vlmbatch, in this process, so that it can be measured as the others are."""
+"""vlmbatch in this process, so that it is measured like the other contenders."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from vlmbatch import run_batch
 
 
 async def run(task: Task) -> None:
-    """Ask about all images, and look at each result."""
+    """Process all images, and check each result."""
     batch = run_batch(
         task.folder,
         output=str(task.output),
@@ -27,7 +27,7 @@ async def run(task: Task) -> None:
 
 
 def ask_all(task: Task) -> None:
-    """Ask about all images."""
+    """Process all images."""
     asyncio.run(run(task))
 
 
