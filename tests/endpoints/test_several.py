@@ -13,6 +13,7 @@ from endpoint import Endpoint, Model
 from running import ran
 from waiting import until
 
+from vlmbatch.endpoints import preflight
 from vlmbatch.endpoints.discovery import EndpointUrls
 from vlmbatch.errors import ConfigError, FatalBackendError, UnavailableError
 from vlmbatch.events import (
@@ -232,7 +233,7 @@ async def test_an_endpoint_that_is_slow_to_answer_is_waited_for(
 ) -> None:
     """A run that could begin gives the others a moment, and has them from the start."""
     photos(1)
-    monkeypatch.setattr(meeting, "STRAGGLERS_S", 60.0)
+    monkeypatch.setattr(preflight, "STRAGGLERS_S", 60.0)
     with Endpoint(routes={"/v1/models": "slow:0.3"}) as slow:
         done = await ran(**at([endpoint, slow]))
     (started,) = done.of(RunStarted)
