@@ -27,8 +27,8 @@ from typing import Any
 from PIL import ExifTags, Image, ImageChops, ImageCms, ImageDraw
 
 from vlmbatch.config.groups import ImageOptions
-from vlmbatch.imaging import simd
 from vlmbatch.imaging.prepare import prepare
+from vlmbatch.imaging.resize import has_simd
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 MAX_SIDE, QUALITY = 1024, 85
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", default="", help="kinds whose name holds this")
     arguments = parser.parse_args()
-    print(f"CPU ms a picture, with cykooz.resizer (extra `fast`): {'yes' if simd.is_there() else 'no'}\n")
+    print(f"CPU ms a picture, with cykooz.resizer (extra `fast`): {'yes' if has_simd() else 'no'}\n")
     print("| kind | file kB | ours | bare | plain | ours / bare | plain / ours |")
     print("|---|---|---|---|---|---|---|")
     for row in rows(arguments.rounds, arguments.only):

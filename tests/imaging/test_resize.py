@@ -32,9 +32,8 @@ from PIL import Image
 
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
-from vlmbatch.imaging import simd
+from vlmbatch.imaging import resize
 from vlmbatch.imaging.prepare import prepare
-from vlmbatch.imaging.resize import draft
 from vlmbatch.imaging.sizing import Sizing
 
 PHOTO = photo(2400, 1800)
@@ -50,10 +49,10 @@ def package(there: bool) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if not there:
             patch.setitem(sys.modules, "cykooz_resizer", None)
-        simd._resize.cache_clear()
-        assert simd.is_there() == there
+        resize._simd_resize.cache_clear()
+        assert resize.has_simd() == there
         yield
-    simd._resize.cache_clear()
+    resize._simd_resize.cache_clear()
 
 
 @pytest.fixture(params=[False, pytest.param(True, marks=needs_simd)], ids=["Pillow", "SIMD"])
@@ -66,7 +65,7 @@ def has_simd(request: pytest.FixtureRequest) -> Iterator[bool]:
 def drafted(size: tuple[int, int], max_size: int, **options: Any) -> Image.Image:
     """A picture of that size as the decoder is told to decode it."""
     image = Image.open(BytesIO(encoded(Image.new("RGB", size), "JPEG", **options)))
-    draft(image, Sizing(longest=max_size)(size))
+    resize.draft(image, Sizing(longest=max_size)(size))
     return image
 
 
@@ -244,10 +243,10 @@ def test_a_thin_shrunk_jpeg_is_padded() -> None:
 def test_an_unknown_pillow_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The package reads Pillow's memory; a version that may store pictures otherwise resizes them itself."""
     monkeypatch.setattr(PIL, "__version__", "14.0.0")
-    simd._resize.cache_clear()
-    assert not simd.is_there()
+    resize._simd_resize.cache_clear()
+    assert not resize.has_simd()
     assert prepare(PHOTO_JPEG, ImageOptions(max_size=100)).width == 100
-    simd._resize.cache_clear()
+    resize._simd_resize.cache_clear()
 
 
 @needs_simd

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import PIL
 from PIL import Image, ImageDraw, features
 
-from vlmbatch.imaging import simd
 from vlmbatch.imaging.decode import has_heif
+from vlmbatch.imaging.resize import has_simd
 
 _SIDES = (1280, 960)
 
@@ -25,7 +25,7 @@ class Support:
 def support() -> Support:
     """Look what is installed."""
     return Support(
-        pillow=PIL.__version__, avif=bool(features.check("avif")), heic=has_heif(), fast=simd.is_there()
+        pillow=PIL.__version__, avif=bool(features.check("avif")), heic=has_heif(), fast=has_simd()
     )
 
 
