@@ -1,4 +1,4 @@
-"""Every file of tests/images, read and prepared as a run does it."""
+"""Every file of tests/images, read and prepared as in a run."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ BROKEN = sorted(path for path in FOLDER.iterdir() if path.is_file() and path.suf
 
 
 def test_a_walk_takes_all_of_them() -> None:
-    """Broken images are found by their names, and the page and script beside them are not taken."""
+    """A walk finds broken images by their names, and ignores the page and script in their folder."""
     source = DirectorySource((str(FOLDER),), InputOptions())
     assert [ref.id for ref in source] == [path.as_posix() for path in BROKEN]
     assert len(BROKEN) == 14

@@ -1,4 +1,4 @@
-"""Colours: transparency, deep samples, other colour models and profiles end as what they look like."""
+"""Colours: transparency, deep samples, other colour models and profiles are sent as they look."""
 
 import math
 import random
@@ -51,7 +51,7 @@ def see_through(mode: str) -> bytes:
 @pytest.mark.parametrize("max_size", [1024, 50])
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "PA", "L", "RGB"])
 def test_transparency_becomes_white(mode: str, max_size: int) -> None:
-    """No colour that transparent pixels hide shows through, resized or not."""
+    """The hidden colour of transparent pixels never shows through, resized or not."""
     prepared = prepare(see_through(mode), ImageOptions(max_size=max_size))
     assert_near(pixel(prepared, 0.75), WHITE, 3)
     assert_near(pixel(prepared, 0.9), WHITE, 3)
@@ -61,7 +61,7 @@ def test_transparency_becomes_white(mode: str, max_size: int) -> None:
 
 
 def test_half_transparent_edges_do_not_take_on_the_hidden_colour() -> None:
-    """Shrinking black on transparent red gives gray edges, not red ones."""
+    """Shrinking black on transparent red gives grey edges, not red ones."""
     image = Image.new("RGBA", (400, 400), (*RED, 0))
     ImageDraw.Draw(image).ellipse((50, 50, 350, 350), fill=(*BLACK, 255))
     red, green, _ = sent(prepare(encoded(image), ImageOptions(max_size=64, quality=100))).split()
@@ -87,7 +87,7 @@ def test_half_transparent_edges_do_not_take_on_the_hidden_colour() -> None:
 def test_deep_samples_are_scaled_and_not_clipped(
     mode: str, name: str, values: list[float], warned: bool
 ) -> None:
-    """A ramp of 16 or 32 bits stays a ramp from black to white, and unusual ranges are told."""
+    """A ramp of 16 or 32 bits stays a ramp from black to white, and an unusual range adds a warning."""
     prepared = prepare(encoded(ramp(mode, values), name), ImageOptions(quality=100))
     row = [pixel(prepared, (x + 0.5) / 256)[0] for x in range(0, 256, 15)]
     assert row == pytest.approx(list(range(0, 256, 15)), abs=2)
@@ -95,7 +95,7 @@ def test_deep_samples_are_scaled_and_not_clipped(
 
 
 def test_a_transparent_colour_of_16_bits_is_left_alone() -> None:
-    """PNG may name one deep gray as transparent, a number that no 8-bit channel holds."""
+    """A PNG may declare one 16-bit grey as transparent, which does not fit into 8 bits; it is ignored."""
     data = encoded(deep(SMALL))
     prepared = prepare(data[:33] + png_chunk(b"tRNS", b"\xff\xff") + data[33:], OPTIONS)
     assert psnr(sent(prepared).convert("L"), SMALL.convert("L")) > 25
@@ -115,12 +115,12 @@ def test_a_transparent_colour_of_16_bits_is_left_alone() -> None:
     ],
 )
 def test_a_flat_deep_picture_is_fine(mode: str, name: str, value: float) -> None:
-    """One value everywhere gives no division by zero."""
+    """A picture of one value causes no division by zero."""
     sent(prepare(encoded(ramp(mode, [value] * 256), name), OPTIONS))
 
 
 def test_floats_that_are_no_numbers_are_refused() -> None:
-    """A float picture with infinite values has no white to measure by."""
+    """A float picture with infinite values is an error, since it has no white level."""
     with pytest.raises(ImageError, match="not all finite numbers"):
         prepare(encoded(ramp("F", [math.inf] * 256), "TIFF"), OPTIONS)
 
@@ -142,13 +142,13 @@ OLD_PILLOW = pytest.mark.skipif(
 )
 @pytest.mark.parametrize("colour", [RED, (0, 128, 0), WHITE, BLACK])
 def test_other_colour_models_become_rgb(name: str, mode: str, colour: Colour) -> None:
-    """CMYK (inverted as Adobe writes it), palettes, LAB and YCbCr show the colours that they mean."""
+    """CMYK (inverted, as Adobe writes it), palettes, LAB and YCbCr keep their colours."""
     image = Image.new("RGB", (300, 200), colour)
     assert_near(pixel(prepare(encoded(image.convert(mode), name), ImageOptions(max_size=64))), colour)
 
 
 def test_one_bit_pictures_are_resized_to_gray() -> None:
-    """A fine black and white pattern becomes gray when it shrinks, not a lottery of dots."""
+    """A fine black and white pattern becomes grey when it shrinks, and not random dots."""
     image = Image.new("1", (800, 800))
     image.putdata([255 * ((x + y) % 2) for y in range(800) for x in range(800)])
     assert_near(pixel(prepare(encoded(image), ImageOptions(max_size=100))), (128, 128, 128))
@@ -156,7 +156,7 @@ def test_one_bit_pictures_are_resized_to_gray() -> None:
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_a_colour_profile_is_carried_over_to_srgb(name: str) -> None:
-    """Pixels of another colour space are sent as what they look like, and the profile stays behind."""
+    """Pixels of another colour space are converted to sRGB, and the profile is not sent."""
     data = encoded(Image.new("RGB", (300, 200), (220, 30, 30)), name, icc_profile=swapped_profile())
     prepared = prepare(data, ImageOptions(max_size=64))
     red, green, blue = pixel(prepared)
@@ -166,7 +166,7 @@ def test_a_colour_profile_is_carried_over_to_srgb(name: str) -> None:
 
 
 def test_a_gray_picture_with_a_profile_of_colours_stays_gray() -> None:
-    """Cameras put an RGB profile into black and white pictures."""
+    """A grey picture with an RGB profile, as cameras write it, stays grey and adds no warning."""
     data = encoded(Image.new("L", (64, 64), 90), "JPEG", icc_profile=swapped_profile())
     prepared = prepare(data, OPTIONS)
     assert max(pixel(prepared)) - min(pixel(prepared)) <= 6
@@ -176,7 +176,7 @@ def test_a_gray_picture_with_a_profile_of_colours_stays_gray() -> None:
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("profile", ["noise", "of another space"])
 def test_a_bad_profile_is_only_a_warning(mode: str, profile: str) -> None:
-    """An unreadable or unfit profile leaves the picture as if it had none."""
+    """An unreadable or unsuitable profile is ignored and adds a warning."""
     icc = random.Random(1).randbytes(500)
     if profile == "of another space":
         icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()

@@ -1,4 +1,4 @@
-"""What prepare() says that decoding will take, and what it does where that is not to be had."""
+"""The memory that prepare() reserves for decoding, and its behaviour if memory runs out."""
 
 import struct
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ PIXELS = SIDE * SIDE
 
 
 class Rooms:
-    """Remembers what was asked for; raises MemoryError inside the first so many rooms."""
+    """Records each requested weight; raises MemoryError inside the first `failing` rooms."""
 
     def __init__(self, failing: int = 0) -> None:
         self.asked: list[int | None] = []
@@ -45,10 +45,10 @@ class Rooms:
         ("BMP", {}, 4, 8),
     ],
 )
-def test_what_a_format_costs_is_known_before_it_is_decoded(
+def test_the_cost_of_a_format_is_known_before_decoding(
     name: str, options: dict[str, object], least: int, most: int
 ) -> None:
-    """Bytes a pixel, as benchmarks/decode_memory.py measures them: a WebP takes ten times a JPEG's."""
+    """The reserved bytes a pixel match benchmarks/decode_memory.py: a WebP costs ten times a JPEG."""
     rooms = Rooms()
     prepare(
         encoded(Image.new("RGB", (SIDE, SIDE), "teal"), name, **options), ImageOptions(max_size=512), rooms
@@ -59,7 +59,7 @@ def test_what_a_format_costs_is_known_before_it_is_decoded(
 
 
 def test_transparency_costs_more() -> None:
-    """A picture that has to be put on white is copied, and says so."""
+    """A picture with transparency reserves memory for its copy on white."""
     weights = []
     for mode in ("RGB", "RGBA"):
         rooms = Rooms()
@@ -69,7 +69,7 @@ def test_transparency_costs_more() -> None:
 
 
 def test_several_scans_cost_as_much_as_a_progressive_jpeg() -> None:
-    """Where colours come one after the other, the decoder holds them all, and no flag says so."""
+    """A JPEG with one scan a colour reserves as much as a progressive one, though no flag marks it."""
     rooms = Rooms()
     prepare(multi_scan(Image.new("RGB", (SIDE, SIDE), "teal")), ImageOptions(max_size=512), rooms)
     (weight,) = rooms.asked
@@ -78,7 +78,7 @@ def test_several_scans_cost_as_much_as_a_progressive_jpeg() -> None:
 
 
 def test_a_tiff_that_is_turned_costs_a_copy() -> None:
-    """Pillow turns the whole picture when it loads a TIFF: three or four bytes a pixel more."""
+    """Pillow rotates a TIFF as a whole when it loads it: three or four bytes a pixel more."""
     rooms = Rooms()
     for orientation in (1, 6):
         data = encoded(Image.new("RGB", (SIDE, SIDE), "teal"), "TIFF", tiffinfo={274: orientation})
@@ -90,7 +90,7 @@ def test_a_tiff_that_is_turned_costs_a_copy() -> None:
 
 
 def test_a_tile_costs_what_it_declares() -> None:
-    """A tile of 400 megapixels for a picture of 96x96 is unpacked as a whole, and is weighed so."""
+    """A tile of 400 megapixels in a picture of 96x96 is unpacked as a whole, and reserves as much."""
     data = bytearray(encoded(Image.new("L", (96, 96)), "TIFF", compression="tiff_adobe_deflate"))
     (at,) = struct.unpack_from("<I", data, 4)
     (entries,) = struct.unpack_from("<H", data, at)
@@ -113,7 +113,7 @@ def _retagged(entry: bytes, tags: dict[int, tuple[int, int | None]]) -> bytes:
 
 
 def test_an_original_that_is_sent_as_it_is_asks_for_little() -> None:
-    """Only its headers meet the decoder."""
+    """A JPEG that is not encoded again reserves little, since only its headers are decoded."""
     rooms = Rooms()
     prepare(encoded(Image.new("RGB", (SIDE, SIDE), "teal"), "JPEG"), ImageOptions(max_size=0), rooms)
     (weight,) = rooms.asked
@@ -122,7 +122,7 @@ def test_an_original_that_is_sent_as_it_is_asks_for_little() -> None:
 
 
 def test_out_of_memory_is_tried_once_more_alone() -> None:
-    """What fails beside others is decoded again while no other is, and only then fails, by name."""
+    """An image that runs out of memory is decoded again while no other is, and fails only then."""
     picture = encoded(Image.new("RGB", (64, 64), "teal"))
     rooms = Rooms(failing=1)
     assert prepare(picture, OPTIONS, rooms).width == 64
@@ -133,7 +133,7 @@ def test_out_of_memory_is_tried_once_more_alone() -> None:
 
 
 def test_room_is_given_back_when_decoding_fails() -> None:
-    """A broken picture leaves no room taken."""
+    """A broken picture releases its memory."""
     held = 0
 
     @contextmanager

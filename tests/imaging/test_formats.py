@@ -1,4 +1,4 @@
-"""Formats: what is an image by its first bytes, without an image library."""
+"""Formats: images are recognised by their first bytes, without an image library."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def ftyp(major: bytes, *compatible: bytes) -> bytes:
     ],
 )
 def test_every_format_that_is_opened_is_known_by_its_first_bytes(head: bytes, name: str) -> None:
-    """The name is Pillow's, since it chooses the one decoder that may see the bytes."""
+    """Each format is named as Pillow names it, since the name selects the only decoder that is used."""
     assert sniff(head) == name
     assert looks_like_image(head)
 
@@ -64,14 +64,14 @@ def test_every_format_that_is_opened_is_known_by_its_first_bytes(head: bytes, na
         (b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer; run: git lfs pull"),
     ],
 )
-def test_what_is_no_image_is_named(head: bytes, what: str) -> None:
-    """Files that share a magic with images, films and raw above all, are not taken for one."""
+def test_a_file_that_is_no_image_is_described(head: bytes, what: str) -> None:
+    """Files that begin like images, such as videos and camera raw, are not treated as images."""
     assert sniff(head) is None
     assert describe(head) == what
 
 
 def test_any_start_of_a_file_is_judged_without_failing() -> None:
-    """A head may end anywhere, also inside a box or before the first byte."""
+    """A head may end anywhere, even inside a box or before the first byte."""
     whole = ftyp(b"mif1", b"avif")
     assert [sniff(whole[:n]) for n in (0, 1, 7, 8)] == [None] * 4
     assert not looks_like_image(b"")
@@ -79,7 +79,7 @@ def test_any_start_of_a_file_is_judged_without_failing() -> None:
 
 
 def test_extensions_are_lower_case_and_apart() -> None:
-    """No ending is both taken and left, and each begins with its dot."""
+    """No ending is in both lists, and each is lower case and begins with its dot."""
     assert not IMAGE_EXTENSIONS & NON_IMAGE_EXTENSIONS
     for extension in IMAGE_EXTENSIONS | NON_IMAGE_EXTENSIONS:
         assert extension.startswith(".")
@@ -87,6 +87,6 @@ def test_extensions_are_lower_case_and_apart() -> None:
 
 
 def test_listing_loads_no_image_library() -> None:
-    """The formats are known without Pillow, so that a dry walk of a folder is quick."""
+    """Formats are recognised without importing Pillow, so that listing a folder is quick."""
     code = "import sys, vlmbatch.imaging.formats; sys.exit('PIL' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

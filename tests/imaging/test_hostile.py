@@ -1,4 +1,4 @@
-"""Hostile files: cut, broken, huge or no image at all, they cost an ImageError that says why, and no more."""
+"""Hostile files: a truncated, broken, huge or foreign file only causes an ImageError with its reason."""
 
 import contextlib
 import errno
@@ -35,7 +35,7 @@ from vlmbatch.imaging.jpeg_strip import bared
 from vlmbatch.imaging.jpeg_structure import survey
 from vlmbatch.imaging.prepare import inspect, prepare
 
-# What imaging tells Python once for the process, pytest takes back after each test.
+# imaging sets its warning filters once for the process, and pytest resets them after each test
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore::UserWarning:PIL.{module}ImagePlugin")
     for module in ("Jpeg", "Png", "Tiff")
@@ -44,7 +44,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("name", EVERY_FORMAT)
 def test_no_cut_file_passes_for_another_picture(name: str) -> None:
-    """Cut anywhere, a file fails as bad_image, unless all pixels that are sent are still there."""
+    """A file that is cut anywhere fails as bad_image, unless it still has all pixels that are sent."""
     data = EVERY_FORMAT[name]()
     whole = prepare(data, OPTIONS).data
     chance = random.Random(3)
@@ -60,12 +60,12 @@ def test_no_cut_file_passes_for_another_picture(name: str) -> None:
                 passed += 1
     if "JPEG" in name:
         assert not passed
-    if name not in ("animated GIF", "pages of TIFF", "APNG", "MPO"):  # which have more behind what is sent
+    if name not in ("animated GIF", "pages of TIFF", "APNG", "MPO"):  # these have more frames, not sent
         assert passed <= 3
 
 
 def test_every_cut_of_a_plain_jpeg_is_found() -> None:
-    """A cut at any byte is found although what passes is not decoded, also one of the end mark alone."""
+    """A cut at any byte, even in the end mark, is found although the pixels are not decoded."""
     thumbnail = b"Exif\x00\x00" + encoded(SMALL.resize((40, 30)), "JPEG")
     for data in (PLAIN, encoded(SMALL, "JPEG", progressive=True), jpeg_with(PLAIN, 0xE1, thumbnail)):
         for cut in [*range(0, len(data), 61), len(data) - 2, len(data) - 1]:
@@ -75,7 +75,7 @@ def test_every_cut_of_a_plain_jpeg_is_found() -> None:
 
 
 def test_a_jpeg_that_only_looks_whole_is_found() -> None:
-    """A plain JPEG passes only if it decodes: without its quantization tables none does."""
+    """A plain JPEG is sent only if it decodes: without its quantization tables it fails."""
     at = PLAIN.index(b"\xff\xdb")
     without = PLAIN[:at] + PLAIN[PLAIN.index(b"\xff\xc0") :]
     assert survey(without).whole
@@ -86,7 +86,7 @@ def test_a_jpeg_that_only_looks_whole_is_found() -> None:
 
 
 def test_a_cut_jpeg_is_called_truncated() -> None:
-    """The message says in plain words what is wrong."""
+    """The message of a cut JPEG says that it is truncated."""
     with pytest.raises(ImageError, match=r"^the JPEG is truncated: "):
         prepare(PLAIN[: len(PLAIN) // 2], OPTIONS)
 
@@ -106,8 +106,8 @@ def test_a_cut_jpeg_is_called_truncated() -> None:
         (encoded(SMALL, "ICO"), "not an image"),
     ],
 )
-def test_what_is_no_image_is_refused(data: bytes, message: str) -> None:
-    """Both readings of a file, whole or header only, say what it is instead."""
+def test_a_file_that_is_no_image_is_refused(data: bytes, message: str) -> None:
+    """prepare() and inspect() refuse a file that is no image and say what it is."""
     for read in (partial(prepare, options=OPTIONS), inspect):
         with pytest.raises(ImageError, match=message.replace("(", r"\(")) as raised:
             read(data)
@@ -115,7 +115,7 @@ def test_what_is_no_image_is_refused(data: bytes, message: str) -> None:
 
 
 def test_the_pixel_cap_comes_before_decoding() -> None:
-    """74 bytes that declare 400 megapixels are refused by their header."""
+    """A file of 74 bytes that declares 400 megapixels is refused by its header."""
     bomb = png_header(20000, 20000, 8, 2)[:74]
     message = "^20000x20000 = 400 megapixels, more than --max-pixels-in 200 MP$"
     for read in (partial(prepare, options=OPTIONS), partial(inspect, max_pixels_in=OPTIONS.max_pixels_in)):
@@ -125,15 +125,15 @@ def test_the_pixel_cap_comes_before_decoding() -> None:
 
 
 def test_the_pixel_cap_is_exact() -> None:
-    """A picture of just as many pixels as allowed is taken, one more row is not."""
+    """A picture of exactly the allowed number of pixels is accepted, and one with a row more is not."""
     options = ImageOptions(max_pixels_in=120 * 90)
     prepare(encoded(SMALL), options)
     with pytest.raises(ImageError, match="megapixels"):
         prepare(encoded(SMALL.resize((120, 91))), options)
 
 
-def test_pillows_own_cap_does_not_rule() -> None:
-    """Between Pillow's limit and ours there is neither its warning nor its error."""
+def test_pillows_own_cap_is_off() -> None:
+    """A picture between Pillow's limit and --max-pixels-in gets neither Pillow's warning nor its error."""
     header = png_header(13400, 13400)  # over twice Pillow's 89 megapixels
     assert inspect(header, OPTIONS.max_pixels_in).width == 13400
     with pytest.raises(ImageError, match="truncated") as raised:
@@ -142,8 +142,8 @@ def test_pillows_own_cap_does_not_rule() -> None:
 
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
-def test_a_compressed_text_or_profile_cannot_burst(kind: bytes) -> None:
-    """What unpacks to megabytes inside a PNG costs at most its own record."""
+def test_a_compressed_text_or_profile_is_harmless(kind: bytes) -> None:
+    """A PNG chunk that unpacks to megabytes fails at most its own image."""
     bomb = png_chunk(kind, b"x\x00\x00" + zlib.compress(bytes(5_000_000)))
     data = encoded(SMALL)
     match outcome(data[:33] + bomb + data[33:]):
@@ -159,7 +159,7 @@ def test_a_compressed_text_or_profile_cannot_burst(kind: bytes) -> None:
     st.binary(max_size=200),
 )
 def test_any_bytes_give_an_image_error(head: bytes, tail: bytes) -> None:
-    """Random bytes, also behind a true signature, never raise anything else."""
+    """Random bytes, also behind a valid signature, raise nothing but ImageError."""
     outcome(head + tail, ImageOptions(max_pixels_in=1_000_000))
     with contextlib.suppress(ImageError):
         inspect(head + tail)
@@ -179,8 +179,8 @@ class FailingFile(BytesIO):
         return super().read(size)
 
 
-def test_troubles_of_the_run_are_not_blamed_on_the_image() -> None:
-    """Out of descriptors or memory is the machine's trouble; a disk error is this file's."""
+def test_failures_of_the_machine_are_not_blamed_on_the_image() -> None:
+    """A lack of descriptors or memory is a ResourceError; a disk error is an ImageError of this file."""
     for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         with pytest.raises(ResourceError):
             inspect(FailingFile(PLAIN, number))
@@ -190,7 +190,7 @@ def test_troubles_of_the_run_are_not_blamed_on_the_image() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to RLIMIT_AS")
 def test_too_little_memory_fails_the_image_and_not_the_process() -> None:
-    """A picture that the machine cannot hold is too_large, as if it were over the cap."""
+    """A picture that does not fit into memory is too_large, like one above --max-pixels-in."""
     done = run_python(
         "import resource; from vlmbatch.imaging.prepare import prepare\n"
         "from vlmbatch.config.groups import ImageOptions\n"
@@ -200,7 +200,7 @@ def test_too_little_memory_fails_the_image_and_not_the_process() -> None:
         "try: prepare(data, ImageOptions())\n"
         "except ImageError as error: print(error.kind, error)\n"
     )
-    assert done.stdout.startswith(b"too_large there is not enough memory"), done.stderr
+    assert done.stdout.startswith(b"too_large not enough memory"), done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to RLIMIT_AS")
@@ -208,14 +208,14 @@ def test_too_little_memory_fails_the_image_and_not_the_process() -> None:
     ("size", "work"),
     [
         ((1000, 750), "prepare(data, ImageOptions(max_size=0))"),
-        # so wide that the row buffers of the codecs weigh as much as the picture
+        # so wide that the row buffers of the codecs are as large as the picture
         ((60_000, 10), "prepare(data, ImageOptions())"),
         ((60_000, 10), "encode(picture, 85)"),
     ],
     ids=["any step", "decoder", "encoder"],
 )
 def test_memory_that_ends_anywhere_fails_the_image(size: tuple[int, int], work: str) -> None:
-    """Decoded, turned or encoded: wherever memory runs out, it is this image that is too large."""
+    """If memory runs out while an image is decoded, rotated or encoded, this image fails as too_large."""
     done = run_python(
         "import resource; from io import BytesIO; from pathlib import Path; from PIL import Image\n"
         "from vlmbatch.imaging.prepare import prepare; from vlmbatch.imaging.encode import encode\n"
@@ -238,8 +238,8 @@ def test_memory_that_ends_anywhere_fails_the_image(size: tuple[int, int], work: 
     [(0xE2, b"MPF\x00II*\x00\xff\xff\xff\xff"), (0xE1, b"Exif\x00\x00II*\x00\xff\xff\xff\xff")],
     ids=["MPF", "EXIF"],
 )
-def test_pillow_warns_nobody(marker: int, payload: bytes) -> None:
-    """Broken metadata, of which Pillow warns, prints no Python warning into the run's output."""
+def test_pillow_prints_no_warnings(marker: int, payload: bytes) -> None:
+    """Broken metadata prints no Python warning of Pillow into the run's output."""
     data = jpeg_with(encoded(SMALL, "JPEG"), marker, payload)
     with pytest.warns(UserWarning, match=r"Corrupt EXIF|malformed MPO"):
         Image.open(BytesIO(data))
@@ -251,7 +251,7 @@ def test_pillow_warns_nobody(marker: int, payload: bytes) -> None:
 
 
 def test_pillow_logs_nothing() -> None:
-    """Nor does Pillow's logger print, which without a handler writes its errors to the terminal."""
+    """Pillow's logger prints nothing, though without a handler it writes errors to the terminal."""
     data = encoded(SMALL, "TIFF")
     samples = struct.pack("<HHI", 277, 3, 1)  # the tag SamplesPerPixel
     at = data.index(samples) + len(samples)

@@ -1,4 +1,4 @@
-"""The budget for decoding: its size, who gets room when, and what a run with large pictures takes."""
+"""The memory budget for decoding: its size, its order, and the memory of a run with large pictures."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ GIB = 1024**3
 
 
 def machine(root: Path, cgroup: str, **limits: str) -> Path:
-    """A file system that holds /proc/self/cgroup and limits of control groups; __ stands for a slash."""
+    """A file system with /proc/self/cgroup and limits of control groups; __ stands for a slash."""
     for name, content in {"proc__self__cgroup": cgroup, **limits}.items():
         path = root / name.replace("__", "/")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def machine(root: Path, cgroup: str, **limits: str) -> Path:
 
 
 def test_a_container_of_version_2_says_its_limit(tmp_path: Path) -> None:
-    """The least limit of the group and of those above it counts; "max" is none."""
+    """The least limit of the control group and its parents counts; "max" means no limit."""
     root = machine(
         tmp_path,
         "0::/a/b\n",
@@ -46,7 +46,7 @@ def test_a_container_of_version_2_says_its_limit(tmp_path: Path) -> None:
 
 
 def test_a_container_of_version_1_says_its_limit(tmp_path: Path) -> None:
-    """In version 1 the memory controller has a tree of its own, and other controllers say nothing of it."""
+    """In version 1 only the tree of the memory controller counts, and other controllers do not."""
     root = machine(
         tmp_path,
         "5:cpu,cpuacct:/x\n4:memory:/docker/abc\n",
@@ -59,12 +59,12 @@ def test_a_container_of_version_1_says_its_limit(tmp_path: Path) -> None:
 
 
 def test_without_control_groups_the_machine_counts(tmp_path: Path) -> None:
-    """Where nothing can be read of control groups, the limit is the machine's memory."""
+    """Without readable control groups, the limit is the machine's memory."""
     assert memory_limit(tmp_path) == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def test_a_limit_of_the_process_counts() -> None:
-    """Under `ulimit -v` the budget is a quarter of what that still allows beside Python itself."""
+    """Under `ulimit -v` the budget is a quarter of the memory that Python itself leaves."""
     code = "from vlmbatch.imaging.memory import DecodeMemory; print(DecodeMemory.of(None).budget)"
     command = ["prlimit", f"--as={GIB}", sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -73,14 +73,14 @@ def test_a_limit_of_the_process_counts() -> None:
 
 @pytest.mark.parametrize(("machine", "budget"), [(GIB, GIB // 4), (8 * GIB, 2 * GIB), (64 * GIB, 2 * GIB)])
 def test_the_budget_suits_the_machine(monkeypatch: pytest.MonkeyPatch, machine: int, budget: int) -> None:
-    """A quarter of a small one, never more than 2 GiB, and whatever an option says."""
+    """The budget is a quarter of the machine's memory, at most 2 GiB, or the value of the option."""
     monkeypatch.setattr(memory_module, "memory_limit", lambda: machine)
     assert DecodeMemory.of(None).budget == budget
     assert DecodeMemory.of(12_345).budget == 12_345
 
 
-def test_those_who_hold_room_never_hold_more_than_there_is() -> None:
-    """Many threads with different weights: what they hold stays within the budget, and all get it."""
+def test_threads_never_hold_more_than_the_budget() -> None:
+    """Many threads with different weights together stay within the budget, and all get their memory."""
     memory = DecodeMemory(100, machine=10_000)
     held, most, done, lock = 0, 0, 0, threading.Lock()
 
@@ -104,8 +104,8 @@ def test_those_who_hold_room_never_hold_more_than_there_is() -> None:
     assert most <= 100
 
 
-def test_a_heavy_one_is_not_passed_by_for_ever() -> None:
-    """Who waits for much room gets it before those who came later and want little."""
+def test_a_heavy_request_does_not_starve() -> None:
+    """A thread that waits for much memory gets it before a later thread that wants little."""
     memory = DecodeMemory(100, machine=10_000)
     order = list[str]()
 
@@ -129,20 +129,20 @@ def test_a_heavy_one_is_not_passed_by_for_ever() -> None:
     assert order == ["heavy", "light"]
 
 
-def test_what_the_machine_could_never_hold_is_refused_by_name() -> None:
-    """More than four fifths of all memory is a failure of this image that says both numbers."""
+def test_an_image_that_exceeds_the_machine_is_refused() -> None:
+    """An image that needs more than four fifths of all memory fails, and the message has both numbers."""
     memory = DecodeMemory(GIB, machine=2 * GIB)
     told = r"takes 1\.9 GB of memory, and this machine has 2\.1 GB"
     with pytest.raises(ImageError, match=told) as refused, memory.room(1_900_000_000):
         pass
     assert refused.value.kind == "too_large"
-    with memory.room(1_600_000_000):  # alone, but well
+    with memory.room(1_600_000_000):  # alone, but possible
         pass
 
 
 @pytest.mark.slow
 def test_x11_large_pictures_are_decoded_one_after_the_other(photos: Photos, endpoint: Endpoint) -> None:
-    """Ten WebP of 25 megapixels, 0.4 GB each: with a budget for one, the run never holds two."""
+    """With a budget for one WebP of 25 megapixels (0.4 GB), a run with ten of them never holds two."""
     folder = photos(0)
     Image.new("RGB", (5000, 5000), "teal").save(folder / "0.webp", lossless=True, method=0)
     for n in range(1, 10):
@@ -155,7 +155,7 @@ def test_x11_large_pictures_are_decoded_one_after_the_other(photos: Photos, endp
 
 
 def test_files_have_a_budget_of_their_own() -> None:
-    """Who holds a file and waits for room to decode it cannot stand in the way of those who decode."""
+    """A task that holds a file and waits for decoding memory does not block the tasks that decode."""
     memory = DecodeMemory(100, machine=10_000)
     files = memory.part(0.25)
     assert files.budget == 25

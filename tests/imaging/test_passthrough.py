@@ -1,4 +1,4 @@
-"""Passing on: what is sent without being encoded again, and that nothing but the picture is ever sent."""
+"""Pass-through: some JPEG files are sent without encoding again, and nothing but the picture is ever sent."""
 
 import random
 import tracemalloc
@@ -35,7 +35,7 @@ from vlmbatch.errors import ImageError
 from vlmbatch.imaging.jpeg_strip import bared
 from vlmbatch.imaging.prepare import inspect, prepare
 
-# What imaging tells Python once for the process, pytest takes back after each test.
+# imaging sets its warning filters once for the process, and pytest resets them after each test
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore::UserWarning:PIL.{module}ImagePlugin") for module in ("Jpeg", "Tiff")
 ]
@@ -58,7 +58,7 @@ NOISE = Image.frombytes("RGB", (300, 300), random.Random(2).randbytes(270_000))
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("max_size", [0, 120, 1024])
 def test_a_plain_small_jpeg_is_sent_byte_for_byte(kind: str, max_size: int) -> None:
-    """What needs nothing is not encoded again."""
+    """A JPEG that needs no change is sent byte for byte."""
     data = KINDS[kind]
     prepared = prepare(data, ImageOptions(max_size=max_size))
     assert b64decode(prepared.data) == data
@@ -85,7 +85,7 @@ EXTRAS: dict[str, tuple[int, bytes]] = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_metadata_is_cut_out(extra: str, kind: str) -> None:
-    """A JPEG that needs nothing else is sent as it is but for its metadata."""
+    """A JPEG that needs no other change is sent without its metadata, and is not encoded again."""
     prepared = prepare(jpeg_with(KINDS[kind], *EXTRAS[extra]), OPTIONS)
     assert b64decode(prepared.data) == KINDS[kind]
     assert prepared.sent_bytes == len(KINDS[kind])
@@ -93,14 +93,14 @@ def test_metadata_is_cut_out(extra: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("tail", [b"SECRET", PLAIN, b"\x00" * 9, b"\xff\xd9", b"\xff\xe1\x00\x08SECRET"])
-def test_what_follows_the_end_is_cut_off(tail: bytes) -> None:
-    """Films, second pictures and padding behind the end mark are not sent."""
+def test_bytes_behind_the_end_mark_are_cut_off(tail: bytes) -> None:
+    """Videos, second pictures and padding behind the end mark are not sent."""
     for data in KINDS.values():
         assert b64decode(prepare(data + tail, OPTIONS).data) == data
 
 
 def test_metadata_between_scans_is_cut_out() -> None:
-    """A comment may stand wherever a table may."""
+    """A comment between scans is cut out, wherever a table may be."""
     data = KINDS["progressive"]
     for at in (data.index(b"\xff\xda"), data.rindex(b"\xff\xda"), data.rindex(b"\xff\xc4"), len(data) - 2):
         commented = data[:at] + b"\xff\xfe\x00\x08SECRET" + data[at:]
@@ -137,7 +137,7 @@ REASONS: dict[str, tuple[bytes, int]] = {
 
 @pytest.mark.parametrize("reason", REASONS)
 def test_each_reason_to_encode_again_is_respected(reason: str) -> None:
-    """A JPEG that is large, turned, coloured, thin, heavy or odd is made anew."""
+    """A JPEG that is large, rotated, thin, heavy, unusual or not in sRGB is encoded again."""
     data, max_size = REASONS[reason]
     prepared = prepare(data, ImageOptions(max_size=max_size))
     sent(prepared)
@@ -152,10 +152,10 @@ def test_each_reason_to_encode_again_is_respected(reason: str) -> None:
 
 @st.composite
 def jpegs(draw: st.DrawFn) -> bytes:
-    """As Pillow writes them, of any coding, with any metadata in any place."""
+    """JPEG files as Pillow writes them, with any coding and any metadata."""
     size = (draw(st.integers(32, 140)), draw(st.integers(32, 140)))
     progressive = draw(st.booleans())
-    # Pillow does not write RGB whose colours are sampled less often
+    # Pillow does not write RGB with subsampled colours
     as_rgb = draw(st.booleans())
     rows, blocks = draw(st.sampled_from(((0, 0), (1, 0), (0, 1), (0, 7))))
     metadata: dict[str, Any] = {
@@ -183,7 +183,7 @@ def jpegs(draw: st.DrawFn) -> bytes:
 @settings(max_examples=150, deadline=None)
 @given(jpegs())
 def test_the_pixels_are_those_of_the_original(data: bytes) -> None:
-    """Whatever the coding and the metadata: what passes decodes to the very same pixels, and is bare."""
+    """A passed JPEG decodes to exactly the same pixels and has no metadata, for any coding and metadata."""
     out = b64decode(prepare(data, OPTIONS).data)
     assert Image.open(BytesIO(out)).tobytes() == Image.open(BytesIO(data)).tobytes()
     bare = bared(out)
@@ -194,7 +194,7 @@ def test_the_pixels_are_those_of_the_original(data: bytes) -> None:
 
 
 def mutants(seed: int, count: int) -> Iterator[bytes]:
-    """Pictures with metadata, of which a few bytes are others, mostly where the structures are."""
+    """Pictures with metadata in which a few bytes are changed, mostly in the headers."""
     chance = random.Random(seed)
     originals = []
     for data in KINDS.values():
@@ -210,7 +210,7 @@ def mutants(seed: int, count: int) -> Iterator[bytes]:
 
 
 def test_mutated_metadata_is_not_sent() -> None:
-    """Whatever a few bytes are changed to, nothing of the metadata gets out, and nothing but ImageError."""
+    """After any change of a few bytes, no metadata is sent and nothing but ImageError is raised."""
     for data in mutants(3, 1500):
         match outcome(data):
             case ImageError():
@@ -230,11 +230,11 @@ def decoded(data: bytes) -> bytes | None:
 
 
 def test_headers_and_tables_prove_as_much_as_all_the_data() -> None:
-    """What passes without its coded data being decoded is exactly what Pillow decodes in full."""
+    """The check of headers and tables accepts exactly the files that Pillow decodes completely."""
     good = bad = 0
     for data in mutants(4, 1500):
         with suppress(ImageError):
-            inspect(data)  # what cannot even be opened is refused before
+            inspect(data)  # a file that cannot be opened is refused before the check
             if (bare := bared(data)) is None:
                 continue
             whole = decoded(data)
@@ -247,7 +247,7 @@ def test_headers_and_tables_prove_as_much_as_all_the_data() -> None:
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_metadata_does_not_leave(name: str) -> None:
-    """Neither camera, place, comment, XMP nor profile of the source is in what is sent."""
+    """The sent bytes contain no camera, place, comment, XMP data or profile of the source."""
     options: dict[str, Any] = {"exif": exif(1), "icc_profile": swapped_profile()}
     if name == "JPEG":
         options |= {"comment": b"SECRET-COMMENT", "xmp": b"<x>SECRET-XMP</x>"}
@@ -264,14 +264,14 @@ def test_metadata_does_not_leave(name: str) -> None:
 
 @pytest.mark.parametrize("name", EVERY_FORMAT)
 def test_the_same_bytes_give_the_same_bytes(name: str) -> None:
-    """Endpoints cache pictures by their content."""
+    """Preparing the same file twice gives the same bytes, since endpoints cache pictures by content."""
     data = EVERY_FORMAT[name]()
     assert prepare(data, ImageOptions(max_size=64)) == prepare(data, ImageOptions(max_size=64))
 
 
 @pytest.mark.parametrize(("extra", "most"), [(b"", 1.4), (exif(1), 2.4)], ids=["bare", "EXIF"])
 def test_passing_on_makes_no_needless_copies(extra: bytes, most: float) -> None:
-    """Beside a file of 5 MB there are its base64 and, where metadata had to be cut out, one copy."""
+    """A file of 5 MB costs its base64 and, if metadata had to be cut out, one copy."""
     noise = Image.effect_noise((2600, 2400), 60)
     data = encoded(Image.merge("RGB", [noise] * 3), "JPEG", quality=92)
     data = jpeg_with(data, 0xE1, extra) if extra else data

@@ -36,7 +36,7 @@ from vlmbatch.imaging.sizing import Sizing
 from vlmbatch.imaging.tokens import Family
 from vlmbatch.imaging.tokens.names import GEMMA_3
 
-# What imaging tells Python once for the process, pytest takes back after each test.
+# imaging sets its warning filters once for the process, and pytest resets them after each test
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore::UserWarning:PIL.{module}ImagePlugin")
     for module in ("Jpeg", "Png", "Tiff")
@@ -45,7 +45,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("name", EVERY_FORMAT)
 def test_every_format_decodes(name: str) -> None:
-    """Each format gives a JPEG of its size, with the facts of the source beside it."""
+    """Each format gives a JPEG of its size, together with the facts of the source."""
     data = EVERY_FORMAT[name]()
     prepared = prepare(data, OPTIONS)
     assert sorted(sent(prepared).size) in ([90, 120], [48, 64])
@@ -57,7 +57,7 @@ def test_every_format_decodes(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF"])
 def test_colours_survive(name: str) -> None:
-    """What is sent looks like the source, whatever the format."""
+    """The sent picture looks like the source, in every format."""
     soft = SMALL.filter(ImageFilter.GaussianBlur(6))
     assert psnr(sent(prepare(encoded(soft, name), OPTIONS)), soft) > 33
 
@@ -65,7 +65,7 @@ def test_colours_survive(name: str) -> None:
 @pytest.mark.parametrize("size", [(1600, 1200), (96, 64)])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_carried_out(orientation: int, size: tuple[int, int]) -> None:
-    """All eight orientations come out upright, also when the decoder shrinks on load."""
+    """All eight orientations become upright, also if the decoder shrinks the picture."""
     data = encoded(quarters(*size), "JPEG", exif=exif(orientation))
     wanted = ImageOps.exif_transpose(Image.open(BytesIO(data)))
     prepared = prepare(data, ImageOptions(max_size=256))
@@ -79,7 +79,7 @@ def test_exif_orientation_is_carried_out(orientation: int, size: tuple[int, int]
 
 @pytest.mark.parametrize("name", ["PNG", "WEBP", "TIFF", "AVIF", "MPO"])
 def test_orientation_counts_in_every_format(name: str) -> None:
-    """Orientation 6 turns a wide picture tall once, also where Pillow or the format does the turning."""
+    """Orientation 6 rotates a wide picture exactly once, also if Pillow or the format does the rotation."""
     data = encoded(quarters(96, 64), name, exif=exif(6))
     prepared = prepare(data, OPTIONS)
     assert (prepared.width, prepared.height) == (64, 96)
@@ -90,7 +90,7 @@ def test_orientation_counts_in_every_format(name: str) -> None:
 
 @pytest.mark.parametrize("broken", [b"Exif\x00\x00II*\x00\xff\xff\xff\xff", b"Exif\x00\x00", exif(99)])
 def test_broken_exif_leaves_the_picture_as_it_lies(broken: bytes) -> None:
-    """EXIF data that makes no sense costs no picture."""
+    """EXIF data without meaning is ignored and fails no picture."""
     data = jpeg_with(encoded(quarters(96, 64), "JPEG"), 0xE1, broken)
     prepared = prepare(data, OPTIONS)
     assert (prepared.width, prepared.height) == (96, 64)
@@ -101,7 +101,7 @@ def test_broken_exif_leaves_the_picture_as_it_lies(broken: bytes) -> None:
 @pytest.mark.parametrize("max_size", [0, 50])
 @pytest.mark.parametrize("turn", range(1, 9))
 def test_a_tiff_that_xmp_turns_is_not_squeezed(turn: int, max_size: int) -> None:
-    """Where no tag of TIFF tells its orientation, Pillow turns it by its XMP data while it is decoded."""
+    """A TIFF without a tag for its orientation, which Pillow rotates by its XMP data, keeps its aspect."""
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags[700] = f'<x:xmpmeta tiff:Orientation="{turn}"/>'.encode()
     tags.tagtype[700] = 1
@@ -113,7 +113,7 @@ def test_a_tiff_that_xmp_turns_is_not_squeezed(turn: int, max_size: int) -> None
 
 @pytest.mark.parametrize("family", [None, GEMMA_3], ids=["any model", "a family"])
 def test_exif_behind_the_pixels_counts(family: Family | None) -> None:
-    """PNG allows it there, where a look at the header finds none."""
+    """EXIF data behind the pixels of a PNG counts, though the header does not show it."""
     data = encoded(quarters(96, 64))
     late = data[:-12] + png_chunk(b"eXIf", exif(6).removeprefix(b"Exif\0\0")) + data[-12:]
     prepared = prepare(late, OPTIONS, sizing=Sizing(longest=1024, family=family))
@@ -126,17 +126,17 @@ def test_exif_behind_the_pixels_counts(family: Family | None) -> None:
     ("chunk", "body"), [(b"eXIf", b"garbage!"), (b"tEXt", b"Raw profile type exif\x00\nexif\n 4\nzzzz\n")]
 )
 def test_exif_that_cannot_be_read_is_only_a_warning(chunk: bytes, body: bytes, family: Family | None) -> None:
-    """Where reading EXIF data fails outright, the picture is taken as upright and the record tells."""
+    """If reading EXIF data fails, the picture is treated as upright and the record has a warning."""
     data = encoded(quarters(96, 64))
     sizing = Sizing(longest=1024, family=family)
     prepared = prepare(data[:33] + png_chunk(chunk, body) + data[33:], OPTIONS, sizing=sizing)
     assert (prepared.width, prepared.height) == (96, 64)
-    assert prepared.warnings == ("its EXIF data is broken: taken as upright",)
+    assert prepared.warnings == ("its EXIF data is broken; treated as upright",)
 
 
 @pytest.mark.parametrize("name", ["GIF", "WEBP", "PNG", "MPO", "TIFF", "AVIF"])
 def test_the_first_frame_is_sent_and_the_frames_are_counted(name: str) -> None:
-    """Animations and pages give their first picture and say how many there are."""
+    """An animation or a file of pages gives its first picture and the number of pictures."""
     prepared = prepare(animation(name), OPTIONS)
     assert_near(pixel(prepared), RED)
     assert prepared.frames == 3
@@ -157,7 +157,7 @@ def test_the_first_frame_is_sent_and_the_frames_are_counted(name: str) -> None:
 def test_thin_pictures_are_padded_with_white(
     size: tuple[int, int], max_size: int, wanted: tuple[int, int]
 ) -> None:
-    """A side under 32 pixels or a ratio over 100:1 is filled up evenly, and the record tells."""
+    """A side under 32 pixels or a ratio over 100:1 is padded evenly, and the record has a warning."""
     prepared = prepare(encoded(Image.new("RGB", size, BLUE)), ImageOptions(max_size=max_size, quality=100))
     assert (prepared.width, prepared.height) == wanted
     assert prepared.warnings[0].startswith("padded from ")
@@ -170,7 +170,7 @@ def test_thin_pictures_are_padded_with_white(
 
 
 def test_a_side_that_no_jpeg_has_is_refused() -> None:
-    """70000 pixels cannot be sent unshrunk; the message names the flag that helps."""
+    """A side of 70000 pixels is refused, and the message names --max-size."""
     with pytest.raises(ImageError, match="--max-size") as raised:
         prepare(encoded(Image.new("L", (70000, 10))), ImageOptions(max_size=0))
     assert raised.value.kind == "bad_shape"
@@ -186,7 +186,7 @@ def test_a_side_that_no_jpeg_has_is_refused() -> None:
     orientation=st.integers(1, 8),
 )
 def test_laws_of_size(width: int, height: int, max_size: int, name: str, mode: str, orientation: int) -> None:
-    """The longest side keeps its limit, nothing grows but by padding, the aspect holds within a pixel."""
+    """The longest side keeps its limit, only padding enlarges, and the aspect is kept within a pixel."""
     prepared = prepare(
         encoded(Image.new(mode, (width, height)), name, exif=exif(orientation)),
         ImageOptions(max_size=max_size),
@@ -204,14 +204,14 @@ def test_laws_of_size(width: int, height: int, max_size: int, name: str, mode: s
             assert abs(side - before * scale) <= 1
 
 
-def test_quality_is_obeyed() -> None:
+def test_quality_takes_effect() -> None:
     """A lower --quality sends fewer bytes."""
     sizes = [prepare(encoded(SMALL), ImageOptions(quality=q)).sent_bytes for q in (30, 85, 100)]
     assert sizes == sorted(set(sizes))
 
 
 def test_heic_without_its_plug_in_names_the_extra() -> None:
-    """The message is the command to type."""
+    """The message for a HEIC without the plug-in contains the command to type."""
     done = run_python(
         "import sys; sys.modules['pillow_heif'] = None\n"
         "from vlmbatch.imaging.prepare import inspect\n"
@@ -224,7 +224,7 @@ def test_heic_without_its_plug_in_names_the_extra() -> None:
 
 @pytest.mark.skipif(not HAS_HEIF, reason="pillow-heif is not installed")
 def test_heic_is_registered_when_one_arrives() -> None:
-    """A fresh process opens HEIC in many threads at once without being told about the plug-in."""
+    """A new process opens HEIC in many threads at once without any set-up."""
     done = run_python(
         "from concurrent.futures import ThreadPoolExecutor\n"
         "from vlmbatch.imaging.prepare import prepare; from vlmbatch.config.groups import ImageOptions\n"
@@ -237,7 +237,7 @@ def test_heic_is_registered_when_one_arrives() -> None:
 
 
 def test_many_threads_do_not_mix_their_pictures() -> None:
-    """Sixteen threads that prepare different pictures at once get each its own."""
+    """Each of sixteen threads that prepare different pictures at once gets its own picture."""
     names = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
 
     def one(number: int) -> None:
@@ -253,7 +253,7 @@ def test_many_threads_do_not_mix_their_pictures() -> None:
 
 
 def test_inspect_reads_an_open_file_by_its_header() -> None:
-    """Format, mode and upright size are told without decoding, also of a file that is cut."""
+    """inspect() returns format, mode and upright size without decoding, even of a truncated file."""
     data = encoded(SMALL, "JPEG", exif=exif(8))
     header = inspect(BytesIO(data[: len(data) // 2]))
     assert (header.format, header.mode, header.width, header.height) == ("JPEG", "RGB", 90, 120)

@@ -1,4 +1,4 @@
-"""Colour profiles and scans whose meaning of numbers is not the usual one."""
+"""Colour profiles and scans whose numbers have an unusual meaning."""
 
 import os
 import struct
@@ -22,7 +22,7 @@ from PIL import Image, ImageCms
 from vlmbatch.imaging.prepare import prepare
 
 LINEAR_55 = (128, 128, 128)
-"""What 55 looks like where numbers are proportional to light."""
+"""The sRGB value of 55 if numbers are proportional to light."""
 
 
 def named_srgb(profile: bytes) -> bytes:
@@ -37,7 +37,7 @@ def linear_profile() -> bytes:
 
 
 def gray_profile() -> bytes:
-    """A profile for gray alone, also of a straight line (ICC.1:2010 section 8.4.4)."""
+    """A profile for grey alone, also with a straight line as its curve (ICC.1:2010 section 8.4.4)."""
     d50 = struct.pack(">iii", 63190, 65536, 54061)
     tags = {b"wtpt": b"XYZ \0\0\0\0" + d50, b"kTRC": b"curv\0\0\0\0" + bytes(4)}
     table, body = struct.pack(">I", len(tags)), b""
@@ -49,8 +49,8 @@ def gray_profile() -> bytes:
     return (head + bytes(28) + d50).ljust(128, b"\0") + table + body
 
 
-def test_what_a_profile_is_called_does_not_matter() -> None:
-    """Called sRGB, a profile of other primaries or of another curve is carried over all the same."""
+def test_the_name_of_a_profile_does_not_matter() -> None:
+    """A profile with other primaries or another curve is applied even if its name is sRGB."""
     red = encoded(Image.new("RGB", (64, 64), RED), icc_profile=named_srgb(swapped_profile()))
     assert_near(pixel(prepare(red, OPTIONS)), GREEN)
     gray = encoded(Image.new("RGB", (64, 64), (55, 55, 55)), icc_profile=linear_profile())
@@ -58,7 +58,7 @@ def test_what_a_profile_is_called_does_not_matter() -> None:
 
 
 def test_srgb_itself_changes_nothing() -> None:
-    """Most pictures carry it: their pixels are sent as they are, to the bit."""
+    """The pixels of a picture with an sRGB profile are sent unchanged, to the bit."""
     picture = Image.radial_gradient("L").convert("RGB")
     assert (
         prepare(encoded(picture, icc_profile=srgb_profile()), OPTIONS).data
@@ -66,8 +66,8 @@ def test_srgb_itself_changes_nothing() -> None:
     )
 
 
-def test_profiles_that_are_remembered_do_not_mix() -> None:
-    """Eight threads with pictures of three profiles, again and again: each keeps its own colours."""
+def test_cached_profiles_do_not_mix() -> None:
+    """Eight threads that prepare pictures with three profiles get the right colours for each."""
     wanted = {srgb_profile(): RED, swapped_profile(): GREEN, named_srgb(swapped_profile()): GREEN}
     pictures = {
         encoded(Image.new("RGB", (64, 64), RED), name, icc_profile=profile): colour
@@ -84,7 +84,7 @@ def test_profiles_that_are_remembered_do_not_mix() -> None:
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "transparent L"])
 def test_a_gray_profile_counts_however_gray_is_stored(mode: str) -> None:
-    """Gray with transparency, or as a palette, becomes RGB on its way, and its profile is still for gray."""
+    """A grey profile is applied also if transparency or a palette turns the picture into RGB first."""
     image = Image.new("L", (64, 64), 55)
     options = {"transparency": 3} if mode.startswith("transparent") else {}
     data = encoded(image.convert(mode.split()[-1]), icc_profile=gray_profile(), **options)
@@ -95,7 +95,7 @@ def test_a_gray_profile_counts_however_gray_is_stored(mode: str) -> None:
 
 @pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP"])
 def test_a_profile_of_more_than_a_megabyte_is_used(name: str) -> None:
-    """Profiles of printers are that large, and Pillow alone refuses the whole PNG over one."""
+    """A profile of 1.2 MB, as printers have, is applied; by default Pillow refuses such a PNG."""
     profile = swapped_profile()
     large = struct.pack(">I", len(profile) + 1_200_000) + profile[4:] + os.urandom(1_200_000)
     data = encoded(Image.new("RGB", (64, 64), RED), name, icc_profile=large)
@@ -105,12 +105,12 @@ def test_a_profile_of_more_than_a_megabyte_is_used(name: str) -> None:
 @pytest.mark.parametrize("mode", ["L", "I;16", "F"])
 @pytest.mark.parametrize("white_is_zero", [False, True])
 def test_a_negative_scan_is_turned_over(mode: str, white_is_zero: bool) -> None:
-    """TIFF may count from white (fax, film): seen right at 8 bits, 16 and as numbers with a point."""
+    """A TIFF that counts from white (fax, film) is inverted, with 8 bits, 16 bits and floats."""
     white = {"L": 255, "I;16": 65535, "F": 1.0}[mode]
     image = Image.new(mode, (64, 64), 0)
     image.paste(white, (32, 0, 64, 64))
     if white_is_zero and mode == "L":
-        image = image.point(lambda value: 255 - value)  # Pillow turns it over when it writes it, too
+        image = image.point(lambda value: 255 - value)  # Pillow inverts it when it writes it, too
     data = encoded(image, "TIFF", tiffinfo={262: 0 if white_is_zero else 1})
     left, right = (pixel(prepare(data, OPTIONS), x) for x in (0.25, 0.75))
     assert_near(left, WHITE if white_is_zero else BLACK)

@@ -1,4 +1,4 @@
-"""Shrinking: how far the decoder shrinks, what is lost by it, and that SIMD changes nothing else."""
+"""Resizing: how far the decoder shrinks, how much quality that costs, and that SIMD changes nothing else."""
 
 import random
 import sys
@@ -45,7 +45,7 @@ needs_simd = pytest.mark.skipif(not HAS_SIMD, reason="cykooz.resizer is not inst
 
 @contextmanager
 def package(there: bool) -> Iterator[None]:
-    """As where cykooz.resizer is installed, or is not."""
+    """Behave as if cykooz.resizer is installed, or is not."""
     with pytest.MonkeyPatch.context() as patch:
         if not there:
             patch.setitem(sys.modules, "cykooz_resizer", None)
@@ -57,27 +57,27 @@ def package(there: bool) -> Iterator[None]:
 
 @pytest.fixture(params=[False, pytest.param(True, marks=needs_simd)], ids=["Pillow", "SIMD"])
 def has_simd(request: pytest.FixtureRequest) -> Iterator[bool]:
-    """Once without the package, and once with it."""
+    """Run the test once without the package and once with it."""
     with package(request.param):
         yield request.param
 
 
 def drafted(size: tuple[int, int], max_size: int, **options: Any) -> Image.Image:
-    """A picture of that size as the decoder is told to decode it."""
+    """A picture of this size after draft() has set up its decoder."""
     image = Image.open(BytesIO(encoded(Image.new("RGB", size), "JPEG", **options)))
     resize.draft(image, Sizing(longest=max_size)(size))
     return image
 
 
 def test_a_12_megapixel_photo_is_decoded_at_three_eighths() -> None:
-    """Less is left to resize than at the 1/2 that Pillow's own draft() gives at best."""
+    """A 12-megapixel photo is decoded at 3/8, smaller than the 1/2 of Pillow's own draft()."""
     with package(there=False):
         assert drafted((4000, 3000), 1024).size == (1500, 1125)
 
 
 @needs_simd
 def test_with_simd_it_is_decoded_at_a_half() -> None:
-    """Resizing costs next to nothing then, and decoding at 3/8 costs more than at 1/2."""
+    """With SIMD it is decoded at 1/2, since resizing is cheap then and decoding at 3/8 is not."""
     with package(there=True):
         assert drafted((4000, 3000), 1024).size == (2000, 1500)
 
@@ -99,7 +99,7 @@ def test_with_simd_it_is_decoded_at_a_half() -> None:
 def test_the_decoder_shrinks_as_far_as_quality_allows(
     size: tuple[int, int], max_size: int, wanted: tuple[int, int]
 ) -> None:
-    """The target is always well below what is decoded, and a picture that is small enough is left alone."""
+    """The decoded size is always well above the target, and a small picture is not shrunk."""
     image = drafted(size, max_size)
     assert image.size == wanted
     image.load()
@@ -107,7 +107,7 @@ def test_the_decoder_shrinks_as_far_as_quality_allows(
 
 
 def likeness(data: bytes, max_size: int) -> float:
-    """How near what is sent is to a full decode and a Lanczos filter, in dB."""
+    """The PSNR in dB between the sent picture and a full decode with a Lanczos filter."""
     quick = sent(prepare(data, ImageOptions(max_size=max_size, quality=95)))
     return psnr(quick.convert("L"), exact(data, quick.size))
 
@@ -128,23 +128,23 @@ def photo_png() -> bytes:
 @pytest.mark.parametrize("source", ["even", "odd", "PNG"])
 @pytest.mark.usefixtures("has_simd")
 def test_shrinking_keeps_the_quality(source: str, max_size: int) -> None:
-    """At any scale, what is sent is nearer to the exact way than what a box or a Hamming filter gives."""
+    """At any scale, the sent picture is closer to the exact one than a box or Hamming filter gets."""
     data = {"even": PHOTO_JPEG, "odd": ODD_JPEG, "PNG": photo_png()}[source]
     assert likeness(data, max_size) > 36.5
 
 
 @pytest.mark.usefixtures("has_simd")
 def test_the_far_side_stays_where_it_is() -> None:
-    """A decoder that rounds its sides up does not move the picture by the part of a pixel that it adds."""
+    """The fraction of a pixel that a decoder adds to its sides does not shift the picture."""
     lines = Image.new("L", (1604, 1604), "white")
     for x in range(1500, 1604, 26):
         lines.paste(0, (x, 0, x + 13, 1604))
     data = encoded(lines, "JPEG", quality=95)
-    assert likeness(data, 401) > 34  # 401 pixels and a half would be shrunk to 401: 24
+    assert likeness(data, 401) > 34  # 24 if 401.5 pixels were shrunk to 401
 
 
 def test_every_scale_is_decoded_as_it_is_announced() -> None:
-    """Whatever its sides, samples and coding, the scaled picture comes out whole."""
+    """The scaled picture is complete for any sides, sampling and coding."""
     chance = random.Random(5)
     with package(there=False):
         for _ in range(80):
@@ -160,7 +160,7 @@ def test_every_scale_is_decoded_as_it_is_announced() -> None:
 @pytest.mark.parametrize("max_size", [100, 50])
 @needs_simd
 def test_both_ways_send_the_same(name: str, max_size: int) -> None:
-    """With the package and without, a picture has the same facts and looks the same."""
+    """A picture has the same facts and looks the same with the package and without it."""
     data = EVERY_FORMAT[name]()
     both = []
     for there in (False, True):
@@ -175,7 +175,7 @@ def test_both_ways_send_the_same(name: str, max_size: int) -> None:
 
 @needs_simd
 def test_both_ways_fail_alike() -> None:
-    """Cut or flipped, a picture comes to the same end with the package as without."""
+    """A broken picture has the same outcome with the package and without it."""
     chance = random.Random(11)
     for data in [make() for make in EVERY_FORMAT.values()]:
         for _ in range(6):
@@ -193,7 +193,7 @@ def test_both_ways_fail_alike() -> None:
 
 @pytest.mark.usefixtures("has_simd")
 def test_hidden_colours_do_not_spread() -> None:
-    """Red under what is transparent does not tint the edges, whoever resizes."""
+    """Red under transparent pixels does not tint the edges, with either way to resize."""
     image = Image.new("RGBA", (400, 400), (*RED, 0))
     image.paste((0, 0, 0, 255), (100, 100, 300, 300))
     red, green, _ = sent(prepare(encoded(image), ImageOptions(max_size=64, quality=100))).split()
@@ -204,7 +204,7 @@ def test_hidden_colours_do_not_spread() -> None:
 @pytest.mark.parametrize("profile", [None, swapped_profile()], ids=["sRGB", "profile"])
 @pytest.mark.usefixtures("has_simd")
 def test_a_shrunk_jpeg_is_turned_and_brought_to_srgb(orientation: int, profile: bytes | None) -> None:
-    """Its colours are kept apart from its brightness no longer than that is right."""
+    """A JPEG that is resized as YCbCr is rotated and converted to sRGB correctly."""
     image = Image.new("RGB", (640, 480), RED)
     image.paste(BLUE, (0, 240, 640, 480))
     options = {"icc_profile": profile} if profile else {}
@@ -218,7 +218,7 @@ def test_a_shrunk_jpeg_is_turned_and_brought_to_srgb(orientation: int, profile: 
 
 @pytest.mark.usefixtures("has_simd")
 def test_a_jpeg_that_codes_rgb_is_shrunk_as_rgb() -> None:
-    """What Adobe's segment, or the names of its components, call RGB has no brightness to tell apart."""
+    """A JPEG that is RGB by Adobe's segment or by its component names is not resized as YCbCr."""
     data = encoded(quarters(640, 480), "JPEG", keep_rgb=True)
     no_adobe = data.replace(b"\xff\xee\x00\x0eAdobe", b"\xff\xe3\x00\x0eAdobe")
     no_names = data.replace(b"R\x11\x00G\x11\x00B\x11\x00", b"\x01\x11\x00\x02\x11\x00\x03\x11\x00")
@@ -232,7 +232,7 @@ def test_a_jpeg_that_codes_rgb_is_shrunk_as_rgb() -> None:
 
 @pytest.mark.usefixtures("has_simd")
 def test_a_thin_shrunk_jpeg_is_padded() -> None:
-    """White goes around it whatever its colours are stored as."""
+    """A thin JPEG is padded with white, in whichever mode it was resized."""
     prepared = prepare(encoded(Image.new("RGB", (2000, 40), RED), "JPEG"), ImageOptions(max_size=500))
     assert (prepared.width, prepared.height) == (500, 32)
     assert_near(pixel(prepared), RED)
@@ -240,8 +240,8 @@ def test_a_thin_shrunk_jpeg_is_padded() -> None:
 
 
 @needs_simd
-def test_an_unknown_pillow_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package reads Pillow's memory; a version that may store pictures otherwise resizes them itself."""
+def test_an_unknown_pillow_does_not_use_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an unknown version of Pillow, whose memory layout may differ, the package is not used."""
     monkeypatch.setattr(PIL, "__version__", "14.0.0")
     resize._simd_resize.cache_clear()
     assert not resize.has_simd()
@@ -251,7 +251,7 @@ def test_an_unknown_pillow_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @needs_simd
 def test_threads_share_the_package() -> None:
-    """Eight threads that resize different pictures at once get each its own."""
+    """Each of eight threads that resize different pictures at once gets its own picture."""
     colours = [(number * 31 % 256, 255 - number * 31 % 256, number * 70 % 256) for number in range(24)]
 
     def one(colour: tuple[int, int, int]) -> None:

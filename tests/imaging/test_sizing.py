@@ -1,4 +1,4 @@
-"""Which size a picture is sent in: the options, the model, and what becomes of it in a run."""
+"""The size at which a picture is sent: by options, by model, and in a whole run."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -45,17 +45,17 @@ sides = st.integers(1, 20_000)
         ({"image_tokens": 300, "max_size": AUTO}, QWEN, (560, 420)),
     ],
 )
-def test_a_photo_is_sent_in_the_size_that_was_asked_for(
+def test_a_photo_is_sent_at_the_requested_size(
     options: dict[str, int], model: str, sent: tuple[int, int]
 ) -> None:
-    """Each limit counts, the default where no other is given, and what suits the model on request."""
+    """Each limit counts, 1024 is the default, and `auto` uses the size that suits the model."""
     assert sizing_of(ImageOptions(**options), model)(PHOTO) == sent
 
 
 @example(101, 1447, 1024, 28_846)
 @given(sides, sides, st.sampled_from([0, 32, 640, 1024]), st.none() | st.integers(1024, 10**7))
 def test_limits_are_kept_and_nothing_grows(width: int, height: int, longest: int, pixels: int | None) -> None:
-    """No side grows, no limit is passed, and the aspect stays."""
+    """No side grows, no limit is exceeded, and the aspect is kept."""
     sent = Sizing(longest=longest, pixels=pixels)((width, height))
     assert all(1 <= new <= old for new, old in zip(sent, (width, height), strict=True))
     assert not longest or max(sent) <= longest
@@ -66,14 +66,14 @@ def test_limits_are_kept_and_nothing_grows(width: int, height: int, longest: int
 
 
 @pytest.mark.parametrize("longest", [0, 256, 1024])
-def test_asking_smaller_never_sends_larger(longest: int) -> None:
-    """A smaller picture keeps --max-size as its upper bound."""
+def test_a_smaller_limit_never_sends_larger(longest: int) -> None:
+    """at_most() keeps --max-size as its upper bound."""
     sizing = Sizing(longest=longest)
     assert max(sizing.at_most(512)(PHOTO)) == min(512, longest or 512)
 
 
 def test_a_model_is_known_by_its_real_name_too() -> None:
-    """A name that a server was given says nothing; the model behind it does."""
+    """An alias on the server identifies no family, but the real name of the model does."""
     options = ImageOptions(max_size=AUTO)
     assert sizing_of(options, "captioner").family is None
     known = sizing_of(options, "captioner", "Qwen/Qwen2.5-VL-7B-Instruct").family
@@ -81,21 +81,21 @@ def test_a_model_is_known_by_its_real_name_too() -> None:
     assert sizing_of(options, "captioner", "qwen25vl").family == known
 
 
-def test_ollama_tells_the_architecture() -> None:
-    """It stands in the details of /api/show, or with the facts of the file."""
+def test_ollama_reports_the_architecture() -> None:
+    """The architecture is read from the details of /api/show, or from its model_info."""
     assert architecture_of({"details": {"family": "gemma3"}}) == "gemma3"
     assert architecture_of({"model_info": {"general.architecture": "qwen25vl"}}) == "qwen25vl"
     assert architecture_of({}) is None
 
 
 def test_tokens_of_an_unknown_model_cannot_be_bounded() -> None:
-    """The message says what to use instead."""
+    """--image-tokens with an unknown model is refused, and the message names other flags to use."""
     with pytest.raises(ConfigError, match="--max-size or --max-pixels"):
         sizing_of(ImageOptions(image_tokens=500), "some-model")
 
 
 def test_new_limits_leave_the_digests_of_old_records_alone() -> None:
-    """Settings name only the limits that are set, and the default is still 1024."""
+    """Settings contain only the limits that are set, and the default is still 1024."""
     found = Found(backend="ollama", url="http://a", model=QWEN)
 
     def settings(**options: object) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def test_new_limits_leave_the_digests_of_old_records_alone() -> None:
 
 @pytest.mark.parametrize("typed", ["", "x", "12px", "-5", "31", "70000"])
 def test_a_side_that_makes_no_sense_is_refused(typed: str) -> None:
-    """The message names the flag."""
+    """An invalid --max-size is refused, and the message names the flag."""
     with pytest.raises(ConfigError, match="--max-size"):
         RunConfig.of("photos", max_size=typed)
 
@@ -124,7 +124,7 @@ def notices(done: Ran) -> str:
 
 
 async def test_a_run_sends_what_suits_the_model(photos: Photos, endpoint: Endpoint) -> None:
-    """The endpoint tells what kind of model it has, and gets pictures of whole patches, turned ones too."""
+    """With `auto` the endpoint reports its model's family and gets whole patches, also if rotated."""
     folder = photos(1, PHOTO)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -136,16 +136,16 @@ async def test_a_run_sends_what_suits_the_model(photos: Photos, endpoint: Endpoi
     assert {(p.width, p.height) for q in endpoint.questions for p in q.pictures} == set(sent.values())
 
 
-async def test_auto_for_an_unknown_model_is_told(photos: Photos, endpoint: Endpoint) -> None:
-    """It is the usual size then, and nobody has to guess why."""
+async def test_auto_for_an_unknown_model_gives_a_notice(photos: Photos, endpoint: Endpoint) -> None:
+    """For an unknown model `auto` is 1024, and a notice says so."""
     photos(1, PHOTO)
     done = await asked(endpoint, max_size="auto")
     assert done.results[0].image.sent_width == 1024
     assert "--max-size auto is 1024" in notices(done)
 
 
-async def test_a_budget_that_no_picture_keeps_is_told(photos: Photos, endpoint: Endpoint) -> None:
-    """Gemma 3 spends 256 tokens on every picture, whatever is asked for."""
+async def test_a_budget_that_no_picture_keeps_gives_a_notice(photos: Photos, endpoint: Endpoint) -> None:
+    """Gemma 3 uses 256 tokens for every picture, and a notice says that this exceeds the budget."""
     photos(1, PHOTO)
     endpoint.models["tiny-vision"] = Model(family="gemma3")
     done = await asked(endpoint, image_tokens=100)
@@ -153,8 +153,8 @@ async def test_a_budget_that_no_picture_keeps_is_told(photos: Photos, endpoint: 
     assert "at least 256 tokens, more than --image-tokens 100" in notices(done)
 
 
-async def test_tokens_of_an_unknown_model_end_the_run_unasked(photos: Photos, endpoint: Endpoint) -> None:
-    """Exit code 2 before anything is sent or written."""
+async def test_tokens_of_an_unknown_model_end_the_run_at_once(photos: Photos, endpoint: Endpoint) -> None:
+    """--image-tokens with an unknown model ends the run before a request is sent or a file is written."""
     photos(1)
     done = await asked(endpoint, image_tokens=100, output="o.jsonl")
     assert isinstance(done.error, ConfigError)
@@ -162,7 +162,7 @@ async def test_tokens_of_an_unknown_model_end_the_run_unasked(photos: Photos, en
     assert not Path("o.jsonl").exists()
 
 
-def test_a_sizing_of_others_is_another() -> None:
-    """What was found for one set of limits is not taken for another."""
+def test_sizings_are_cached_apart() -> None:
+    """The cached size of one set of limits is not used for another."""
     one = Sizing(longest=640)
     assert [one(PHOTO), replace(one, longest=320)(PHOTO), one(PHOTO)] == [(640, 480), (320, 240), (640, 480)]

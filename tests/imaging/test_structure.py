@@ -1,4 +1,4 @@
-"""What is read of a file's structure before it is opened: pages, scans, and what is made to stall a run."""
+"""The structure of a file, read before it is opened: pages, scans, and files made to stall a run."""
 
 import struct
 
@@ -14,7 +14,7 @@ from vlmbatch.imaging.tiff_structure import survey as pages_of
 
 
 def with_pages(count: int) -> bytes:
-    """A TIFF with so many directories, of which all but the first are empty."""
+    """A TIFF with `count` directories, all empty except the first."""
     data = bytearray(encoded(SMALL, "TIFF"))
     (at,) = struct.unpack_from("<I", data, 4)
     (entries,) = struct.unpack_from("<H", data, at)
@@ -27,7 +27,7 @@ def with_pages(count: int) -> bytes:
 
 
 def linked_to(target: int) -> bytes:
-    """A TIFF whose only page says that another begins at this byte."""
+    """A TIFF whose only page points to a next one at this byte."""
     data = bytearray(with_pages(2))
     struct.pack_into("<I", data, data.index(struct.pack("<I", len(data) - 6)), target)
     return bytes(data)
@@ -43,20 +43,20 @@ def test_pages_are_counted(count: int) -> None:
 
 
 def test_many_pages_are_not_counted_to_the_end() -> None:
-    """A million pages take no minutes."""
+    """Counting stops at MOST_PAGES, so that a million pages do not take minutes."""
     assert pages_of(with_pages(MOST_PAGES + 5000)) == MOST_PAGES
 
 
 @pytest.mark.parametrize("target", [8, 0x7FFFFF00, 3])
-def test_a_first_page_is_taken_whatever_the_others_are(target: int) -> None:
-    """A chain of pages that leads back, out of the file or into nonsense does not cost the first one."""
+def test_the_first_page_is_used_even_if_others_are_broken(target: int) -> None:
+    """A chain of pages that points back, outside the file or to garbage does not fail the first page."""
     prepared = prepare(linked_to(target), OPTIONS)
     assert sent(prepared).size == SMALL.size
     assert prepared.frames >= 1
 
 
 def test_a_table_of_millions_of_strips_is_refused() -> None:
-    """Each would become an object in memory before anything is known of the picture."""
+    """A table of millions of strips, each of which would become an object in memory, is refused."""
     data = bytearray(encoded(SMALL, "TIFF"))
     (at,) = struct.unpack_from("<I", data, 4)
     (entries,) = struct.unpack_from("<H", data, at)
@@ -69,7 +69,7 @@ def test_a_table_of_millions_of_strips_is_refused() -> None:
 
 
 def test_a_scan_bomb_is_refused() -> None:
-    """A scan of a progressive JPEG, thousands of times over, would decode for hours; ten are usual."""
+    """A progressive JPEG with a thousand scans, which would decode for hours, is refused; ten are usual."""
     data = encoded(SMALL, "JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
     assert 2 <= survey(data).scans <= 20
@@ -82,18 +82,18 @@ def test_a_scan_bomb_is_refused() -> None:
     "filling", [b"\xff\xfe\x00\x02" * 20_000, b"\xff" * 2_000_000], ids=["comments", "fill bytes"]
 )
 def test_a_jpeg_that_is_all_padding_is_refused(filling: bytes) -> None:
-    """Tens of megabytes before the picture would take minutes or gigabytes to open."""
-    with pytest.raises(ImageError, match=r"as no picture does|stray bytes"):
+    """A JPEG with megabytes of padding, which would take minutes or gigabytes to open, is refused."""
+    with pytest.raises(ImageError, match=r"unlike any real picture|stray bytes"):
         prepare(PLAIN[:2] + filling + PLAIN[2:], OPTIONS)
 
 
 @pytest.mark.parametrize("max_size", [64, 1024])
 @pytest.mark.parametrize("piece", [b"\xff\xda", b"\xff\xd8"], ids=["scans", "starts"])
-def test_pieces_without_end_do_not_stall(piece: bytes, max_size: int) -> None:
-    """Thousands of scans or starts behind the one scan that a picture has are not walked through."""
+def test_endless_pieces_do_not_stall(piece: bytes, max_size: int) -> None:
+    """Thousands of scans or starts behind the only scan of a picture are refused, not walked through."""
     scan = PLAIN[PLAIN.index(b"\xff\xda") : -2] if piece == b"\xff\xda" else piece
     data = PLAIN[:-2] + scan * 11_000 + PLAIN[-2:]
-    with pytest.raises(ImageError, match="as no picture does"):
+    with pytest.raises(ImageError, match="unlike any real picture"):
         list(segments(data))
     with pytest.raises(ImageError) as raised:
         prepare(data, ImageOptions(max_size=max_size))
@@ -101,7 +101,7 @@ def test_pieces_without_end_do_not_stall(piece: bytes, max_size: int) -> None:
 
 
 def test_a_jpeg_of_several_scans_looks_the_same() -> None:
-    """One scan for each colour, as some scanners write them, is a picture like any other."""
+    """A JPEG with one scan for each colour, as some scanners write it, is prepared like any other."""
     data = multi_scan(SMALL)
     assert survey(data).scans == 3
     assert psnr(sent(prepare(data, OPTIONS)), SMALL) > 25

@@ -1,1 +1,1 @@
-"""From the bytes of an image file to the picture that a model gets; the only home of Pillow."""
+"""Turns the bytes of an image file into the picture that is sent; the only package that imports Pillow."""

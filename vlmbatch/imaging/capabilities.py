@@ -1,4 +1,4 @@
-"""What this installation can do with pictures, and a drawn one to try it with."""
+"""The image formats and accelerators of this installation, and a drawn test picture."""
 
 import io
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _SIDES = (1280, 960)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Support:
-    """Pillow's version, which formats it opens beside the usual ones, and whether resizing is accelerated."""
+    """The version of Pillow, its optional formats, and whether resizing is accelerated."""
 
     pillow: str
     avif: bool
@@ -23,7 +23,7 @@ class Support:
 
 
 def support() -> Support:
-    """Look what is installed."""
+    """Check what is installed."""
     return Support(
         pillow=PIL.__version__, avif=bool(features.check("avif")), heic=has_heif(), fast=has_simd()
     )

@@ -1,4 +1,4 @@
-"""Brings every colour mode that Pillow decodes to plain sRGB, 8 bits a channel, without transparency."""
+"""Converts every colour mode that Pillow decodes to plain sRGB, 8 bits a channel, without transparency."""
 
 import functools
 import math
@@ -9,23 +9,23 @@ from PIL import Image, ImageChops, ImageCms, TiffImagePlugin
 
 from vlmbatch.errors import ImageError
 
-# The white that samples of more than 8 bits are measured against is the first that holds them all. 4095 is
-# that of 12-bit sensors, whose files would look black when read as 16-bit ones.
+# The candidates for the white of samples of more than 8 bits; the first that no sample exceeds is used.
+# 4095 is the white of 12-bit sensors, whose files would look black if read as 16 bits.
 _WHITES: dict[str, tuple[float, ...]] = {"I;16": (4095, 65535), "I": (255, 4095, 65535), "F": (1, 255, 65535)}
 _USUAL_WHITES = (1, 255, 65535)
 
-_WHITE_IS_ZERO = 0  # of the tag PhotometricInterpretation (TIFF 6.0 section 3)
+_WHITE_IS_ZERO = 0  # a value of the tag PhotometricInterpretation (TIFF 6.0 section 3)
 
 _MODE_OF_SPACE = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 _UNUSABLE = (ImageCms.PyCMSError, OSError, TypeError, ValueError)
-"""What a broken profile raises."""
+"""The exceptions that a broken profile raises."""
 _REMEMBERED_BYTES = 65_536
-"""A camera writes the same few kilobytes into each of its files; what is larger is not kept in memory."""
+"""A camera writes the same few kilobytes into each of its files; larger profiles are not cached."""
 
 
 def in_plain_colours(image: Image.Image, warnings: list[str]) -> Image.Image:
-    """The picture as RGB, YCbCr, RGBA, L or CMYK, the modes that can be resized and keep all that is seen."""
+    """The picture as RGB, YCbCr, RGBA, L or CMYK: modes that can be resized without visible loss."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _in_eight_bits(image, warnings)
     if image.has_transparency_data:
@@ -38,7 +38,7 @@ def in_plain_colours(image: Image.Image, warnings: list[str]) -> Image.Image:
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """The picture on white, without the colours that transparent pixels hide."""
+    """The picture on a white background, without the hidden colours of transparent pixels."""
     if image.mode != "RGBA":
         return image
     white = Image.new("RGB", image.size, "white")
@@ -47,20 +47,20 @@ def on_white(image: Image.Image) -> Image.Image:
 
 
 def to_srgb(image: Image.Image, profile: bytes | None, warnings: list[str]) -> Image.Image:
-    """The picture as RGB or YCbCr, its ICC profile, if any, carried over to sRGB.
+    """The picture as RGB or YCbCr, converted to sRGB from its ICC profile, if it has one.
 
-    A bad profile is only warned of.
+    A bad profile only adds a warning.
     """
     if profile and not (image.mode == "YCbCr" and is_srgb(profile)):
         try:
             return _from_profile(image.convert("RGB") if image.mode == "YCbCr" else image, profile)
         except _UNUSABLE as error:
-            warnings.append(f"its colour profile cannot be used, colours may be off: {error}")
+            warnings.append(f"its colour profile cannot be used; colours may be wrong: {error}")
     return image if image.mode in ("RGB", "YCbCr") else image.convert("RGB")
 
 
 def is_srgb(profile: bytes) -> bool:
-    """Whether the profile can be used and leaves RGB as it is; what a profile is called does not tell."""
+    """Whether the profile is valid and leaves RGB values unchanged; its name is not reliable."""
     try:
         return _conversion(profile).changes_nothing
     except _UNUSABLE:
@@ -68,8 +68,8 @@ def is_srgb(profile: bytes) -> bool:
 
 
 def _in_eight_bits(image: Image.Image, warnings: list[str]) -> Image.Image:
-    """Scale long integers and floats to L, where Pillow's convert() would clip them to white or black."""
-    # Pillow turns such scans over where they have 8 bits, and not where they have more
+    """Scale long integers and floats to L; Pillow's convert() would clip them to white or black."""
+    # Pillow inverts such scans if they have 8 bits, but not if they have more
     inverted = (
         isinstance(image, TiffImagePlugin.TiffImageFile)
         and image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO
@@ -83,8 +83,8 @@ def _in_eight_bits(image: Image.Image, warnings: list[str]) -> Image.Image:
     if low < 0 or high > whites[-1]:
         black, white = low, high
     if black != 0 or white not in _USUAL_WHITES:
-        warnings.append(f"values from {low:g} to {high:g} were spread from black to white")
-    scale = 255 / ((white - black) or 1)  # one value everywhere has no range
+        warnings.append(f"pixel values from {low:g} to {high:g} were scaled from black to white")
+    scale = 255 / ((white - black) or 1)  # the range is 0 if all pixels have one value
     if inverted:
         black, scale = white, -scale
     return image.point(lambda value: value * scale + (0.5 - black * scale)).convert("L")
@@ -93,13 +93,13 @@ def _in_eight_bits(image: Image.Image, warnings: list[str]) -> Image.Image:
 def _extrema(image: Image.Image) -> tuple[float, float]:
     low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]  # one band: two numbers
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise ImageError("its values are not all finite numbers")
+        raise ImageError("its pixel values are not all finite numbers")
     return low, high
 
 
 @dataclass(frozen=True, slots=True)
 class _Conversion:
-    """How pictures of one profile become sRGB: they are of `mode`, and may stay as they are."""
+    """The conversion to sRGB from one profile, for pictures of `mode`; it may change nothing."""
 
     space: str
     mode: str
@@ -113,10 +113,10 @@ def _from_profile(image: Image.Image, profile: bytes) -> Image.Image:
         image = image.convert("RGB")
     elif (
         conversion.mode == "L" and image.mode == "RGB" and _is_grey(image)
-    ):  # it had transparency, or a palette
+    ):  # a grey picture with transparency or a palette became RGB
         image = image.convert("L")
     if conversion.mode != image.mode:
-        raise ValueError(f"it is one for {conversion.space}, the picture is {image.mode}")
+        raise ValueError(f"the profile is for {conversion.space}, the picture is {image.mode}")
     return image if conversion.changes_nothing else _applied(conversion.transform, image)
 
 
@@ -129,18 +129,18 @@ def _made(profile: bytes) -> _Conversion:
     space = source.profile.xcolor_space.strip()
     mode = _MODE_OF_SPACE.get(space)
     if mode is None:
-        raise ValueError(f"it is one for {space}")
+        raise ValueError(f"the profile is for {space}")
     transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
     return _Conversion(space, mode, transform, mode == "RGB" and _changes_nothing(transform))
 
 
-# threads may share a transform: what lcms2 remembers between pixels it keeps for each call
+# threads may share a transform: lcms2 keeps its pixel cache for each call
 _remembered = functools.lru_cache(maxsize=16)(_made)
 
 
 def _applied(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image.Image:
     converted = ImageCms.applyTransform(image, transform)
-    if converted is None:  # only when asked to work in place
+    if converted is None:  # only if it works in place
         raise ValueError("nothing was converted")
     return converted
 
@@ -152,7 +152,7 @@ def _is_grey(image: Image.Image) -> bool:
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Whether colours from all over the cube stay as they are; what a profile is called does not tell."""
+    """Whether the transform leaves colours from all over the RGB cube unchanged."""
     steps = range(0, 256, 51)
     colours = bytes(value for r in steps for g in steps for b in steps for value in (r, g, b))
     probe = Image.frombytes("RGB", (len(colours) // 3, 1), colours)

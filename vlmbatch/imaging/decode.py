@@ -1,4 +1,4 @@
-"""Opens an image and reads its header; whatever a decoder raises over hostile bytes becomes an ImageError."""
+"""Opens an image and reads its header; any exception of a decoder becomes an ImageError."""
 
 import ctypes
 import functools
@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from io import BytesIO
 from typing import BinaryIO
 
-# imported for what they register with Pillow: naming them here spares a race of threads over Image.init()
-# and the import of its forty other decoders
+# each import registers a decoder with Pillow; this avoids a race of threads in Image.init() and the import of
+# its forty other decoders
 from PIL import (
     AvifImagePlugin,  # noqa: F401  # registers itself
     BmpImagePlugin,  # noqa: F401  # registers itself
@@ -31,19 +31,19 @@ from vlmbatch.errors import ImageError, ResourceError
 from vlmbatch.imaging.formats import HEAD_BYTES, describe, sniff
 
 UPRIGHT = 1
-"""The EXIF orientation of what needs no turning."""
+"""The EXIF orientation of an image that needs no rotation."""
 
 _MOST_TEXT = 16 * 1024**2  # bytes, of one compressed text or profile in a PNG
 
-_LONGEST_DETAIL = 200  # characters of a decoder's own words in a message
+_LONGEST_DETAIL = 200  # characters of a decoder's message that are shown
 
 
 @contextmanager
 def decoding(file: BinaryIO | bytes) -> Iterator[ImageFile.ImageFile]:
-    """Open an image for the block, in which any failure over its bytes becomes an ImageError.
+    """Open an image for the ``with`` block; any failure of its bytes in the block becomes an ImageError.
 
     Raises:
-        ImageError: empty, not an image, or not decodable.
+        ImageError: the file is empty, not an image, or not decodable.
         ResourceError: the machine is out of descriptors or memory.
     """
     source = BytesIO(file) if isinstance(file, bytes) else file
@@ -68,26 +68,30 @@ def decoding(file: BinaryIO | bytes) -> Iterator[ImageFile.ImageFile]:
 
 
 def _ran_out_of_memory(name: str, words: str) -> bool:
-    """How Pillow's codecs say it; zlib, short of memory for its own state, ends as a wrong configuration."""
+    """Whether a codec of Pillow ran out of memory; zlib then reports a wrong configuration."""
     return "out of memory" in words or (name == "PNG" and "codec configuration error" in words)
 
 
 class OutOfMemory(ImageError):
-    """The failure of an image that this machine's memory cannot hold."""
+    """The image does not fit into the memory of this machine."""
 
     def __init__(self) -> None:
         super().__init__(
-            "there is not enough memory to decode it; --max-pixels-in refuses such pictures at once",
+            "not enough memory to decode it; a smaller --max-pixels-in refuses such images before decoding",
             kind="too_large",
             retryable=True,
         )
 
 
 def check_pixels(size: tuple[int, int], max_pixels_in: int | None) -> None:
-    """Refuse, before a pixel is decoded, what would decode to too many of them."""
+    """Refuse an image with too many pixels before any is decoded.
+
+    Raises:
+        ImageError: too_large, or bad_image if a side is not positive.
+    """
     width, height = size
     if width < 1 or height < 1:
-        raise ImageError(f"it says that it is {width}x{height} pixels large")
+        raise ImageError(f"its header declares a size of {width}x{height} pixels")
     if max_pixels_in is not None and width * height > max_pixels_in:
         raise ImageError(
             f"{width}x{height} = {width * height / 1e6:.6g} megapixels,"
@@ -97,29 +101,29 @@ def check_pixels(size: tuple[int, int], max_pixels_in: int | None) -> None:
 
 
 def orientation_of(image: Image.Image, warnings: list[str]) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none or it makes no sense."""
+    """The EXIF orientation, 1 to 8; 1 if it is missing or invalid."""
     try:
-        # PNG's own getexif() would decode the picture in search of EXIF data behind it
+        # PNG's own getexif() would decode the pixels to find EXIF data behind them
         value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, UPRIGHT)
-    except Exception:  # noqa: BLE001  # broken EXIF data raises anything, and the pixels are well
-        warnings.append("its EXIF data is broken: taken as upright")
+    except Exception:  # noqa: BLE001  # broken EXIF data raises anything, but the pixels are intact
+        warnings.append("its EXIF data is broken; treated as upright")
         return UPRIGHT
     return value if isinstance(value, int) and 1 <= value <= 8 else UPRIGHT
 
 
 def announced_orientation(image: Image.Image) -> int:
-    """The EXIF orientation of an image of which only the header was read, as far as that tells it."""
+    """The EXIF orientation from the header alone; 1 if it is not there."""
     if image.format == "TIFF":  # see upright_size()
         return UPRIGHT
     orientation = orientation_of(image, [])
-    # Pillow would remember it, also that a PNG has none, which may come behind its pixels
+    # Pillow caches the result, even for a PNG whose EXIF data comes behind its pixels
     image._exif = None
     return orientation
 
 
 def upright_size(size: tuple[int, int], name: str | None, orientation: int) -> tuple[int, int]:
-    """The declared width and height of an image as they are once it is upright."""
-    # Pillow swaps the sides of a TIFF by itself when it opens it, and turns the pixels when it loads them
+    """The declared width and height of an image after rotation to upright."""
+    # Pillow swaps the sides of a TIFF when it opens it, and rotates the pixels when it loads them
     return size if name == "TIFF" or orientation < 5 else (size[1], size[0])
 
 
@@ -129,23 +133,24 @@ def _open(source: BinaryIO, name: str) -> ImageFile.ImageFile:
         raise ImageError(
             'HEIC needs a plug-in; install it with: pip install "vlmbatch[heic]"', retryable=True
         )
-    # only the decoder that the first bytes call for: Pillow has forty, one of which starts Ghostscript
+    # only the decoder that matches the first bytes: Pillow has forty, one of which starts Ghostscript
     return Image.open(source, formats=(name,))
 
 
 @functools.cache
 def _settle_pillow() -> None:
-    """The one place that changes Pillow for the whole process; racing threads would do the same twice."""
-    # our cap rules: Pillow's own only warns up to twice its size, and a warning cannot be caught in a thread
+    """Change Pillow's settings for the whole process, only here; racing threads just do it twice."""
+    # --max-pixels-in replaces Pillow's own limit, which only warns up to twice its size; a warning cannot be
+    # caught in a thread
     Image.MAX_IMAGE_PIXELS = None
-    # a printer's colour profile, or the workflow that a picture was generated with, has more than a megabyte
+    # a printer's colour profile, or the workflow of a generated picture, has more than a megabyte
     PngImagePlugin.MAX_TEXT_CHUNK = _MOST_TEXT
-    # "Possibly corrupt EXIF data" amid a progress bar tells nobody which image; what matters raises
+    # "Possibly corrupt EXIF data" does not name its image and disturbs the progress bar; real errors raise
     python_warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-    # and without a handler, logging prints Pillow's errors by itself
+    # without a handler, logging prints Pillow's errors to the terminal
     logging.getLogger("PIL").addHandler(logging.NullHandler())
-    # libtiff writes errors to descriptor 2, amid a bar or a log, and does not say of which image; as Pillow
-    # does with its warnings, they are silenced
+    # libtiff writes errors to descriptor 2, which disturbs the bar and the log, and names no image; they are
+    # silenced like Pillow's warnings
     with suppress(OSError, AttributeError):  # no libtiff in this build of Pillow
         ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
@@ -162,10 +167,8 @@ def has_heif() -> bool:
 
 def _explain(name: str, error: Exception) -> str:
     shown = "HEIC" if name == "HEIF" else name
-    if isinstance(error, UnidentifiedImageError):  # its text holds an address of memory, and no cause
-        return (
-            f"the {shown} cannot be opened: it is cut short, broken, or of a kind that Pillow does not know"
-        )
+    if isinstance(error, UnidentifiedImageError):  # its text has a memory address and no cause
+        return f"the {shown} cannot be opened: it is truncated, broken, or not supported by Pillow"
     lines = str(error).splitlines() or [type(error).__name__]
     detail = lines[0][:_LONGEST_DETAIL]
     is_cut = any(word in detail.lower() for word in ("truncated", "unexpected end"))

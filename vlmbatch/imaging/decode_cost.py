@@ -1,6 +1,6 @@
-"""How much memory it takes to bring an opened picture to the size that is sent, before a pixel is decoded.
+"""Estimates, before a pixel is decoded, the memory to decode a picture and to resize it.
 
-The factors are those of Pillow 13; benchmarks/decode_memory.py measures them.
+The factors hold for Pillow 13; benchmarks/decode_memory.py measures them.
 """
 
 from PIL import ExifTags, ImageFile, TiffImagePlugin
@@ -9,16 +9,16 @@ from vlmbatch.imaging.geometry import padded_size
 from vlmbatch.imaging.jpeg_structure import JpegStructure
 
 _CHANNEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "LA": 4, "PA": 4}
-"""What Pillow stores for a pixel; four for every other mode."""
+"""Bytes that Pillow stores for a pixel; four for every other mode."""
 _TO_PLAIN = {"RGB": 0, "L": 0, "1": 1, "P": 4, "CMYK": 4, "YCbCr": 4}
-"""What it takes besides to make it plain in colour; twelve, for more copies, for all other modes."""
+"""More bytes a pixel for the conversion to a plain mode; twelve, for more copies, for all other modes."""
 _LEAST_SHARE = 0.46
-"""Of the decoded pixels: what is held half-way of resizing, also where a box filter goes first."""
+"""Least share of the decoded pixels that is held half-way through resizing, also after a box filter."""
 _DECODER = {"WEBP": 12, "AVIF": 9, "HEIF": 12}
-"""What the decoder itself holds for each pixel of the file."""
-_COEFFICIENT = 2  # bytes, of a JPEG that comes in several scans (libjpeg's JCOEF)
-_ROWS = 16  # bytes for each column: two rows as they stand in the file, at most 64 bits a pixel
-_SMALL = 8  # the picture as sent, turned, with its profile applied, and encoded
+"""Bytes that the decoder itself holds for each pixel of the file."""
+_COEFFICIENT = 2  # bytes, of a JPEG with several scans (libjpeg's JCOEF)
+_ROWS = 16  # bytes for each column: two rows of the file, at most 64 bits a pixel
+_SMALL = 8  # bytes a pixel of the picture as sent: rotated, with its profile applied, and encoded
 _FIXED = 1_000_000
 
 
@@ -30,8 +30,8 @@ def decode_bytes(
 ) -> int:
     """Bytes at the peak of decoding `image`, whose file has `full` pixels, and resizing it to `target`.
 
-    `image` is opened and drafted, so that a JPEG is as small as it will be decoded; `structure` is that
-    of a JPEG. An upper bound for what benchmarks/decode_memory.py measures.
+    `image` is opened and drafted, so that a JPEG already has the size at which it will be decoded;
+    `structure` is given for a JPEG. An upper bound of the figures from benchmarks/decode_memory.py.
     """
     in_file, decoded = full[0] * full[1], image.width * image.height
     mode = image.mode
@@ -48,7 +48,7 @@ def decode_bytes(
 
 
 def _held_for_tiff(image: TiffImagePlugin.TiffImageFile) -> int:
-    """Bytes of the strip or tile that libtiff unpacks at once, of the size that the file declares."""
+    """Bytes of the strip or tile that libtiff unpacks at once, by the size that the file declares."""
     if image.info.get("compression", "raw") == "raw":
         return 0
     tags = image.tag_v2
@@ -60,5 +60,5 @@ def _held_for_tiff(image: TiffImagePlugin.TiffImageFile) -> int:
 
 
 def _is_turned(image: TiffImagePlugin.TiffImageFile) -> bool:
-    """Whether Pillow turns the whole picture when it loads it."""
+    """Whether Pillow rotates the whole picture when it loads it."""
     return bool(image.tag_v2.get(ExifTags.Base.Orientation, 1) != 1)

@@ -1,34 +1,34 @@
-"""Tells image files by name and first bytes; loads no image library, so that listing a folder is quick."""
+"""Recognises image files by name and first bytes, without an image library, so that listing is quick."""
 
 # fmt: off
 IMAGE_EXTENSIONS = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff",
     ".avif", ".heic", ".heif", ".mpo",
 ))
-"""Lower-case endings of the files that are taken for images."""
+"""Lower-case endings of the files that are treated as images."""
 
 NON_IMAGE_EXTENSIONS = frozenset((
-    # camera raw is TIFF or ISO media inside, and what decodes of it is a sensor's mosaic or a tiny preview
+    # camera raw is TIFF or ISO media inside, and decodes to a sensor's mosaic or a tiny preview
     ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".k25", ".kdc",
     ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2",
     ".srf", ".srw", ".x3f",
-    # video is ISO media, as AVIF and HEIC are
+    # video is ISO media, like AVIF and HEIC
     ".3g2", ".3gp", ".avi", ".m4a", ".m4v", ".mkv", ".mov", ".mp4", ".webm",
-    # slides and maps of gigapixels, in TIFF
+    # microscope slides and maps of gigapixels, in TIFF
     ".lsm", ".ndpi", ".svs",
 ))
-"""Lower-case endings of files that share first bytes with images and are not to be taken for one."""
+"""Lower-case endings of files that are not images but begin with the same bytes."""
 # fmt: on
 
 HEAD_BYTES = 64
-"""How many first bytes tell a format."""
+"""The number of first bytes that identify a format."""
 
-# the major or compatible brands of an ISO media file: AVIF 1.2 section 6, ISO/IEC 23008-12 annex B.4 and E
+# major or compatible brands of an ISO media file: AVIF 1.2 section 6, ISO/IEC 23008-12 annex B.4 and E
 _AVIF_BRANDS = frozenset((b"avif", b"avis"))
 _HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
 _ANY_CODEC_BRANDS = frozenset((b"mif1", b"msf1", b"miaf"))
 
-# sizes of the known BMP information headers; "BM" alone begins many a text
+# sizes of the known BMP information headers; "BM" alone also begins ordinary text
 _BMP_HEADERS = frozenset((12, 16, 40, 52, 56, 64, 108, 124))
 
 _SIGNATURES = (
@@ -58,7 +58,7 @@ _OTHER_KINDS = (
 
 
 def sniff(head: bytes) -> str | None:
-    """The image format that the first 64 bytes of a file show, by Pillow's name; None for any other file."""
+    """The image format of a file by its first 64 bytes, as Pillow names it; None for any other file."""
     for signature, name in _SIGNATURES:
         if head.startswith(signature):
             return None if _is_camera_raw(head) else name
@@ -70,12 +70,12 @@ def sniff(head: bytes) -> str | None:
 
 
 def looks_like_image(head: bytes) -> bool:
-    """Whether a file that begins with these (64 or so) bytes is of a format that vlmbatch opens."""
+    """Whether a file with these first 64 bytes has a format that vlmbatch opens."""
     return sniff(head) is not None
 
 
 def describe(head: bytes) -> str:
-    """What a file that is no image seems to be, for a message: "HTML", "a PDF", "text"."""
+    """The likely type of a file that is not an image, for a message: "HTML", "a PDF", "text"."""
     for signature, name in _OTHER_KINDS:
         if head.startswith(signature):
             return name
@@ -96,13 +96,13 @@ def describe(head: bytes) -> str:
 
 
 def _is_camera_raw(head: bytes) -> bool:
-    """Canon's CR2 marks itself behind a TIFF header; Olympus and Panasonic change the TIFF number."""
+    """Canon's CR2 has a mark behind its TIFF header; Olympus and Panasonic change the TIFF number."""
     is_cr2 = head[:4] == b"II*\x00" and head[8:10] == b"CR"
     return is_cr2 or head[:4] in (b"IIRO", b"IIRS", b"MMOR", b"IIU\x00")
 
 
 def _iso_media_format(head: bytes) -> str | None:
-    """AVIF or HEIF, by exact brands, since MP4 and QuickTime films begin with the same box."""
+    """AVIF or HEIF by exact brands, since MP4 and QuickTime films begin with the same box; else None."""
     if head[4:8] != b"ftyp":
         return None
     box = head[: int.from_bytes(head[:4], "big")]

@@ -1,4 +1,4 @@
-"""Sizes and turns: how large a picture is to be, which way is up, and room around what is too thin."""
+"""Limits of size, rotation to upright, and padding of thin pictures."""
 
 import math
 
@@ -19,40 +19,41 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes each EXIF orientation upright (EXIF 2.32, tag 0x0112)."""
+"""The operation that makes each EXIF orientation upright (EXIF 2.32, tag 0x0112)."""
 
 
 def check_side(size: tuple[int, int]) -> None:
-    """Refuse a picture that is still larger than a JPEG can be.
+    """Refuse a target size that is too large for a JPEG.
 
     Raises:
         ImageError: bad_shape.
     """
     if max(size) > MAX_JPEG_SIDE:
         raise ImageError(
-            f"{size[0]}x{size[1]}: a JPEG ends at {MAX_JPEG_SIDE} pixels a side; set --max-size, say to 1024",
+            f"{size[0]}x{size[1]} is too large: a JPEG has at most {MAX_JPEG_SIDE} pixels a side; "
+            "set a smaller --max-size, for example 1024",
             kind="bad_shape",
         )
 
 
 def is_thin(size: tuple[int, int]) -> bool:
-    """Whether a picture is thinner than models take, so that it has to be padded."""
+    """Whether a picture is thinner than models accept and so has to be padded."""
     return min(size) < _least_side(size)
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """The picture with its EXIF orientation, 1 to 8, carried out."""
+    """The picture rotated and mirrored according to its EXIF orientation, 1 to 8."""
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
 def padded_size(size: tuple[int, int]) -> tuple[int, int]:
-    """The size with room around what is thinner than models take."""
+    """The size after padding to the least side that models accept."""
     least = _least_side(size)
     return max(size[0], least), max(size[1], least)
 
 
 def padded(image: Image.Image, warnings: list[str]) -> Image.Image:
-    """The picture in the middle of white where it is thinner than models take; says so in `warnings`."""
+    """The picture centred on white if it is thinner than models accept, which adds a warning."""
     if not is_thin(image.size):
         return image
     width, height = image.size

@@ -1,33 +1,33 @@
-"""Takes a JPEG apart without decoding it: its picture alone, without whatever else such a file may carry."""
+"""Extracts the picture of a JPEG file without decoding it, and leaves out metadata and everything else."""
 
 from dataclasses import dataclass
 
 from vlmbatch.imaging.jpeg_structure import END_OF_IMAGE, NO_SEGMENT, START_OF_SCAN, Segment, segments
 
-# markers of ITU-T T.81 table B.1; of the frames the three kinds that every decoder knows
+# markers of ITU-T T.81 table B.1; of the frames only the three kinds that every decoder supports
 _TABLES = frozenset((0xC4, 0xDB, 0xDD))  # DHT, DQT, DRI
 _FRAMES = frozenset((0xC0, 0xC1, 0xC2))
 _APP0, _APP2, _APP14, _LAST_APP, _COMMENT = 0xE0, 0xE2, 0xEE, 0xEF, 0xFE
 
 _JFIF, _JFIF_BYTES = b"JFIF\x00", 14  # JFIF 1.02; more bytes hold a thumbnail
 _JFIF_EXTENSION = b"JFXX\x00"  # a thumbnail
-_ADOBE, _ADOBE_BYTES = b"Adobe", 12  # tells how colours are coded
+_ADOBE, _ADOBE_BYTES = b"Adobe", 12  # says how colours are coded
 _MULTI_PICTURE = b"MPF\x00"  # CIPA DC-007
 
 _SAMPLINGS = frozenset((0x11, 0x12, 0x21, 0x22, 0x41))
-"""How many luma samples, across and down, go with one of colour, in files that every decoder reads."""
+"""Luma samples, across and down, for each colour sample, in files that every decoder reads."""
 _ONE_SAMPLE = 0x11
 _FRAME_BYTES = 19  # marker and header of a frame of three colours
 _LOW = b"\x00\x08"  # the height of `Bared.frame`
-_FRAME = 0xC0  # stands for all kinds of frame, of which a picture has one
+_FRAME = 0xC0  # stands for all kinds of frame; a picture has one
 
 
 @dataclass(frozen=True, slots=True)
 class Bared:
-    """A JPEG that holds a picture and nothing else.
+    """A JPEG that contains a picture and nothing else.
 
-    `frame` is the same without the coded data of its scans, and says that it is 8 pixels high: a decoder
-    meets in it every header and every table of the file, and makes up with gray for what is missing.
+    `frame` is the same without the coded data of its scans, and with a declared height of 8 pixels: a decoder
+    reads every header and every table of the file from it, and fills the missing data with grey.
     """
 
     data: bytes
@@ -35,11 +35,11 @@ class Bared:
 
 
 def bared(data: bytes) -> Bared | None:
-    """The picture of a JPEG, coded as it is, without metadata, thumbnails and what follows its end mark.
+    """The picture of a JPEG without metadata, thumbnails and bytes behind its end mark; its coding is kept.
 
-    None where anything is unusual: a segment that is not known, stray bytes, a length that cannot be, a
-    second picture, a frame of other than three colours of 8 bits. A file that holds nothing else is
-    handed back itself. Decodes to the very same pixels.
+    It decodes to exactly the same pixels. Returns None if anything is unusual: an unknown segment, stray
+    bytes, an impossible length, a second picture, a frame of other than three colours of 8 bits. If the file
+    contains nothing but its picture, `data` is the file itself and not a copy.
     """
     view, kept, headers, seen = memoryview(data), list[memoryview](), [data[:2]], set[int]()
     since, at, last, before = 0, 2, NO_SEGMENT, NO_SEGMENT
@@ -54,7 +54,7 @@ def bared(data: bytes) -> Bared | None:
             kept.append(view[since : segment.start])
             since = segment.stop
         at = segment.stop
-    if last != END_OF_IMAGE or before != START_OF_SCAN:  # tables behind the last scan are for nothing
+    if last != END_OF_IMAGE or before != START_OF_SCAN:  # tables behind the last scan have no use
         return None
     kept.append(view[since:at])
     alone = data if len(kept) == 1 and at == len(data) else b"".join(kept)
@@ -62,7 +62,7 @@ def bared(data: bytes) -> Bared | None:
 
 
 def _keeps(data: bytes, segment: Segment, seen: set[int]) -> bool | None:
-    """Whether the picture needs this segment; None where nobody can say. `seen` are those that come once."""
+    """Whether the picture needs this segment; None if unknown. `seen` records segments that come once."""
     marker = segment.marker
     if marker in _TABLES or marker in (START_OF_SCAN, END_OF_IMAGE):
         return True
@@ -76,7 +76,7 @@ def _keeps(data: bytes, segment: Segment, seen: set[int]) -> bool | None:
 
 
 def _keeps_colours(payload: bytes, marker: int, seen: set[int]) -> bool | None:
-    """The same for the two segments by which decoders tell how colours are coded."""
+    """The same for the two segments that say how colours are coded."""
     if marker == _APP0 and payload.startswith(_JFIF_EXTENSION):
         return False
     head, size = (_JFIF, _JFIF_BYTES) if marker == _APP0 else (_ADOBE, _ADOBE_BYTES)
@@ -84,7 +84,7 @@ def _keeps_colours(payload: bytes, marker: int, seen: set[int]) -> bool | None:
 
 
 def _is_usual(data: bytes, frame: Segment) -> bool:
-    """Whether a frame is of three colours of 8 bits, sampled as every decoder knows it (T.81 B.2.2)."""
+    """Whether a frame has three colours of 8 bits, in a sampling that every decoder supports (T.81 B.2.2)."""
     header = data[frame.start : frame.stop]
     return (
         len(header) == _FRAME_BYTES
@@ -101,7 +101,7 @@ def _header(data: bytes, segment: Segment) -> bytes:
 
 
 def _is_first(kind: int, seen: set[int]) -> bool:
-    """Whether a segment of this kind has not come before."""
+    """Whether this is the first segment of its kind."""
     if kind in seen:
         return False
     seen.add(kind)

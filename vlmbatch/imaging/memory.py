@@ -1,4 +1,4 @@
-"""How much memory decoding may take, in all threads together: by default a quarter of what there is."""
+"""Limits the memory for decoding in all threads together: by default a quarter of the machine's memory."""
 
 import mmap
 import threading
@@ -13,17 +13,17 @@ from vlmbatch.machine import memory_limit
 MOST_BY_DEFAULT = 2 * 1024**3
 SHARE = 0.25
 SHARE_OF_ONE = 0.8
-"""A picture that alone would take more than this share of all memory is refused: it would end the run."""
+"""A picture that alone needs more than this share of all memory is refused: it would end the run."""
 
 FILES_SHARE = 0.25
-"""Files that are read beforehand have a budget of their own, so that who holds a file can wait for room."""
+"""Files that are read ahead have a budget of their own, so that a task with a file can wait for memory."""
 
 
 class DecodeMemory:
-    """A budget in bytes that decoding threads take their share of, first come, first served."""
+    """A memory budget in bytes, shared by the decoding threads: first come, first served."""
 
     def __init__(self, budget: int, machine: int) -> None:
-        """`machine` is how much there is in all."""
+        """`machine` is the total memory in bytes."""
         self.budget = budget
         self.machine = machine
         self._free = budget
@@ -32,22 +32,22 @@ class DecodeMemory:
 
     @classmethod
     def of(cls, budget: int | None) -> Self:
-        """That many bytes, or what suits this machine."""
+        """A budget of this many bytes, or the default for this machine."""
         machine = memory_limit()
         return cls(budget or min(MOST_BY_DEFAULT, int(machine * SHARE)), machine)
 
     def part(self, share: float) -> Self:
-        """Another budget, of so large a share of this one."""
+        """A separate budget, a share of this one in size."""
         return type(self)(max(int(self.budget * share), 1), self.machine)
 
     def prove(self) -> None:
-        """See whether this process could still have the whole budget, without holding it.
+        """Check that this process could still allocate the whole budget, without holding it.
 
         Raises:
-            ResourceError: it could not, so that what fails to be decoded now is no image's fault.
+            ResourceError: it cannot, so that a decoding failure is not the fault of its image.
         """
         try:
-            mmap.mmap(-1, self.budget).close()  # costs nothing as long as nobody touches it
+            mmap.mmap(-1, self.budget).close()  # untouched pages cost nothing
         except OSError as error:
             raise ResourceError.out_of_memory() from error
 
@@ -55,15 +55,15 @@ class DecodeMemory:
     def room(self, weight: int | None) -> Iterator[None]:
         """Hold `weight` bytes inside the ``with``; blocks until they are free.
 
-        What is heavier than the budget, or None, holds all of it and so is alone.
+        A weight above the budget, or None, holds the whole budget, so that no other image is decoded.
 
         Raises:
-            ImageError: too_large, more than this machine could ever give.
+            ImageError: too_large, more than this machine can ever provide.
         """
         if weight is not None and weight > SHARE_OF_ONE * self.machine:
             raise ImageError(
                 f"decoding it takes {weight / 1e9:.1f} GB of memory, and this machine has "
-                f"{self.machine / 1e9:.1f} GB; run where there is more, or make the picture smaller",
+                f"{self.machine / 1e9:.1f} GB; use a machine with more memory, or make the image smaller",
                 kind="too_large",
                 retryable=True,
             )

@@ -1,4 +1,4 @@
-"""Finds the originals that can be sent as they are, but for their metadata, and proves that they decode."""
+"""Finds JPEG files that can be sent without encoding them again, and proves that they decode."""
 
 import functools
 
@@ -11,23 +11,23 @@ from vlmbatch.imaging.jpeg_strip import bared
 from vlmbatch.imaging.jpeg_structure import JpegStructure
 from vlmbatch.protocols import Room
 
-_MOST_BYTES_A_PIXEL = 1  # quality 95 without subsampling stays under it for all but noise
+_MOST_BYTES_A_PIXEL = 1  # quality 95 without subsampling stays below it except for noise
 _HEADER_ALLOWANCE = 65_536  # bytes
-_REMEMBERED_BYTES = 8_192  # a frame of a photo is one kilobyte
-_COLUMN_BYTES = 256  # of a picture that is 8 pixels high and coded in several scans
-_COPIES = 7 / 3  # of the bytes that are sent: one without metadata, one as base64
+_REMEMBERED_BYTES = 8_192  # the frame of a photo has one kilobyte
+_COLUMN_BYTES = 256  # for each column of a picture of 8 rows that is coded in several scans
+_COPIES = 7 / 3  # of the bytes that are sent: one without metadata, and one as base64, which is 4/3 as long
 
 
 def passed(
     data: bytes, image: ImageFile.ImageFile, structure: JpegStructure | None, room: Room
 ) -> bytes | None:
-    """An opened JPEG without its metadata, if nothing else of it has to change to be sent; else None.
+    """An opened JPEG without its metadata if nothing else has to change before it is sent, else None.
 
-    It is whole, upright, plain RGB in sRGB and not thin; that it is small enough is known. Its coded data is
-    not decoded: of that libjpeg takes whatever comes, and a file that is cut has no end mark.
+    The file must be whole, upright, plain RGB in sRGB and not thin; the caller has checked its size. The
+    coded data is not decoded: libjpeg accepts any data there, and a truncated file has no end mark.
 
     Raises:
-        ImageError: bad_image, its headers or tables are no picture's.
+        ImageError: bad_image, its headers or tables are invalid.
     """
     if structure is None or not structure.whole or not _needs_nothing(image):
         return None
@@ -50,10 +50,10 @@ def _needs_nothing(image: ImageFile.ImageFile) -> bool:
     )
 
 
-# the photos of a camera have the same headers and tables, but for those that choose tables for each
+# all photos of a camera have the same headers and tables, unless the camera chooses tables for each photo
 @functools.lru_cache(maxsize=256)
 def _prove(frame: bytes) -> None:
-    """Let the decoder meet every header and table; at 1/8, which leaves it next to nothing to fill in."""
+    """Let the decoder read every header and table; at 1/8 scale, where it has almost nothing to fill in."""
     with decoding(frame) as image:
         image.draft(None, (1, 1))
         image.load()

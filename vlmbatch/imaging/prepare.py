@@ -1,4 +1,4 @@
-"""Makes the bytes of any image file into the JPEG that a model is sent; the only package that knows Pillow.
+"""Turns the bytes of any image file into the JPEG that is sent to a model.
 
 It decodes from memory and never touches a file, a network or the run.
 """
@@ -43,7 +43,7 @@ UNIFORM_QUALITY = 85
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageHeader:
-    """What the header of an image file says; sides in pixels, as seen upright."""
+    """The header of an image file; the sides, in pixels, are those of the upright picture."""
 
     format: str
     mode: str
@@ -53,15 +53,15 @@ class ImageHeader:
 
 @contextmanager
 def _unlimited(_weight: int | None) -> Iterator[None]:
-    """A Room without walls."""
+    """A Room without a limit."""
     yield
 
 
 def inspect(file: BinaryIO | bytes, max_pixels_in: int | None = None) -> ImageHeader:
-    """Read only the header of an open, seekable file or of its bytes; a broken body goes unseen.
+    """Read only the header of an open, seekable file or of its bytes; a broken body is not noticed.
 
     Raises:
-        ImageError: not an image that can be opened, or more pixels than `max_pixels_in`.
+        ImageError: the image cannot be opened, or has more pixels than `max_pixels_in`.
     """
     with decoding(file) as image:
         check_pixels(image.size, max_pixels_in)
@@ -72,21 +72,20 @@ def inspect(file: BinaryIO | bytes, max_pixels_in: int | None = None) -> ImageHe
 def prepare(
     data: bytes, options: ImageOptions, room: Room = _unlimited, sizing: Sizing | None = None
 ) -> PreparedImage:
-    """Decode, resize, turn upright and encode one picture; blocking, for many threads at once.
+    """Decode, resize, rotate to upright and encode one picture; blocks, and may run in many threads at once.
 
-    It gets the size that `sizing` says, or the options where that is left out: never a larger one, but it
-    is padded with white where it is too thin for a model. Transparency becomes white, colours become
-    sRGB, of an animation the first frame is taken, and no metadata is left. A plain JPEG whose pixels
-    need none of this is not encoded again but only freed of its metadata. Original sides are those of
-    the upright picture.
+    `sizing` gives the size to send; without it, the options do. The picture is never enlarged, but padded
+    with white if it is too thin for a model. Transparency becomes white, colours become sRGB, an animation
+    gives its first frame, and no metadata is left. A plain JPEG that needs none of this is not encoded again
+    and only loses its metadata. The original sides in the result are those of the upright picture.
 
-    `room` waits until so many bytes of memory are free for decoding. A picture for which memory does not
-    suffice is tried once more while no other is decoded.
+    `room` waits until enough memory for decoding is free. If memory does not suffice, the picture is tried
+    once more while no other is decoded.
 
     Raises:
-        ImageError: it cannot be decoded whole (bad_image), has too many pixels (too_large), or has
+        ImageError: it cannot be decoded completely (bad_image), has too many pixels (too_large), or has
             a shape that no JPEG can have (bad_shape).
-        ResourceError: the machine is out of descriptors or memory: a trouble of the run.
+        ResourceError: the machine is out of descriptors or memory: a failure of the run.
     """
     sizing = sizing or sizing_of(options)
     with suppress(MemoryError, OutOfMemory):
@@ -98,7 +97,7 @@ def prepare(
 
 
 def uniform(rgb: tuple[int, int, int]) -> PreparedImage:
-    """A small picture of one colour: 224x224 pixels, which every vision model takes."""
+    """A small picture of one colour: 224x224 pixels, which every vision model accepts."""
     size = (UNIFORM_SIDE, UNIFORM_SIDE)
     encoded = encode(Image.new("RGB", size, rgb), UNIFORM_QUALITY)
     return _prepared(encoded, size, size, 1, [])
@@ -113,7 +112,7 @@ def _prepare(data: bytes, options: ImageOptions, sizing: Sizing, room: Room) -> 
         with decoding(data) as image:
             declared = image.size
             check_pixels(declared, options.max_pixels_in)
-            # before load(), since GIF winds its file on to count
+            # before load(), since GIF moves through its file to count
             frames = pages or int(getattr(image, "n_frames", 1))
             target = _target(image, sizing)
             if target == declared and (original := passed(data, image, structure, room)) is not None:
@@ -124,15 +123,15 @@ def _prepare(data: bytes, options: ImageOptions, sizing: Sizing, room: Room) -> 
             rest = draft(image, target)
             held.enter_context(room(decode_bytes(image, declared, target, structure)))
             image.load()
-            if image.format == "TIFF" and image.size == declared[::-1]:  # Pillow turned it by its XMP data
+            if image.format == "TIFF" and image.size == declared[::-1]:  # Pillow rotated it by its XMP data
                 declared, target = image.size, (target[1], target[0])
             orientation = orientation_of(image, warnings)
             seen = upright_size(declared, image.format, orientation)
             profile = image.info.get("icc_profile")
             small = shrunk(in_plain_colours(image, warnings), target, rest)
         del image
-        # what is costly at full size is done to the small picture: turning the large one first would take
-        # three times as long, and its colour profile five times
+        # costly steps run on the small picture: to rotate the large one first would take three times as long,
+        # and to apply its colour profile five times
         plain = to_srgb(on_white(small), profile, warnings)
         plain = padded(upright(plain, orientation), warnings)
         encoded = encode(plain, options.quality)
@@ -140,7 +139,7 @@ def _prepare(data: bytes, options: ImageOptions, sizing: Sizing, room: Room) -> 
 
 
 def _target(image: ImageFile.ImageFile, sizing: Sizing) -> tuple[int, int]:
-    """The size to send an opened image in, as its sides lie in the file."""
+    """The size at which to send an opened image, with its sides in the order of the file."""
     orientation = UPRIGHT if sizing.is_symmetric else announced_orientation(image)
     seen = upright_size(image.size, image.format, orientation)
     wide, high = sizing(seen)

@@ -1,4 +1,4 @@
-"""Which size a picture is sent in: as the options allow, and as it suits the model; knows no pixels."""
+"""Computes the size at which a picture is sent, from the options and the model; works on sizes only."""
 
 import functools
 from dataclasses import dataclass, replace
@@ -13,10 +13,10 @@ from vlmbatch.imaging.tokens.family import of_area
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizing:
-    """A function of sizes, (width, height) in pixels, as the picture is seen upright.
+    """A function from a size to the size to send, (width, height) in pixels of the upright picture.
 
-    `longest` is the longest side, 0 for none; `pixels` bounds the area; a `family` is sent what wastes none
-    of its tokens, at most `tokens` of them, or what a longest side of 1024 costs.
+    `longest` limits the longest side, 0 for no limit; `pixels` limits the area. With a `family` the size
+    wastes none of its tokens and costs at most `tokens` of them, or as many as a longest side of 1024.
     """
 
     longest: int = 0
@@ -25,35 +25,35 @@ class Sizing:
     tokens: int | None = None
 
     def __call__(self, size: Size) -> Size:
-        """The size to send for a picture of this size; never larger, and its aspect kept."""
+        """The size to send for a picture of this size; never larger, with the same aspect."""
         return _sized(self, size)
 
     def at_most(self, longest: int) -> Self:
-        """The same with a longest side of at most so many pixels."""
+        """The same sizing with a longest side of at most this many pixels."""
         return replace(self, longest=min(self.longest or longest, longest))
 
     @property
     def is_symmetric(self) -> bool:
-        """Whether a picture that lies gets the size of one that stands, turned."""
+        """Whether a landscape picture gets the size of the portrait one with its sides swapped."""
         return self.family is None
 
     @property
     def least_tokens(self) -> int:
-        """What a common picture costs when it costs as little as this allows; 0 where that is not known."""
+        """The tokens that a common picture costs with this sizing; 0 if the family is not known."""
         return 0 if self.family is None else self.family.tokens(self(_COMMON))
 
 
 def sizing_of(options: ImageOptions, model: str = "", architecture: str | None = None) -> Sizing:
-    """The sizing that the options ask for, for this model; `architecture` is what its endpoint calls that.
+    """The sizing for these options and this model; `architecture` is the one that the endpoint reports.
 
     Raises:
-        ConfigError: --image-tokens, and nobody knows how this model counts them.
+        ConfigError: --image-tokens is set, and it is not known how this model counts them.
     """
     by_model = options.max_size == AUTO or options.image_tokens is not None
     family = _family(model, architecture) if by_model else None
     if options.image_tokens is not None and model and family is None:
         raise ConfigError(
-            f"how {model} counts the tokens of pictures is not known; "
+            f"vlmbatch does not know how {model} counts image tokens; "
             "use --max-size or --max-pixels instead of --image-tokens (docs/image-tokens.md)"
         )
     return Sizing(
@@ -68,7 +68,7 @@ _COMMON = (4000, 3000)
 
 
 def _family(model: str, architecture: str | None) -> Family | None:
-    """The family by either; vLLM tells of a model's real name, too, where it was given another."""
+    """The family by name or architecture; vLLM reports the model's real name there if it serves an alias."""
     return family_of(model, architecture) or family_of(architecture or "")
 
 
@@ -89,7 +89,7 @@ def _sized(sizing: Sizing, size: Size) -> Size:
 
 
 def _limited(sizing: Sizing, size: Size) -> Size:
-    """The size by the tighter of both limits; to be rounded twice would cost its aspect a pixel."""
+    """The size by the tighter of both limits; rounding twice would change the aspect by a pixel."""
     longest = max(size)
     width, height = size
     if 0 < sizing.longest < longest:

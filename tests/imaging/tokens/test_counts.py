@@ -1,7 +1,7 @@
-"""What pictures cost, against the models' own processors and the page that tells of it.
+"""Token counts, compared with the models' own processors and with docs/image-tokens.md.
 
-image_token_counts.csv holds what transformers 5.24.0 counts for pictures of 80 sizes, with the settings of
-the checkpoints that names.py has: by _get_num_multimodal_tokens of the processors that have it; for Llama
+image_token_counts.csv has the counts of transformers 5.24.0 for pictures of 80 sizes, with the settings of
+the checkpoints in names.py: by _get_num_multimodal_tokens of the processors that have it; for Llama
 3.2 as 1601 for each tile of get_optimal_tiled_canvas; for Llama 4 by the text of _prompt_split_image for
 get_best_fit; for MiniCPM-V 4.6 by get_sliced_grid, find_best_resize, get_refine_size and the processor's
 marks; and for MiniCPM-V 2.6 by get_slice_image_placeholder of the model's own image_processing_minicpmv.py,
@@ -24,7 +24,7 @@ by_name = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.
 
 @by_name
 def test_tokens_are_those_of_the_models_own_processor(family: Family) -> None:
-    """For every size in the table each family costs what the real processor counts."""
+    """For every size in the table, the count of each family equals that of the real processor."""
     with COUNTS.open(newline="", encoding="ascii") as file:
         rows = list(csv.DictReader(file))
     real = {(int(row["width"]), int(row["height"])): int(row[family.name]) for row in rows}
@@ -33,7 +33,7 @@ def test_tokens_are_those_of_the_models_own_processor(family: Family) -> None:
 
 
 @by_name
-def test_the_page_tells_what_a_photo_costs(family: Family) -> None:
+def test_the_page_has_the_cost_of_a_photo(family: Family) -> None:
     """The first table of docs/image-tokens.md has the right figures for a photo of 12 megapixels."""
     rows = {row[0]: row[1:] for row in table(section(page("docs/image-tokens.md"), "## What a photo costs"))}
     target = family.target(PHOTO)
@@ -45,8 +45,8 @@ def test_the_page_tells_what_a_photo_costs(family: Family) -> None:
     ]
 
 
-def test_the_page_tells_of_each_family_once() -> None:
-    """Both tables of docs/image-tokens.md list all families, and no other."""
+def test_the_page_lists_each_family_once() -> None:
+    """Both tables of docs/image-tokens.md list all families once, and no other."""
     text = page("docs/image-tokens.md")
     names = sorted(family.name for family in FAMILIES)
     for heading in ("## What a photo costs", "## How each family counts"):

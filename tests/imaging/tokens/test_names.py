@@ -1,4 +1,4 @@
-"""Which family a model's name or architecture tells."""
+"""The family of a model by its name or architecture."""
 
 import pytest
 
@@ -101,15 +101,15 @@ UNKNOWN = [
     ("name", "family"), [(name, family) for family, names in KNOWN.items() for name in names]
 )
 def test_names_of_models(name: str, family: str) -> None:
-    """Names at Ollama, ids at vLLM, files and quantised copies are known by the family's name in them."""
+    """Names at Ollama, ids at vLLM, files and quantised copies are recognised by their family's name."""
     found = family_of(name)
     assert found is not None
     assert found.name == family
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
-def test_names_that_tell_nothing(name: str) -> None:
-    """A model without eyes, of another family or of a version that is not known is of none."""
+def test_names_without_a_family(name: str) -> None:
+    """A text model, a model of another family or of an unknown version belongs to no family."""
     assert family_of(name) is None
 
 
@@ -131,7 +131,7 @@ def test_names_that_tell_nothing(name: str) -> None:
     ],
 )
 def test_an_architecture_counts_more_than_a_name(architecture: str, family: str) -> None:
-    """A model with a name of its own, or a misleading one, is known by its architecture."""
+    """A model with a custom or misleading name is recognised by its architecture."""
     for name in ("my-captions", "llava:7b", "pixtral-12b"):
         found = family_of(name, architecture)
         assert found is not None
@@ -139,8 +139,8 @@ def test_an_architecture_counts_more_than_a_name(architecture: str, family: str)
 
 
 @pytest.mark.parametrize("architecture", [None, "", "clip", "llama", "qwen2", "phi3"])
-def test_an_architecture_with_several_kinds_of_eyes_leaves_it_to_the_name(architecture: str | None) -> None:
-    """What only the language model's architecture tells does not decide."""
+def test_an_architecture_with_several_vision_encoders_leaves_it_to_the_name(architecture: str | None) -> None:
+    """The architecture of the language model alone does not decide the family."""
     found = family_of("minicpm-v:8b", architecture)
     assert found is not None
     assert found.name == "minicpm-v"

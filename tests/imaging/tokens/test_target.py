@@ -1,4 +1,4 @@
-"""The size that is sent: laws over all families, and the steps and limits of single ones."""
+"""The size that is sent: laws for all families, and the steps and limits of single ones."""
 
 import pytest
 from hypothesis import example, given, settings
@@ -25,12 +25,12 @@ from vlmbatch.imaging.tokens.names import (
 from vlmbatch.imaging.tokens.patches import BegunPatches, FilledPatches, NearestPatches
 from vlmbatch.imaging.tokens.slices import Enlarged
 
-MOST_RATIO = 100  # thinner pictures are padded before they are sent (imaging/shape.py)
+MOST_RATIO = 100  # thinner pictures are padded before they are sent (imaging/geometry.py)
 
 
 @st.composite
 def pictures(draw: st.DrawFn, most: int = 12_000) -> Size:
-    """Any size, and the aspects that grids of tiles have, give or take a pixel."""
+    """Any size, and the aspects of grids of tiles, within a pixel."""
     if draw(st.booleans()):
         size = draw(st.tuples(st.integers(1, most), st.integers(1, most)))
     else:
@@ -48,20 +48,20 @@ many = settings(max_examples=300, deadline=None)
 
 
 def patch_of(family: Family) -> int:
-    """The side in pixels that what is sent may be off, since it has to be whole patches."""
+    """The allowed error in pixels of a side, since some models need whole patches."""
     rule = family.rule
     return rule.patch if isinstance(rule, NearestPatches | BegunPatches | FilledPatches) else 1
 
 
 def usual(size: Size) -> Size:
-    """The size with today's default, a longest side of 1024."""
+    """The size with the default limit, a longest side of 1024."""
     return within(size, (LONGEST, LONGEST))
 
 
 @many
 @given(families, pictures(), budgets)
 def test_a_picture_is_never_enlarged(family: Family, size: Size, budget: int | None) -> None:
-    """No side of what is sent is longer than that of the picture."""
+    """No side of the sent size is longer than that of the picture."""
     width, height = family.target(size, budget)
     assert 1 <= width <= size[0]
     assert 1 <= height <= size[1]
@@ -70,7 +70,7 @@ def test_a_picture_is_never_enlarged(family: Family, size: Size, budget: int | N
 @many
 @given(families, pictures(), budgets)
 def test_the_aspect_is_kept(family: Family, size: Size, budget: int | None) -> None:
-    """The shorter side follows the longer one to a pixel, to a patch, or in SmolVLM and Idefics3 to 1/32."""
+    """The aspect is kept to a pixel, to a patch, or for SmolVLM and Idefics3 to 1/32."""
     target = family.target(size, budget)
     long, short = target if size[0] >= size[1] else target[::-1]
     exact = long * min(size) / max(size)
@@ -81,14 +81,14 @@ def test_the_aspect_is_kept(family: Family, size: Size, budget: int | None) -> N
 @many
 @given(families, pictures())
 def test_auto_costs_no_more_than_the_usual_size(family: Family, size: Size) -> None:
-    """Without a budget no family is sent more tokens than a longest side of 1024 costs it."""
+    """Without a budget, a picture costs no family more tokens than a longest side of 1024."""
     assert family.tokens(family.target(size)) <= family.tokens(usual(size))
 
 
 @many
 @given(families, pictures(), st.integers(1, 20_000))
 def test_a_budget_is_kept_or_cannot_be(family: Family, size: Size, budget: int) -> None:
-    """What is sent costs at most the budget, or no size of those worth sending costs less."""
+    """The sent size costs at most the budget, or no size worth sending costs less."""
     cost = family.tokens(family.target(size, budget))
     others = [family.tokens(other) for other in family.rule.sizes(size) if family.rule.sees_all(other)]
     assert cost <= max(budget, min(others, default=cost))
@@ -97,7 +97,7 @@ def test_a_budget_is_kept_or_cannot_be(family: Family, size: Size, budget: int) 
 @many
 @given(families, pictures(), st.integers(1, 8000), st.integers(0, 4000))
 def test_more_tokens_never_show_less(family: Family, size: Size, budget: int, more: int) -> None:
-    """A larger budget sends at least as many pixels, but for those that a step saves."""
+    """A larger budget sends at least as many pixels, except for those that a cheaper step saves."""
     width, height = family.target(size, budget + more)
     less_width, less_height = family.target(size, budget)
     assert width * height >= NEARLY**4 * less_width * less_height
@@ -106,8 +106,8 @@ def test_more_tokens_never_show_less(family: Family, size: Size, budget: int, mo
 @many
 @given(families, pictures(), budgets)
 @example(MISTRAL_3, (6156, 1537), None)  # 1024 costs less for the rounded aspect
-def test_what_was_sent_once_stays_as_it_is(family: Family, size: Size, budget: int | None) -> None:
-    """The target of a target is itself, where the budget could be kept."""
+def test_a_target_size_stays_unchanged(family: Family, size: Size, budget: int | None) -> None:
+    """The target of a target is itself, if the budget could be kept."""
     target = family.target(size, budget)
     if budget is None or family.tokens(target) <= budget:
         assert family.target(target, budget) == target
@@ -116,8 +116,8 @@ def test_what_was_sent_once_stays_as_it_is(family: Family, size: Size, budget: i
 @many
 @given(families, pictures(), budgets)
 @example(GEMMA_4, (8293, 7164), None)  # costs less with the aspect of 1024 x 885
-def test_no_pixel_is_sent_that_the_model_throws_away(family: Family, size: Size, budget: int | None) -> None:
-    """The model looks at all of what is sent, but where InternVL's grid would tip, up to the usual size."""
+def test_no_pixel_is_sent_that_the_model_discards(family: Family, size: Size, budget: int | None) -> None:
+    """The model uses all sent pixels, except for InternVL at the usual size, where its grid may change."""
     target = family.target(size, budget)
     assert family.rule.sees_all(target) or (family is INTERNVL and target == usual(target))
 
@@ -125,7 +125,7 @@ def test_no_pixel_is_sent_that_the_model_throws_away(family: Family, size: Size,
 @many
 @given(families, pictures(LONGEST))
 def test_a_small_picture_stays_as_it_is(family: Family, size: Size) -> None:
-    """What is small is passed on, unless the model would shrink it, or nearly the same is much cheaper."""
+    """A small picture is unchanged, unless the model shrinks it or nearly the same size is much cheaper."""
     target = family.target(size)
     if target != size and max(size) <= LONGEST and family.rule.sees_all(size):
         assert family.tokens(target) <= MUCH_CHEAPER * family.tokens(size)
@@ -143,7 +143,7 @@ def test_a_small_picture_stays_as_it_is(family: Family, size: Size) -> None:
         (MISTRAL_3, (1040, 780), (1036, 756)),  # 784 would be larger than the picture
         (GEMMA_3, (4000, 3000), (896, 672)),
         (GEMMA_4, (4000, 3000), (912, 672)),
-        (GEMMA_4, (4871, 611), (2267, 284)),  # of 47 x 5 patches it would make 51 x 5
+        (GEMMA_4, (4871, 611), (2267, 284)),  # it would resize 47 x 5 patches to 51 x 5
         (LLAVA_1_5, (3000, 4000), (336, 448)),
         (LLAVA_1_5, (339, 337), (338, 336)),
         (LLAVA_1_6, (4000, 3000), (672, 504)),
@@ -155,7 +155,7 @@ def test_a_small_picture_stays_as_it_is(family: Family, size: Size) -> None:
         (MINICPM_V, (4000, 3000), (1034, 775)),
     ],
 )
-def test_what_is_sent_without_a_budget(family: Family, size: Size, sent: Size) -> None:
+def test_the_size_without_a_budget(family: Family, size: Size, sent: Size) -> None:
     """Patches are whole and tiles are filled, at no more tokens than a longest side of 1024 costs."""
     assert family.target(size) == sent
 
@@ -175,7 +175,7 @@ def test_what_is_sent_without_a_budget(family: Family, size: Size, sent: Size) -
 def test_a_size_just_above_a_step_goes_below_it(
     family: Family, size: Size, sent: Size, tokens: tuple[int, int]
 ) -> None:
-    """Where a few pixels more cost another row of tiles, they are not sent, budget or not."""
+    """A few pixels that would cost another row of tiles are not sent, with a budget or without."""
     for budget in (None, 10_000):
         assert family.target(size, budget) == sent
     assert (family.tokens(size), family.tokens(sent)) == tokens
@@ -200,13 +200,13 @@ def test_a_size_just_above_a_step_goes_below_it(
         (QWEN3_VL, 10, (320, 256), 80),
     ],
 )
-def test_what_a_budget_gives(family: Family, budget: int, sent: Size, tokens: int) -> None:
-    """A photo of 12 megapixels is sent as large as the budget allows, and else as cheap as it gets."""
+def test_the_size_with_a_budget(family: Family, budget: int, sent: Size, tokens: int) -> None:
+    """A photo of 12 megapixels is sent as large as the budget allows, or else at the least cost."""
     assert family.target((4000, 3000), budget) == sent
     assert family.tokens(sent) == tokens
 
 
-def test_a_large_budget_does_not_send_what_is_thrown_away() -> None:
-    """However many tokens are allowed, a side is no longer than the model looks at."""
+def test_a_large_budget_does_not_send_discarded_pixels() -> None:
+    """With any budget, no side is longer than the model uses."""
     sent = [family.target((9000, 9000), 10**6) for family in (GEMMA_3, PIXTRAL, INTERNVL, LLAMA_4, SMOLVLM)]
     assert sent == [(896, 896), (1024, 1024), (1344, 1344), (1344, 1344), (2048, 2048)]

@@ -1,7 +1,7 @@
-"""What a picture costs each family of vision models in tokens, and which size to send so that none is wasted.
+"""The tokens that a picture costs in each family of vision models, and the size to send that wastes none.
 
-Pure arithmetic: it opens no picture and asks nobody. The rules are those of the models' own processors in
-transformers, which vLLM uses; docs/image-tokens.md tells where Ollama and llama.cpp differ.
+Pure arithmetic: it opens no picture and sends no request. The rules are those of the models' own processors
+in transformers, which vLLM uses; docs/image-tokens.md lists the differences of Ollama and llama.cpp.
 """
 
 from vlmbatch.imaging.tokens.family import Family, Size

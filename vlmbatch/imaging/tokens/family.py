@@ -1,7 +1,7 @@
-"""What a family of vision models is: what a picture of some sides costs it, and which size to send.
+"""A family of vision models: the tokens that a picture of some size costs, and the size to send.
 
-It knows no single family (patches.py, tiles.py, slices.py), no names (names.py) and no pictures. Sizes are
-(width, height) in pixels, as the picture is seen upright.
+Single families are in patches.py, tiles.py and slices.py, names of models in names.py. Sizes are
+(width, height) in pixels of the upright picture.
 """
 
 import math
@@ -12,53 +12,53 @@ from typing import Protocol
 Size = tuple[int, int]
 
 LONGEST = 1024
-"""The longest side in pixels whose cost is the limit where no budget is given: the default of --max-size."""
+"""The longest side in pixels whose cost is the limit without a budget: the default of --max-size."""
 NEARLY = 31 / 32
-"""A size is nearly another one when its sides are at least this part of the other's."""
+"""A size is nearly another one if its sides are at least this fraction of the other's."""
 MUCH_CHEAPER = 4 / 5
-"""Nearly the same size is taken where it costs at most this part of the tokens."""
+"""Nearly the same size is chosen if it costs at most this fraction of the tokens."""
 
 
 class Rule(Protocol):
-    """How the processor of a model looks at a picture."""
+    """The rule by which the processor of a model turns a picture into tokens."""
 
     def tokens(self, size: Size) -> int:
-        """How many tokens a picture of this size costs."""
+        """The number of tokens that a picture of this size costs."""
         ...
 
     def sees_all(self, size: Size) -> bool:
-        """Whether it looks at the picture at its full size, and does not shrink it first."""
+        """Whether the processor uses the picture at its full size and does not shrink it first."""
         ...
 
     def sizes(self, size: Size) -> Iterator[Size]:
-        """The sizes worth sending for such a picture; none is larger, and the model sees all of each."""
+        """The sizes worth sending for such a picture; none is larger, and the model uses all of each."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """Models that look at pictures in the same way."""
+    """Models that process pictures in the same way."""
 
     name: str
     rule: Rule
 
     def tokens(self, size: Size) -> int:
-        """How many tokens a picture of this size costs, with the marks that docs/image-tokens.md tells of."""
+        """The number of tokens that a picture of this size costs, with the marks of docs/image-tokens.md."""
         return self.rule.tokens(size)
 
     def target(self, size: Size, budget: int | None = None) -> Size:
         """The size to send for a picture of this size: the largest that costs at most `budget` tokens.
 
-        Without a budget the limit is what the picture costs with a longest side of 1024 pixels.
+        Without a budget, the limit is the cost of the picture with a longest side of 1024 pixels.
 
-        A picture that is within the limit, and that the model sees all of, stays as it is, unless nearly the
-        same size is much cheaper. It is never enlarged. Its aspect is kept to a pixel, or to the patch
-        where the model works in whole patches, or squeezed by 1/32 where that saves a row of tiles.
-        What the model would shrink by itself is not sent, but where a rounded aspect makes all other
-        sizes dearer: then it is the size with the usual longest side.
+        A picture within the limit that the model does not shrink stays unchanged, unless nearly the same size
+        is much cheaper. A picture is never enlarged. Its aspect is kept to a pixel, or to the patch if the
+        model works in whole patches; it is squeezed by up to 1/32 if that saves a row of tiles. A size that
+        the model would shrink is not sent, unless a rounded aspect makes all other sizes more expensive: then
+        the size with the usual longest side is sent.
 
-        A family that cannot go down to the budget gets the largest size of those that cost it least, so
-        whoever must keep to a budget looks at what the answer costs.
+        If no size keeps the budget, the result is the largest of those that cost least; the caller compares
+        its cost with the budget.
         """
         costs = self._costs(size)
         affordable = [s for s in costs if costs[s] <= (self._usual(size, s) if budget is None else budget)]
@@ -72,20 +72,20 @@ class Family:
         return chosen
 
     def _costs(self, size: Size) -> dict[Size, int]:
-        """The sizes that might be sent for a picture, and what each costs."""
+        """The candidate sizes for a picture, with their costs."""
         sizes = dict.fromkeys((size, *self.rule.sizes(size)))
         return {s: self.tokens(s) for s in sizes if self.rule.sees_all(s)}
 
     def _usual(self, *sizes: Size) -> int:
-        """What the cheapest of these would cost with the usual longest side.
+        """The cost of the cheapest of these with the usual longest side.
 
-        What is sent has to be within its own limit, too, which is not quite that of the picture where its
-        aspect was rounded: what was sent once would else be shrunk again.
+        The size that is sent must be within its own limit, too. That limit differs slightly from the limit of
+        the picture if the aspect was rounded, and a picture that was sent once would be shrunk again.
         """
         return min(self.tokens(_usual_size(size)) for size in sizes)
 
     def _step_below(self, size: Size) -> Size | None:
-        """Nearly the same size, if there is one that is much cheaper."""
+        """A size that is nearly the same and much cheaper, or None."""
         costs = self._costs(size)
         below = [s for s in costs if _is_nearly(s, size) and costs[s] <= MUCH_CHEAPER * costs[size]]
         return max(below, key=_area, default=None)
@@ -102,7 +102,7 @@ def within(size: Size, box: Size) -> Size:
 
 
 def of_area(size: Size, pixels: int) -> Size:
-    """The size shrunk to at most so many pixels, aspect kept to a pixel; never enlarged."""
+    """The size shrunk to at most this many pixels, aspect kept to a pixel; never enlarged."""
     scale = math.sqrt(pixels / (size[0] * size[1]))
     return size if scale >= 1 else (max(1, math.floor(size[0] * scale)), max(1, math.floor(size[1] * scale)))
 

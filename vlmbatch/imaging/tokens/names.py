@@ -1,6 +1,6 @@
-"""Which family a model is of: by its architecture, or by its name at Ollama, at vLLM or of a file.
+"""Finds the family of a model by its architecture, or by its name at Ollama, at vLLM or of a file.
 
-A name that is not surely of a family is of none, since a wrong size would be worse than the usual one.
+An uncertain name belongs to no family, since a wrong size would be worse than the usual one.
 """
 
 import re
@@ -54,16 +54,17 @@ ARCHITECTURES = {
     "mllama": LLAMA_3_2,
     "llama4": LLAMA_4,
 }
-"""What /api/show of Ollama calls details.family, and a .gguf file general.architecture.
+"""Families by details.family of Ollama's /api/show, or general.architecture of a .gguf file.
 
-Language models that stand behind several kinds of eyes (llama, qwen2, phi3) and the eyes (clip) tell nothing.
+Language models that are combined with several vision encoders (llama, qwen2, phi3), and the encoder itself
+(clip), identify no family.
 """
 
 AT_OLLAMA = {"gemma3": GEMMA_3, "llava": LLAVA_1_6, "minicpm-v": MINICPM_V}
-"""Names of its library without a version. A tag may tell another one, so NAMES and TEXT_ONLY come first."""
+"""Names of Ollama's library without a version. A tag may name another one: NAMES and TEXT_ONLY come first."""
 
 TEXT_ONLY = re.compile(r"gemma-?3[-:](1b|270m)")
-"""Names that look like a family's and have no eyes."""
+"""Names that look like a vision family but belong to text models."""
 
 NAMES: tuple[tuple[str, Family], ...] = (
     (r"qwen2([._]5)?-?vl", QWEN2_VL),
@@ -78,7 +79,7 @@ NAMES: tuple[tuple[str, Family], ...] = (
     (r"llava-v?1\.6", LLAVA_1_6),
     (r"llama-?3\.2-(\d+b-)?vision", LLAMA_3_2),
     (r"llama-?4", LLAMA_4),
-    # the flash models of 3.5 choose a resolution for each tile
+    # not the flash models of 3.5, which choose a resolution for each tile
     (r"internvl(2|2[._]5|3|3[._]5)(?!.*flash)", INTERNVL),
     (r"idefics3", IDEFICS3),
     (r"smolvlm2?-(256|500)m", SMOLVLM),
@@ -86,14 +87,15 @@ NAMES: tuple[tuple[str, Family], ...] = (
     (r"minicpm-[vo]-?(2[._]6|4([._][05])?)", MINICPM_V),
     (r"minicpm-v-?4[._]6", MINICPM_V_4_6),
 )
-"""What the last part of a model's name begins with, in lower case, up to the end of a word or a version."""
+"""The start of the last part of a model's name, in lower case, up to the end of a word or a version."""
 
 
 def family_of(model: str, architecture: str | None = None) -> Family | None:
-    """The family of a model, or None where it is not known for sure.
+    """The family of a model, or None if it is not certain.
 
-    `model` is a name as `qwen2.5vl:7b-q4_K_M`, `hf.co/owner/Repo-GGUF:Q4_K_M`, `Qwen/Qwen2.5-VL-7B-Instruct`
-    or a path to a .gguf file. `architecture` is what the endpoint tells, and counts more where it is known.
+    `model` is a name like `qwen2.5vl:7b-q4_K_M`, `hf.co/owner/Repo-GGUF:Q4_K_M`,
+    `Qwen/Qwen2.5-VL-7B-Instruct` or a path to a .gguf file. `architecture` is the one that the endpoint
+    reports; a known architecture takes precedence over the name.
     """
     known = ARCHITECTURES.get((architecture or "").lower())
     if known is not None:
@@ -102,7 +104,7 @@ def family_of(model: str, architecture: str | None = None) -> Family | None:
     if TEXT_ONLY.match(name):
         return None
     for beginning, family in NAMES:
-        # an owner may stand before it, as in Qwen_Qwen2.5-VL-7B-Instruct-GGUF
+        # an owner may come first, as in Qwen_Qwen2.5-VL-7B-Instruct-GGUF
         if re.match(rf"([a-z0-9-]+[._])?{beginning}(?![a-z0-9]|[._]\d)", name):
             return family
     return AT_OLLAMA.get(name.partition(":")[0])

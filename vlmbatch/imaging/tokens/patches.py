@@ -1,4 +1,4 @@
-"""Models that take a picture at nearly its own size, in patches: Qwen-VL, Pixtral and Mistral, Gemma 4."""
+"""Models that use a picture at nearly its own size, in patches: Qwen-VL, Pixtral and Mistral, Gemma 4."""
 
 import math
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ from vlmbatch.imaging.tokens.family import Size, of_area
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NearestPatches:
-    """Each side goes to the nearest multiple of `patch`; the area is kept between two limits in pixels.
+    """Each side is rounded to the nearest multiple of `patch`; the area stays between two limits in pixels.
 
-    Qwen2-VL and its successors; `patch` is what one token shows, two patches of the encoder a side.
+    Qwen2-VL and its successors; a token covers `patch` pixels a side, which is two patches of the encoder.
     Source: smart_resize in transformers, image_processing_qwen2_vl.py.
     """
 
@@ -34,11 +34,11 @@ class NearestPatches:
         return columns * rows
 
     def sees_all(self, size: Size) -> bool:
-        """Unless it is above the largest area."""
+        """True unless the area is above the largest one."""
         return round(size[0] / self.patch) * round(size[1] / self.patch) * self.patch**2 <= self.most_pixels
 
     def sizes(self, size: Size) -> Iterator[Size]:
-        """Whole patches, as long as the model does not enlarge them."""
+        """Whole patches, in sizes that the model does not enlarge."""
         for width, height in whole_patches(size, self.patch):
             if width * height >= self.least_pixels:
                 yield width, height
@@ -46,18 +46,18 @@ class NearestPatches:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BegunPatches:
-    """A patch that is begun is paid for, and each row has a mark at its end; sides are limited.
+    """A partial patch costs a whole token, and each row has a mark at its end; sides are limited.
 
-    Pixtral, and from Mistral Small 3.1 on the Mistral models, with two patches of the encoder a side.
+    Pixtral, and the Mistral models since Mistral Small 3.1, with two patches of the encoder a side.
     Source: get_resize_output_image_size in transformers, image_processing_pixtral.py, and ImageEncoder
-    in mistral-common, which rounds where transformers cuts; one pixel may make a row of difference.
+    in mistral-common, which rounds to the nearest pixel and not down; one pixel may cost one row more.
     """
 
     patch: int
     longest: int
 
     def tokens(self, size: Size) -> int:
-        """Rows of columns and a mark."""
+        """Columns and a mark, for each row."""
         width, height = size
         ratio = max(size) / self.longest
         if ratio > 1:
@@ -65,7 +65,7 @@ class BegunPatches:
         return (math.ceil(width / self.patch) + 1) * math.ceil(height / self.patch)
 
     def sees_all(self, size: Size) -> bool:
-        """Unless a side is longer than it takes."""
+        """True unless a side is longer than the limit."""
         return max(size) <= self.longest
 
     def sizes(self, size: Size) -> Iterator[Size]:
@@ -75,9 +75,9 @@ class BegunPatches:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilledPatches:
-    """Every picture, small or large, is brought to as many whole patches as fit into `most` tokens.
+    """Every picture, small or large, is resized to as many whole patches as fit into `most` tokens.
 
-    Gemma 4. What is sent changes the cost only through its aspect.
+    Gemma 4. Only the aspect of the picture changes the cost.
     Source: get_aspect_ratio_preserving_size in transformers, image_processing_gemma4.py.
     """
 
@@ -90,14 +90,14 @@ class FilledPatches:
         return columns * rows
 
     def sees_all(self, size: Size) -> bool:
-        """Unless it has more pixels than the patches."""
+        """True unless it has more pixels than the patches."""
         return size[0] * size[1] <= self.most * self.patch**2
 
     def sizes(self, size: Size) -> Iterator[Size]:
-        """What the model makes of it, or else, where it would change that again, the area of the patches."""
+        """The size that the model makes of it, or the area of the patches if that would change again."""
         columns, rows = self._grid(size)
         made = min(size[0], columns * self.patch), min(size[1], rows * self.patch)
-        is_cut = self.most in (columns, rows)  # it would be squeezed
+        is_cut = self.most in (columns, rows)  # the picture would be squeezed
         stays = not is_cut and self._grid(made) == (columns, rows)
         yield made if stays else of_area(size, self.most * self.patch**2)
 
@@ -115,7 +115,8 @@ class FilledPatches:
 def whole_patches(size: Size, patch: int) -> Iterator[Size]:
     """All sizes of whole patches that have this aspect, to the nearest patch, and are not larger.
 
-    The longer side is a number of patches, the shorter one follows. A side under one patch is only shrunk.
+    The longer side is a whole number of patches, and the shorter one follows. A side under one patch is only
+    shrunk.
     """
     long, short = max(size), min(size)
     for count in range(long // patch, 0, -1):

@@ -1,4 +1,4 @@
-"""Models that cut a picture up at its own size: Idefics3, SmolVLM and MiniCPM-V."""
+"""Models that cut a picture into pieces at its own size: Idefics3, SmolVLM and MiniCPM-V."""
 
 import math
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ from vlmbatch.imaging.tokens.family import NEARLY, Size, of_area, within
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enlarged:
-    """Every picture is brought to a longest side of `longest`, enlarged if need be, and cut into tiles.
+    """Every picture is resized to a longest side of `longest`, also enlarged, and cut into tiles.
 
-    So a smaller picture costs the same and only shows less; its aspect alone counts. Idefics3, SmolVLM.
+    A smaller picture costs the same and shows less; only the aspect changes the cost. Idefics3, SmolVLM.
     Source: get_number_of_image_patches and Idefics3Processor in transformers.
     """
 
@@ -20,17 +20,17 @@ class Enlarged:
     count: int
 
     def tokens(self, size: Size) -> int:
-        """Tiles with two marks each, a mark a row, and the small picture with three."""
+        """Tiles with two marks each, one mark for each row, and the small picture with three."""
         columns, rows = self._grid(size)
         tiles = columns * rows
         return self.count + 3 + (rows * (columns * (self.count + 2) + 1) if tiles > 1 else 0)
 
     def sees_all(self, size: Size) -> bool:
-        """Unless it is larger than it is made."""
+        """True unless its longest side is above `longest`."""
         return max(size) <= self.longest
 
     def sizes(self, size: Size) -> Iterator[Size]:
-        """The picture at its longest side, and squeezed a little where a row or column was just begun."""
+        """The picture at its longest side, and slightly squeezed if that saves a row or column."""
         width, height = within(size, (self.longest, self.longest))
         yield width, height
         long, short = max(width, height), min(width, height)
@@ -47,9 +47,9 @@ class Enlarged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slices:
-    """The picture once, small, and as many slices of the area of `tile` x `tile` as it holds, `most` at most.
+    """The picture once, small, and as many slices of `tile` x `tile` pixels as its area holds, up to `most`.
 
-    MiniCPM-V and -o 2.6 to 4.5, whose slices cost `count` each; and 4.6, where a slice is brought to whole
+    MiniCPM-V and -o 2.6 to 4.5, whose slices cost `count` each; and 4.6, where a slice is resized to whole
     patches of `patch` pixels, which cost a token each.
     Source: get_sliced_grid and get_slice_image_placeholder in the model's own image_processing_minicpmv.py,
     and image_processing_minicpmv4_6.py in transformers. llama.cpp slices as soon as one side is above `tile`.
@@ -61,7 +61,7 @@ class Slices:
     patch: int = 0
 
     def tokens(self, size: Size) -> int:
-        """The small picture and each slice with two marks, a mark between rows, and three for a number."""
+        """The small picture and each slice with two marks, a mark between rows, three for an image number."""
         columns, rows = self._grid(size)
         tiles = columns * rows
         if tiles == 1:
@@ -70,16 +70,16 @@ class Slices:
         return 5 + self._cost(*size) + tiles * (slices + 2) + rows - 1
 
     def sees_all(self, size: Size) -> bool:
-        """Unless it has more pixels than all slices."""
+        """True unless it has more pixels than all slices."""
         return size[0] * size[1] <= self.most * self.tile**2
 
     def sizes(self, size: Size) -> Iterator[Size]:
-        """The picture with the area of so many slices."""
+        """The picture with the area of each number of slices, from the largest down."""
         for count in range(self.most, 0, -1):
             yield of_area(size, count * self.tile**2)
 
     def _cost(self, width: float, height: float) -> int:
-        """What the picture or a part of it costs, brought to the area of a slice."""
+        """The cost of the picture or a part of it, resized to the area of a slice."""
         if self.count is not None:
             return self.count
         high = int(self.tile / math.sqrt(width / height))

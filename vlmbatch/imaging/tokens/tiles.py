@@ -1,4 +1,4 @@
-"""Models that lay a picture on tiles: one, or a grid, and then mostly the whole picture once more, small."""
+"""Models that put a picture on one tile or on a grid of tiles, most of them with a small overview added."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,8 @@ from vlmbatch.imaging.tokens.family import Size, within
 class OneSquare:
     """Every picture becomes one square of `side` pixels that costs `count` tokens.
 
-    Gemma 3 and 3n, which stretch it, and LLaVA 1.5 with `cuts`: there transformers brings the shorter side
-    to `side` and takes the middle. llama.cpp adds bars instead, for all of them.
+    Gemma 3 and 3n, which stretch it, and LLaVA 1.5 with `cuts`: there transformers resizes the shorter side
+    to `side` and crops to the middle. llama.cpp adds bars instead, for all of them.
     Source: image_processing_gemma3.py and image_processing_llava.py in transformers.
     """
 
@@ -22,15 +22,15 @@ class OneSquare:
     cuts: bool = False
 
     def tokens(self, size: Size) -> int:
-        """Always the same."""
+        """The same for every picture."""
         return self.count
 
     def sees_all(self, size: Size) -> bool:
-        """Unless it is larger than the square."""
+        """True unless it is larger than the square."""
         return (min(size) if self.cuts else max(size)) <= self.side
 
     def sizes(self, size: Size) -> Iterator[Size]:
-        """The picture in the square, or around it."""
+        """The picture fitted into the square, or around it with `cuts`."""
         reach = self.side
         if self.cuts:
             reach = math.ceil(reach * max(size) / min(size))
@@ -39,7 +39,7 @@ class OneSquare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BestResolution:
-    """The picture goes into the one of some canvases that keeps most of it; bars are taken out again.
+    """The picture is put on the canvas that keeps most of it; tokens of the bars are removed.
 
     LLaVA-NeXT (1.6): one square of `tile` pixels for the whole picture, and one for each tile.
     Source: select_best_resolution and LlavaNextProcessor in transformers.
@@ -51,7 +51,7 @@ class BestResolution:
     """Columns and rows, in the order of the model's image_grid_pinpoints."""
 
     def tokens(self, size: Size) -> int:
-        """The small picture, the patches of the canvas that hold some of the picture, and a mark a row."""
+        """The small picture, the patches of the canvas that show a part of it, and one mark for each row."""
         side = self.tile // self.patch
         columns, rows = (count * side for count in self._canvas(size))
         width, height = size
@@ -62,11 +62,11 @@ class BestResolution:
         return side**2 + columns * rows + rows
 
     def sees_all(self, size: Size) -> bool:
-        """Unless it is larger than its canvas."""
+        """True unless it is larger than its canvas."""
         return _is_within(size, self._canvas(size), self.tile)
 
     def sizes(self, size: Size) -> Iterator[Size]:
-        """The picture in each canvas."""
+        """The picture fitted into each canvas."""
         return _in_each(size, self.canvases, self.tile)
 
     def _canvas(self, size: Size) -> tuple[int, int]:
@@ -80,10 +80,10 @@ class BestResolution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmallestCanvas:
-    """The picture lies in a corner of the canvas that it fills best, the rest of which is padding.
+    """The picture lies in a corner of the canvas that it fills best; the rest is padding.
 
-    The canvas has at most `most` tiles; it is the one that the picture must grow least to fill, or else
-    shrink least. Llama 3.2 Vision, and Llama 4 with `overview`: the whole picture once more, and marks.
+    The canvas has at most `most` tiles. It is the one that needs the least enlargement of the picture, or
+    else the least shrinking. Llama 3.2 Vision, and Llama 4 with `overview`: a small overview and marks.
     Source: get_optimal_tiled_canvas in image_processing_mllama.py and get_best_fit in
     image_processing_llama4.py in transformers.
     """
@@ -93,11 +93,11 @@ class SmallestCanvas:
     count: int
     overview: bool = False
     spare: int = 0
-    """So many pixels what is sent stays below a canvas, since Ollama (mllama/process_image.go) takes a larger
-    one for a picture that fills a single tile to the last pixel."""
+    """The sent size stays this many pixels below a canvas, since Ollama (mllama/process_image.go) uses a
+    larger one for a picture that fills a single tile to the last pixel."""
 
     def tokens(self, size: Size) -> int:
-        """Tiles, and with an overview its tile, a mark after each tile, and three around."""
+        """Tiles; with an overview also its tile, a mark after each tile, and three around."""
         columns, rows = self._canvas(size)
         tiles = columns * rows
         if not self.overview:
@@ -105,11 +105,11 @@ class SmallestCanvas:
         return 3 + self.count + (tiles * (self.count + 1) if tiles > 1 else 0)
 
     def sees_all(self, size: Size) -> bool:
-        """Unless it is larger than its canvas."""
+        """True unless it is larger than its canvas."""
         return _is_within(size, self._canvas(size), self.tile)
 
     def sizes(self, size: Size) -> Iterator[Size]:
-        """The picture in each canvas."""
+        """The picture fitted into each canvas."""
         return _in_each(size, _grids(self.most), self.tile, self.spare)
 
     def _canvas(self, size: Size) -> tuple[int, int]:
@@ -124,10 +124,10 @@ class SmallestCanvas:
 class NearestAspect:
     """The picture is stretched over the grid of tiles, `most` at most, whose aspect is nearest its own.
 
-    Of grids of one aspect it takes the largest that is less than twice the picture. So for a picture of
-    4:3 every size costs the same, and only near 1:1, 1:2 and 1:3 a smaller one costs less. InternVL.
-    Source: get_optimal_tiled_canvas in transformers, image_processing_got_ocr2.py. llama.cpp chooses by
-    area and not by aspect, and there smaller pictures do cost less.
+    Of the grids with the same aspect it uses the largest whose area is less than twice that of the picture.
+    So every size of a 4:3 picture costs the same, and only near 1:1, 1:2 and 1:3 a smaller one costs less.
+    InternVL. Source: get_optimal_tiled_canvas in transformers, image_processing_got_ocr2.py. llama.cpp
+    chooses by area and not by aspect, and there smaller pictures cost less.
     """
 
     tile: int
@@ -135,17 +135,17 @@ class NearestAspect:
     count: int
 
     def tokens(self, size: Size) -> int:
-        """Tiles, the small picture where there are several, and two marks."""
+        """Tiles, the small picture if there are several tiles, and two marks."""
         columns, rows = self._grid(size)
         tiles = columns * rows
         return 2 + self.count * (tiles + 1 if tiles > 1 else 1)
 
     def sees_all(self, size: Size) -> bool:
-        """Unless it is larger than its grid."""
+        """True unless it is larger than its grid."""
         return _is_within(size, self._grid(size), self.tile)
 
     def sizes(self, size: Size) -> Iterator[Size]:
-        """The picture in each grid."""
+        """The picture fitted into each grid."""
         return _in_each(size, _grids(self.most), self.tile)
 
     def _grid(self, size: Size) -> tuple[int, int]:
@@ -160,7 +160,7 @@ class NearestAspect:
 
 @cache
 def _grids(most: int) -> tuple[tuple[int, int], ...]:
-    """All grids of at most so many tiles, the smaller first, and then those with fewer columns."""
+    """All grids of at most this many tiles, ordered by area and then by columns."""
     every = [(columns, rows) for columns in range(1, most + 1) for rows in range(1, most // columns + 1)]
     return tuple(sorted(every, key=lambda grid: grid[0] * grid[1]))
 
