@@ -1,4 +1,4 @@
-"""Walking folders: order, laziness, what is taken, overlapping and missing PATHs."""
+"""Walking folders: order, laziness, included entries, overlapping and missing PATHs."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from vlmbatch.sources import DirectorySource, open_source
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to stand in; ids are as typed from there."""
+    """The current folder of the test; ids are relative to it."""
     tmp_path.chmod(0o755)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -25,7 +25,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 class TestOrderAndIds:
     def test_ids_are_in_byte_order(self) -> None:
-        """Ids of a PATH come as `LC_ALL=C sort` orders them, files and folders in one order, at any depth."""
+        """The ids of a PATH come in the order of `LC_ALL=C sort`, files and folders together."""
         put("p/b.jpg", "p/a.jpg", "p/a/z.jpg", "p/a-b.jpg", "p/B.jpg", "p/a/\u00e9.jpg", "p/a/f/g/h.jpg")
         assert ids("p") == sorted(ids("p"), key=os.fsencode)
         assert ids("p") == [
@@ -44,7 +44,7 @@ class TestOrderAndIds:
         assert ids(typed) == ["photos/sub/a.jpg"]
 
     def test_current_folder_adds_nothing(self) -> None:
-        """`.` gives ids without a leading `./`."""
+        """The PATH `.` gives ids without a leading `./`."""
         put("a.jpg", "sub/b.jpg")
         assert ids(".") == ["a.jpg", "sub/b.jpg"]
 
@@ -56,7 +56,7 @@ class TestOrderAndIds:
         assert ids(f"{here}/link") == [f"{here}/link/a.jpg"]
 
     def test_odd_names_survive(self) -> None:
-        """A newline, an escape and bytes that are no UTF-8 pass through an id and open the same file."""
+        """Names with a newline, an escape or bytes that are not UTF-8 give ids that open the file."""
         odd = [b"p/new\nline.jpg", b"p/\x1b[31m.jpg", b"p/caf\xe9.jpg"]
         Path("p").mkdir()
         for name in odd:
@@ -68,7 +68,7 @@ class TestOrderAndIds:
         assert {os.fsencode(ref.id): photos.read(ref).data for ref in photos} == {name: name for name in odd}
 
     def test_a_tree_deeper_than_recursion_allows(self) -> None:
-        """A tree of more levels than Python may recurse is walked to its end."""
+        """A tree deeper than Python's recursion limit is walked to its end."""
         deep = "d/" * 300 + "a.jpg"
         put(deep)
         limit = sys.getrecursionlimit()
@@ -88,8 +88,8 @@ class TestLaziness:
         put("p/b/2.jpg")
         assert [ref.id for ref in refs] == ["p/b/1.jpg", "p/b/2.jpg"]
 
-    def test_a_folder_that_goes_away_is_told_and_passed_over(self) -> None:
-        """A folder removed during the walk costs nothing but itself."""
+    def test_a_removed_folder_is_reported_and_skipped(self) -> None:
+        """A folder that is removed during the walk is reported, and the other folders are walked."""
         put("p/a/1.jpg", "p/b/1.jpg", "p/c/1.jpg")
         problems: list[SourceProblem] = []
         refs = iter(DirectorySource(("p",), InputOptions(), problems.append))
@@ -99,16 +99,16 @@ class TestLaziness:
         assert [problem.path for problem in problems] == ["p/b"]
 
 
-class TestWhatIsTaken:
+class TestIncludedEntries:
     def test_hidden_entries_are_skipped_below_a_root_only(self) -> None:
-        """A hidden file or folder is skipped on a walk and taken when it is the PATH."""
+        """A hidden file or folder is skipped on a walk and included if it is the PATH."""
         put("p/.a.jpg", "p/.thumbs/b.jpg", "p/c.jpg")
         photos = source("p")
         assert [ref.id for ref in photos] == ["p/c.jpg"]
         assert photos.ignored == 0
         assert ids("p/.thumbs", "p/.a.jpg") == ["p/.thumbs/b.jpg", "p/.a.jpg"]
 
-    def test_only_images_are_taken_and_the_rest_is_counted(self) -> None:
+    def test_only_images_are_included_and_the_rest_is_counted(self) -> None:
         """Text, video and camera raw are ignored and counted; extensions count in any case."""
         put("p/a.JPG", "p/b.jpeg", "p/c.heic", data=b"known by its name alone")
         put("p/notes.txt", "p/schema.json", "p/README", data=b"# text\n")
@@ -118,24 +118,24 @@ class TestWhatIsTaken:
         assert [ref.id for ref in photos] == ["p/a.JPG", "p/b.jpeg", "p/c.heic"]
         assert photos.ignored == 5
 
-    def test_first_bytes_tell_a_file_without_a_known_extension(self) -> None:
-        """An image without an extension, or with an unknown one, is taken for its first bytes."""
+    def test_first_bytes_identify_a_file_without_a_known_extension(self) -> None:
+        """An image without an extension, or with an unknown one, is recognised by its first bytes."""
         put("p/0a1b2c", "p/scan.001")
         put("p/empty", data=b"")
         assert ids("p") == ["p/0a1b2c", "p/scan.001"]
 
-    def test_a_broken_image_is_taken(self) -> None:
-        """An extension is enough, so that a broken image becomes a failed record and is not passed over."""
+    def test_a_broken_image_is_included(self) -> None:
+        """The extension is enough, so that a broken image becomes a failed record and is not skipped."""
         put("p/a.jpg", data=b"")
         assert ids("p") == ["p/a.jpg"]
 
-    def test_a_file_named_as_path_is_always_taken(self) -> None:
-        """A PATH that is a file is taken whatever its name and content."""
+    def test_a_file_named_as_path_is_always_included(self) -> None:
+        """A PATH that is a file is included whatever its name and content."""
         put("notes.txt", "film.mp4", data=b"text")
         assert ids("notes.txt", "film.mp4") == ["notes.txt", "film.mp4"]
 
     def test_special_files_are_never_opened(self) -> None:
-        """A FIFO (which would block), a socket and a link to an endless device are ignored and counted."""
+        """A FIFO (it would block), a socket and a link to an endless device are ignored and counted."""
         put("p/z.jpg")
         os.mkfifo("p/fifo.jpg")
         os.mkfifo("p/fifo")
@@ -147,8 +147,8 @@ class TestWhatIsTaken:
             assert [ref.id for ref in photos] == ["p/z.jpg"]
         assert photos.ignored == 5
 
-    def test_linked_files_are_taken_also_where_they_are_gone(self) -> None:
-        """A link is an image by its own name, also to a disk that is not mounted; one to itself is not."""
+    def test_linked_files_are_included_even_if_they_are_missing(self) -> None:
+        """A link with the name of an image is included, even if its target is missing, unless it loops."""
         put("elsewhere/a.jpg", "p/b.jpg")
         Path("p/link.jpg").symlink_to("../elsewhere/a.jpg")
         Path("p/gone.jpg").symlink_to("nowhere")
@@ -160,7 +160,7 @@ class TestWhatIsTaken:
         assert failure_of("p/gone.jpg").kind == "vanished"
 
     def test_linked_folders_are_not_followed(self) -> None:
-        """A link to a folder above it makes no loop; the PATH itself may be a link."""
+        """A link to a parent folder causes no loop; the PATH itself may be a link."""
         put("p/a.jpg")
         Path("p/loop").symlink_to(".")
         Path("p/up").symlink_to("..")
@@ -169,8 +169,8 @@ class TestWhatIsTaken:
         assert ids("linked") == ["linked/a.jpg"]
         assert ids("p/loop") == ["p/loop/a.jpg"]
 
-    def test_an_unreadable_folder_is_told_and_the_walk_goes_on(self) -> None:
-        """A folder that may not be listed is told and counted, and the images after it come."""
+    def test_an_unreadable_folder_is_reported_and_the_walk_goes_on(self) -> None:
+        """A folder that cannot be listed is reported and counted, and the images after it are found."""
         put("p/a/1.jpg", "p/b/1.jpg", "p/c/1.jpg")
         problems: list[SourceProblem] = []
         photos = DirectorySource(("p",), InputOptions(), problems.append)
@@ -184,8 +184,8 @@ class TestWhatIsTaken:
         assert problems == [SourceProblem(path="p/b", message="cannot be listed: permission denied")]
         assert (photos.unreadable, photos.ignored) == (1, 0)
 
-    def test_what_is_behind_a_closed_folder_is_not_lost_in_silence(self) -> None:
-        """A link to where one may not look is taken and fails when read; a file of unknown kind is told."""
+    def test_entries_behind_a_closed_folder_are_not_lost(self) -> None:
+        """A link into a closed folder is included and fails when read; an unreadable file is counted."""
         put("closed/a.jpg", "p/unknown")
         Path("p/link.jpg").symlink_to("../closed/a.jpg")
         Path("closed").chmod(0)
@@ -209,7 +209,7 @@ class TestOverlap:
         ],
     )  # fmt: skip
     def test_an_image_under_two_paths_comes_once(self, paths: tuple[str, ...]) -> None:
-        """However PATHs lie in each other, each image comes once, and the count agrees."""
+        """With nested or repeated PATHs, each image comes once, and the count agrees."""
         put("p/a.jpg", "p/sub/b.jpg", "p/sub/x/c.jpg")
         assert sorted(ids(*paths)) == ["p/a.jpg", "p/sub/b.jpg", "p/sub/x/c.jpg"]
         assert source(*paths).count() == 3
@@ -224,9 +224,9 @@ class TestOverlap:
         assert ids("p", *left_out, exclude=("not",)) == expected
 
 
-class TestPathsThatAreNotThere:
-    def test_the_nearest_name_is_told(self) -> None:
-        """A PATH that does not exist ends the command before it starts, with the nearest name there is."""
+class TestMissingPaths:
+    def test_the_nearest_name_is_suggested(self) -> None:
+        """A PATH that does not exist is an error that suggests the nearest existing name."""
         put("photos/holiday/a.jpg")
         with pytest.raises(ConfigError, match=r"^photo does not exist; did you mean photos\?$"):
             source("photo")
@@ -236,28 +236,28 @@ class TestPathsThatAreNotThere:
             source("foto/holiday")
 
     def test_without_a_near_name(self) -> None:
-        """Where no name is near, none is suggested."""
+        """If no existing name is similar, none is suggested."""
         with pytest.raises(ConfigError, match=r"^nowhere does not exist$"):
             source("nowhere")
 
     def test_a_pattern_that_matched_nothing(self) -> None:
-        """A glob that the shell left standing is told as one."""
+        """A glob that the shell did not expand is reported as one, with --include to type."""
         with pytest.raises(ConfigError, match=r"try: photos --include '\*\.jpg'"):
             source("photos/*.jpg")
 
-    def test_a_dangling_link_is_told_as_one(self) -> None:
-        """A PATH that is a link to nothing is named with where it leads."""
+    def test_a_dangling_link_is_reported_as_one(self) -> None:
+        """A PATH that is a dangling link is an error that names the target of the link."""
         Path("latest").symlink_to("2024")
-        with pytest.raises(ConfigError, match="latest does not exist; it is a link to 2024, which is gone"):
+        with pytest.raises(ConfigError, match="latest does not exist; it is a link to 2024, which does not"):
             source("latest")
 
     def test_an_empty_path_is_not_the_current_folder(self) -> None:
-        """An unset shell variable does not walk the current folder."""
+        """An empty PATH, as from an unset shell variable, does not walk the current folder."""
         with pytest.raises(ConfigError, match="a PATH is empty"):
             source("")
 
-    def test_a_path_that_cannot_be_looked_at(self) -> None:
-        """A PATH in a closed folder is told with the reason."""
+    def test_a_path_that_cannot_be_reached(self) -> None:
+        """A PATH in a closed folder is an error with its reason."""
         put("closed/a.jpg")
         Path("closed").chmod(0)
         try:
@@ -269,7 +269,7 @@ class TestPathsThatAreNotThere:
 
 class TestCount:
     def test_count_agrees_and_leaves_the_counters_alone(self) -> None:
-        """A count in the middle of a walk disturbs neither the walk nor what is counted of it."""
+        """A count during a walk changes neither the walk nor its counters."""
         put("p/a.jpg", "p/b/c.png", "p/d")
         put("p/e.txt", data=b"text")
         problems: list[SourceProblem] = []
@@ -284,17 +284,17 @@ class TestCount:
 
 class TestOpenSource:
     def test_paths_make_a_directory_source(self) -> None:
-        """Folders and files are walked."""
+        """open_source() walks folders and files."""
         put("a.jpg")
         assert [ref.id for ref in open_source((".",), InputOptions(), lambda problem: None)] == ["a.jpg"]
 
-    def test_a_list_stands_alone(self) -> None:
-        """`-` beside another PATH is refused."""
-        with pytest.raises(ConfigError, match="stands alone"):
+    def test_a_list_cannot_be_combined(self) -> None:
+        """`-` together with another PATH is refused."""
+        with pytest.raises(ConfigError, match="cannot be combined with other PATHs"):
             open_source(("-", "."), InputOptions(), lambda problem: None)
 
     def test_a_file_of_that_name(self) -> None:
-        """A file named - is reached as ./-."""
+        """The PATH `./-` is a file named `-`."""
         put("-")
         (ref,) = open_source(("./-",), InputOptions(), lambda problem: None)
         assert Path(ref.uri).read_bytes() == PNG

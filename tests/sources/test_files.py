@@ -1,4 +1,4 @@
-"""Reading one file, whatever it is and whatever happens to it meanwhile."""
+"""Reading one file of any type, also while it changes."""
 
 import errno
 import os
@@ -16,14 +16,14 @@ from vlmbatch.sources.files import read_head
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to stand in; ids are as typed from there."""
+    """The current folder of the test; ids are relative to it."""
     tmp_path.chmod(0o755)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def test_the_whole_file_and_its_stamp() -> None:
-    """Reading gives all bytes, and the stamp that `stamp` gives without reading."""
+    """Reading returns all bytes and the same stamp as `stamp` without reading."""
     put("a.jpg", data=b"x" * 300_000)
     photos = source("a.jpg")
     (ref,) = photos
@@ -35,7 +35,7 @@ def test_the_whole_file_and_its_stamp() -> None:
 
 
 def test_vanished() -> None:
-    """A file that went after it was listed is a failure that a later run asks again."""
+    """A file that is removed after it was listed fails as vanished, and a later run retries it."""
     put("p/a.jpg")
     photos = source("p")
     (ref,) = photos
@@ -47,14 +47,14 @@ def test_vanished() -> None:
 
 @pytest.mark.parametrize("path", ["p/a.jpg/b.jpg", "nul\0.jpg"])
 def test_paths_that_no_file_can_have(path: str) -> None:
-    """A path below a file, or with a NUL in it, is one where nothing is."""
+    """A path below a file, or with a NUL in it, fails as vanished."""
     put("p/a.jpg")
     assert failure_of(path).kind == "vanished"
     assert source("p").stamp(ImageRef(id=path, uri=path)) is None
 
 
 def test_permission_denied() -> None:
-    """A file that may not be read is told so, and asked again by a later run."""
+    """A file without read permission fails as unreadable, and a later run retries it."""
     put("a.jpg")
     Path("a.jpg").chmod(0)
     with unprivileged():
@@ -63,7 +63,7 @@ def test_permission_denied() -> None:
 
 
 def test_too_large() -> None:
-    """A file above --max-bytes is refused by its size, and one of just that size is read."""
+    """A file above --max-bytes is refused by its size, and one of exactly that size is read."""
     put("a.jpg", data=b"12345")
     failure = failure_of("a.jpg", max_bytes=4)
     assert (failure.kind, failure.retryable) == ("too_large", False)
@@ -71,8 +71,8 @@ def test_too_large() -> None:
     assert read("a.jpg", max_bytes=5).data == b"12345"
 
 
-def test_what_is_no_file() -> None:
-    """A folder, FIFO, socket, device and a link to itself, named as PATH, fail without blocking."""
+def test_entries_that_are_no_files() -> None:
+    """A folder, FIFO, socket, device or link to itself fails without blocking if it is the PATH."""
     Path("folder").mkdir()
     os.mkfifo("fifo")
     Path("self").symlink_to("self")
@@ -85,26 +85,26 @@ def test_what_is_no_file() -> None:
 
 
 def test_a_head_is_read_of_files_only() -> None:
-    """The first bytes of a file are 64 at most, and none of a FIFO or a device that took its place."""
+    """read_head() returns at most 64 bytes of a file, and none of a FIFO or a device."""
     put("a", data=b"x" * 100)
     os.mkfifo("fifo")
     assert [read_head(path) for path in ("a", "fifo", "/dev/zero")] == [b"x" * 64, b"", b""]
 
 
 def test_a_name_too_long() -> None:
-    """A path longer than the system takes is a failure of that image."""
+    """A path longer than the system allows fails as unreadable."""
     assert failure_of("x" * 5000).kind == "unreadable"
 
 
 def test_a_file_that_grows_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that grew while it was read is read once more, and then whole."""
+    """A file that grows during the read is read once more, completely."""
     put("a.jpg", data=b"half")
     grow_on_read(monkeypatch, times=1)
     assert read("a.jpg").data == b"half and more"
 
 
 def test_a_file_that_keeps_growing_fails_for_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that is still being written to is left for a later run."""
+    """A file that keeps growing fails as io_error, and a later run retries it."""
     put("a.jpg", data=b"half")
     grow_on_read(monkeypatch, times=100)
     failure = failure_of("a.jpg")
@@ -114,8 +114,8 @@ def test_a_file_that_keeps_growing_fails_for_now(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE])
-def test_a_stumbling_disk_is_asked_three_times(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two errors of a network file system are got over; a third makes the image fail for now."""
+def test_a_flaky_disk_is_read_three_times(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read survives two errors of a network file system; a third fails the image for now."""
     put("a.jpg", data=b"data")
     fail_on_read(monkeypatch, code, times=2)
     assert read("a.jpg").data == b"data"
@@ -125,7 +125,7 @@ def test_a_stumbling_disk_is_asked_three_times(code: int, monkeypatch: pytest.Mo
 
 
 def test_running_out_of_descriptors_is_no_failure_of_the_image() -> None:
-    """Too many open files is a trouble of the run, and says how to allow more."""
+    """Too many open files is a ResourceError of the run, and its message says how to allow more."""
     put("a.jpg")
     photos = source("a.jpg")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -138,7 +138,7 @@ def test_running_out_of_descriptors_is_no_failure_of_the_image() -> None:
 
 
 def test_no_descriptor_is_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Success and every failure close what was opened."""
+    """A read closes its descriptor, both after success and after every failure."""
     put("a.jpg", data=b"12345")
     os.mkfifo("fifo")
     before = open_descriptors()
@@ -156,7 +156,7 @@ def open_descriptors() -> set[Path]:
 
 
 def grow_on_read(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
-    """Let another writer append to a.jpg in between the reads of it."""
+    """Append to a.jpg after each of the first `times` reads, like another writer."""
     read_for_real, left = os.read, [b" and more"] * times
 
     def read_and_grow(fd: int, size: int) -> bytes:
@@ -170,7 +170,7 @@ def grow_on_read(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
 
 
 def fail_on_read(monkeypatch: pytest.MonkeyPatch, code: int, times: int) -> None:
-    """Let the system fail with this errno, as no disk can be made to."""
+    """Make the first `times` reads fail with this errno, since no real disk fails on request."""
     left = [OSError(code, os.strerror(code))] * times
     read_for_real = os.read
 

@@ -1,4 +1,4 @@
-"""What --include and --exclude leave of a tree."""
+"""The images of a tree that --include and --exclude select."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ TREE = ("p/a.jpg", "p/a.png", "p/cats/b.jpg", "p/thumbs/c.jpg", "p/x/thumbs/d.jp
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to stand in; ids are as typed from there."""
+    """The current folder of the test; ids are relative to it."""
     tmp_path.chmod(0o755)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -38,7 +38,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_include(include: tuple[str, ...], expected: list[str]) -> None:
-    """A glob with a slash is held against the path, one without against the name; one match is enough."""
+    """A glob with a slash is matched against the path, one without against the name; one match is enough."""
     put(*TREE)
     assert ids(".", include=include) == expected
 
@@ -56,20 +56,20 @@ def test_include(include: tuple[str, ...], expected: list[str]) -> None:
     ],
 )
 def test_exclude(exclude: tuple[str, ...], expected: list[str]) -> None:
-    """What a glob excludes is left out, whole folders too."""
+    """An excluded image or folder is left out."""
     put(*TREE)
     assert ids(".", exclude=exclude) == expected
 
 
 def test_exclude_wins_and_names_files_too() -> None:
-    """What is both included and excluded is left out, also when it is a PATH itself."""
+    """A file that is both included and excluded is left out, even if it is a PATH."""
     put("a.jpg", "b.jpg")
     assert ids("a.jpg", "b.jpg", include=("*.jpg",), exclude=("b*",)) == ["a.jpg"]
 
 
 @pytest.mark.parametrize("glob", ["closed", "closed/", "**/closed/*", "p/closed/**"])
-def test_an_excluded_folder_is_not_looked_into(glob: str) -> None:
-    """Excluding a folder that may not be listed silences it."""
+def test_an_excluded_folder_is_not_listed(glob: str) -> None:
+    """An excluded folder that cannot be listed causes no problem report."""
     put("p/a.jpg", "p/closed/b.jpg")
     Path("p/closed").chmod(0)
     photos = source("p", exclude=(glob,))
@@ -88,6 +88,6 @@ def test_an_excluded_folder_is_not_looked_into(glob: str) -> None:
     name=st.text("ab", min_size=1),
 )
 def test_pruning_loses_nothing(glob: str, stars: str, folder: str, name: str) -> None:
-    """A folder that "x/*" keeps from being looked into holds no image that "x/*" would leave."""
+    """A folder that is not listed because of "x/*" contains no image that "x/*" would include."""
     globs = Globs(InputOptions(exclude=(glob + stars,)))
     assert globs.enter(folder) or not globs.take(f"{folder}/{name}")

@@ -1,4 +1,4 @@
-"""Lists of paths from standard input: separators, laziness, doubles, folders."""
+"""Lists of paths from standard input: separators, laziness, duplicates, folders."""
 
 import io
 import os
@@ -19,7 +19,7 @@ from vlmbatch.sources.listing import split_paths
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to stand in; ids are as typed from there."""
+    """The current folder of the test; ids are relative to it."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -43,17 +43,17 @@ def ids(content: bytes, **options: object) -> list[str]:
     ],
 )
 def test_separators(content: bytes) -> None:
-    """Paths come in the order of the list, by lines or NULs, whatever ends the last; blanks are skipped."""
+    """Paths come in the order of the list, split by lines or NULs, and blank ones are skipped."""
     assert ids(content) == ["b.jpg", "a.jpg"]
 
 
 def test_newlines_in_names_need_nul() -> None:
-    """With NUL as separator, newlines, returns and blanks belong to the name, the first one too."""
+    """With NUL as separator, newlines, returns and blanks belong to the names, also to the first one."""
     assert ids(b"a\nb.jpg\0c.jpg\r\0 \0") == ["a\nb.jpg", "c.jpg\r", " "]
 
 
 def test_ids_are_those_of_a_walk(here: Path) -> None:
-    """A listed path has the id that walking gives it, and absolute ones and `..` stay as typed."""
+    """A listed path has the same id as in a walk; absolute paths and `..` stay as typed."""
     put("p/a.jpg")
     assert ids(f"./p/a.jpg\np//../p/a.jpg\n{here}/p/a.jpg\n".encode()) == [
         "p/a.jpg",
@@ -62,8 +62,8 @@ def test_ids_are_those_of_a_walk(here: Path) -> None:
     ]
 
 
-def test_names_that_are_no_utf8() -> None:
-    """Bytes that are no UTF-8 pass through an id and open the same file."""
+def test_names_that_are_not_utf8() -> None:
+    """A name that is not UTF-8 survives in an id that opens the same file."""
     try:
         Path(os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"data")
     except OSError:
@@ -74,13 +74,13 @@ def test_names_that_are_no_utf8() -> None:
     assert photos.read(ref).data == b"data"
 
 
-def test_doubles_come_once() -> None:
-    """A path named twice, in whatever spelling, comes once."""
+def test_a_repeated_path_comes_once() -> None:
+    """A repeated path comes once, also in another spelling."""
     assert ids(b"a.jpg\nb.jpg\n./a.jpg\na.jpg\n") == ["a.jpg", "b.jpg"]
 
 
-def test_a_file_is_taken_as_it_is() -> None:
-    """What the list names is taken, hidden or without an image's name; a missing one fails when read."""
+def test_any_listed_file_is_included() -> None:
+    """A listed file is included, even if hidden or without an image's name; a missing one fails when read."""
     put(".hidden.jpg", "notes.txt")
     photos = listed(b".hidden.jpg\nnotes.txt\ngone.jpg\n")
     refs = list(photos)
@@ -93,7 +93,7 @@ def test_a_file_is_taken_as_it_is() -> None:
 
 
 def test_a_folder_is_walked() -> None:
-    """A folder in the list is walked as a PATH is, so that both `ls` and `find` make good lists."""
+    """A folder in the list is walked like a PATH, so that both `ls` and `find` make usable lists."""
     put("p/a.jpg", "p/sub/b.jpg")
     put("p/notes.txt", data=b"text")
     photos = listed(b"p\np/a.jpg\np/sub\np/sub/b.jpg\n")
@@ -102,12 +102,12 @@ def test_a_folder_is_walked() -> None:
 
 
 def test_globs_choose_from_the_list() -> None:
-    """--include and --exclude hold for listed files too."""
+    """--include and --exclude apply to listed files, too."""
     assert ids(b"a.jpg\nb.png\nthumbs/c.jpg\n", include=("*.jpg",), exclude=("thumbs/*",)) == ["a.jpg"]
 
 
-def test_a_path_is_handled_before_the_next_is_written() -> None:
-    """A producer that waits after its first path, as a watcher does, gets it handled at once."""
+def test_a_path_comes_before_the_next_is_written() -> None:
+    """A path is yielded at once, even if the producer waits before it writes the next one."""
     read_end, write_end = os.pipe()
     with open(read_end, "rb") as stream:
         refs = iter(ListSource(stream, InputOptions()))
@@ -120,18 +120,18 @@ def test_a_path_is_handled_before_the_next_is_written() -> None:
 
 
 def test_a_count_is_not_cheap() -> None:
-    """A stream cannot be counted without reading it up."""
+    """count() returns None, since a stream cannot be counted without reading it."""
     assert listed(b"a.jpg\n").count() is None
 
 
 def test_no_list_of_paths() -> None:
-    """Megabytes without a separator end the command instead of filling memory."""
-    with pytest.raises(ConfigError, match="one path a line"):
+    """Megabytes without a separator are an error and do not fill memory."""
+    with pytest.raises(ConfigError, match="one path per line"):
         ids(b"x" * 3_000_000)
 
 
 def test_a_stream_that_cannot_be_read() -> None:
-    """An error of reading the list ends the command with its reason."""
+    """A list that cannot be read is a ConfigError with its reason."""
     with (
         open(os.open("list", os.O_WRONLY | os.O_CREAT), "rb") as stream,
         pytest.raises(ConfigError) as caught,
@@ -141,7 +141,7 @@ def test_a_stream_that_cannot_be_read() -> None:
 
 
 def test_dash_reads_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`-` alone is a list on standard input; when that is closed, it is told."""
+    """`-` is a list on standard input; closed standard input is an error that says so."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a.jpg\n")))
     assert [ref.id for ref in open_source(("-",), InputOptions(), ignore)] == ["a.jpg"]
     monkeypatch.setattr(sys, "stdin", None)
@@ -150,11 +150,11 @@ def test_dash_reads_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ignore(problem: SourceProblem) -> None:
-    """Hear nothing."""
+    """Ignore the problem."""
 
 
 class Dribble(io.BytesIO):
-    """A stream that gives no more than `at_once` bytes at a time."""
+    """A stream that returns at most `at_once` bytes at a time."""
 
     def __init__(self, content: bytes, at_once: int) -> None:
         super().__init__(content)
@@ -170,7 +170,7 @@ class Dribble(io.BytesIO):
     ended=st.booleans(),
 )
 def test_any_names_come_back(paths: list[bytes], at_once: int, ended: bool) -> None:
-    """Whatever bytes the names hold and however the stream is cut into chunks, NUL brings them back whole."""
-    paths[0] = paths[0].replace(b"\n", b"x")  # the first separator to come decides
+    """With NUL as separator, names of any bytes come back whole, for any chunks of the stream."""
+    paths[0] = paths[0].replace(b"\n", b"x")  # the first separator to arrive decides
     content = b"\0".join(paths) + b"\0" * (ended or len(paths) == 1)
     assert list(split_paths(Dribble(content, at_once))) == paths

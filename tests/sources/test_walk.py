@@ -1,4 +1,4 @@
-"""Walking folders that are larger than what is held of one: order, completeness, open descriptors."""
+"""Walking folders that are larger than one chunk: order, completeness, open descriptors."""
 
 import os
 import resource
@@ -25,7 +25,7 @@ TREES = st.recursive(st.none(), lambda below: st.dictionaries(NAMES, below), max
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to stand in; ids are as typed from there."""
+    """The current folder of the test; ids are relative to it."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -48,21 +48,21 @@ def grow(place: bytes, tree: dict[bytes, Any]) -> Iterator[bytes]:
 
 
 def descriptors_of(folder: str) -> list[int]:
-    """Under which descriptors this process holds a folder open."""
+    """The descriptors of this process that are open on a folder."""
     found, wanted = [], Path(folder).stat()
-    for name in os.listdir("/dev/fd"):  # noqa: PTH208  # names, and not paths that lead elsewhere
+    for name in os.listdir("/dev/fd"):  # noqa: PTH208  # names, and not paths that point elsewhere
         try:
             if os.path.samestat(os.fstat(int(name)), wanted):
                 found.append(int(name))
-        except OSError:  # that of this very listing
+        except OSError:  # the descriptor of this listing itself
             continue
     return found
 
 
 @settings(max_examples=60, deadline=None)
 @given(tree=st.dictionaries(NAMES, TREES), chunk=st.integers(1, 9))
-def test_nothing_is_lost_or_doubled(tree: dict[bytes, Any], chunk: int) -> None:
-    """Whatever lies in whatever, and however little of a folder is held, each image comes once."""
+def test_nothing_is_lost_or_duplicated(tree: dict[bytes, Any], chunk: int) -> None:
+    """In any tree and with any size of chunk, each image comes once."""
     with tempfile.TemporaryDirectory() as place:
         try:
             expected = list(grow(os.fsencode(place), tree))
@@ -73,7 +73,7 @@ def test_nothing_is_lost_or_doubled(tree: dict[bytes, Any], chunk: int) -> None:
 
 
 def test_a_larger_folder_comes_in_sorted_chunks() -> None:
-    """What is held of a folder is in order, and so is all of a folder that is held whole."""
+    """A large folder comes in sorted chunks, and a folder of one chunk is completely sorted."""
     put(*(f"p/{n * 7 % 25:02}.jpg" for n in range(25)))
     found = list(walk("p", 10))
     for chunk in found[:10], found[10:20], found[20:]:
@@ -82,7 +82,7 @@ def test_a_larger_folder_comes_in_sorted_chunks() -> None:
 
 
 def test_a_large_folder_is_not_read_to_its_end_first() -> None:
-    """Images that are deleted after the first one has come are not listed any more."""
+    """Images that are deleted after the first one was yielded are no longer listed."""
     names = [f"{n:04}{'x' * 200}.jpg" for n in range(2000)]  # far more than the system reads ahead
     put(*(f"p/{name}" for name in names))
     images = walk("p", 10)
@@ -93,7 +93,7 @@ def test_a_large_folder_is_not_read_to_its_end_first() -> None:
 
 
 def test_only_a_larger_folder_stays_open() -> None:
-    """A folder that is held whole is closed before its first image comes, a larger one after its last."""
+    """A folder of one chunk is closed before its first image comes, a larger one after its last."""
     put(*(f"p/{n}.jpg" for n in range(10)))
     whole, cut = walk("p", 11), walk("p", 3)
     next(whole)
@@ -105,7 +105,7 @@ def test_only_a_larger_folder_stays_open() -> None:
 
 
 def test_an_abandoned_walk_closes_what_it_holds_open() -> None:
-    """Whoever wants no more images has no open folders of them, at no depth."""
+    """Closing the iterator of a walk closes its open folders at every depth."""
     put(*(f"p/p/p/{n}.jpg" for n in range(10)), *(f"p/p/q{n}.jpg" for n in range(10)))
     images = walk("p/p", 1)
     while not next(images).startswith("p/p/p/"):
@@ -115,8 +115,8 @@ def test_an_abandoned_walk_closes_what_it_holds_open() -> None:
     assert descriptors_of("p/p/p") == descriptors_of("p/p") == []
 
 
-def test_a_folder_that_breaks_off_is_told_and_what_was_listed_comes() -> None:
-    """An error in the middle of a folder costs what was not listed yet and is told; the walk goes on."""
+def test_an_error_in_the_middle_of_a_folder_is_reported() -> None:
+    """An error in the middle of a folder is reported; entries listed before it come, and the walk goes on."""
     put(*(f"p/a/{n:04}{'x' * 200}.jpg" for n in range(2000)), "p/b.jpg")
     problems: list[SourceProblem] = []
     images = walk("p", 10, problems)
@@ -132,7 +132,7 @@ def test_a_folder_that_breaks_off_is_told_and_what_was_listed_comes() -> None:
 
 
 def test_running_out_of_descriptors_ends_the_walk() -> None:
-    """A folder that cannot be opened for want of descriptors is no folder that cannot be listed."""
+    """A lack of descriptors is a ResourceError and not reported as a folder that cannot be listed."""
     put("p/a.jpg")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))

@@ -1,4 +1,4 @@
-"""Where images come from: each kind of source, and which one the PATHs of a command line mean."""
+"""The kinds of source, and the choice of one by the PATHs of the command line."""
 
 import sys
 from collections.abc import Callable
@@ -16,21 +16,21 @@ __all__ = ["DirectorySource", "ListSource", "open_source"]
 def open_source(
     paths: tuple[str, ...], options: InputOptions, on_problem: Callable[[SourceProblem], None]
 ) -> Source:
-    """The source that these PATHs name: ``-`` is a list on standard input, all else folders and files.
+    """The source for these PATHs: ``-`` is a list on standard input, anything else is a folder or a file.
 
-    `on_problem` hears of each folder that cannot be listed, on the thread that iterates.
+    `on_problem` receives each folder that cannot be listed, on the thread that iterates.
 
     Raises:
-        ConfigError: a PATH does not exist, or ``-`` stands beside others.
+        ConfigError: a PATH does not exist, or ``-`` is combined with other PATHs.
     """
     if "-" not in paths:
         return DirectorySource(paths, options, on_problem)
     if len(paths) > 1:
         raise ConfigError(
-            "- (a list of paths on standard input) stands alone; leave out the other PATHs,"
-            " or write ./- if a file has that name"
+            "- (a list of paths on standard input) cannot be combined with other PATHs; leave them out,"
+            " or write ./- for a file named -"
         )
-    # None when the program was started with standard input closed
+    # None if the program was started with standard input closed
     if sys.stdin is None:
         raise ConfigError("standard input is closed; pipe a list of paths into this command or name a folder")
     return ListSource(sys.stdin.buffer, options, on_problem)

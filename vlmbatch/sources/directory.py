@@ -1,4 +1,4 @@
-"""Images of folders and files that are named on the command line, found by walking lazily."""
+"""Finds the images of the folders and files on the command line with a lazy walk."""
 
 import difflib
 from collections.abc import Callable, Iterator
@@ -17,12 +17,12 @@ from vlmbatch.sources.walk import Walk
 class DirectorySource(FileSource):
     """One or more PATHs, folders and files mixed, in the order typed; an image under two of them comes once.
 
-    A folder is walked to any depth, and its ids come in byte order (as ``LC_ALL=C sort`` gives), but for
-    folders of more than 10,000 entries, which come in sorted chunks, the same each time as long as nothing
-    changes in them. Below it, hidden entries are skipped and linked folders are not followed, so that no
-    loop is possible; a PATH that is itself hidden or a link to a folder is walked. A linked file is taken.
-    An image is what has an image's extension, or no known one and an image's first bytes; a file that is
-    named as PATH is always taken, unless --include or --exclude leave it out.
+    A folder is walked to any depth, and its ids come in byte order (like ``LC_ALL=C sort``). A folder of more
+    than 10,000 entries comes in sorted chunks, in the same order each time unless it changes. Below a PATH,
+    hidden entries are skipped and linked folders are not followed, so that no loop is possible; a PATH that
+    is itself hidden or a link to a folder is walked. A linked file is included. A file is an image if it has
+    the extension of an image, or no known extension and the first bytes of an image. A file that is itself a
+    PATH is always included, unless --include or --exclude leave it out.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class DirectorySource(FileSource):
         options: InputOptions,
         on_problem: Callable[[SourceProblem], None] = lambda problem: None,
     ) -> None:
-        """`on_problem` hears of each folder that cannot be listed, on the thread that iterates.
+        """`on_problem` receives each folder that cannot be listed, on the thread that iterates.
 
         Raises:
             ConfigError: a PATH does not exist.
@@ -42,20 +42,20 @@ class DirectorySource(FileSource):
         self._paths = [normalise(path) for path in paths]
 
     def __iter__(self) -> Iterator[ImageRef]:
-        """Yield each image as soon as its folder, or so much of it, is listed."""
-        walk = Walk(self._globs, self._ignore, self._tell, roots=frozenset(self._paths))
+        """Yield each image as soon as its folder, or its chunk of a large folder, is listed."""
+        walk = Walk(self._globs, self._ignore, self._report, roots=frozenset(self._paths))
         for path in self._paths:
             for image in walk.images(path):
                 yield ImageRef(id=image, uri=image)
 
     def count(self) -> int:
-        """How many images there are now; walks on its own, also while another thread iterates."""
+        """The current number of images; a separate walk, possible while another thread iterates."""
         walk = Walk(self._globs, lambda: None, lambda problem: None, roots=frozenset(self._paths))
         return sum(1 for path in self._paths for _ in walk.images(path))
 
 
 def check_exists(path: str) -> None:
-    """Raise ConfigError where there is nothing at a PATH, with the nearest name that is there."""
+    """Raise ConfigError if a PATH does not exist; the message suggests the nearest existing name."""
     if not path:
         raise ConfigError("a PATH is empty; name a folder or an image, or . for the current folder")
     try:
@@ -64,15 +64,15 @@ def check_exists(path: str) -> None:
         raise ConfigError(f"{path} does not exist{_hint(Path(path))}") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be reached: {reason(error)}") from error
-    if not found.st_nlink:  # as of . when somebody deletes the folder one stands in
-        raise ConfigError(f"{path} has been deleted; stand in a folder that is there")
+    if not found.st_nlink:  # like . after the current folder has been deleted
+        raise ConfigError(f"{path} has been deleted; change to a folder that exists")
 
 
 def _hint(path: Path) -> str:
     if path.is_symlink():
-        return f"; it is a link to {path.readlink()}, which is gone"
+        return f"; it is a link to {path.readlink()}, which does not exist"
     if any(character in path.name for character in "*?["):
-        return f"; the shell found nothing that matches it, try: {path.parent} --include '{path.name}'"
+        return f"; the shell found no match for it, try: {path.parent} --include '{path.name}'"
     missing = list(takewhile(lambda step: not step.exists(), (path, *path.parents)))[-1]
     try:
         present = [entry.name for entry in missing.parent.iterdir()]

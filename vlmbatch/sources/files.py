@@ -1,4 +1,4 @@
-"""Reading files of unknown kind: a FIFO never blocks, a device is never read, growth never fills memory."""
+"""Reads files of any type: a FIFO never blocks, a device is never read, a growing file never fills memory."""
 
 import errno
 import hashlib
@@ -16,17 +16,17 @@ from vlmbatch.sources.globs import Globs
 
 TRIES = 3
 
-# what network file systems answer for a moment after a server restart
+# errors that network file systems return for a moment after a server restart
 _FLAKY = (errno.EIO, errno.ESTALE)
 
 
 class FileSource:
-    """What every source of plain files has: its globs, its counters, and how a file of it is read."""
+    """The base of sources of plain files: its globs, its counters, and reading."""
 
     def __init__(
         self, options: InputOptions, on_problem: Callable[[SourceProblem], None] = lambda problem: None
     ) -> None:
-        """`on_problem` hears of each entry that cannot be looked into, on the thread that iterates."""
+        """`on_problem` receives each folder or file that cannot be opened, on the thread that iterates."""
         self.ignored = 0
         self.unreadable = 0
         self._globs = Globs(options)
@@ -34,25 +34,25 @@ class FileSource:
         self._on_problem = on_problem
 
     def read(self, ref: ImageRef) -> SourceImage:
-        """As `read_file`, within --max-bytes."""
+        """See `read_file`; the limit is --max-bytes."""
         return read_file(ref, max_bytes=self._max_bytes)
 
     def stamp(self, ref: ImageRef) -> FileStamp | None:
-        """As `stamp_file`."""
+        """See `stamp_file`."""
         return stamp_file(ref)
 
     def _ignore(self) -> None:
         self.ignored += 1
 
-    def _tell(self, problem: SourceProblem) -> None:
+    def _report(self, problem: SourceProblem) -> None:
         self.unreadable += 1
         self._on_problem(problem)
 
 
 def read_file(ref: ImageRef, *, max_bytes: int) -> SourceImage:
-    """Read the whole file at `ref.uri`; at most `max_bytes` and one byte, however it grows.
+    """Read the whole file at `ref.uri`, but never more than one byte beyond `max_bytes`.
 
-    A file that changes while it is read is read once more; a disk that fails is asked three times.
+    A file that changes while it is read is read once more; a read that the disk fails is tried three times.
 
     Raises:
         ImageError: vanished, unreadable, too large, not a regular file, still changing, or the disk failed.
@@ -76,15 +76,15 @@ def read_file(ref: ImageRef, *, max_bytes: int) -> SourceImage:
 
 
 def stamp_file(ref: ImageRef) -> FileStamp | None:
-    """Size and mtime of the file at `ref.uri`; None where it cannot be told."""
+    """Size and mtime of the file at `ref.uri`; None if they cannot be read."""
     try:
-        return _stamp(os.stat(ref.uri))  # noqa: PTH116  # a Path takes longer than the call, a million times
+        return _stamp(os.stat(ref.uri))  # noqa: PTH116  # a Path costs more than the call, a million times
     except (OSError, ValueError):  # ValueError: a NUL in the path
         return None
 
 
 def read_head(path: str) -> bytes:
-    """The first bytes of a file, enough to tell its format; none of a FIFO, socket or device.
+    """The first bytes of a file, enough to recognise its format; empty for a FIFO, socket or device.
 
     Raises:
         OSError: it cannot be opened or read.
@@ -100,20 +100,20 @@ def read_head(path: str) -> bytes:
 
 
 def reason(error: OSError) -> str:
-    """The system's words for it, to stand inside a sentence: ``permission denied``."""
+    """The system's message for use inside a sentence: ``permission denied``."""
     words = error.strerror or str(error)
     return words[:1].lower() + words[1:]
 
 
 def _read_whole(path: str, max_bytes: int) -> SourceImage | None:
-    """The file's content, or None when it changed meanwhile."""
+    """The content of the file, or None if it changed during the read."""
     with _opened(path) as fd:
         before = os.fstat(fd)
         if not stat.S_ISREG(before.st_mode):
             raise ImageError(f"it is {_kind(before.st_mode)}, not a file", kind="not_a_file")
         if before.st_size > max_bytes:
             raise ImageError(
-                f"it has {before.st_size:,} bytes, more than {max_bytes:,}; raise --max-bytes to take it",
+                f"it has {before.st_size:,} bytes, more than {max_bytes:,}; raise --max-bytes to accept it",
                 kind="too_large",
             )
         data = _read_up_to(fd, before.st_size + 1)
@@ -135,7 +135,7 @@ def _read_up_to(fd: int, size: int) -> bytes:
 @contextmanager
 def _opened(path: str) -> Iterator[int]:
     try:
-        # O_NONBLOCK: opening a FIFO would otherwise wait for somebody to write into it
+        # O_NONBLOCK: opening a FIFO would otherwise wait for a writer
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:  # a NUL in the path, which no file can have
         raise FileNotFoundError(errno.ENOENT, "No such file", path) from error
@@ -156,7 +156,7 @@ def _kind(mode: int) -> str:
 
 def _as_image_error(error: OSError) -> ImageError:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return ImageError("it is not there (any more)", kind="vanished", retryable=True)
+        return ImageError("the file does not exist or was removed", kind="vanished", retryable=True)
     if error.errno in (errno.EACCES, errno.EPERM):
         return ImageError(
             f"it cannot be read: {reason(error)}; try chmod +r", kind="unreadable", retryable=True
@@ -164,7 +164,7 @@ def _as_image_error(error: OSError) -> ImageError:
     if error.errno == errno.ENAMETOOLONG:
         return ImageError("its path is longer than the system allows", kind="unreadable")
     if error.errno == errno.ELOOP:
-        return ImageError("its link leads back to itself", kind="not_a_file")
-    if error.errno in (errno.ENXIO, errno.ENODEV):  # what opening a socket or an absent device gives
+        return ImageError("it is a link that points back to itself", kind="not_a_file")
+    if error.errno in (errno.ENXIO, errno.ENODEV):  # from opening a socket or an absent device
         return ImageError("it is a socket or a device, not a file", kind="not_a_file")
     return ImageError(f"the disk failed: {reason(error)}; run again", kind="io_error", retryable=True)

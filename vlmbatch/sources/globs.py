@@ -1,4 +1,4 @@
-"""Which images --include and --exclude leave. Knows paths as text only."""
+"""Selects images by --include and --exclude; works on paths as text only."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -18,25 +18,25 @@ def normalise(path: str) -> str:
 class Globs:
     """The globs of --include and --exclude, case-sensitive.
 
-    A glob with a slash is held against the whole id, one without against the name alone, at any depth.
+    A glob with a slash is matched against the whole id, one without against the name alone, at any depth.
     ``*`` also matches slashes, so that ``photos/*.jpg`` reaches every depth; ``**/`` also matches
-    nothing, so that ``**/thumbs/*`` finds ``thumbs/a.jpg``. An excluded folder is not looked into.
+    nothing, so that ``**/thumbs/*`` matches ``thumbs/a.jpg``. An excluded folder is not listed.
     """
 
     def __init__(self, options: InputOptions) -> None:
         self._include = _compile(options.include)
         self._exclude = _compile(options.exclude)
-        # what matches "thumbs/*" with nothing for the star matches all that lies in thumbs
+        # a folder path that matches "thumbs/*" with an empty star has all its content excluded
         self._exclude_below = _compile(glob for glob in options.exclude if glob.endswith(("/*", "/**")))
 
     def take(self, path: str) -> bool:
-        """Whether an image of this id is wanted."""
+        """Whether an image with this id is included."""
         if self._include and not _matches(self._include, path):
             return False
         return not _matches(self._exclude, path)
 
     def enter(self, folder: str) -> bool:
-        """Whether a folder of this id is to be looked into."""
+        """Whether a folder with this id is to be listed."""
         return not _matches(self._exclude, folder) and not _matches(self._exclude_below, f"{folder}/")
 
 
@@ -53,7 +53,7 @@ def _compile(globs: Iterable[str]) -> tuple[_Glob, ...]:
 
 
 def _spellings(glob: str) -> Iterator[tuple[bool, str]]:
-    """The glob as fnmatch understands it, each ``**/`` as any folders and as none; and if it has a slash."""
+    """The glob for fnmatch, with each ``**/`` as any folders and as none; and whether it has a slash."""
     glob = glob.removeprefix("./").rstrip("/")
     first, *rest = glob.split("**/")
     spellings = {first}

@@ -1,4 +1,4 @@
-"""Images named by a list of paths, one after the other as the list arrives."""
+"""Reads images from a list of paths, one by one as the list arrives."""
 
 import io
 import os
@@ -17,15 +17,15 @@ from vlmbatch.sources.walk import Walk
 CHUNK = 65536
 _64_BITS = (1 << 64) - 1
 
-# far above what any system takes for a path: 4,096 bytes on Linux, 1,024 on macOS
+# far above the longest path of any system: 4,096 bytes on Linux, 1,024 on macOS
 _LONGEST_PATH = 1 << 20
 
 
 class ListSource(FileSource):
-    """The paths of a list, separated by NUL (``find -print0``) or by newlines; a path named twice comes once.
+    """The paths of a list, separated by NUL (``find -print0``) or by newlines; a repeated path comes once.
 
-    A file of the list is taken whatever its name, one that is missing becomes a reference whose
-    `read` fails; a folder is walked as a PATH is.
+    A file of the list is included whatever its name. A missing file becomes a reference whose `read` fails.
+    A folder is walked like a PATH.
     """
 
     def __init__(
@@ -34,36 +34,36 @@ class ListSource(FileSource):
         options: InputOptions,
         on_problem: Callable[[SourceProblem], None] = lambda problem: None,
     ) -> None:
-        """`on_problem` hears of each folder that cannot be listed, on the thread that iterates."""
+        """`on_problem` receives each folder that cannot be listed, on the thread that iterates."""
         super().__init__(options, on_problem)
         self._stream = stream
 
     def __iter__(self) -> Iterator[ImageRef]:
-        """Yield each path's images as soon as the path has come in whole.
+        """Yield the images of each path as soon as the whole path has arrived.
 
         Raises:
-            ConfigError: standard input cannot be read, or holds no list of paths.
+            ConfigError: standard input cannot be read, or is not a list of paths.
         """
-        walk = Walk(self._globs, self._ignore, self._tell)
+        walk = Walk(self._globs, self._ignore, self._report)
         seen = IntegerMap()
         for path in split_paths(self._stream):
             for image in walk.images(normalise(os.fsdecode(path))):
-                # of 64 bits: among ten million paths, two share a digest once in 370,000 runs
+                # 64 bits: among ten million paths, two share a digest once in 370,000 runs
                 if seen.add(hash(image) & _64_BITS, 0):
                     yield ImageRef(id=image, uri=image)
 
     def count(self) -> None:
-        """None: a stream cannot be read twice."""
+        """Returns None: a stream cannot be read twice."""
 
 
 def split_paths(stream: BinaryIO) -> Iterator[bytes]:
-    """The paths in a stream, each as soon as its separator has come; blank ones are skipped.
+    """The paths in a stream, each as soon as its separator has arrived; blank ones are skipped.
 
-    The separator is NUL where one comes with the first paths, else a newline, with or without a
+    The separator is NUL if one arrives with the first paths, else a newline, with or without a
     carriage return before it.
 
     Raises:
-        ConfigError: the stream cannot be read, or holds no list of paths.
+        ConfigError: the stream cannot be read, or is not a list of paths.
     """
     separator = b""
     rest = b""
@@ -74,7 +74,7 @@ def split_paths(stream: BinaryIO) -> Iterator[bytes]:
             *whole, rest = rest.split(separator)
             yield from _clean(whole, separator)
         if len(rest) > _LONGEST_PATH:
-            raise ConfigError("standard input holds no list of paths; give one path a line")
+            raise ConfigError("standard input is not a list of paths; write one path per line")
     yield from _clean([rest], separator)
 
 
@@ -89,7 +89,7 @@ def _clean(paths: list[bytes], separator: bytes) -> Iterator[bytes]:
 
 
 def _chunks(stream: BinaryIO) -> Iterator[bytes]:
-    # read1 returns what is there, where read waits for a full chunk
+    # read1 returns the available bytes; read would wait for a full chunk
     buffered = cast(io.BufferedIOBase, stream)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Finding images below folders: which entries are looked into, which are taken, which are counted."""
+"""Finds images below folders: decides which entries are walked, included, or counted as ignored."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -11,18 +11,18 @@ from vlmbatch.sources.files import read_head, reason
 from vlmbatch.sources.globs import Globs
 
 CHUNK = 10_000
-"""Names of a folder that are held at once, at about 100 bytes each."""
+"""Number of names of a folder that are held at once, at about 100 bytes each."""
 
 _IMAGE_ENDINGS = tuple(IMAGE_EXTENSIONS)
 _NON_IMAGE_ENDINGS = tuple(NON_IMAGE_EXTENSIONS)
 
 
 class Walk:
-    """One pass over folders and files; meets each of the `roots` once, though they lie in each other.
+    """One pass over folders and files; visits each of the `roots` once, even if they are nested.
 
-    A folder of up to `chunk` entries comes in byte order. A larger one is read and sorted so many entries at
-    a time, in the order of the file system, so that neither memory nor the first image depends on its size;
-    it stays open until its last chunk.
+    A folder of up to `chunk` entries comes in byte order. A larger one is read in the order of the file
+    system, and sorted `chunk` entries at a time, so that neither the memory nor the wait for the first image
+    depends on its size; it stays open until its last chunk.
     """
 
     def __init__(
@@ -38,43 +38,43 @@ class Walk:
         self._on_problem = on_problem
         self._roots = roots
         self._chunk = chunk
-        self._met: set[str] = set()
+        self._visited: set[str] = set()
 
     def images(self, path: str) -> Iterator[str]:
-        """The ids of the images under a normalised `path`, or `path` itself where it is no folder."""
-        if not os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises where a folder above is closed
-            if self._globs.take(path) and self._meet(path):
+        """The ids of the images under a normalised `path`, or `path` itself if it is not a folder."""
+        if not os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises if a folder above is closed
+            if self._globs.take(path) and self._is_first_visit(path):
                 yield path
-        elif self._meet(path):
+        elif self._is_first_visit(path):
             yield from self._below(path)
 
     def _below(self, root: str) -> Iterator[str]:
-        """Depth first, with a stack of its own, since trees may be deeper than Python's recursion."""
+        """Walk depth first with an explicit stack; trees may be deeper than Python's recursion limit."""
         stack = [self._list(root)]
         while stack:
             for entry in stack[-1]:
                 if entry.endswith("/"):
                     folder = entry[:-1]
-                    if self._globs.enter(folder) and self._meet(folder):
+                    if self._globs.enter(folder) and self._is_first_visit(folder):
                         stack.append(self._list(folder))
                         break
-                elif self._globs.take(entry) and self._is_image(entry) and self._meet(entry):
+                elif self._globs.take(entry) and self._is_image(entry) and self._is_first_visit(entry):
                     yield entry
             else:
                 stack.pop()
 
     def _list(self, folder: str) -> Iterator[str]:
-        """Ids of what a folder holds; those of folders end with a slash."""
+        """The ids of the entries of a folder; those of folders end with a slash."""
         start = "" if folder == "." else folder.rstrip("/") + "/"
         names = self._names(folder)
         while chunk := list(islice(names, self._chunk)):
-            # only beyond ASCII may the order of Python's strings be another than that of their bytes
+            # only beyond ASCII may the order of Python's strings differ from that of their bytes
             chunk.sort(key=None if "".join(chunk).isascii() else os.fsencode)
             for name in chunk:
                 yield start + name
 
     def _names(self, folder: str) -> Iterator[str]:
-        """Names as the system lists them, hidden entries left out; those of folders end with a slash."""
+        """The names in the order of the system, without hidden entries; those of folders end with a slash."""
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
@@ -92,7 +92,7 @@ class Walk:
             self._on_problem(SourceProblem(path=folder, message=f"cannot be listed: {reason(error)}"))
 
     def _is_image(self, path: str) -> bool:
-        """Whether to take a file met on the walk; counts it where not."""
+        """Whether to include a file of the walk; an ignored file is counted."""
         lower = path.lower()
         if lower.endswith(_IMAGE_ENDINGS):
             return True
@@ -108,27 +108,27 @@ class Walk:
             self._on_problem(SourceProblem(path=path, message=f"cannot be read: {reason(error)}"))
             return False
 
-    def _meet(self, path: str) -> bool:
-        """Whether this is to be taken now; a root may have been met already, by its own name or on a walk."""
+    def _is_first_visit(self, path: str) -> bool:
+        """False for a root that was visited before, as a PATH or below another one."""
         if path not in self._roots:
             return True
-        if path in self._met:
+        if path in self._visited:
             return False
-        self._met.add(path)
+        self._visited.add(path)
         return True
 
 
 def _leads_to_file(entry: "os.DirEntry[str]") -> bool:
-    """Whether an entry is a regular file or a link to one; costs a call to the system for links only."""
+    """Whether an entry is a regular file or a link to one; needs a system call for links only."""
     try:
-        return entry.is_file() or _is_image_that_is_gone(entry)
+        return entry.is_file() or _is_broken_link_to_image(entry)
     except PermissionError:
-        return True  # reading it will fail, and that is told
-    except OSError:  # ELOOP: the link leads back to itself
+        return True  # reading it will fail, and the failure is recorded
+    except OSError:  # ELOOP: the link points back to itself
         return False
 
 
-def _is_image_that_is_gone(entry: "os.DirEntry[str]") -> bool:
-    """Whether it is a link to nothing under the name of an image: its disk may just not be mounted."""
+def _is_broken_link_to_image(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is a link with the name of an image whose target is missing: its disk may be unmounted."""
     named = entry.name.lower().endswith(_IMAGE_ENDINGS)
     return named and entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110  # as in `images`
