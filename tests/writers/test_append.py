@@ -1,4 +1,4 @@
-"""How lines of many tasks come into a file together."""
+"""Lines of many tasks are written together."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from vlmbatch.writers.append import Lines
 
 
 class Slow:
-    """Puts lines away in groups, each of which takes until the gate is opened; takes `room` lines at most."""
+    """Writes groups of lines, each of which waits for the gate; writes at most `room` lines in all."""
 
     def __init__(self, room: int = 999) -> None:
         self.groups: list[list[bytes]] = []
@@ -30,7 +30,7 @@ async def adding(lines: Lines, numbers: range) -> list[asyncio.Task[bool]]:
 
 
 async def test_lines_that_come_during_a_write_are_written_together() -> None:
-    """A hundred tasks cost two writes, and every line comes once and in its order."""
+    """A hundred tasks cost two writes, and every line is written once and in order."""
     slow = Slow()
     lines = Lines(slow.put)
     tasks = await adding(lines, range(1))
@@ -40,8 +40,8 @@ async def test_lines_that_come_during_a_write_are_written_together() -> None:
     assert slow.groups == [[b"0\n"], [b"%d\n" % n for n in range(1, 100)]]
 
 
-async def test_who_was_not_written_hears_of_it() -> None:
-    """Of lines that went together, each task is told of its own."""
+async def test_each_task_learns_whether_its_line_was_written() -> None:
+    """If a group of lines is written in part, each task gets the outcome of its own line."""
     slow = Slow(room=3)
     lines = Lines(slow.put)
     tasks = await adding(lines, range(5))
@@ -50,7 +50,7 @@ async def test_who_was_not_written_hears_of_it() -> None:
 
 
 async def test_a_cancelled_task_is_not_written_before_its_turn() -> None:
-    """Whoever gives up while others write leaves nothing behind; whoever is being written is written."""
+    """The line of a task that is cancelled before its turn is not written, and one in progress is."""
     slow = Slow()
     lines = Lines(slow.put)
     tasks = await adding(lines, range(3))
@@ -72,7 +72,7 @@ async def test_a_cancelled_task_is_not_written_before_its_turn() -> None:
 
 
 async def test_closing_waits_for_lines_on_their_way() -> None:
-    """The end is not begun while lines are being written."""
+    """close() runs its end only after the lines in progress are written."""
     slow = Slow()
     lines = Lines(slow.put)
     tasks = await adding(lines, range(2))

@@ -1,4 +1,4 @@
-"""What is kept of an output that is read back."""
+"""The facts that are kept of an output when it is read back."""
 
 import json
 import tracemalloc
@@ -26,7 +26,7 @@ def content(sha256: str, image: str, prompt: str = "default", **changes: Any) ->
 
 
 def test_the_answers_to_a_content_are_found_again(output: Path) -> None:
-    """The line of this run's last answer to a content and prompt is known; copies of answers do not count."""
+    """The index has the line of this run's last answer to each content and prompt, without copies."""
     lines = [
         content("1", "first.jpg"),
         content("2", "second.jpg"),
@@ -57,7 +57,7 @@ def test_the_answers_to_a_content_are_found_again(output: Path) -> None:
 
 
 def test_a_place_behind_a_line_longer_than_any_record_is_found(output: Path) -> None:
-    """Where a line begins is counted over lines of which only the beginning is held."""
+    """The offset of a line is right behind a line that is too long to be held."""
     junk = b"x" * (LONGEST_LINE + 7) + b"\n"
     output.write_bytes(content("1", "a.jpg") + junk + content("2", "b.jpg"))
     contents = read_contents(str(output), RUN, retry_failed=False)
@@ -67,7 +67,7 @@ def test_a_place_behind_a_line_longer_than_any_record_is_found(output: Path) -> 
 
 @pytest.mark.parametrize("kind", [[], {}, None, 7])
 def test_a_failure_of_no_known_kind_stands(output: Path, kind: object) -> None:
-    """What somebody has written into a record as its kind is no kind that is asked about again."""
+    """A failure whose kind was edited to no valid kind counts as permanent."""
     record = failed("a").to_record()
     record["error"]["kind"] = kind
     output.write_bytes(to_line(record))
@@ -75,8 +75,8 @@ def test_a_failure_of_no_known_kind_stands(output: Path, kind: object) -> None:
     assert len(contents.index) == 1
 
 
-def test_what_is_kept_of_a_record_is_small(output: Path) -> None:
-    """Of twenty thousand answers of a thousand bytes, less than 80 bytes each are kept."""
+def test_the_memory_for_a_record_is_small(output: Path) -> None:
+    """Reading back twenty thousand answers of a thousand bytes keeps less than 80 bytes each."""
     with output.open("wb") as file:
         for number in range(20_000):
             file.write(content(f"{number:064}", f"{number}.jpg", response="x" * 1000))

@@ -1,4 +1,4 @@
-"""What is left of an output when its process dies or its disk is full, and what the next run makes of it."""
+"""An output after its process was killed or its disk was full, and the run that continues it."""
 
 from pathlib import Path
 
@@ -53,8 +53,8 @@ asyncio.run(main(sys.argv[1], sys.argv[2].split()))
 """
 
 
-async def test_twenty_kills_lose_and_double_nothing(tmp_path: Path) -> None:
-    """A run killed at random moments and started again has every image exactly once in the end."""
+async def test_twenty_kills_lose_and_duplicate_nothing(tmp_path: Path) -> None:
+    """A run that is killed at random moments and restarted ends with every image exactly once."""
     output = tmp_path / "out.jsonl"
     with start_python(KILLED_AGAIN_AND_AGAIN, output, " ".join(IMAGES)) as process:
         printed, _ = process.communicate()
@@ -64,7 +64,7 @@ async def test_twenty_kills_lose_and_double_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_full_disk_stops_at_a_whole_line(tmp_path: Path) -> None:
-    """Where no more fits, the file holds exactly the lines that were accepted, and the next run goes on."""
+    """On a full disk the file holds exactly the accepted lines, and the next run continues it."""
     output = tmp_path / "out.jsonl"
     with start_python(LIMITED, output, " ".join(IMAGES)) as process:
         printed = (process.communicate())[0].splitlines()

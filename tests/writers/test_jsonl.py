@@ -1,4 +1,4 @@
-"""What the JSONL writer puts out: whole lines, in a file that is its own while it writes."""
+"""The JSONL writer writes whole lines to a file that it locks."""
 
 import asyncio
 import os
@@ -50,14 +50,14 @@ def output(tmp_path: Path) -> Path:
 
 
 async def test_a_line_is_the_record_of_its_result(output: Path) -> None:
-    """What stands in the file is to_line of each result's record, in the order of writing."""
+    """The file contains to_line of each result's record, in the order of writing."""
     results = [answered("a.jpg"), failed("b.jpg")]
     await write(output, results)
     assert output.read_bytes() == b"".join(to_line(result.to_record()) for result in results)
 
 
 async def test_tasks_that_write_at_once_give_whole_lines(output: Path) -> None:
-    """A hundred tasks on one writer leave a hundred whole records, one of each."""
+    """A hundred tasks on one writer give a hundred whole records, one each."""
     images = [f"{number}.jpg" for number in range(100)]
     async with JsonlWriter(str(output), OutputOptions()) as writer:
         await writer.begin(RUN, {})
@@ -69,7 +69,7 @@ async def test_tasks_that_write_at_once_give_whole_lines(output: Path) -> None:
 
 @pytest.mark.parametrize("ticks", range(12))
 async def test_a_cancelled_write_leaves_no_half_line(output: Path, ticks: int) -> None:
-    """Whenever a writing task is cancelled, its line is there as a whole or not at all."""
+    """The line of a cancelled task is in the file completely or not at all."""
     async with JsonlWriter(str(output), OutputOptions()) as writer:
         await writer.begin(RUN, {})
         task = asyncio.create_task(writer.write(answered("cancelled.jpg", "long " * 200_000)))
@@ -82,8 +82,8 @@ async def test_a_cancelled_write_leaves_no_half_line(output: Path, ticks: int) -
     assert written in (["cancelled.jpg", "next.jpg"], ["next.jpg"])
 
 
-async def test_a_second_run_is_told_who_holds_the_output(output: Path) -> None:
-    """A process gets LockedError while another one writes; when that is killed, the lock is free."""
+async def test_a_second_run_gets_the_process_that_holds_the_output(output: Path) -> None:
+    """A second process gets LockedError with the id of the first; killing the first frees the lock."""
     with start_python(HOLD_LOCK, output) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
@@ -96,14 +96,14 @@ async def test_a_second_run_is_told_who_holds_the_output(output: Path) -> None:
 
 
 async def test_nothing_but_the_lock_exists_before_begin(output: Path) -> None:
-    """Taking the lock does not create the output, and the lock file stays when the run is over."""
+    """Taking the lock does not create the output, and the lock file stays after the run."""
     async with JsonlWriter(str(output), OutputOptions()):
         assert [path.name for path in output.parent.iterdir()] == ["out.jsonl.lock"]
     assert [path.name for path in output.parent.iterdir()] == ["out.jsonl.lock"]
 
 
 async def test_an_output_that_got_no_record_is_removed(output: Path) -> None:
-    """A run that wrote nothing leaves no new empty file, but never removes one that was there."""
+    """A run that wrote nothing leaves no new empty file, and does not remove an existing one."""
     await write(output, [])
     assert not output.exists()
     output.touch()
@@ -112,7 +112,7 @@ async def test_an_output_that_got_no_record_is_removed(output: Path) -> None:
 
 
 async def test_the_lock_is_free_after_an_error(output: Path) -> None:
-    """An exception inside the block closes the file and lets go of the lock."""
+    """An exception inside the block closes the file and releases the lock."""
 
     async def fail_in_the_middle() -> None:
         async with JsonlWriter(str(output), OutputOptions()) as writer:
@@ -127,13 +127,13 @@ async def test_the_lock_is_free_after_an_error(output: Path) -> None:
 
 
 async def test_a_missing_folder_is_named_with_the_command_that_makes_it(tmp_path: Path) -> None:
-    """An output in a folder that does not exist says how to make that folder."""
+    """The error for an output in a missing folder contains the command that makes the folder."""
     with pytest.raises(OutputError, match=r"mkdir -p '.*/not here'"):
         await write(tmp_path / "not here" / "out.jsonl", [])
 
 
 async def test_an_output_that_is_a_folder_or_device_is_refused(tmp_path: Path) -> None:
-    """A folder or a pipe as output is refused with what to type instead, and gets no lock file."""
+    """A folder or a pipe as output is refused with a flag to type instead, and gets no lock file."""
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OutputError, match="--output - >"):
         await write(tmp_path / "pipe", [])
@@ -143,11 +143,11 @@ async def test_an_output_that_is_a_folder_or_device_is_refused(tmp_path: Path) -
 
 
 def test_an_output_in_a_read_only_folder_says_so(tmp_path: Path) -> None:
-    """Where the user may not write, the message says that and names --output."""
+    """Without permission to write to the folder, the message says so and names --output."""
     drop_rights: tuple[str, ...] = ()
     if os.geteuid() == 0:
         if not shutil.which("setpriv"):
-            pytest.skip("root may write anywhere, and setpriv is not there to drop that right")
+            pytest.skip("root may write anywhere, and setpriv is missing to drop that right")
         drop_rights = ("setpriv", "--inh-caps=-all", "--bounding-set=-all")
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o555)
@@ -157,7 +157,7 @@ def test_an_output_in_a_read_only_folder_says_so(tmp_path: Path) -> None:
     assert "--output" in message
 
 
-async def test_what_is_written_reaches_the_disk_every_few_seconds(
+async def test_lines_are_synced_to_disk_every_few_seconds(
     output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file is synced at the first write after the given time and once more at the end."""
@@ -179,8 +179,8 @@ async def test_what_is_written_reaches_the_disk_every_few_seconds(
     assert synced == [3 * line, 4 * line]
 
 
-async def test_an_output_that_somebody_moves_away_ends_the_run(output: Path) -> None:
-    """Records are not written on and on into a file that its name no longer leads to."""
+async def test_an_output_that_is_moved_away_ends_the_run(output: Path) -> None:
+    """If the output is moved during the run, writing fails instead of going to a file of another name."""
     async with JsonlWriter(str(output), OutputOptions(), sync_every_s=0) as writer:
         await writer.begin(RUN, {})
         await writer.write(answered("a.jpg"))
@@ -192,8 +192,8 @@ async def test_an_output_that_somebody_moves_away_ends_the_run(output: Path) -> 
 
 
 @pytest.mark.parametrize("failing", [True, False])
-async def test_a_trouble_at_closing_hides_no_earlier_error(output: Path, failing: bool) -> None:
-    """What cannot be synced at the end is an OutputError, unless another error ends the run already."""
+async def test_a_failure_at_closing_hides_no_earlier_error(output: Path, failing: bool) -> None:
+    """A failed sync at the end is an OutputError, unless another error already ends the run."""
 
     async def lose_the_output() -> None:
         async with JsonlWriter(str(output), OutputOptions()) as writer:

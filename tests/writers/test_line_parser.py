@@ -1,4 +1,4 @@
-"""What is read out of a line: by the pattern or by json, it is the same."""
+"""The pattern and json read the same outcome from a line."""
 
 from datetime import UTC, datetime
 
@@ -19,7 +19,7 @@ NUMBERS = st.integers(0, 10**18 - 1)
 
 
 def line_of(image: str = "a.jpg", prompt: str = "default", text: str = "A cat.", **changes: object) -> bytes:
-    """The line of an answer of which every fact is known."""
+    """The line of an answer with all its facts."""
     facts = {
         "sha256": "e3b0" * 16, "bytes": 2311040, "mtime": 1763800000.5, "width": 4000, "height": 3000,
         "sent_width": 1024, "sent_height": 768, "sent_bytes": 143210, "frames": 1,
@@ -65,9 +65,9 @@ def by_json(line: bytes) -> Outcome | None:
 
 @given(ANSWERS)
 def test_every_answer_is_read_by_the_pattern(line: bytes) -> None:
-    """No text, number or warning that a run writes makes reading its line back slow, nor different.
+    """The fast pattern reads every answer that a run writes, with the same outcome as json.
 
-    Where this fails since records have changed, the template in outcomes.py has to change with them.
+    If this fails after a change of records, the template in line_parser.py has to change, too.
     """
     assert ANSWER_LINE.fullmatch(line)
     assert read_outcome(line) == by_json(line)
@@ -76,7 +76,7 @@ def test_every_answer_is_read_by_the_pattern(line: bytes) -> None:
 @settings(max_examples=500)
 @given(line=ANSWERS, odd=st.lists(st.sampled_from(ODD), min_size=1, max_size=4), data=st.data())
 def test_the_pattern_never_disagrees_with_json(line: bytes, odd: list[bytes], data: st.DataObject) -> None:
-    """Whatever is put into a line, cut out of it or put in its place, both read the same or nothing."""
+    """After any insertion, deletion or replacement in a line, both read the same outcome or none."""
     for piece in odd:
         start = data.draw(st.integers(0, len(line)))
         line = line[:start] + piece + line[start + data.draw(st.sampled_from([0, 1, len(piece)])) :]
@@ -85,7 +85,7 @@ def test_the_pattern_never_disagrees_with_json(line: bytes, odd: list[bytes], da
 
 @pytest.mark.parametrize("length", [0, 1])
 def test_no_single_change_makes_them_disagree(length: int) -> None:
-    """Each odd piece at each place of a line, between two bytes or instead of one."""
+    """Both read the same for each odd piece at each place of a line, inserted or in place of a byte."""
     line = line_of("a b.jpg", text='A "cat".\n', warnings=("a warning", "another"))
     for place in range(len(line) + 1):
         for piece in ODD:
@@ -95,7 +95,7 @@ def test_no_single_change_makes_them_disagree(length: int) -> None:
 
 @given(image=ANY_TEXT, prompt=PLAIN_TEXT)
 def test_one_image_has_one_digest(image: str, prompt: str) -> None:
-    """The same image and prompt are known again in another record, answered or not."""
+    """The same image and prompt have the same digest in every record, answered or failed."""
     read, other = (read_outcome(line_of(image, prompt, text)) for text in ("a", "b"))
     failure = read_outcome(to_line(failed(image, prompt=prompt).to_record()))
     assert read is not None

@@ -1,4 +1,4 @@
-"""Answers found again in the output, by the content and prompt that they are about."""
+"""Answers are found in the output by the image's content and the prompt."""
 
 import asyncio
 from dataclasses import replace
@@ -15,7 +15,7 @@ SHA256 = [f"{n:064x}" for n in range(200)]
 
 
 def about(number: int, text: str = "A cat.", **changes: object) -> Result:
-    """An answer about one of many contents."""
+    """An answer to one of many contents."""
     result = answered(f"p{number}.jpg", text)
     return replace(result, image=replace(result.image, sha256=SHA256[number]), **changes)
 
@@ -25,8 +25,8 @@ def text_of(writer: JsonlWriter, number: int, prompt: str = "default") -> str | 
     return None if found is None else found["response"]
 
 
-async def test_what_is_written_can_be_found_at_once(tmp_path: Path) -> None:
-    """Each of many answers of any length that tasks write at once is found by its content."""
+async def test_a_written_answer_can_be_found_at_once(tmp_path: Path) -> None:
+    """Answers of any length that many tasks write at once are found by their content."""
     async with JsonlWriter(str(tmp_path / "o.jsonl"), OutputOptions()) as writer:
         await writer.begin(RUN, {})
         assert text_of(writer, 0) is None
@@ -35,8 +35,8 @@ async def test_what_is_written_can_be_found_at_once(tmp_path: Path) -> None:
         assert text_of(writer, 5, "other prompt") is None
 
 
-async def test_what_earlier_runs_wrote_is_found(tmp_path: Path) -> None:
-    """Of this run's answers only, the last of each content, and neither failures nor copies."""
+async def test_answers_of_earlier_sessions_are_found(tmp_path: Path) -> None:
+    """The last answer of this run to each content is found, but no failure, copy or other run's answer."""
     output = tmp_path / "o.jsonl"
     failure = failed("p2.jpg")
     await write(
@@ -55,8 +55,8 @@ async def test_what_earlier_runs_wrote_is_found(tmp_path: Path) -> None:
         assert [text_of(writer, n) for n in range(5)] == ["new", None, None, None, "from a cache"]
 
 
-async def test_nothing_is_found_of_what_is_overwritten(tmp_path: Path) -> None:
-    """--overwrite starts anew, also with what is known."""
+async def test_overwritten_answers_are_not_found(tmp_path: Path) -> None:
+    """With --overwrite, only new answers are found."""
     output = tmp_path / "o.jsonl"
     await write(output, [about(0), about(1)])
     async with JsonlWriter(str(output), OutputOptions(overwrite=True)) as writer:
@@ -67,8 +67,8 @@ async def test_nothing_is_found_of_what_is_overwritten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoilt", [b"", b"\0" * 4000, b"{" * 4000])
-async def test_a_file_that_somebody_spoils_answers_nothing(tmp_path: Path, spoilt: bytes) -> None:
-    """What does not stand there any more is asked about again."""
+async def test_a_damaged_file_gives_no_answer(tmp_path: Path, spoilt: bytes) -> None:
+    """An answer that is no longer in the file is not found."""
     output = tmp_path / "o.jsonl"
     async with JsonlWriter(str(output), OutputOptions(), sync_every_s=999) as writer:
         await writer.begin(RUN, {})

@@ -1,4 +1,4 @@
-"""What a writer makes of the file that an earlier run has left."""
+"""A writer continues the file of an earlier run."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ ODD_NAMES = ["a.jpg", "line\nbreak.jpg", "\u2028.jpg", "caf\udce9.jpg", '"quoted
 
 
 def as_json_sees_it(text: str) -> str:
-    """The text with each surrogate pair joined to the one character that it means in JSON."""
+    """The text with each surrogate pair joined to one character, as in JSON."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
@@ -46,7 +46,7 @@ def output(tmp_path: Path) -> Path:
 @settings(max_examples=50, deadline=None)
 @given(st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=5))
 def test_any_text_survives_the_file(answers: dict[str, str]) -> None:
-    """Ids and answers of any characters come back as they were, and every id is known to the next run."""
+    """Ids and answers of any characters come back unchanged, and the next run finds every id done."""
     answers = {as_json_sees_it(image): as_json_sees_it(text) for image, text in answers.items()}
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "out.jsonl")
@@ -63,8 +63,8 @@ JUNK = st.sampled_from([b"", b"\0" * 40, b"\xe2\x82", b'\0{"v":', b"x" * 20])
 @settings(max_examples=100, deadline=None)
 @given(cut=st.integers(0, len(WHOLE)), junk=JUNK)
 def test_a_file_cut_anywhere_is_completed(cut: int, junk: bytes) -> None:
-    """Cut the file at any byte, with or without junk after it, and resume: each id is there exactly once."""
-    assume(cut >= len(RECORD_START) or not junk.strip(b"\0"))  # less is not known to be ours
+    """After a cut at any byte, with or without junk behind it, a resumed file has each id exactly once."""
+    assume(cut >= len(RECORD_START) or not junk.strip(b"\0"))  # a shorter start is not recognised as ours
     torn = WHOLE[:cut] + junk
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "out.jsonl")
@@ -78,8 +78,8 @@ def test_a_file_cut_anywhere_is_completed(cut: int, junk: bytes) -> None:
         assert asked == ODD_NAMES[len(whole.splitlines()) :]
 
 
-async def test_what_is_cut_off_is_counted_and_kept(output: Path) -> None:
-    """A torn last line moves into a file beside the output, and the writer tells how many bytes and where."""
+async def test_an_incomplete_line_is_counted_and_kept(output: Path) -> None:
+    """An incomplete last line moves to a file next to the output; the writer has its size and that name."""
     whole = to_line(answered("a.jpg").to_record())
     output.write_bytes(whole + b'{"v":1,"id":"b')
     writer = await write(output, [])
@@ -90,7 +90,7 @@ async def test_what_is_cut_off_is_counted_and_kept(output: Path) -> None:
 
 
 async def test_a_last_line_that_lacks_only_its_end_is_completed(output: Path) -> None:
-    """A whole record without its newline gets one, counts as done, and nothing is removed."""
+    """A complete record without its newline gets one, counts as done, and nothing is removed."""
     whole = to_line(answered("a.jpg").to_record())
     output.write_bytes(whole[:-1])
     assert await outcomes(output, ["a.jpg"]) == ["done"]
@@ -99,7 +99,7 @@ async def test_a_last_line_that_lacks_only_its_end_is_completed(output: Path) ->
 
 
 async def test_bad_lines_in_the_middle_are_counted_and_stay(output: Path) -> None:
-    """Lines that hold no record are skipped, counted and never rewritten; blank ones do not matter."""
+    """Lines that hold no record are skipped, counted and never rewritten; blank lines are ignored."""
     first, last = (to_line(answered(name).to_record()) for name in ("a.jpg", "b.jpg"))
     bad = [
         b'{"v":1,"id":"torn{"v":1}\n',
@@ -134,23 +134,23 @@ async def test_bad_lines_in_the_middle_are_counted_and_stay(output: Path) -> Non
     ids=["plain", "append", "overwrite"],
 )
 async def test_a_foreign_file_is_left_alone(output: Path, content: bytes, options: OutputOptions) -> None:
-    """A file that does not begin with a record is refused and stays as it is, to the byte."""
+    """A file that does not begin with a record is refused and stays unchanged."""
     output.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"other than records.*--output"):
+    with pytest.raises(ConfigError, match=r"other than vlmbatch records.*--output"):
         await write(output, [answered("a.jpg")], options)
     assert output.read_bytes() == content
     assert [path.name for path in output.parent.iterdir()] == ["out.jsonl"]
 
 
-async def test_failures_stand_or_pass(output: Path) -> None:
-    """Failed for good is a standing failure, failed in passing is asked again, --retry-failed asks both."""
+async def test_permanent_failures_stay_and_others_are_retried(output: Path) -> None:
+    """A permanent failure is not retried, a passing failure is, and --retry-failed retries both."""
     await write(output, [answered("a"), failed("b"), failed("c", retryable=True)])
     assert await outcomes(output, "abcd") == ["done", "failed", "ask", "ask"]
     assert await outcomes(output, "abcd", OutputOptions(retry_failed=True)) == ["done", "ask", "ask", "ask"]
 
 
 async def test_the_last_line_of_an_image_counts(output: Path) -> None:
-    """An answer after a failure settles an image, and a passing failure after an answer opens it again."""
+    """An answer after a failure finishes an image, and a passing failure after an answer opens it again."""
     await write(output, [failed("a"), answered("a"), answered("b"), failed("b", retryable=True)])
     assert await outcomes(output, "ab") == ["done", "ask"]
 
@@ -163,26 +163,26 @@ async def test_the_last_line_of_an_image_counts(output: Path) -> None:
         None,
     ],
 )
-async def test_a_changed_file_is_asked_about_again(output: Path, stamp: FileStamp | None) -> None:
-    """Another size, another time or no file at all: what was answered then does not count now."""
+async def test_a_changed_file_is_processed_again(output: Path, stamp: FileStamp | None) -> None:
+    """An answer does not count if the file now has another size or time, or is missing."""
     await write(output, [answered("a"), failed("b")])
     assert await outcomes(output, "ab", stamp=stamp) == ["ask", "ask"]
 
 
-async def test_names_that_are_no_text_are_told_apart(output: Path) -> None:
-    """Two file names that differ in one byte that is no UTF-8 are two images."""
+async def test_names_that_are_not_utf8_are_distinguished(output: Path) -> None:
+    """Two file names that differ in one byte that is not UTF-8 are two images."""
     await write(output, [answered("caf\udce9.jpg")])
     assert await outcomes(output, ["caf\udce9.jpg", "caf\udcea.jpg", "caf.jpg"]) == ["done", "ask", "ask"]
 
 
-async def test_an_image_that_was_never_read_is_asked_about_again(output: Path) -> None:
-    """A failure without size and time of the file cannot be told to stand still."""
+async def test_an_image_that_was_never_read_is_processed_again(output: Path) -> None:
+    """A failure without size and time of the file does not count as finished."""
     await write(output, [failed("a", stamp=None)])
     assert await outcomes(output, "a") == ["ask"]
 
 
-async def test_the_stamp_is_taken_only_of_known_images(output: Path) -> None:
-    """No file is looked at that has no record, or is to be asked about again anyhow."""
+async def test_only_finished_images_are_checked_on_disk(output: Path) -> None:
+    """The stamp of a file is not read if it has no record or must be processed again anyway."""
     await write(output, [answered("a"), failed("c", retryable=True)])
 
     def unwanted() -> FileStamp:
@@ -196,8 +196,8 @@ async def test_the_stamp_is_taken_only_of_known_images(output: Path) -> None:
             finished(ref("a"), unwanted)
 
 
-async def test_each_prompt_of_an_image_stands_for_itself(output: Path) -> None:
-    """An image done with one prompt is not done with another; no prompt of its own means the default."""
+async def test_each_prompt_of_an_image_counts_separately(output: Path) -> None:
+    """An image done with one prompt is not done with another; an image without a prompt has the default."""
     await write(output, [answered("a"), answered("b", prompt="colours")])
     async with JsonlWriter(str(output), OutputOptions()) as writer:
         finished = await writer.begin(RUN, {})
@@ -210,7 +210,7 @@ NEW = OLD | {"prompt": "Name the \x1b[31mobjects. " + "x" * 100, "seed": 7}
 
 
 async def test_records_of_other_settings_are_not_mixed(output: Path) -> None:
-    """The refusal names what differs, with old and new value cut short, and touches nothing."""
+    """The refusal names the differences with shortened old and new values, and the file is unchanged."""
     await write(output, [answered("a", run="old")], run="old", settings=OLD)
     with output.open("ab") as file:
         file.write(b"torn")
@@ -228,7 +228,7 @@ async def test_records_of_other_settings_are_not_mixed(output: Path) -> None:
 
 
 async def test_at_most_five_differences_are_named(output: Path) -> None:
-    """Of many differing settings five are named and the others counted."""
+    """Of many differing settings, five are named and the rest is counted."""
     await write(output, [answered("a", run="old")], run="old", settings=dict.fromkeys("abcdefgh", 1))
     with pytest.raises(ConfigError) as caught:
         await write(output, [], settings=dict.fromkeys("abcdefgh", 2))
@@ -237,19 +237,19 @@ async def test_at_most_five_differences_are_named(output: Path) -> None:
 
 
 @pytest.mark.parametrize("garbled", [None, b"", b'{"runs": {"old": ', b'{"runs": [1]}', b'"\xff'])
-async def test_a_lost_lock_file_leaves_what_the_records_tell(output: Path, garbled: bytes | None) -> None:
-    """Without readable settings the model and the backend of the records are compared."""
+async def test_without_the_lock_file_the_records_are_compared(output: Path, garbled: bytes | None) -> None:
+    """Without readable settings, the model and the backend of the records are compared."""
     await write(output, [answered("a", run="old")], run="old", settings=OLD)
     lock = Path(f"{output}.lock")
     lock.unlink() if garbled is None else lock.write_bytes(garbled)
     with pytest.raises(ConfigError, match="model: 'llava:7b' -> 'llava:13b'\n"):
         await write(output, [], settings=NEW | {"model": "llava:13b"})
-    with pytest.raises(ConfigError, match="not known any more"):
+    with pytest.raises(ConfigError, match="no longer known"):
         await write(output, [], settings=NEW)
 
 
-async def test_append_mixes_and_later_runs_go_on(output: Path) -> None:
-    """With --append both runs share the file, each resumes by its own records, and nobody is asked again."""
+async def test_append_mixes_and_later_runs_continue(output: Path) -> None:
+    """With --append, two runs share the file, each resumes by its own records, and nothing is repeated."""
     await write(output, [answered("a", run="old")], run="old", settings=OLD)
     before = output.read_bytes()
     assert await outcomes(output, "a", OutputOptions(append=True)) == ["ask"]
@@ -262,15 +262,15 @@ async def test_append_mixes_and_later_runs_go_on(output: Path) -> None:
 
 
 async def test_overwrite_starts_anew(output: Path) -> None:
-    """With --overwrite nothing of the old content is left, whoever wrote it."""
+    """With --overwrite nothing of the old content is left, of this run or another."""
     await write(output, [answered("a", run="old")], run="old", settings=OLD)
     await write(output, [answered("b")], OutputOptions(overwrite=True), settings=NEW)
     assert [record["id"] for record in records(output)] == ["b"]
     assert await outcomes(output, "ab") == ["ask", "done"]
 
 
-async def test_what_is_accepted_now_is_asked_about_again(output: Path) -> None:
-    """Answers that were too long failed for good; once their kind is accepted they are open again."""
+async def test_failures_of_a_kind_that_is_now_accepted_are_processed_again(output: Path) -> None:
+    """A permanent failure, like an answer that was too long, is open again once its kind is accepted."""
     await write(output, [failed("long.jpg", kind="truncated"), failed("bad.jpg", kind="bad_image")])
     async with JsonlWriter(str(output), OutputOptions(), again=frozenset({"truncated"})) as writer:
         finished = await writer.begin(RUN, {})
@@ -287,18 +287,18 @@ async def test_what_is_accepted_now_is_asked_about_again(output: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("options", [OutputOptions(), OutputOptions(overwrite=True)])
-async def test_what_is_none_of_ours_is_never_touched(
+async def test_a_foreign_binary_file_is_never_touched(
     output: Path, content: bytes, options: OutputOptions
 ) -> None:
-    """A disk image that begins with zeros, a file of another encoding, an archive."""
+    """A disk image that begins with zeros, a file of another encoding or an archive stays unchanged."""
     output.write_bytes(content)
-    with pytest.raises(ConfigError, match="holds something other than records"):
+    with pytest.raises(ConfigError, match="contains something other than vlmbatch records"):
         await write(output, [answered("a.jpg")], options)
     assert output.read_bytes() == content
 
 
 async def test_millions_of_zeros_take_no_memory_and_no_disk(output: Path) -> None:
-    """A tail as a power cut leaves it is cut off and kept, as sparse as it was; records before it count."""
+    """A tail of zeros, as after a power cut, moves to a sparse file, and the records before it count."""
     await write(output, [answered("a.jpg")])
     size = output.stat().st_size
     os.truncate(output, size + 400_000_000)
@@ -315,7 +315,7 @@ async def test_millions_of_zeros_take_no_memory_and_no_disk(output: Path) -> Non
 
 
 async def test_a_line_longer_than_any_record_is_a_bad_line(output: Path) -> None:
-    """It is skipped and counted, and what stands behind it is read."""
+    """A line longer than any record is skipped and counted, and the lines behind it are read."""
     await write(output, [answered("a.jpg")])
     with output.open("ab") as file:
         file.write(b"x" * (3 * LONGEST_LINE) + b"\n")

@@ -1,4 +1,4 @@
-"""What the stream writer puts out: whole lines in a pipe, and a word when nobody reads them."""
+"""The stream writer writes whole lines to a pipe, and reports a closed or full one."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ async def test_a_cancelled_task_is_waited_for_until_its_line_is_whole() -> None:
 
 
 async def test_a_stream_gets_each_record_and_finishes_nothing() -> None:
-    """A StreamWriter writes the same lines to a descriptor, leaves that open, and asks about every image."""
+    """A StreamWriter writes the same lines to a descriptor, leaves it open, and finishes no image."""
     read_end, write_end = os.pipe()
     async with StreamWriter(write_end) as writer:
         finished = await writer.begin(RUN, {})
@@ -50,7 +50,7 @@ async def test_a_stream_gets_each_record_and_finishes_nothing() -> None:
 
 @pytest.mark.parametrize("blocking", [True, False])
 async def test_a_line_longer_than_the_pipe_comes_out_whole(blocking: bool) -> None:
-    """A record that does not fit into the pipe at once is written to its end, blocking or not."""
+    """A record that does not fit into the pipe at once is written completely, blocking or not."""
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, blocking)
     content: list[bytes] = []
@@ -65,8 +65,8 @@ async def test_a_line_longer_than_the_pipe_comes_out_whole(blocking: bool) -> No
     assert content == [to_line(result.to_record())]
 
 
-async def test_a_reader_that_has_gone_ends_the_run_quietly() -> None:
-    """A closed pipe raises OutputClosed, now and ever after, whose exit code is 0."""
+async def test_a_closed_pipe_ends_the_run_quietly() -> None:
+    """A closed pipe raises OutputClosed, whose exit code is 0, at this and every later write."""
     read_end, write_end = os.pipe()
     os.close(read_end)
     async with StreamWriter(write_end) as writer:
@@ -80,13 +80,13 @@ async def test_a_reader_that_has_gone_ends_the_run_quietly() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 async def test_a_full_disk_behind_standard_output_is_an_output_error() -> None:
-    """A disk without room ends the run with a message that names it, and nothing is written after that."""
+    """A full disk is an OutputError that says so, and nothing is written after it."""
     output, roomy = os.open("/dev/full", os.O_WRONLY), os.open("/dev/null", os.O_WRONLY)
     async with StreamWriter(output) as writer:
         await writer.begin(RUN, {})
         with pytest.raises(OutputError, match=r"the disk is full.*--output"):
             await writer.write(answered("a.jpg"))
-        os.dup2(roomy, output)  # now there is room again, after what may be half a line
+        os.dup2(roomy, output)  # the disk has space again, behind what may be half a line
         with pytest.raises(OutputError, match="the disk is full"):
             await writer.write(answered("a.jpg"))
     os.close(output)
@@ -94,7 +94,7 @@ async def test_a_full_disk_behind_standard_output_is_an_output_error() -> None:
 
 
 async def test_a_closed_standard_output_is_an_output_error() -> None:
-    """A descriptor that is not open is noticed before anything is asked."""
+    """A closed descriptor is reported by begin(), before the first request."""
     read_end, write_end = os.pipe()
     os.close(read_end)
     os.close(write_end)

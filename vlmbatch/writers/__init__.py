@@ -1,4 +1,4 @@
-"""Where results go: appended to a JSONL file that a later run reads back, or streamed to standard output."""
+"""Writers of results: to a JSONL file that a later run reads back, or to standard output."""
 
 from vlmbatch.writers.jsonl import JsonlWriter
 from vlmbatch.writers.stream import StreamWriter

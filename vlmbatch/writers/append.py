@@ -1,4 +1,4 @@
-"""Put whole lines into an open file from the event loop; knows aiofiles and errno, not what a record is."""
+"""Writes whole lines to an open file from the event loop; works on bytes and does not use records."""
 
 import asyncio
 import errno
@@ -23,15 +23,15 @@ REASONS = {
 
 
 def reason(error: OSError) -> str:
-    """Why, in plain words."""
+    """The reason in plain words."""
     return REASONS.get(error.errno or 0) or error.strerror or str(error)
 
 
 async def completed(work: Coroutine[Any, Any, T]) -> T:
-    """What `work` returns; a cancellation takes effect only once the work has ended.
+    """The result of `work`; a cancellation takes effect only after the work has ended.
 
-    A thread cannot be interrupted. Without this a cancelled caller would let go of its lock while the
-    thread is still in the middle of a line.
+    A thread cannot be interrupted. Without this, a cancelled caller would release its lock while the thread
+    is still in the middle of a line.
     """
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
@@ -46,21 +46,21 @@ async def completed(work: Coroutine[Any, Any, T]) -> T:
 
 
 class Lines(Generic[L]):
-    """Lines of many tasks: one task at a time puts away all that have come, also for those who wait.
+    """Collects the lines of many tasks: one task at a time writes all waiting lines, also of other tasks.
 
-    To hand a line to a thread and to hear of it costs more than all else that is done with it.
+    The hand-over of a line to a thread and back costs more than all other work on it.
     """
 
     def __init__(self, put: Callable[[list[L]], Coroutine[Any, Any, int]]) -> None:
-        """`put` writes whole lines and returns how many of them, from the first on, are there."""
+        """`put` writes whole lines and returns how many of them, from the first on, were written."""
         self._put = put
         self._turn = asyncio.Lock()
         self._waiting: list[_Waiting[L]] = []
 
     async def add(self, line: L) -> bool:
-        """Return once this line was put away, and whether it is there.
+        """Wait for the write of this line; returns whether it was written.
 
-        A line whose task is cancelled before its turn is not.
+        A line whose task is cancelled before its turn is not written.
         """
         mine = _Waiting(line)
         self._waiting.append(mine)
@@ -71,18 +71,18 @@ class Lines(Generic[L]):
         finally:
             if mine in self._waiting:
                 self._waiting.remove(mine)
-        return mine.is_there
+        return mine.is_written
 
     async def close(self, end: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Do this when no line is being put away."""
+        """Run `end` when no line is being written."""
         async with self._turn:
             await end()
 
     async def _put_all(self) -> None:
         together, self._waiting = self._waiting, []
-        there = await self._put([each.line for each in together])
-        for each in together[:there]:
-            each.is_there = True
+        written = await self._put([each.line for each in together])
+        for each in together[:written]:
+            each.is_written = True
 
 
 @dataclass(slots=True, eq=False)
@@ -90,19 +90,19 @@ class _Waiting(Generic[L]):
     """A line, and whether it has been written."""
 
     line: L
-    is_there: bool = False
+    is_written: bool = False
 
 
 async def append(file: AsyncFileIO, line: bytes) -> None:
-    """Write all of `line` to an unbuffered file: one write, and more only where the system takes a part.
+    """Write all of `line` to an unbuffered file: one write, and more only if the system accepts a part.
 
     Raises:
-        OSError: no more can be written; a part of the line may be in the file.
+        OSError: the write failed; a part of the line may be in the file.
     """
     rest = line
     while rest:
         written: int | None = await file.write(rest)
-        if written is None:  # a full pipe that another program has made non-blocking
+        if written is None:  # a full pipe that another program has set to non-blocking
             await asyncio.to_thread(select.select, [], [file.fileno()], [])
         else:
             rest = rest[written:]

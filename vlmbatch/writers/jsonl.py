@@ -1,4 +1,4 @@
-"""Append results to a JSONL file that survives crashes and full disks, and that a later run goes on with."""
+"""Appends results to a JSONL file that survives crashes and full disks, and that a later run continues."""
 
 import asyncio
 import contextlib
@@ -20,17 +20,18 @@ from vlmbatch.protocols import Finished
 from vlmbatch.records import Result
 from vlmbatch.writers.append import Lines, append, completed, reason
 from vlmbatch.writers.lock import OutputLock
-from vlmbatch.writers.lookup import Line, Recall
+from vlmbatch.writers.lookup import AnswerIndex, Line
 from vlmbatch.writers.resume import finished_by, read_contents, refuse_foreign, refuse_mixture, repair
 
-MOVED = "somebody has moved, deleted or emptied it during the run"
+MOVED = "the file was moved, deleted or emptied during the run"
 
 
 class JsonlWriter:
-    """One line a result, each whole or not there at all.
+    """Writes one line for each result, whole or not at all.
 
-    After begin(), `bad_lines` is how many lines in the middle hold no record (they are skipped and stay),
-    `repaired` how many bytes of a torn last line were cut off, and `kept` the file that keeps those.
+    After begin(), `bad_lines` is the number of lines in the middle without a record (they are skipped and
+    stay), `repaired` the number of bytes of an incomplete last line that were cut off, and `kept` the file
+    that they were moved to.
     """
 
     def __init__(
@@ -42,9 +43,9 @@ class JsonlWriter:
         sync_every_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """What is written reaches the disk at the next write after `sync_every_s` seconds, or at exit.
+        """Lines are synced to disk at the next write after `sync_every_s` seconds, and at exit.
 
-        `again` are kinds of failures that count as unfinished, whatever their records say.
+        `again` are kinds of failures that count as unfinished, even if their records say otherwise.
         """
         self.path = path
         self.bad_lines = 0
@@ -57,7 +58,7 @@ class JsonlWriter:
         self._synced_at = clock()
         self._lock = OutputLock(path)
         self._lines = Lines(self._put)
-        self._recall = Recall(IntegerMap())
+        self._answers = AnswerIndex(IntegerMap())
         self._file: AsyncFileIO | None = None
         self._size = 0
         self._created = False
@@ -66,25 +67,26 @@ class JsonlWriter:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What begin() met in the file that a person should know; see protocols.Writer."""
-        told = []
+        """Problems that begin() found in the file; see protocols.Writer."""
+        found = []
         if self.repaired:
-            told.append(
-                f"{self.path}: the last line was torn; its {self.repaired} bytes are kept in {self.kept}"
+            found.append(
+                f"{self.path}: the last line was incomplete; "
+                f"its {self.repaired} bytes were moved to {self.kept}"
             )
         if self.bad_lines:
-            told.append(f"{self.path}: {self.bad_lines} lines hold no record; they are left as they are")
-        return tuple(told)
+            found.append(f"{self.path}: {self.bad_lines} lines hold no record; they are left unchanged")
+        return tuple(found)
 
     async def __aenter__(self) -> Self:
-        """Take the lock beside the output; nothing else is created yet.
+        """Take the lock of the output; nothing but the lock file is created yet.
 
         Raises:
-            ConfigError: this is somebody's other file.
+            ConfigError: the file does not belong to vlmbatch.
             LockedError: another run writes to this file.
-            OutputError: it could never be written here.
+            OutputError: the file can never be written here.
         """
-        with contextlib.suppress(OSError):  # what is not there, or cannot be read, is told when it is opened
+        with contextlib.suppress(OSError):  # a missing or unreadable file is reported when it is opened
             await asyncio.to_thread(refuse_foreign, self.path)
         try:
             await completed(asyncio.to_thread(self._lock.acquire))
@@ -94,7 +96,7 @@ class JsonlWriter:
         return self
 
     async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
-        """Bring all to the disk, close, unlock; a file that was created and got no line is removed.
+        """Sync to disk, close and unlock; a file that was created and got no line is removed.
 
         Raises:
             OutputError: the last lines may not have reached the disk.
@@ -102,7 +104,7 @@ class JsonlWriter:
         try:
             await completed(self._lines.close(self._end))
         except OutputError:
-            if exc_type is None:  # else the error that ends the run is the one to tell
+            if exc_type is None:  # otherwise the error that ends the run is the one to report
                 raise
 
     @property
@@ -111,13 +113,13 @@ class JsonlWriter:
         return self._lock.runs.values()
 
     async def begin(self, run: str, settings: Mapping[str, Any]) -> Finished:
-        """Read back what is there, repair a torn end, and open for appending.
+        """Read the file back, repair an incomplete end, and open it for appending.
 
-        `settings` are JSON values by name, without secrets: what a message names when they differ.
+        `settings` are JSON values by name, without secrets; a message names those that differ.
 
         Raises:
-            ConfigError: the file holds only records of other settings, or is none of ours.
-            OutputError: it cannot be read or written.
+            ConfigError: the file holds only records of other settings, or does not belong to vlmbatch.
+            OutputError: the file cannot be read or written.
         """
         plain: dict[str, Any] = json.loads(json.dumps(dict(settings)))
         try:
@@ -130,32 +132,32 @@ class JsonlWriter:
             ) from error
 
     async def write(self, result: Result) -> None:
-        """Append one line. May be called by many tasks at once, whose lines are written together.
+        """Append one line. Many tasks may call it at once; their lines are written together.
 
         Raises:
-            OutputError: it could not be written, now or earlier; the file ends at its last whole line.
+            OutputError: this or an earlier write failed; the file ends at its last whole line.
         """
         if not await self._lines.add(Line.of(result)):
             raise OutputError(str(self._failed)) from self._failed
 
     def find(self, sha256: str, prompt: str) -> Mapping[str, Any] | None:
         """See protocols.Writer."""
-        return self._recall.find(sha256, prompt)
+        return self._answers.find(sha256, prompt)
 
     async def _begin(self, run: str, settings: dict[str, Any]) -> IntegerMap:
-        # a link to nothing is there, too
+        # a dangling link counts as existing
         self._created = not await asyncio.to_thread(os.path.lexists, self.path)
         self._file = await aiofiles.open(self.path, "ab", buffering=0)
         await asyncio.to_thread(self._lock.hold, self._file.fileno())
         index = await asyncio.to_thread(self._read_back, run, settings)
-        self._recall.open(self.path)
+        self._answers.open(self.path)
         self._size = os.fstat(self._file.fileno()).st_size
         if self._created:
             await asyncio.to_thread(_sync_folder, Path(self.path).parent)
         return index
 
     def _read_back(self, run: str, settings: dict[str, Any]) -> IntegerMap:
-        """Settle everything about the earlier content before anything is written; blocks."""
+        """Handle the earlier content before anything is written; blocks."""
         if self._created or self._options.overwrite:
             self._overwriting = not self._created
             self._lock.remember(self._lock.runs | {run: settings})
@@ -166,27 +168,27 @@ class JsonlWriter:
         self.bad_lines = contents.bad_lines
         self.kept = repair(self.path, contents)
         self.repaired = contents.tail if self.kept else 0
-        self._recall = Recall(contents.answers)
+        self._answers = AnswerIndex(contents.answers)
         present = {known: old for known, old in self._lock.runs.items() if known in contents.runs}
         self._lock.remember(present | {run: settings})
         return contents.index
 
     async def _put(self, lines: list[Line]) -> int:
-        """Append these lines and return how many of them are there; why not all are is in `_failed`."""
+        """Append these lines and return how many were written; `_failed` holds the reason if not all were."""
         if self._failed is not None:
             return 0
         if self._file is None:
             raise RuntimeError("begin() comes before write()")
         fd = self._file.fileno()
         try:
-            if self._overwriting:  # only now: a run that gets no answer must not cost the old ones
+            if self._overwriting:  # only now: a run without an answer must not delete the old ones
                 await asyncio.to_thread(os.ftruncate, fd, 0)
                 self._overwriting, self._size = False, 0
             await append(self._file, b"".join(line.data for line in lines))
         except OSError as error:
             self._failed = self._failure(error)
             return await self._cut_back(fd, lines)
-        self._stand(lines)
+        self._note(lines)
         try:
             if self._clock() - self._synced_at >= self._sync_every_s:
                 await asyncio.to_thread(self._sync, fd)
@@ -195,19 +197,19 @@ class JsonlWriter:
             return 0
         return len(lines)
 
-    def _stand(self, lines: list[Line]) -> None:
-        """These lines stand at the end of the file."""
+    def _note(self, lines: list[Line]) -> None:
+        """Note the place of lines that were appended to the file."""
         for line in lines:
-            self._recall.note(line.answer, self._size)
+            self._answers.note(line.answer, self._size)
             self._size += len(line.data)
 
     async def _cut_back(self, fd: int, lines: list[Line]) -> int:
-        """After a write that failed in the middle: keep the lines that are whole, and say how many."""
+        """Cut the file after its last whole line, since a write failed; returns how many lines are whole."""
         try:
             whole = await asyncio.to_thread(_cut, fd, self._size, [line.data for line in lines])
-        except OSError:  # where even this fails, the next run repairs the end
+        except OSError:  # if even this fails, the next run repairs the end
             return 0
-        self._stand(lines[:whole])
+        self._note(lines[:whole])
         return whole
 
     def _sync(self, fd: int) -> None:
@@ -234,28 +236,28 @@ class JsonlWriter:
         finally:
             if self._created and not self._size:
                 await asyncio.to_thread(_remove_empty, self.path, file.fileno())
-            self._recall.close()
+            self._answers.close()
             await file.close()
 
     def _failure(self, error: OSError) -> OutputError:
         return OutputError(
             f"cannot write to {self.path}: {reason(error)}. "
-            "The lines in it are whole; once that is mended, run the same command again to go on"
+            "All lines in it are complete; once this is fixed, run the same command again to continue"
         )
 
 
 def _remove_empty(path: str, fd: int) -> None:
-    """Remove the file that this process has made, if it still is that one and still holds nothing."""
+    """Remove the file that this process has created, if it is still the same file and still empty."""
     with contextlib.suppress(OSError):
         here = os.fstat(fd)
         if here.st_size == 0 and os.path.samestat(here, os.lstat(path)):
-            os.unlink(path)  # noqa: PTH108  # beside the calls above
+            os.unlink(path)  # noqa: PTH108  # like the calls above
 
 
 def _cut(fd: int, size: int, lines: list[bytes]) -> int:
-    """Cut the file back to the last of these lines that is whole behind `size`; how many are.
+    """Cut the file after the last whole line of these, which begin at `size`; returns how many are whole.
 
-    It never gets longer, since somebody may have emptied it.
+    The file never gets longer, since another program may have emptied it.
     """
     found, whole = os.fstat(fd).st_size, 0
     for line in lines:
@@ -268,7 +270,7 @@ def _cut(fd: int, size: int, lines: list[bytes]) -> int:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the name of a new file last; some file systems cannot sync a folder, and need not."""
+    """Sync the name of a new file to disk; some file systems cannot sync a folder, and do not need it."""
     with contextlib.suppress(OSError):
         fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -1,7 +1,7 @@
-"""What one line of an output tells the next run; knows records as text, and no files.
+"""Parses a line of an output into the outcome that the next run needs; does not read files.
 
-A line that is just as `Result.to_record` and `to_line` make it of an answer is read by a pattern, in a
-quarter of the time that json takes; any other line by json. Both read the same out of it.
+A line of an answer in exactly the form of `Result.to_record` and `to_line` is parsed by a pattern, in a
+quarter of the time of json; any other line by json. Both give the same outcome.
 """
 
 import json
@@ -13,7 +13,7 @@ from vlmbatch.records import DEFAULT_PROMPT_NAME
 
 _64_BITS = (1 << 64) - 1
 
-# JSON that needs no second look: no bytes beyond ASCII, no number that Python would read in another way
+# JSON with one possible reading: no bytes beyond ASCII, and no number that Python would parse differently
 _PLAIN = r"[ !#-\[\]-~]*+"
 _TEXT = rf'{_PLAIN}(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{{4}}){_PLAIN})*+'
 _INT = r"(?:0|[1-9][0-9]{0,17}+)"
@@ -49,11 +49,11 @@ ANSWER_LINE = _pattern(_ANSWERED)
 
 
 class Outcome(NamedTuple):
-    """What the next run needs of a record; a tuple, since a million of them are made.
+    """The facts of a record that the next run needs; a tuple, since a million of them are created.
 
     `image`, `stamp` and `answer` are digests: of the image's id and prompt; of the file's size and time, None
-    where it was never read; of the image's content and prompt, None where no answer was got for just this
-    image. `failure` is the kind of a failure for good.
+    if the file was never read; of the image's content and prompt, None without an answer to this very image.
+    `failure` is the kind of a permanent failure.
     """
 
     run: str
@@ -65,7 +65,7 @@ class Outcome(NamedTuple):
 
 
 def read_outcome(line: bytes) -> Outcome | None:
-    """What a line of an output tells, or None where it holds no record."""
+    """The outcome in a line of an output, or None if it holds no record."""
     ours = ANSWER_LINE.fullmatch(line)
     if ours is None:
         record = parse(line)
@@ -83,12 +83,12 @@ def read_outcome(line: bytes) -> Outcome | None:
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
-    """The record in a line, or None where it holds none."""
-    if b"\0" in line:  # json would take it for UTF-16
+    """The record in a line, or None if it holds none."""
+    if b"\0" in line:  # json would read it as UTF-16
         return None
     try:
         record = json.loads(line)
-    except (ValueError, RecursionError):  # what a crash or an editor leaves can be nested without end
+    except (ValueError, RecursionError):  # a crash or an editor may leave endless nesting
         return None
     if isinstance(record, dict) and "v" in record and isinstance(record.get("id"), str):
         return record
@@ -96,7 +96,7 @@ def parse(line: bytes) -> dict[str, Any] | None:
 
 
 def outcome_of(record: Mapping[str, Any]) -> Outcome:
-    """What a record tells, whoever has written it."""
+    """The outcome in any record, also in one of another program."""
     prompt = str(record.get("prompt", DEFAULT_PROMPT_NAME))
     image, error = record.get("image"), record.get("error")
     facts = image if isinstance(image, dict) else {}
@@ -120,7 +120,7 @@ def image_digest(image_id: str, prompt: str) -> int:
     """64 bits that stand for an image and its prompt within this process."""
     if image_id.isascii():
         return hash((image_id, prompt)) & _64_BITS
-    # UTF-16 takes any file name, and sees a surrogate pair as the one character that JSON makes of it
+    # UTF-16 can encode any file name, and treats a surrogate pair as one character, like JSON
     return hash((image_id.encode("utf-16-le", "surrogatepass"), prompt)) & _64_BITS
 
 
@@ -142,6 +142,6 @@ def _recorded_stamp(facts: Mapping[str, Any]) -> int | None:
 
 
 def _text(inside: bytes) -> str:
-    """What stands between the quotes of a JSON string."""
+    """The text of a JSON string, given the bytes between its quotes."""
     text: str = json.loads(b'"%b"' % inside) if b"\\" in inside else inside.decode()
     return text

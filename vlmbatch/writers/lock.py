@@ -1,7 +1,7 @@
-"""One run at a time writes to an output file; the lock file also keeps the settings of the runs in it.
+"""Allows one run at a time to write to an output file; the lock file also stores the settings of its runs.
 
-The lock stands beside the output and is never deleted: a lock on the output itself would be lost when
-somebody moves that, and two runs could hold two lock files of one name if it were ever removed.
+The lock file is next to the output and is never deleted: a lock on the output itself would be lost if the
+output is moved, and two runs could hold two lock files of one name if a lock file were removed.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ from vlmbatch.writers.append import reason
 
 
 class OutputLock:
-    """The lock of one output file. `runs` holds settings by the digest of their run, as far as known."""
+    """The lock of one output file. `runs` has the known settings by the digest of their run."""
 
     def __init__(self, output: str) -> None:
         self.output = output
@@ -32,11 +32,11 @@ class OutputLock:
 
         Raises:
             LockedError: another run holds it.
-            OutputError: the place is missing, cannot be written to, or cannot be locked.
+            OutputError: the folder is missing, cannot be written to, or the file cannot be locked.
         """
         try:
             _check_place(Path(self.output))
-            # one file has one lock, also through a link; strict, since a folder may have been deleted
+            # realpath: one file has one lock, also through a link
             self.path = os.path.realpath(self.output) + ".lock"
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             self._lock(self._fd, f"another run{_holder(_read(self._fd))} is writing to {self.output}")
@@ -56,34 +56,34 @@ class OutputLock:
         """Lock the output itself, too: a hard link to it has a lock file of its own.
 
         Raises:
-            LockedError: another run holds it by another name.
+            LockedError: another run holds it under another name.
             OSError: it cannot be locked.
         """
-        self._lock(output, f"another run is writing to {self.output} by another name")
+        self._lock(output, f"another run is writing to {self.output} under another name")
 
     def remember(self, runs: Mapping[str, Mapping[str, Any]]) -> None:
-        """Keep these settings, and no others, for whoever comes after us."""
+        """Store these settings, and only these, for later runs."""
         assert self._fd is not None, "the lock is not held"
         self.runs = {run: dict(settings) for run, settings in runs.items()}
         content = json.dumps({"pid": os.getpid(), "started": self._started, "runs": self.runs}).encode(
             "ascii"
         )
-        # in place, since a lock belongs to the inode; a reader expects that this may be cut short
+        # in place, since a lock belongs to the inode; a reader must expect a truncated file
         os.pwrite(self._fd, content, 0)
         os.ftruncate(self._fd, len(content))
 
     def release(self) -> None:
-        """Let go of the lock, if it is held."""
+        """Release the lock if it is held."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
-    def _lock(self, fd: int, told: str) -> None:
+    def _lock(self, fd: int, message: str) -> None:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             way_out = "wait until it has ended, or name another file with --output"
-            raise LockedError(f"{told}; {way_out}") from error
+            raise LockedError(f"{message}; {way_out}") from error
 
 
 def _check_place(output: Path) -> None:
@@ -100,7 +100,7 @@ def _check_place(output: Path) -> None:
 
 
 def _read(fd: int) -> dict[str, Any]:
-    """What the lock file says; nothing where it is empty or garbled."""
+    """The content of the lock file; empty if the file is empty or damaged."""
     try:
         content = json.loads(os.pread(fd, os.fstat(fd).st_size, 0))
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Find an answer again in the output that it was written to, by what it is about."""
+"""Finds the record of an answer in the output by the image's content and the prompt."""
 
 import os
 import threading
@@ -16,7 +16,7 @@ CHUNK = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line to write; `answer` stands for the content and prompt that it is the first to answer, if so."""
+    """A line to write; `answer` is the digest of content and prompt, None for failures and duplicates."""
 
     data: bytes
     answer: int | None
@@ -31,48 +31,48 @@ class Line:
         )
 
 
-class Recall:
-    """Where in an output the answers begin, in bytes: 20 of them an image. For several threads."""
+class AnswerIndex:
+    """The offsets of the answers in an output, at 20 bytes an image. Several threads may use it."""
 
     def __init__(self, answers: IntegerMap) -> None:
-        """`answers` are those that are there, by their `answer_digest`."""
+        """`answers` maps the `answer_digest` of each answer in the file to the offset of its line."""
         self._answers = answers
         self._lock = threading.Lock()
         self._fd: int | None = None
 
     def open(self, path: str) -> None:
-        """Read from this file; raises OSError."""
+        """Open this file for reading; raises OSError."""
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
-        """Read no more."""
+        """Close the file; find() returns None from now on."""
         with self._lock:
             fd, self._fd = self._fd, None
             if fd is not None:
                 os.close(fd)
 
     def note(self, answer: int | None, start: int) -> None:
-        """The line of this answer begins here."""
+        """Note that the line of this answer begins at `start`."""
         if answer is not None:
             with self._lock:
                 self._answers[answer] = start
 
     def find(self, sha256: str, prompt: str) -> Mapping[str, Any] | None:
-        """The record of the answer about this content to this prompt; blocks.
+        """The record of the answer to this content and prompt; blocks.
 
-        Digests may be equal by chance: whoever asks looks at the record.
+        Digests may be equal by chance, so the caller must check the record.
         """
         with self._lock:
             start, fd = self._answers.get(answer_digest(sha256, prompt)), self._fd
         if start is None or fd is None:
             return None
-        with suppress(OSError):  # what cannot be read back is asked about again
+        with suppress(OSError):  # if the record cannot be read back, the image is processed again
             return parse(_line(fd, start))
         return None
 
 
 def _line(fd: int, start: int) -> bytes:
-    """The line that begins there."""
+    """The line that begins at `start`."""
     pieces: list[bytes] = []
     while piece := os.pread(fd, CHUNK, start):
         pieces.append(piece)

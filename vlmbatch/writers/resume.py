@@ -1,6 +1,6 @@
-"""Read back what an output file holds: which images need no asking, and what is wrong with the file.
+"""Reads an output file back: finds the finished images, checks the file and repairs its end.
 
-It reads only. Memory is some 40 bytes per image, however long the answers are.
+Memory is about 40 bytes per image, for answers of any length.
 """
 
 import os
@@ -21,19 +21,19 @@ RECORD_START = b'{"v":1,"id":"'
 BLANK = b"\0 \t\r\n"
 HEAD_BYTES = 1 << 20
 LONGEST_LINE = 1 << 24
-"""Bytes: an answer of a million tokens has four million."""
+"""In bytes: an answer of a million tokens has four million."""
 OPEN = 0
-"""What an index holds of an image that has to be asked about again."""
+"""The value in an index for an image that must be processed again."""
 
 
 @dataclass(slots=True)
 class Contents:
-    """What was found in an output file. `tail` is how many bytes stand behind its last newline.
+    """The content of an output file. `tail` is the number of bytes behind its last newline.
 
-    `index` has, by the `image_digest` of each image and prompt, the digest of the file's stamp * 2 + answered
-    or OPEN; `answers`, by the `answer_digest` of each content and prompt, the byte at which the line of its
-    last answer begins, copies of answers left out. `other` is the last record of another run; `runs` are the
-    digests of all runs.
+    `index` maps the `image_digest` of each image and prompt to the digest of the file's stamp * 2 + answered,
+    or to OPEN. `answers` maps the `answer_digest` of each content and prompt to the offset of the line of its
+    last answer, without copies of answers. `other` is the last record of another run; `runs` are the digests
+    of all runs.
     """
 
     index: IntegerMap = field(default_factory=IntegerMap)
@@ -50,11 +50,11 @@ def read_contents(
 ) -> Contents:
     """Read all lines once, and index those of `run`; the last line of an image and prompt counts.
 
-    What failed for good is settled, unless `retry_failed` is set or its kind is among `again`.
+    A permanent failure counts as finished, unless `retry_failed` is set or its kind is among `again`.
 
     Raises:
-        ConfigError: this is no file of ours.
-        OSError: it cannot be read.
+        ConfigError: the file does not belong to vlmbatch.
+        OSError: the file cannot be read.
     """
     contents = Contents()
     index, answers = IntegerLog(), IntegerLog()
@@ -88,8 +88,8 @@ def read_contents(
 def lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
     """Each line and its size in bytes.
 
-    Of one that is longer than any record, as the gigabytes of zeros that a crash may leave, only the
-    beginning comes, and its newline, if it has one.
+    For a line longer than any record, like the gigabytes of zeros that a crash may leave, only its beginning
+    is returned, with its newline if it has one.
     """
     while line := file.readline(LONGEST_LINE):
         size, more = len(line), line
@@ -101,11 +101,11 @@ def lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 
 def refuse_foreign(path: str) -> None:
-    """Never append to somebody's other file, and never overwrite it: it may be a picture or a thesis.
+    """Refuse to append to or overwrite a file that vlmbatch has not written, like a picture or a thesis.
 
     Raises:
-        ConfigError: this is no file of ours.
-        OSError: it cannot be read.
+        ConfigError: the file does not belong to vlmbatch.
+        OSError: the file cannot be read.
     """
     if not Path(path).is_file():  # a pipe would block
         return
@@ -113,13 +113,13 @@ def refuse_foreign(path: str) -> None:
         head = file.read(HEAD_BYTES)
         if not is_ours(head) or (not head.strip(BLANK) and file.read(1)):
             raise ConfigError(
-                f"{path} holds something other than records of vlmbatch, and is left as it is; "
+                f"{path} contains something other than vlmbatch records and was left unchanged; "
                 "name another file with --output"
             )
 
 
 def is_ours(head: bytes) -> bool:
-    """Whether the first line is a record, or what a crash may have left of one. An empty file is ours too."""
+    """Whether the file belongs to vlmbatch: it is empty, or begins with a record or the start of one."""
     start = head.lstrip(BLANK)
     first, newline, _ = start.partition(b"\n")
     torn = not newline and RECORD_START.startswith(first.rstrip(b"\0"))
@@ -127,7 +127,7 @@ def is_ours(head: bytes) -> bool:
 
 
 def finished_by(index: IntegerMap) -> Finished:
-    """The question to an index: is this image done, failed for good, or to be asked about?"""
+    """A function that looks up in the index whether an image is done, permanently failed, or open."""
 
     def finished(ref: ImageRef, get_stamp: Callable[[], FileStamp | None]) -> bool | None:
         prompt = DEFAULT_PROMPT_NAME if ref.prompt is None else ref.prompt
@@ -143,7 +143,7 @@ def finished_by(index: IntegerMap) -> Finished:
 
 
 def _entry(outcome: Outcome, is_open: Callable[[str], bool]) -> int:
-    """What the index holds of a record."""
+    """The value in the index for a record."""
     settled = outcome.answered or (outcome.failure is not None and not is_open(outcome.failure))
     return outcome.stamp << 1 | outcome.answered if settled and outcome.stamp is not None else OPEN
 
@@ -159,15 +159,16 @@ def refuse_mixture(
     run: str,
     settings: Mapping[str, Any],
 ) -> None:
-    """Nothing where the file holds records of `run`, or none at all; `known` are settings by run.
+    """Refuse a file whose records all come from other settings; `known` has the settings by run.
 
     Raises:
-        ConfigError: all its records were made with other settings; the message names what differs.
+        ConfigError: no record is of `run`, and there are records of other runs; the message names the
+            differences.
     """
     if contents.other is None or run in contents.runs:
         return
     old = known.get(str(contents.other.get("run")))
-    if old is None:  # the lock file is lost: a record tells less, but something
+    if old is None:  # the lock file is lost: a record has at least some settings
         old = {name: contents.other.get(name) for name in ("model", "backend") if name in settings}
         names = list(old)
     else:
@@ -180,7 +181,7 @@ def refuse_mixture(
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], names: list[str]) -> str:
-    """Those of `names` whose values differ, a line each."""
+    """The `names` whose values differ, one per line."""
     lines = [
         f"\n  {name}: {_shown(old.get(name))} -> {_shown(new.get(name))}"
         for name in names
@@ -188,7 +189,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], names: list[str]
     ]
     if len(lines) > MOST_NAMED:
         lines[MOST_NAMED:] = [f"\n  and {len(lines) - MOST_NAMED} more"]
-    return ":" + "".join(lines) if lines else "; which ones is not known any more"
+    return ":" + "".join(lines) if lines else "; the old settings are no longer known"
 
 
 def _shown(value: object) -> str:
@@ -202,12 +203,12 @@ CHUNK = 1 << 20
 
 
 def repair(path: str, contents: Contents) -> str | None:
-    """Complete the last line where only its newline is missing, else cut it off.
+    """Complete the last line if only its newline is missing, else move it to another file.
 
-    Returns where the bytes cut off are kept, None where none were.
+    Returns the name of that file, or None if nothing was moved.
 
     Raises:
-        OSError: the file, or the one that keeps the bytes, cannot be written; nothing is lost.
+        OSError: one of the two files cannot be written; nothing is lost.
     """
     if not contents.tail:
         return None
@@ -217,14 +218,14 @@ def repair(path: str, contents: Contents) -> str | None:
         return None
     kept = f"{path}.corrupt-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     end = Path(path).stat().st_size - contents.tail
-    # written behind what is there, for there may be two within a second
+    # append, since there may be two repairs within a second
     with open(path, "rb") as torn, open(kept, "r+b" if Path(kept).exists() else "wb") as file:
         torn.seek(end)
         file.seek(0, os.SEEK_END)
         while chunk := torn.read(CHUNK):
             if chunk.strip(b"\0"):
                 file.write(chunk)
-            else:  # zeros without end, as a power cut leaves them, take no place on the disk
+            else:  # long runs of zeros, as after a power cut, take no space on the disk
                 file.seek(len(chunk), os.SEEK_CUR)
         file.truncate()
         file.flush()

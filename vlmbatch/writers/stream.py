@@ -1,4 +1,4 @@
-"""Records to standard output, one line each: no lock, and nothing to resume."""
+"""Writes records to standard output, one line each, without a lock and without resume."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -14,8 +14,8 @@ from vlmbatch.records import Result, to_line
 from vlmbatch.writers.append import Lines, append, reason
 
 
-def _ask_about_all(_ref: ImageRef, _get_stamp: Callable[[], FileStamp | None]) -> None:
-    """What has left through a pipe cannot be read back, so nothing is ever finished."""
+def _nothing_is_finished(_ref: ImageRef, _get_stamp: Callable[[], FileStamp | None]) -> None:
+    """Returns None for every image, since a pipe cannot be read back."""
 
 
 class StreamWriter:
@@ -31,14 +31,14 @@ class StreamWriter:
         self._failed: OutputClosed | OutputError | None = None
 
     async def __aenter__(self) -> Self:
-        """Acquire nothing yet."""
+        """Do nothing yet."""
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        """Leave the descriptor open, as it was found."""
+        """Leave the descriptor open."""
 
     async def begin(self, run: str, settings: Mapping[str, Any]) -> Finished:
-        """Every image has to be asked about.
+        """Open the stream; every image counts as open.
 
         Raises:
             OutputError: the descriptor is closed or cannot be written to.
@@ -48,24 +48,24 @@ class StreamWriter:
             self._file = await aiofiles.open(self._fd, "wb", buffering=0, closefd=False)
         except OSError as error:
             raise self._failure(error) from error
-        return _ask_about_all
+        return _nothing_is_finished
 
     async def write(self, result: Result) -> None:
-        """Write one line, and wait where the reader is slow; lines that come meanwhile go together.
+        """Write one line, and wait if the reader is slow; lines that arrive meanwhile are written together.
 
         Raises:
-            OutputClosed: nobody reads any more.
-            OutputError: the disk behind it is full, or it failed otherwise.
+            OutputClosed: the reader has closed the stream.
+            OutputError: the disk behind the stream is full, or the write failed otherwise.
         """
         if not await self._lines.add(to_line(result.to_record())) and self._failed is not None:
             raise type(self._failed)(str(self._failed)) from self._failed
 
     def find(self, _sha256: str, _prompt: str) -> None:
-        """Nothing: what has left cannot be read back."""
+        """Returns None: the stream cannot be read back."""
 
     async def _put(self, lines: list[bytes]) -> int:
-        """Write these lines; how many of them are there. Why not all are is in `_failed`."""
-        if self._failed is not None:  # a part of a line may stand there: nothing may follow it
+        """Write these lines and return how many were written; `_failed` holds the reason if not all were."""
+        if self._failed is not None:  # the stream may end in a part of a line, which nothing may follow
             return 0
         if self._file is None:
             raise RuntimeError("begin() comes before write()")
@@ -79,8 +79,8 @@ class StreamWriter:
     @staticmethod
     def _failure(error: OSError) -> OutputClosed | OutputError:
         if isinstance(error, ConnectionError):  # EPIPE of a pipe, ECONNRESET of a socket
-            return OutputClosed("the reader of standard output has gone")
+            return OutputClosed("the reader of standard output has closed it")
         return OutputError(
             f"cannot write to standard output: {reason(error)}. "
-            "To be able to go on after a failure, write to a file: --output results.jsonl"
+            "To be able to resume after a failure, write to a file: --output results.jsonl"
         )
