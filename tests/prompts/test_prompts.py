@@ -1,3 +1,5 @@
+"""The text of the prompt."""
+
 from pathlib import Path
 
 import pytest
@@ -8,17 +10,17 @@ from vlmbatch.prompts import prompt_text
 
 
 def test_the_prompt_typed_is_sent_as_typed() -> None:
-    """Not a blank is added or removed."""
+    """The prompt is sent as typed, with every blank."""
     assert prompt_text(PromptOptions(prompt="  What is\nthis? ")) == "  What is\nthis? "
 
 
-def test_without_a_prompt_there_is_the_default() -> None:
-    """A first run needs no prompt."""
+def test_without_a_prompt_the_default_is_used() -> None:
+    """A run without a prompt uses the default one."""
     assert prompt_text(PromptOptions()) == DEFAULT_PROMPT
 
 
 def test_a_file_is_read_whole_without_its_last_line_break(tmp_path: Path) -> None:
-    """Lines and letters of a prompt file arrive; the line break that editors add does not."""
+    """A prompt file is used as it is, but without the last line break that editors add."""
     (tmp_path / "p.txt").write_text("Über zwei\nZeilen\n", encoding="utf-8")
     assert prompt_text(PromptOptions(prompt_file=str(tmp_path / "p.txt"))) == "Über zwei\nZeilen"
 
@@ -26,7 +28,7 @@ def test_a_file_is_read_whole_without_its_last_line_break(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "told"), [(None, "No such file"), (b"\xff\xfe\x00", "not UTF-8"), (b" \n", "is empty")]
 )
-def test_a_file_that_is_no_prompt_is_named(tmp_path: Path, content: bytes | None, told: str) -> None:
+def test_an_unusable_prompt_file_is_named(tmp_path: Path, content: bytes | None, told: str) -> None:
     """A missing, binary or empty prompt file is an error with its name."""
     if content is not None:
         (tmp_path / "p.txt").write_bytes(content)

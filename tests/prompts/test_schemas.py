@@ -1,4 +1,4 @@
-"""--schema: which schemas are taken, and which answers fit."""
+"""--schema: the accepted schemas, and the answers that match."""
 
 import json
 from collections.abc import Callable
@@ -25,7 +25,7 @@ TEXT = json.dumps(SCHEMA)
 
 
 def read(answer: str) -> Any:
-    """What the record's `data` would be."""
+    """The `data` of the record for this answer."""
     return AnswerSchema(TEXT).read(Completion(text=answer, model="m", finish_reason="stop")).data
 
 
@@ -38,31 +38,31 @@ def read(answer: str) -> Any:
         '```\n{"animal": "cat", "legs": 4}```\n',
     ],
 )
-def test_an_answer_that_fits_is_parsed(answer: str) -> None:
-    """JSON that fits is data, also between the marks that models like to put around it."""
+def test_a_matching_answer_is_parsed(answer: str) -> None:
+    """JSON that matches becomes data, also between the ``` that models often put around it."""
     assert read(answer) == {"animal": "cat", "legs": 4}
 
 
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        ("A cat.", "is no JSON"),
-        ('{"animal": "cat"', "is no JSON"),
+        ("A cat.", "is not JSON"),
+        ('{"animal": "cat"', "is not JSON"),
         ('{"legs": 4}', "'animal' is a required property"),
         ('{"animal": "cat", "legs": "four"}', r"\$\.legs"),
         ('{"animal": "cat", "colour": "grey"}', "colour"),
-        ("[" * 100_000, "is no JSON"),
+        ("[" * 100_000, "is not JSON"),
     ],
 )
-def test_an_answer_that_does_not_fit(answer: str, told: str) -> None:
-    """It is a bad answer, which says where and is kept."""
+def test_an_answer_that_does_not_match(answer: str, told: str) -> None:
+    """An answer that does not match is a BadAnswerError that names the place and contains the answer."""
     with pytest.raises(BadAnswerError, match=told) as caught:
         read(answer)
     assert (caught.value.kind, caught.value.partial) == ("bad_schema", answer)
 
 
 def test_one_reader_reads_all_answers() -> None:
-    """An answer that did not fit leaves no trace in what reads the next ones."""
+    """An answer that does not match leaves no trace for the next ones."""
     read_one = AnswerSchema('{"$ref": "#/$defs/a", "$defs": {"a": {"type": "integer"}}}').read
     answers = [Completion(text=text, model="m", finish_reason="stop") for text in ("1", '"one"', "2")]
     assert read_one(answers[0]).data == 1
@@ -72,7 +72,7 @@ def test_one_reader_reads_all_answers() -> None:
 
 
 async def test_without_a_schema_nothing_is_parsed(photos: Photos, endpoint: Endpoint) -> None:
-    """An answer that happens to be JSON stays a text."""
+    """Without --schema, an answer that happens to be JSON stays text."""
     photos(1)
     endpoint.answer = lambda request: "{}"
     (result,) = (await ran(base_url=endpoint.url, backend="ollama", model="tiny-vision")).results
@@ -85,32 +85,32 @@ async def test_without_a_schema_nothing_is_parsed(photos: Photos, endpoint: Endp
     [
         ("none.json", "cannot be read"),
         ("{", "is not JSON"),
-        ('{"type": "objekt"}', "is no JSON Schema"),
+        ('{"type": "objekt"}', "is not a JSON Schema"),
         ('{"$ref": "https://example.org/s.json"}', "refers to https://example.org"),
         ('{"properties": {"a": {"$ref": "other.json#/x"}}}', "refers to other.json"),
     ],
 )
-def test_a_schema_that_cannot_be_used(typed: str, told: str) -> None:
-    """It is a mistake, and nothing is fetched to mend it."""
+def test_an_unusable_schema_is_refused(typed: str, told: str) -> None:
+    """An unusable schema is a ConfigError, and no reference in it is fetched."""
     with pytest.raises(ConfigError, match=told):
         schema_text(typed)
 
 
 def test_a_file_holds_the_schema(tmp_path: Path) -> None:
-    """A file is the same as its content; it has to hold an object."""
+    """A file gives the same schema as its content, and must contain an object."""
     file = tmp_path / "s.json"
     file.write_text(TEXT)
     assert schema_text(str(file)) == schema_text(TEXT)
     file.write_text("[]")
-    with pytest.raises(ConfigError, match="has to be an object"):
+    with pytest.raises(ConfigError, match="must be an object"):
         schema_text(str(file))
 
 
 @pytest.mark.parametrize("backend", ["ollama", "vllm", "litellm"])
-async def test_a_run_asks_for_the_form_and_records_the_data(
+async def test_a_run_sends_the_schema_and_records_the_data(
     photos: Photos, endpoint: Endpoint, backend: str
 ) -> None:
-    """The schema goes out as each wire wants it, not with canaries; what does not fit is asked again."""
+    """Each wire sends the schema, but not with canaries; an answer that does not match is retried."""
     photos(3)
     answers = iter(['{"animal": 4}'])
     endpoint.answer = lambda request: next(answers, '{"animal": "cat"}')
@@ -128,8 +128,8 @@ async def test_a_run_asks_for_the_form_and_records_the_data(
     assert not [c for c in endpoint.canaries if "format" in c.body or "response_format" in c.body]
 
 
-async def test_what_never_fits_is_a_failure(photos: Photos, endpoint: Endpoint) -> None:
-    """After three answers that do not fit the image has failed for good, with the last of them."""
+async def test_an_answer_that_never_matches_is_a_failure(photos: Photos, endpoint: Endpoint) -> None:
+    """After three answers that do not match, the image fails permanently, and keeps the last answer."""
     photos(1)
     endpoint.answer = lambda request: "A cat."
     done = await ran(backend="ollama", base_url=endpoint.url, model="tiny-vision", schema=TEXT)
@@ -139,8 +139,8 @@ async def test_what_never_fits_is_a_failure(photos: Photos, endpoint: Endpoint) 
     assert result.attempts == 3
 
 
-async def test_the_schema_names_the_run(photos: Photos, endpoint: Endpoint) -> None:
-    """Records of another form are not mixed; how a schema is written does not matter."""
+async def test_the_schema_is_part_of_the_fingerprint(photos: Photos, endpoint: Endpoint) -> None:
+    """Records of different schemas are not mixed; the spelling of a schema does not matter."""
     photos(1)
     endpoint.answer = lambda request: '{"animal": "cat"}'
     options = {"backend": "ollama", "base_url": endpoint.url, "model": "tiny-vision", "output": "out.jsonl"}

@@ -1,4 +1,4 @@
-"""What is asked: the text of the prompt, wherever it comes from."""
+"""The text of the prompt, from the options or a file."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from vlmbatch.errors import ConfigError
 
 
 def prompt_text(options: PromptOptions) -> str:
-    """The prompt typed, else the content of the prompt file without its last line break, else the default.
+    """The content of the prompt file without its last line break, else the prompt typed, else the default.
 
     Raises:
         ConfigError: the file cannot be read, is not UTF-8, or is empty.

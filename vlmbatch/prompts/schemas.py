@@ -1,4 +1,4 @@
-"""Answers of a given form (--schema): reads JSON Schemas, and checks what a model has answered."""
+"""Structured answers (--schema): reads JSON Schemas and checks the answers of a model."""
 
 import json
 import re
@@ -15,10 +15,10 @@ LONGEST_REASON = 300
 
 
 def schema_text(typed: str | None) -> str | None:
-    """The JSON Schema that --schema is, or names, written in one way; blocks.
+    """The JSON Schema in the text or file of --schema, in a normalised form; blocks.
 
     Raises:
-        ConfigError: it cannot be read, is no JSON, or no schema that can be used here.
+        ConfigError: it cannot be read, is not JSON, or is not a usable schema.
     """
     if typed is None:
         return None
@@ -33,10 +33,10 @@ def schema_text(typed: str | None) -> str | None:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"--schema {named} is not JSON: {error}") from error
     if not isinstance(schema, dict):
-        raise ConfigError(f"--schema {named} is no JSON Schema: it has to be an object")
+        raise ConfigError(f"--schema {named} is not a JSON Schema: it must be an object")
     elsewhere = next((ref for ref in _references(schema) if not ref.startswith("#")), None)
     if elsewhere is not None:
-        raise ConfigError(f"--schema {named} refers to {elsewhere}; put that into the schema itself")
+        raise ConfigError(f"--schema {named} refers to {elsewhere}; include that in the schema itself")
     _check(schema, named)
     return json.dumps(schema, sort_keys=True, separators=(",", ":"))
 
@@ -52,17 +52,17 @@ def _references(value: object) -> Iterator[str]:
 
 
 def _check(schema: dict[str, Any], named: str) -> None:
-    from jsonschema.exceptions import SchemaError  # heavy, and only here
+    from jsonschema.exceptions import SchemaError  # a slow import, needed with --schema only
     from jsonschema.validators import validator_for
 
     try:
         validator_for(schema).check_schema(schema)
     except SchemaError as error:
-        raise ConfigError(f"--schema {named} is no JSON Schema: {error.message}") from error
+        raise ConfigError(f"--schema {named} is not a JSON Schema: {error.message}") from error
 
 
 class AnswerSchema:
-    """The schema of all answers. Its validator takes as long to make as to use, so it is made once."""
+    """The schema that answers must match. To make its validator takes as long as to use it."""
 
     def __init__(self, schema: str) -> None:
         """`schema` as of schema_text."""
@@ -70,39 +70,39 @@ class AnswerSchema:
         from referencing import Registry
 
         told = json.loads(schema)
-        self._validator = validator_for(told)(told, registry=Registry())  # one that fetches nothing
+        self._validator = validator_for(told)(told, registry=Registry())  # this registry fetches nothing
 
     def read(self, completion: Completion) -> Completion:
         """The completion with its answer parsed.
 
         Raises:
-            BadAnswerError: it is no JSON, or does not fit (kind bad_schema); says where.
+            BadAnswerError: the answer is not JSON, or does not match the schema (kind bad_schema); says where.
         """
         try:
             data = json.loads(_unfenced(completion.text))
         except (ValueError, RecursionError) as error:
-            raise _bad(f"the answer is no JSON: {error}", completion) from error
+            raise _bad(f"the answer is not JSON: {error}", completion) from error
         flaw = self._flaw(data)
         if flaw is not None:
-            raise _bad(f"the answer does not fit --schema: {flaw}", completion)
+            raise _bad(f"the answer does not match --schema: {flaw}", completion)
         return replace(completion, data=data)
 
     def _flaw(self, data: Any) -> str | None:
-        """What does not fit, and where; None where all does."""
+        """The first mismatch and its place; None if the data matches."""
         from jsonschema.exceptions import best_match
         from referencing.exceptions import Unresolvable
 
         try:
             error = best_match(self._validator.iter_errors(data))
         except Unresolvable as missing:
-            return f"the schema refers to {missing.ref}, which it does not hold"
+            return f"the schema refers to {missing.ref}, which it does not contain"
         if error is None:
             return None
         return f"{error.json_path}: {error.message}"[:LONGEST_REASON]
 
 
 def _unfenced(text: str) -> str:
-    """What stands between the ``` that models like to put around JSON."""
+    """The text without the ``` that models often put around JSON."""
     found = _FENCE.fullmatch(text.strip())
     return found[1] if found else text
 
