@@ -1,4 +1,4 @@
-"""The folder of --cache: what it keeps for later runs, and what it does in trouble."""
+"""The folder of --cache: the answers that it stores for later runs, and its behaviour on failures."""
 
 import sqlite3
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Opened = Callable[[], tuple[Cache, list[str]]]
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Opened:
-    """Opens the cache of one folder; returns it and what it tells."""
+    """Opens the cache of one folder; returns it and the list of its messages."""
 
     def again() -> tuple[Cache, list[str]]:
         told = list[str]()
@@ -33,8 +33,8 @@ def opened(tmp_path: Path) -> Opened:
     return again
 
 
-def test_what_is_kept_is_found_at_once_and_later(opened: Opened) -> None:
-    """An answer is found by its run, content and prompt and by nothing else, here and in the next process."""
+def test_a_stored_answer_is_found_at_once_and_later(opened: Opened) -> None:
+    """An answer is found only by its run, content and prompt, at once and after reopening the cache."""
     cache, told = opened()
     result = seen(answered("a.jpg", "caf\u00e9 \udcff"))
     cache.keep(result)
@@ -49,8 +49,8 @@ def test_what_is_kept_is_found_at_once_and_later(opened: Opened) -> None:
     assert told == []
 
 
-def test_only_new_answers_are_kept(opened: Opened) -> None:
-    """Failures may pass, and what was known before is there already."""
+def test_only_new_answers_are_stored(opened: Opened) -> None:
+    """Failures, copies of answers and cached answers are not stored."""
     cache, _ = opened()
     for result in (failed("a.jpg"), answered("b.jpg", duplicate_of="a.jpg"), answered("c.jpg", cached=True)):
         cache.keep(seen(result))
@@ -59,7 +59,7 @@ def test_only_new_answers_are_kept(opened: Opened) -> None:
 
 
 def test_two_runs_share_a_cache(opened: Opened) -> None:
-    """What one process has kept, another that is open already finds."""
+    """An answer that one cache stores is found by another that is already open."""
     (one, _), (two, _) = opened(), opened()
     one.keep(seen(answered("a.jpg")))
     one.close()
@@ -67,8 +67,8 @@ def test_two_runs_share_a_cache(opened: Opened) -> None:
     two.close()
 
 
-def test_who_answered_is_remembered(opened: Opened) -> None:
-    """The endpoint that some options led to is known for them, and for no others."""
+def test_the_endpoint_is_remembered(opened: Opened) -> None:
+    """The endpoint is found for the options that led to it, and for no other options."""
     cache, _ = opened()
     cache.keep_endpoint(ENDPOINT, "ollama", "http://x", "llava")
     assert cache.endpoint("ollama", "http://x", "llava") == ENDPOINT
@@ -78,22 +78,22 @@ def test_who_answered_is_remembered(opened: Opened) -> None:
 
 @pytest.mark.parametrize("where", ["file", "file/below"])
 def test_a_place_that_is_no_folder_is_refused(tmp_path: Path, where: str) -> None:
-    """A wrong --cache ends the command before anything is asked."""
+    """A --cache that is no folder is a ConfigError."""
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(ConfigError, match=r"--cache .* cannot be used"):
         Cache(str(tmp_path / where), print)
 
 
 def test_another_file_of_that_name_is_left_alone(tmp_path: Path) -> None:
-    """What is no database of ours is not overwritten."""
+    """A file of the same name that is not a database is not overwritten."""
     (tmp_path / FILE).write_text("a thesis, not a database " * 99)
     with pytest.raises(ConfigError, match="not a database"):
         Cache(str(tmp_path), print)
     assert (tmp_path / FILE).read_text().startswith("a thesis")
 
 
-def test_trouble_is_told_once_and_ends_nothing(opened: Opened, tmp_path: Path) -> None:
-    """A database that breaks during a run is left alone from then on."""
+def test_a_failure_is_reported_once_and_ends_nothing(opened: Opened, tmp_path: Path) -> None:
+    """A database that fails during a run is reported once and not used from then on."""
     cache, told = opened()
     with sqlite3.connect(tmp_path / "deep" / "cache" / FILE) as other:
         other.execute("DROP TABLE answers")
@@ -103,12 +103,12 @@ def test_trouble_is_told_once_and_ends_nothing(opened: Opened, tmp_path: Path) -
         assert cache.find(RUN, SHA256, "default") is None
     cache.close()
     (said,) = told
-    assert "goes on without it" in said
+    assert "continues without it" in said
 
 
 @pytest.mark.parametrize("record", ["not json", "[" * 100_000, "7"])
 def test_a_damaged_entry_is_none(opened: Opened, tmp_path: Path, record: str) -> None:
-    """An answer, or an endpoint, that somebody or another version has changed is not found."""
+    """An answer or an endpoint that was damaged, or written by another version, is not found."""
     cache, told = opened()
     cache.keep(seen(answered("a.jpg")))
     cache.keep_endpoint(ENDPOINT, "x")
@@ -122,8 +122,8 @@ def test_a_damaged_entry_is_none(opened: Opened, tmp_path: Path, record: str) ->
     assert told == []
 
 
-def test_many_may_make_one_cache_at_once(tmp_path: Path) -> None:
-    """Whoever opens a new cache at the same moment as others gets it."""
+def test_many_threads_can_create_one_cache_at_once(tmp_path: Path) -> None:
+    """Eight threads that open a new cache at the same time all succeed."""
     for attempt in range(10):
         place = str(tmp_path / f"{attempt}")
         with ThreadPoolExecutor(8) as threads:
@@ -131,8 +131,8 @@ def test_many_may_make_one_cache_at_once(tmp_path: Path) -> None:
                 cache.close()
 
 
-def test_a_cut_answer_is_not_kept(opened: Opened) -> None:
-    """What --accept length takes, a later run without it asks about again."""
+def test_a_truncated_answer_is_not_stored(opened: Opened) -> None:
+    """An answer that only --accept length accepts is not stored, since a later run may not accept it."""
     cache, _ = opened()
     cut = seen(answered("a.jpg"))
     assert cut.completion is not None
@@ -145,8 +145,8 @@ async def asked(endpoint: Endpoint, **options: Any) -> Ran:
     return await ran(backend="ollama", base_url=endpoint.url, model="tiny-vision", cache="cache", **options)
 
 
-async def test_a_new_output_is_filled_without_asking(photos: Photos, endpoint: Endpoint) -> None:
-    """What was asked once with the same settings is answered from the cache, and the records say so."""
+async def test_a_new_output_is_filled_without_requests(photos: Photos, endpoint: Endpoint) -> None:
+    """A second run with the same settings takes its answers from the cache, and its records say so."""
     photos(5)
     first = await asked(endpoint, output="a.jsonl")
     questions = len(endpoint.questions)
@@ -162,16 +162,18 @@ async def test_a_new_output_is_filled_without_asking(photos: Photos, endpoint: E
 
 
 @pytest.mark.parametrize("change", [{"prompt": "What colour?"}, {"max_size": 32}, {"temperature": 0.5}])
-async def test_other_settings_are_asked(photos: Photos, endpoint: Endpoint, change: dict[str, Any]) -> None:
-    """The cache answers only what was asked in the same way."""
+async def test_other_settings_need_requests(
+    photos: Photos, endpoint: Endpoint, change: dict[str, Any]
+) -> None:
+    """A run with other settings does not use the cached answers."""
     photos(3)
     await asked(endpoint)
     await asked(endpoint, **change)
     assert len(endpoint.questions) == 6
 
 
-async def test_known_images_are_answered_while_nobody_is_there(photos: Photos, endpoint: Endpoint) -> None:
-    """With the endpoint away, what stands in the cache is answered; more ends the run as unavailable."""
+async def test_cached_answers_are_used_while_the_endpoint_is_down(photos: Photos, endpoint: Endpoint) -> None:
+    """While the endpoint is down, cached answers are used; any other image ends the run as unavailable."""
     photos(4)
     await asked(endpoint)
     endpoint.down()
@@ -188,7 +190,7 @@ async def test_known_images_are_answered_while_nobody_is_there(photos: Photos, e
 
 
 def test_the_command_names_a_cache_that_it_cannot_use(photos: Photos, endpoint: Endpoint) -> None:
-    """Exit code 2 and what is wrong, before anything is asked."""
+    """An unusable --cache ends the command with exit code 2 and a message before any request."""
     folder = photos(1)
     done = run(
         "run", "photos", "-b", "ollama", "--base-url", endpoint.url, "--cache", str(folder / "p0000.jpg")
