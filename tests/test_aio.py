@@ -15,7 +15,7 @@ from vlmbatch.errors import OutputError
 
 
 async def taken(items: ReadAhead[int]) -> list[int]:
-    """All that can be taken."""
+    """All remaining items."""
     found = []
     while (item := await items.take()) is not None:
         found.append(item)
@@ -24,12 +24,12 @@ async def taken(items: ReadAhead[int]) -> list[int]:
 
 @given(st.lists(st.integers(), max_size=50), st.integers(1, 7))
 def test_all_items_come_in_order(numbers: list[int], ahead: int) -> None:
-    """Whatever the length and however few may wait, everything comes once and in its order."""
+    """For any number of items and any limit, every item comes once and in order."""
     assert asyncio.run(taken(ReadAhead(iter(numbers), ahead=ahead, name="test"))) == numbers
 
 
-async def test_it_runs_ahead_so_far_and_no_farther() -> None:
-    """Of endless items no more are iterated than one and those that may wait."""
+async def test_it_reads_ahead_up_to_its_limit() -> None:
+    """Of endless items, no more are read than the limit and one."""
     begun = 0
 
     def endless() -> Iterator[int]:
@@ -45,8 +45,8 @@ async def test_it_runs_ahead_so_far_and_no_farther() -> None:
     items.close()
 
 
-async def test_an_item_is_there_as_soon_as_it_is_found() -> None:
-    """The first path of a list can be taken while the second has not come yet."""
+async def test_an_item_comes_as_soon_as_it_is_found() -> None:
+    """The first item can be taken before the second is found."""
     gate = threading.Event()
 
     def slow() -> Iterator[int]:
@@ -65,7 +65,7 @@ async def test_an_item_is_there_as_soon_as_it_is_found() -> None:
 
 
 async def test_an_error_comes_after_the_items_before_it() -> None:
-    """What iterating raises reaches the taker, and nothing that was found before is lost."""
+    """take() raises an exception of the iterator after it has returned the items before it."""
 
     def broken() -> Iterator[int]:
         yield 1
@@ -79,7 +79,7 @@ async def test_an_error_comes_after_the_items_before_it() -> None:
 
 
 async def test_closing_ends_the_thread() -> None:
-    """Nobody takes any more: the thread that waits for room ends."""
+    """close() ends the thread, even if it waits because the limit is reached."""
     items = ReadAhead(iter(range(100)), ahead=2, name="to-be-closed")
     assert await items.take() == 0
     items.close()

@@ -1,4 +1,4 @@
-"""A mapping of integers in little memory is a mapping."""
+"""IntegerMap behaves like a dict in less memory."""
 
 import random
 import tracemalloc
@@ -19,7 +19,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["set", "add"]), NUMBERS, NUMBERS), m
 def test_it_does_what_a_dict_does(
     logged: list[tuple[int, int]], steps: list[tuple[str, int, int]], asked: int, most: int
 ) -> None:
-    """Whatever was logged, set and added, each key has the value that a dict has for it, and no other."""
+    """After any appends, sets and adds, each key has the same value as in a dict."""
     log = IntegerLog()
     for key, value in logged:
         log.append(key, value)
@@ -37,8 +37,8 @@ def test_it_does_what_a_dict_does(
 
 
 @pytest.mark.parametrize("value", [-1, LARGEST + 1])
-def test_what_is_out_of_range_is_refused_and_changes_nothing(value: int) -> None:
-    """A number that does not fit into 64 bits is an error, and all that was there stays as it was."""
+def test_a_number_out_of_range_is_refused_and_changes_nothing(value: int) -> None:
+    """A number that does not fit into 64 bits is an error, and the map stays unchanged."""
     tried, log = IntegerMap(), IntegerLog()
     for number in range(3):
         tried[number * 2] = number
@@ -54,7 +54,7 @@ def test_what_is_out_of_range_is_refused_and_changes_nothing(value: int) -> None
 
 @pytest.mark.parametrize("logged", [False, True])
 def test_an_entry_takes_little_memory(logged: bool) -> None:
-    """A hundred thousand entries in random order never take more than 24 bytes each, nor made of a log 28."""
+    """A hundred thousand random entries need at most 24 bytes each at the peak, or 28 if made from a log."""
     numbers, count = random.Random(4), 100_000
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""Small parts for an event loop that the standard library lacks; they know nothing of images."""
+"""Small general tools for an event loop that the standard library lacks."""
 
 import asyncio
 import threading
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T], on_stop: Callable[[], None]) -> T | None:
-    """What `work` returns, or None where `stop` is set first; `on_stop` is called, and `work` cancelled."""
+    """The result of `work`; if `stop` is set first, call `on_stop`, cancel `work` and return None."""
     working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -29,7 +29,7 @@ async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T], on_stop: Cal
 
 
 def first(error: BaseException) -> BaseException:
-    """The one error to tell out of a group: one of ours before a bug."""
+    """The one error of a group to report: a VlmbatchError if it has one."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     leaves = [first(e) for e in error.exceptions]
@@ -37,26 +37,26 @@ def first(error: BaseException) -> BaseException:
 
 
 class Unawaited(ThreadPoolExecutor):
-    """Threads that nobody waits for at the end: a decode or a disk that hangs cannot hold the exit."""
+    """A thread pool that ends without waiting: a hanging decode or disk cannot block the exit."""
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Begin nothing more, and return at once."""
+        """Start no more work, and return at once."""
         super().shutdown(wait=False, cancel_futures=True)
 
 
 def threads(number: int, name: str) -> ThreadPoolExecutor:
-    """So many threads, for a ``with`` block at whose end nobody waits for them."""
+    """A pool of `number` threads; the end of its ``with`` block does not wait for them."""
     return Unawaited(number, name)
 
 
 class ReadAhead(Generic[T]):
-    """The items of an iterator that blocks, for one taker at a time.
+    """Reads a blocking iterator ahead in a thread, for one consumer at a time.
 
-    A thread that is asked for each single item costs more than what most items take to be found.
+    One call to a thread for each item would cost more than most items cost to find.
     """
 
     def __init__(self, items: Iterator[T], *, ahead: int, name: str) -> None:
-        """At most `ahead` items wait; `name` is the thread's, which starts with the first take()."""
+        """At most `ahead` items wait. The thread is called `name` and starts with the first take()."""
         self._items = items
         self._ahead = ahead
         self._thread = threading.Thread(target=self._iterate, name=name, daemon=True)
@@ -70,9 +70,9 @@ class ReadAhead(Generic[T]):
         self._error: BaseException | None = None
 
     async def take(self) -> T | None:
-        """The next item, as soon as it is there; None at the end.
+        """Wait for the next item and return it; None at the end.
 
-        Raises what iterating raised, once the items before that are taken.
+        Raises the exception of the iterator after the items before it were taken.
         """
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
@@ -92,7 +92,7 @@ class ReadAhead(Generic[T]):
             await self._came.wait()
 
     def close(self) -> None:
-        """Nothing will be taken any more: let the thread end when it gets to it."""
+        """End the thread at its next item, since no more will be taken."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -106,7 +106,7 @@ class ReadAhead(Generic[T]):
                         return
                     self._waiting.append(item)
                     self._feed()
-        except BaseException as error:  # noqa: BLE001  # carried over to who takes
+        except BaseException as error:  # noqa: BLE001  # take() raises it
             self._error = error
         finally:
             with self._changed:
@@ -114,8 +114,8 @@ class ReadAhead(Generic[T]):
                 self._feed()
 
     def _feed(self) -> None:
-        """Wake whoever waits for an item."""
+        """Wake a take() that waits for an item."""
         if self._hungry and self._loop is not None:
             self._hungry = False
-            with suppress(RuntimeError):  # its loop has ended without it
+            with suppress(RuntimeError):  # the event loop has been closed
                 self._loop.call_soon_threadsafe(self._came.set)

@@ -1,11 +1,11 @@
-"""What is known of an image: where it is, its bytes, the picture sent of it, its facts in a record."""
+"""The values of an image: its reference, its bytes, the prepared picture, and its facts in a record."""
 
 from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRef:
-    """An image that a source has found. `id` is the path as typed, POSIX; `uri` is what is opened."""
+    """An image that a source has found. `id` is the path as typed, POSIX; `uri` is the path to open."""
 
     id: str
     uri: str
@@ -14,7 +14,7 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileStamp:
-    """What tells whether a file is still the same: its size in bytes and its mtime in seconds."""
+    """Identifies the version of a file: its size in bytes and its mtime in seconds."""
 
     bytes: int
     mtime: float
@@ -36,10 +36,10 @@ class SourceImage:
 class PreparedImage:
     """A picture as it is sent. Sides are in pixels.
 
-    `data` is the base64 text (ASCII bytes) of the encoded picture, made in the worker thread, which
-    backends splice into their request; `sent_bytes` is the encoded size before base64; `frames` is 1, or
-    more for an animation of which the first frame is sent. `is_original` says that the picture is that of
-    its file, which only has metadata beside it; `file` is that file's path then, where it has one.
+    `data` is the base64 text (ASCII bytes) of the encoded picture, made in a worker thread; backends insert
+    it into their request. `sent_bytes` is the encoded size before base64. `frames` is 1, or more for an
+    animation whose first frame is sent. `is_original` says that the picture was not encoded again and only
+    lost its metadata; then `file` is the path of the file, if it has one.
     """
 
     data: bytes
@@ -57,7 +57,7 @@ class PreparedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFacts:
-    """The `image` object of a record; sides in pixels, sizes in bytes, None where never learnt."""
+    """The `image` object of a record; sides in pixels, sizes in bytes, None if unknown."""
 
     sha256: str | None = None
     bytes: int | None = None
@@ -73,7 +73,7 @@ class ImageFacts:
     def of(
         cls, stamp: FileStamp | None, sha256: str | None = None, prepared: PreparedImage | None = None
     ) -> "ImageFacts":
-        """The facts known of an image that was looked at (`stamp`), and perhaps read and prepared."""
+        """The known facts of an image with this stamp that was perhaps also read and prepared."""
         read = cls(sha256=sha256).stamped(stamp)
         if prepared is None:
             return read
@@ -88,7 +88,7 @@ class ImageFacts:
         )
 
     def stamped(self, stamp: FileStamp | None) -> "ImageFacts":
-        """These facts about a file with this stamp."""
+        """These facts with another stamp."""
         if stamp is None:
             return replace(self, bytes=None, mtime=None)
         return replace(self, bytes=stamp.bytes, mtime=stamp.mtime)

@@ -1,4 +1,4 @@
-"""What this machine has: usable processors, memory, threads for preparation."""
+"""The resources of this machine: usable processors, memory, threads for preparation."""
 
 import os
 import resource
@@ -9,21 +9,23 @@ from pathlib import Path
 
 
 def usable_cpus() -> int:
-    """Those that the system leaves to this process (taskset, Slurm, cpusets), where it tells; at least 1."""
+    """The number of processors that this process may use (taskset, Slurm, cpusets); at least 1.
+
+    Only Linux reports the limit of a process; elsewhere it is all processors.
+    """
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 CGROUP_FILES = ("memory.max", "memory.high", "memory.limit_in_bytes")
-"""Where a control group says its limit in bytes: the first two in version 2, the last in version 1."""
+"""The files with the limit of a control group in bytes: the first two in version 2, the last in version 1."""
 
 
 def memory_limit(root: Path = Path("/")) -> int:
-    """Bytes that this process may use: of the machine, its control group or its own limits, the least.
+    """Bytes that this process may use: the least of the machine, its control groups and its own limits.
 
-    Of its own limits (ulimit -v, -d) counts what is left.
-
-    `root` is where the file system begins, for tests.
+    Of its own limits (ulimit -v, -d), the unused rest counts. `root` is the root of the file system, for
+    tests.
     """
     limits = [PAGE * os.sysconf("SC_PHYS_PAGES"), *_cgroup_limits(root)]
     for kind, taken in zip((resource.RLIMIT_AS, resource.RLIMIT_DATA), _mapped(), strict=True):
@@ -34,19 +36,19 @@ def memory_limit(root: Path = Path("/")) -> int:
 
 
 def _mapped() -> tuple[int, int]:
-    """Bytes that this process has mapped already: all of them, and those of its data; 0 where unknown."""
+    """Bytes that this process has mapped already: all of them, and those of its data; 0 if unknown."""
     try:
         pages = Path("/proc/self/statm").read_text().split()
-    except OSError:  # no Linux, which alone holds a process to these limits
+    except OSError:  # not Linux, the only system that enforces these limits
         return 0, 0
     return PAGE * int(pages[0]), PAGE * int(pages[5])
 
 
 def _cgroup_limits(root: Path) -> Iterator[int]:
-    """The limits of this process's control groups and of those above them, as far as they can be read."""
+    """The readable limits of the control groups of this process and of their parents."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:  # no Linux, or no /proc
+    except OSError:  # not Linux, or no /proc
         return
     for line in lines:
         _, controllers, path = line.split(":", 2)
@@ -56,12 +58,12 @@ def _cgroup_limits(root: Path) -> Iterator[int]:
         here = top / path.lstrip("/")
         for group in (here, *here.parents):
             for name in CGROUP_FILES:
-                with suppress(OSError, ValueError):  # not there, or "max" for no limit
+                with suppress(OSError, ValueError):  # missing, or "max" for no limit
                     yield int((group / name).read_text())
             if group == top:
                 break
 
 
 def preparers() -> int:
-    """How many threads prepare pictures, and how many are prepared ahead of the requests at least."""
+    """The number of threads that prepare pictures; at least this many are prepared ahead of the requests."""
     return max(2, usable_cpus())
