@@ -76,7 +76,7 @@ class AnswerSchema:
         """The completion with its answer parsed.
 
         Raises:
-            BadAnswerError: the answer is not JSON, or does not match the schema (kind bad_schema); says where.
+            BadAnswerError: the answer is not JSON, or does not match the schema; says where.
         """
         try:
             data = json.loads(_unfenced(completion.text))
