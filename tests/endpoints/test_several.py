@@ -194,7 +194,7 @@ async def test_the_start_names_all(photos: Photos, three: list[Endpoint]) -> Non
     [
         ("", "names no URL"),
         ("gpu1:8000\n", "line 1"),
-        (b"\xff\xfe", "no UTF-8"),
+        (b"\xff\xfe", "not UTF-8"),
         ("# only\n", "names no URL"),
     ],
 )

@@ -1,1 +1,1 @@
-"""The endpoints of a run: found, proven, limited, watched, and shared by all images."""
+"""The endpoints of a session: found, proven, limited, watched, and shared by all images."""

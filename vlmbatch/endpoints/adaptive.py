@@ -1,44 +1,44 @@
-"""Finds how many requests at once an endpoint does best with, from the times of its answers; never waits."""
+"""The adaptive limit: finds the best number of requests at once from the times of the answers."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 LEAST_ANSWERS = 8
-"""A window is at least this many answers, and two for each slot: fewer say little about a rate."""
+"""A window has at least this many answers, and two for each slot: fewer say little about a rate."""
 PAYS = 1.07
-"""A larger limit is kept when the rate grows by this factor."""
+"""A larger limit is kept if the rate grows by this factor."""
 STEEP = 1.5
-"""A rate that has grown by this factor says so after one round of answers."""
+"""A rate that has grown by this factor needs only one round of answers as proof."""
 LOSES_NOTHING = 0.95
-"""A smaller limit is kept when this much of the rate is left."""
+"""A smaller limit is kept if this much of the rate is left."""
 HOLD = 8
 LONGEST_HOLD = 32
-"""So many windows a limit is held before another is tried; more each time that this brings nothing."""
+"""The number of windows before another limit is tried; it doubles, up to LONGEST_HOLD, while trials fail."""
 
 
 class Phase(Enum):
-    """What is being done about the limit."""
+    """The current way to change the limit."""
 
     CLIMB = "double it while that pays"
     SHRINK = "halve it while that costs nothing: the start was too high"
     HOLD = "keep it, and try a larger and a smaller one in turns"
-    RECOVER = "grow back after the endpoint had too much"
+    RECOVER = "grow back after an overload"
 
 
 @dataclass(slots=True)
 class Trial:
-    """A limit that is being tried: where it came from, and how many answers a second came there."""
+    """A limit on trial: the limit before it, and the answers a second at that."""
 
     back: int
     rate: float
 
 
 class AdaptiveLimit:
-    """The limit, and what the answers say about it.
+    """A limit that follows the rate of answers.
 
-    An endpoint of S slots answers min(limit, S) requests in the time that one takes; beyond S they
-    queue. So the rate of answers tells, however long each takes. When the endpoint has too much, the
-    limit is halved, and where that was is a ceiling for a while.
+    An endpoint of S slots answers min(limit, S) requests in the time of one; requests beyond S queue. So the
+    rate shows S, however long an answer takes. An overload halves the limit; the limit at that moment is a
+    ceiling for a while.
     """
 
     def __init__(self, start: int, most: int) -> None:
@@ -59,8 +59,8 @@ class AdaptiveLimit:
         self._saturated = 0
 
     def answered(self, now: float, *, waiting: bool) -> None:
-        """Count an answer at `now` seconds; `waiting` says that somebody waits for a slot."""
-        if self._skip:  # asked under the limit before
+        """Count an answer at `now` seconds; `waiting`: an image waits for a slot."""
+        if self._skip:  # sent under the limit before
             self._skip -= 1
             return
         if self._began is None:
@@ -75,17 +75,17 @@ class AdaptiveLimit:
             return
         limit = self.limit
         self._began = None
-        if full:  # else the endpoint waits for the client, and its rate tells nothing
+        if full:  # otherwise the endpoint waits for the client, and its rate shows nothing
             self._decide(rate)
         if self.limit != limit:
             self._skip = limit
 
     def _is_steep(self, rate: float) -> bool:
-        """Whether a larger limit has paid so well that one round tells."""
+        """Whether a larger limit has paid so well that one round is proof."""
         return self._phase is Phase.CLIMB and self._trial is not None and rate >= STEEP * self._trial.rate
 
     def overloaded(self) -> None:
-        """Hear that the endpoint had too much: halve the limit."""
+        """The endpoint was overloaded: halve the limit."""
         self._ceiling = max(self.limit, 2)
         self._skip = self.limit
         self.limit = max(self.limit // 2, 1)
@@ -93,8 +93,8 @@ class AdaptiveLimit:
         self._hold = HOLD
 
     def queueing(self, surplus: int) -> None:
-        """Hear that so many requests of ours only wait at the endpoint: do without them."""
-        if surplus <= 0 or self._skip:  # what was in flight under a larger limit is still there
+        """`surplus` of our requests only queue at the endpoint: lower the limit by them."""
+        if surplus <= 0 or self._skip:  # requests sent under a larger limit are still in flight
             return
         self._skip = self.limit
         self._ceiling = max(self.limit, 2)
@@ -102,7 +102,7 @@ class AdaptiveLimit:
         self._enter(Phase.HOLD)
 
     def _decide(self, rate: float) -> None:
-        """What follows from the rate of one window."""
+        """Change the limit by the rate of one window."""
         trial, self._trial = self._trial, None
         match self._phase:
             case Phase.CLIMB:
@@ -146,7 +146,7 @@ class AdaptiveLimit:
             return
         if self.limit > trial.back and rate >= PAYS * trial.rate:
             self._hold = HOLD
-            self._enter(Phase.CLIMB)  # and on
+            self._enter(Phase.CLIMB)  # and continue
             self._climb(trial, rate)
             return
         if self.limit > trial.back or rate < LOSES_NOTHING * trial.rate:
@@ -155,14 +155,14 @@ class AdaptiveLimit:
         self._enter(Phase.HOLD)
 
     def _another(self) -> int:
-        """A limit to try instead of the one that is held: half as much again, or two thirds, in turns."""
+        """Another limit to try: one and a half times the current one, or two thirds of it, in turn."""
         up, self._up_next = self._up_next, not self._up_next
         step = max(self.limit // 2, 1)
         if not up:
             return max(self.limit - max(self.limit // 3, 1), 1)
         if self.limit + step < self._ceiling:
             return min(self.limit + step, self.most)
-        self._ceiling = self.most + 1  # it was long ago that this was too much
+        self._ceiling = self.most + 1  # the overload was long ago
         return self.limit
 
     def _recover(self) -> None:
@@ -187,5 +187,5 @@ class AdaptiveLimit:
 
 
 def _window(limit: int) -> int:
-    """How many answers a rate is taken from: whole rounds, since answers come in bursts of one round each."""
+    """The number of answers for one rate: whole rounds, since answers come in bursts of one round each."""
     return limit * max(2, -(-LEAST_ANSWERS // limit))

@@ -1,4 +1,4 @@
-"""Proves that pictures reach the model: asks about one of a single colour, and the same without it."""
+"""The canary: proves with a picture of one colour that pictures reach the model."""
 
 import re
 from collections.abc import Callable
@@ -22,10 +22,10 @@ LONGER_QUESTION = (
 )
 MAX_TOKENS = 16
 LEAST_PICTURE_TOKENS = 16
-"""Fewer than any known model spends on 224x224 pixels (49 by Qwen3-VL), more than the marks around it."""
+"""Fewer tokens than any known model takes for 224x224 pixels (Qwen3-VL: 49), more than its marks take."""
 TRIES = 3
 QUESTIONS = 3
-"""So many questions a proof takes at most."""
+"""A proof takes at most this many questions."""
 UNPROVEN = "whether pictures reach the model could not be proven"
 
 _ADMISSION = re.compile(
@@ -37,7 +37,7 @@ _ADMISSION = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Colour:
-    """A colour that is hardly guessed: its red, green and blue, and what it may be called."""
+    """A colour that a model hardly guesses: red, green and blue, and a pattern of its names."""
 
     rgb: tuple[int, int, int]
     names: str
@@ -48,7 +48,7 @@ PURPLE = Colour(rgb=(128, 0, 128), names=r"purple|violet|magenta|plum")
 
 
 class Canary:
-    """Questions that cost little and show whether the endpoint works and its model sees."""
+    """Cheap questions that show whether the endpoint works and its model sees."""
 
     def __init__(
         self,
@@ -75,12 +75,12 @@ class Canary:
         self._answered = False
 
     async def prove(self) -> None:
-        """Prove once that pictures reach the model; where that cannot be told, say so.
+        """Prove once that pictures reach the model; report if that cannot be proven.
 
         Raises:
             FatalBackendError: they do not, or no image can succeed for another reason.
-            UnavailableError: the endpoint is away.
-            TransientError: it failed, not more than twice yet.
+            UnavailableError: the endpoint is down.
+            TransientError: the question failed, at most twice so far.
         """
         try:
             doubt = await self._doubt()
@@ -95,21 +95,21 @@ class Canary:
             self._tell(f"{UNPROVEN}: {doubt}")
 
     async def ask(self) -> None:
-        """Ask about one tiny picture, as a probe; only an endpoint that ever answered that is asked.
+        """Ask about one tiny picture, as a probe, if the endpoint ever answered that.
 
         Raises:
-            UnavailableError: it is away, or fails.
-            FatalBackendError: it is there and refuses.
+            UnavailableError: the endpoint is down, or fails.
+            FatalBackendError: the endpoint is up and refuses.
         """
         if not self._answered:
             return
         try:
             await self._look(ORANGE, QUESTION)
         except (RejectedError, BadAnswerError):
-            return  # it answers; that is all
+            return  # the endpoint answers, which is all a probe needs
 
     async def _doubt(self) -> str | None:
-        """Why it cannot be told whether the model sees; None where it does."""
+        """Why it is unknown whether the model sees; None if it does."""
         first = await self._look(ORANGE, QUESTION)
         self._answered = True
         without = await self._tokens_without_picture()
@@ -135,9 +135,9 @@ class Canary:
         return await self._backend.complete(replace(self._question, prompt=text, images=(picture,)))
 
     async def _tokens_without_picture(self) -> int:
-        """What the question costs without a picture; 0 where that cannot be learnt."""
+        """The tokens of the question without a picture; 0 if they are unknown."""
         try:
             answer = await self._backend.complete(replace(self._question, prompt=QUESTION, images=()))
-        except BackendError:  # some servers take no question without a picture, which proves nothing
+        except BackendError:  # some servers refuse a question without a picture, which proves nothing
             return 0
         return answer.usage.input_tokens

@@ -1,4 +1,4 @@
-"""What a run costs: every completion is counted, good or bad, and --max-cost ends the run."""
+"""The cost of a run: every completion counts, good or bad, and --max-cost ends the run."""
 
 import asyncio
 import json
@@ -14,10 +14,10 @@ from vlmbatch.records import Completion, Endpoint, Request, Usage
 
 
 class Budget:
-    """Adds up what a run spends, canaries and useless answers included, in US dollars."""
+    """Adds up the cost of a run in US dollars, with canaries and useless answers."""
 
     def __init__(self, most: float | None, stop: asyncio.Event, tell: Callable[[str], None]) -> None:
-        """`stop` is set when `most` is reached, which `tell` hears; None is no limit."""
+        """At `most` dollars `stop` is set and `tell` gets the reason; None is no limit."""
         self._most = most
         self._stop = stop
         self._tell = tell
@@ -26,32 +26,32 @@ class Budget:
 
     @property
     def spent(self) -> float | None:
-        """What was spent so far; None where nobody told any cost."""
+        """The cost so far; None if no completion had a known cost."""
         return self._spent if self._known else None
 
     def spend(self, cost: float | None) -> None:
-        """Count this."""
+        """Count the cost of one completion."""
         if cost is None:
             return
         self._known = True
         self._spent += cost
         if self._most is not None and self._spent >= self._most and not self._stop.is_set():
             self._tell(
-                f"${self._spent:.4f} are spent, which --max-cost allows: no image is begun any more; "
-                "what is left is for the next run"
+                f"${self._spent:.4f} are spent, the limit of --max-cost: no image is begun any more; "
+                "the next run continues with the rest"
             )
             self._stop.set()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """What a model costs for each token, in dollars."""
+    """The price of a model for each token, in US dollars."""
 
     input: float
     output: float
 
     def of(self, usage: Usage) -> float:
-        """What these tokens cost."""
+        """The cost of these tokens."""
         return self.input * usage.input_tokens + self.output * usage.output_tokens
 
 
@@ -63,7 +63,7 @@ class Prices:
     """
 
     def __init__(self, path: str) -> None:
-        """Raises ConfigError where it cannot be read."""
+        """Raises ConfigError if the file cannot be read."""
         self._path = path
         try:
             prices = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -76,7 +76,7 @@ class Prices:
         self._prices: Mapping[str, Any] = prices if isinstance(prices, dict) else {}
 
     def of(self, model: str) -> Price:
-        """The price of this model; raises ConfigError where the file has none."""
+        """The price of this model; raises ConfigError if the file has none."""
         wanted = model.removesuffix(":latest")
         named = (name for name in self._prices if _means(name.removesuffix(":latest"), wanted))
         try:
@@ -84,7 +84,7 @@ class Prices:
             return Price(
                 input=float(entry["input_cost_per_token"]), output=float(entry["output_cost_per_token"])
             )
-        except (KeyError, TypeError, ValueError) as error:  # also where no name is that of the model
+        except (KeyError, TypeError, ValueError) as error:  # also if no name is the model's
             example = {model: {"input_cost_per_token": 2.5e-6, "output_cost_per_token": 1e-5}}
             raise ConfigError(
                 f"--prices {self._path} has no price for {model}; add for example {json.dumps(example)}"
@@ -96,7 +96,7 @@ def _means(name: str, model: str) -> bool:
 
 
 class MeteredBackend(ForwardingBackend):
-    """A backend whose completions, good and bad, are counted."""
+    """A backend whose completions count towards a budget."""
 
     def __init__(self, backend: Backend, budget: Budget, prices: Prices | None) -> None:
         """`budget` adds up the costs; `prices` give them if the backend does not report any."""
@@ -111,7 +111,7 @@ class MeteredBackend(ForwardingBackend):
         return self._backend
 
     async def preflight(self) -> Endpoint:
-        """See protocols.Backend; raises ConfigError where the prices do not hold its model."""
+        """See protocols.Backend; raises ConfigError if the prices lack its model."""
         endpoint = await self._backend.preflight()
         self._model = endpoint.model
         if self._prices is not None:

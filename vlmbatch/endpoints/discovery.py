@@ -1,4 +1,4 @@
-"""The URLs of --base-url, some of which may stand in files that change while a run goes on."""
+"""Discovery: the endpoints that the options name, some of them in files that change during a run."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from vlmbatch.errors import ConfigError
 
 
 class EndpointUrls:
-    """What --base-url names. Everything here blocks."""
+    """The URLs of --base-url, typed or in files. All methods block."""
 
     def __init__(self, named: Sequence[str]) -> None:
         self._named = tuple(named)
@@ -23,14 +23,14 @@ class EndpointUrls:
 
     @property
     def may_change(self) -> bool:
-        """Whether any stands in a file."""
+        """Whether a URL comes from a file."""
         return bool(self._files)
 
     def read(self) -> tuple[str, ...]:
-        """All URLs, each once, in the order they are named.
+        """All URLs, each once, in their order.
 
         Raises:
-            ConfigError: a file cannot be read, names none, or has a line that is none.
+            ConfigError: a file cannot be read, has no URL, or has a line that is none.
         """
         self._seen = self._stamps()
         urls: list[str] = []
@@ -39,7 +39,7 @@ class EndpointUrls:
         return tuple(dict.fromkeys(urls))
 
     def has_changed(self) -> bool:
-        """Whether a file is another one than when it was read last."""
+        """Whether a file has changed since it was read."""
         return self._stamps() != self._seen
 
     def _stamps(self) -> list[tuple[int, int, int] | None]:
@@ -59,7 +59,7 @@ def _urls_in(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        told = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        told = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(f"--base-url {path} cannot be read: {told}") from error
     urls = []
     for number, line in enumerate(lines, 1):
@@ -74,9 +74,9 @@ def _urls_in(path: Path) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSpec:
-    """One endpoint to ask; rank 0 shares the images, 1 and more are fallbacks, in this order.
+    """One endpoint to use; rank 0 shares the images, 1 and more are fallbacks, in this order.
 
-    `deployment` is where, of those that a config of LiteLLM names.
+    `config` has the options as if it were the only endpoint. `deployment` is its entry in a LiteLLM config.
     """
 
     rank: int
@@ -87,7 +87,7 @@ class EndpointSpec:
 def endpoint_specs(
     config: RunConfig, urls: Sequence[str], environ: Mapping[str, str] = os.environ
 ) -> list[EndpointSpec]:
-    """All endpoints of a run with these options, whose --base-url names these URLs; blocks.
+    """All endpoints of these options, with these URLs of --base-url; blocks.
 
     Raises:
         ConfigError: --litellm-config cannot be used.
@@ -102,7 +102,7 @@ def endpoint_specs(
 
 
 def _deployed(rank: int, config: RunConfig, environ: Mapping[str, str]) -> list[EndpointSpec]:
-    """One, or with --litellm-config each deployment of the model."""
+    """One endpoint, or with --litellm-config each deployment of the model."""
     options = config.endpoint
     if options.backend != "litellm" or options.litellm_config is None:
         return [EndpointSpec(rank=rank, config=config)]
@@ -116,12 +116,12 @@ def fallbacks(config: RunConfig) -> list[RunConfig]:
 
 
 def at(config: RunConfig, url: str) -> EndpointSpec:
-    """The endpoint of the first rank at this URL."""
+    """The endpoint of rank 0 at this URL."""
     return EndpointSpec(rank=0, config=_with(config, replace(config.endpoint, base_url=(url,), fallback=())))
 
 
 def _instead(config: RunConfig, spec: FallbackSpec) -> RunConfig:
-    """The options of a fallback: key, headers and the like of the first are nothing for it."""
+    """The options of a fallback. It never gets the key, headers and certificates of the first endpoint."""
     first = config.endpoint
     options = EndpointOptions(
         backend=spec.backend,

@@ -1,4 +1,4 @@
-"""How many requests may be in flight at one endpoint; it does not know what a request is."""
+"""The limiter: how many requests may be in flight at one endpoint, and how often one may start."""
 
 import asyncio
 import time
@@ -10,11 +10,11 @@ from vlmbatch.endpoints.semaphore import ResizableSemaphore
 from vlmbatch.protocols import Sleep
 
 QUEUE_SHARE = 8
-"""Of so many requests in flight, one may wait at the endpoint: it has the next one at hand then."""
+"""One in this many requests may queue at the endpoint, so that its next one is at hand."""
 
 
 class RateLimiter:
-    """Spaces attempts evenly, so many a minute, for all who share it."""
+    """Spaces attempts evenly over a minute, for all endpoints that share it."""
 
     def __init__(
         self,
@@ -23,7 +23,7 @@ class RateLimiter:
         sleep: Sleep = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`rpm` None spaces nothing; `sleep` and `clock` are in seconds."""
+        """`rpm` is in attempts a minute, None for no limit; `sleep` and `clock` are in seconds."""
         self._spacing_s = 60 / rpm if rpm else 0.0
         self._sleep = sleep
         self._clock = clock
@@ -31,7 +31,7 @@ class RateLimiter:
 
     @property
     def is_behind(self) -> bool:
-        """Whether turns are waited for, which no slot would bring."""
+        """Whether attempts wait for their turn, although slots may be free."""
         return self._next_start > self._clock()
 
     async def turn(self) -> None:
@@ -46,7 +46,7 @@ class RateLimiter:
 
 
 class Limiter:
-    """Slots for requests, fixed in number or adapting. Each is held for an attempt and its turn."""
+    """Slots for requests, in a fixed or an adaptive number. A slot is held for an attempt and its turn."""
 
     def __init__(
         self,
@@ -58,10 +58,10 @@ class Limiter:
         changed: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`limit` slots to begin with; they adapt up to `most`, or are fixed where that is None.
+        """It starts with `limit` slots; they adapt up to `most`, or are fixed if that is None.
 
-        `waiting` says whether anybody outside waits for a slot; `changed` hears of each new limit, and
-        `clock` is in seconds.
+        `waiting` says whether an image waits for a slot at any endpoint; `changed` is called for each new
+        limit; `clock` is in seconds.
         """
         self._climber = None if most is None else AdaptiveLimit(limit, most)
         self._limit = limit
@@ -80,7 +80,7 @@ class Limiter:
 
     @property
     def most(self) -> int:
-        """How many requests may ever be in flight."""
+        """The largest number of requests that may ever be in flight."""
         return self._climber.most if self._climber else self._limit
 
     @property
@@ -90,12 +90,12 @@ class Limiter:
 
     @property
     def load(self) -> float:
-        """Which share of the slots is taken, from 0 to 1."""
+        """The share of the slots that is taken, from 0 to 1."""
         return self._busy / self._limit
 
     @property
     def free(self) -> bool:
-        """Whether slot() would give one at once."""
+        """Whether slot() would return at once."""
         return self._open.is_set() and self._slots.free
 
     @property
@@ -105,7 +105,7 @@ class Limiter:
 
     @asynccontextmanager
     async def slot(self, *, alone: bool = False) -> AsyncIterator[None]:
-        """Hold one slot inside the ``async with``; `alone` while nobody else holds one."""
+        """Hold one slot inside the ``async with``; `alone`: while no other request holds one."""
         if alone:
             async with self._alone:
                 self._open.clear()
@@ -129,7 +129,7 @@ class Limiter:
             await self._slots.take()
             if self._open.is_set():
                 break
-            self._slots.leave()  # somebody wants to be alone since
+            self._slots.leave()  # another request wants to be alone since
         self._busy += 1
         self._empty.clear()
 
@@ -141,14 +141,14 @@ class Limiter:
             self._empty.set()
 
     def answered(self) -> None:
-        """Hear that a request was answered, while its slot is still held."""
+        """A request was answered; its slot is still held."""
         if self._climber is not None:
             full = self._slots.waiting > 0 or self._waiting()
             self._climber.answered(self._clock(), waiting=full and not self._pace.is_behind)
             self._follow(self._climber.limit)
 
     def overloaded(self) -> None:
-        """Hear that the endpoint had too much. Requests that were in flight together halve the limit once."""
+        """The endpoint was overloaded. Requests that were in flight together halve the limit once."""
         if self._climber is None or self._old_requests:
             return
         self._old_requests = self._busy
@@ -156,7 +156,7 @@ class Limiter:
         self._follow(self._climber.limit)
 
     def queueing(self, waiting: int) -> None:
-        """Hear that so many requests wait at the endpoint: more of them would only wait longer."""
+        """`waiting` requests queue at the endpoint: more of them would only wait longer."""
         spare = max(self._limit // QUEUE_SHARE, 1)
         if self._climber is not None and waiting > spare:
             self._climber.queueing(min(waiting, self._busy) - spare)

@@ -1,4 +1,4 @@
-"""A number of places that can change while they are taken; it does not know what for."""
+"""A semaphore whose number of places can change while they are taken."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,18 +6,18 @@ from contextlib import asynccontextmanager
 
 
 class ResizableSemaphore:
-    """A semaphore whose number of places can be changed. Those that are taken stay so until they are left."""
+    """A semaphore whose number of places can change. A taken place stays taken until it is left."""
 
     def __init__(self, number: int) -> None:
         self._number = number
         self._free = asyncio.Semaphore(number)
         self._taken = 0
-        self._owed = 0  # places to take away as they are left
+        self._owed = 0  # places to remove as they are left
         self.waiting = 0
 
     @property
     def free(self) -> bool:
-        """Whether take() would give one at once."""
+        """Whether take() would return at once."""
         return self._taken < self._number and not self._free.locked()
 
     def resize(self, number: int) -> None:
@@ -40,11 +40,11 @@ class ResizableSemaphore:
             self.leave()
 
     async def take(self) -> None:
-        """Wait for a place; whoever has one leaves it."""
+        """Wait for a place; the caller must leave() it."""
         self.waiting += 1
         try:
             await self._free.acquire()
-            while self._owed:  # free places are taken away by whoever finds them first
+            while self._owed:  # a free place that is owed is removed by the first that takes it
                 self._owed -= 1
                 await self._free.acquire()
             self._taken += 1
@@ -52,7 +52,7 @@ class ResizableSemaphore:
             self.waiting -= 1
 
     def leave(self) -> None:
-        """Give a place back."""
+        """Return a place."""
         self._taken -= 1
         if self._owed:
             self._owed -= 1

@@ -1,4 +1,4 @@
-"""What the results of a run tell together that none of them tells alone."""
+"""Anomalies: faults that many results of a run show together, and none of them alone."""
 
 import re
 from collections import deque
@@ -14,9 +14,9 @@ RELOADS = 3
 QUEUE_WINDOW = 20
 ONE_AT_A_TIME = 1.15
 SOME_WAIT = 1.8
-"""Requests at once that are worked on, at most, and that are there, at least, of a server that queues."""
+"""A serial server works on at most the first number of requests while it has at least the second."""
 MOST_HELD = 1000
-"""Results that are held back, many of which may be about the same content."""
+"""At most this many results are held back; many may be about the same content."""
 
 OF_THE_PICTURE: frozenset[FailureKind] = frozenset(
     (
@@ -24,17 +24,17 @@ OF_THE_PICTURE: frozenset[FailureKind] = frozenset(
         "refused",
     )
 )
-"""Failures that say something about a picture, however often they come."""
+"""Failures that concern a picture, however often they come."""
 OF_THE_ENDPOINT: frozenset[FailureKind] = frozenset(
     ("timeout", "connection", "server_error", "crash", "busy", "down", "bad_response")
 )
 
 
 class SerialServer:
-    """Finds an Ollama that works on one request while others wait there, by Little's law.
+    """Finds an Ollama server that works on one request while other requests queue there, by Little's law.
 
-    Over a window of answers, the seconds of work a second are how many requests were worked on at once, and
-    the seconds from request to answer how many were there.
+    Over a window of answers, the seconds of work per second are the requests in work at once; the seconds
+    from request to answer per second are the requests at the server.
     """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
@@ -42,7 +42,7 @@ class SerialServer:
         self._window: deque[Result] = deque(maxlen=QUEUE_WINDOW)
 
     def look_at(self, result: Result) -> None:
-        """Look at an answer; tell at most once."""
+        """Look at an answer; report at most once."""
         done = result.completion
         if self._tell is None or done is None or not done.busy_s or result.endpoint.backend != "ollama":
             return
@@ -58,20 +58,20 @@ class SerialServer:
             self._tell(
                 f"Ollama works on one request at a time, while {there_s / elapsed_s - 1:.0f} more wait; "
                 "for more at once start it with OLLAMA_NUM_PARALLEL=4, which takes memory for four contexts "
-                "(some models, such as qwen3-vl and llama vision, it never asks more at a time)"
+                "(with some models, such as qwen3-vl and llama vision, it always works on one)"
             )
             self._tell = None
 
 
 class SystemicFailures:
-    """Looks at each result before it is written.
+    """Looks at each result before it is written, and finds failures of the set-up.
 
-    As long as every image was refused with the same words, the results are held back: ten of them and
-    no answer mean that the set-up is wrong, and then none of them is an image's own failure.
+    Results are held back as long as every image fails with the same words. Ten such failures and no answer
+    mean that the set-up is wrong; then none of them is recorded.
     """
 
     def __init__(self, tell: Callable[[str], None], answered_before: Callable[[], bool]) -> None:
-        """`tell` hears what a person should know; `answered_before` whether earlier runs had answers."""
+        """`tell` gets messages for the user; `answered_before` says whether earlier runs had answers."""
         self._tell = tell
         self._answered = False
         self._answered_before = answered_before
@@ -86,8 +86,8 @@ class SystemicFailures:
         """The results that may be written now.
 
         Raises:
-            FatalBackendError: the endpoint refuses all images alike; those held back are dropped.
-            UnavailableError: it fails over all images alike; likewise.
+            FatalBackendError: the endpoint refuses all images alike; the results held back are dropped.
+            UnavailableError: the endpoint fails for all images alike; likewise.
         """
         if self._over:
             return []
@@ -109,7 +109,7 @@ class SystemicFailures:
         raise _all_alike(result.failure)
 
     def rest(self) -> list[Result]:
-        """What was held back and has to be written after all."""
+        """The results that were held back and must be written after all."""
         held, self._held = self._held, []
         return [] if self._over else held
 
@@ -121,23 +121,23 @@ class SystemicFailures:
             shown = text if len(text) <= 60 else f"{text[:57]}..."
             self._tell(
                 f"{SAME_ANSWERS} images in a row got the same answer ({shown}); "
-                "if the prompt does not ask for labels, look whether the model sees the pictures"
+                "unless the prompt asks for labels, check whether the model sees the pictures"
             )
         self._reloads += load_s > 0
         if load_s > 0 and self._reloads == RELOADS:
             self._tell(
-                f"the model was loaded anew for {RELOADS} answers so far, {load_s:.1f} s the last time; does "
-                "another program use it with other options, or is --keep-alive too short?"
+                f"the model was loaded again for {RELOADS} answers so far, {load_s:.1f} s the last time; "
+                "does another program use it with other options, or is --keep-alive too short?"
             )
 
 
 def _may_be_the_set_up(failure: Failure | None) -> bool:
-    """Whether a failure is the endpoint's, and not plainly about the picture."""
+    """Whether a failure may come from the endpoint or the options, not from the picture."""
     return failure is not None and failure.kind not in OF_THE_PICTURE
 
 
 def _likeness(result: Result) -> tuple[str, str]:
-    """What two failures have in common when they have the same cause; numbers differ from image to image."""
+    """Equal for two failures with the same cause; numbers in messages differ from image to image."""
     failure = result.failure
     return ("", "") if failure is None else (failure.kind, re.sub(r"\d+", "0", failure.message))
 

@@ -1,4 +1,4 @@
-"""What to do about a classified failure: how often to ask again, when, and how differently."""
+"""Retries: how often a request is sent again after a failure, when, and how differently."""
 
 import asyncio
 import random
@@ -15,13 +15,13 @@ from vlmbatch.records import Generation, Request
 LONGEST_WAIT_S = 60.0
 BAD_ANSWERS = 3
 TIMEOUTS = 4
-"""Attempts that may end in a timeout: each costs minutes, and leaves a generation that nobody reads."""
+"""Attempts that may end in a timeout: each costs minutes, and leaves the server a useless generation."""
 TEMPERATURES = (0.2, 0.5, 0.8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How patient a run is with one image. `retries` counts what comes after the first attempt."""
+    """The retries of one image. `retries` counts the attempts after the first."""
 
     retries: int = 8
     sleep: Sleep = asyncio.sleep
@@ -32,11 +32,11 @@ class RetryPolicy:
         on_retry: Callable[[int, float, BackendError], None],
         refunds: Callable[[], int] = lambda: 0,
     ) -> "Attempts":
-        """Attempts for one image, to be iterated inside a `with`; the last error is raised as it is.
+        """Attempts for one image, to be iterated inside a `with`; the last error is raised unchanged.
 
-        A passing failure is tried again `retries` times, a timeout three times at most; a bad answer is
-        asked differently at most twice, at once. `on_retry` hears the attempt's number, the wait in
-        seconds and the error; `refunds` tells how many attempts so far shall not count.
+        A passing failure is retried `retries` times, a timeout at most three times. After a bad answer the
+        request is changed and sent again at once, at most twice. `on_retry` gets the number of the attempt,
+        the wait in seconds and the error; `refunds` returns how many attempts so far do not count.
         """
         bad_answers = timeouts = 0
 
@@ -66,9 +66,9 @@ class RetryPolicy:
         )
 
     def ask_differently(self, request: Request, error: BadAnswerError, attempt: int) -> tuple[Request, str]:
-        """The request to send after a bad answer to the `attempt`-th, and the warning that tells of it.
+        """The request to send after a bad answer to attempt number `attempt`, and a warning for the record.
 
-        A smaller picture (`shrink`) has to be prepared anew by the caller; here nothing of it changes.
+        For `shrink` the request stays the same: the caller prepares a smaller picture.
         """
         before = request.generation
         if error.change == "shrink":
@@ -85,7 +85,7 @@ class RetryPolicy:
         )
 
     def _wait(self, state: RetryCallState) -> float:
-        """Seconds: 1, 2, 4 ... 60, cut by up to half at random, and never before Retry-After."""
+        """Seconds to wait: 1, 2, 4 ... 60, reduced by up to half at random, but at least Retry-After."""
         error = _error(state)
         if isinstance(error, BadAnswerError):
             return 0.0
@@ -95,9 +95,10 @@ class RetryPolicy:
 
 
 class Attempts(AsyncRetrying):
-    """Attempts that leave nothing behind, which tenacity's do: it and its state hold each other.
+    """Tenacity's attempts, without the cycle that they leave: the loop and its state refer to each other.
 
-    Python would find that in the end, and stop all else for it: a tenth of the time at 600 images a second.
+    Python would collect that cycle in the end, and stop all other work for it: a tenth of the time at 600
+    images a second.
     """
 
     def __enter__(self) -> Self:

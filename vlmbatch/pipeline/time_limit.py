@@ -1,4 +1,4 @@
-"""When a run ends by itself: at a time of day (--until) or after so long (--max-duration)."""
+"""The time limit of a run: a time of day (--until) or a duration (--max-duration)."""
 
 import asyncio
 import time
@@ -9,11 +9,11 @@ from typing import Self
 from vlmbatch.config.run import RunOptions
 
 LONGEST_WAIT_S = 30.0
-"""The clock is looked at so often at least: it may be set, go to summer time, or sleep with its machine."""
+"""The clock is read at least this often: it may be set, change to summer time, or sleep with its machine."""
 
 
 class TimeLimit:
-    """Inside its ``with`` block, in an event loop, `stop` is set when the time has come."""
+    """Inside its ``with`` block, in an event loop, `stop` is set when the time is over."""
 
     def __init__(
         self,
@@ -24,7 +24,7 @@ class TimeLimit:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = datetime.now,
     ) -> None:
-        """`tell` hears why the run ends; `clock` counts seconds, `now` is what a clock shows."""
+        """`tell` gets the reason; `clock` counts seconds, `now` is the local time of day."""
         self._options = options
         self._stop = stop
         self._tell = tell
@@ -44,7 +44,7 @@ class TimeLimit:
             self._timer.cancel()
 
     def _look(self) -> None:
-        """Set `stop`, or look again when the time should have come."""
+        """Set `stop`, or look again when the time should be over."""
         left = {}
         if self._until is not None:
             left[f"it is {self._options.until} (--until)"] = (self._until - self._now()).total_seconds()
@@ -55,12 +55,12 @@ class TimeLimit:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(min(left_s, LONGEST_WAIT_S), self._look)
         elif not self._stop.is_set():
-            self._tell(f"{why}: no image is begun any more; what is left is for the next run")
+            self._tell(f"{why}: no image is begun any more; the next run continues with the rest")
             self._stop.set()
 
 
 def next_time(text: str, now: datetime) -> datetime:
-    """The next moment after `now` at which a clock shows `text`, HH:MM; local times without a zone."""
+    """The next moment after `now` whose local time of day is `text`, HH:MM; without a time zone."""
     hour, minute = map(int, text.split(":"))
     today = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
     return today if today > now else today + timedelta(days=1)
