@@ -49,7 +49,7 @@ def open_backend(
 def _check_wire(config: RunConfig) -> None:
     """Raise ConfigError for options that only OpenAI's wire has a place for."""
     for name in ("extra_body", "mm_processor_kwargs", "file_urls"):
-        if getattr(config.wire, name):
+        if getattr(config.request, name):
             instead = "; Ollama's own are set with --option" if name == "extra_body" else ""
             raise ConfigError(
                 f"{flag(name)} is for servers of OpenAI's form, and --backend {config.endpoint.backend} is "
@@ -72,7 +72,7 @@ def open_ollama(config: RunConfig, environ: Mapping[str, str] = os.environ) -> "
         api_key=options.api_key or environ.get("OLLAMA_API_KEY"),
         timeout_s=config.run.timeout,
         keep_alive=options.keep_alive,
-        wire=config.wire,
+        wire=config.request,
         options=own_options(options.option, config.generation.num_ctx),
     )
 
@@ -89,7 +89,7 @@ def _served(
         api_key=key,
         timeout_s=config.run.timeout,
         owner=owner,
-        wire=config.wire,
+        wire=config.request,
     )
 
 
@@ -102,13 +102,13 @@ def _preset(preset: Preset) -> Callable[[RunConfig, Mapping[str, str]], Backend]
         url = options.url or environ.get(variable) or preset.url
         check_url(url, "--base-url" if options.url else variable)
         key = options.api_key or environ.get(preset.key_variable or "") or None
-        known = key or "@" in urlsplit(url).netloc or authorizes(config.wire.headers)
+        known = key or "@" in urlsplit(url).netloc or authorizes(config.request.headers)
         if preset.hosted and url == preset.url and not known:
             raise ConfigError(
                 f"{urlsplit(url).hostname} needs a key; set {preset.key_variable}, "
                 "or say another place with --base-url"
             )
-        if config.wire.file_urls and preset_at(preset, url).hosted:
+        if config.request.file_urls and preset_at(preset, url).hosted:
             raise ConfigError(
                 f"--file-urls is for a server on the same disk, and {redact(url)} is hosted; leave it out"
             )
@@ -149,7 +149,7 @@ def _litellm(config: RunConfig, environ: Mapping[str, str], deployment: Deployme
     require_installed()
     options = config.endpoint
     for name in ("ca_cert", "client_cert", "insecure"):
-        if getattr(config.wire, name):
+        if getattr(config.request, name):
             raise ConfigError(f"{flag(name)} does not reach LiteLLM; set SSL_CERT_FILE, which it reads")
     if deployment is None:
         if options.model is None:
@@ -158,7 +158,7 @@ def _litellm(config: RunConfig, environ: Mapping[str, str], deployment: Deployme
     return LiteLLMBackend(
         deployment,
         timeout_s=config.run.timeout,
-        headers=config.wire.headers,
+        headers=config.request.headers,
         needs_price=config.run.max_cost is not None and config.display.prices is None,
         checks_vision=options.canary,
     )

@@ -14,7 +14,9 @@ Image = Annotated[
 ]
 
 
-@with_options_of("endpoint", "wire", "prompt", "generation", "image", "max_bytes", "timeout", "give_up_after")
+@with_options_of(
+    "endpoint", "request", "prompt", "generation", "image", "max_bytes", "timeout", "give_up_after"
+)
 def command(config: RunConfig, image: Image = None, json: Json = False) -> None:
     """Check whether a run would go well, with one real image, and say what to do where it would not."""
     from vlmbatch.cli.doctor_view import show

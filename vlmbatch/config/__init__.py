@@ -38,7 +38,7 @@ class RunConfig:
     input: InputOptions = field(default_factory=InputOptions)
     prompt: PromptOptions = field(default_factory=PromptOptions)
     endpoint: EndpointOptions = field(default_factory=EndpointOptions)
-    wire: RequestOptions = field(default_factory=RequestOptions)
+    request: RequestOptions = field(default_factory=RequestOptions)
     generation: GenerationOptions = field(default_factory=GenerationOptions)
     image: ImageOptions = field(default_factory=ImageOptions)
     output: OutputOptions = field(default_factory=OutputOptions)

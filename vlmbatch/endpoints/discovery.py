@@ -132,7 +132,7 @@ def _instead(config: RunConfig, spec: FallbackSpec) -> RunConfig:
         unload=first.unload,
         litellm_config=first.litellm_config if spec.backend == "litellm" else None,
     )
-    return replace(_with(config, options), wire=RequestOptions())
+    return replace(_with(config, options), request=RequestOptions())
 
 
 def _with(config: RunConfig, endpoint: EndpointOptions) -> RunConfig:

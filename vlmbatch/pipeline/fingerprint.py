@@ -50,8 +50,8 @@ def answer_settings(
     later = {
         "max_pixels": image.max_pixels,
         "image_tokens": image.image_tokens,
-        "extra_body": config.wire.extra_body,
-        "mm_processor_kwargs": config.wire.mm_processor_kwargs,
+        "extra_body": config.request.extra_body,
+        "mm_processor_kwargs": config.request.mm_processor_kwargs,
         "schema": schema,
         "option": " ".join(sorted(config.endpoint.option)) or None,
     }
