@@ -21,14 +21,14 @@ def test_every_option_has_one_flag_one_variable_and_one_key() -> None:
 
 
 def test_every_group_is_reached_by_flat_names() -> None:
-    """A flat name lands in the group that declares it, for every option there is."""
+    """Each option's flat name sets the field in the group that declares it."""
     for option in options():
         config = RunConfig.of("photos")
         assert getattr(getattr(config, option.group), option.name) == option.default
 
 
-def test_an_unknown_name_is_told_with_the_nearest() -> None:
-    """A misspelt option name is an error that names the right one."""
+def test_the_error_for_an_unknown_name_suggests_the_nearest() -> None:
+    """A misspelt option name is an error that suggests the right one."""
     with pytest.raises(ConfigError, match=r"'max_sise'.*max_size"):
         RunConfig.of("photos", max_sise=3)
 
@@ -64,7 +64,7 @@ def test_an_unknown_name_is_told_with_the_nearest() -> None:
     ],
 )
 def test_a_value_out_of_range_names_its_flag(given: dict[str, object], message: str) -> None:
-    """Every value that cannot work is refused when the config is made, by the flag's name."""
+    """RunConfig refuses every value out of range, and the message names the flag."""
     with pytest.raises(ConfigError, match=message):
         RunConfig.of("photos", **given)
 
@@ -86,13 +86,13 @@ def test_a_value_out_of_range_names_its_flag(given: dict[str, object], message: 
     ],
 )
 def test_a_value_of_another_type_names_its_flag(given: dict[str, object], message: str) -> None:
-    """What a file or a program sets is checked like what is typed, and never taken for something else."""
+    """RunConfig refuses a value of another type from a file or a program, and the message names the flag."""
     with pytest.raises(ConfigError, match=message):
         RunConfig.of("photos", **given)
 
 
-def test_values_are_taken_as_people_write_them() -> None:
-    """A path is a text, one glob is a list of one, and sizes and times may have units."""
+def test_values_may_have_natural_forms() -> None:
+    """A path becomes a text, one glob becomes a list of one, and sizes and times may have units."""
     config = RunConfig.of(
         "photos", output=Path("o.jsonl"), exclude="*.gif", include=["a", "b"], timeout="5m", max_bytes="5MB"
     )
@@ -112,8 +112,8 @@ def test_the_key_stays_out_of_every_repr() -> None:
     assert "s3cret" not in repr(RunConfig.of("photos", api_key="s3cret"))
 
 
-def test_a_url_is_told_without_its_secrets() -> None:
-    """User, password and query of a URL never reach a message, even that of a bad URL."""
+def test_a_message_shows_a_url_without_its_secrets() -> None:
+    """User, password and query of a URL never appear in a message, not even for a bad URL."""
     assert redact("https://me:s3cret@host:8000/v1?key=abc") == "https://host:8000/v1"
     with pytest.raises(ConfigError) as error:
         RunConfig.of("photos", base_url="ftp://me:s3cret@host/?key=abc")
@@ -124,8 +124,8 @@ def test_a_url_is_told_without_its_secrets() -> None:
 @pytest.mark.parametrize(
     "url", ["http://me:p@ssword@host/v1", "http://me:pa/ss@word@host", "http://me:p@ss@host:99999"]
 )
-def test_no_part_of_a_password_is_told(url: str) -> None:
-    """A password with an @ or a slash in it is left out whole, from a good URL and from a broken one."""
+def test_no_message_shows_a_part_of_a_password(url: str) -> None:
+    """A password with an @ or a slash in it is removed completely, from a good URL and from a broken one."""
     try:
         told = redact(RunConfig.of("photos", base_url=url).endpoint.url or "")
     except ConfigError as error:
@@ -138,8 +138,8 @@ def test_no_part_of_a_password_is_told(url: str) -> None:
     ("text", "size"),
     [("500", 500), ("20k", 20_000), ("100MB", 10**8), ("1.5 GiB", 1536 * 2**20), ("2M", 2 * 10**6)],
 )
-def test_sizes_are_read_as_people_type_them(text: str, size: int) -> None:
-    """A size may carry a unit, in thousands or in 1024."""
+def test_sizes_are_read_with_units(text: str, size: int) -> None:
+    """A size may have a unit of 1000 or of 1024."""
     assert parse_size(text) == size
 
 
@@ -147,7 +147,7 @@ def test_sizes_are_read_as_people_type_them(text: str, size: int) -> None:
     ("text", "pixels"), [("200000000", 2 * 10**8), ("200MP", 2 * 10**8), ("1.5M", 1_500_000)]
 )
 def test_pixels_are_read_in_megapixels(text: str, pixels: int) -> None:
-    """A number of pixels may be typed in megapixels."""
+    """A number of pixels may be written in megapixels."""
     assert parse_pixels(text) == pixels
 
 
@@ -155,7 +155,7 @@ def test_pixels_are_read_in_megapixels(text: str, pixels: int) -> None:
     ("text", "seconds"), [("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("0.5", 0.5)]
 )
 def test_durations_are_read_with_units(text: str, seconds: float) -> None:
-    """A duration is in seconds unless it says otherwise."""
+    """A duration is in seconds unless it has another unit."""
     assert parse_duration(text) == seconds
 
 
@@ -169,8 +169,8 @@ def test_durations_are_read_with_units(text: str, seconds: float) -> None:
         (parse_failures, "x%"),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_an_example(parse: object, text: str) -> None:
-    """A value that cannot be read is an error that shows how to write it."""
+def test_the_error_for_an_unreadable_value_shows_an_example(parse: object, text: str) -> None:
+    """The error for a value that cannot be parsed shows how to write it."""
     with pytest.raises(ValueError, match=r"write|%"):
         parse(text)  # type: ignore[operator]  # one of the parsers above
 
@@ -187,19 +187,19 @@ def test_what_makes_no_sense_is_refused_with_an_example(parse: object, text: str
     ],
 )
 def test_max_failures_counts_or_takes_a_share(allowed: str, failed: int, total: int, good: bool) -> None:
-    """Failures are within the limit up to and including N, or N percent of all images."""
+    """--max-failures tolerates up to and including N failures, or N percent of all images."""
     assert RunConfig.of("photos", max_failures=allowed).run.tolerates(failed, total) is good
 
 
 def test_concurrency_is_a_number_or_auto() -> None:
-    """`auto` is the default, in a program, in a file and on the command line."""
+    """--concurrency takes a number or `auto`, as text in any case or as a number; the default is `auto`."""
     for typed, meant in (("auto", None), ("AUTO ", None), ("8", 8), (8, 8)):
         assert RunConfig.of("photos", concurrency=typed).run.concurrency == meant
     assert RunConfig.of("photos").run.concurrency is None
 
 
-def test_flaws_to_accept_are_told_in_any_order() -> None:
-    """`loop,length` and `length, loop` are the same."""
+def test_flaws_to_accept_may_be_in_any_order() -> None:
+    """`loop,length` and `length, loop` give the same value."""
     for typed in ("loop,length", "length, loop", "length,loop,"):
         assert RunConfig.of("photos", accept=typed).generation.accept == "length,loop"
     assert RunConfig.of("photos", accept="").generation.accept == ""

@@ -1,4 +1,4 @@
-"""Headers and further arguments: what is taken, what goes out, and what is kept out of everything else."""
+"""Headers and extra arguments: which are accepted, what is sent, and that no secret appears elsewhere."""
 
 import json
 from collections.abc import Callable
@@ -21,9 +21,9 @@ SECRET = "s3cret-value"
 
 @each_kind
 async def test_headers_go_with_every_request(kind: Kind) -> None:
-    """Each header is sent with every request, beside the key, and its value stands in nothing people see."""
+    """Every request carries each header and the key, and no message or repr shows a header's value."""
     with kind.endpoint(api_key="some-key-123") as endpoint:
-        given = [f"X-Team: {SECRET}\n", "X-Empty:"]  # a file ends in a line break
+        given = [f"X-Team: {SECRET}\n", "X-Empty:"]  # a line of a file ends in a line break
         async with kind.open(endpoint.url, api_key="some-key-123", header=given) as backend:
             found = await backend.preflight()
             await backend.complete(question())
@@ -31,8 +31,8 @@ async def test_headers_go_with_every_request(kind: Kind) -> None:
     assert SECRET not in f"{found} {backend.place} {RunConfig.of('p', header=given)!r}"
 
 
-async def test_authorization_of_ones_own(endpoint: Endpoint) -> None:
-    """A header Authorization comes in place of the key's."""
+async def test_an_authorization_header_replaces_the_key(endpoint: Endpoint) -> None:
+    """A --header Authorization replaces the one made from the key or the URL."""
     for url in (endpoint.url, endpoint.url.replace("//", "//me:pa55word@")):
         given = {"api_key": "some-key-123", "header": ["authorization: Token abc123"]}
         async with KINDS["openai"].open(url, **given) as backend:
@@ -56,15 +56,15 @@ async def test_authorization_of_ones_own(endpoint: Endpoint) -> None:
         f"Transfer-Encoding: {SECRET}",
     ],
 )
-def test_what_is_no_header(typed: str) -> None:
-    """What cannot be sent, or would break the request, is refused with its name at most."""
+def test_an_invalid_header_is_refused(typed: str) -> None:
+    """A header that cannot be sent or would break the request is refused, and the message hides its value."""
     with pytest.raises(ConfigError, match="--header") as caught:
         RunConfig.of("photos", header=[typed])
     assert SECRET not in str(caught.value)
 
 
 def test_headers_from_variable_and_file(photos: Photos, endpoint: Endpoint) -> None:
-    """VLMBATCH_HEADER holds one a line, vlmbatch.toml a list; a wrong one ends with 2 and is not repeated."""
+    """VLMBATCH_HEADER has one header per line, vlmbatch.toml a list; a bad one exits 2 and stays hidden."""
     photos(1)
     asked = ("run", "photos", "-b", "openai", "--base-url", endpoint.url, "-m", "tiny-vision")
     done = run(*asked, VLMBATCH_HEADER=f"X-Team: two words\n\nX-Key: {SECRET}\n")
@@ -77,8 +77,8 @@ def test_headers_from_variable_and_file(photos: Photos, endpoint: Endpoint) -> N
     assert "--header takes a name, a colon and a value" in " ".join(wrong.stderr.split())
 
 
-async def test_further_arguments(endpoint: Endpoint) -> None:
-    """--extra-body and --mm-processor-kwargs stand at the top of each question, over what is there."""
+async def test_extra_arguments_are_sent(endpoint: Endpoint) -> None:
+    """--extra-body and --mm-processor-kwargs are at the top level of each request and override defaults."""
     more = {"extra_body": '{"top_k": 20, "temperature": 0.5}', "mm_processor_kwargs": {"max_pixels": 12544}}
     async with KINDS["vllm"].open(endpoint.url, **more) as backend:
         await backend.preflight()
@@ -90,15 +90,15 @@ async def test_further_arguments(endpoint: Endpoint) -> None:
 
 @pytest.mark.parametrize("text", ["{", "[1]", "top_k=20", '"x"', "NaN", "{" * 100_000])
 @pytest.mark.parametrize("option", ["extra_body", "mm_processor_kwargs"])
-def test_what_is_no_object(option: str, text: str) -> None:
-    """What is no JSON object is refused by the flag's name."""
-    with pytest.raises(ConfigError, match=f"--{option.replace('_', '-')}: that is "):
+def test_a_value_that_is_not_an_object_is_refused(option: str, text: str) -> None:
+    """A value that is not a JSON object is refused, and the message names the flag."""
+    with pytest.raises(ConfigError, match=f"--{option.replace('_', '-')}: the value is "):
         RunConfig.of("photos", **{option: text})
 
 
 @pytest.mark.parametrize("name", ["model", "messages", "stream"])
-def test_the_question_cannot_be_replaced(name: str) -> None:
-    """--extra-body leaves the question itself alone."""
+def test_model_messages_and_stream_cannot_be_replaced(name: str) -> None:
+    """--extra-body cannot replace the arguments that vlmbatch sets itself."""
     with pytest.raises(ConfigError, match=f"--extra-body cannot replace '{name}'"):
         RunConfig.of("photos", extra_body={name: 1})
 
@@ -108,8 +108,8 @@ def test_the_question_cannot_be_replaced(name: str) -> None:
     ("option", "value"),
     [("extra_body", '{"top_k": 1}'), ("mm_processor_kwargs", '{"a": 1}'), ("file_urls", True)],
 )
-def test_only_openais_wire_has_a_place_for_it(backend: str, option: str, value: object) -> None:
-    """With an engine that would drop it, an argument is an error, which names what would do."""
+def test_only_openais_format_takes_extra_arguments(backend: str, option: str, value: object) -> None:
+    """An extra argument is an error with a backend that would drop it; the message names an alternative."""
     with pytest.raises(ConfigError, match=f"--{option.replace('_', '-')} is for servers") as caught:
         Kind(backend=backend, wire="", name="").open(None, model=None, **{option: value})
     assert ("--option" in str(caught.value)) == (option == "extra_body")
@@ -117,13 +117,13 @@ def test_only_openais_wire_has_a_place_for_it(backend: str, option: str, value: 
 
 @pytest.mark.parametrize("backend", ["openai", "openrouter"])
 def test_no_path_goes_to_a_hosted_server(backend: str) -> None:
-    """A hosted server shares no disk, and is told no path of this one."""
+    """--file-urls is refused for a hosted server, which shares no disk with this machine."""
     with pytest.raises(ConfigError, match="--file-urls is for a server on the same disk"):
         KINDS[backend].open(None, api_key="some-key-123", file_urls=True)
 
 
-def test_arguments_name_a_run() -> None:
-    """Arguments that change answers make another run, however typed, and older digests stay."""
+def test_extra_arguments_change_the_run_digest() -> None:
+    """Arguments that change answers change the run digest, equal objects do not, and older digests stay."""
     found = Found(backend="vllm", url="http://a", model="m")
 
     def digest(**options: Any) -> str:

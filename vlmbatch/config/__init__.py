@@ -1,4 +1,4 @@
-"""RunConfig: everything a run needs to know, and the list of all its options."""
+"""RunConfig holds every option of a run; options() lists them."""
 
 import dataclasses
 import difflib
@@ -19,8 +19,8 @@ EXCLUSIVE = (
     ("overwrite", "append"),
     ("ca_cert", "insecure"),
 )
-"""Options of which only one may be set."""
-SESSION_GROUPS = ("prompt", "endpoint", "wire", "generation", "image")
+"""Pairs of options that exclude each other."""
+SESSION_GROUPS = ("prompt", "endpoint", "request", "generation", "image")
 SESSION_OPTIONS = frozenset(
     (
         *("concurrency", "rpm", "timeout", "retries", "give_up_after", "drain", "decode_memory"),
@@ -32,7 +32,7 @@ SESSION_OPTIONS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """Everything a run needs to know. `paths` are folders, files, or `-` for a list on standard input."""
+    """All options of a run. `paths` are folders, files, or `-` for a list on standard input."""
 
     paths: tuple[str, ...]
     input: InputOptions = field(default_factory=InputOptions)
@@ -56,10 +56,10 @@ class RunConfig:
 
     @classmethod
     def of(cls, *paths: str, **options: object) -> Self:
-        """A config from flat names, as on the command line: ``RunConfig.of("photos", model="llava:7b")``.
+        """Make a config from the names of options: ``RunConfig.of("photos", model="llava:7b")``.
 
         Raises:
-            ConfigError: an unknown name (with the nearest one) or a value that is out of range.
+            ConfigError: a name is unknown (the message suggests the nearest one), or a value is out of range.
         """
         given = typed_options(options)
         groups = {
@@ -90,7 +90,7 @@ def _groups(config: type[RunConfig] = RunConfig) -> Iterator["dataclasses.Field[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """One option, read back from its field: its flat `name`, Python type, default and OptionSpec."""
+    """One option as its field declares it: flat `name`, Python type, default and OptionSpec."""
 
     name: str
     type: Any
@@ -100,22 +100,22 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """Its long flag."""
+        """The long flag."""
         return flag(self.name)
 
     @property
     def env(self) -> str:
-        """Its environment variable."""
+        """The name of the environment variable."""
         return f"VLMBATCH_{self.name.upper()}"
 
     @property
     def key(self) -> str:
-        """Its key in vlmbatch.toml."""
+        """The key in vlmbatch.toml."""
         return self.name.replace("_", "-")
 
 
 def options() -> Iterator[Option]:
-    """All options, group by group, in the order they are declared."""
+    """Yield all options, group by group, in the order of their declaration."""
     for group in _groups():
         for f in fields(group.type):  # type: ignore[arg-type]  # a dataclass, as above
             default = None if f.default is MISSING else f.default
@@ -125,10 +125,11 @@ def options() -> Iterator[Option]:
 
 
 def typed_options(given: Mapping[str, object], where: str = "option") -> dict[str, object]:
-    """Values by flat name, as their fields want them.
+    """Convert each value to the type of its field.
 
     Raises:
-        ConfigError: a name that is no option, with the nearest one that is, or a value of another type.
+        ConfigError: a name is not an option (the message suggests the nearest one), or a value has another
+            type.
     """
     known = {o.name: o for o in options()}
     for name in given:

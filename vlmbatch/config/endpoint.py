@@ -1,4 +1,4 @@
-"""Who is asked: the endpoint's options, declared as in option_groups.py."""
+"""The options of the endpoint: which server, model and key a run uses, and its fallbacks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ REASONS: tuple[FallbackReason, ...] = get_args(FallbackReason)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FallbackSpec:
-    """Who is asked where the first fails, as `litellm:gpt-4o`, `ollama:llava:7b@URL` or `vllm@URL`."""
+    """One --fallback, written as `litellm:gpt-4o`, `ollama:llava:7b@URL` or `vllm@URL`."""
 
     backend: BackendName
     model: str | None
@@ -35,7 +35,7 @@ class FallbackSpec:
 
     @classmethod
     def of(cls, text: str) -> "FallbackSpec":
-        """Read what was typed; raises ConfigError where that names no backend, or no URL behind its @."""
+        """Parse the text of the flag; raises ConfigError if it names no backend, or no URL after the @."""
         named, at, address = text.partition("@http")
         backend, _, model = named.partition(":")
         known = [name for name in get_args(BackendName) if name != "auto"]
@@ -51,7 +51,7 @@ class FallbackSpec:
 
 
 def parse_reasons(text: str) -> str:
-    """`unavailable`, `rejected` and `bad-answer`, separated by commas, checked and in that order."""
+    """Parse `unavailable`, `rejected` and `bad-answer`, separated by commas; returns them in that order."""
     words = {word.strip() for word in text.split(",")} - {""}
     if not words or not words <= set(REASONS):
         raise ValueError(f"{text!r} is not known; write one or more of {','.join(REASONS)}")
@@ -60,7 +60,7 @@ def parse_reasons(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointOptions:
-    """Who is asked."""
+    """Which endpoint and model a run uses, and its fallbacks."""
 
     model: str | None = option(
         None,
@@ -70,51 +70,50 @@ class EndpointOptions:
         shown_default="the endpoint's only vision model",
     )
     backend: BackendName = option(
-        "auto", "The engine that looks at the images.", short="-b", choices=get_args(BackendName)
+        "auto", "The engine that runs the model.", short="-b", choices=get_args(BackendName)
     )
     base_url: tuple[str, ...] = option(
         (),
-        "Where the endpoint listens, or a file of such URLs; several share the images (repeatable).",
+        "URL of the endpoint, or a file of URLs; several endpoints share the images (repeatable).",
         metavar="URL",
         secret=True,  # it may hold a password
     )
     api_key: str | None = option(
         None,
-        "The endpoint's key; VLMBATCH_API_KEY or OPENAI_API_KEY (OPENROUTER_API_KEY for openrouter) "
-        "keep it off the command line.",
+        "API key of the endpoint; the variables VLMBATCH_API_KEY and OPENAI_API_KEY (OPENROUTER_API_KEY for "
+        "openrouter) keep it off the command line.",
         metavar="KEY",
         secret=True,
     )
-    mmproj: str | None = option(
-        None, "The vision part (projector) that belongs to a .gguf model.", metavar="FILE"
-    )
+    mmproj: str | None = option(None, "The vision projector of a .gguf model.", metavar="FILE")
     litellm_config: str | None = option(
         None,
-        "A config.yaml of LiteLLM's proxy; --model is one of its names, whose deployments share the images.",
+        "config.yaml of LiteLLM's proxy; --model is a name in it, and its deployments share the images.",
         metavar="FILE",
     )
     keep_alive: str | None = option(
         "30m", "How long Ollama keeps the model loaded after an answer.", metavar="TIME"
     )
     canary: bool = option(
-        True, "Prove with a picture of one colour that pictures reach the model, before the first image."
+        True, "Check with a picture of one colour that pictures reach the model, before the first image."
     )
 
     fallback: tuple[str, ...] = option(
         (),
-        "Ask this one where the first fails, for example litellm:gpt-4o or ollama:llava@URL (repeatable).",
+        "Send an image here if the endpoint fails, for example litellm:gpt-4o or ollama:llava@URL "
+        "(repeatable).",
         metavar="BACKEND:MODEL",
         secret=True,  # its URL may hold a password
     )
     fallback_on: str = option(
         ",".join(REASONS),
-        "For which failures a fallback is asked.",
+        "Use a fallback for these failures.",
         metavar="REASONS",
         parse=parse_reasons,
     )
 
-    unload: bool = option(False, "Let Ollama unload the model when the run ends.")
-    option: tuple[str, ...] = option(  # the last one, since the name hides the function from here on
+    unload: bool = option(False, "Make Ollama unload the model when the run ends.")
+    option: tuple[str, ...] = option(  # the last field: its name hides the function option()
         (),
         "Set an option of Ollama, such as num_ctx=8192 or repeat_penalty=1.1 (repeatable).",
         metavar="NAME=VALUE",
@@ -123,7 +122,7 @@ class EndpointOptions:
     def __post_init__(self) -> None:
         require(
             self.litellm_config is None or "litellm" in (self.backend, *self._fallback_backends),
-            "--litellm-config is for --backend litellm, or a --fallback litellm:NAME",
+            "--litellm-config works only with --backend litellm or --fallback litellm:NAME; add one of them",
         )
         require(
             self.backend in get_args(BackendName),
@@ -137,7 +136,7 @@ class EndpointOptions:
 
     @property
     def url(self) -> str | None:
-        """The one address that is asked, where one is named."""
+        """The first --base-url, or None if none is set."""
         return self.base_url[0] if self.base_url else None
 
     @property
@@ -146,10 +145,10 @@ class EndpointOptions:
 
     @property
     def reasons(self) -> frozenset[FallbackReason]:
-        """For which failures a fallback is asked."""
+        """The kinds of failure for which a fallback is used."""
         return frozenset(word for word in REASONS if word in self.fallback_on.split(","))
 
 
 def is_file_of_urls(text: str) -> bool:
-    """Whether a --base-url is the name of a file."""
+    """Whether a --base-url names a file."""
     return "://" not in text and Path(text).is_file()

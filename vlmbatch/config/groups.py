@@ -1,7 +1,8 @@
-"""What is asked, and whom: options in groups, whose fields hold flag, help, environment variable, TOML key.
+"""The options of input, prompt, generation and images, in groups.
 
-The command line (cli/options.py), vlmbatch.toml and the option table of the README are made from the
-fields here and in run_options.py, so they cannot drift apart. Values are checked when a group is made.
+Each field declares the flag, help, environment variable and TOML key of its option. The command line
+(cli/options.py), vlmbatch.toml and the help in the README are made from these fields and from those of
+endpoint.py, request.py and run.py, so they cannot differ. A group checks its values when it is created.
 """
 
 from dataclasses import dataclass
@@ -19,20 +20,20 @@ from vlmbatch.config.spec import (
 
 DEFAULT_PROMPT = "Describe this image."
 USUAL_SIDE = 1024
-"""Pixels of the longest side that is sent where nothing else is said."""
+"""The default longest side of a picture that is sent, in pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputOptions:
-    """Which images are taken."""
+    """Which images a run processes."""
 
     include: tuple[str, ...] = option(
-        (), "Take only images whose path or name matches this glob (repeatable).", metavar="GLOB"
+        (), "Process only images whose path or name matches this glob (repeatable).", metavar="GLOB"
     )
     exclude: tuple[str, ...] = option(
-        (), "Leave out images and folders that match this glob (repeatable).", metavar="GLOB"
+        (), "Skip images and folders that match this glob (repeatable).", metavar="GLOB"
     )
-    limit: int | None = option(None, "Stop after this many images that needed asking.", metavar="N")
+    limit: int | None = option(None, "Process at most this many new images, then stop.", metavar="N")
     max_bytes: int = option(
         100_000_000, "Refuse files larger than this.", metavar="SIZE", parse=parse_size, shown_default="100MB"
     )
@@ -44,10 +45,10 @@ class InputOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptOptions:
-    """What is asked about every image."""
+    """The prompt for every image."""
 
     prompt: str | None = option(
-        None, "What to ask about each image.", short="-p", metavar="TEXT", shown_default=DEFAULT_PROMPT
+        None, "The prompt for each image.", short="-p", metavar="TEXT", shown_default=DEFAULT_PROMPT
     )
     prompt_file: str | None = option(None, "Read the prompt from this file instead.", metavar="FILE")
     system: str | None = option(None, "A system message sent with each image.", metavar="TEXT")
@@ -62,33 +63,33 @@ class PromptOptions:
             require(text.isascii() or _is_text(text), f"{flag(name)} is not valid UTF-8 text")
         require(
             self.prompt is None or bool(self.prompt.strip()),
-            "--prompt is empty; say what to ask about each image",
+            "--prompt is empty; write a prompt, or leave --prompt out to describe each image",
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationOptions:
-    """How answers are generated."""
+    """How the model generates answers."""
 
     max_tokens: int = option(512, "Cut an answer after this many tokens.", metavar="N")
     temperature: float = option(0.0, "0 for the likeliest words, higher for more variety.", metavar="T")
-    seed: int | None = option(None, "Seed of the random choices above temperature 0.", metavar="N")
+    seed: int | None = option(None, "Random seed, for a temperature above 0.", metavar="N")
     num_ctx: int | None = option(
-        None, "Context length in tokens that Ollama or llama-cpp makes room for.", metavar="N"
+        None, "Context length in tokens that Ollama or llama-cpp reserves.", metavar="N"
     )
     schema: str | None = option(
         None,
-        "Answers have to be JSON that fits this JSON Schema: a file, or the schema itself.",
+        "Require JSON answers that match this JSON Schema: a file, or the schema itself.",
         metavar="FILE|JSON",
     )
     logprobs: int | None = option(
         None,
-        "Record how sure the model was of each token, and of so many alternatives to it (0 to 20).",
+        "Record the probability of each token, and of this many alternatives to it (0 to 20).",
         metavar="N",
     )
     accept: str = option(
         "",
-        "Take answers with these flaws: length (cut by --max-tokens), loop (repeats itself).",
+        "Accept answers with these flaws: length (cut by --max-tokens), loop (repeats itself).",
         metavar="FLAWS",
         parse=parse_accept,
         shown_default="none",
@@ -108,20 +109,20 @@ class GenerationOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageOptions:
-    """How pictures are prepared."""
+    """How the preparer decodes, shrinks and encodes pictures."""
 
     max_size: int | None = option(
         None,
-        "Shrink to this longest side in pixels; auto: as suits the model's tokens; 0: not at all.",
+        "Shrink to this longest side in pixels; auto: the size that suits the model's tokens; 0: never.",
         metavar="PIXELS|auto",
         parse=parse_side,
-        shown_default=f"{USUAL_SIDE}, unless the next two say another limit",
+        shown_default=f"{USUAL_SIDE}, unless one of the next two sets a limit",
     )
     max_pixels: int | None = option(
-        None, "Shrink to this many pixels in all.", metavar="N", parse=parse_pixels
+        None, "Shrink to at most this many pixels in total.", metavar="N", parse=parse_pixels
     )
     image_tokens: int | None = option(
-        None, "Shrink until a picture costs at most this many of the model's tokens.", metavar="N"
+        None, "Shrink until the picture takes at most this many of the model's tokens.", metavar="N"
     )
     max_pixels_in: int = option(
         200_000_000,
@@ -130,7 +131,7 @@ class ImageOptions:
         parse=parse_pixels,
         shown_default="200MP",
     )
-    quality: int = option(85, "JPEG quality of what is sent, 1 to 100.", metavar="N")
+    quality: int = option(85, "JPEG quality of the pictures that are sent, 1 to 100.", metavar="N")
 
     def __post_init__(self) -> None:
         require(
@@ -150,7 +151,10 @@ class ImageOptions:
 
 
 def _is_text(text: str) -> bool:
-    """Whether it can be sent as UTF-8: bytes of another encoding on a command line become surrogates."""
+    """Whether the text can be sent as UTF-8.
+
+    Bytes of another encoding on a command line become surrogates, which cannot.
+    """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""How a run goes: where its records go, how hard it asks, when it ends, and what it tells of itself."""
+"""The options of a run: output, concurrency and limits, and display."""
 
 from dataclasses import dataclass
 
@@ -18,21 +18,21 @@ from vlmbatch.config.spec import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputOptions:
-    """Where records go, and what is asked again."""
+    """Where records go, and which images are processed again."""
 
     output: str = option(
         "-",
-        "Append records to this file and skip what it has done already; - is standard output.",
+        "Append records to this file and skip images it has already done; - is standard output.",
         short="-o",
         metavar="FILE",
     )
-    retry_failed: bool = option(False, "Ask again also for images that failed for good.")
-    overwrite: bool = option(False, "Start the output file anew.")
-    append: bool = option(False, "Add to an output file that holds records of other settings.")
-    dedupe: bool = option(True, "Ask about images of the same content once, and give all of them the answer.")
+    retry_failed: bool = option(False, "Process images again that failed permanently.")
+    overwrite: bool = option(False, "Replace the output file.")
+    append: bool = option(False, "Append to an output file even if its records have other settings.")
+    dedupe: bool = option(True, "Process identical images once, and give all of them the answer.")
     cache: str | None = option(
         None,
-        "Keep answers in this folder, and take from it what was asked before with the same settings.",
+        "Store answers in this folder, and reuse answers to the same images with the same settings.",
         metavar="DIR",
     )
 
@@ -44,63 +44,66 @@ class OutputOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How hard the endpoint is asked, and when to give up."""
+    """How many requests the endpoint gets, and the limits of a run."""
 
     concurrency: int | None = option(
         None,
-        "How many requests at once; auto finds out what the endpoint does best with.",
+        "Number of requests at once; auto finds the number that suits the endpoint.",
         short="-c",
         metavar="N|auto",
         parse=parse_concurrency,
         shown_default="auto",
     )
     rpm: float | None = option(
-        None, "Ask at most this many times a minute, evenly spaced.", metavar="N", shown_default="no limit"
+        None,
+        "Send at most this many requests per minute, evenly spaced.",
+        metavar="N",
+        shown_default="no limit",
     )
     timeout: float = option(
         300.0, "Seconds that one attempt may take.", metavar="TIME", parse=parse_duration, shown_default="300"
     )
-    retries: int = option(8, "How often an image is asked again after a passing failure.", metavar="N")
+    retries: int = option(8, "Retry an image at most this often after temporary failures.", metavar="N")
     max_failures: str = option(
-        "0", "Exit with 0 when at most this many images (N or N%) failed.", metavar="N", parse=parse_failures
+        "0", "Exit with 0 if at most this many images (N or N%) failed.", metavar="N", parse=parse_failures
     )
     give_up_after: float | None = option(
         None,
-        "How long the endpoint may stay away.",
+        "How long the endpoint may be unavailable before the run ends.",
         metavar="TIME",
         parse=parse_duration,
         shown_default="5 s at the start, 15m later",
     )
     until: str | None = option(
         None,
-        "Begin no image after this time of day, and leave the rest for the next run (exit code 6).",
+        "Start no image after this time of day; the next run does the rest (exit code 6).",
         metavar="HH:MM",
         parse=parse_clock,
     )
     max_duration: float | None = option(
         None,
-        "Begin no image after so long, and leave the rest for the next run (exit code 6).",
+        "Start no image after this duration; the next run does the rest (exit code 6).",
         metavar="TIME",
         parse=parse_duration,
     )
     max_cost: float | None = option(
         None,
-        "Begin no image once so many dollars are spent, and leave the rest for the next run (exit code 6).",
+        "Start no image once this many US dollars are spent; the next run does the rest (exit code 6).",
         metavar="DOLLARS",
     )
     drain: float = option(
         30.0,
-        "How long a run that is told to stop waits for the answers in flight.",
+        "How long a stopping run waits for requests in flight.",
         metavar="TIME",
         parse=parse_duration,
         shown_default="30s",
     )
     decode_memory: int | None = option(
         None,
-        "Memory that pictures take together while they are decoded.",
+        "Memory for decoding pictures, all together.",
         metavar="SIZE",
         parse=parse_size,
-        shown_default="a quarter of what there is, 2 GiB at most",
+        shown_default="a quarter of the memory, 2 GiB at most",
     )
 
     def __post_init__(self) -> None:
@@ -131,11 +134,11 @@ class RunOptions:
         )
 
     def patience_s(self, otherwise: float) -> float:
-        """How long the endpoint may stay away; `otherwise` where --give-up-after is not given."""
+        """How long the endpoint may be unavailable; returns `otherwise` if --give-up-after is not set."""
         return otherwise if self.give_up_after is None else self.give_up_after
 
     def tolerates(self, failed: int, total: int) -> bool:
-        """Whether this many failures out of `total` images still count as success."""
+        """Whether this many failures out of `total` images are within --max-failures."""
         if self.max_failures.endswith("%"):
             return failed * 100 <= float(self.max_failures[:-1]) * total
         return failed <= int(self.max_failures)
@@ -143,36 +146,36 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DisplayOptions:
-    """What a person is told; none of it changes a record."""
+    """What a run shows to the user; no option here changes a record."""
 
-    dry_run: bool = option(False, "Walk, read headers, tell what would be sent where, and send nothing.")
+    dry_run: bool = option(False, "Walk, read headers, show what a run would send, and send nothing.")
     probe: int | None = option(
         None,
-        "With --dry-run, ask about this many images, and tell what time and tokens all of them will take.",
+        "With --dry-run, process this many images and estimate time and tokens for all of them.",
         metavar="N",
     )
     prices: str | None = option(
         None,
-        "Reckon what answers cost by the prices in this JSON file (as LiteLLM's), also with --probe.",
+        "Compute the cost of answers from the prices in this JSON file (LiteLLM's format).",
         metavar="FILE",
     )
-    quiet: bool = option(False, "Say nothing but errors.", short="-q")
-    verbose: bool = option(False, "Tell every retry and every failed image.", short="-v")
-    log_json: bool = option(False, "Tell each event as one JSON line on standard error.")
+    quiet: bool = option(False, "Print only errors.", short="-q")
+    verbose: bool = option(False, "Print every retry and every failed image.", short="-v")
+    log_json: bool = option(False, "Write each event as one JSON line to standard error.")
     summary: str | None = option(
-        None, "Write how the run ended to this file, as JSON, with its exit code.", metavar="FILE"
+        None, "Write the summary and exit code of the run to this file, as JSON.", metavar="FILE"
     )
     metrics_file: str | None = option(
         None,
-        "Keep Prometheus metrics in this file, for a node exporter's textfile folder.",
+        "Write Prometheus metrics to this file, for a node exporter's textfile folder.",
         metavar="FILE",
     )
 
     def __post_init__(self) -> None:
         require(self.probe is None or self.probe > 0, f"--probe must be at least 1, not {self.probe}")
-        require(self.probe is None or self.dry_run, "--probe belongs to --dry-run; add that, or leave it out")
+        require(self.probe is None or self.dry_run, "--probe needs --dry-run; add it, or leave --probe out")
         require(
             self.prices is None or self.probe is not None or not self.dry_run,
-            "--prices tells nothing with --dry-run alone; add --probe N",
+            "--prices has no effect with --dry-run alone; add --probe N",
         )
         require(not (self.quiet and self.verbose), "--quiet and --verbose are both set; keep one of them")

@@ -1,4 +1,4 @@
-"""How one option is declared and how its typed text becomes a value; it does not know which options exist."""
+"""The declaration of one option and the parsers of typed texts; which options exist is not known here."""
 
 import json
 import math
@@ -13,16 +13,16 @@ from urllib.parse import urlsplit
 from vlmbatch.errors import ConfigError
 
 AUTO = -1
-"""A number that is to be found, where an option says `auto`."""
+"""The value of an option that is set to `auto`."""
 LONGEST_S = 10 * 365 * 86_400
-"""Seconds that an option may say; timers take no number without end."""
+"""The longest duration of an option, in seconds; timers need a bound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionSpec:
-    """How one field is shown to a person. `parse` turns a typed text into the value.
+    """How one option is shown and read. `parse` turns a typed text into the value.
 
-    With `split_lines` each line of its environment variable is one of several values, else each word is.
+    Its environment variable may hold several values: one per line with `split_lines`, else one per word.
     """
 
     help: str
@@ -37,7 +37,7 @@ class OptionSpec:
 
 def option(
     default: Any,
-    help: str,  # noqa: A002  # the field's own word, here and in typer
+    help: str,  # noqa: A002  # the field's name, here and in typer
     *,
     short: str | None = None,
     metavar: str | None = None,
@@ -47,7 +47,7 @@ def option(
     secret: bool = False,
     split_lines: bool = False,
 ) -> Any:
-    """A dataclass field with its OptionSpec in the metadata; a secret one stays out of every repr."""
+    """Return a dataclass field with its OptionSpec in the metadata; no repr shows a secret field."""
     spec = OptionSpec(
         help=help,
         short=short,
@@ -62,7 +62,7 @@ def option(
 
 
 def parse_size(text: str) -> int:
-    """Bytes from `500`, `20k`, `100MB` or `1.5 GiB`; k, M and G count in thousands, Ki and so on in 1024."""
+    """Parse bytes from `500`, `20k`, `100MB` or `1.5 GiB`; k, M and G are powers of 1000, Ki etc. of 1024."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKmMgG]?)(i?)[bB]?\s*", text)
     if not match:
         raise ValueError(f"{text!r} is not a size; write for example 100MB")
@@ -71,53 +71,53 @@ def parse_size(text: str) -> int:
 
 
 def parse_pixels(text: str) -> int:
-    """A number of pixels from `200000000`, `200M` or `200MP`."""
+    """Parse a number of pixels from `200000000`, `200M` or `200MP`."""
     return parse_size(re.sub(r"(?i)(mp|px|p)\s*$", lambda m: "M" if m[0].lower() == "mp" else "", text))
 
 
 def parse_side(text: str) -> int:
-    """`768`, or AUTO for `auto`."""
+    """Parse a number such as `768`; returns AUTO for `auto`."""
     if text.strip().lower() == "auto":
         return AUTO
     if not re.fullmatch(r"\s*-?\d{1,9}\s*", text):
-        raise ValueError(f"{text!r} is no number of pixels; write auto, or a number such as 768")
+        raise ValueError(f"{text!r} is not a number of pixels; write auto, or a number such as 768")
     return int(text)
 
 
 def parse_duration(text: str) -> float:
-    """Seconds from `90`, `90s`, `15m`, `2h` or `3d`."""
+    """Parse seconds from `90`, `90s`, `15m`, `2h` or `3d`."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", text)
     if not match:
         raise ValueError(f"{text!r} is not a duration; write for example 90, 15m, 2h or 3d")
     seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
     if seconds > LONGEST_S:
-        raise ValueError(f"{text!r} is longer than ten years")
+        raise ValueError(f"{text!r} is longer than ten years; write a shorter duration")
     return seconds
 
 
 def parse_clock(text: str) -> str:
-    """A time of day as `06:30`, from `6:30` or `06:30`."""
+    """Parse a time of day from `6:30` or `06:30`; returns `06:30`."""
     if not is_clock(text):
         raise ValueError(f"{text!r} is not a time of day; write for example 06:30")
     return text.strip().zfill(len("06:30"))
 
 
 def is_clock(text: str) -> bool:
-    """Whether it is a time of day, hours and minutes."""
+    """Whether the text is a time of day in hours and minutes."""
     return re.fullmatch(r"\s*([01]?\d|2[0-3]):([0-5]\d)\s*", text) is not None
 
 
 def parse_concurrency(text: str) -> int | None:
-    """`8`, or None for `auto`."""
+    """Parse a number such as `8`; returns None for `auto`."""
     if text.strip().lower() == "auto":
         return None
     if not re.fullmatch(r"\s*\d{1,9}\s*", text):
-        raise ValueError(f"{text!r} is no number of requests; write auto, or a number such as 8")
+        raise ValueError(f"{text!r} is not a number of requests; write auto, or a number such as 8")
     return int(text)
 
 
 def parse_accept(text: str) -> str:
-    """`length`, `loop` or `length,loop`, checked and in that order."""
+    """Parse `length`, `loop` or both, separated by a comma; returns them in that order."""
     words = {word.strip() for word in text.split(",")} - {""}
     if not words <= {"length", "loop"}:
         raise ValueError(f"{text!r} is not known; write length, loop or length,loop")
@@ -125,17 +125,17 @@ def parse_accept(text: str) -> str:
 
 
 def parse_failures(text: str) -> str:
-    """`5` or `2.5%`, checked and kept as typed."""
+    """Check that the text is a number or percentage such as `5` or `2.5%`; returns it as typed."""
     if not re.fullmatch(r"\d+|\d+(\.\d+)?%", text.strip()):
         raise ValueError(f"{text!r} is neither a number nor a percentage; write 5 or 1%")
     return text.strip()
 
 
 def typed(name: str, kind: Any, spec: OptionSpec, value: object) -> object:
-    """The value of an option out of a file or a program, as its field wants it.
+    """Convert the value of an option from a file or a program to the type of its field.
 
-    A text is parsed where the command line would parse it, one text stands for a list of one, and a path
-    is a text. Raises ConfigError for a value of another type.
+    A text is parsed as on the command line, one text becomes a list of one, and a path becomes a text.
+    Raises ConfigError for a value of another type.
     """
     if value is None:
         return () if kind == tuple[str, ...] else None
@@ -161,7 +161,7 @@ def typed(name: str, kind: Any, spec: OptionSpec, value: object) -> object:
             is_number and math.isfinite(value),  # type: ignore[arg-type]  # a number, as just checked
             f"{flag(name)} takes a number, not {shown}",
         )
-        return float(value)  # type: ignore[arg-type]  # 0 has to be the same as 0.0 in the digest of a run
+        return float(value)  # type: ignore[arg-type]  # 0 and 0.0 must give the same run digest
     if int in kinds:
         good = isinstance(value, int) and not isinstance(value, bool)
     else:
@@ -171,11 +171,11 @@ def typed(name: str, kind: Any, spec: OptionSpec, value: object) -> object:
 
 
 def _as_json(name: str, value: Mapping[str, object]) -> str:
-    """An object as it would be typed; a table of vlmbatch.toml may hold what JSON has no form for."""
+    """Write a table as JSON text; raises ConfigError for a value that JSON lacks, such as a date in TOML."""
     try:
         return json.dumps(value)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{flag(name)} takes what JSON can hold: {error}") from error
+        raise ConfigError(f"{flag(name)} has a value that JSON cannot hold: {error}") from error
 
 
 _WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
@@ -186,7 +186,7 @@ def _word(kinds: tuple[Any, ...]) -> type:
 
 
 def flag(name: str) -> str:
-    """`max_size` as it is typed: `--max-size`."""
+    """Return the long flag of a name: `--max-size` for `max_size`."""
     return "--" + name.replace("_", "-")
 
 
@@ -204,14 +204,13 @@ def check_url(url: str, origin: str) -> None:
         _ = parts.port
     except ValueError:
         good = False
-    shown = re.split("[?#]", url.rpartition("@")[2])[
-        0
-    ]  # what stands before an @ is a password, well-formed or not
+    # everything before an @ may be a password, even in a malformed URL
+    shown = re.split("[?#]", url.rpartition("@")[2])[0]
     require(good, f"{origin} {shown} is not a URL; write for example http://127.0.0.1:8000/v1")
     in_path = "@" in parts.path
-    require(not in_path, f"{origin} of {shown} has a slash in its user or password; write %2F for it")
+    require(not in_path, f"{origin} of {shown} has a slash in its user or password; write it as %2F")
 
 
 def redact(url: str) -> str:
-    """The URL without user, password, query and fragment, fit for records and messages."""
+    """Return the URL without user, password, query and fragment, for records and messages."""
     return re.split("[?#]", re.sub(r"(?<=//)[^/?#]*@", "", url))[0]
