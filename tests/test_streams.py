@@ -6,7 +6,7 @@ import os
 import threading
 from typing import TextIO
 
-from vlmbatch.streams import Unhurried
+from vlmbatch.streams import BackgroundStream
 
 
 class Halted(io.StringIO):
@@ -26,7 +26,7 @@ class Halted(io.StringIO):
 def test_what_is_written_to_a_halted_terminal_comes_when_it_goes_on() -> None:
     """All of it, in order; meanwhile nobody waits."""
     terminal = Halted()
-    stream = Unhurried(terminal)
+    stream = BackgroundStream(terminal)
     for n in range(100):
         stream.write(f"{n}\n")
     terminal.goes_on.set()
@@ -38,7 +38,7 @@ def test_what_is_written_to_a_halted_terminal_comes_when_it_goes_on() -> None:
 def test_what_is_too_much_is_dropped_and_counted() -> None:
     """A reader who never comes back costs no memory without end."""
     terminal = Halted()
-    stream = Unhurried(terminal, most=10)
+    stream = BackgroundStream(terminal, most=10)
     stream.write("first")
     terminal.was_asked.wait(30)
     for _ in range(25):
@@ -53,7 +53,7 @@ def test_a_reader_who_has_gone_is_nobodys_error() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     pipe: TextIO = os.fdopen(writing, "w", buffering=1)
-    stream = Unhurried(pipe)
+    stream = BackgroundStream(pipe)
     stream.write("hello\n" * 10)
     stream.close(30)
     assert not stream._thread.is_alive()

@@ -7,10 +7,10 @@ import traceback
 from contextlib import suppress
 from typing import NoReturn
 
-from vlmbatch.streams import Unbroken, as_text, unbroken
+from vlmbatch.streams import LossyStream, as_text, lossy
 
 
-class Deduplicator(Unbroken):
+class Deduplicator(LossyStream):
     """Standard output for help and the like: no reader ends the command well, a full disk does not."""
 
     _is_lost = False
@@ -50,7 +50,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until a run handles it: no traceback on Ctrl-C
     code = 1
     sys.stdout = as_text(Deduplicator(sys.stdout))
-    sys.stderr = unbroken(sys.stderr)  # a message that nobody can read changes no exit code
+    sys.stderr = lossy(sys.stderr)  # a message that nobody can read changes no exit code
     try:
         from vlmbatch.cli import app
 

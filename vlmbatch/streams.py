@@ -10,7 +10,7 @@ MOST_WAITING = 10_000
 PATIENCE_S = 2.0
 
 
-class Unbroken:
+class LossyStream:
     """A text stream that drops what it cannot write: no run fails because nobody listens any more."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -33,7 +33,7 @@ class Unbroken:
         return self._stream.isatty()
 
 
-class Unhurried(Unbroken):
+class BackgroundStream(LossyStream):
     """A stream that a thread writes to, so that nobody waits for a reader who is slow or has stopped.
 
     A terminal that is halted with Ctrl-S, or a pipe that nobody empties, would else hold up the event loop
@@ -83,11 +83,11 @@ class Unhurried(Unbroken):
             super().flush()
 
 
-def unbroken(stream: TextIO) -> TextIO:
+def lossy(stream: TextIO) -> TextIO:
     """The stream as one that never raises OSError."""
-    return as_text(stream if isinstance(stream, Unbroken) else Unbroken(stream))
+    return as_text(stream if isinstance(stream, LossyStream) else LossyStream(stream))
 
 
-def as_text(stream: Unbroken | TextIO) -> TextIO:
+def as_text(stream: LossyStream | TextIO) -> TextIO:
     """The same object, for those who want a text stream: it has what print and rich use of one."""
     return cast(TextIO, stream)

@@ -6,15 +6,15 @@ import sys
 from vlmbatch.config.run import DisplayOptions
 from vlmbatch.events import Notice
 from vlmbatch.observers import JsonLog, clean
-from vlmbatch.streams import Unhurried, as_text
+from vlmbatch.streams import BackgroundStream, as_text
 
 
 class Voice:
     """Plain lines, or with --log-json one event each; nobody waits for who reads them."""
 
     def __init__(self, display: DisplayOptions) -> None:
-        self._unhurried = Unhurried(sys.stderr)
-        self.stream = as_text(self._unhurried)
+        self._background = BackgroundStream(sys.stderr)
+        self.stream = as_text(self._background)
         self._log = JsonLog(self.stream) if display.log_json else None
 
     def say(self, text: str) -> None:
@@ -26,9 +26,9 @@ class Voice:
 
     def close(self) -> None:
         """Let what was said be read, for a moment."""
-        if lost := self._unhurried.dropped:
+        if lost := self._background.dropped:
             self.say(f"{lost} lines were dropped, since nobody read standard error in time")
-        self._unhurried.close()
+        self._background.close()
 
 
 def is_watched() -> bool:

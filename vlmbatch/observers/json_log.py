@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from vlmbatch.events import Event, ImageFinished
-from vlmbatch.streams import unbroken
+from vlmbatch.streams import lossy
 
 
 class JsonLog:
@@ -16,7 +16,7 @@ class JsonLog:
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = unbroken(stream)
+        self._stream = lossy(stream)
 
     def __call__(self, event: Event) -> None:
         """Hear an event."""

@@ -23,7 +23,7 @@ from vlmbatch.events import (
 from vlmbatch.observers.format import clean, duration, endpoint_lines, summary_line
 from vlmbatch.observers.meter import Meter
 from vlmbatch.records import Summary
-from vlmbatch.streams import unbroken
+from vlmbatch.streams import lossy
 
 LINE_EVERY_S = 30.0
 SHOWN_FAILURES = 5
@@ -36,7 +36,7 @@ class Teller:
         self, stream: TextIO, *, verbose: bool = False, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """`verbose` also tells every retry, and every failed image at once; `clock` gives seconds."""
-        self.console = self._make_console(unbroken(stream))
+        self.console = self._make_console(lossy(stream))
         self.meter = Meter(clock)
         self._verbose = verbose
         self._failures: list[str] = []
