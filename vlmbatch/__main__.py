@@ -10,7 +10,7 @@ from typing import NoReturn
 from vlmbatch.streams import LossyStream, as_text, lossy
 
 
-class Deduplicator(LossyStream):
+class StandardOutput(LossyStream):
     """Standard output for help and the like: no reader ends the command well, a full disk does not."""
 
     _is_lost = False
@@ -49,7 +49,7 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until a run handles it: no traceback on Ctrl-C
     code = 1
-    sys.stdout = as_text(Deduplicator(sys.stdout))
+    sys.stdout = as_text(StandardOutput(sys.stdout))
     sys.stderr = lossy(sys.stderr)  # a message that nobody can read changes no exit code
     try:
         from vlmbatch.cli import app
