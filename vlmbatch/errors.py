@@ -117,7 +117,7 @@ class ResourceError(VlmbatchError):
 
 
 @contextmanager
-def blaming_the_machine() -> Iterator[None]:
+def resource_errors() -> Iterator[None]:
     """Let what shows that the machine is out of something come out of the ``with`` as a ResourceError."""
     try:
         yield

@@ -18,7 +18,7 @@ from vlmbatch.cli.options import with_options
 from vlmbatch.cli.reports import open_reports
 from vlmbatch.cli.signals import Ending, Reports
 from vlmbatch.config import RunConfig
-from vlmbatch.errors import LockedError, OutputClosed, VlmbatchError, blaming_the_machine
+from vlmbatch.errors import LockedError, OutputClosed, VlmbatchError, resource_errors
 from vlmbatch.events import Event, RunStarted, RunStopping, tell
 from vlmbatch.observers import Bar, JsonLog, Lines, clean, summary_line
 from vlmbatch.protocols import Observer
@@ -52,7 +52,7 @@ def run(config: RunConfig) -> int:
     reports = Reports(voice.say)
     code, told = BUG, "a bug in vlmbatch; standard error shows where"
     try:
-        with ExitStack() as stack, blaming_the_machine():
+        with ExitStack() as stack, resource_errors():
             code = _run(config, stack, voice, reports)
             told = ""
     except OutputClosed as error:

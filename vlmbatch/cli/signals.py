@@ -11,7 +11,7 @@ from types import FrameType
 from vlmbatch.aio import Unawaited
 from vlmbatch.cli.console import Voice
 from vlmbatch.cli.reports import Report
-from vlmbatch.errors import OutputError, VlmbatchError, blaming_the_machine
+from vlmbatch.errors import OutputError, VlmbatchError, resource_errors
 from vlmbatch.observers import clean
 
 GRACE_S = 5.0
@@ -112,7 +112,7 @@ def until_it_ends(work: Work, voice: Voice) -> int:
     Signals are heard also where this is the first process of a container, which no signal ends by itself.
     """
     try:
-        with blaming_the_machine():
+        with resource_errors():
             return asyncio.run(_heeding_signals(work))
     except VlmbatchError as error:
         voice.say("\n".join(map(clean, str(error).splitlines())))

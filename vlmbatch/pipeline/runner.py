@@ -10,7 +10,7 @@ from functools import partial
 from vlmbatch.aio import first, threads, unless
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.preflight import Preflight
-from vlmbatch.errors import BackendError, blaming_the_machine
+from vlmbatch.errors import BackendError, resource_errors
 from vlmbatch.events import RunFinished, RunStarted, RunStopping, SourceProblem, TotalKnown, tell
 from vlmbatch.pipeline.fingerprint import accepted_now
 from vlmbatch.pipeline.question import Question, report_sizing
@@ -48,7 +48,7 @@ async def run(config: RunConfig, context: RunContext) -> None:
         VlmbatchError: the error that ends the run; its class tells the exit code.
     """
     stopping = RunStopping(drain_s=config.run.drain)
-    with blaming_the_machine():
+    with resource_errors():
         async with AsyncExitStack() as stack:
             with TimeLimit(config.run, context.stop, partial(tell, context.notify)):
                 starting = _start(config, context, stack)

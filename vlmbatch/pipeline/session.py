@@ -17,7 +17,7 @@ from vlmbatch.endpoints.discovery import EndpointUrls, endpoint_specs
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.preflight import EndpointOpener, Preflight, naming_endpoint, preflight_all
 from vlmbatch.endpoints.supervisor import EndpointSupervisor
-from vlmbatch.errors import Busy, ConfigError, SessionClosed, blaming_the_machine
+from vlmbatch.errors import Busy, ConfigError, SessionClosed, resource_errors
 from vlmbatch.events import tell
 from vlmbatch.imaging.memory import DecodeMemory
 from vlmbatch.machine import preparers
@@ -367,7 +367,7 @@ async def opened(
         VlmbatchError: the options are wrong, or no endpoint is up.
     """
     async with AsyncExitStack() as stack:
-        with blaming_the_machine():
+        with resource_errors():
             session = await Session.open(
                 config,
                 notify=notify,
