@@ -15,7 +15,7 @@ Photos = Callable[..., Path]
 
 
 def test_a_plain_loop_streams_results(photos: Photos, endpoint: Endpoint) -> None:
-    """`for result in run_batch(...)` gives every image's result, and the summary after the last."""
+    """`for result in run_batch(...)` yields the result of every image; the summary is set after the last."""
     photos(5)
     batch = run_batch("photos", prompt="hi", base_url=endpoint.url, backend="ollama", model="tiny-vision")
     assert sorted(result.id for result in batch) == [f"photos/p{n:04}.jpg" for n in range(5)]
@@ -24,7 +24,7 @@ def test_a_plain_loop_streams_results(photos: Photos, endpoint: Endpoint) -> Non
 
 
 def test_a_result_comes_before_the_run_has_ended(photos: Photos, endpoint: Endpoint) -> None:
-    """Results are streamed: the first is there while others have not been asked about."""
+    """Results are streamed: the first one arrives before all images are sent."""
     photos(50)
     batch = run_batch("photos", base_url=endpoint.url, backend="ollama", model="tiny-vision", concurrency=1)
     results = iter(batch)
@@ -34,7 +34,7 @@ def test_a_result_comes_before_the_run_has_ended(photos: Photos, endpoint: Endpo
 
 
 def test_leaving_the_loop_ends_the_run(photos: Photos, endpoint: Endpoint) -> None:
-    """`break` stops the run and its thread; hardly more is asked than was in flight."""
+    """`break` ends the run and its thread, with hardly any request beyond those in flight."""
     photos(80)
     for _ in run_batch("photos", base_url=endpoint.url, backend="ollama", model="tiny-vision"):
         break
@@ -43,14 +43,14 @@ def test_leaving_the_loop_ends_the_run(photos: Photos, endpoint: Endpoint) -> No
 
 
 def test_errors_of_the_run_reach_a_plain_loop(photos: Photos, endpoint: Endpoint) -> None:
-    """An unknown model raises in the thread that iterates, with its own class."""
+    """An unknown model raises its own error class in the iterating thread."""
     photos(1)
     with pytest.raises(vlmbatch.VlmbatchError, match="nope"):
         list(run_batch("photos", base_url=endpoint.url, backend="ollama", model="nope"))
 
 
 async def test_an_event_loop_streams_results_too(photos: Photos, endpoint: Endpoint) -> None:
-    """`async for` gives the same results, and observers hear the events."""
+    """`async for` yields the same results, and observers receive the events."""
     photos(3)
     heard: list[Event] = []
     batch = run_batch(
@@ -61,7 +61,7 @@ async def test_an_event_loop_streams_results_too(photos: Photos, endpoint: Endpo
 
 
 async def test_an_output_file_is_written_before_a_result_is_given(photos: Photos, endpoint: Endpoint) -> None:
-    """A result that was yielded is on its way to the disk already: its line is in the file."""
+    """The line of a result is in the output file before the result is yielded."""
     photos(4)
     batch = run_batch(
         "photos", base_url=endpoint.url, backend="ollama", model="tiny-vision", output="out.jsonl"
@@ -71,7 +71,7 @@ async def test_an_output_file_is_written_before_a_result_is_given(photos: Photos
 
 
 def test_a_config_comes_alone() -> None:
-    """Paths or options beside a config would be silently unused, so they are refused."""
+    """Paths or options together with a config are refused, since they would have no effect."""
     with pytest.raises(TypeError, match="either a config"):
         run_batch("photos", config=vlmbatch.RunConfig.of("other"))
 
@@ -86,7 +86,7 @@ def test_nothing_is_written_to_standard_output(
 
 
 def test_leaving_the_loop_does_not_wait_for_answers(photos: Photos, endpoint: Endpoint) -> None:
-    """`break` while the endpoint hangs ends the run: nothing waits for the answers that are out."""
+    """`break` while the endpoint hangs ends the run without waiting for the requests in flight."""
     photos(5)
     endpoint.script = ["ok", *["hang"] * 9]
     for _ in run_batch("photos", base_url=endpoint.url, backend="ollama", model="tiny-vision"):
@@ -95,7 +95,7 @@ def test_leaving_the_loop_does_not_wait_for_answers(photos: Photos, endpoint: En
 
 
 def test_stop_may_be_called_from_the_loop_body(photos: Photos, endpoint: Endpoint) -> None:
-    """stop() in a plain loop lets what is in flight come, and then the loop ends by itself."""
+    """After stop() in a plain loop the results in flight arrive, and then the loop ends by itself."""
     photos(60)
     batch = run_batch("photos", base_url=endpoint.url, backend="ollama", model="tiny-vision")
     results = []
@@ -108,7 +108,7 @@ def test_stop_may_be_called_from_the_loop_body(photos: Photos, endpoint: Endpoin
 
 
 def test_a_batch_runs_once(photos: Photos, endpoint: Endpoint) -> None:
-    """Iterating a second time is refused instead of asking everything again."""
+    """Iterating a second time is refused."""
     photos(1)
     batch = run_batch("photos", base_url=endpoint.url, backend="ollama", model="tiny-vision")
     assert len(list(batch)) == 1

@@ -1,4 +1,4 @@
-"""The record: which keys it has, and that any text comes back from its line."""
+"""The record: its keys, and that its line preserves any text."""
 
 import json
 from dataclasses import asdict, replace
@@ -32,7 +32,7 @@ STARTED_AT = datetime(2026, 11, 22, 10, 0, 0, 123456, tzinfo=UTC)
 
 
 def result(**outcome: Any) -> Result:
-    """A result with every fact filled in."""
+    """A result in which every field has a value."""
     return Result(
         id="photos/cat.jpg",
         endpoint=ENDPOINT,
@@ -60,7 +60,7 @@ IMAGE = {
 
 
 def test_the_record_of_an_answer() -> None:
-    """An answered image's record holds these keys, in this order, with these values."""
+    """The record of an answered image has exactly these keys and values, and starts with v, id and status."""
     completion = Completion(
         text="A grey cat.",
         model="llava:7b-v1.6",
@@ -88,11 +88,11 @@ def test_the_record_of_an_answer() -> None:
         "duration_s": 2.31,
         "run": "9f3c2a1b7d04",
     }
-    assert list(record)[:3] == ["v", "id", "status"]  # what resuming looks at first
+    assert list(record)[:3] == ["v", "id", "status"]  # resuming reads these first
 
 
 def test_the_record_of_a_failure() -> None:
-    """A failure has the same keys; what only an answer has is null, and the model is the one asked."""
+    """The record of a failure has the same keys, null for each answer value, and the requested model."""
     failure = Failure(kind="truncated", message="too long", partial="A grey")
     record = result(failure=failure).to_record()
     assert {
@@ -109,8 +109,8 @@ def test_the_record_of_a_failure() -> None:
     assert record["image"] == IMAGE
 
 
-def test_facts_that_were_never_learnt_are_null() -> None:
-    """An image that could not be read has all keys of `image`, and null in those that nobody knows."""
+def test_unknown_facts_are_null() -> None:
+    """The record of an unreadable image has all keys of `image`, and null for each unknown value."""
     unread = replace(failed("gone.jpg"), image=ImageFacts.of(None, None)).to_record()
     assert list(unread["image"]) == list(IMAGE)
     assert set(unread["image"].values()) == {None}
@@ -119,7 +119,7 @@ def test_facts_that_were_never_learnt_are_null() -> None:
 
 
 def test_a_result_is_either_an_answer_or_a_failure() -> None:
-    """Neither both nor nothing can be recorded."""
+    """A result with both a completion and a failure, or with neither, is refused."""
     completion = Completion(text="x", model="m", finish_reason="stop")
     failure = Failure(kind="empty", message="nothing")
     with pytest.raises(ValueError, match="either a completion or a failure"):
@@ -131,19 +131,19 @@ def test_a_result_is_either_an_answer_or_a_failure() -> None:
 
 
 def test_times_are_in_utc() -> None:
-    """`started_at` is UTC with milliseconds, whatever zone it was taken in."""
+    """`started_at` is in UTC with milliseconds, whatever its time zone was."""
     there = STARTED_AT.astimezone(timezone(timedelta(hours=-7)))
     assert replace(answered("a"), started_at=there).to_record()["started_at"] == "2026-11-22T10:00:00.123Z"
 
 
 def units(text: str) -> bytes:
-    """Its UTF-16 units: JSON makes one character of a pair of surrogates that stood side by side."""
+    """Return the UTF-16 code units: JSON joins two adjacent surrogates to one character."""
     return text.encode("utf-16", "surrogatepass")
 
 
 @given(name=ANY_TEXT, text=ANY_TEXT, message=ANY_TEXT)
-def test_any_text_comes_back_from_a_line(name: str, text: str, message: str) -> None:
-    """A line is ASCII, has one line end and that at its end, and gives back every name and answer."""
+def test_a_line_preserves_any_text(name: str, text: str, message: str) -> None:
+    """A line is ASCII, has its only line break at the end, and preserves every name and answer."""
     failure = Failure(kind="bad_image", message=message, partial=text)
     for made in (answered(name, text), replace(failed(name), failure=failure)):
         line = to_line(made.to_record())
@@ -155,14 +155,14 @@ def test_any_text_comes_back_from_a_line(name: str, text: str, message: str) -> 
 
 
 @given(st.binary())
-def test_a_file_name_of_any_bytes_comes_back(raw: bytes) -> None:
-    """A name that is not UTF-8 goes through a record and opens the same file again."""
+def test_a_line_preserves_a_file_name_of_any_bytes(raw: bytes) -> None:
+    """A file name that is not UTF-8 is the same after it was written to and read from a record."""
     name = raw.decode("utf-8", "surrogateescape")
     assert json.loads(to_line(answered(name).to_record()))["id"].encode("utf-8", "surrogateescape") == raw
 
 
 def test_usages_add_up() -> None:
-    """The tokens of a run are the sum of those of its answers, and nothing else is counted at first."""
+    """Usages can be summed, and a new summary has no tokens."""
     total = sum((Usage(input_tokens=n, output_tokens=2 * n) for n in range(5)), Usage())
     assert asdict(total) == {"input_tokens": 10, "output_tokens": 20}
     assert Summary().usage == Usage()

@@ -1,4 +1,4 @@
-"""Streams for what is told: whatever their reader does, nobody waits and nothing is raised."""
+"""Streams for messages never block and never raise, whatever their reader does."""
 
 import contextlib
 import io
@@ -10,7 +10,7 @@ from vlmbatch.streams import BackgroundStream
 
 
 class Halted(io.StringIO):
-    """A terminal that takes nothing until it goes on."""
+    """A terminal that accepts no text until it is resumed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,8 +23,8 @@ class Halted(io.StringIO):
         return super().write(text)
 
 
-def test_what_is_written_to_a_halted_terminal_comes_when_it_goes_on() -> None:
-    """All of it, in order; meanwhile nobody waits."""
+def test_a_halted_terminal_gets_all_texts_when_it_is_resumed() -> None:
+    """Writing to a halted terminal does not block, and all texts arrive in order when it is resumed."""
     terminal = Halted()
     stream = BackgroundStream(terminal)
     for n in range(100):
@@ -35,8 +35,8 @@ def test_what_is_written_to_a_halted_terminal_comes_when_it_goes_on() -> None:
     assert stream.dropped == 0
 
 
-def test_what_is_too_much_is_dropped_and_counted() -> None:
-    """A reader who never comes back costs no memory without end."""
+def test_texts_over_the_limit_are_dropped_and_counted() -> None:
+    """Texts beyond the limit are dropped and counted, so that a stopped reader costs bounded memory."""
     terminal = Halted()
     stream = BackgroundStream(terminal, most=10)
     stream.write("first")
@@ -48,8 +48,8 @@ def test_what_is_too_much_is_dropped_and_counted() -> None:
     terminal.goes_on.set()
 
 
-def test_a_reader_who_has_gone_is_nobodys_error() -> None:
-    """A broken pipe drops what is written to it, also in the thread."""
+def test_a_broken_pipe_raises_no_error() -> None:
+    """Texts for a broken pipe are dropped, and the writing thread ends without an error."""
     reading, writing = os.pipe()
     os.close(reading)
     pipe: TextIO = os.fdopen(writing, "w", buffering=1)

@@ -1,7 +1,7 @@
-"""Walk folders of images and ask a vision model about each one.
+"""Walk folders of images and send each image to a vision model.
 
 ``run_batch("photos", prompt="Describe this image")`` is a run over folders; ``open_session()`` answers image
-by image. The rest are their values.
+by image. The other names are their values.
 """
 
 from importlib import import_module
@@ -54,7 +54,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name on first use (PEP 562), so that `--help` stays quick."""
+    """Import a public name on first use (PEP 562), so that `--help` stays fast."""
     if name in _HOMES:
         return getattr(import_module(f"vlmbatch.{_HOMES[name]}"), name)
     if name == "__version__":

@@ -1,4 +1,4 @@
-"""The entry of the `vlmbatch` command, and of ``python -m vlmbatch``."""
+"""The entry point of the `vlmbatch` command and of ``python -m vlmbatch``."""
 
 import os
 import signal
@@ -11,19 +11,19 @@ from vlmbatch.streams import LossyStream, as_text, lossy
 
 
 class StandardOutput(LossyStream):
-    """Standard output for help and the like: no reader ends the command well, a full disk does not."""
+    """Standard output for help and versions: a closed pipe ends the command with 0, a full disk with 5."""
 
     _is_lost = False
 
     def write(self, text: str) -> int:
-        """Write, or end the command."""
+        """Write the text, or end the command on an error."""
         try:
             return self._stream.write(text)
         except OSError as error:
             self._give_up(error)
 
     def flush(self) -> None:
-        """Flush, or end the command, which happens once."""
+        """Flush, or end the command on an error; only the first error does."""
         if self._is_lost:
             return
         try:
@@ -40,17 +40,17 @@ class StandardOutput(LossyStream):
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code.
+    """Run the command line and end the process with its exit code.
 
-    The end is os._exit, whatever happened: a decode that hangs in a thread, or a pipe that nobody reads,
-    must neither hold up the exit nor change its code.
+    The process always ends with os._exit: a decoder that hangs in a thread, or a pipe without a reader,
+    must neither delay the exit nor change its code.
     """
-    hold_standard_streams()
+    open_closed_streams()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until a run handles it: no traceback on Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback on Ctrl-C, until a run handles SIGINT
     code = 1
     sys.stdout = as_text(StandardOutput(sys.stdout))
-    sys.stderr = lossy(sys.stderr)  # a message that nobody can read changes no exit code
+    sys.stderr = lossy(sys.stderr)  # an unreadable message must not change the exit code
     try:
         from vlmbatch.cli import app
 
@@ -58,40 +58,40 @@ def main() -> None:
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
-    except BaseException as error:  # noqa: BLE001  # a bug: shown in full, as Python would
-        code = tell(error)
+    except BaseException as error:  # noqa: BLE001  # a bug: print the traceback, as Python does
+        code = report(error)
     try:
-        sys.stdout.flush()  # os._exit would drop what is left
+        sys.stdout.flush()  # os._exit would drop the rest
     except SystemExit as end:
         code = code or int(end.code or 0)
     sys.stderr.flush()
     os._exit(code)
 
 
-def tell(error: BaseException) -> int:
-    """Show what nobody has handled, and return its exit code."""
+def report(error: BaseException) -> int:
+    """Print an unhandled error and return its exit code."""
     with suppress(ImportError, MemoryError, OSError):
         from vlmbatch.errors import ResourceError
 
-        if trouble := ResourceError.behind(error):  # as early as the imports
+        if trouble := ResourceError.behind(error):  # imports may already fail for lack of resources
             sys.stderr.write(f"vlmbatch: {trouble}\n")
             return trouble.exit_code
         traceback.print_exception(error)
     return 1
 
 
-def hold_standard_streams() -> None:
-    """Open what was closed of 0, 1 and 2, or the first file opened would get that number.
+def open_closed_streams() -> None:
+    """Open each of the descriptors 0, 1 and 2 that is closed.
 
-    Then whatever a library prints would land in it. Standard output is opened so that writing fails:
-    records that nobody can receive are an error, not a success.
+    Otherwise the next file to be opened gets that number, and the output of a library lands in it. Standard
+    output is opened read-only, so that writing fails: records without a reader are an error, not a success.
     """
     for fd, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_RDWR)):
         try:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, mode)
-    sys.stdin = sys.stdin or os.fdopen(0, encoding="utf-8")  # None where it was closed
+    sys.stdin = sys.stdin or os.fdopen(0, encoding="utf-8")  # None if it was closed
     sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8")
     sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8")
 

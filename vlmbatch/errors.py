@@ -1,20 +1,20 @@
-"""Every way a run can fail, as one tree; each class knows the exit code it ends a command with.
+"""The tree of errors. Each class has the exit code with which it ends a command.
 
-VlmbatchError                  a bug, when nothing below fits                                 exit 1
-├─ ConfigError                 a flag, file, model or key is wrong; nothing was started        exit 2
+VlmbatchError                  the root; raised itself, it is a bug                           exit 1
+├─ ConfigError                 a flag, file, model or key is wrong; the run did not start      exit 2
 ├─ MissingDependencyError      an optional package is not installed; names the extra           exit 2
-├─ ResourceError               the machine is out of descriptors or memory: no image's fault     exit 2
+├─ ResourceError               the machine is out of descriptors or memory                     exit 2
 ├─ ImageError                  this image cannot be read or decoded: a failed result
 ├─ BackendError
-│  ├─ TransientError           timeout, lost connection, 5xx: asked again, then a failed result
-│  │  └─ StaleConnectionError  a kept connection was closed already: asked again at once, for nothing
+│  ├─ TransientError           timeout, lost connection, 5xx: retried, then a failed result
+│  │  └─ StaleConnectionError  a reused connection was closed: retried at once, at no cost
 │  ├─ RejectedError            the endpoint refuses this image: a failed result
-│  ├─ BadAnswerError           empty, cut, looping: asked again differently, then a failed result
+│  ├─ BadAnswerError           empty, cut, looping: retried with a change, then a failed result
 │  ├─ UnavailableError         the endpoint is down or busy: the run pauses                    exit 4
-│  │  └─ UnreachableError      nobody takes the connection                                     exit 4
+│  │  └─ UnreachableError      the endpoint accepts no connection                              exit 4
 │  └─ FatalBackendError        unknown model, no vision, bad key: no image can succeed         exit 2
 ├─ OutputError                 the results cannot be written                                   exit 5
-├─ OutputClosed                the reader of standard output has gone (| head): a quiet end    exit 0
+├─ OutputClosed                the reader of standard output has closed it (| head)            exit 0
 ├─ Busy                        a session has as many waiting calls as it may have
 ├─ SessionClosed               the session was closed before the call had its answer
 └─ LockedError                 another run writes to the same output                           exit 75
@@ -28,9 +28,9 @@ from typing import ClassVar, Literal
 
 FailureKind = Literal[
     # the image
-    "bad_image",  # cannot be decoded, or only in part
+    "bad_image",  # cannot be decoded, or only partly
     "too_large",  # more bytes or pixels than allowed
-    "bad_shape",  # a side or an aspect ratio that no model takes
+    "bad_shape",  # a side or an aspect ratio that no model accepts
     "not_a_file",  # a folder, FIFO, socket or device
     "vanished",  # listed, but gone when it was read
     "unreadable",  # permission denied
@@ -39,17 +39,17 @@ FailureKind = Literal[
     "timeout",
     "connection",
     "server_error",
-    "crash",  # the engine died over it
+    "crash",  # the engine crashed on it
     "busy",  # 429, 503: too many requests
-    "down",  # nobody answers
-    "bad_response",  # not the JSON that the wire format promises
+    "down",  # no server answers
+    "bad_response",  # not the JSON that the API format promises
     "rejected",  # the endpoint refuses this request
     "refused",  # a content filter refuses this picture or answer
-    "context",  # picture and prompt do not fit into the model's context
+    "context",  # picture and prompt exceed the model's context
     "body_too_large",  # 413
     # the answer
     "empty",
-    "truncated",  # the token limit cut it
+    "truncated",  # cut by the token limit
     "degenerate",  # a loop, or a reply without its end mark
     "bad_schema",
     # the set-up
@@ -60,20 +60,20 @@ FailureKind = Literal[
     "wrong_url",
     "bad_config",
 ]
-"""The closed list of words that may stand in ``error.kind`` of a record."""
+"""The closed list of values of ``error.kind`` in a record."""
 
 Change = Literal["reseed", "no_thinking", "shrink"]
-"""How to ask again after a bad answer: another seed, no thinking, or a smaller picture."""
+"""The change for a retry after a bad answer: another seed, no thinking, or a smaller picture."""
 
 
 class VlmbatchError(Exception):
-    """The root: ``except VlmbatchError`` catches all that this package raises on purpose."""
+    """The root: ``except VlmbatchError`` catches every error that this package raises on purpose."""
 
     exit_code: ClassVar[int] = 1
 
 
 class ConfigError(VlmbatchError):
-    """A flag, a file, a model name or a key is wrong; nothing was started."""
+    """A flag, a file, a model name or a key is wrong; the run did not start."""
 
     exit_code = 2
 
@@ -85,40 +85,40 @@ class MissingDependencyError(VlmbatchError):
 
 
 class ResourceError(VlmbatchError):
-    """The machine is out of descriptors or memory: a trouble of the run, and of no image."""
+    """The machine is out of descriptors or memory: a failure of the run, not of an image."""
 
     exit_code = 2
 
     @classmethod
     def behind(cls, error: BaseException) -> "ResourceError | None":
-        """This error as one of resources, if it is one."""
+        """Return a ResourceError if the machine's resources caused this error, else None."""
         is_full = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
         if is_full or (isinstance(error, ImportError) and os.strerror(errno.EMFILE) in str(error)):
             return cls(
-                "too many open files: no other can be opened; allow more with ulimit -n, "
+                "too many open files: no more can be opened; allow more with ulimit -n, "
                 "or set a smaller --concurrency, and run the same command again"
             )
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
             return cls.out_of_memory()
         if isinstance(error, RuntimeError) and "start new thread" in str(error):
             return cls(
-                "no thread can be started any more; allow more processes (ulimit -u) or memory (ulimit -v), "
+                "no more threads can be started; allow more processes (ulimit -u) or memory (ulimit -v), "
                 "and run the same command again"
             )
         return None
 
     @classmethod
     def out_of_memory(cls) -> "ResourceError":
-        """The error for memory that is used up."""
+        """Return the error for exhausted memory."""
         return cls(
-            "this process can get no more memory; set a smaller --concurrency or --decode-memory, allow it "
-            "more (ulimit -v), or end what else runs here, and run the same command again"
+            "this process is out of memory; set a smaller --concurrency or --decode-memory, allow more "
+            "memory (ulimit -v), or end other programs, and run the same command again"
         )
 
 
 @contextmanager
 def resource_errors() -> Iterator[None]:
-    """Let what shows that the machine is out of something come out of the ``with`` as a ResourceError."""
+    """Raise a ResourceError for each error in the ``with`` that the machine's resources caused."""
     try:
         yield
     except (OSError, MemoryError, RuntimeError, ImportError) as error:
@@ -129,7 +129,7 @@ def resource_errors() -> Iterator[None]:
 
 
 class ImageError(VlmbatchError):
-    """This image cannot be used. `retryable` says whether a later run may find it well."""
+    """The image cannot be used. `retryable` says whether a later run may succeed with it."""
 
     def __init__(self, message: str, *, kind: FailureKind = "bad_image", retryable: bool = False) -> None:
         super().__init__(message)
@@ -138,7 +138,7 @@ class ImageError(VlmbatchError):
 
 
 class BackendError(VlmbatchError):
-    """The endpoint did not give a usable answer. `partial` is the text that came, if any."""
+    """The endpoint gave no usable answer. `partial` is the text that arrived, if any."""
 
     kind: FailureKind = "server_error"
     retryable: bool = False
@@ -153,9 +153,9 @@ class BackendError(VlmbatchError):
         change: Change = "reseed",
         retryable: bool | None = None,
     ) -> None:
-        """`retry_after` is in seconds, as the endpoint asked; `change` counts for bad answers.
+        """`retry_after` is the delay in seconds that the endpoint asked for; `change` is for bad answers.
 
-        `kind` and `retryable` are those of the class where they are not given.
+        `kind` and `retryable` default to those of the class.
         """
         super().__init__(message)
         if kind is not None:
@@ -164,39 +164,39 @@ class BackendError(VlmbatchError):
             self.retryable = retryable
         self.retry_after = retry_after
         self.cost: float | None = None
-        """What the useless answer cost all the same, in US dollars; None where nobody knows."""
+        """The cost of the unusable answer in US dollars; None if unknown."""
         self.tokens = (0, 0)
-        """How many it took, read and written."""
+        """The input and output tokens of the unusable answer."""
         self.partial = partial
         self.change: Change = change
 
 
 class TransientError(BackendError):
-    """It may well go right next time; it costs one of the image's attempts."""
+    """A retry may succeed; this failure counts as one of the image's attempts."""
 
     retryable = True
 
 
 class StaleConnectionError(TransientError):
-    """A connection kept from an earlier request was closed before this one was heard."""
+    """A reused connection was closed before the endpoint received the request."""
 
     kind: FailureKind = "connection"
 
 
 class RejectedError(BackendError):
-    """The endpoint refuses this image; asking again would not help."""
+    """The endpoint refuses this image; a retry would not help."""
 
     kind: FailureKind = "rejected"
 
 
 class BadAnswerError(BackendError):
-    """An answer came and is of no use; asking in another way (`change`) may help."""
+    """The answer is unusable; a retry with a `change` may help."""
 
     kind: FailureKind = "empty"
 
 
 class UnavailableError(BackendError):
-    """The endpoint is away or busy: a state of the run, not of an image."""
+    """The endpoint is down or busy: a state of the run, not of an image."""
 
     kind: FailureKind = "down"
     retryable = True
@@ -204,7 +204,7 @@ class UnavailableError(BackendError):
 
 
 class UnreachableError(UnavailableError):
-    """Nobody takes the connection: it is not there, or the way to it is closed."""
+    """The endpoint accepts no connection: it is down, or the network path to it is closed."""
 
 
 class FatalBackendError(BackendError):
@@ -215,13 +215,13 @@ class FatalBackendError(BackendError):
 
 
 class OutputError(VlmbatchError):
-    """The results cannot be written; the file ends at its last whole line."""
+    """The results cannot be written; the file ends after its last complete line."""
 
     exit_code = 5
 
 
 class OutputClosed(VlmbatchError):
-    """Whoever read the results from standard output wants no more of them: no fault, the run just ends."""
+    """The reader of standard output has closed it; the run ends without an error."""
 
     exit_code = 0
 

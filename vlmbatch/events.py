@@ -1,4 +1,4 @@
-"""What observers hear: one frozen value for each thing that happens in a run."""
+"""The events that observers receive: one frozen value for each thing that happens in a run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from vlmbatch.records import Endpoint, Result, Summary
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
-    """The endpoint has been found and the output is open. `adapts`: `concurrency` is only a start.
+    """The endpoint is found and the output is open. `adapts`: `concurrency` is only the initial limit.
 
-    `others` are further endpoints that share the images with it, and `fallbacks` those that are asked where
-    these fail, for people to read; `notes` are what a person should know of them.
+    `others` are further endpoints that share the images, and `fallbacks` are used if these fail; both are
+    texts for the user. `notes` tell the user about these endpoints.
     """
 
     endpoint: Endpoint
@@ -27,14 +27,14 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConcurrencyChanged:
-    """From now on the endpoint gets this many requests at once; all endpoints together do."""
+    """The new limit of requests at once, for all endpoints together."""
 
     concurrency: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueMeasured:
-    """An endpoint told how many requests it works on, and how many wait there, of whomever."""
+    """An endpoint reported how many requests it processes and how many wait, from all its clients."""
 
     endpoint: str
     running: int
@@ -43,28 +43,28 @@ class QueueMeasured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """Something that a person should know and that changes nothing: a repaired output, for example."""
+    """A message for the user without effect on the run, for example that the output was repaired."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TotalKnown:
-    """How many images there are, when a count of the tree has ended before the run."""
+    """The number of images, once all folders are counted; sent only if the count ends before the run."""
 
     total: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagesSkipped:
-    """How many images so far needed no asking, since an earlier run has done them."""
+    """The number of images skipped so far, since an earlier run has done them."""
 
     skipped: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceProblem:
-    """A folder or entry that the source could not look into; nothing of it is in the output."""
+    """A folder or entry that the source could not read; the output has no record of it."""
 
     path: str
     message: str
@@ -72,7 +72,7 @@ class SourceProblem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryScheduled:
-    """An attempt failed and another will follow in `delay_s` seconds."""
+    """An attempt failed; the next one follows in `delay_s` seconds."""
 
     id: str
     attempt: int
@@ -83,9 +83,9 @@ class RetryScheduled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointPaused:
-    """The endpoint is away; nobody asks it until it is back or `give_up_s` seconds have passed.
+    """The endpoint is down; it gets no request until it is up again or `give_up_s` seconds have passed.
 
-    `others_up`: there are others that are asked meanwhile.
+    `others_up`: other endpoints still process images.
     """
 
     message: str
@@ -105,19 +105,19 @@ class EndpointResumed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointProven:
-    """The canary was answered, where there is one: images are asked about from now on."""
+    """The canary, if there is one, has passed: images are sent from now on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFinished:
-    """An image has its record."""
+    """An image got its record."""
 
     result: Result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStopping:
-    """No image is begun any more; those in flight have `drain_s` seconds. `error` is what ends the run."""
+    """No further image starts; those in flight have `drain_s` seconds. `error` is the reason, if any."""
 
     drain_s: float
     error: VlmbatchError | None = None
@@ -149,5 +149,5 @@ Event = (
 
 
 def tell(notify: Callable[[Event], None], message: str) -> None:
-    """Let an observer tell a person something that changes nothing."""
+    """Send an observer a Notice with this message."""
     notify(Notice(message=message))

@@ -1,4 +1,4 @@
-"""The frozen values that flow from source to writer."""
+"""The frozen values that pass from source to writer."""
 
 import hashlib
 import json
@@ -11,15 +11,15 @@ from vlmbatch.errors import FailureKind
 from vlmbatch.images import ImageFacts, PreparedImage
 
 DEFAULT_PROMPT_NAME = "default"
-"""The name in a record of the prompt that all images share."""
+"""The value of `prompt` in a record for the prompt that all images share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """What shapes one answer. `max_tokens` and `num_ctx` are in tokens; None leaves it to the engine.
+    """The generation options of one request. `max_tokens` and `num_ctx` are in tokens; None: engine default.
 
-    `thinking` False turns it off where the engine would think by default. `schema` is the JSON Schema that
-    the answer has to fit, as text; `logprobs` asks how sure the model was of each token, and of so many
+    `thinking` False turns thinking off if it is the engine's default. `schema` is the text of the JSON Schema
+    that the answer must match. `logprobs` requests the log probability of each token, and of this many
     alternatives.
     """
 
@@ -34,10 +34,10 @@ class Generation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One question to a model about one or more pictures, or about none.
+    """One request to a model, with any number of pictures.
 
-    `accept` names flaws that an answer may have: `length` (cut by max_tokens), `loop`, `empty`.
-    `deadline_s` is how long one attempt may take in seconds; None leaves it to the backend.
+    `accept` names the flaws that an answer may have: `length` (cut by max_tokens), `loop`, `empty`.
+    `deadline_s` is the time limit of one attempt in seconds; None: the backend's own timeout.
     """
 
     images: tuple[PreparedImage, ...]
@@ -50,7 +50,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens read and written; 0 where the endpoint does not tell."""
+    """Input and output tokens; 0 if the endpoint does not report them."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -66,11 +66,11 @@ class Usage:
 class Completion:
     """A model's usable answer.
 
-    `thinking` is the length in characters of what it thought, not the text; `load_s` how many seconds
-    the engine loaded the model for it, 0 where it does not tell; `warnings` what a person should know;
-    `cost` is in US dollars, None where nobody knows; `busy_s` how many seconds the engine itself worked, 0
-    where it does not tell; `data` the answer parsed, where a schema was given; `logprobs` as the record has
-    them (docs/records.md).
+    `thinking` is the number of characters of the model's thinking, not the text. `load_s` is how long the
+    engine loaded the model for this request, and `busy_s` how long it worked on it, in seconds; both are 0 if
+    the engine does not report them. `warnings` are notes for the user. `cost` is in US dollars, None if
+    unknown. `data` is the parsed answer if there was a schema. `logprobs` are in the form of the record
+    (docs/records.md).
     """
 
     text: str
@@ -88,7 +88,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why an image has no answer. `retryable` means that the next run asks again by itself."""
+    """Why an image has no answer. `retryable`: the next run retries the image by itself."""
 
     kind: FailureKind
     message: str
@@ -98,11 +98,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Who answers, as preflight found it. `url` holds no user, password or query.
+    """One server with its model, as preflight found it. `url` holds no user, password or query.
 
-    `digest` names the exact weights where the endpoint tells; `slots` is how many requests it works
-    on at once where it tells; `context` is the model's context length in tokens; `architecture` what kind
-    of model it is, as the endpoint calls that.
+    `digest` identifies the exact weights; `slots` is the number of requests that the endpoint processes at
+    once; `context` is the model's context length in tokens; `architecture` is the kind of model, in the
+    endpoint's words. Each is None if the endpoint does not report it.
     """
 
     backend: str
@@ -116,14 +116,14 @@ class Endpoint:
 
 
 FallbackReason = Literal["unavailable", "rejected", "bad-answer"]
-"""Why a fallback is asked: the words of --fallback-on."""
+"""Why a fallback is used: the values of --fallback-on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fallback:
-    """Why somebody else answered than who was to be asked first, and who that was.
+    """Why a fallback answered, and which endpoint was to answer first.
 
-    `kind` and `message` say what went wrong there, as those of a Failure do.
+    `kind` and `message` describe the failure of that endpoint, as in a Failure.
     """
 
     reason: FallbackReason
@@ -136,7 +136,7 @@ class Fallback:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How many requests a server works on, and how many wait there, whoever sent them."""
+    """How many requests a server processes and how many wait there, from all its clients."""
 
     running: int
     waiting: int
@@ -144,10 +144,10 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """What came of the same question about the same content before.
+    """The stored outcome of an earlier request with the same content and prompt.
 
-    `id` is the image that it was about, None where that is none of the same output; `endpoint` answered
-    then, and where that was a fallback, `fallback` says why.
+    `id` is the earlier image, None if it is not in the same output. `endpoint` answered it; if that endpoint
+    was a fallback, `fallback` says why.
     """
 
     id: str | None
@@ -160,13 +160,12 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The outcome for one image: a completion or a failure, never both, never neither.
+    """The outcome for one image: either a completion or a failure.
 
-    A session may ask about several images at once; `more_images` are then the facts of all but the first.
-    `duplicate_of` is the image of the same content whose answer this is; `cached` says that it is one of
-    an earlier run, out of --cache. Neither was asked about. `endpoint` is who answered or failed last, and
-    `fallback` says why that is not who was to be asked first. `cost` is that of all attempts in US dollars,
-    None where nobody knows.
+    A session may ask about several images at once; `more_images` are the facts of all but the first.
+    `duplicate_of` is the image with the same content whose answer is reused; `cached` means that the answer
+    comes from --cache. Both needed no request. `endpoint` answered or failed last, and `fallback` says why it
+    was used if it is a fallback. `cost` is the cost of all attempts in US dollars, None if unknown.
     """
 
     id: str
@@ -203,7 +202,7 @@ class Result:
 
     @property
     def is_known(self) -> bool:
-        """Whether it was answered before, and so not asked about."""
+        """Whether the answer is reused and needed no request."""
         return self.cached or self.duplicate_of is not None
 
     def to_record(self) -> dict[str, Any]:
@@ -251,7 +250,7 @@ def content_of(sha256s: Iterable[str]) -> str:
 
 
 def _flat(value: Failure | Usage | ImageFacts | Fallback) -> dict[str, Any]:
-    """Its fields by name; dataclasses.asdict takes ten times as long, since it also copies what they hold."""
+    """Return the fields by name; dataclasses.asdict takes ten times as long, since it copies their values."""
     return {name: getattr(value, name) for name in value.__slots__}
 
 
@@ -259,13 +258,13 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 def to_line(record: Mapping[str, Any]) -> bytes:
-    """One JSONL line: ASCII only, so that any file name survives and no reader splits it elsewhere."""
+    """Return the JSONL line: ASCII only, so that it keeps any file name and contains no other line break."""
     return _ENCODER.encode(record).encode("ascii") + b"\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSummary:
-    """What one endpoint did in a run; `answered` and `failed` are images, not attempts."""
+    """The counts of one endpoint in a run; `answered` and `failed` count images, not attempts."""
 
     backend: str
     url: str
@@ -277,13 +276,13 @@ class EndpointSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """How a run ended. `failed` are failures of this run; `failed_before` stand from earlier ones.
+    """How a run ended. `failed` counts failures of this run, `failed_before` failures of earlier runs.
 
-    `skipped` were done before; `unreadable` are folders and files that could not be looked into;
-    `ignored` are entries that are no images. Of those that succeeded, `duplicates` have the answer of another
-    image of the same content, and `cached` one out of --cache; `fallbacks` were answered by a fallback.
-    `endpoints` has each that was named, and nothing where that is one alone. `cost` is in US dollars, and
-    that of all questions, also of those that no record tells of; None where nobody knows.
+    `skipped` images were done before; `unreadable` counts folders and files that could not be read; `ignored`
+    counts entries that are not images. Of the images that succeeded, `duplicates` reuse the answer of an
+    image with the same content, `cached` have an answer from --cache, and a fallback answered `fallbacks`.
+    `endpoints` has a row for each endpoint, and is empty for a single one. `cost` is in US dollars and covers
+    all requests, even those without a record; None if unknown.
     """
 
     total: int = 0
@@ -305,12 +304,12 @@ class Summary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
-    """One model of one endpoint; what the endpoint does not tell is None.
+    """One model of one endpoint; a value that the endpoint does not report is None.
 
-    `bytes` is its size on disk; `parameters` and `quantization` are in the endpoint's own words (`8.3B`,
-    `Q4_K_M`); `context` and `loaded_context` are in tokens, the second as it is loaded now; `on_gpu` is the
-    part of what is loaded that lies in GPU memory, 0 to 1; `elsewhere` is the host that really answers,
-    where the endpoint only passes questions on.
+    `bytes` is the size on disk; `parameters` and `quantization` are in the endpoint's own words (`8.3B`,
+    `Q4_K_M`); `context` is the model's context length and `loaded_context` that of the loaded model, in
+    tokens; `on_gpu` is the part of the loaded model that is in GPU memory, 0 to 1; `elsewhere` is the remote
+    host that answers if the endpoint only forwards requests.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Text streams for what is told to people: one that never fails, and one that never waits either."""
+"""Text streams for messages to the user: one never fails, the other also never blocks."""
 
 import threading
 from collections import deque
@@ -6,53 +6,53 @@ from contextlib import suppress
 from typing import TextIO, cast
 
 MOST_WAITING = 10_000
-"""Texts that wait for a reader who has stopped reading; what comes then is dropped."""
+"""The most texts that wait for a slow reader; further texts are dropped."""
 PATIENCE_S = 2.0
+"""How long closing a stream waits for its reader."""
 
 
 class LossyStream:
-    """A text stream that drops what it cannot write: no run fails because nobody listens any more."""
+    """A text stream that drops a text it cannot write, so that no run fails over a closed reader."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self.encoding = stream.encoding
 
     def write(self, text: str) -> int:
-        """Write, or drop it where the reader or the terminal has gone or the disk is full."""
+        """Write the text, or drop it if the reader or terminal is gone or the disk is full."""
         with suppress(OSError):
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush as far as that is possible."""
+        """Flush; errors are ignored."""
         with suppress(OSError):
             self._stream.flush()
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """Whether the stream is a terminal."""
         return self._stream.isatty()
 
 
 class BackgroundStream(LossyStream):
-    """A stream that a thread writes to, so that nobody waits for a reader who is slow or has stopped.
+    """A stream with a writing thread, so that a slow or stopped reader blocks nothing else.
 
-    A terminal that is halted with Ctrl-S, or a pipe that nobody empties, would else hold up the event loop
-    of a run, and its signals with it.
+    Otherwise a terminal halted with Ctrl-S, or a full pipe, would block the event loop and its signals.
     """
 
     def __init__(self, stream: TextIO, *, most: int = MOST_WAITING) -> None:
-        """`most` texts wait at most."""
+        """At most `most` texts wait for the thread."""
         super().__init__(stream)
         self.dropped = 0
         self._most = most
         self._waiting: deque[str] = deque()
-        self._changed = threading.Condition()  # of an RLock: a signal may come in the middle of write()
+        self._changed = threading.Condition()  # uses an RLock: a signal may interrupt write()
         self._closed = False
         self._thread = threading.Thread(target=self._keep_writing, name="vlmbatch-stderr", daemon=True)
         self._thread.start()
 
     def write(self, text: str) -> int:
-        """Have it written soon."""
+        """Queue the text for the thread, or drop it if the queue is full."""
         with self._changed:
             if len(self._waiting) < self._most:
                 self._waiting.append(text)
@@ -62,10 +62,10 @@ class BackgroundStream(LossyStream):
         return len(text)
 
     def flush(self) -> None:
-        """Nothing: whatever is written is flushed."""
+        """Do nothing: the thread flushes each text."""
 
     def close(self, patience_s: float = PATIENCE_S) -> None:
-        """Return when all is written, or when a reader has had so many seconds for it."""
+        """Wait until all texts are written, or `patience_s` seconds have passed."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -84,10 +84,10 @@ class BackgroundStream(LossyStream):
 
 
 def lossy(stream: TextIO) -> TextIO:
-    """The stream as one that never raises OSError."""
+    """Wrap the stream so that it never raises OSError."""
     return as_text(stream if isinstance(stream, LossyStream) else LossyStream(stream))
 
 
 def as_text(stream: LossyStream | TextIO) -> TextIO:
-    """The same object, for those who want a text stream: it has what print and rich use of one."""
+    """Return the same object, typed as a text stream: it has all that print and rich use."""
     return cast(TextIO, stream)
