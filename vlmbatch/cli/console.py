@@ -9,7 +9,7 @@ from vlmbatch.observers import JsonLog, clean
 from vlmbatch.streams import BackgroundStream, as_text
 
 
-class Voice:
+class Console:
     """Plain lines, or with --log-json one event each; nobody waits for who reads them."""
 
     def __init__(self, display: DisplayOptions) -> None:

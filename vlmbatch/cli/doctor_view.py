@@ -5,7 +5,7 @@ import json
 import os
 import sys
 
-from vlmbatch.cli.console import Voice, printable
+from vlmbatch.cli.console import Console, printable
 from vlmbatch.cli.signals import until_it_ends
 from vlmbatch.commands.doctor import Finding, Mark, check_up
 from vlmbatch.config import RunConfig
@@ -16,7 +16,7 @@ WIDTH = max(map(len, COLOURS))
 
 def show(config: RunConfig, image: str | None, *, as_json: bool) -> int:
     """Print what each check finds as soon as it is known; returns the code of the first that is wrong."""
-    voice = Voice(config.display)
+    console = Console(config.display)
     coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
 
     async def work() -> int:
@@ -32,7 +32,7 @@ def show(config: RunConfig, image: str | None, *, as_json: bool) -> int:
             _print(finding, coloured)
         return code
 
-    return until_it_ends(work, voice)
+    return until_it_ends(work, console)
 
 
 def _print(finding: Finding, coloured: bool) -> None:

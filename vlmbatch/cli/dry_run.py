@@ -3,7 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING
 
-from vlmbatch.cli.console import Voice
+from vlmbatch.cli.console import Console
 from vlmbatch.commands.dry_run import Preview, preview
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.cost import Prices
@@ -18,12 +18,12 @@ SHOWN_SIZES = 3
 NOTHING_SENT = "nothing was sent (--dry-run)"
 
 
-def tell_plan(config: RunConfig, voice: Voice) -> bool:
+def tell_plan(config: RunConfig, console: Console) -> bool:
     """Walk, count and tell; whether it came to its end.
 
     Standard output stays empty, as in every run that writes no record.
     """
-    observer: Observer = JsonLog(voice.stream) if config.display.log_json else Lines(voice.stream)
+    observer: Observer = JsonLog(console.stream) if config.display.log_json else Lines(console.stream)
     prices = _prices(config)
     found = preview(config, observer)
     for line in plan(config, found):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from vlmbatch.cli.console import Voice, printable
+from vlmbatch.cli.console import Console, printable
 from vlmbatch.cli.signals import until_it_ends
 from vlmbatch.commands.models import Inventory, take_inventory
 from vlmbatch.config import RunConfig
@@ -21,7 +21,7 @@ GET_ONE = "get one that sees with: vlmbatch pull qwen2.5vl:7b"
 
 def show(config: RunConfig, *, as_json: bool) -> int:
     """Print what there is, tell on standard error who is missing, and return the exit code."""
-    voice = Voice(config.display)
+    console = Console(config.display)
 
     async def work() -> int:
         found = await take_inventory(config)
@@ -31,10 +31,10 @@ def show(config: RunConfig, *, as_json: bool) -> int:
         elif found.models:
             _print_rows([_row(model) for model in found.models])
         for line in _notes(found):
-            voice.say(clean(line))
+            console.say(clean(line))
         return found.missing[0].exit_code if found.missing else 0
 
-    return until_it_ends(work, voice)
+    return until_it_ends(work, console)
 
 
 def _notes(found: Inventory) -> list[str]:
@@ -92,7 +92,7 @@ def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    from rich.console import Console
+    from rich.console import Console as RichConsole
     from rich.table import Table
     from rich.text import Text
 
@@ -108,4 +108,4 @@ def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
     colours = {"yes": "green", "no": "dim"}
     for row in rows:
         table.add_row(*(Text(cell, style=colours.get(cell, "")) for cell in row))
-    Console(file=sys.stdout, highlight=False).print(table)
+    RichConsole(file=sys.stdout, highlight=False).print(table)

@@ -13,7 +13,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from vlmbatch.cli.console import Voice, is_watched
+from vlmbatch.cli.console import Console, is_watched
 from vlmbatch.cli.signals import until_it_ends
 from vlmbatch.commands.pull import Pulling, Step
 from vlmbatch.config import RunConfig
@@ -24,25 +24,25 @@ from vlmbatch.observers.format import in_bytes
 
 def pull(config: RunConfig, models: list[str], *, wait: bool) -> int:
     """Pull them, tell how it goes on standard error, and return the exit code."""
-    voice = Voice(config.display)
+    console = Console(config.display)
 
     async def work() -> int:
-        with _Bars(voice, config) as bars:
+        with _Bars(console, config) as bars:
             await Pulling(config=config, wait=wait, hear=bars.hear, tell=bars.say).pull(models)
         return 0
 
-    return until_it_ends(work, voice)
+    return until_it_ends(work, console)
 
 
 class _Bars:
     """Shows each model's bar where a person watches, and says at its end that it is there."""
 
-    def __init__(self, voice: Voice, config: RunConfig) -> None:
-        self._voice = voice
+    def __init__(self, console: Console, config: RunConfig) -> None:
+        self._console = console
         self._quiet = config.display.quiet
         self._several = len(config.endpoint.base_url) > 1
         watched = is_watched() and not (self._quiet or config.display.log_json)
-        self._progress = _progress(voice.stream) if watched else None
+        self._progress = _progress(console.stream) if watched else None
         self._tasks: dict[tuple[str, str], TaskID] = {}
         self._began = time.monotonic()
 
@@ -62,7 +62,7 @@ class _Bars:
         if self._progress is not None:
             self._progress.console.print(clean(text), soft_wrap=True, markup=False)
         else:
-            self._voice.say(clean(text))
+            self._console.say(clean(text))
 
     def hear(self, step: Step) -> None:
         """Show how far a model is."""

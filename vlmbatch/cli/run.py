@@ -13,7 +13,7 @@ import typer
 
 from vlmbatch.aio import Unawaited
 from vlmbatch.batch import Batch
-from vlmbatch.cli.console import Voice, is_watched
+from vlmbatch.cli.console import Console, is_watched
 from vlmbatch.cli.options import with_options
 from vlmbatch.cli.reports import open_reports
 from vlmbatch.cli.signals import Ending, Reports
@@ -48,12 +48,12 @@ SWITCH_S = 0.0005
 
 def run(config: RunConfig) -> int:
     """Run, tell how it goes on standard error and in the reports, and return the exit code."""
-    voice = Voice(config.display)
-    reports = Reports(voice.say)
+    console = Console(config.display)
+    reports = Reports(console.say)
     code, told = BUG, "a bug in vlmbatch; standard error shows where"
     try:
         with ExitStack() as stack, resource_errors():
-            code = _run(config, stack, voice, reports)
+            code = _run(config, stack, console, reports)
             told = ""
     except OutputClosed as error:
         code, told = error.exit_code, ""
@@ -62,24 +62,24 @@ def run(config: RunConfig) -> int:
         if isinstance(error, LockedError):
             reports.open.clear()  # their files belong to the run that holds the lock
         if not (isinstance(error, LockedError) and config.display.quiet):
-            voice.say(told)
+            console.say(told)
     finally:
         code = reports.end(code, told or None)
-        voice.close()
+        console.close()
     return code
 
 
-def _run(config: RunConfig, stack: ExitStack, voice: Voice, reports: Reports) -> int:
+def _run(config: RunConfig, stack: ExitStack, console: Console, reports: Reports) -> int:
     if config.display.dry_run:
         from vlmbatch.cli.dry_run import tell_plan
 
-        return 0 if tell_plan(config, voice) else STOPPED
+        return 0 if tell_plan(config, console) else STOPPED
     _allow_descriptors()
     sys.setswitchinterval(SWITCH_S)
     logging.raiseExceptions = False  # a library that cannot log must not write a traceback about that
-    observers = _observers(config, stack, voice)
-    reports.open.extend(open_reports(config, lambda text: _tell_all(observers, voice, text)))
-    session = Session(config, [*observers, *reports.open], voice, reports)
+    observers = _observers(config, stack, console)
+    reports.open.extend(open_reports(config, lambda text: _tell_all(observers, console, text)))
+    session = Session(config, [*observers, *reports.open], console, reports)
     return asyncio.run(session.run())
 
 
@@ -94,9 +94,11 @@ def _allow_descriptors() -> None:
 class Session:
     """One run and the signals that reach it."""
 
-    def __init__(self, config: RunConfig, observers: list[Observer], voice: Voice, reports: Reports) -> None:
+    def __init__(
+        self, config: RunConfig, observers: list[Observer], console: Console, reports: Reports
+    ) -> None:
         self._config = config
-        self._voice = voice
+        self._console = console
         self._batch = Batch(config, [self._hear, *observers], stdout=True)
         self._ending = Ending(self._batch.stop, reports, drain_s=config.run.drain)
 
@@ -112,7 +114,7 @@ class Session:
         summary = self._batch.summary
         code = exit_code(self._config, summary)
         if code == PARTLY and summary is not None and self._config.display.quiet:
-            self._voice.say(summary_line(summary))
+            self._console.say(summary_line(summary))
         return code
 
     def _hear(self, event: Event) -> None:
@@ -133,22 +135,22 @@ def exit_code(config: RunConfig, summary: Summary | None) -> int:
     return 0 if config.run.tolerates(failed, summary.total) else PARTLY
 
 
-def _tell_all(observers: list[Observer], voice: Voice, text: str) -> None:
+def _tell_all(observers: list[Observer], console: Console, text: str) -> None:
     """Tell of trouble that does not end the run; also with --quiet, where nobody observes."""
     if not observers:
-        voice.say(text)
+        console.say(text)
     for observer in observers:
         tell(observer, text)
 
 
-def _observers(config: RunConfig, stack: ExitStack, voice: Voice) -> list[Observer]:
+def _observers(config: RunConfig, stack: ExitStack, console: Console) -> list[Observer]:
     display = config.display
     if display.quiet:
         return []
     if display.log_json:
-        return [JsonLog(voice.stream)]
+        return [JsonLog(console.stream)]
     watched = is_watched()
     if config.output.output == "-" and stat.S_ISFIFO(os.fstat(1).st_mode):
         watched = False  # what reads the pipe prints to the same terminal, right through a bar
     shape = Bar if watched else Lines
-    return [stack.enter_context(shape(voice.stream, verbose=display.verbose))]
+    return [stack.enter_context(shape(console.stream, verbose=display.verbose))]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from types import FrameType
 
 from vlmbatch.aio import Unawaited
-from vlmbatch.cli.console import Voice
+from vlmbatch.cli.console import Console
 from vlmbatch.cli.reports import Report
 from vlmbatch.errors import OutputError, VlmbatchError, resource_errors
 from vlmbatch.observers import clean
@@ -106,7 +106,7 @@ class Ending:
 Work = Callable[[], Coroutine[object, object, int]]
 
 
-def until_it_ends(work: Work, voice: Voice) -> int:
+def until_it_ends(work: Work, console: Console) -> int:
     """Do the work, and return its exit code, or that of the signal or error that ended it, which is told.
 
     Signals are heard also where this is the first process of a container, which no signal ends by itself.
@@ -115,10 +115,10 @@ def until_it_ends(work: Work, voice: Voice) -> int:
         with resource_errors():
             return asyncio.run(_heeding_signals(work))
     except VlmbatchError as error:
-        voice.say("\n".join(map(clean, str(error).splitlines())))
+        console.say("\n".join(map(clean, str(error).splitlines())))
         return error.exit_code
     finally:
-        voice.close()
+        console.close()
 
 
 async def _heeding_signals(work: Work) -> int:
