@@ -10,7 +10,7 @@ from command import COMMAND, records, start
 from endpoint import Endpoint
 from inside import finish
 
-from vlmbatch.cli.signals import STOP_SIGNALS, Ending, Reports
+from vlmbatch.cli.signals import STOP_SIGNALS, Reports, SignalHandler
 
 Photos = Callable[..., Path]
 
@@ -82,10 +82,10 @@ def test_a_signal_after_the_run_does_not_keep_its_reports_from_being_written() -
     """Once all is answered, SIGTERM is late: it stops nothing, and the exit code is that of the run."""
     stopped = list[str]()
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    ending = Ending(lambda: stopped.append("stopped"), Reports(stopped.append), drain_s=9)
+    handler = SignalHandler(lambda: stopped.append("stopped"), Reports(stopped.append), drain_s=9)
     try:
-        ending.listen()
-        ending.over()
+        handler.install()
+        handler.finish()
         signal.raise_signal(signal.SIGTERM)
     finally:
         for number, handler in before.items():

@@ -16,7 +16,7 @@ from vlmbatch.batch import Batch
 from vlmbatch.cli.console import Console, is_watched
 from vlmbatch.cli.options import with_options
 from vlmbatch.cli.reports import open_reports
-from vlmbatch.cli.signals import Ending, Reports
+from vlmbatch.cli.signals import Reports, SignalHandler
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import LockedError, OutputClosed, VlmbatchError, resource_errors
 from vlmbatch.events import Event, RunStarted, RunStopping, tell
@@ -100,17 +100,17 @@ class Session:
         self._config = config
         self._console = console
         self._batch = Batch(config, [self._hear, *observers], stdout=True)
-        self._ending = Ending(self._batch.stop, reports, drain_s=config.run.drain)
+        self._signals = SignalHandler(self._batch.stop, reports, drain_s=config.run.drain)
 
     async def run(self) -> int:
         """The exit code; 128 and the signal's number when one ended the run."""
         asyncio.get_running_loop().set_default_executor(Unawaited())
-        self._ending.listen()
+        self._signals.install()
         async for _ in self._batch:
             pass
-        self._ending.over()
-        if self._ending.signal is not None:
-            return 128 + self._ending.signal
+        self._signals.finish()
+        if self._signals.signal is not None:
+            return 128 + self._signals.signal
         summary = self._batch.summary
         code = exit_code(self._config, summary)
         if code == PARTLY and summary is not None and self._config.display.quiet:
@@ -120,8 +120,8 @@ class Session:
     def _hear(self, event: Event) -> None:
         if isinstance(event, RunStarted):
             gc.freeze()  # what is here by now stays, and to search it for garbage holds up answers
-        if isinstance(event, RunStopping) and self._ending.signal is None:
-            self._ending.leave_in_time(STOPPED if event.error is None else event.error.exit_code)
+        if isinstance(event, RunStopping) and self._signals.signal is None:
+            self._signals.exit_after_drain(STOPPED if event.error is None else event.error.exit_code)
 
 
 def exit_code(config: RunConfig, summary: Summary | None) -> int:

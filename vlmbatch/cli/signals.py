@@ -50,7 +50,7 @@ class Reports:
                 failures.append(clean(str(error)))
 
 
-class Ending:
+class SignalHandler:
     """Lets the first signal stop the run and the second end the process, which ends in any case in time."""
 
     def __init__(self, stop: Callable[[], None], reports: Reports, *, drain_s: float) -> None:
@@ -63,28 +63,28 @@ class Ending:
         self._code: int | None = None
         self._changed = threading.Condition()  # of an RLock: a signal may come while it is held
 
-    def listen(self) -> None:
+    def install(self) -> None:
         """Take signals from now on, until the process ends; those that are ignored stay so (nohup, &).
 
         The guard is started here, since no thread may be to be had when it is needed.
         """
-        threading.Thread(target=self._guard, name="vlmbatch-guard", daemon=True).start()
+        threading.Thread(target=self._watchdog, name="vlmbatch-watchdog", daemon=True).start()
         for number in STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._hear)
+                signal.signal(number, self._handle)
 
-    def over(self) -> None:
+    def finish(self) -> None:
         """The run has ended: what is left to write is written, whatever signals come now but a second one."""
         self._over = True
 
-    def leave_in_time(self, code: int) -> None:
+    def exit_after_drain(self, code: int) -> None:
         """End the process though a thread hangs, in a decoder or on a disk, when the drain is long over."""
         with self._changed:
             if self._code is None:
                 self._code = code
                 self._changed.notify()
 
-    def _hear(self, number: int, _frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
         """Runs between two steps of the main thread, whatever that is doing."""
         if self.signal is not None:
             os._exit(128 + number)
@@ -92,9 +92,9 @@ class Ending:
         if self._over:
             return
         self._stop()
-        self.leave_in_time(128 + number)
+        self.exit_after_drain(128 + number)
 
-    def _guard(self) -> None:
+    def _watchdog(self) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._code is not None)
             code = self._code or 0
