@@ -79,8 +79,8 @@ def _run(config: RunConfig, stack: ExitStack, console: Console, reports: Reports
     logging.raiseExceptions = False  # a library that cannot log must not write a traceback about that
     observers = _observers(config, stack, console)
     reports.open.extend(open_reports(config, lambda text: _tell_all(observers, console, text)))
-    session = Session(config, [*observers, *reports.open], console, reports)
-    return asyncio.run(session.run())
+    command_run = CommandRun(config, [*observers, *reports.open], console, reports)
+    return asyncio.run(command_run.run())
 
 
 def _allow_descriptors() -> None:
@@ -91,7 +91,7 @@ def _allow_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, enough), most))
 
 
-class Session:
+class CommandRun:
     """One run and the signals that reach it."""
 
     def __init__(
@@ -99,7 +99,7 @@ class Session:
     ) -> None:
         self._config = config
         self._console = console
-        self._batch = Batch(config, [self._hear, *observers], stdout=True)
+        self._batch = Batch(config, [self._notify, *observers], stdout=True)
         self._signals = SignalHandler(self._batch.stop, reports, drain_s=config.run.drain)
 
     async def run(self) -> int:
@@ -117,7 +117,7 @@ class Session:
             self._console.say(summary_line(summary))
         return code
 
-    def _hear(self, event: Event) -> None:
+    def _notify(self, event: Event) -> None:
         if isinstance(event, RunStarted):
             gc.freeze()  # what is here by now stays, and to search it for garbage holds up answers
         if isinstance(event, RunStopping) and self._signals.signal is None:
