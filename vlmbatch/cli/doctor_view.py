@@ -6,7 +6,7 @@ import os
 import sys
 
 from vlmbatch.cli.console import Console, printable
-from vlmbatch.cli.signals import until_it_ends
+from vlmbatch.cli.signals import run_until_signal
 from vlmbatch.commands.doctor import Finding, Mark, check_up
 from vlmbatch.config import RunConfig
 
@@ -32,7 +32,7 @@ def show(config: RunConfig, image: str | None, *, as_json: bool) -> int:
             _print(finding, coloured)
         return code
 
-    return until_it_ends(work, console)
+    return run_until_signal(work, console)
 
 
 def _print(finding: Finding, coloured: bool) -> None:

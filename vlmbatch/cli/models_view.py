@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from vlmbatch.cli.console import Console, printable
-from vlmbatch.cli.signals import until_it_ends
+from vlmbatch.cli.signals import run_until_signal
 from vlmbatch.commands.models import Inventory, take_inventory
 from vlmbatch.config import RunConfig
 from vlmbatch.observers import clean
@@ -34,7 +34,7 @@ def show(config: RunConfig, *, as_json: bool) -> int:
             console.say(clean(line))
         return found.missing[0].exit_code if found.missing else 0
 
-    return until_it_ends(work, console)
+    return run_until_signal(work, console)
 
 
 def _notes(found: Inventory) -> list[str]:

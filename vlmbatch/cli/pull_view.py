@@ -14,7 +14,7 @@ from rich.progress import (
 )
 
 from vlmbatch.cli.console import Console, is_watched
-from vlmbatch.cli.signals import until_it_ends
+from vlmbatch.cli.signals import run_until_signal
 from vlmbatch.commands.pull import Pulling, Step
 from vlmbatch.config import RunConfig
 from vlmbatch.observers import clean, duration
@@ -31,7 +31,7 @@ def pull(config: RunConfig, models: list[str], *, wait: bool) -> int:
             await Pulling(config=config, wait=wait, hear=bars.hear, tell=bars.say).pull(models)
         return 0
 
-    return until_it_ends(work, console)
+    return run_until_signal(work, console)
 
 
 class _Bars:

@@ -106,14 +106,14 @@ class SignalHandler:
 Work = Callable[[], Coroutine[object, object, int]]
 
 
-def until_it_ends(work: Work, console: Console) -> int:
+def run_until_signal(work: Work, console: Console) -> int:
     """Do the work, and return its exit code, or that of the signal or error that ended it, which is told.
 
     Signals are heard also where this is the first process of a container, which no signal ends by itself.
     """
     try:
         with resource_errors():
-            return asyncio.run(_heeding_signals(work))
+            return asyncio.run(_with_signals(work))
     except VlmbatchError as error:
         console.say("\n".join(map(clean, str(error).splitlines())))
         return error.exit_code
@@ -121,7 +121,7 @@ def until_it_ends(work: Work, console: Console) -> int:
         console.close()
 
 
-async def _heeding_signals(work: Work) -> int:
+async def _with_signals(work: Work) -> int:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(Unawaited())
     working = asyncio.ensure_future(work())
