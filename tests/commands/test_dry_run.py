@@ -10,7 +10,7 @@ from inside import called
 from PIL import Image
 
 from vlmbatch.cli.dry_run import plan
-from vlmbatch.commands.dry_run import Preview, preview
+from vlmbatch.commands.dry_run import DryRunReport, dry_run
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError
 
@@ -41,7 +41,7 @@ def mixed(photos: Photos) -> Path:
 def test_it_counts_formats_sizes_and_failures(mixed: Path) -> None:
     """Every image is counted with its format and the size it would be sent in; what would fail is named."""
     told: list[object] = []
-    found = preview(config(), told.append)
+    found = dry_run(config(), told.append)
     good = [path for path in mixed.iterdir() if path.name in ("p0000.jpg", "p0001.jpg", "large.png")]
     assert (found.images, found.failing, found.ignored, found.unreadable) == (5, 2, 1, 0)
     assert found.formats == {"JPEG": 2, "PNG": 1}
@@ -59,12 +59,12 @@ def test_it_counts_formats_sizes_and_failures(mixed: Path) -> None:
 
 def test_it_keeps_to_the_options_of_the_run(mixed: Path) -> None:
     """--limit, --include, --exclude, --max-size and --max-bytes count as they would in a run."""
-    assert preview(config(limit=3), print).images == 3
-    assert preview(config(include=("*.jpg",), exclude=("bad*",)), print).formats == {"JPEG": 2}
-    assert preview(config(max_size=0), print).sent_sizes[4000, 2000] == 1
-    refused = preview(config(max_bytes=1000), print)
+    assert dry_run(config(limit=3), print).images == 3
+    assert dry_run(config(include=("*.jpg",), exclude=("bad*",)), print).formats == {"JPEG": 2}
+    assert dry_run(config(max_size=0), print).sent_sizes[4000, 2000] == 1
+    refused = dry_run(config(max_bytes=1000), print)
     assert any("large.png: too_large" in problem for problem in refused.problems)
-    bomb = preview(config(max_pixels_in=1_000_000), print)
+    bomb = dry_run(config(max_pixels_in=1_000_000), print)
     assert any("large.png: too_large" in problem for problem in bomb.problems)
 
 
@@ -73,16 +73,16 @@ def test_an_upright_picture_is_counted_upright(photos: Photos) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (2048, 1024)).save(photos(0) / "turned.jpg", exif=exif)
-    assert preview(config(), print).sent_sizes == {(512, 1024): 1}
+    assert dry_run(config(), print).sent_sizes == {(512, 1024): 1}
 
 
 def test_a_mistake_that_ends_a_run_ends_the_dry_run(photos: Photos) -> None:
     """What would be exit 2 in a run, as far as it shows without asking, is so here too."""
     photos(1)
     with pytest.raises(ConfigError, match="does not exist"):
-        preview(config("nowhere"), print)
+        dry_run(config("nowhere"), print)
     with pytest.raises(ConfigError, match="prompt"):
-        preview(config(prompt_file="missing.txt"), print)
+        dry_run(config(prompt_file="missing.txt"), print)
 
 
 def test_of_many_failures_twenty_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,14 +90,14 @@ def test_of_many_failures_twenty_are_named(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     for number in range(30):
         Path(f"{number:02}.png").touch()
-    found = preview(config("."), print)
+    found = dry_run(config("."), print)
     assert (found.failing, len(found.problems)) == (30, 20)
 
 
 def test_the_plan_says_it_in_lines(mixed: Path) -> None:
     """The lines hold counts, formats, sizes, tokens, goal, prompt and failures."""
     chosen = config(output="o.jsonl", prompt="What is this?")
-    lines = plan(chosen, preview(chosen, print))
+    lines = plan(chosen, dry_run(chosen, print))
     assert lines == [
         "images: 5 (2 JPEG, 1 PNG)",
         "on disk: 0.0 MB, 8.0 megapixels",
@@ -115,7 +115,7 @@ def test_the_plan_says_it_in_lines(mixed: Path) -> None:
 
 def test_the_plan_of_nothing() -> None:
     """Without images, model and output file the lines say so and stay short."""
-    found = Preview(backend="auto", place="whoever answers", prompt="hi")
+    found = DryRunReport(backend="auto", place="whoever answers", prompt="hi")
     lines = plan(RunConfig.of("photos"), found)
     assert lines[0] == "images: 0"
     assert lines[2] == "to send: 0.0 megapixels"
@@ -125,7 +125,7 @@ def test_the_plan_of_nothing() -> None:
 
 def test_other_sizes_are_summed_up() -> None:
     """Of many sizes the three most frequent are named."""
-    found = Preview(backend="ollama", place="x", prompt="hi")
+    found = DryRunReport(backend="ollama", place="x", prompt="hi")
     for width in range(5):
         found.sent_sizes[100 + width, 50] = 9 - width
     assert plan(config(), found)[2].endswith("9 at 100x50, 8 at 101x50, 7 at 102x50 and 2 other sizes")

@@ -14,7 +14,7 @@ from endpoint.wires import Model
 from inside import called
 from PIL import Image
 
-from vlmbatch.commands.dry_run import preview
+from vlmbatch.commands.dry_run import dry_run
 from vlmbatch.commands.estimate import Probe
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.cost import Price, Prices
@@ -50,12 +50,12 @@ def test_the_images_are_from_all_over(photos: Photos) -> None:
     folder = photos(100)
     (folder / "a-bad.jpg").write_text("no image")
     chosen = RunConfig.of("photos", backend="ollama", dry_run=True, probe=10)
-    sample = preview(chosen, print).sample
-    assert sample == preview(chosen, print).sample
+    sample = dry_run(chosen, print).sample
+    assert sample == dry_run(chosen, print).sample
     assert len(set(sample)) == 10
     assert "photos/a-bad.jpg" not in sample
     assert sum(image > "photos/p0050.jpg" for image in sample) >= 2
-    assert preview(RunConfig.of("photos", backend="ollama", dry_run=True, probe=500), print).sample
+    assert dry_run(RunConfig.of("photos", backend="ollama", dry_run=True, probe=500), print).sample
 
 
 def test_a_price_makes_it_a_cost(photos: Photos, endpoint: Endpoint) -> None:

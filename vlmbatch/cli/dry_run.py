@@ -4,7 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from vlmbatch.cli.console import Console
-from vlmbatch.commands.dry_run import Preview, preview
+from vlmbatch.commands.dry_run import DryRunReport, dry_run
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.cost import Prices
 from vlmbatch.events import tell
@@ -25,7 +25,7 @@ def tell_plan(config: RunConfig, console: Console) -> bool:
     """
     observer: Observer = JsonLog(console.stream) if config.display.log_json else Lines(console.stream)
     prices = _prices(config)
-    found = preview(config, observer)
+    found = dry_run(config, observer)
     for line in plan(config, found):
         tell(observer, line)
     if config.display.probe is None or not found.sample:
@@ -34,7 +34,7 @@ def tell_plan(config: RunConfig, console: Console) -> bool:
     return _probe(config, found, prices, observer)
 
 
-def plan(config: RunConfig, found: Preview) -> list[str]:
+def plan(config: RunConfig, found: DryRunReport) -> list[str]:
     """The lines to show."""
     formats = ", ".join(f"{n} {name}" for name, n in found.formats.most_common())
     sizes = ", ".join(f"{n} at {w}x{h}" for (w, h), n in found.sent_sizes.most_common(SHOWN_SIZES))
@@ -71,7 +71,7 @@ def _prices(config: RunConfig) -> Prices | None:
     return prices
 
 
-def _probe(config: RunConfig, found: Preview, prices: Prices | None, observer: Observer) -> bool:
+def _probe(config: RunConfig, found: DryRunReport, prices: Prices | None, observer: Observer) -> bool:
     """Ask about the sample, and say what all of the images will take; False where time was up before that."""
     from vlmbatch.commands.estimate import probe  # with all that a run needs
 

@@ -23,7 +23,7 @@ SHOWN_PROBLEMS = 20
 
 
 @dataclass(kw_only=True)
-class Preview:
+class DryRunReport:
     """Counts over all images below the paths. Sizes are in bytes, pixels in megapixels."""
 
     backend: str
@@ -45,7 +45,7 @@ class Preview:
     """So many images as --probe asks for, from all over, that would not fail."""
 
 
-def preview(config: RunConfig, notify: Observer) -> Preview:
+def dry_run(config: RunConfig, notify: Observer) -> DryRunReport:
     """Walk everything and read each header; blocks until it is through.
 
     Raises:
@@ -62,7 +62,7 @@ def preview(config: RunConfig, notify: Observer) -> Preview:
         sizing = sizing_of(config.image, config.endpoint.model or "")
     except ConfigError:  # the endpoint may tell what kind of model it is
         sizing = sizing_of(config.image)
-    found = Preview(backend=backends[0].name, place=places, prompt=prompt_text(config.prompt))
+    found = DryRunReport(backend=backends[0].name, place=places, prompt=prompt_text(config.prompt))
     for problem in _problems(config, source, sizing, found):
         found.failing += 1
         if len(found.problems) < SHOWN_PROBLEMS:
@@ -71,7 +71,7 @@ def preview(config: RunConfig, notify: Observer) -> Preview:
     return found
 
 
-def _problems(config: RunConfig, source: Source, sizing: Sizing, found: Preview) -> Iterator[str]:
+def _problems(config: RunConfig, source: Source, sizing: Sizing, found: DryRunReport) -> Iterator[str]:
     """Count each image into `found`; yield what would fail."""
     contents, sample = IntegerMap(), _Sample(config.display.probe or 0, found.sample)
     family = sizing.family or family_of(config.endpoint.model or "")
