@@ -9,7 +9,7 @@ from command import run
 from inside import called
 from PIL import Image
 
-from vlmbatch.cli.dry_run import plan
+from vlmbatch.cli.dry_run import report_lines
 from vlmbatch.commands.dry_run import DryRunReport, dry_run
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError
@@ -97,7 +97,7 @@ def test_of_many_failures_twenty_are_named(tmp_path: Path, monkeypatch: pytest.M
 def test_the_plan_says_it_in_lines(mixed: Path) -> None:
     """The lines hold counts, formats, sizes, tokens, goal, prompt and failures."""
     chosen = config(output="o.jsonl", prompt="What is this?")
-    lines = plan(chosen, dry_run(chosen, print))
+    lines = report_lines(chosen, dry_run(chosen, print))
     assert lines == [
         "images: 5 (2 JPEG, 1 PNG)",
         "on disk: 0.0 MB, 8.0 megapixels",
@@ -116,7 +116,7 @@ def test_the_plan_says_it_in_lines(mixed: Path) -> None:
 def test_the_plan_of_nothing() -> None:
     """Without images, model and output file the lines say so and stay short."""
     found = DryRunReport(backend="auto", place="whoever answers", prompt="hi")
-    lines = plan(RunConfig.of("photos"), found)
+    lines = report_lines(RunConfig.of("photos"), found)
     assert lines[0] == "images: 0"
     assert lines[2] == "to send: 0.0 megapixels"
     assert lines[3] == "to: auto (whoever answers), model found at the start"
@@ -128,7 +128,9 @@ def test_other_sizes_are_summed_up() -> None:
     found = DryRunReport(backend="ollama", place="x", prompt="hi")
     for width in range(5):
         found.sent_sizes[100 + width, 50] = 9 - width
-    assert plan(config(), found)[2].endswith("9 at 100x50, 8 at 101x50, 7 at 102x50 and 2 other sizes")
+    assert report_lines(config(), found)[2].endswith(
+        "9 at 100x50, 8 at 101x50, 7 at 102x50 and 2 other sizes"
+    )
 
 
 def test_nothing_is_contacted_and_nothing_written(mixed: Path) -> None:

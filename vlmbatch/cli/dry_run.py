@@ -18,7 +18,7 @@ SHOWN_SIZES = 3
 NOTHING_SENT = "nothing was sent (--dry-run)"
 
 
-def tell_plan(config: RunConfig, console: Console) -> bool:
+def show_dry_run(config: RunConfig, console: Console) -> bool:
     """Walk, count and tell; whether it came to its end.
 
     Standard output stays empty, as in every run that writes no record.
@@ -26,7 +26,7 @@ def tell_plan(config: RunConfig, console: Console) -> bool:
     observer: Observer = JsonLog(console.stream) if config.display.log_json else Lines(console.stream)
     prices = _prices(config)
     found = dry_run(config, observer)
-    for line in plan(config, found):
+    for line in report_lines(config, found):
         tell(observer, line)
     if config.display.probe is None or not found.sample:
         tell(observer, NOTHING_SENT)
@@ -34,7 +34,7 @@ def tell_plan(config: RunConfig, console: Console) -> bool:
     return _probe(config, found, prices, observer)
 
 
-def plan(config: RunConfig, found: DryRunReport) -> list[str]:
+def report_lines(config: RunConfig, found: DryRunReport) -> list[str]:
     """The lines to show."""
     formats = ", ".join(f"{n} {name}" for name, n in found.formats.most_common())
     sizes = ", ".join(f"{n} at {w}x{h}" for (w, h), n in found.sent_sizes.most_common(SHOWN_SIZES))

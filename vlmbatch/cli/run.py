@@ -71,9 +71,9 @@ def run(config: RunConfig) -> int:
 
 def _run(config: RunConfig, stack: ExitStack, console: Console, reports: Reports) -> int:
     if config.display.dry_run:
-        from vlmbatch.cli.dry_run import tell_plan
+        from vlmbatch.cli.dry_run import show_dry_run
 
-        return 0 if tell_plan(config, console) else STOPPED
+        return 0 if show_dry_run(config, console) else STOPPED
     _allow_descriptors()
     sys.setswitchinterval(SWITCH_S)
     logging.raiseExceptions = False  # a library that cannot log must not write a traceback about that
