@@ -15,7 +15,7 @@ from inside import called
 from PIL import Image
 
 from vlmbatch.commands.dry_run import dry_run
-from vlmbatch.commands.estimate import Probe
+from vlmbatch.commands.estimate import ProbeResult
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.cost import Price, Prices
 from vlmbatch.errors import ConfigError
@@ -216,11 +216,13 @@ def test_copies_are_not_counted_twice(photos: Photos, endpoint: Endpoint) -> Non
 def test_arithmetic() -> None:
     """Time, tokens and cost grow with the number of images, and none is made up from no answer."""
     usage = Usage(input_tokens=300, output_tokens=30)
-    asked = Probe(model="m", answered=3, failures=(), repeated=0, seconds=6, concurrency=2, usage=usage)
+    asked = ProbeResult(model="m", answered=3, failures=(), repeated=0, seconds=6, concurrency=2, usage=usage)
     assert asked.whole_s(10) == 20
     assert asked.tokens(10) == Usage(input_tokens=1000, output_tokens=100)
     assert Price(input=1e-3, output=1e-2).of(usage) == pytest.approx(0.6)
-    none = Probe(model="m", answered=0, failures=("x",), repeated=0, seconds=0, concurrency=1, usage=Usage())
+    none = ProbeResult(
+        model="m", answered=0, failures=("x",), repeated=0, seconds=0, concurrency=1, usage=Usage()
+    )
     assert none.whole_s(10) is None
     assert none.tokens(10) is None
 

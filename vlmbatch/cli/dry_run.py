@@ -12,7 +12,7 @@ from vlmbatch.observers import JsonLog, Lines, duration
 from vlmbatch.protocols import Observer
 
 if TYPE_CHECKING:
-    from vlmbatch.commands.estimate import Probe
+    from vlmbatch.commands.estimate import ProbeResult
 
 SHOWN_SIZES = 3
 NOTHING_SENT = "nothing was sent (--dry-run)"
@@ -88,7 +88,7 @@ def _probe(config: RunConfig, found: DryRunReport, prices: Prices | None, observ
     return True
 
 
-def forecast(images: int, asked: "Probe", rpm: float | None) -> list[str]:
+def forecast(images: int, asked: "ProbeResult", rpm: float | None) -> list[str]:
     """What the images that were asked about tell of so many; `rpm` bounds the pace."""
     tried = asked.answered + len(asked.failures)
     lines = [

@@ -23,7 +23,7 @@ from vlmbatch.records import Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
+class ProbeResult:
     """What came of the images that were asked about; `failures` say which were not answered, and why not.
 
     `seconds` is from when the endpoint was proven to the last answer, with `concurrency` requests at once at
@@ -53,13 +53,15 @@ class Probe:
         )
 
 
-async def probe(config: RunConfig, images: Sequence[str], prompt: str, notify: Observer) -> Probe | None:
+async def probe(
+    config: RunConfig, images: Sequence[str], prompt: str, notify: Observer
+) -> ProbeResult | None:
     """Ask about these images as a run would, and keep nothing but what they took; None where none was begun.
 
     Raises:
         VlmbatchError: what would end a run.
     """
-    hear = _Ear(notify)
+    observer = _ProbeObserver(notify)
     few = replace(
         config,
         paths=tuple(f"./{image}" if image == "-" else image for image in images),
@@ -67,11 +69,11 @@ async def probe(config: RunConfig, images: Sequence[str], prompt: str, notify: O
         input=InputOptions(max_bytes=config.input.max_bytes),
         output=OutputOptions(dedupe=False),
     )
-    results = [result async for result in Batch(few, [hear])]
-    if not results or hear.model is None:
+    results = [result async for result in Batch(few, [observer])]
+    if not results or observer.model is None:
         return None
-    return Probe(
-        model=hear.model,
+    return ProbeResult(
+        model=observer.model,
         answered=sum(result.ok for result in results),
         failures=tuple(
             f"{result.id}: {result.failure.kind}: {result.failure.message}"
@@ -79,13 +81,13 @@ async def probe(config: RunConfig, images: Sequence[str], prompt: str, notify: O
             if result.failure is not None
         ),
         repeated=sum(result.attempts > 1 for result in results),
-        seconds=hear.last - hear.began,
-        concurrency=min(hear.concurrency, len(results)),
+        seconds=observer.last - observer.began,
+        concurrency=min(observer.concurrency, len(results)),
         usage=sum((r.completion.usage for r in results if r.completion), Usage()),
     )
 
 
-class _Ear:
+class _ProbeObserver:
     """Hears what a run tells, and passes on what a person should know."""
 
     def __init__(self, notify: Observer) -> None:
