@@ -3,7 +3,7 @@
 import pytest
 from endpoint import Endpoint
 
-from vlmbatch.commands.pull import Pulling, Step
+from vlmbatch.commands.pull import Puller, Step
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import UnavailableError
 
@@ -14,11 +14,11 @@ class Heard:
     def __init__(self, endpoint: Endpoint, *, stalled_s: float = 30.0, **options: object) -> None:
         self.steps: list[Step] = []
         self.told: list[str] = []
-        self.pulling = Pulling(
+        self.puller = Puller(
             config=RunConfig.of(".", base_url=endpoint.url, **options),
             wait=False,
-            hear=self.steps.append,
-            tell=self.told.append,
+            on_step=self.steps.append,
+            on_message=self.told.append,
             sleep=self._sleep,
             stalled_s=stalled_s,
         )
@@ -30,7 +30,7 @@ class Heard:
 async def test_bytes_add_up_over_the_layers(endpoint: Endpoint) -> None:
     """The steps tell bytes of all layers known so far, which never go back, and the last one is the whole."""
     heard = Heard(endpoint)
-    await heard.pulling.pull(["llava"])
+    await heard.puller.pull(["llava"])
     completed = [step.completed for step in heard.steps]
     assert completed == sorted(completed)
     last = heard.steps[-1]
@@ -41,7 +41,7 @@ async def test_bytes_add_up_over_the_layers(endpoint: Endpoint) -> None:
 async def test_what_is_there_is_not_fetched(endpoint: Endpoint) -> None:
     """A model that is present and current is done without a byte."""
     heard = Heard(endpoint)
-    await heard.pulling.pull(["tiny-vision"])
+    await heard.puller.pull(["tiny-vision"])
     assert (heard.steps[-1].done, heard.steps[-1].fetched, heard.steps[-1].total) == (True, 0, 5_000_000)
 
 
@@ -50,7 +50,7 @@ async def test_a_stall_is_told_and_ended(endpoint: Endpoint, mode: str) -> None:
     """Where no byte comes, in silence or with the same line again and again, that is told, and asked anew."""
     endpoint.pulls = [mode]
     heard = Heard(endpoint, stalled_s=0.05, timeout=0.3)
-    await heard.pulling.pull(["llava"])
+    await heard.puller.pull(["llava"])
     assert heard.told[0].startswith("no byte of llava came for")
     assert "again in" in heard.told[1]
     assert heard.steps[-1].done
@@ -60,7 +60,7 @@ async def test_attempts_that_bring_bytes_are_not_counted(endpoint: Endpoint) -> 
     """However often the line breaks, a pull goes on as long as each attempt gets farther than all before."""
     endpoint.pulls = [f"pull_cut:{n}00000" for n in range(1, 13)]
     heard = Heard(endpoint, retries=1)
-    await heard.pulling.pull(["llava"])
+    await heard.puller.pull(["llava"])
     assert len(heard.told) == 12
 
 
@@ -69,7 +69,7 @@ async def test_attempts_that_bring_nothing_are_counted(endpoint: Endpoint) -> No
     endpoint.pulls = ["pull_cut:100000"] * 9
     heard = Heard(endpoint, retries=2)
     with pytest.raises(UnavailableError, match="llava is not whole"):
-        await heard.pulling.pull(["llava"])
+        await heard.puller.pull(["llava"])
     assert len(endpoint.pulls) == 9 - 4
 
 
@@ -77,8 +77,8 @@ async def test_every_endpoint_gets_every_model(endpoint: Endpoint) -> None:
     """With several addresses each of them is told to pull."""
     with Endpoint() as other:
         heard = Heard(endpoint)
-        heard.pulling.config = RunConfig.of(".", base_url=[endpoint.url, other.url])
-        await heard.pulling.pull(["llava"])
+        heard.puller.config = RunConfig.of(".", base_url=[endpoint.url, other.url])
+        await heard.puller.pull(["llava"])
         assert "llava" in endpoint.models
         assert "llava" in other.models
     assert {step.place for step in heard.steps if step.done} == {endpoint.url, other.url}

@@ -15,7 +15,7 @@ from rich.progress import (
 
 from vlmbatch.cli.console import Console, is_watched
 from vlmbatch.cli.signals import run_until_signal
-from vlmbatch.commands.pull import Pulling, Step
+from vlmbatch.commands.pull import Puller, Step
 from vlmbatch.config import RunConfig
 from vlmbatch.observers import clean, duration
 from vlmbatch.observers.bar import BarConsole
@@ -28,7 +28,7 @@ def pull(config: RunConfig, models: list[str], *, wait: bool) -> int:
 
     async def work() -> int:
         with _Bars(console, config) as bars:
-            await Pulling(config=config, wait=wait, hear=bars.hear, tell=bars.say).pull(models)
+            await Puller(config=config, wait=wait, on_step=bars.show, on_message=bars.say).pull(models)
         return 0
 
     return run_until_signal(work, console)
@@ -64,16 +64,16 @@ class _Bars:
         else:
             self._console.say(clean(text))
 
-    def hear(self, step: Step) -> None:
+    def show(self, step: Step) -> None:
         """Show how far a model is."""
         if self._progress is not None:
-            self._show(self._progress, step)
+            self._update(self._progress, step)
         elif step.done:
             self.say(f"{self._name(step)}: {_came(step, time.monotonic() - self._began)}")
         if step.done:
             self._began = time.monotonic()
 
-    def _show(self, progress: Progress, step: Step) -> None:
+    def _update(self, progress: Progress, step: Step) -> None:
         key = (step.place, step.model)
         if key not in self._tasks:
             self._tasks[key] = progress.add_task(clean(self._name(step)), total=None, status="")

@@ -48,16 +48,16 @@ class Step:
 
 
 @dataclass(kw_only=True)
-class Pulling:
-    """How models are pulled; `hear` hears each step, and `tell` what a person should know.
+class Puller:
+    """How models are pulled; `on_step` hears each step, and `on_message` what a person should know.
 
     `wait` is whether to wait as long for Ollama at the start as it may stay away later.
     """
 
     config: RunConfig
     wait: bool
-    hear: Callable[[Step], None]
-    tell: Callable[[str], None]
+    on_step: Callable[[Step], None]
+    on_message: Callable[[str], None]
     sleep: Sleep = asyncio.sleep
     clock: Callable[[], float] = time.monotonic
     stalled_s: float = STALLED_S
@@ -92,7 +92,7 @@ class Pulling:
         def tell(error: UnavailableError, left_s: float) -> None:
             nonlocal told
             if not told:
-                self.tell(f"waiting for up to {duration(left_s)}: {error}")
+                self.on_message(f"waiting for up to {duration(left_s)}: {error}")
             told = True
 
         try:
@@ -112,10 +112,10 @@ class Pulling:
 
     async def _whole(self, ollama: "OllamaBackend", model: str) -> None:
         """Pull one model, again where it breaks off; an attempt that fetched anything does not count."""
-        one = _One(self, ollama, model)
+        one = _ModelPull(self, ollama, model)
 
         def on_retry(attempt: int, delay_s: float, error: BackendError) -> None:
-            self.tell(f"{error}; again in {delay_s:.0f} s, from where it is")
+            self.on_message(f"{error}; again in {delay_s:.0f} s, from where it is")
 
         policy = RetryPolicy(retries=self.config.run.retries, sleep=self.sleep)
         try:
@@ -132,11 +132,11 @@ class Pulling:
             ) from error
 
 
-class _One:
+class _ModelPull:
     """One model on its way."""
 
-    def __init__(self, pulling: Pulling, ollama: "OllamaBackend", model: str) -> None:
-        self._all = pulling
+    def __init__(self, pulling: Puller, ollama: "OllamaBackend", model: str) -> None:
+        self._puller = pulling
         self._ollama = ollama
         self._model = model
         self._fetched_before = 0
@@ -148,13 +148,13 @@ class _One:
 
     async def attempt(self) -> None:
         """Have it pulled, or as much of it as comes before it breaks off."""
-        self._moved_at, began_with = self._all.clock(), self._furthest
+        self._moved_at, began_with = self._puller.clock(), self._furthest
         self._fetched_before += self._last.fetched
         self._last = Pulled(status="")
-        timeout_s = self._all.config.run.timeout
+        timeout_s = self._puller.config.run.timeout
         watching = asyncio.ensure_future(self._watch(timeout_s))
         pulling = asyncio.ensure_future(
-            self._ollama.pull(self._model, self._hear, silence_s=CHECKING * timeout_s)
+            self._ollama.pull(self._model, self._receive, silence_s=CHECKING * timeout_s)
         )
         try:
             await asyncio.wait((watching, pulling), return_when=asyncio.FIRST_COMPLETED)
@@ -168,17 +168,17 @@ class _One:
                 task.cancel()
                 with suppress(asyncio.CancelledError, BackendError):
                     await task
-        self._tell_step(self._last, done=True)
+        self._send_step(self._last, done=True)
 
-    def _hear(self, now: Pulled) -> None:
+    def _receive(self, now: Pulled) -> None:
         if (now.completed, now.status) != (self._last.completed, self._last.status):
-            self._moved_at = self._all.clock()
+            self._moved_at = self._puller.clock()
         self._furthest = max(self._furthest, now.completed)
         self._last = now
-        self._tell_step(now)
+        self._send_step(now)
 
-    def _tell_step(self, now: Pulled, *, done: bool = False) -> None:
-        self._all.hear(
+    def _send_step(self, now: Pulled, *, done: bool = False) -> None:
+        self._puller.on_step(
             Step(
                 model=self._model,
                 place=self._ollama.place,
@@ -194,15 +194,15 @@ class _One:
         """Tell of a stall, and end one that lasts; while Ollama checks what it has, no bytes come."""
         told = False
         while True:
-            await asyncio.sleep(min(self._all.stalled_s, timeout_s) / 4)
-            still_s = self._all.clock() - self._moved_at
+            await asyncio.sleep(min(self._puller.stalled_s, timeout_s) / 4)
+            still_s = self._puller.clock() - self._moved_at
             if self._last.status.startswith(LOCAL_WORK):
                 continue
             if still_s >= timeout_s:
                 raise TransientError(f"no byte of {self._model} came for {timeout_s:g} s", kind="timeout")
-            if still_s >= self._all.stalled_s and not told:
-                self._all.tell(
+            if still_s >= self._puller.stalled_s and not told:
+                self._puller.on_message(
                     f"no byte of {self._model} came for {still_s:.0f} s; is the network of "
                     f"{self._ollama.place} well? Ctrl-C loses nothing: the same command goes on from here"
                 )
-            told = still_s >= self._all.stalled_s
+            told = still_s >= self._puller.stalled_s
