@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
+from vlmbatch.commands.doctor.endpoint_checks import EndpointChecks
 from vlmbatch.commands.doctor.finding import Finding, Mark, wrong
+from vlmbatch.commands.doctor.image_check import check_image, read_image
 from vlmbatch.commands.doctor.machine import check_machine
-from vlmbatch.commands.doctor.trial import read_image, try_image
-from vlmbatch.commands.doctor.visit import Visit
 from vlmbatch.commands.models import each_endpoint
 from vlmbatch.config import Option, RunConfig, options
 from vlmbatch.config.spec import AUTO, redact
@@ -45,28 +45,28 @@ async def check_up(config: RunConfig, image: str | None) -> AsyncIterator[Findin
     for one in each_endpoint(config) + others:
         wrongs = 0
         async with AsyncExitStack() as stack:
-            visit = Visit(config=one, prompt=prompt, stack=stack)
-            async for finding in _findings(visit, data):
+            checks = EndpointChecks(config=one, prompt=prompt, stack=stack)
+            async for finding in _findings(checks, data):
                 wrongs += finding.mark == "wrong"
                 yield replace(finding, endpoint=one.endpoint.url and redact(one.endpoint.url))
             if not wrongs and one not in others:
-                well.append((one, visit.found))
+                well.append((one, checks.found))
     yield _next(config, well)
 
 
-async def _findings(visit: Visit, image: bytes) -> AsyncIterator[Finding]:
+async def _findings(checks: EndpointChecks, image: bytes) -> AsyncIterator[Finding]:
     """What each step finds; after one that is essential and wrong the others are skipped."""
     steps = (
-        visit.reachable,
-        visit.model,
-        visit.sees,
-        visit.loaded,
-        visit.really_sees,
-        visit.context,
-        visit.parallel,
+        checks.reachable,
+        checks.model,
+        checks.sees,
+        checks.loaded,
+        checks.really_sees,
+        checks.context,
+        checks.parallel,
     )
     blocked: str | None = None
-    for title, step in zip(TITLES, (*steps, lambda: try_image(visit, image)), strict=True):
+    for title, step in zip(TITLES, (*steps, lambda: check_image(checks, image)), strict=True):
         if blocked is not None:
             yield Finding(check=title, mark="skipped", told=f"not before this is well: {blocked}")
             continue

@@ -5,8 +5,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from vlmbatch.commands.doctor.endpoint_checks import EndpointChecks
 from vlmbatch.commands.doctor.finding import Finding, wrong
-from vlmbatch.commands.doctor.visit import Visit
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError, ImageError
 from vlmbatch.imaging.capabilities import drawn_shapes
@@ -31,21 +31,23 @@ def read_image(path: str | None, config: RunConfig) -> bytes:
     return data
 
 
-async def try_image(visit: Visit, image: bytes) -> list[Finding]:
+async def check_image(checks: EndpointChecks, image: bytes) -> list[Finding]:
     """Ask about this image as a run would: how fast that was, and what was answered.
 
     Raises:
         BackendError: it was not answered.
     """
-    found = visit.found
-    sizing = sizing_of(visit.config.image, found.model, found.architecture)
+    found = checks.found
+    sizing = sizing_of(checks.config.image, found.model, found.architecture)
     try:
-        picture = await asyncio.to_thread(partial(prepare, image, visit.config.image, sizing=sizing))
+        picture = await asyncio.to_thread(partial(prepare, image, checks.config.image, sizing=sizing))
     except ImageError as error:
         return [wrong("one image", error)]
-    began = visit.clock()
-    answer = await visit.backend.complete(replace(visit.question, images=(picture,), deadline_s=visit.cold_s))
-    took_s = visit.clock() - began
+    began = checks.clock()
+    answer = await checks.backend.complete(
+        replace(checks.question, images=(picture,), deadline_s=checks.cold_s)
+    )
+    took_s = checks.clock() - began
     usage = answer.usage
     figures = {
         "seconds": round(took_s, 3),

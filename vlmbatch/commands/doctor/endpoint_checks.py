@@ -24,7 +24,7 @@ PROMPT_TOKENS = 200
 
 
 @dataclass(kw_only=True)
-class Visit:
+class EndpointChecks:
     """What is known of one endpoint so far."""
 
     config: RunConfig
