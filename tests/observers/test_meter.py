@@ -25,17 +25,17 @@ def test_rates_are_of_the_last_half_minute() -> None:
     """What was slow or fast a minute ago does not count."""
     clock = Clock()
     meter = Meter(clock)
-    meter.hear(STARTED)
+    meter.update(STARTED)
     answer = Completion(text="x", model="m", finish_reason="stop", usage=Usage(output_tokens=50))
     event = ImageFinished(result=replace(answered("a"), completion=answer))
     for seconds in range(1, 101):  # one a second, then four a second
         clock.now = seconds
-        meter.hear(event)
+        meter.update(event)
     for quarter in range(1, 401):
         clock.now = 100 + quarter / 4
-        meter.hear(event)
+        meter.update(event)
     assert meter.rates() == pytest.approx((4, 200), rel=0.02)
-    meter.hear(TotalKnown(total=900))
+    meter.update(TotalKnown(total=900))
     assert meter.eta_s() == pytest.approx(100, rel=0.02)
 
 
@@ -44,10 +44,10 @@ def test_the_rate_of_a_slow_endpoint_does_not_drop_to_nothing() -> None:
     clock = Clock()
     meter = Meter(clock)
     for event in (STARTED, TotalKnown(total=30)):
-        meter.hear(event)
+        meter.update(event)
     for minute in range(1, 21):
         clock.now = minute * 60
-        meter.hear(ANSWERED)
+        meter.update(ANSWERED)
     images_s, _ = meter.rates()
     assert images_s == pytest.approx(1 / 60)
     assert meter.eta_s() == pytest.approx(600)
@@ -62,7 +62,7 @@ def test_the_eta_is_unknown_where_it_cannot_be_told() -> None:
     clock.now = 1
     told_eta = []
     for event in (STARTED, ANSWERED, TotalKnown(total=4), ImagesSkipped(skipped=1), PAUSED, RESUMED):
-        meter.hear(event)
+        meter.update(event)
         clock.now += 1
         told_eta.append(meter.eta_s() is not None)
     assert told_eta == [False, False, True, True, False, True]
@@ -85,7 +85,7 @@ def test_counts_survive_questions_from_another_thread() -> None:
     asking = threading.Thread(target=ask)
     asking.start()
     for _ in range(20_000):
-        meter.hear(ANSWERED)
+        meter.update(ANSWERED)
     ended.set()
     asking.join()
     assert not faults

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from vlmbatch.events import Event, RunStarted
 from vlmbatch.observers.format import countdown
-from vlmbatch.observers.lines import Teller
-from vlmbatch.observers.meter import AWAY, LOOKED_FOR
+from vlmbatch.observers.lines import LineObserver
+from vlmbatch.observers.meter import DOWN, SEARCHING
 
 WIDEST = 90
 REFRESHES_S = 4
@@ -30,7 +30,7 @@ class BarConsole(Console):
         return False
 
 
-class Bar(Teller):
+class Bar(LineObserver):
     """A live bar; notes are printed above it, and at the end it makes room for the summary."""
 
     def __init__(
@@ -64,16 +64,16 @@ class Bar(Teller):
 
     def __rich__(self) -> RenderableType:
         """The two lines as they stand now, or one until the endpoint is found."""
-        if self.meter.endpoint == LOOKED_FOR:
+        if self.meter.endpoint == SEARCHING:
             row = _row(None, None)
-            row.add_row(self._spinner, LOOKED_FOR)
+            row.add_row(self._spinner, SEARCHING)
             return row
         return Group(Constrain(self._how_far(), WIDEST), self._how_well())
 
     def _how_far(self) -> Table:
         meter = self.meter
         row = _row(None, 1, None, None, None)
-        colour = "yellow" if meter.endpoint == AWAY else "green"
+        colour = "yellow" if meter.endpoint == DOWN else "green"
         bar = ProgressBar(
             total=meter.total,
             completed=meter.done,
@@ -100,7 +100,7 @@ class Bar(Teller):
             Text(f"{meter.failed} failed", "red" if meter.failed else ""),
             Text(f"{images_s:.1f} images/s", "cyan"),
             Text(f"{tokens_s:.0f} tokens/s", "cyan"),
-            Text(meter.state, "bold yellow" if meter.endpoint == AWAY else "green"),
+            Text(meter.state, "bold yellow" if meter.endpoint == DOWN else "green"),
         )
         line = Text("  ").join(parts)
         # the text's own wrapping counts, since the line of a note above is printed without any

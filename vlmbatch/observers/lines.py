@@ -29,7 +29,7 @@ LINE_EVERY_S = 30.0
 SHOWN_FAILURES = 5
 
 
-class Teller:
+class LineObserver:
     """Says what a person should know about events, as plain lines; the base of bar and lines."""
 
     def __init__(
@@ -52,7 +52,7 @@ class Teller:
 
     def __call__(self, event: Event) -> None:
         """Hear an event."""
-        self.meter.hear(event)
+        self.meter.update(event)
         for line in self._lines(event):
             self.say(line)
 
@@ -69,7 +69,7 @@ class Teller:
             case SourceProblem(path=path, message=message):
                 return [f"{path}: {message}"]
             case EndpointPaused() | EndpointResumed():
-                return [_there_or_not(event)]
+                return [_outage_line(event)]
             case RunStopping(drain_s=drain_s, error=None):
                 within = f"for up to {duration(drain_s)}"
                 return [f"stopping: waiting {within} for the images in flight; again to stop at once"]
@@ -96,7 +96,7 @@ class Teller:
         return [summary_line(summary), *endpoint_lines(summary), *shown]
 
 
-def _there_or_not(event: EndpointPaused | EndpointResumed) -> str:
+def _outage_line(event: EndpointPaused | EndpointResumed) -> str:
     """That an endpoint went away or is back; with others that go on, which one."""
     if isinstance(event, EndpointResumed):
         who = event.endpoint if event.others_up else "the endpoint"
@@ -118,7 +118,7 @@ def _started(event: RunStarted) -> list[str]:
     return [*lines, *endpoint.notes, *event.notes]
 
 
-class Lines(Teller):
+class Lines(LineObserver):
     """Where nobody watches: a line every half minute, and the summary."""
 
     def __init__(self, stream: TextIO, *, verbose: bool = False, every_s: float = LINE_EVERY_S) -> None:

@@ -23,9 +23,9 @@ WINDOW_S = 30.0
 WINDOW_IMAGES = 10
 """Rates are over the last half minute, or over the last ten images where these took longer."""
 
-LOOKED_FOR = "looking for the endpoint"
+SEARCHING = "looking for the endpoint"
 UP = "endpoint up"
-AWAY = "endpoint away, waiting"
+DOWN = "endpoint away, waiting"
 
 
 class Meter:
@@ -37,7 +37,7 @@ class Meter:
         self.failed = 0
         self.skipped = 0
         self.total: int | None = None
-        self.endpoint = LOOKED_FOR
+        self.endpoint = SEARCHING
         self.concurrency = 0
         self._endpoints = 1
         self._away: set[str] = set()
@@ -66,7 +66,7 @@ class Meter:
         queued = sum(self._queued.values())
         return f"{up}, {self.concurrency} at once" + (f", {queued} queued there" if queued else "")
 
-    def hear(self, event: Event) -> None:
+    def update(self, event: Event) -> None:
         """Count this event."""
         match event:
             case RunStarted(concurrency=concurrency):
@@ -84,7 +84,7 @@ class Meter:
             case EndpointPaused(endpoint=endpoint, others_up=others_up):
                 self._away.add(endpoint)
                 self._queued.pop(endpoint, None)
-                self.endpoint = UP if others_up else AWAY
+                self.endpoint = UP if others_up else DOWN
             case EndpointProven():
                 self.endpoint = UP
             case EndpointResumed(endpoint=endpoint):
