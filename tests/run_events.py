@@ -1,4 +1,4 @@
-"""One event of each kind, with text in it that a terminal must not see as it is."""
+"""One event of each kind, with text that must not reach a terminal unchanged."""
 
 from written_results import ENDPOINT, RUN, answered, failed
 
@@ -26,7 +26,7 @@ HOSTILE = "x\x1b[31mred\x1b]0;title\x07\x1b[2J\r\n\x9b1m\udcff\u202e"
 """Colours, a window title, a cleared screen, line ends, a C1 sequence, a byte of no UTF-8, right to left."""
 
 STARTED = RunStarted(endpoint=ENDPOINT, run=RUN, concurrency=4, output="o.jsonl")
-PAUSED = EndpointPaused(message="nobody answers", give_up_s=900)
+PAUSED = EndpointPaused(message="no connection", give_up_s=900)
 RESUMED = EndpointResumed(paused_s=3.2)
 RETRY = RetryScheduled(id=HOSTILE, attempt=1, delay_s=1.5, kind="timeout", message="no answer within 300 s")
 ANSWERED = ImageFinished(result=answered("good.jpg", "the answer"))

@@ -25,7 +25,7 @@ def test_only_records_go_to_standard_output(photos: Photos, endpoint: Endpoint) 
     found = records(done.stdout)
     assert sorted(r["id"] for r in found) == [f"photos/p{n:04}.jpg" for n in range(4)]
     assert {r["status"] for r in found} == {"ok"}
-    assert "asking tiny-vision" in done.stderr
+    assert "using tiny-vision" in done.stderr
     assert "4 answered" in done.stderr
 
 

@@ -359,7 +359,7 @@ def test_the_command_tells_of_it(photos: Photos, endpoint: Endpoint, other: Endp
     assert done.returncode == 0
     records = [json.loads(line) for line in done.stdout.splitlines()]
     assert Counter(record["backend"] for record in records) == {"ollama": 3, "vllm": 2}
-    assert "where that fails: big-vision (vllm, " in done.stderr
+    assert "fallback: big-vision (vllm, " in done.stderr
     assert "2 of them by a fallback" in done.stderr
     assert f"{other.url}/v1 (big-vision): 2 answered" in done.stderr
 

@@ -1,4 +1,4 @@
-"""The bar in a terminal: what a person sees of it, byte by byte through a terminal emulator."""
+"""The bar as a terminal emulator shows it."""
 
 import io
 import json
@@ -24,14 +24,14 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*\b(3[0-7]|38|9[0-7])\b[0-9;]*m")
 
 
 class Screen(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 def rows(bar: Bar, columns: int = 80) -> list[str]:
-    """What the bar draws in a terminal of so many columns."""
+    """The rows that the bar draws in a terminal of this many columns."""
     console = Console(file=io.StringIO(), width=columns, height=25, force_terminal=True, no_color=True)
     with console.capture() as capture:
         console.print(bar)
@@ -43,7 +43,7 @@ def arguments(endpoint: Endpoint, *more: str) -> tuple[str, ...]:
 
 
 def test_the_bar_shows_everything_in_80_columns(photos: Photos, endpoint: Endpoint) -> None:
-    """While the real command runs, a terminal of 80 columns shows all figures and the endpoint's state."""
+    """During a run a terminal of 80 columns shows all figures and the state of the endpoint."""
     photos(40)
     (Path("photos") / "a-bad.jpg").write_text("no image")
     endpoint.delay = 0.1
@@ -53,9 +53,9 @@ def test_the_bar_shows_everything_in_80_columns(photos: Photos, endpoint: Endpoi
         )
         terminal.until(r"\n  \d+ ok  1 failed  [\d.]+ images/s  [1-9]\d* tokens/s  endpoint up, \d+ at once$")
         endpoint.down()
-        terminal.until(r"paused: no connection", r"images +ETA -:--\n.* tokens/s  endpoint away, waiting$")
+        terminal.until(r"paused: no connection", r"images +ETA -:--\n.* tokens/s  endpoint down, waiting$")
         endpoint.up()
-        terminal.until(r"the endpoint is back after", r"tokens/s  endpoint up, \d+ at once$")
+        terminal.until(r"the endpoint is up again after", r"tokens/s  endpoint up, \d+ at once$")
         assert terminal.wait() == 3
         assert not any("━" in row or "tokens/s" in row for row in terminal.rows)
         assert "finished: 40 answered, 1 failed" in terminal.rows[-2]
@@ -64,7 +64,7 @@ def test_the_bar_shows_everything_in_80_columns(photos: Photos, endpoint: Endpoi
 
 
 def test_records_on_the_same_terminal_stay_whole(photos: Photos, endpoint: Endpoint) -> None:
-    """Where records come out on the terminal, the bar makes room: no record is torn or overwritten."""
+    """Records on the same terminal replace the bar, so that no record is broken or overwritten."""
     photos(12)
     endpoint.delay = 0.15
     with Terminal(*arguments(endpoint), columns=1000, stdout=True) as terminal:
@@ -74,8 +74,8 @@ def test_records_on_the_same_terminal_stay_whole(photos: Photos, endpoint: Endpo
         assert len(terminal.rows) == 14  # and the first and the last line
 
 
-def test_a_terminal_that_goes_away_does_not_end_the_run(photos: Photos, endpoint: Endpoint) -> None:
-    """Under nohup, when the terminal is closed the run goes on and every image gets its record."""
+def test_a_closed_terminal_does_not_end_the_run(photos: Photos, endpoint: Endpoint) -> None:
+    """The run goes on after its terminal is closed, and every image gets its record."""
     photos(10)
     endpoint.delay = 0.05
     with Terminal(*arguments(endpoint, "-o", "o.jsonl")) as terminal:
@@ -87,7 +87,7 @@ def test_a_terminal_that_goes_away_does_not_end_the_run(photos: Photos, endpoint
 
 @pytest.mark.parametrize("columns", [200, 80, 60, 40, 20])
 def test_no_row_is_wider_than_the_terminal(columns: int) -> None:
-    """On a narrow terminal rows end early and are never wrapped, or the terminal would be littered."""
+    """The rows of the bar are cut, never wrapped, on a narrow terminal."""
     bar = Bar(Screen())
     assert [len(row) <= columns for row in rows(bar, columns)] == [True]
     for event in (STARTED, TotalKnown(total=1000), ANSWERED, PAUSED):
@@ -98,7 +98,7 @@ def test_no_row_is_wider_than_the_terminal(columns: int) -> None:
 
 
 def test_a_million_images_fit_into_80_columns() -> None:
-    """With large numbers all is still there, and the bar too."""
+    """The bar and all figures fit into 80 columns with large numbers."""
     bar = Bar(Screen())
     usage = Usage(output_tokens=10)
     answer = Completion(text="x", model="m", finish_reason="stop", usage=usage)
@@ -113,12 +113,12 @@ def test_a_million_images_fit_into_80_columns() -> None:
     first, second = rows(bar)
     assert re.fullmatch(r". ━{10,} +61% +614333/1000000 images +ETA -:--", first.rstrip())
     assert re.fullmatch(
-        r"  602333 ok  12000 failed  [\d.]+ images/s  \d+ tokens/s  endpoint away, waiting", second
+        r"  602333 ok  12000 failed  [\d.]+ images/s  \d+ tokens/s  endpoint down, waiting", second
     )
 
 
-def test_a_total_that_is_not_known_yet_is_left_out() -> None:
-    """While the folders are still being counted, the bar says how many are done."""
+def test_an_unknown_total_is_left_out() -> None:
+    """Until the images are counted, the bar shows only the number of finished ones."""
     bar = Bar(Screen())
     for event in (STARTED, ANSWERED, FAILED):
         bar(event)
@@ -127,7 +127,7 @@ def test_a_total_that_is_not_known_yet_is_left_out() -> None:
 
 @pytest.mark.parametrize("no_color", [False, True])
 def test_no_color_is_respected(no_color: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With NO_COLOR set the bar is drawn without colours; else with them."""
+    """The bar has colours unless NO_COLOR is set."""
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")
@@ -141,8 +141,8 @@ def test_no_color_is_respected(no_color: bool, monkeypatch: pytest.MonkeyPatch) 
     assert bool(COLOUR.search(screen.getvalue())) is not no_color
 
 
-def test_notes_above_the_bar_cannot_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Escape sequences in names and messages do not reach the terminal, and the cursor stays visible."""
+def test_messages_above_the_bar_cannot_control_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No escape sequence from a name or message reaches the terminal, and the cursor stays visible."""
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "80")
     screen = Screen()

@@ -1,4 +1,4 @@
-"""How numbers and foreign text are put into words for a person."""
+"""The format of numbers, summaries and foreign text for the user."""
 
 import pytest
 from hypothesis import given
@@ -24,14 +24,14 @@ from vlmbatch.records import Summary, Usage
         ("größe 猫 🐈", "größe 猫 🐈"),
     ],
 )
-def test_foreign_text_cannot_steer_a_terminal(text: str, shown: str) -> None:
-    """Escape sequences are taken out whole, control characters and surrogates are replaced, words stay."""
+def test_foreign_text_cannot_control_a_terminal(text: str, shown: str) -> None:
+    """clean() removes whole escape sequences, replaces control characters and surrogates, and keeps words."""
     assert clean(text) == shown
 
 
 @given(st.text(st.characters() | st.sampled_from("\x1b[]\x07\x9b\ud800\udcff;m")))
 def test_cleaned_text_is_printable_utf_8(text: str) -> None:
-    """Whatever comes in, what goes out is printable, can be encoded, and stays so when cleaned again."""
+    """Any cleaned text is printable and UTF-8, and cleaning it again changes nothing."""
     shown = clean(text)
     assert shown.isprintable()
     assert shown.encode().decode() == shown
@@ -53,24 +53,24 @@ def test_cleaned_text_is_printable_utf_8(text: str) -> None:
         (Summary(total=3, skipped=3, duration_s=0.04), "finished: 0 answered, 3 done before in 0.0 s"),
         (
             Summary(total=9, succeeded=1, failed=2, skipped=3, failed_before=3, duration_s=70),
-            "finished: 1 answered, 2 failed, 3 done before, 3 failed before (--retry-failed asks again) "
+            "finished: 1 answered, 2 failed, 3 done before, 3 failed before (--retry-failed retries them) "
             "in 1m 10s (0.0 images/s, 0 tokens)",
         ),
         (
             Summary(total=1, failed=1, ignored=7, unreadable=2, duration_s=1),
-            "finished: 0 answered, 1 failed, 7 ignored as no images, "
+            "finished: 0 answered, 1 failed, 7 other files ignored, "
             "2 folders or files could not be read in 1.0 s",
         ),
         (Summary(stopped=True, duration_s=3), "stopped: 0 answered in 3.0 s"),
     ],
 )
-def test_the_summary_says_how_it_ended(summary: Summary, line: str) -> None:
-    """The last line counts what happened, and only that."""
+def test_the_summary_line(summary: Summary, line: str) -> None:
+    """The summary line has each count that is not zero, and no other."""
     assert summary_line(summary) == line
 
 
 def test_times_are_short() -> None:
-    """Durations and countdowns in the form that people read fastest."""
+    """Durations and countdowns have a short form."""
     assert [duration(s) for s in (0.04, 59.94, 59.96, 245, 7380)] == [
         "0.0 s",
         "59.9 s",

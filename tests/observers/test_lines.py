@@ -1,4 +1,4 @@
-"""What a person is told of a run, as plain lines and as JSON."""
+"""The messages of a run, as plain lines and as JSON."""
 
 import errno
 import io
@@ -25,8 +25,8 @@ from vlmbatch.records import Summary
 Photos = Callable[..., Path]
 
 
-class Heard(io.StringIO):
-    """A stream to wait at for what is written from another thread."""
+class WatchedStream(io.StringIO):
+    """A stream on which a test can wait for text from another thread."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Heard(io.StringIO):
 
 
 def told(*events: Event, verbose: bool = False) -> list[str]:
-    """The lines that Lines prints of these events."""
+    """The lines that Lines prints for these events."""
     stream = io.StringIO()
     with Lines(stream, verbose=verbose) as lines:
         for event in events:
@@ -52,66 +52,67 @@ def told(*events: Event, verbose: bool = False) -> list[str]:
     return stream.getvalue().splitlines()
 
 
-def test_a_line_comes_every_so_often_also_when_nothing_happens() -> None:
-    """Where nobody watches, a line tells how it stands again and again, without any event."""
-    heard = Heard()
-    with Lines(heard, every_s=0.001) as lines:
-        heard.until(lambda text: text.count("looking for the endpoint\n") >= 2)
+def test_progress_lines_come_without_events() -> None:
+    """Lines prints a progress line at each interval, even without any event."""
+    stream = WatchedStream()
+    with Lines(stream, every_s=0.001) as lines:
+        stream.until(lambda text: text.count("looking for the endpoint\n") >= 2)
         for event in (STARTED, TotalKnown(total=8), ANSWERED, FAILED):
             lines(event)
         pattern = (
             r"2/8 done, 1 ok, 1 failed, [\d.]+ images/s, \d+ tokens/s, ETA \d+:\d\d, endpoint up, 4 at once\n"
         )
-        heard.until(lambda text: len(re.findall(pattern, text)) >= 2)
+        stream.until(lambda text: len(re.findall(pattern, text)) >= 2)
         lines(PAUSED)
-        heard.until(lambda text: "ETA -:--, endpoint away, waiting\n" in text)
+        stream.until(lambda text: "ETA -:--, endpoint down, waiting\n" in text)
     assert "vlmbatch-progress" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_a_run_that_is_told_to_stop_says_how_long_it_waits() -> None:
-    """One line, above the bar where there is one; a run that ends over an error says that instead."""
+def test_a_stopping_run_says_how_long_it_waits() -> None:
+    """A stopping run prints one line with the drain time, unless it stops because of an error."""
     (line,) = told(RunStopping(drain_s=30))
-    assert line == "stopping: waiting for up to 30.0 s for the images in flight; again to stop at once"
+    waiting = "stopping: waiting up to 30.0 s for requests in flight"
+    assert line == f"{waiting}; a second signal or Ctrl-C stops at once"
     assert told(RunStopping(drain_s=30, error=UnavailableError("away"))) == []
 
 
 def test_start_notes_and_summary_are_a_line_each() -> None:
-    """One line at the start, one for each note, and the summary with the failures below it."""
+    """The start and each notice are one line, and the summary is one line with the failures below it."""
     lines = told(*(event for event in EVENTS if event is not RETRY))
-    assert lines[0] == "asking llava:7b (ollama, http://127.0.0.1:11434), 4 at once, records to o.jsonl"
+    assert lines[0] == "using llava:7b (ollama, http://127.0.0.1:11434), 4 at once, records to o.jsonl"
     assert lines[1].startswith("a note xred")
     assert lines[2].endswith(": permission denied")
     assert lines[3:5] == [
-        "paused: nobody answers; trying again for up to 15m 00s",
-        "the endpoint is back after 3.2 s",
+        "paused: no connection; retrying for up to 15m 00s",
+        "the endpoint is up again after 3.2 s",
     ]
     assert lines[5].startswith("finished: 1 answered, 1 failed, 3 done before in 2.0 s")
     assert re.fullmatch(r"  xred.*: bad_image: no", lines[6])
     assert len(lines) == 7
 
 
-def test_verbose_tells_retries_and_failures_as_they_happen() -> None:
-    """--verbose names every retry and every failed image at once, and does not repeat them at the end."""
+def test_verbose_prints_retries_and_failures_as_they_happen() -> None:
+    """--verbose prints every retry and every failed image at once, and does not repeat them at the end."""
     ended = RunFinished(summary=Summary(total=1, failed=1, duration_s=1))
     assert told(RETRY, FAILED, ended)[0].startswith("finished")
     lines = told(RETRY, FAILED, ended, verbose=True)
-    assert lines[0].endswith(": timeout: no answer within 300 s; again in 1.5 s")
+    assert lines[0].endswith(": timeout: no answer within 300 s; retry in 1.5 s")
     assert lines[1].endswith(": bad_image: no")
     assert lines[2].startswith("finished")
     assert len(lines) == 3
 
 
 def test_many_failures_are_shown_in_part() -> None:
-    """The summary shows five failures and counts the others."""
+    """The summary shows five failures and the number of the other ones."""
     events = [ImageFinished(result=failed(f"p{n}.jpg")) for n in range(12)]
     lines = told(*events, RunFinished(summary=Summary(total=12, failed=12, duration_s=1)))
     assert lines[1] == "  p0.jpg: bad_image: no"
-    assert lines[-1] == "  and 7 more; each has its record"
+    assert lines[-1] == "  and 7 more; their records have the reasons"
     assert len(lines) == 7
 
 
-def test_what_is_not_a_terminal_gets_no_escape_codes(photos: Photos, endpoint: Endpoint) -> None:
-    """Neither events nor the real command write an escape character where standard error is no terminal."""
+def test_only_a_terminal_gets_escape_codes(photos: Photos, endpoint: Endpoint) -> None:
+    """Neither the observer nor the real command writes an escape character to a stream without a terminal."""
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", "\n".join(told(*EVENTS, verbose=True)))
     photos(2)
     done = run("run", "photos", "-b", "ollama", "--base-url", endpoint.url)
@@ -121,10 +122,10 @@ def test_what_is_not_a_terminal_gets_no_escape_codes(photos: Photos, endpoint: E
 
 
 @pytest.mark.parametrize("flags", [(), ("--log-json",)], ids=["lines", "JSON"])
-def test_a_listener_who_leaves_does_not_end_the_run(
+def test_a_closed_standard_error_does_not_end_the_run(
     photos: Photos, endpoint: Endpoint, flags: tuple[str, ...]
 ) -> None:
-    """When whoever reads standard error closes it, the run goes on to its last record and exits 0."""
+    """The run goes on to its last record and exits 0 after the reader of standard error closes it."""
     photos(12)
     endpoint.delay = 0.05
     args = ("run", "photos", "-b", "ollama", "--base-url", endpoint.url, "-o", "o.jsonl", *flags)
@@ -138,24 +139,24 @@ def test_a_listener_who_leaves_does_not_end_the_run(
 
 @pytest.mark.parametrize("observer", [Lines, Bar, JsonLog])
 @pytest.mark.parametrize("broken", ["write", "flush"])
-def test_a_stream_that_fails_is_no_fault_of_the_run(
+def test_a_failing_stream_raises_no_error(
     observer: Callable[[io.StringIO], Observer], broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An observer raises nothing when its disk is full, whether that shows at once or when it flushes."""
+    """An observer raises nothing if the disk is full, whether writing or flushing fails."""
 
     def fail(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     stream = io.StringIO()
     monkeypatch.setattr(stream, broken, fail)
-    hear = observer(stream)
+    observe = observer(stream)
     for event in EVENTS:
-        hear(event)
+        observe(event)
     assert (stream.getvalue() == "") is (broken == "write")
 
 
 def test_each_event_is_one_json_line() -> None:
-    """--log-json writes every kind of event with its time, name and fields; answers are not in it."""
+    """--log-json writes every kind of event with its time, name and fields, but no answer."""
     assert {type(event) for event in EVENTS} == set(get_args(Event))
     stream = io.StringIO()
     log = JsonLog(stream)

@@ -1,4 +1,4 @@
-"""How fast a run goes and how long it will take, by a clock that the test turns."""
+"""The rates and the remaining time of a run, with a clock that the test sets."""
 
 import threading
 from dataclasses import replace
@@ -13,7 +13,7 @@ from vlmbatch.records import Completion, Usage
 
 
 class Clock:
-    """Seconds that pass when the test says so."""
+    """A clock whose time the test sets."""
 
     now = 0.0
 
@@ -22,7 +22,7 @@ class Clock:
 
 
 def test_rates_are_of_the_last_half_minute() -> None:
-    """What was slow or fast a minute ago does not count."""
+    """Images from a minute ago do not count for the rates."""
     clock = Clock()
     meter = Meter(clock)
     meter.update(STARTED)
@@ -40,7 +40,7 @@ def test_rates_are_of_the_last_half_minute() -> None:
 
 
 def test_the_rate_of_a_slow_endpoint_does_not_drop_to_nothing() -> None:
-    """Where an image takes a minute, the rate is that of the last ten, and there is an ETA."""
+    """If an image takes a minute, the rate is that of the last ten images, and there is an ETA."""
     clock = Clock()
     meter = Meter(clock)
     for event in (STARTED, TotalKnown(total=30)):
@@ -55,38 +55,38 @@ def test_the_rate_of_a_slow_endpoint_does_not_drop_to_nothing() -> None:
     assert meter.rates()[0] == pytest.approx(10 / 650)
 
 
-def test_the_eta_is_unknown_where_it_cannot_be_told() -> None:
-    """Without a total, without a first answer and while the endpoint is away, there is no ETA."""
+def test_the_eta_may_be_unknown() -> None:
+    """There is no ETA without a total, before the first answer and while the endpoint is down."""
     clock = Clock()
     meter = Meter(clock)
     clock.now = 1
-    told_eta = []
+    has_eta = []
     for event in (STARTED, ANSWERED, TotalKnown(total=4), ImagesSkipped(skipped=1), PAUSED, RESUMED):
         meter.update(event)
         clock.now += 1
-        told_eta.append(meter.eta_s() is not None)
-    assert told_eta == [False, False, True, True, False, True]
+        has_eta.append(meter.eta_s() is not None)
+    assert has_eta == [False, False, True, True, False, True]
     assert meter.done == 2
 
 
-def test_counts_survive_questions_from_another_thread() -> None:
-    """The meter is asked from the thread that draws while events come on the event loop's."""
+def test_counts_are_right_while_another_thread_reads() -> None:
+    """The counts are right and nothing is raised while another thread reads the meter."""
     meter = Meter()
     ended = threading.Event()
     faults: list[BaseException] = []
 
-    def ask() -> None:
+    def read() -> None:
         try:
             while not ended.is_set():
                 meter.line()
-        except BaseException as fault:  # noqa: BLE001  # handed to the test's thread
+        except BaseException as fault:  # noqa: BLE001  # passed on to the test's thread
             faults.append(fault)
 
-    asking = threading.Thread(target=ask)
-    asking.start()
+    reading = threading.Thread(target=read)
+    reading.start()
     for _ in range(20_000):
         meter.update(ANSWERED)
     ended.set()
-    asking.join()
+    reading.join()
     assert not faults
     assert meter.done == 20_000

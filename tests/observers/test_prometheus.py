@@ -1,4 +1,4 @@
-"""The numbers of a run as Prometheus reads them, and the file that a node exporter collects."""
+"""The metrics of a run as Prometheus reads them, and the file for a node exporter."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ Photos = Callable[..., Path]
 
 
 def numbers(text: str) -> dict[str, float]:
-    """Every sample by its name and labels, as Prometheus's own parser reads the text."""
+    """Every sample by its name and labels, read by Prometheus's own parser."""
     found = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -31,9 +31,9 @@ def read(path: str) -> dict[str, float]:
     return numbers(Path(path).read_text())
 
 
-def test_every_event_is_heard_and_counted(tmp_path: Path) -> None:
-    """One event of each kind: images, failures by kind, retries, pauses, tokens and how it stands."""
-    kept = MetricsFile(str(tmp_path / "m.prom"), tell=pytest.fail)
+def test_every_event_is_counted(tmp_path: Path) -> None:
+    """The file has the right values after one event of each kind."""
+    kept = MetricsFile(str(tmp_path / "m.prom"), warn=pytest.fail)
     for event in EVENTS:
         kept(event)
     kept.end(3, None)
@@ -60,7 +60,7 @@ def test_every_event_is_heard_and_counted(tmp_path: Path) -> None:
 
 
 def test_two_runs_in_one_process_count_apart() -> None:
-    """Metrics have a registry of their own: a second run starts at nothing."""
+    """Each run has its own registry, so that a second run starts at 0."""
     first, second = Metrics(), Metrics()
     for event in EVENTS:
         first(event)
@@ -69,8 +69,8 @@ def test_two_runs_in_one_process_count_apart() -> None:
     assert second.registry.get_sample_value(name, labels) == 0
 
 
-def test_a_file_that_cannot_be_written_is_told_once(tmp_path: Path) -> None:
-    """The run goes on without its metrics, and one line says so, not one every few seconds."""
+def test_a_file_that_cannot_be_written_is_reported_once(tmp_path: Path) -> None:
+    """If the file cannot be written, the run goes on and exactly one message says so."""
     told = list[str]()
     folder = tmp_path / "metrics"
     kept = MetricsFile(str(folder / "m.prom"), told.append, every_s=0.01)
@@ -85,8 +85,8 @@ def test_a_file_that_cannot_be_written_is_told_once(tmp_path: Path) -> None:
     assert "No such file" in told[0]
 
 
-def test_the_file_is_there_while_the_run_goes_on(photos: Photos, endpoint: Endpoint) -> None:
-    """From the start of the real command the file is whole, and at its end it holds the exit code."""
+def test_the_file_is_written_during_the_run(photos: Photos, endpoint: Endpoint) -> None:
+    """The file is complete from the start of the real command, and has the exit code at the end."""
     (photos(6) / "bad.jpg").write_text("no image")
     endpoint.script = ["ok", *["hang"] * 9]
     asked = ["run", "photos", "-q", "-b", "ollama", "--base-url", endpoint.url, "-o", "o.jsonl"]
@@ -115,10 +115,10 @@ def test_the_file_is_there_while_the_run_goes_on(photos: Photos, endpoint: Endpo
     ],
 )
 @pytest.mark.parametrize("flag", ["--metrics-file", "--summary"])
-def test_a_place_where_it_cannot_be_is_told_before_the_run(
+def test_an_unusable_path_is_refused_before_the_run(
     photos: Photos, endpoint: Endpoint, flag: str, path: str, told: str
 ) -> None:
-    """Exit 2 with the flag and the way out, and nothing is asked."""
+    """An unusable path for a report exits 2 before any request, and the message names flag and remedy."""
     photos(1)
     done = run("run", "photos", "-b", "ollama", "--base-url", endpoint.url, "-o", "o.jsonl", flag, path)
     assert done.returncode == 2
@@ -129,7 +129,7 @@ def test_a_place_where_it_cannot_be_is_told_before_the_run(
 
 
 def test_a_device_is_not_replaced_by_metrics(photos: Photos, endpoint: Endpoint) -> None:
-    """The file is replaced as a whole, which would be the end of /dev/null."""
+    """--metrics-file refuses a device, since the file is replaced as a whole."""
     photos(1)
     Path("device").symlink_to("/dev/null")
     done = run("run", "photos", "-b", "ollama", "--base-url", endpoint.url, "--metrics-file", "device")
@@ -139,7 +139,7 @@ def test_a_device_is_not_replaced_by_metrics(photos: Photos, endpoint: Endpoint)
 
 
 def test_a_missing_package_is_named_with_its_extra(photos: Photos, endpoint: Endpoint) -> None:
-    """Without prometheus_client the flag is exit 2 that says what to install, and nothing else needs it."""
+    """Without prometheus_client --metrics-file exits 2 and names the extra, and other runs work."""
     photos(1)
     Path("prometheus_client.py").write_text("raise ImportError('as if it were not there')")
     asked = ["run", "photos", "-q", "-b", "ollama", "--base-url", endpoint.url]

@@ -1,6 +1,6 @@
-"""Observers that tell a person how a run goes, on standard error: a bar, plain lines, or JSON events.
+"""Observers that show the progress of a run on standard error: a bar, plain lines, or JSON events.
 
-They hear events and nothing else; what they print changes no record.
+They receive events and nothing else; their output changes no record.
 """
 
 from vlmbatch.observers.bar import Bar

@@ -1,4 +1,4 @@
-"""A live bar on a terminal: two lines that hold everything in 80 columns."""
+"""A live bar on a terminal: two lines of at most 80 columns."""
 
 import sys
 import time
@@ -23,15 +23,15 @@ REFRESHES_S = 4
 
 
 class BarConsole(Console):
-    """A console that leaves the cursor visible: a run that is killed could not bring it back."""
+    """A console that leaves the cursor visible, since a killed run could not show it again."""
 
     def show_cursor(self, show: bool = True) -> bool:
-        """Nothing is hidden, so nothing is done."""
+        """Do nothing: the cursor is never hidden."""
         return False
 
 
 class Bar(LineObserver):
-    """A live bar; notes are printed above it, and at the end it makes room for the summary."""
+    """A live bar; messages appear above it, and the summary replaces it at the end."""
 
     def __init__(
         self, stream: TextIO, *, verbose: bool = False, clock: Callable[[], float] = time.monotonic
@@ -43,7 +43,7 @@ class Bar(LineObserver):
             console=self.console,
             transient=True,
             refresh_per_second=REFRESHES_S,
-            redirect_stdout=False,  # records go there, and they are not to be moved to standard error
+            redirect_stdout=False,  # records go to standard output and must stay there
         )
 
     def _make_console(self, stream: TextIO) -> Console:
@@ -57,13 +57,13 @@ class Bar(LineObserver):
         self._live.stop()
 
     def __call__(self, event: Event) -> None:
-        """Hear an event. Where records come out on a terminal, they take the place of the bar."""
+        """Receive an event. Records on the same terminal replace the bar."""
         if isinstance(event, RunStarted) and event.output == "-" and sys.stdout.isatty():
             self._live.stop()
         super().__call__(event)
 
     def __rich__(self) -> RenderableType:
-        """The two lines as they stand now, or one until the endpoint is found."""
+        """The two lines with the current values, or one line until the endpoint is found."""
         if self.meter.endpoint == SEARCHING:
             row = _row(None, None)
             row.add_row(self._spinner, SEARCHING)
@@ -103,12 +103,12 @@ class Bar(LineObserver):
             Text(meter.state, "bold yellow" if meter.endpoint == DOWN else "green"),
         )
         line = Text("  ").join(parts)
-        # the text's own wrapping counts, since the line of a note above is printed without any
+        # set on the text itself, since messages above the bar are printed without wrapping
         return Text.assemble("  ", line, no_wrap=True, overflow="ellipsis")
 
 
 def _row(*ratios: int | None) -> Table:
-    """A table of one row, which is never wrapped; cells that have a ratio share the space that is left."""
+    """A table with one row that never wraps; cells with a ratio share the remaining space."""
     row = Table.grid(expand=any(ratios), padding=(0, 1))
     for ratio in ratios:
         row.add_column(ratio=ratio, no_wrap=True, overflow="ellipsis")

@@ -1,4 +1,4 @@
-"""How numbers and foreign text are put into words for a person; pure functions."""
+"""Pure functions that format numbers, summaries and foreign text for the user."""
 
 import re
 
@@ -13,9 +13,9 @@ _ESCAPE_SEQUENCE = re.compile(
 
 
 def clean(text: str) -> str:
-    """Text from files and models in one line, without what would steer a terminal or break a UTF-8 stream.
+    """Make text from files and models safe for a terminal and a UTF-8 stream, in one line.
 
-    Escape sequences go, control and formatting characters become spaces, lone surrogates U+FFFD.
+    Escape sequences are removed, control and formatting characters become spaces, lone surrogates U+FFFD.
     """
     return "".join(map(_shown, _ESCAPE_SEQUENCE.sub("", text)))
 
@@ -27,7 +27,7 @@ def _shown(character: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`3.2 s`, `4m 05s` or `2h 03m`."""
+    """Format seconds as `3.2 s`, `4m 05s` or `2h 03m`."""
     if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, s = divmod(round(seconds), 60)
@@ -36,7 +36,7 @@ def duration(seconds: float) -> str:
 
 
 def in_bytes(number: int) -> str:
-    """`4.7 GB` or `350 MB`, in thousands, as Ollama and rich write sizes."""
+    """Format bytes as `4.7 GB` or `350 MB`, with units of 1000, as Ollama and rich do."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if number >= size:
             return f"{number / size:.1f} {unit}" if number < 100 * size else f"{number / size:.0f} {unit}"
@@ -44,7 +44,7 @@ def in_bytes(number: int) -> str:
 
 
 def countdown(seconds: float | None) -> str:
-    """`0:32`, `4:05` or `2:03:10`; `-:--` for what is not known."""
+    """Format seconds as `0:32`, `4:05` or `2:03:10`; `-:--` if unknown."""
     if seconds is None:
         return "-:--"
     minutes, s = divmod(round(seconds), 60)
@@ -53,7 +53,7 @@ def countdown(seconds: float | None) -> str:
 
 
 def summary_line(summary: Summary) -> str:
-    """How a run ended, in one line."""
+    """The summary of a run in one line."""
     closed = f"{summary.unreadable} folders or files" if summary.unreadable != 1 else "1 folder or file"
     if summary.total == 0 and not summary.stopped:
         others = _counted(summary.ignored, "other file")
@@ -61,12 +61,12 @@ def summary_line(summary: Summary) -> str:
     parts = [f"{summary.succeeded} answered"]
     for number, what in (
         (summary.duplicates, f"{summary.duplicates} of them duplicates"),
-        (summary.cached, f"{summary.cached} of them known before"),
+        (summary.cached, f"{summary.cached} of them from the cache"),
         (summary.fallbacks, f"{summary.fallbacks} of them by a fallback"),
         (summary.failed, f"{summary.failed} failed"),
         (summary.skipped, f"{summary.skipped} done before"),
-        (summary.failed_before, f"{summary.failed_before} failed before (--retry-failed asks again)"),
-        (summary.ignored, f"{summary.ignored} ignored as no images"),
+        (summary.failed_before, f"{summary.failed_before} failed before (--retry-failed retries them)"),
+        (summary.ignored, f"{_counted(summary.ignored, 'other file')} ignored"),
         (summary.unreadable, f"{closed} could not be read"),
     ):
         if number:
@@ -80,14 +80,14 @@ def summary_line(summary: Summary) -> str:
 
 
 def endpoint_lines(summary: Summary) -> list[str]:
-    """A line for each endpoint, where there are several."""
+    """One line for each endpoint, if there are several."""
     lines = []
     for row in summary.endpoints:
-        who = f"{row.url} ({row.model})" if row.model else row.url
+        name = f"{row.url} ({row.model})" if row.model else row.url
         failed = f", {row.failed} failed" if row.failed else ""
         rate = row.answered / summary.duration_s if summary.duration_s > 0 else 0.0
         pace = f" ({rate:.1f} images/s, {row.usage.output_tokens} tokens)" if row.answered else ""
-        lines.append(f"  {who}: {row.answered} answered{failed}{pace}")
+        lines.append(f"  {name}: {row.answered} answered{failed}{pace}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Each event as one JSON line, for programs that watch a run."""
+"""Each event as one JSON line, for programs that monitor a run."""
 
 import json
 from dataclasses import asdict
@@ -12,30 +12,31 @@ from vlmbatch.streams import lossy
 class JsonLog:
     """Writes JSON lines with `time`, `event` and the event's fields.
 
-    An image's answer is not in it: that stands in its record.
+    The log has no answers: they are in the records.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = lossy(stream)
 
     def __call__(self, event: Event) -> None:
-        """Hear an event."""
+        """Receive an event."""
         name = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(event).__name__).lstrip("_")
-        told = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": name, **_told(event)}
-        self._stream.write(json.dumps(told, default=str) + "\n")
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = {"time": now, "event": name, **_fields(event)}
+        self._stream.write(json.dumps(line, default=str) + "\n")
         self._stream.flush()
 
 
-def _told(event: Event) -> dict[str, Any]:
+def _fields(event: Event) -> dict[str, Any]:
     if not isinstance(event, ImageFinished):
         return asdict(event)
     result = event.result
-    told: dict[str, Any] = {"id": result.id, "status": "ok" if result.ok else "error"}
+    outcome: dict[str, Any] = {"id": result.id, "status": "ok" if result.ok else "error"}
     if result.failure:
-        told |= {"kind": result.failure.kind, "message": result.failure.message}
+        outcome |= {"kind": result.failure.kind, "message": result.failure.message}
     if result.duplicate_of is not None:
-        told["duplicate_of"] = result.duplicate_of
-    return told | {
+        outcome["duplicate_of"] = result.duplicate_of
+    return outcome | {
         "cached": result.cached,
         "attempts": result.attempts,
         "duration_s": round(result.duration_s, 3),

@@ -1,4 +1,4 @@
-"""Says what a person should know of a run's events, as plain lines."""
+"""Plain lines for the user about the events of a run."""
 
 import threading
 import time
@@ -30,12 +30,12 @@ SHOWN_FAILURES = 5
 
 
 class LineObserver:
-    """Says what a person should know about events, as plain lines; the base of bar and lines."""
+    """Prints events as plain lines; the base class of Bar and Lines."""
 
     def __init__(
         self, stream: TextIO, *, verbose: bool = False, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`verbose` also tells every retry, and every failed image at once; `clock` gives seconds."""
+        """`verbose` also prints every retry, and each failed image at once; `clock` returns seconds."""
         self.console = self._make_console(lossy(stream))
         self.meter = Meter(clock)
         self._verbose = verbose
@@ -48,16 +48,16 @@ class LineObserver:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Nothing is held here."""
+        """Do nothing: there is nothing to close."""
 
     def __call__(self, event: Event) -> None:
-        """Hear an event."""
+        """Receive an event."""
         self.meter.update(event)
         for line in self._lines(event):
             self.say(line)
 
     def say(self, line: str) -> None:
-        """Print one line, above the bar where there is one."""
+        """Print one line, above the bar if there is one."""
         self.console.print(Text(clean(line)), soft_wrap=True)
 
     def _lines(self, event: Event) -> list[str]:
@@ -71,10 +71,10 @@ class LineObserver:
             case EndpointPaused() | EndpointResumed():
                 return [_outage_line(event)]
             case RunStopping(drain_s=drain_s, error=None):
-                within = f"for up to {duration(drain_s)}"
-                return [f"stopping: waiting {within} for the images in flight; again to stop at once"]
+                wait = f"waiting up to {duration(drain_s)} for requests in flight"
+                return [f"stopping: {wait}; a second signal or Ctrl-C stops at once"]
             case RetryScheduled() if self._verbose:
-                return [f"{event.id}: {event.kind}: {event.message}; again in {event.delay_s:.1f} s"]
+                return [f"{event.id}: {event.kind}: {event.message}; retry in {event.delay_s:.1f} s"]
             case ImageFinished(result=result) if result.failure is not None:
                 return self._failed(f"{result.id}: {result.failure.kind}: {result.failure.message}")
             case RunFinished(summary=summary):
@@ -92,34 +92,34 @@ class LineObserver:
     def _summary(self, summary: Summary) -> list[str]:
         shown = [f"  {line}" for line in self._failures]
         if shown and summary.failed > SHOWN_FAILURES:
-            shown.append(f"  and {summary.failed - SHOWN_FAILURES} more; each has its record")
+            shown.append(f"  and {summary.failed - SHOWN_FAILURES} more; their records have the reasons")
         return [summary_line(summary), *endpoint_lines(summary), *shown]
 
 
 def _outage_line(event: EndpointPaused | EndpointResumed) -> str:
-    """That an endpoint went away or is back; with others that go on, which one."""
+    """The line about an endpoint that went down or is up again; it names the endpoint if others are up."""
     if isinstance(event, EndpointResumed):
-        who = event.endpoint if event.others_up else "the endpoint"
-        return f"{who} is back after {duration(event.paused_s)}"
+        name = event.endpoint if event.others_up else "the endpoint"
+        return f"{name} is up again after {duration(event.paused_s)}"
     if event.others_up:
-        return f"{event.endpoint} is away: {event.message}; the others go on"
-    return f"paused: {event.message}; trying again for up to {duration(event.give_up_s)}"
+        return f"{event.endpoint} is down: {event.message}; the other endpoints go on"
+    return f"paused: {event.message}; retrying for up to {duration(event.give_up_s)}"
 
 
 def _started(event: RunStarted) -> list[str]:
-    """Who is asked, at which pace, and where records go."""
+    """The lines at the start: model, endpoints, concurrency, output, fallbacks and notes."""
     endpoint = event.endpoint
     to = "standard output" if event.output == "-" else event.output
     places = ", ".join((endpoint.url, *event.others))
-    pace = f"{event.concurrency} at once" + (" to begin with" if event.adapts else "")
-    lines = [f"asking {endpoint.model} ({endpoint.backend}, {places}), {pace}, records to {to}"]
+    pace = f"{event.concurrency} at once" + (" at first" if event.adapts else "")
+    lines = [f"using {endpoint.model} ({endpoint.backend}, {places}), {pace}, records to {to}"]
     if event.fallbacks:
-        lines.append(f"where that fails: {', then '.join(event.fallbacks)}")
+        lines.append(f"fallback: {', then '.join(event.fallbacks)}")
     return [*lines, *endpoint.notes, *event.notes]
 
 
 class Lines(LineObserver):
-    """Where nobody watches: a line every half minute, and the summary."""
+    """Prints a progress line every half minute and the summary; for output that is not a terminal."""
 
     def __init__(self, stream: TextIO, *, verbose: bool = False, every_s: float = LINE_EVERY_S) -> None:
         super().__init__(stream, verbose=verbose)

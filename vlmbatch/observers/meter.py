@@ -1,4 +1,4 @@
-"""Counts a run's events, and tells how fast it goes and how long it will take."""
+"""Counts the events of a run and computes its rates and its remaining time."""
 
 import threading
 import time
@@ -21,18 +21,18 @@ from vlmbatch.observers.format import countdown
 
 WINDOW_S = 30.0
 WINDOW_IMAGES = 10
-"""Rates are over the last half minute, or over the last ten images where these took longer."""
+"""Rates cover the last half minute, or the last ten images if these took longer."""
 
 SEARCHING = "looking for the endpoint"
 UP = "endpoint up"
-DOWN = "endpoint away, waiting"
+DOWN = "endpoint down, waiting"
 
 
 class Meter:
-    """What has been done so far, and how fast it went lately. Events and questions may be on two threads."""
+    """The counts of a run so far and its recent rates. Updates and reads may come from two threads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` gives seconds."""
+        """`clock` returns seconds."""
         self.ok = 0
         self.failed = 0
         self.skipped = 0
@@ -50,12 +50,12 @@ class Meter:
 
     @property
     def done(self) -> int:
-        """Images that have their record, from this run or an earlier one."""
+        """The number of images with a record, from this run or an earlier one."""
         return self.ok + self.failed + self.skipped
 
     @property
     def state(self) -> str:
-        """How the endpoints are, and how much they get at once."""
+        """The state of the endpoints, and the limit of requests at once."""
         if self.endpoint != UP:
             return self.endpoint
         up = (
@@ -64,7 +64,7 @@ class Meter:
             else f"{self._endpoints - len(self._away)}/{self._endpoints} endpoints up"
         )
         queued = sum(self._queued.values())
-        return f"{up}, {self.concurrency} at once" + (f", {queued} queued there" if queued else "")
+        return f"{up}, {self.concurrency} at once" + (f", {queued} queued" if queued else "")
 
     def update(self, event: Event) -> None:
         """Count this event."""
@@ -103,7 +103,7 @@ class Meter:
             self._tokens_lately += tokens
 
     def rates(self) -> tuple[float, float]:
-        """Images and tokens a second, lately."""
+        """The recent images and tokens per second."""
         with self._lock:
             now = self._clock()
             while len(self._lately) > WINDOW_IMAGES and now - self._lately[0][0] > WINDOW_S:
@@ -113,14 +113,14 @@ class Meter:
             return len(self._lately) / span, self._tokens_lately / span
 
     def eta_s(self) -> float | None:
-        """Seconds until all is done; None while that cannot be told."""
+        """The estimated seconds until the end; None while they cannot be estimated."""
         images_s, _ = self.rates()
         if self.total is None or images_s == 0 or self.endpoint != UP:
             return None
         return max(self.total - self.done, 0) / images_s
 
     def line(self) -> str:
-        """One line that says it all."""
+        """The progress in one line."""
         images_s, tokens_s = self.rates()
         of = f"/{self.total}" if self.total is not None else ""
         return (

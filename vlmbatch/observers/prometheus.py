@@ -1,4 +1,4 @@
-"""A run in numbers, as Prometheus wants them; the only module that knows prometheus_client."""
+"""The metrics of a run for Prometheus; the only module that imports prometheus_client."""
 
 import threading
 from collections.abc import Callable
@@ -37,45 +37,45 @@ except ImportError as missing:
 
 WRITE_EVERY_S = 5.0
 SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
-"""Upper bounds of how long an image took, from a small model on a good card to a large one on none."""
+"""Upper bounds of the time per image, from a small model on a good GPU to a large one without a GPU."""
 
 
 class Metrics:
-    """An observer that counts a run into a registry of its own; any thread may read that."""
+    """An observer that counts the events of a run in its own registry; any thread may read it."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         counter = partial(Counter, registry=self.registry)
         gauge = partial(Gauge, registry=self.registry)
         self._images = counter("vlmbatch_images", "Images with a record from this run.", ["status"])
-        self._known = counter("vlmbatch_known", "Answers that were known before.", ["from"])
+        self._known = counter("vlmbatch_known", "Answers reused without a request.", ["from"])
         self._failures = counter("vlmbatch_failures", "Failed images by kind.", ["kind"])
         self._skipped = gauge("vlmbatch_images_skipped", "Images that an earlier run has done.")
-        self._expected = gauge("vlmbatch_images_expected", "Images below the paths, once counted.")
+        self._expected = gauge("vlmbatch_images_expected", "Images below the paths, once all are counted.")
         self._seconds = Histogram(
             "vlmbatch_image_seconds",
-            "From the last request for an image to its answer.",
+            "Time from the last request for an image to its answer.",
             buckets=SECONDS,
             registry=self.registry,
         )
         self._tokens = counter("vlmbatch_tokens", "Tokens read and written by the model.", ["direction"])
-        self._cost = counter("vlmbatch_cost_dollars", "What answers cost in US dollars, where that is known.")
-        self._retries = counter("vlmbatch_retries", "Attempts that failed and were repeated.", ["kind"])
+        self._cost = counter("vlmbatch_cost_dollars", "Cost of answers in US dollars, as far as it is known.")
+        self._retries = counter("vlmbatch_retries", "Attempts that failed and were retried.", ["kind"])
         self._problems = counter("vlmbatch_unreadable", "Folders and files that could not be read.")
-        self._up = gauge("vlmbatch_endpoint_up", "1 while the endpoint answers, 0 while the run waits.")
+        self._up = gauge("vlmbatch_endpoint_up", "1 while an endpoint is up, 0 while the run waits for one.")
         self._away: set[str] = set()
         self._endpoints_away = gauge("vlmbatch_endpoints_away", "Endpoints that the run waits for.")
         self._queue = gauge("vlmbatch_endpoint_queue", "Requests that wait at an endpoint.", ["endpoint"])
-        self._fallbacks = counter("vlmbatch_fallbacks", "Answers of a fallback, by why.", ["reason"])
+        self._fallbacks = counter("vlmbatch_fallbacks", "Answers of a fallback, by reason.", ["reason"])
         self._paused = counter("vlmbatch_paused_seconds", "Time spent waiting for the endpoint.")
-        self._concurrency = gauge("vlmbatch_concurrency", "Requests at once at most.")
-        self._running = gauge("vlmbatch_running", "1 while the run is going on, 0 afterwards.")
-        self._started = gauge("vlmbatch_started_timestamp_seconds", "When the run began.")
+        self._concurrency = gauge("vlmbatch_concurrency", "Limit of requests at once.")
+        self._running = gauge("vlmbatch_running", "1 during the run, 0 after it.")
+        self._started = gauge("vlmbatch_started_timestamp_seconds", "Start of the run.")
         self._last = gauge(
-            "vlmbatch_last_image_timestamp_seconds", "When an image last got its record, or the run began."
+            "vlmbatch_last_image_timestamp_seconds", "Time of the last record, or of the start of the run."
         )
-        self._exit_code = gauge("vlmbatch_exit_code", "How the run ended, -1 while it goes on.")
-        for status in ("ok", "error"):  # 0 from the beginning: a rate needs a first value
+        self._exit_code = gauge("vlmbatch_exit_code", "Exit code of the run, -1 during the run.")
+        for status in ("ok", "error"):  # starts at 0: a rate needs a first value
             self._images.labels(status)
         for where in ("duplicate", "cache"):
             self._known.labels(where)
@@ -87,7 +87,7 @@ class Metrics:
         self._last.set_to_current_time()
 
     def __call__(self, event: Event) -> None:
-        """Hear an event."""
+        """Receive an event."""
         match event:
             case RunStarted(concurrency=concurrency) | ConcurrencyChanged(concurrency=concurrency):
                 self._concurrency.set(concurrency)
@@ -122,7 +122,7 @@ class Metrics:
         self._endpoints_away.set(len(self._away))
 
     def end(self, exit_code: int) -> None:
-        """The run is over."""
+        """Record the end of the run."""
         self._running.set(0)
         self._exit_code.set(exit_code)
 
@@ -144,38 +144,41 @@ class Metrics:
 
 
 class MetricsFile:
-    """An observer that keeps the metrics of a run in a file, which always is a whole one.
+    """An observer that writes the metrics of a run to a file, which is always complete.
 
-    It is replaced every few seconds, from the moment the run has started until it has ended.
+    The file is replaced every few seconds, from the start of the run to its end.
     """
 
-    def __init__(self, path: str, tell: Callable[[str], None], *, every_s: float = WRITE_EVERY_S) -> None:
-        """`tell` hears once, on the thread of events, that the file cannot be written: that ends no run."""
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a time stamp beside every counter
+    def __init__(self, path: str, warn: Callable[[str], None], *, every_s: float = WRITE_EVERY_S) -> None:
+        """`warn` receives one message, on the thread of events, if the file cannot be written.
+
+        The run goes on.
+        """
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # no extra time stamp for each counter
         self._path = path
-        self._tell = tell
+        self._warn = warn
         self._every_s = every_s
         self._metrics = Metrics()
         self._trouble: str | None = None
-        self._told = False
+        self._warned = False
         self._ended = threading.Event()
         self._ticker = threading.Thread(target=self._tick, name="vlmbatch-metrics", daemon=True)
 
     def __call__(self, event: Event) -> None:
-        """Hear an event."""
+        """Receive an event."""
         self._metrics(event)
         if isinstance(event, RunStarted):
             self._ticker.start()
-        self._tell_trouble()
+        self._warn_once()
 
     def end(self, exit_code: int, _error: str | None) -> None:
-        """Write for the last time, with how the run ended."""
+        """Write the file a last time, with the exit code."""
         self._ended.set()
         if self._ticker.is_alive():
             self._ticker.join()
         self._metrics.end(exit_code)
         self._write()
-        self._tell_trouble()
+        self._warn_once()
 
     def _tick(self) -> None:
         self._write()
@@ -186,9 +189,11 @@ class MetricsFile:
         try:
             write_to_textfile(self._path, self._metrics.registry)
         except OSError as error:
-            self._trouble = f"--metrics-file {self._path} is not written: {error.strerror}; the run goes on"
+            self._trouble = (
+                f"--metrics-file {self._path} cannot be written: {error.strerror}; the run goes on"
+            )
 
-    def _tell_trouble(self) -> None:
-        if self._trouble is not None and not self._told:
-            self._told = True
-            self._tell(self._trouble)
+    def _warn_once(self) -> None:
+        if self._trouble is not None and not self._warned:
+            self._warned = True
+            self._warn(self._trouble)

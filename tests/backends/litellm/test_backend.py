@@ -323,7 +323,7 @@ def test_it_talks_to_nobody_else_and_prints_nothing(photos: Photos, hosted: Endp
     assert [json.loads(line)["status"] for line in done.stdout.splitlines()] == ["ok"] * 4
     told = done.stderr.splitlines()
     assert len(told) == 2, done.stderr
-    assert told[0].startswith("asking openai/gpt-4o")
+    assert told[0].startswith("using openai/gpt-4o")
     assert "for $" in told[1]
     assert "key-12345678" not in done.stderr + done.stdout
 
