@@ -54,7 +54,7 @@ def test_a_line_for_each_check(endpoint: Endpoint) -> None:
     done = run("doctor", "--base-url", endpoint.url, *SEEING)
     assert done.returncode == 0
     assert f"ok       reachable: ollama 0.33.0 at {endpoint.url}\n" in done.stdout
-    assert "-> for more at once start it with OLLAMA_NUM_PARALLEL=4" in done.stdout
+    assert "-> for more, start it with OLLAMA_NUM_PARALLEL=4" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("ok       next: vlmbatch run FOLDER --backend ollama")
 
 

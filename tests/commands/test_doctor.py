@@ -1,4 +1,4 @@
-"""What the checks say about this machine, and the run that they end with."""
+"""The checks of this machine, and the run that doctor suggests at the end."""
 
 import shlex
 
@@ -20,8 +20,8 @@ async def last(config: RunConfig) -> Finding:
     return [finding async for finding in check_up(config, None)][-1]
 
 
-def test_what_is_not_installed_is_a_warning_with_its_command() -> None:
-    """Without its extras the package works, and each warning says how to install what is missing."""
+def test_a_missing_extra_is_a_warning_with_its_command() -> None:
+    """Each missing extra is a warning with exit code 0 and the command that installs it."""
     assert formats(BARE).mark == accelerator(BARE).mark == "warning"
     assert 'pip install "vlmbatch[heic]"' in (formats(BARE).advice or "")
     assert 'pip install "vlmbatch[fast]"' in (accelerator(BARE).advice or "")
@@ -29,8 +29,8 @@ def test_what_is_not_installed_is_a_warning_with_its_command() -> None:
     assert formats(BARE).exit_code == 0
 
 
-def test_what_is_wrong_has_its_code_and_its_way_out() -> None:
-    """What may pass is 4, what has to be changed is 2; what to do is what a message says behind its fact."""
+def test_a_wrong_finding_has_its_code_and_advice() -> None:
+    """A temporary failure has exit code 4, any other 2; the text after the first semicolon is the advice."""
     assert wrong("x", UnreachableError("away; start it")).exit_code == 4
     assert wrong("x", TransientError("slow")).exit_code == 4
     assert wrong("x", FatalBackendError("no key")).exit_code == 2
@@ -39,13 +39,13 @@ def test_what_is_wrong_has_its_code_and_its_way_out() -> None:
 
 
 def test_the_drawn_picture() -> None:
-    """It is larger than what is sent, so that shrinking is tried, too."""
+    """The drawn picture is larger than the size that is sent, so that the check includes shrinking."""
     header = inspect(drawn_shapes())
     assert (header.format, header.width, header.height) == ("PNG", 1280, 960)
 
 
-async def test_the_run_to_type_has_the_options_that_were_tried(endpoint: Endpoint) -> None:
-    """Options that shape an answer stand in it, quoted for a shell; keys and passwords do not."""
+async def test_the_run_to_type_has_the_options_of_the_check(endpoint: Endpoint) -> None:
+    """The run to type has the options that shape an answer, quoted for a shell, but no key or password."""
     config = RunConfig.of(
         ".",
         base_url=endpoint.url.replace("//", "//me:secret@"),
@@ -63,13 +63,13 @@ async def test_the_run_to_type_has_the_options_that_were_tried(endpoint: Endpoin
     ]
 
 
-async def test_no_run_to_type_where_none_would_go_well(endpoint: Endpoint) -> None:
-    """With something wrong the last finding sends back to what is said above it."""
+async def test_no_run_to_type_after_a_failed_check(endpoint: Endpoint) -> None:
+    """The last finding is skipped if no endpoint passed its checks."""
     assert (await last(RunConfig.of(".", base_url=endpoint.url, model="nobody"))).mark == "skipped"
 
 
 async def test_fallbacks_are_checked_too(endpoint: Endpoint) -> None:
-    """Each has its own findings, and the run to type falls back on it and does not share images with it."""
+    """A fallback has its own findings, and the run to type names it with --fallback, not with --base-url."""
     with Endpoint() as other:
         fallback = f"vllm:tiny-vision@{other.url}/v1"
         config = RunConfig.of(

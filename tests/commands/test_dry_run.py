@@ -1,4 +1,4 @@
-"""The dry run: what it counts, what it says, and that it asks nobody."""
+"""The dry run: its counts and lines, and that it sends no request."""
 
 import socket
 from collections.abc import Callable
@@ -23,13 +23,13 @@ def config(*paths: str, **options: object) -> RunConfig:
 
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The plan names an endpoint, and this machine may name another one."""
+    """The lines name the default endpoint, which OLLAMA_HOST of this machine would change."""
     monkeypatch.delenv("OLLAMA_HOST", raising=False)
 
 
 @pytest.fixture
 def mixed(photos: Photos) -> Path:
-    """Two JPEGs, a large PNG, two files that would fail, and one that is no image."""
+    """Two JPEGs, a large PNG, two files that would fail, and one that is not an image."""
     folder = photos(2)
     Image.new("RGB", (4000, 2000)).save(folder / "large.png")
     (folder / "bad.jpg").write_text("no image")
@@ -39,7 +39,7 @@ def mixed(photos: Photos) -> Path:
 
 
 def test_it_counts_formats_sizes_and_failures(mixed: Path) -> None:
-    """Every image is counted with its format and the size it would be sent in; what would fail is named."""
+    """The report counts every image with its format and sent size, and names the images that would fail."""
     told: list[object] = []
     found = dry_run(config(), told.append)
     good = [path for path in mixed.iterdir() if path.name in ("p0000.jpg", "p0001.jpg", "large.png")]
@@ -58,7 +58,7 @@ def test_it_counts_formats_sizes_and_failures(mixed: Path) -> None:
 
 
 def test_it_keeps_to_the_options_of_the_run(mixed: Path) -> None:
-    """--limit, --include, --exclude, --max-size and --max-bytes count as they would in a run."""
+    """--limit, --include, --exclude, --max-size, --max-bytes and --max-pixels-in work as in a run."""
     assert dry_run(config(limit=3), print).images == 3
     assert dry_run(config(include=("*.jpg",), exclude=("bad*",)), print).formats == {"JPEG": 2}
     assert dry_run(config(max_size=0), print).sent_sizes[4000, 2000] == 1
@@ -69,7 +69,7 @@ def test_it_keeps_to_the_options_of_the_run(mixed: Path) -> None:
 
 
 def test_an_upright_picture_is_counted_upright(photos: Photos) -> None:
-    """A picture that EXIF turns by a quarter is counted with the sides it would be sent in."""
+    """A picture that EXIF turns by 90 degrees is counted with the sides after turning."""
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (2048, 1024)).save(photos(0) / "turned.jpg", exif=exif)
@@ -77,7 +77,7 @@ def test_an_upright_picture_is_counted_upright(photos: Photos) -> None:
 
 
 def test_a_mistake_that_ends_a_run_ends_the_dry_run(photos: Photos) -> None:
-    """What would be exit 2 in a run, as far as it shows without asking, is so here too."""
+    """A mistake that ends a run with exit code 2 before any request raises the same error in a dry run."""
     photos(1)
     with pytest.raises(ConfigError, match="does not exist"):
         dry_run(config("nowhere"), print)
@@ -86,7 +86,7 @@ def test_a_mistake_that_ends_a_run_ends_the_dry_run(photos: Photos) -> None:
 
 
 def test_of_many_failures_twenty_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The images that would fail are all counted, and the first twenty named."""
+    """All images that would fail are counted, and the first twenty are named."""
     monkeypatch.chdir(tmp_path)
     for number in range(30):
         Path(f"{number:02}.png").touch()
@@ -94,37 +94,37 @@ def test_of_many_failures_twenty_are_named(tmp_path: Path, monkeypatch: pytest.M
     assert (found.failing, len(found.problems)) == (30, 20)
 
 
-def test_the_plan_says_it_in_lines(mixed: Path) -> None:
-    """The lines hold counts, formats, sizes, tokens, goal, prompt and failures."""
+def test_the_lines_of_a_dry_run(mixed: Path) -> None:
+    """The lines show counts, formats, sizes, tokens, endpoint, prompt, output and failures."""
     chosen = config(output="o.jsonl", prompt="What is this?")
     lines = report_lines(chosen, dry_run(chosen, print))
     assert lines == [
         "images: 5 (2 JPEG, 1 PNG)",
         "on disk: 0.0 MB, 8.0 megapixels",
         "to send: 0.5 megapixels, 2 at 64x48, 1 at 1024x512",
-        "image tokens: about 4,488 in all",
+        "image tokens: about 4,488 in total",
         "to: ollama (http://127.0.0.1:11434), model llava:7b",
         "prompt: What is this?",
         "records to: o.jsonl",
-        "left out: 1 that are no images, 0 unreadable folders",
+        "skipped: 1 files that are not images, 0 unreadable folders",
         "would fail: 2",
         "  photos/bad.jpg: bad_image: not an image: it begins like text",
         "  photos/empty.png: bad_image: the file is empty",
     ]
 
 
-def test_the_plan_of_nothing() -> None:
-    """Without images, model and output file the lines say so and stay short."""
-    found = DryRunReport(backend="auto", place="whoever answers", prompt="hi")
+def test_the_lines_without_images() -> None:
+    """Without images, model and output file the lines are short and still correct."""
+    found = DryRunReport(backend="auto", place="the first that answers", prompt="hi")
     lines = report_lines(RunConfig.of("photos"), found)
     assert lines[0] == "images: 0"
     assert lines[2] == "to send: 0.0 megapixels"
-    assert lines[3] == "to: auto (whoever answers), model found at the start"
+    assert lines[3] == "to: auto (the first that answers), model chosen at the start"
     assert lines[5:] == ["records to: standard output"]
 
 
 def test_other_sizes_are_summed_up() -> None:
-    """Of many sizes the three most frequent are named."""
+    """The lines name the three most frequent sizes and count the other ones."""
     found = DryRunReport(backend="ollama", place="x", prompt="hi")
     for width in range(5):
         found.sent_sizes[100 + width, 50] = 9 - width
@@ -134,7 +134,7 @@ def test_other_sizes_are_summed_up() -> None:
 
 
 def test_nothing_is_contacted_and_nothing_written(mixed: Path) -> None:
-    """The real command with --dry-run opens no connection, makes no file and leaves standard output empty."""
+    """The real command with --dry-run opens no connection, creates no file and prints no record."""
     before = sorted(mixed.parent.rglob("*"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)

@@ -1,4 +1,4 @@
-"""--dry-run --probe: a few images are asked about, and tell what all of them will take."""
+"""--dry-run --probe: a few images are sent, and give an estimate for all of them."""
 
 import json
 import os
@@ -28,13 +28,13 @@ def arguments(endpoint: Endpoint, *more: str) -> tuple[str, ...]:
     return ("run", "photos", "--dry-run", "-b", "ollama", "--base-url", endpoint.url, *more)
 
 
-def test_a_few_images_tell_what_all_will_take(photos: Photos, endpoint: Endpoint) -> None:
-    """Three of twenty are asked about; time and tokens are those of the three, times twenty thirds."""
+def test_a_few_images_give_an_estimate(photos: Photos, endpoint: Endpoint) -> None:
+    """--probe 3 sends three of twenty images, and the estimate is twenty thirds of their time and tokens."""
     photos(20)
     done = run(*arguments(endpoint, "--probe", "3", "-o", "o.jsonl"))
     assert (done.returncode, done.stdout) == (0, "")
     assert len(endpoint.questions) == 3
-    assert "asked tiny-vision about 3 images" in done.stderr
+    assert "sent 3 images to tiny-vision" in done.stderr
     told = re.search(
         r"all 20 images: about .*, ([\d,]+) tokens in, ([\d,]+) out \((\d+) tokens in", done.stderr
     )
@@ -45,8 +45,8 @@ def test_a_few_images_tell_what_all_will_take(photos: Photos, endpoint: Endpoint
     assert "nothing was recorded" in done.stderr
 
 
-def test_the_images_are_from_all_over(photos: Photos) -> None:
-    """The sample is as large as asked for, the same each time, not only the first, and nothing that fails."""
+def test_the_images_are_a_random_sample(photos: Photos) -> None:
+    """The sample has the requested size, is the same each time, spans the folder and has no broken image."""
     folder = photos(100)
     (folder / "a-bad.jpg").write_text("no image")
     chosen = RunConfig.of("photos", backend="ollama", dry_run=True, probe=10)
@@ -59,7 +59,7 @@ def test_the_images_are_from_all_over(photos: Photos) -> None:
 
 
 def test_a_price_makes_it_a_cost(photos: Photos, endpoint: Endpoint) -> None:
-    """With prices by token the cost of the whole run is told, also for a name behind its provider's."""
+    """With --prices the estimate has the cost of the run, even if the price list names a provider too."""
     photos(10)
     prices = {"some/tiny-vision": {"input_cost_per_token": 0.01, "output_cost_per_token": 0.02}}
     Path("prices.json").write_text(json.dumps(prices))
@@ -85,10 +85,10 @@ def test_a_price_makes_it_a_cost(photos: Photos, endpoint: Endpoint) -> None:
         ("[]", "has no price for tiny-vision"),
     ],
 )
-def test_prices_of_no_use_end_it_before_anything_is_sent(
+def test_unusable_prices_are_refused_before_any_request(
     photos: Photos, endpoint: Endpoint, content: str | None, told: str
 ) -> None:
-    """Exit code 2, what is wrong with the file, and no question at the endpoint."""
+    """An unusable price file exits 2 before any request, and the message says what is wrong."""
     photos(1)
     if content is not None:
         Path("prices.json").write_text(content)
@@ -99,8 +99,8 @@ def test_prices_of_no_use_end_it_before_anything_is_sent(
     assert not endpoint.questions
 
 
-def test_failures_are_told(photos: Photos, endpoint: Endpoint) -> None:
-    """An image that is refused is named, and says nothing about the others when it is the only one."""
+def test_failures_are_shown(photos: Photos, endpoint: Endpoint) -> None:
+    """Refused images are named, and there is no estimate if no image was answered."""
     photos(3)
     endpoint.script = lambda _: "400"
     done = called(*arguments(endpoint, "--probe", "2"))
@@ -108,11 +108,11 @@ def test_failures_are_told(photos: Photos, endpoint: Endpoint) -> None:
     assert "2 images" in done.stderr
     assert "0 answered" in done.stderr
     assert "rejected" in done.stderr
-    assert "says nothing about the others" in done.stderr
+    assert "no image was answered, so there is no estimate" in done.stderr
 
 
 def test_without_an_endpoint_it_ends_as_a_run_would(photos: Photos, endpoint: Endpoint) -> None:
-    """Nobody there is exit code 4, after what can be told without asking."""
+    """Without an endpoint --probe exits 4, after the lines of the dry run."""
     photos(2)
     endpoint.down()
     done = called(*arguments(endpoint, "--probe", "1", "--give-up-after", "0"))
@@ -121,32 +121,32 @@ def test_without_an_endpoint_it_ends_as_a_run_would(photos: Photos, endpoint: En
 
 
 def test_time_and_tokens_are_those_of_the_images(photos: Photos, endpoint: Endpoint) -> None:
-    """A model that loads for its first answer counts once, and what was asked again is told."""
+    """The time excludes the canaries, retried images are reported, and a broken image is counted as sent."""
     folder = photos(3)
     Image.new("RGB", (64, 48)).save(folder / "z.png")
     broken = bytearray((folder / "z.png").read_bytes())
-    broken[-20] ^= 0xFF  # its header is well, its pixels are not
+    broken[-20] ^= 0xFF  # its header is intact, its pixels are not
     (folder / "z.png").write_bytes(broken)
     endpoint.canary = "slow:4"
     endpoint.script = ["empty"]
     done = called(*arguments(endpoint, "--probe", "9"))
     assert done.returncode == 0, done.stderr
-    assert "asked tiny-vision about 4 images" in done.stderr
+    assert "sent 4 images to tiny-vision" in done.stderr
     took = re.search(r"3 answered in ([\d.]+) s", done.stderr)
     assert took is not None
     assert float(took[1]) < 4  # without the two canaries before, which take eight
-    assert "1 of them more than once" in done.stderr
+    assert "retried images: 1" in done.stderr
 
 
 def test_the_rate_limit_bounds_the_pace(photos: Photos, endpoint: Endpoint) -> None:
-    """With --rpm 10 forty images take four minutes, however quickly one is answered."""
+    """With --rpm 10 the estimate for forty images is four minutes, however fast the endpoint is."""
     photos(40)
     done = called(*arguments(endpoint, "--probe", "1", "--rpm", "10"))
     assert "all 40 images: about 4m 00s" in done.stderr
 
 
 def test_a_prompt_that_can_be_read_once_is_enough(photos: Photos, endpoint: Endpoint) -> None:
-    """What the plan shows is what is asked."""
+    """A prompt file that can be read only once, such as a FIFO, gives both the shown and the sent prompt."""
     photos(1)
     os.mkfifo("prompt")
     with ThreadPoolExecutor() as threads:
@@ -158,17 +158,17 @@ def test_a_prompt_that_can_be_read_once_is_enough(photos: Photos, endpoint: Endp
 
 
 def test_a_probe_that_never_begins_says_so(photos: Photos, endpoint: Endpoint) -> None:
-    """Time that is up while the endpoint is away is exit code 6, and what is waited for is told."""
+    """--probe exits 6 with a message if the time limit passes while the endpoint is down."""
     photos(1)
     endpoint.down()
     done = run(*arguments(endpoint, "--probe", "1", "--max-duration", "1"))
     assert done.returncode == 6
-    assert "no image was asked about" in done.stderr
+    assert "no image was sent before the time limit" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_what_a_run_says_a_probe_says(photos: Photos, endpoint: Endpoint) -> None:
-    """A server that is still loading is told of."""
+def test_a_probe_shows_a_pause(photos: Photos, endpoint: Endpoint) -> None:
+    """--probe shows a pause while the server is still loading."""
     photos(1)
     endpoint.canary = "503-loading"
     done = called(*arguments(endpoint, "--probe", "1", "--max-duration", "4"))
@@ -176,7 +176,7 @@ def test_what_a_run_says_a_probe_says(photos: Photos, endpoint: Endpoint) -> Non
 
 
 def test_a_model_that_only_the_endpoint_knows_is_no_mistake(photos: Photos, endpoint: Endpoint) -> None:
-    """What a run does, its plan does: the kind of a model may be found at the start."""
+    """--image-tokens works in a dry run if only the endpoint knows the family of the model."""
     photos(1)
     endpoint.models["mine"] = Model(family="qwen25vl")
     done = called(*arguments(endpoint, "-m", "mine", "--image-tokens", "100", "--probe", "1"))
@@ -184,8 +184,8 @@ def test_a_model_that_only_the_endpoint_knows_is_no_mistake(photos: Photos, endp
     assert "1 answered" in done.stderr
 
 
-def test_nothing_to_ask_about(photos: Photos, endpoint: Endpoint) -> None:
-    """An empty folder is no error, and nothing is sent."""
+def test_an_empty_folder_sends_nothing(photos: Photos, endpoint: Endpoint) -> None:
+    """--probe with an empty folder exits 0 and sends no request."""
     photos(0)
     done = called(*arguments(endpoint, "--probe", "5"))
     assert done.returncode == 0
@@ -197,13 +197,13 @@ def test_nothing_to_ask_about(photos: Photos, endpoint: Endpoint) -> None:
     "options", [{"probe": 3}, {"dry_run": True, "probe": 0}, {"dry_run": True, "prices": "p"}]
 )
 def test_options_that_belong_together(options: dict[str, object]) -> None:
-    """--probe is a part of --dry-run, and --prices one of --probe."""
+    """--probe needs --dry-run, and --prices with --dry-run needs --probe."""
     with pytest.raises(ConfigError, match="--probe"):
         RunConfig.of("photos", **options)
 
 
 def test_copies_are_not_counted_twice(photos: Photos, endpoint: Endpoint) -> None:
-    """What will not be asked about costs nothing, and the plan says how many there are."""
+    """Duplicates are shown and not part of the estimate, unless --no-dedupe is set."""
     folder = photos(4)
     for n in range(6):
         (folder / f"copy{n}.jpg").write_bytes((folder / "p0000.jpg").read_bytes())
@@ -214,7 +214,7 @@ def test_copies_are_not_counted_twice(photos: Photos, endpoint: Endpoint) -> Non
 
 
 def test_arithmetic() -> None:
-    """Time, tokens and cost grow with the number of images, and none is made up from no answer."""
+    """Time and tokens grow with the number of images, and both are None without an answer."""
     usage = Usage(input_tokens=300, output_tokens=30)
     asked = ProbeResult(model="m", answered=3, failures=(), repeated=0, seconds=6, concurrency=2, usage=usage)
     assert asked.whole_s(10) == 20
@@ -228,7 +228,7 @@ def test_arithmetic() -> None:
 
 
 def test_a_price_is_found_by_its_name(tmp_path: Path) -> None:
-    """The whole name comes before one behind a provider's."""
+    """A price for the exact name is used before one with a provider in front."""
     path = tmp_path / "p.json"
     cheap = {"input_cost_per_token": 1, "output_cost_per_token": 2}
     path.write_text(json.dumps({"a/m": {"input_cost_per_token": 9, "output_cost_per_token": 9}, "m": cheap}))

@@ -1,4 +1,4 @@
-"""`vlmbatch run --dry-run`: tells on standard error what a run would send, and where, and what that takes."""
+"""`vlmbatch run --dry-run`: shows on standard error what a run would send, where, and what it would take."""
 
 import asyncio
 from typing import TYPE_CHECKING
@@ -19,9 +19,9 @@ NOTHING_SENT = "nothing was sent (--dry-run)"
 
 
 def show_dry_run(config: RunConfig, console: Console) -> bool:
-    """Walk, count and tell; whether it came to its end.
+    """Count the images and print the result; returns False if a probe ended before its first image.
 
-    Standard output stays empty, as in every run that writes no record.
+    Standard output stays empty, since there are no records.
     """
     observer: Observer = JsonLog(console.stream) if config.display.log_json else Lines(console.stream)
     prices = _prices(config)
@@ -35,7 +35,7 @@ def show_dry_run(config: RunConfig, console: Console) -> bool:
 
 
 def report_lines(config: RunConfig, found: DryRunReport) -> list[str]:
-    """The lines to show."""
+    """The lines to print."""
     formats = ", ".join(f"{n} {name}" for name, n in found.formats.most_common())
     sizes = ", ".join(f"{n} at {w}x{h}" for (w, h), n in found.sent_sizes.most_common(SHOWN_SIZES))
     more = len(found.sent_sizes) - SHOWN_SIZES
@@ -45,16 +45,18 @@ def report_lines(config: RunConfig, found: DryRunReport) -> list[str]:
         f"images: {found.images}" + (f" ({formats})" if formats else ""),
         f"on disk: {found.bytes / 1e6:.1f} MB, {found.megapixels:.1f} megapixels",
         f"to send: {found.sent_megapixels:.1f} megapixels" + (f", {sizes}{others}" if sizes else ""),
-        f"to: {found.backend} ({found.place}), model {config.endpoint.model or 'found at the start'}",
+        f"to: {found.backend} ({found.place}), model {config.endpoint.model or 'chosen at the start'}",
         f"prompt: {found.prompt}",
         f"records to: {output}",
     ]
     if found.image_tokens is not None:
-        lines.insert(3, f"image tokens: about {found.image_tokens:,} in all")
+        lines.insert(3, f"image tokens: about {found.image_tokens:,} in total")
     if found.duplicates:
-        lines.insert(1, f"duplicates: {found.duplicates}, which are not asked about (--no-dedupe asks)")
+        lines.insert(1, f"duplicates: {found.duplicates}, which are not sent (--no-dedupe sends them)")
     if found.ignored or found.unreadable:
-        lines.append(f"left out: {found.ignored} that are no images, {found.unreadable} unreadable folders")
+        lines.append(
+            f"skipped: {found.ignored} files that are not images, {found.unreadable} unreadable folders"
+        )
     if found.failing:
         lines.append(f"would fail: {found.failing}")
         lines += [f"  {problem}" for problem in found.problems]
@@ -62,7 +64,7 @@ def report_lines(config: RunConfig, found: DryRunReport) -> list[str]:
 
 
 def _prices(config: RunConfig) -> Prices | None:
-    """The prices of --prices; a mistake in them is told before anything else is done."""
+    """Read --prices before anything else, so that a mistake in the file ends the command at once."""
     if config.display.prices is None:
         return None
     prices = Prices(config.display.prices)
@@ -72,40 +74,40 @@ def _prices(config: RunConfig) -> Prices | None:
 
 
 def _probe(config: RunConfig, found: DryRunReport, prices: Prices | None, observer: Observer) -> bool:
-    """Ask about the sample, and say what all of the images will take; False where time was up before that."""
-    from vlmbatch.commands.estimate import probe  # with all that a run needs
+    """Process the sample and print the estimate; returns False if no image was sent in time."""
+    from vlmbatch.commands.estimate import probe  # imports all that a run needs
 
-    asked = asyncio.run(probe(config, found.sample, found.prompt, observer))
-    if asked is None:
-        tell(observer, "no image was asked about before the time was up")
+    probed = asyncio.run(probe(config, found.sample, found.prompt, observer))
+    if probed is None:
+        tell(observer, "no image was sent before the time limit")
         return False
     images = found.images - found.failing - found.duplicates
-    for line in forecast(images, asked, config.run.rpm):
+    for line in forecast(images, probed, config.run.rpm):
         tell(observer, line)
-    usage = asked.tokens(images)
+    usage = probed.tokens(images)
     if prices is not None and usage is not None:
-        tell(observer, f"cost: about ${prices.of(asked.model).of(usage):,.2f}")
+        tell(observer, f"cost: about ${prices.of(probed.model).of(usage):,.2f}")
     return True
 
 
-def forecast(images: int, asked: "ProbeResult", rpm: float | None) -> list[str]:
-    """What the images that were asked about tell of so many; `rpm` bounds the pace."""
-    tried = asked.answered + len(asked.failures)
+def forecast(images: int, probed: "ProbeResult", rpm: float | None) -> list[str]:
+    """The lines about the probe and the estimate for this many images; `rpm` limits the rate."""
+    tried = probed.answered + len(probed.failures)
     lines = [
-        f"asked {asked.model} about {tried} images, {asked.concurrency} at once: "
-        f"{asked.answered} answered in {duration(asked.seconds)}; nothing was recorded (--dry-run)",
-        *(f"  {failure}" for failure in asked.failures),
+        f"sent {tried} images to {probed.model}, {probed.concurrency} at once: "
+        f"{probed.answered} answered in {duration(probed.seconds)}; nothing was recorded (--dry-run)",
+        *(f"  {failure}" for failure in probed.failures),
     ]
-    if asked.repeated:
-        lines.append(f"{asked.repeated} of them more than once: the tokens below are those of one time")
-    seconds, usage = asked.whole_s(images), asked.tokens(images)
+    if probed.repeated:
+        lines.append(f"retried images: {probed.repeated}; the tokens below count one request for each")
+    seconds, usage = probed.whole_s(images), probed.tokens(images)
     if seconds is None or usage is None:
-        return [*lines, "no image was answered, which says nothing about the others"]
+        return [*lines, "no image was answered, so there is no estimate"]
     if rpm is not None:
         seconds = max(seconds, 60 * images / rpm)
     each = f"{usage.input_tokens / images:.0f} tokens in and {usage.output_tokens / images:.0f} out each"
     return [
         *lines,
-        f"all {images:,} images: about {duration(seconds)} at that pace, {usage.input_tokens:,} tokens in, "
+        f"all {images:,} images: about {duration(seconds)} at this rate, {usage.input_tokens:,} tokens in, "
         f"{usage.output_tokens:,} out ({each})",
     ]

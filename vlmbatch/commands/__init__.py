@@ -1,1 +1,1 @@
-"""What the commands besides `run` find out; nothing here prints."""
+"""The work of the commands doctor, models and pull, and of --dry-run; nothing here prints."""

@@ -1,4 +1,4 @@
-"""What a run would do, found out by walking and reading headers; it asks no endpoint anything."""
+"""The dry run: it walks the sources and reads image headers, and sends no request."""
 
 import itertools
 import random
@@ -42,14 +42,14 @@ class DryRunReport:
     problems: list[str] = field(default_factory=list)
     failing: int = 0
     sample: list[str] = field(default_factory=list)
-    """So many images as --probe asks for, from all over, that would not fail."""
+    """A random sample of the usable images, of the size of --probe."""
 
 
 def dry_run(config: RunConfig, notify: Observer) -> DryRunReport:
-    """Walk everything and read each header; blocks until it is through.
+    """Walk all paths and read the header of each image; blocks until the end.
 
     Raises:
-        ConfigError: what would end the run at its start, as far as can be told without asking.
+        ConfigError: a mistake that would end the run at its start, if it shows without a request.
     """
     schema_text(config.generation.schema)
     urls = EndpointUrls(config.endpoint.base_url).read()
@@ -60,7 +60,7 @@ def dry_run(config: RunConfig, notify: Observer) -> DryRunReport:
     source = open_source(config.paths, config.input, notify)
     try:
         sizing = sizing_of(config.image, config.endpoint.model or "")
-    except ConfigError:  # the endpoint may tell what kind of model it is
+    except ConfigError:  # the model's family may be known only to the endpoint
         sizing = sizing_of(config.image)
     found = DryRunReport(backend=backends[0].name, place=places, prompt=prompt_text(config.prompt))
     for problem in _problems(config, source, sizing, found):
@@ -72,7 +72,7 @@ def dry_run(config: RunConfig, notify: Observer) -> DryRunReport:
 
 
 def _problems(config: RunConfig, source: Source, sizing: Sizing, found: DryRunReport) -> Iterator[str]:
-    """Count each image into `found`; yield what would fail."""
+    """Count each image in `found`; yield a line for each image that would fail."""
     contents, sample = IntegerMap(), _Sample(config.display.probe or 0, found.sample)
     family = sizing.family or family_of(config.endpoint.model or "")
     found.image_tokens = None if family is None else 0
@@ -100,7 +100,7 @@ def _problems(config: RunConfig, source: Source, sizing: Sizing, found: DryRunRe
 
 
 class _Sample:
-    """So many of all that is offered, from all over (Vitter's algorithm R); the same ones each time."""
+    """A uniform random sample of the offered items (Vitter's algorithm R), the same in each run."""
 
     def __init__(self, size: int, chosen: list[str]) -> None:
         self._size = size
@@ -109,7 +109,7 @@ class _Sample:
         self._random = random.Random(0)
 
     def offer(self, item: str) -> None:
-        """Take it, or leave it."""
+        """Add the item to the sample, replace another one, or drop it."""
         self._offered += 1
         if len(self._chosen) < self._size:
             self._chosen.append(item)

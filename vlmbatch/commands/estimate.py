@@ -1,4 +1,4 @@
-"""What a whole run will take, reckoned from a few of its images, which are really asked about."""
+"""Estimates the time and tokens of a whole run from a few of its images, which are really sent."""
 
 import time
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ from vlmbatch.records import Usage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeResult:
-    """What came of the images that were asked about; `failures` say which were not answered, and why not.
+    """The outcome of the images that were sent; `failures` has one line for each failed image.
 
-    `seconds` is from when the endpoint was proven to the last answer, with `concurrency` requests at once at
-    most; `repeated` images were asked about more than once, and `usage` counts the last time.
+    `seconds` is the time from the passed canary to the last answer, with at most `concurrency` requests at
+    once. `repeated` images were retried; `usage` counts their last request.
     """
 
     model: str
@@ -39,11 +39,11 @@ class ProbeResult:
     usage: Usage
 
     def whole_s(self, images: int) -> float | None:
-        """How many seconds so many images take at this pace; None where none was answered."""
+        """The seconds for this many images at this rate; None if no image was answered."""
         return self.seconds / self.answered * images if self.answered else None
 
     def tokens(self, images: int) -> Usage | None:
-        """What so many images cost; None where none was answered."""
+        """The tokens for this many images; None if no image was answered."""
         if not self.answered:
             return None
         share = images / self.answered
@@ -56,10 +56,10 @@ class ProbeResult:
 async def probe(
     config: RunConfig, images: Sequence[str], prompt: str, notify: Observer
 ) -> ProbeResult | None:
-    """Ask about these images as a run would, and keep nothing but what they took; None where none was begun.
+    """Process these images as a run would, without records; returns None if no image was started.
 
     Raises:
-        VlmbatchError: what would end a run.
+        VlmbatchError: an error that would end a run.
     """
     observer = _ProbeObserver(notify)
     few = replace(
@@ -88,7 +88,7 @@ async def probe(
 
 
 class _ProbeObserver:
-    """Hears what a run tells, and passes on what a person should know."""
+    """Measures the events of a run, and passes on those that the user should see."""
 
     def __init__(self, notify: Observer) -> None:
         self.model: str | None = None
@@ -97,7 +97,7 @@ class _ProbeObserver:
         self._notify = notify
 
     def __call__(self, event: Event) -> None:
-        """Hear an event."""
+        """Receive an event."""
         match event:
             case RunStarted(endpoint=endpoint):
                 self.model = endpoint.model

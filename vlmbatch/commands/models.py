@@ -1,4 +1,4 @@
-"""What the endpoints have that the options name, or that are found at their default places."""
+"""Lists the models of the endpoints that the options name, or of those at the default addresses."""
 
 import itertools
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Address = tuple[str, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """What was found; `places` are those who answered, `missing` the trouble with those who were named."""
+    """The models found. `places` are the endpoints that answered, `missing` the errors of named endpoints."""
 
     models: tuple[ModelFacts, ...]
     places: tuple[str, ...]
@@ -26,20 +26,20 @@ class Inventory:
 
 
 def each_endpoint(config: RunConfig) -> list[RunConfig]:
-    """The options for each address that they name, or as they are where they name none; blocks.
+    """Return one config for each --base-url, or the config itself if it has none; blocks.
 
     Raises:
-        ConfigError: a file of addresses cannot be used.
+        ConfigError: a file of URLs cannot be used.
     """
     urls = EndpointUrls(config.endpoint.base_url).read()
     return [at(config, url).config for url in urls] or [config]
 
 
 async def take_inventory(config: RunConfig) -> Inventory:
-    """Ask every endpoint for its models, once, or for as long as --give-up-after says.
+    """Query every endpoint for its models, once, or repeatedly for the time of --give-up-after.
 
     Raises:
-        ConfigError: the options do not fit together, or name an engine that has no list.
+        ConfigError: the options do not fit together, or name a backend without a list of models.
     """
     models: list[ModelFacts] = []
     places: list[str] = []
@@ -48,7 +48,7 @@ async def take_inventory(config: RunConfig) -> Inventory:
         found: list[list[ModelFacts]] = []
         try:
             await until_available(
-                partial(_ask_all, one, found, places, missing),
+                partial(_query_all, one, found, places, missing),
                 patience_s=config.run.patience_s(0.0),
                 least_try_s=PREFLIGHT_S,
             )
@@ -58,16 +58,16 @@ async def take_inventory(config: RunConfig) -> Inventory:
     return Inventory(models=tuple(models), places=tuple(places), missing=tuple(missing))
 
 
-async def _ask_all(
+async def _query_all(
     config: RunConfig, found: list[list[ModelFacts]], places: list[str], missing: list[BackendError]
 ) -> None:
-    """Ask whoever the options name or who may be there; each address is taken for one engine only.
+    """Query the named endpoints or those at the default addresses; each address counts as one engine only.
 
     Raises:
-        BackendError: nobody answers.
+        BackendError: no endpoint answers.
     """
     refused: list[BackendError] = []
-    away: list[BackendError] = []
+    down: list[BackendError] = []
     named: list[tuple[Address, BackendError]] = []
     answered: set[Address] = set()
     for candidate in servers(config):
@@ -81,17 +81,17 @@ async def _ask_all(
             async with backend:
                 found.append(await candidate.asked(backend, backend.models))
         except BackendError as error:
-            (away if isinstance(error, (UnavailableError, TransientError)) else refused).append(error)
+            (down if isinstance(error, (UnavailableError, TransientError)) else refused).append(error)
             named += [(address, error)] if candidate.sure else []
         else:
             answered.add(address)
             places.append(backend.place)
     if not answered:
-        raise (*refused, *away)[0] if len(refused + away) == 1 else nobody_there(refused, away)
+        raise (*refused, *down)[0] if len(refused + down) == 1 else nobody_there(refused, down)
     missing += [error for address, error in named if address not in answered]
 
 
 def _address(place: str) -> Address:
-    """Host and port, so that one endpoint is not taken for two that speak another wire each."""
+    """Host and port, so that an endpoint with two API formats counts once."""
     parts = urlsplit(place)
     return parts.hostname or place, parts.port or {"https": 443}.get(parts.scheme, 80)

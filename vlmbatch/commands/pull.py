@@ -1,4 +1,4 @@
-"""Has models pulled: waits for Ollama, asks it for each, and asks again where that breaks off in passing."""
+"""Pulls models: waits for Ollama, requests each model, and retries after temporary failures."""
 
 import asyncio
 import time
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from vlmbatch.backends.ollama.backend import OllamaBackend
 
 STALLED_S = 30.0
-"""Without a new byte for so long, a pull is said to stall; Ollama itself then asks for that part again."""
+"""A pull without a new byte for this long is reported as stalled; Ollama itself then retries the part."""
 LOCAL_WORK = ("verif", "writ", "remov", "success")
-"""How Ollama's words begin for what takes no network."""
+"""How Ollama's status begins for work without the network."""
 CHECKING = 3
-"""So many times --timeout may Ollama say nothing at all: it is silent while it checks what it has fetched."""
+"""Ollama may be silent for this many times --timeout: it sends nothing while it verifies a download."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """How far the pull of a model is: bytes of what there is to have, how many were fetched just now."""
+    """The progress of a pull: `completed` of `total` bytes are present, and this pull fetched `fetched`."""
 
     model: str
     place: str
@@ -49,9 +49,9 @@ class Step:
 
 @dataclass(kw_only=True)
 class Puller:
-    """How models are pulled; `on_step` hears each step, and `on_message` what a person should know.
+    """Pulls models; `on_step` receives each step, and `on_message` messages for the user.
 
-    `wait` is whether to wait as long for Ollama at the start as it may stay away later.
+    `wait`: at the start wait for Ollama as long as during an outage later.
     """
 
     config: RunConfig
@@ -63,37 +63,37 @@ class Puller:
     stalled_s: float = STALLED_S
 
     async def pull(self, models: Sequence[str]) -> None:
-        """Have all of them at each endpoint, one after the other; what is there already takes a moment.
+        """Pull all models at each endpoint, one after the other; a model that is present takes a moment.
 
         Raises:
-            ConfigError: the options name another engine.
-            FatalBackendError: no such model, or no Ollama.
-            UnavailableError: Ollama is away, or a pull broke off again and again.
+            ConfigError: the options name another backend.
+            FatalBackendError: there is no such model, or the server is not Ollama.
+            UnavailableError: Ollama is down, or a pull broke off too often.
         """
         if self.config.endpoint.backend not in ("auto", "ollama"):
             raise ConfigError(
-                f"only Ollama is told to pull, not --backend {self.config.endpoint.backend}: {OTHERS_LOAD}; "
-                "leave --backend out, or say --backend ollama"
+                f"only Ollama can pull models, not --backend {self.config.endpoint.backend}: {OTHERS_LOAD}; "
+                "leave --backend out, or set --backend ollama"
             )
         for config in each_endpoint(self.config):
             async with open_ollama(config) as ollama:
-                await self._found(ollama, self._patience_s)
+                await self._wait_for(ollama, self._patience_s)
                 for model in models:
-                    await self._whole(ollama, model)
+                    await self._pull_one(ollama, model)
 
     @property
     def _patience_s(self) -> float:
         return self.config.run.patience_s(RUN_PATIENCE_S if self.wait else START_PATIENCE_S)
 
-    async def _found(self, ollama: "OllamaBackend", patience_s: float) -> None:
-        """Wait until Ollama is there."""
-        told = False
+    async def _wait_for(self, ollama: "OllamaBackend", patience_s: float) -> None:
+        """Wait until Ollama answers."""
+        reported = False
 
-        def tell(error: UnavailableError, left_s: float) -> None:
-            nonlocal told
-            if not told:
+        def report(error: UnavailableError, left_s: float) -> None:
+            nonlocal reported
+            if not reported:
                 self.on_message(f"waiting for up to {duration(left_s)}: {error}")
-            told = True
+            reported = True
 
         try:
             await until_available(
@@ -101,7 +101,7 @@ class Puller:
                 patience_s=patience_s,
                 loading_patience_s=self.config.run.patience_s(RUN_PATIENCE_S),
                 who=ollama.place,
-                on_away=tell,
+                on_away=report,
                 sleep=self.sleep,
                 clock=self.clock,
             )
@@ -110,12 +110,12 @@ class Puller:
                 raise not_ollama(ollama.place) from error
             raise
 
-    async def _whole(self, ollama: "OllamaBackend", model: str) -> None:
-        """Pull one model, again where it breaks off; an attempt that fetched anything does not count."""
+    async def _pull_one(self, ollama: "OllamaBackend", model: str) -> None:
+        """Pull one model with retries; an attempt that fetched new bytes does not count as a retry."""
         one = _ModelPull(self, ollama, model)
 
         def on_retry(attempt: int, delay_s: float, error: BackendError) -> None:
-            self.on_message(f"{error}; again in {delay_s:.0f} s, from where it is")
+            self.on_message(f"{error}; retry in {delay_s:.0f} s, which resumes the download")
 
         policy = RetryPolicy(retries=self.config.run.retries, sleep=self.sleep)
         try:
@@ -123,20 +123,20 @@ class Puller:
                 async for attempt in attempts:
                     with attempt:
                         if one.broken:
-                            await self._found(ollama, self.config.run.patience_s(RUN_PATIENCE_S))
+                            await self._wait_for(ollama, self.config.run.patience_s(RUN_PATIENCE_S))
                         await one.attempt()
         except TransientError as error:
             raise UnavailableError(
-                f"{model} is not whole: {error}; run the same command again: Ollama keeps what it has, and "
-                "goes on from there"
+                f"the download of {model} is incomplete: {error}; run the same command again: Ollama resumes "
+                "the download"
             ) from error
 
 
 class _ModelPull:
-    """One model on its way."""
+    """The pull of one model, over several attempts."""
 
-    def __init__(self, pulling: Puller, ollama: "OllamaBackend", model: str) -> None:
-        self._puller = pulling
+    def __init__(self, puller: Puller, ollama: "OllamaBackend", model: str) -> None:
+        self._puller = puller
         self._ollama = ollama
         self._model = model
         self._fetched_before = 0
@@ -147,7 +147,7 @@ class _ModelPull:
         self.broken = False
 
     async def attempt(self) -> None:
-        """Have it pulled, or as much of it as comes before it breaks off."""
+        """Pull the model until it is complete or the pull breaks off."""
         self._moved_at, began_with = self._puller.clock(), self._furthest
         self._fetched_before += self._last.fetched
         self._last = Pulled(status="")
@@ -159,7 +159,7 @@ class _ModelPull:
         try:
             await asyncio.wait((watching, pulling), return_when=asyncio.FIRST_COMPLETED)
             await (pulling if pulling.done() else watching)
-        except UnavailableError as error:  # it was there when it was looked for
+        except UnavailableError as error:  # Ollama was up before this attempt
             raise TransientError(str(error), kind="connection") from error
         finally:
             self.broken = True
@@ -191,18 +191,18 @@ class _ModelPull:
         )
 
     async def _watch(self, timeout_s: float) -> None:
-        """Tell of a stall, and end one that lasts; while Ollama checks what it has, no bytes come."""
-        told = False
+        """Report a stall, and end a long one; bytes may pause while Ollama verifies a download."""
+        reported = False
         while True:
             await asyncio.sleep(min(self._puller.stalled_s, timeout_s) / 4)
             still_s = self._puller.clock() - self._moved_at
             if self._last.status.startswith(LOCAL_WORK):
                 continue
             if still_s >= timeout_s:
-                raise TransientError(f"no byte of {self._model} came for {timeout_s:g} s", kind="timeout")
-            if still_s >= self._puller.stalled_s and not told:
+                raise TransientError(f"no data of {self._model} arrived for {timeout_s:g} s", kind="timeout")
+            if still_s >= self._puller.stalled_s and not reported:
                 self._puller.on_message(
-                    f"no byte of {self._model} came for {still_s:.0f} s; is the network of "
-                    f"{self._ollama.place} well? Ctrl-C loses nothing: the same command goes on from here"
+                    f"no data of {self._model} arrived for {still_s:.0f} s; check the network of "
+                    f"{self._ollama.place}. Ctrl-C loses nothing: the same command resumes the download"
                 )
-            told = still_s >= self._puller.stalled_s
+            reported = still_s >= self._puller.stalled_s

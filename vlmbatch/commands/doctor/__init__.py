@@ -1,6 +1,6 @@
-"""Looks whether a run would go well: this machine, then each endpoint, and one image through it.
+"""Checks whether a run would work: this machine, then each endpoint with one image.
 
-It prints nothing; whoever iterates gets a finding at a time.
+It prints nothing; check_up() yields one finding at a time.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ from vlmbatch.records import Endpoint
 __all__ = ["Finding", "Mark", "check_up"]
 
 ESSENTIAL = ("reachable", "model", "loaded", "really sees")
-"""Where one of these is wrong, nothing can be said of what comes after it."""
+"""The checks that the later checks depend on."""
 TITLES = ("reachable", "model", "takes pictures", "loaded", "really sees", "context", "at once", "one image")
 SHAPING = ("prompt", "generation", "image")
-"""Groups of options that a run needs just as they were tried."""
+"""Groups of options that shape an answer; the suggested run repeats those that were checked."""
 
 
 async def check_up(config: RunConfig, image: str | None) -> AsyncIterator[Finding]:
-    """Check this machine, then every endpoint with this image or a drawn one; last what to type.
+    """Check this machine, then every endpoint with this image or a drawn one; end with the run to type.
 
     Raises:
         ConfigError: the prompt or the image cannot be read.
@@ -40,7 +40,7 @@ async def check_up(config: RunConfig, image: str | None) -> AsyncIterator[Findin
     data = await asyncio.to_thread(read_image, image, config)
     for finding in await asyncio.to_thread(check_machine):
         yield finding
-    well: list[tuple[RunConfig, Endpoint]] = []
+    passed: list[tuple[RunConfig, Endpoint]] = []
     others = fallbacks(config)
     for one in each_endpoint(config) + others:
         wrongs = 0
@@ -50,12 +50,12 @@ async def check_up(config: RunConfig, image: str | None) -> AsyncIterator[Findin
                 wrongs += finding.mark == "wrong"
                 yield replace(finding, endpoint=one.endpoint.url and redact(one.endpoint.url))
             if not wrongs and one not in others:
-                well.append((one, checks.found))
-    yield _next(config, well)
+                passed.append((one, checks.found))
+    yield _next(config, passed)
 
 
 async def _findings(checks: EndpointChecks, image: bytes) -> AsyncIterator[Finding]:
-    """What each step finds; after one that is essential and wrong the others are skipped."""
+    """Yield the findings of each check; after a failed essential check the later ones are skipped."""
     steps = (
         checks.reachable,
         checks.model,
@@ -68,7 +68,7 @@ async def _findings(checks: EndpointChecks, image: bytes) -> AsyncIterator[Findi
     blocked: str | None = None
     for title, step in zip(TITLES, (*steps, lambda: check_image(checks, image)), strict=True):
         if blocked is not None:
-            yield Finding(check=title, mark="skipped", told=f"not before this is well: {blocked}")
+            yield Finding(check=title, mark="skipped", told=f"needs this check to pass first: {blocked}")
             continue
         try:
             found = await step()
@@ -80,23 +80,23 @@ async def _findings(checks: EndpointChecks, image: bytes) -> AsyncIterator[Findi
             blocked = title
 
 
-def _next(config: RunConfig, well: list[tuple[RunConfig, Endpoint]]) -> Finding:
-    """The run to type, on all the endpoints that are well."""
-    if not well:
+def _next(config: RunConfig, passed: list[tuple[RunConfig, Endpoint]]) -> Finding:
+    """The run to type, with all endpoints that passed their checks."""
+    if not passed:
         return Finding(
-            check="next", mark="skipped", told="do what is said above, and run the same command again"
+            check="next", mark="skipped", told="follow the advice above, and run the same command again"
         )
-    return Finding(check="next", mark="ok", told=" ".join(map(shlex.quote, _command(config, well))))
+    return Finding(check="next", mark="ok", told=" ".join(map(shlex.quote, _command(config, passed))))
 
 
-def _command(config: RunConfig, well: list[tuple[RunConfig, Endpoint]]) -> list[str]:
-    """The words of that command; passwords and keys are left to the environment."""
+def _command(config: RunConfig, passed: list[tuple[RunConfig, Endpoint]]) -> list[str]:
+    """The words of the run to type, without passwords and keys, which belong in the environment."""
     words = ["vlmbatch", "run", "FOLDER"]
-    found = [endpoint for _, endpoint in well]
+    found = [endpoint for _, endpoint in passed]
     if config.endpoint.model or found[0].backend != "llama-cpp":  # else the demonstration model, unnamed
         backend = found[0].backend if len({e.backend for e in found}) == 1 else "auto"
         words += ["--backend", backend, "--model", config.endpoint.model or found[0].model]
-    for one, _ in well:
+    for one, _ in passed:
         words += ["--base-url", redact(one.endpoint.url)] if one.endpoint.url else []
     words += [word for text in config.endpoint.fallback for word in ("--fallback", redact(text))]
     for option in options():
@@ -107,7 +107,7 @@ def _command(config: RunConfig, well: list[tuple[RunConfig, Endpoint]]) -> list[
 
 
 def _typed(option: Option, value: object) -> list[str]:
-    """The option with this value, as it is typed."""
+    """The option with this value, as typed on a command line."""
     if isinstance(value, bool):
         return [option.flag if value else f"--no-{option.key}"]
     each = value if isinstance(value, tuple) else (value,)

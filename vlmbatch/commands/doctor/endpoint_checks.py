@@ -1,4 +1,4 @@
-"""One endpoint looked at: each check is a step that gives what it found, for the steps after it."""
+"""The checks of one endpoint; each stores its results for the checks after it."""
 
 import time
 from collections.abc import Callable
@@ -20,12 +20,12 @@ from vlmbatch.records import Endpoint, ModelFacts, Request
 
 PHOTO = (4000, 3000)
 PROMPT_TOKENS = 200
-"""What a prompt and the marks around it take at most, as a rule."""
+"""A usual upper bound of the tokens of a prompt and its chat template."""
 
 
 @dataclass(kw_only=True)
 class EndpointChecks:
-    """What is known of one endpoint so far."""
+    """The checks of one endpoint, and the facts they have found so far."""
 
     config: RunConfig
     prompt: str
@@ -39,30 +39,30 @@ class EndpointChecks:
 
     @property
     def backend(self) -> Backend:
-        """Who answers; after `reachable`."""
+        """The backend; available after `reachable`."""
         if self._backend is None:
             raise RuntimeError("used before the endpoint was reached")
         return self._backend
 
     @property
     def found(self) -> Endpoint:
-        """The endpoint; after `reachable`, and where nothing was wrong with the model."""
+        """The endpoint; available after `reachable`, unless the model has a problem."""
         if self.endpoint is None:
             raise RuntimeError("used before the endpoint was found")
         return self.endpoint
 
     @property
     def question(self) -> Request:
-        """What a run would ask, with its options: others would load an Ollama model anew."""
+        """The request of a run, with its options: other options would make Ollama reload the model."""
         return request_of(self.config, self.prompt)
 
     @property
     def cold_s(self) -> float:
-        """How long an answer may take that may have to wait for the model to be loaded."""
+        """The time limit in seconds of a request that may have to load the model first."""
         return WARM_UP * self.config.run.timeout
 
     async def reachable(self) -> list[Finding]:
-        """Whether anybody is there; trouble with the model is kept for the step after this one."""
+        """Check whether the endpoint answers; a problem of the model is stored for the next check."""
         run = self.config.run
         try:
             self._backend = await self.stack.enter_async_context(open_backend(self.config))
@@ -83,14 +83,14 @@ class EndpointChecks:
         except VlmbatchError as error:
             return [wrong("reachable", error)]
         if self.endpoint is None:
-            return [Finding(check="reachable", mark="ok", told=f"an answer from {self.backend.place}")]
+            return [Finding(check="reachable", mark="ok", told=f"{self.backend.place} answers")]
         await self._look_up()
         name = " ".join(filter(None, (self.endpoint.backend, self.version)))
         reached = Finding(check="reachable", mark="ok", told=f"{name} at {self.endpoint.url}")
         return [reached, *map(_note, self.endpoint.notes)]
 
     async def _look_up(self) -> None:
-        """Ask what the engine tells of itself and the model; where it does not, so be it."""
+        """Query the version of the engine and the facts of the model; they stay unknown if that fails."""
         catalogue = catalogue_of(self.backend)
         if catalogue is None:
             return
@@ -104,7 +104,7 @@ class EndpointChecks:
         self.facts = next((model for model in known if model.name in names), alone)
 
     async def model(self) -> list[Finding]:
-        """Whether the model is there, or which one is taken."""
+        """Check whether the endpoint has the model, or which model is used."""
         if self.trouble is not None:
             return [wrong("model", self.trouble)]
         facts = self.facts
@@ -112,16 +112,16 @@ class EndpointChecks:
         return [Finding(check="model", mark="ok", told=", ".join(filter(None, (self.found.model, *more))))]
 
     async def sees(self) -> list[Finding]:
-        """Whether the endpoint says that the model takes pictures; where it denies that, preflight ends."""
+        """Check whether the endpoint reports vision for the model; if it denies vision, preflight fails."""
         if self.facts is None or self.facts.sees is None:
-            told = "the endpoint does not say; the picture below shows it"
+            told = "the endpoint does not report it; the check below tests it"
             return [Finding(check="takes pictures", mark="skipped", told=told)]
         return [Finding(check="takes pictures", mark="ok", told="the endpoint says so")]
 
     async def loaded(self) -> list[Finding]:
-        """Load the model where it is not, and see where it lies."""
+        """Load the model if it is not loaded, and check whether it is on the GPU."""
         if self.facts is None or self.facts.loaded is None:
-            return [Finding(check="loaded", mark="skipped", told="the endpoint does not say")]
+            return [Finding(check="loaded", mark="skipped", told="the endpoint does not report it")]
         told, figures = "loaded", dict[str, float]()
         if not self.facts.loaded:
             began = self.clock()
@@ -132,7 +132,7 @@ class EndpointChecks:
         return [_where(self.facts, told, figures)]
 
     async def _warm_up(self) -> None:
-        """Ask for one token about nothing, which loads the model as a run would have it."""
+        """Request one token without a picture, which loads the model with the options of a run."""
         one = replace(self.question.generation, max_tokens=1, thinking=False)
         await self.backend.complete(
             replace(
@@ -145,9 +145,9 @@ class EndpointChecks:
         )
 
     async def really_sees(self) -> list[Finding]:
-        """Prove with the canary that pictures reach the model."""
+        """Check with the canary that pictures reach the model."""
         if not self.config.endpoint.canary:
-            return [Finding(check="really sees", mark="skipped", told="as --no-canary says")]
+            return [Finding(check="really sees", mark="skipped", told="--no-canary is set")]
         doubts: list[str] = []
         canary = Canary(self.backend, self.question, deadline_s=self.cold_s, tell=doubts.append)
         await until_available(
@@ -157,21 +157,19 @@ class EndpointChecks:
             least_try_s=self.config.run.timeout,
         )
         if doubts:
-            advice = "look at the answer below: does it tell of the picture?"
+            advice = "check that the answer below describes the picture"
             return [Finding(check="really sees", mark="warning", told=doubts[0], advice=advice)]
-        told = "pictures reach the model, as one of a single colour proves"
+        told = "pictures reach the model (tested with a picture of one colour)"
         return [Finding(check="really sees", mark="ok", told=told)]
 
     async def context(self) -> list[Finding]:
-        """Whether a photo, a prompt and an answer fit into what the model has room for."""
+        """Check whether a photo, a prompt and an answer fit into the model's context."""
         found, options = self.found, self.config.generation
         room = options.num_ctx or (self.facts and self.facts.loaded_context) or found.context
         family = family_of(found.model, found.architecture) or family_of(found.architecture or "")
         if not room or family is None:
-            unknown = (
-                "how much room there is" if family else f"how many tokens {found.model} makes of a picture"
-            )
-            return [Finding(check="context", mark="skipped", told=f"{unknown} is not known")]
+            unknown = "the context length" if family else f"the tokens per picture of {found.model}"
+            return [Finding(check="context", mark="skipped", told=f"unknown: {unknown}")]
         size = sizing_of(self.config.image, found.model, found.architecture)(PHOTO)
         photo = family.tokens(size)
         need = photo + PROMPT_TOKENS + options.max_tokens
@@ -187,17 +185,15 @@ class EndpointChecks:
         return [Finding(check="context", mark="warning", told=told, advice=advice, figures=figures)]
 
     async def parallel(self) -> list[Finding]:
-        """How many requests it works on at once, as far as that is known."""
+        """Check how many requests the endpoint processes at once, if that is known."""
         slots, advice = self.found.slots, None
         if slots:
-            told = f"works on {slots} requests at once"
+            told = f"processes {slots} requests at once"
         elif self.found.backend == "ollama":
-            told = "Ollama answers one request after the other, unless it was told otherwise"
-            advice = (
-                "for more at once start it with OLLAMA_NUM_PARALLEL=4; each takes memory for its own context"
-            )
+            told = "Ollama processes one request at a time by default"
+            advice = "for more, start it with OLLAMA_NUM_PARALLEL=4; each needs memory for its own context"
         else:
-            told = "not told; a run finds out by itself (--concurrency auto)"
+            told = "not reported; a run finds the best number itself (--concurrency auto)"
         return [Finding(check="at once", mark="ok", told=told, advice=advice)]
 
 
@@ -207,7 +203,7 @@ def _note(note: str) -> Finding:
 
 
 def _where(facts: ModelFacts | None, told: str, figures: dict[str, float]) -> Finding:
-    """Where the loaded model lies; on the CPU it is many times as slow."""
+    """The finding about the memory of the loaded model; on the CPU it is many times slower."""
     share = None if facts is None else facts.on_gpu
     if share is None:
         return Finding(check="loaded", mark="ok", told=told, figures=figures)
@@ -220,6 +216,6 @@ def _where(facts: ModelFacts | None, told: str, figures: dict[str, float]) -> Fi
         mark="warning",
         told=f"{told}, {part}, which is slow",
         advice="a smaller model or quantisation, or a smaller --num-ctx, may fit into the GPU's memory; "
-        "Ollama's log tells what it found there",
+        "Ollama's log shows the GPU memory it found",
         figures=figures,
     )

@@ -1,4 +1,4 @@
-"""What one check found."""
+"""The finding of one check."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,10 +11,10 @@ Mark = Literal["ok", "warning", "wrong", "skipped"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """How one check ended: `told` is what was found, `advice` what to do about it or with it.
+    """The result of one check: `told` says what was found, `advice` what to do.
 
-    `endpoint` is the address that was looked at, None for what concerns this machine. `exit_code` is that of
-    what is wrong, else 0. `figures` are the numbers in `told`, for programs.
+    `endpoint` is the URL of the checked endpoint, None for a check of this machine. `exit_code` is 0 unless
+    the mark is `wrong`. `figures` are the numbers in `told`, for programs.
     """
 
     check: str
@@ -27,14 +27,14 @@ class Finding:
 
 
 def wrong(check: str, error: VlmbatchError, *, endpoint: str | None = None) -> Finding:
-    """The finding for an error, whose message holds what to do behind its first semicolon."""
+    """Make the finding for an error; the text after the first semicolon of its message is the advice."""
     told, _, advice = str(error).partition("; ")
-    passing = isinstance(error, (UnavailableError, TransientError))
+    temporary = isinstance(error, (UnavailableError, TransientError))
     return Finding(
         check=check,
         mark="wrong",
         told=told,
         advice=advice or None,
         endpoint=endpoint,
-        exit_code=UnavailableError.exit_code if passing else ConfigError.exit_code,
+        exit_code=UnavailableError.exit_code if temporary else ConfigError.exit_code,
     )

@@ -1,4 +1,4 @@
-"""One real image through an endpoint that is well so far."""
+"""The check with one real image, after all other checks of an endpoint."""
 
 import asyncio
 from dataclasses import replace
@@ -15,10 +15,10 @@ from vlmbatch.imaging.sizing import sizing_of
 
 
 def read_image(path: str | None, config: RunConfig) -> bytes:
-    """The file of that image, or a drawn one; blocks.
+    """Read the image file, or draw an image if no path is given; blocks.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: the file cannot be read or is too large.
     """
     if path is None:
         return drawn_shapes()
@@ -27,15 +27,16 @@ def read_image(path: str | None, config: RunConfig) -> bytes:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}; name an image file") from error
     if len(data) > config.input.max_bytes:
-        raise ConfigError(f"{path} has {len(data)} bytes; name an image below {config.input.max_bytes}")
+        limit = config.input.max_bytes
+        raise ConfigError(f"{path} has {len(data)} bytes; name an image of at most {limit} bytes")
     return data
 
 
 async def check_image(checks: EndpointChecks, image: bytes) -> list[Finding]:
-    """Ask about this image as a run would: how fast that was, and what was answered.
+    """Process this image as a run would; the findings have the time, the tokens and the answer.
 
     Raises:
-        BackendError: it was not answered.
+        BackendError: the endpoint gave no usable answer.
     """
     found = checks.found
     sizing = sizing_of(checks.config.image, found.model, found.architecture)
@@ -61,7 +62,7 @@ async def check_image(checks: EndpointChecks, image: bytes) -> list[Finding]:
             f"{usage.output_tokens / took_s:.1f} tokens a second"
         )
     if answer.load_s:
-        told += f"; the model was loaded again for it in {answer.load_s:.1f} s"
+        told += f"; the model was reloaded for it in {answer.load_s:.1f} s"
         figures["load_s"] = answer.load_s
     return [
         Finding(check="one image", mark="ok", told=told, figures=figures),

@@ -1,4 +1,4 @@
-"""What is installed on this machine."""
+"""The checks of this machine: versions, image formats and the accelerator."""
 
 import platform
 from importlib import metadata
@@ -8,7 +8,7 @@ from vlmbatch.imaging.capabilities import Support, support
 
 
 def check_machine() -> list[Finding]:
-    """Python, the formats that can be opened, and the accelerator."""
+    """Check Python, the image formats and the accelerator."""
     version, python = metadata.version("vlmbatch"), platform.python_version()
     told = f"vlmbatch {version} on Python {python}, {platform.platform()}"
     found = support()
@@ -16,14 +16,14 @@ def check_machine() -> list[Finding]:
 
 
 def formats(found: Support) -> Finding:
-    """Which pictures can be opened beside those that always can."""
-    missing = [name for name, there in (("AVIF", found.avif), ("HEIC", found.heic)) if not there]
-    there = ["JPEG, PNG, WebP, GIF, TIFF, BMP", *(n for n in ("AVIF", "HEIC") if n not in missing)]
-    told = f"Pillow {found.pillow} opens {', '.join(there)}"
+    """Check which image formats can be opened, and whether AVIF or HEIC is missing."""
+    missing = [name for name, present in (("AVIF", found.avif), ("HEIC", found.heic)) if not present]
+    present = ["JPEG, PNG, WebP, GIF, TIFF, BMP", *(n for n in ("AVIF", "HEIC") if n not in missing)]
+    told = f"Pillow {found.pillow} opens {', '.join(present)}"
     if not missing:
         return Finding(check="formats", mark="ok", told=told)
     ways = {
-        "HEIC": 'for photos of iPhones: pip install "vlmbatch[heic]"',
+        "HEIC": 'for iPhone photos: pip install "vlmbatch[heic]"',
         "AVIF": "for AVIF: pip install --force-reinstall pillow",
     }
     return Finding(
@@ -35,12 +35,12 @@ def formats(found: Support) -> Finding:
 
 
 def accelerator(found: Support) -> Finding:
-    """Whether pictures are resized with the vector instructions of the processor."""
+    """Check whether pictures are resized with the vector instructions of the CPU."""
     if found.fast:
         return Finding(check="resizing", mark="ok", told="accelerated (cykooz.resizer)")
     return Finding(
         check="resizing",
         mark="warning",
-        told="not accelerated; everything works, and takes more of the CPU",
+        told="not accelerated; everything works, but uses more CPU",
         advice='pip install "vlmbatch[fast]"',
     )
