@@ -1,4 +1,4 @@
-"""`vlmbatch doctor`: each check, what it says to do, and the code it exits with."""
+"""`vlmbatch doctor`: its checks, its advice and its exit codes."""
 
 import json
 import shlex
@@ -24,7 +24,7 @@ def doctor(*args: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 def findings(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
-    """What --json printed, by check; of several of one name the last."""
+    """The findings that --json printed, by check; the last one of each name."""
     return {told["check"]: told for told in map(json.loads, done.stdout.splitlines())}
 
 
@@ -35,7 +35,7 @@ def look(endpoint: Endpoint, *args: str) -> tuple[int, dict[str, dict[str, Any]]
 
 
 def test_all_is_well(endpoint: Endpoint, photos: Photos) -> None:
-    """Every check is there in its order, the image is asked about, and the last line is a run that works."""
+    """All checks pass in their order, the image is sent, and the last line is a run that works."""
     photo = photos(1) / "p0000.jpg"
     code, found = look(endpoint, str(photo))
     assert code == 0
@@ -50,7 +50,7 @@ def test_all_is_well(endpoint: Endpoint, photos: Photos) -> None:
 
 
 def test_a_line_for_each_check(endpoint: Endpoint) -> None:
-    """For people each finding is a line with its mark, and what to do stands below it."""
+    """Each finding is a line with its mark, and its advice is in the line below."""
     done = run("doctor", "--base-url", endpoint.url, *SEEING)
     assert done.returncode == 0
     assert f"ok       reachable: ollama 0.33.0 at {endpoint.url}\n" in done.stdout
@@ -59,14 +59,14 @@ def test_a_line_for_each_check(endpoint: Endpoint) -> None:
 
 
 def test_without_an_image_one_is_drawn(endpoint: Endpoint) -> None:
-    """The picture that is asked about then has the size that a run would send."""
+    """Without an image the drawn picture is sent in the size of a run."""
     look(endpoint)
     assert [(p.width, p.height) for p in endpoint.questions[-1].pictures] == [(1024, 768)]
 
 
 @pytest.mark.slow
 def test_without_any_endpoint_the_embedded_model_is_checked() -> None:
-    """With nothing running the demonstration model goes through all checks, and its kind is a warning."""
+    """Without a server the demonstration model passes all checks, and a warning says that it is used."""
     done = doctor("--json")
     found = findings(done)
     assert done.returncode == 0, done.stdout
@@ -76,8 +76,8 @@ def test_without_any_endpoint_the_embedded_model_is_checked() -> None:
     assert found["next"]["told"] == "vlmbatch run FOLDER --output answers.jsonl"
 
 
-def test_nobody_there() -> None:
-    """A closed port is exit 4, says what to start, and what would come after it is skipped and said so."""
+def test_no_endpoint() -> None:
+    """A closed port exits 4 with advice, and all later checks are skipped."""
     done = doctor("--json", "-b", "ollama", "--base-url", CLOSED, "--give-up-after", "0.2")
     found = findings(done)
     assert done.returncode == 4
@@ -94,8 +94,8 @@ def test_nobody_there() -> None:
         ("tiny-text", "cannot see images", "--model"),
     ],
 )
-def test_a_model_that_will_not_do(endpoint: Endpoint, model: str, told: str, advice: str) -> None:
-    """An unknown model and one that cannot see are exit 2, at the line of the model."""
+def test_an_unusable_model(endpoint: Endpoint, model: str, told: str, advice: str) -> None:
+    """An unknown model and one without vision exit 2, with the error in the finding of the model."""
     done = doctor("--json", "-b", "ollama", "--base-url", endpoint.url, "-m", model)
     found = findings(done)
     assert done.returncode == 2
@@ -106,7 +106,7 @@ def test_a_model_that_will_not_do(endpoint: Endpoint, model: str, told: str, adv
 
 
 def test_several_models_to_choose_from() -> None:
-    """Where none is named and there are several, they are listed."""
+    """Without --model, several vision models exit 2, and the finding lists them."""
     with Endpoint(models={"a": Model(), "b": Model()}) as endpoint:
         done = doctor("--json", "-b", "ollama", "--base-url", endpoint.url)
     assert done.returncode == 2
@@ -114,7 +114,7 @@ def test_several_models_to_choose_from() -> None:
 
 
 def test_a_blind_server(endpoint: Endpoint) -> None:
-    """Pictures that do not reach the model are found out, though the endpoint says that it sees."""
+    """An endpoint that reports vision but drops pictures exits 2."""
     endpoint.blind = True
     code, found = look(endpoint)
     assert code == 2
@@ -127,7 +127,7 @@ def test_a_blind_server(endpoint: Endpoint) -> None:
     ("share", "told"), [(0.61, "only 61% of it on the GPU"), (0.0, "all of it on the CPU")]
 )
 def test_a_model_that_does_not_fit_the_gpu(share: float, told: str) -> None:
-    """A model that lies in the computer's memory is a warning, and no error."""
+    """A model that is not completely on the GPU is a warning, not an error."""
     with Endpoint(models={"tiny-vision": Model(on_gpu=share)}) as endpoint:
         code, found = look(endpoint)
     assert code == 0
@@ -136,7 +136,7 @@ def test_a_model_that_does_not_fit_the_gpu(share: float, told: str) -> None:
 
 
 def test_a_cold_model_is_loaded_first() -> None:
-    """A model that is not loaded is, with the options of a run, and how long that took is told."""
+    """A model that is not loaded is loaded with the options of a run, and the finding has the time."""
     with Endpoint(models={"tiny-vision": Model(on_gpu=None)}) as endpoint:
         _, found = look(endpoint, "--num-ctx", "4096")
         first = endpoint.questions[0]
@@ -146,7 +146,7 @@ def test_a_cold_model_is_loaded_first() -> None:
 
 
 def test_a_context_that_is_too_small() -> None:
-    """Where a photo does not fit beside prompt and answer, the option that makes room is told."""
+    """If photo, prompt and answer exceed the context, the advice names the option that enlarges it."""
     with Endpoint(models={"qwen2.5vl": Model(family="qwen25vl")}) as endpoint:
         done = doctor("--json", "--base-url", endpoint.url, "-m", "qwen2.5vl", "--num-ctx", "1024")
     found = findings(done)
@@ -155,7 +155,7 @@ def test_a_context_that_is_too_small() -> None:
 
 
 def test_an_image_that_is_not_answered(endpoint: Endpoint) -> None:
-    """What an answer fails over is told at its line, with the code of its kind."""
+    """A failed request is in the finding of the image, with the exit code of its kind."""
     endpoint.script = ["loop"]
     code, found = look(endpoint)
     assert (code, found["one image"]["mark"]) == (2, "wrong")
@@ -165,7 +165,7 @@ def test_an_image_that_is_not_answered(endpoint: Endpoint) -> None:
 
 
 def test_each_of_several_endpoints(endpoint: Endpoint) -> None:
-    """Every address is checked, the first error decides, and the run to type names those that are well."""
+    """Every --base-url is checked, the first error sets the exit code, and the run has the good endpoints."""
     with Endpoint(speaks=("openai",)) as vllm:
         args = ("--base-url", endpoint.url, "--base-url", CLOSED, "--base-url", vllm.url, *SEEING)
         done = doctor(*args, "--give-up-after", "0.2")
@@ -175,8 +175,8 @@ def test_each_of_several_endpoints(endpoint: Endpoint) -> None:
     assert CLOSED not in last
 
 
-def test_images_that_cannot_be_tried(endpoint: Endpoint, tmp_path: Path) -> None:
-    """A missing file ends it before anything; what is no image is told at its line; both are exit 2."""
+def test_unusable_images(endpoint: Endpoint, tmp_path: Path) -> None:
+    """A missing file ends doctor before any check, a broken image fails its own check, and both exit 2."""
     missing = doctor("nosuch.jpg")
     assert (missing.returncode, missing.stdout) == (2, "")
     assert "nosuch.jpg cannot be read" in missing.stderr
@@ -186,7 +186,7 @@ def test_images_that_cannot_be_tried(endpoint: Endpoint, tmp_path: Path) -> None
 
 
 def test_a_closed_pipe_and_ctrl_c_are_quiet(endpoint: Endpoint) -> None:
-    """`| head` ends it without a word, and Ctrl-C while it waits for an answer is 130 without one."""
+    """`| head` ends doctor without a message, and Ctrl-C during a request exits 130 without a message."""
     command = shlex.join([*COMMAND, "doctor", "--base-url", endpoint.url, *SEEING])
     script = f"{command} | head -n 1"
     done = subprocess.run(["bash", "-c", script], capture_output=True, env=environment(), check=False)
@@ -200,8 +200,8 @@ def test_a_closed_pipe_and_ctrl_c_are_quiet(endpoint: Endpoint) -> None:
     assert (running.returncode, told) == (130, "")
 
 
-def test_answers_steer_no_terminal(endpoint: Endpoint) -> None:
-    """An answer with escape sequences is cleaned, and keys never stand in the run to type."""
+def test_answers_cannot_control_the_terminal(endpoint: Endpoint) -> None:
+    """An answer is printed without escape sequences, and no output has a password."""
     endpoint.answer = lambda request: "a \x1b[31mred\x1b]0;title\x07 cat"
     done = doctor("--base-url", endpoint.url.replace("//", "//me:secret@"), *SEEING)
     assert "answer: a red cat" in done.stdout

@@ -1,4 +1,4 @@
-"""Every exit code of the README, from the real command."""
+"""The real command ends with every exit code of the README."""
 
 import re
 import signal
@@ -20,7 +20,7 @@ def arguments(endpoint: Endpoint, *more: str) -> tuple[str, ...]:
 
 
 def code_of(*args: str, **variables: str) -> int:
-    """The exit code; a traceback belongs to a bug and to nothing else."""
+    """The exit code; only a bug may print a traceback."""
     done = run(*args, **variables)
     assert ("Traceback" in done.stderr) == (done.returncode == 1)
     return done.returncode
@@ -83,7 +83,7 @@ ENDS: dict[int, Ends] = {
 
 @pytest.mark.parametrize("code", ENDS)
 def test_the_command_ends_with(photos: Photos, endpoint: Endpoint, code: int) -> None:
-    """Each end of a run has its code, and after every one of them another run does the rest."""
+    """Each end of a run has its exit code, and afterwards the same command does the rest."""
     photos(12)
     assert ENDS[code](endpoint) == code
     endpoint.delay, endpoint.script = 0, []
@@ -93,7 +93,7 @@ def test_the_command_ends_with(photos: Photos, endpoint: Endpoint, code: int) ->
 
 
 def test_the_readme_explains_each() -> None:
-    """The table of exit codes in the README has a row for every code, and no other."""
+    """The table of exit codes in the README has exactly one row for every code."""
     rows = re.findall(r"^\| (\d[\d, ]*) \|", README.read_text(), re.MULTILINE)
     assert sorted(int(code) for row in rows for code in row.split(",")) == sorted(ENDS)
 
@@ -110,15 +110,15 @@ def test_the_readme_explains_each() -> None:
     ],
 )
 def test_streams_that_cannot_be_written_change_no_other_code(command: str, code: int) -> None:
-    """A full log does not make a wrong option a bug, and help that nobody gets is no success."""
+    """A failing standard error keeps the exit code, and help that cannot be written exits 5."""
     shell = f"{' '.join(COMMAND)} run {command}; exit ${{PIPESTATUS[0]}}"
     done = run(command=("bash", "-c", shell))
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_deleted_working_folder_is_told(photos: Photos, endpoint: Endpoint, tmp_path: Path) -> None:
-    """Somebody has removed the folder that the command stands in: no traceback, whatever is named in it."""
+def test_a_deleted_working_folder_is_reported(photos: Photos, endpoint: Endpoint, tmp_path: Path) -> None:
+    """A command in a deleted working folder ends with its exit code and no traceback."""
     folder = photos(1)
     gone = f"mkdir gone; cd gone; rmdir ../gone; {' '.join(COMMAND)} run"
     for paths, code in ((f"{folder} -o o.jsonl", 5), (f"{folder} --summary s", 2), (".", 2)):

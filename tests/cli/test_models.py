@@ -1,4 +1,4 @@
-"""`vlmbatch models`: what every endpoint has, as a table, as columns and as JSON."""
+"""`vlmbatch models`: the models of every endpoint, as a table, as columns and as JSON."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ def models(*urls: str, more: tuple[str, ...] = ()) -> subprocess.CompletedProces
 
 
 def facts(*urls: str) -> dict[str, dict[str, Any]]:
-    """What --json prints, by model."""
+    """The output of --json, by model."""
     lines = models(*urls, more=("--json",)).stdout.splitlines()
     return {told["name"]: told for told in map(json.loads, lines)}
 
@@ -34,8 +34,8 @@ def ollama(**settings: Any) -> Endpoint:
     return Endpoint(speaks=("ollama",), **settings)
 
 
-def test_what_ollama_tells() -> None:
-    """Size, parameters, context and sight of each model, what is on the GPU, and who leaves the machine."""
+def test_the_facts_from_ollama() -> None:
+    """Ollama's models have size, parameters, context, vision, GPU share and, if hosted, the remote host."""
     with ollama(models=HAS) as endpoint:
         told = facts(endpoint.url)
     seen = told["qwen2.5vl:7b"]
@@ -45,8 +45,8 @@ def test_what_ollama_tells() -> None:
     assert told["big:235b-cloud"]["elsewhere"] == "https://ollama.com:443"
 
 
-def test_models_are_asked_about_where_the_list_tells_too_little() -> None:
-    """Only a model of an older Ollama costs a question of its own."""
+def test_a_model_is_queried_if_the_list_lacks_its_facts() -> None:
+    """Only a model of an older Ollama needs its own request."""
     with ollama(models=HAS) as endpoint:
         assert facts(endpoint.url)["llama3:latest"]["context"] == 8192
         shown = [request.model for request in endpoint.requests if request.path == "/api/show"]
@@ -54,15 +54,15 @@ def test_models_are_asked_about_where_the_list_tells_too_little() -> None:
 
 
 def test_a_model_that_cannot_be_shown_is_listed_all_the_same() -> None:
-    """Trouble with one question leaves facts unknown, and no model out."""
+    """A failed request for one model leaves its facts unknown, and all models are listed."""
     with ollama(models=HAS, routes={"/api/show": "500"}) as endpoint:
         told = facts(endpoint.url)
     assert (told["llama3:latest"]["sees"], told["llama3:latest"]["context"]) == (None, None)
     assert len(told) == 3
 
 
-def test_what_openai_servers_tell() -> None:
-    """vLLM tells no sight, llama.cpp's server tells all in /props; both have loaded what they serve."""
+def test_the_facts_from_openai_servers() -> None:
+    """vLLM does not report vision; llama.cpp's server reports vision, quantisation and its loaded model."""
     one = {"one": Model()}
     with (
         Endpoint(speaks=("openai",)) as vllm,
@@ -73,14 +73,14 @@ def test_what_openai_servers_tell() -> None:
     assert (told["one"]["sees"], told["one"]["loaded"], told["one"]["quantization"]) == (True, True, "F16")
 
 
-def test_an_endpoint_that_speaks_both_wires_is_listed_once(endpoint: Endpoint) -> None:
-    """Ollama has a /v1/models as well, and its models do not come twice."""
+def test_an_endpoint_with_both_api_formats_is_listed_once(endpoint: Endpoint) -> None:
+    """The models of an Ollama, which also has /v1/models, are listed once."""
     lines = models(endpoint.url).stdout.splitlines()
     assert len(lines) == 1 + len(endpoint.models)
 
 
 def test_columns_are_aligned_without_a_terminal() -> None:
-    """In a pipe every row has its cells under the titles, without colours or frames."""
+    """In a pipe every cell is under its title, without colours or frames."""
     with ollama(models=HAS) as endpoint:
         done = run("models", "--base-url", endpoint.url)
     titles, *rows = done.stdout.splitlines()
@@ -92,8 +92,8 @@ def test_columns_are_aligned_without_a_terminal() -> None:
     assert done.stdout.isascii()
 
 
-def test_a_person_sees_a_table() -> None:
-    """On a terminal there is a table in colours, and no name of a model is cut."""
+def test_a_terminal_shows_a_table() -> None:
+    """On a terminal the models are a table with colours, and no name of a model is cut."""
     with ollama(models=HAS) as endpoint:
         with Terminal("models", "--base-url", endpoint.url, stdout=True, columns=100) as terminal:
             assert terminal.wait() == 0
@@ -102,16 +102,16 @@ def test_a_person_sees_a_table() -> None:
     assert all(name in shown for name in HAS)
 
 
-def test_nobody_there_ends_with_4_at_once() -> None:
-    """Without any endpoint it is exit 4, with what to start and how to say where."""
+def test_no_endpoint_exits_4_at_once() -> None:
+    """Without any endpoint the command exits 4, and the message says what to start and names --base-url."""
     done = models(CLOSED)
     assert (done.returncode, done.stdout) == (4, "")
     assert "ollama serve" in done.stderr
     assert "--base-url" in done.stderr
 
 
-def test_one_of_several_is_away(endpoint: Endpoint) -> None:
-    """The others are listed, who is missing is told, and the code is 4."""
+def test_one_of_several_endpoints_is_down(endpoint: Endpoint) -> None:
+    """With one endpoint down the models of the other are listed, the missing one is named, and exit is 4."""
     done = models(endpoint.url, CLOSED)
     assert done.returncode == 4
     assert "tiny-vision" in done.stdout
@@ -119,29 +119,29 @@ def test_one_of_several_is_away(endpoint: Endpoint) -> None:
 
 
 def test_no_models_at_all() -> None:
-    """An empty Ollama is no error, and the command that gets a model is told."""
+    """An Ollama without models exits 0, and the message has the command that pulls one."""
     with ollama(models={}) as endpoint:
         done = models(endpoint.url)
     assert (done.returncode, done.stdout) == (0, "")
     assert "vlmbatch pull" in done.stderr
 
 
-def test_no_model_that_sees() -> None:
-    """Where no model takes pictures, that is told, with the command that gets one."""
+def test_no_vision_model() -> None:
+    """Without a vision model the command exits 0, and a message says so."""
     with ollama(models={"llama3": Model(vision=False)}) as endpoint:
         done = models(endpoint.url)
     assert done.returncode == 0
-    assert "none of these models sees pictures" in done.stderr
+    assert "none of these models can see images" in done.stderr
 
 
-def test_names_steer_no_terminal() -> None:
-    """What a server calls its models is cleaned in the columns."""
+def test_names_cannot_control_the_terminal() -> None:
+    """The names of models are printed without escape sequences."""
     with ollama(models={"\x1b[31mred": Model()}) as endpoint:
         assert "\x1b" not in models(endpoint.url).stdout
 
 
 def test_a_wrong_flag_and_a_wrong_address_end_with_2(tmp_path: Path) -> None:
-    """Mistakes are told without a traceback; an option of a run is none of this command."""
+    """A wrong URL, an option of another command and an unknown backend exit 2 without a traceback."""
     for wrong in (("--base-url", "nonsense"), ("--max-size", "3"), ("--backend", "none")):
         done = run("models", *wrong)
         assert done.returncode == 2
@@ -149,7 +149,7 @@ def test_a_wrong_flag_and_a_wrong_address_end_with_2(tmp_path: Path) -> None:
 
 
 def test_any_name_can_be_printed() -> None:
-    """Where standard output takes ASCII alone, other characters are replaced, and nothing breaks."""
+    """Characters that the encoding of standard output lacks are replaced, without an error."""
     with ollama(models={"mödel": Model()}) as endpoint:
         done = run("models", "--base-url", endpoint.url, PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")

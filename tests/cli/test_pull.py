@@ -1,4 +1,4 @@
-"""`vlmbatch pull`: what it prints where, how it waits and goes on, and the code it exits with."""
+"""`vlmbatch pull`: its output, its waiting and retries, and its exit codes."""
 
 import json
 import signal
@@ -20,30 +20,30 @@ def pull(endpoint: Endpoint, *more: str, **variables: str) -> subprocess.Complet
 
 
 def pulls(endpoint: Endpoint) -> list[str]:
-    """The models that Ollama was told to pull."""
+    """The models of all pull requests to Ollama."""
     return [request.model for request in endpoint.requests if request.path == "/api/pull"]
 
 
-def test_each_model_is_one_line_where_nobody_watches(endpoint: Endpoint) -> None:
-    """Models are pulled in order, a line each on standard error says what came, and nothing else does."""
+def test_each_model_is_one_line_without_a_terminal(endpoint: Endpoint) -> None:
+    """Models are pulled in order, with exactly one line each on standard error."""
     done = run("pull", "llava:7b", "tiny-vision", "--base-url", endpoint.url)
     assert (done.returncode, done.stdout) == (0, "")
     first, second = done.stderr.splitlines()
     assert first.startswith("vlmbatch: llava:7b: fetched 5.0 MB in ")
-    assert second == "vlmbatch: tiny-vision: was there already"
+    assert second == "vlmbatch: tiny-vision: already present"
     assert pulls(endpoint) == ["llava:7b", "tiny-vision"]
 
 
-def test_a_person_sees_a_bar() -> None:
-    """In a terminal of 80 columns a model has a bar with bytes, and at its end how much came."""
+def test_a_terminal_shows_a_bar() -> None:
+    """In a terminal of 80 columns a model has a bar with bytes, which ends with the amount fetched."""
     with Endpoint() as endpoint, Terminal("pull", "llava:7b", "--base-url", endpoint.url) as terminal:
         assert terminal.wait() == 0
         assert any("llava:7b" in row and "━" in row and "5.0/5.0 MB" in row for row in terminal.rows)
         assert "fetched 5.0 MB" in "".join(terminal.rows)
 
 
-def test_a_pull_that_breaks_off_goes_on(endpoint: Endpoint) -> None:
-    """A lost connection, an error in the middle and a reply of somebody else are told and asked again."""
+def test_a_pull_that_breaks_off_is_retried(endpoint: Endpoint) -> None:
+    """A lost connection, an error during the pull and an invalid reply are reported and retried."""
     endpoint.pulls = ["pull_cut", "pull_error", "pull_garbage"]
     done = pull(endpoint, "llava:7b")
     assert done.returncode == 0, done.stderr
@@ -52,8 +52,8 @@ def test_a_pull_that_breaks_off_goes_on(endpoint: Endpoint) -> None:
     assert "max retries exceeded: EOF" in done.stderr
 
 
-def test_a_pull_that_never_gets_on_ends_with_4(endpoint: Endpoint) -> None:
-    """After --retries failures that brought nothing it is exit 4, and the same command goes on."""
+def test_a_pull_without_progress_exits_4(endpoint: Endpoint) -> None:
+    """After --retries attempts without new bytes pull exits 4, and the message says to run it again."""
     endpoint.pulls = ["500"] * 9
     done = pull(endpoint, "llava:7b", "--retries", "1")
     assert done.returncode == 4
@@ -71,8 +71,8 @@ def test_a_pull_that_never_gets_on_ends_with_4(endpoint: Endpoint) -> None:
         ("llava", "401", "key"),
     ],
 )
-def test_what_no_retry_helps_ends_with_2(endpoint: Endpoint, name: str, mode: str, told: str) -> None:
-    """An unknown model, a full disk, an old Ollama and a wrong key are told at once, with what to do."""
+def test_a_permanent_failure_exits_2(endpoint: Endpoint, name: str, mode: str, told: str) -> None:
+    """An unknown model, a full disk, an old Ollama and a wrong key exit 2 without a retry, with advice."""
     endpoint.pulls = [mode] if mode else []
     done = pull(endpoint, name)
     assert done.returncode == 2
@@ -81,8 +81,8 @@ def test_what_no_retry_helps_ends_with_2(endpoint: Endpoint, name: str, mode: st
     assert "Traceback" not in done.stderr
 
 
-def test_vllm_is_told_from_ollama() -> None:
-    """A server and a --backend that are no Ollama are exit 2: vLLM loads its model at its start."""
+def test_vllm_cannot_pull() -> None:
+    """A server or a --backend that is not Ollama exits 2, and the message says how vLLM gets its model."""
     with Endpoint(speaks=("openai",)) as vllm:
         refused = pull(vllm, "llava")
         named = pull(vllm, "llava", "--backend", "vllm")
@@ -91,15 +91,15 @@ def test_vllm_is_told_from_ollama() -> None:
     assert all("vLLM and others load their model when they are started" in d.stderr for d in (refused, named))
 
 
-def test_nobody_there_ends_with_4() -> None:
-    """An Ollama that cannot be reached is exit 4, with what to start."""
+def test_no_endpoint_exits_4() -> None:
+    """An unreachable Ollama exits 4, and the message says what to start."""
     done = run("pull", "llava", "--base-url", CLOSED, "--give-up-after", "0.2")
     assert done.returncode == 4
     assert "ollama serve" in done.stderr
 
 
 def test_wait_waits_for_the_endpoint(endpoint: Endpoint) -> None:
-    """With --wait a container's first step begins before Ollama does, and pulls once that is there."""
+    """With --wait pull waits until Ollama is up, and then pulls the model."""
     endpoint.down()
     waiting = start("pull", "llava", "--wait", "--base-url", endpoint.url, stderr=subprocess.PIPE)
     assert waiting.stderr is not None
@@ -112,7 +112,7 @@ def test_wait_waits_for_the_endpoint(endpoint: Endpoint) -> None:
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_quietly(endpoint: Endpoint, sent: signal.Signals, code: int) -> None:
-    """Ctrl-C in the middle of a pull is exit 130 without a word, and 143 for SIGTERM."""
+    """SIGINT during a pull exits 130 and SIGTERM 143, without a message."""
     endpoint.pulls = ["pull_stall"]
     running = start("pull", "llava", "--base-url", endpoint.url, stderr=subprocess.PIPE)
     endpoint.until(lambda: bool(pulls(endpoint)))
@@ -122,20 +122,20 @@ def test_a_signal_ends_it_quietly(endpoint: Endpoint, sent: signal.Signals, code
 
 
 def test_quiet_and_json(endpoint: Endpoint) -> None:
-    """-q says nothing of what goes well; --log-json makes each line an event."""
+    """With -q a successful pull prints nothing; with --log-json each line is an event."""
     assert pull(endpoint, "llava", "-q").stderr == ""
     told = pull(endpoint, "llava", "--log-json").stderr
-    assert "llava: was there already" in json.loads(told)["message"]
+    assert "llava: already present" in json.loads(told)["message"]
 
 
 def test_the_model_may_come_from_the_environment(endpoint: Endpoint) -> None:
-    """VLMBATCH_MODEL, which a run reads too, names what is pulled where the command line does not."""
+    """VLMBATCH_MODEL, which a run reads too, names the model if the command line does not."""
     assert pull(endpoint, VLMBATCH_MODEL="llava:7b").returncode == 0
     assert pulls(endpoint) == ["llava:7b"]
 
 
-def test_a_file_with_options_of_a_run_is_taken(endpoint: Endpoint, tmp_path: Path) -> None:
-    """Keys of vlmbatch.toml that only a run has are no error, and a wrong one is told."""
+def test_a_file_with_options_of_a_run_is_accepted(endpoint: Endpoint, tmp_path: Path) -> None:
+    """Keys of vlmbatch.toml that only a run uses are accepted, and a misspelt key exits 2."""
     file = tmp_path / "vlmbatch.toml"
     file.write_text(f'base-url = "{endpoint.url}"\nmax-size = 768\noutput = "o.jsonl"\noverwrite = true\n')
     assert called("pull", "llava", "--config", str(file)).returncode == 0
@@ -145,8 +145,8 @@ def test_a_file_with_options_of_a_run_is_taken(endpoint: Endpoint, tmp_path: Pat
     assert "did you mean max_size?" in wrong.stderr
 
 
-def test_hostile_words_are_cleaned(endpoint: Endpoint) -> None:
-    """What a server says steers no terminal."""
+def test_hostile_messages_are_cleaned(endpoint: Endpoint) -> None:
+    """The message of a server is printed without escape sequences."""
     endpoint.pulls = ["pull_error:\x1b[31mfile does not exist\x1b]0;x\x07"]
     assert "\x1b" not in pull(endpoint, "llava").stderr
 

@@ -1,4 +1,4 @@
-"""`--summary FILE`: how a run ended, for programs, whatever its end."""
+"""`--summary FILE`: the summary of a run as JSON, for every kind of end."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ def summary() -> dict[str, Any]:
 
 
 def test_a_finished_run_is_summed_up(photos: Photos, endpoint: Endpoint) -> None:
-    """Counts, failures by kind, tokens, who was asked and the exit code; the next run replaces it."""
+    """The summary has counts, failures by kind, tokens, endpoint and exit code; the next run replaces it."""
     (photos(4) / "bad.jpg").write_text("no image")
     assert run(*asking(endpoint.url)).returncode == 3
     told = summary()
@@ -41,7 +41,7 @@ def test_a_finished_run_is_summed_up(photos: Photos, endpoint: Endpoint) -> None
 
 
 def test_a_run_that_never_started_has_no_counts(photos: Photos) -> None:
-    """Nobody there: the error and the exit code stand in it, and what is not known is null."""
+    """Without an endpoint the summary has the error and the exit code, and null for unknown values."""
     photos(1)
     assert run(*asking("http://127.0.0.1:9"), "--give-up-after", "0").returncode == 4
     told = summary()
@@ -50,7 +50,7 @@ def test_a_run_that_never_started_has_no_counts(photos: Photos) -> None:
 
 
 def test_a_stopped_run_says_so(photos: Photos, endpoint: Endpoint) -> None:
-    """After a signal and after --max-duration: stopped, the code of that end, and no error."""
+    """After a signal or --max-duration the summary is marked as stopped, with that exit code and no error."""
     photos(30)
     endpoint.delay = 0.1
     running = start(*asking(endpoint.url), "-c", "2", stderr=subprocess.DEVNULL)
@@ -65,10 +65,8 @@ def test_a_stopped_run_says_so(photos: Photos, endpoint: Endpoint) -> None:
     assert (summary()["exit_code"], summary()["stopped"]) == (6, True)
 
 
-def test_a_run_that_finds_the_lock_taken_leaves_the_other_ones_files(
-    photos: Photos, endpoint: Endpoint
-) -> None:
-    """An overlapping cron job ends with 75, and touches neither summary nor metrics of the first."""
+def test_a_locked_out_run_keeps_the_reports_of_the_other_run(photos: Photos, endpoint: Endpoint) -> None:
+    """An overlapping run exits 75, and changes neither the summary nor the metrics of the first run."""
     photos(3)
     endpoint.script = ["held"]
     old = {"s.json": '{"exit_code": 0}', "m.prom": "vlmbatch_running 0"}
@@ -85,7 +83,7 @@ def test_a_run_that_finds_the_lock_taken_leaves_the_other_ones_files(
 
 
 def test_a_summary_that_cannot_be_written_is_no_success(photos: Photos, endpoint: Endpoint) -> None:
-    """What a monitor cannot read must not look like success: exit 5, and the records are whole."""
+    """A run whose summary cannot be written exits 5, and its records are complete."""
     photos(2)
     endpoint.script = ["held"]
     Path("gone").mkdir()
@@ -102,7 +100,7 @@ def test_a_summary_that_cannot_be_written_is_no_success(photos: Photos, endpoint
 @pytest.mark.parametrize(
     ("place", "told"),
     [
-        ("photos/p0000.jpg", "none of vlmbatch"),
+        ("photos/p0000.jpg", "vlmbatch did not write"),
         ("o.jsonl", "--output"),
         ("o.jsonl.lock", "--output"),
         ("link", "--output"),
@@ -111,10 +109,10 @@ def test_a_summary_that_cannot_be_written_is_no_success(photos: Photos, endpoint
     ],
 )
 @pytest.mark.parametrize("flag", ["--summary", "--metrics-file"])
-def test_no_report_takes_the_place_of_another_file(
+def test_no_report_replaces_another_file(
     photos: Photos, endpoint: Endpoint, flag: str, place: str, told: str
 ) -> None:
-    """A picture, the output, its lock, a name that no file can have: exit 2, and nothing is touched."""
+    """A picture, the output, its lock or an impossible name as report exits 2, and no file is changed."""
     photo = photos(1) / "p0000.jpg"
     before = photo.read_bytes()
     Path("link").symlink_to("o.jsonl")
@@ -127,14 +125,14 @@ def test_no_report_takes_the_place_of_another_file(
 
 
 def test_one_file_is_no_place_for_two_reports(photos: Photos, endpoint: Endpoint) -> None:
-    """Each would replace the other; the summary, whose place is good, tells of the end all the same."""
+    """The same path for both reports exits 2, and the summary still has that exit code."""
     photos(1)
     assert run(*asking(endpoint.url), "--metrics-file", "s.json").returncode == 2
     assert summary()["exit_code"] == 2
 
 
 def test_a_summary_goes_where_a_link_leads(photos: Photos, endpoint: Endpoint) -> None:
-    """The link stays one; a stream of this process is written to."""
+    """The summary goes to the target of a link, which stays a link, and to /dev/stderr."""
     photos(1)
     Path("data").mkdir()
     Path("s.json").symlink_to("data/real.json")
@@ -149,7 +147,7 @@ def test_a_summary_goes_where_a_link_leads(photos: Photos, endpoint: Endpoint) -
 
 @pytest.mark.parametrize("flag", ["--summary", "--metrics-file"])
 def test_no_secret_reaches_a_report(photos: Photos, endpoint: Endpoint, flag: str) -> None:
-    """Key, user and password stand in neither file, whether the run goes well or not."""
+    """Neither report has the key, user or password, after a successful and after a failed run."""
     photos(1)
     url = endpoint.url.replace("//", "//me:pa55@")
     asked = ["run", "photos", "-b", "vllm", "-m", "tiny-vision", "--api-key", "s3cret", flag, "report"]

@@ -1,4 +1,4 @@
-"""The real command: what it prints where, and the code it exits with."""
+"""The real command: its output and its exit codes."""
 
 import json
 import os
@@ -18,7 +18,7 @@ NEITHER = {"vlmbatch.backends.llama_cpp", "xllamacpp", "ollama", "httpx"}
 
 
 def test_only_records_go_to_standard_output(photos: Photos, endpoint: Endpoint) -> None:
-    """Standard output holds one JSON record an image and nothing else; the rest goes to standard error."""
+    """Standard output has one JSON record per image and nothing else; messages go to standard error."""
     photos(4)
     done = run("run", "photos", "--prompt", "hi", "-b", "ollama", "--base-url", endpoint.url)
     assert done.returncode == 0, done.stderr
@@ -30,7 +30,7 @@ def test_only_records_go_to_standard_output(photos: Photos, endpoint: Endpoint) 
 
 
 def test_the_same_command_again_writes_nothing(photos: Photos, endpoint: Endpoint) -> None:
-    """With an output file the second run asks nothing, writes nothing and exits 0."""
+    """With an output file the second run sends nothing, writes nothing and exits 0."""
     photos(4)
     args = (
         "run",
@@ -55,7 +55,7 @@ def test_the_same_command_again_writes_nothing(photos: Photos, endpoint: Endpoin
 
 
 def test_a_broken_image_exits_3_now_and_the_next_time(photos: Photos, endpoint: Endpoint) -> None:
-    """A lasting failure is exit 3, stays so while it stands, and is not asked again by itself."""
+    """A permanent failure exits 3 in each run, and is retried only with --retry-failed."""
     (photos(2) / "bad.jpg").write_text("no image")
     args = ("run", "photos", "-b", "ollama", "--base-url", endpoint.url, "-o", "o.jsonl")
     first = run(*args)
@@ -71,7 +71,7 @@ def test_a_broken_image_exits_3_now_and_the_next_time(photos: Photos, endpoint: 
 
 
 def test_other_settings_are_not_mixed_in(photos: Photos, endpoint: Endpoint) -> None:
-    """Another prompt for the same output is exit 2 that says so; --append and --overwrite decide."""
+    """Another prompt for the same output exits 2, unless --append or --overwrite is set."""
     photos(2)
     args = ("run", "photos", "-b", "ollama", "--base-url", endpoint.url, "-o", "o.jsonl")
     assert run(*args, "-p", "one").returncode == 0
@@ -86,7 +86,7 @@ def test_other_settings_are_not_mixed_in(photos: Photos, endpoint: Endpoint) -> 
 
 
 def test_an_unknown_model_exits_2_with_the_nearest(photos: Photos, endpoint: Endpoint) -> None:
-    """A wrong model name is exit 2, no record, the nearest name and the command that pulls it."""
+    """A wrong model name exits 2 without a record; the message has the nearest name and the pull command."""
     photos(1)
     done = run("run", "photos", "-b", "ollama", "-m", "tiny-visoin", "--base-url", endpoint.url)
     assert (done.returncode, done.stdout) == (2, "")
@@ -95,8 +95,8 @@ def test_an_unknown_model_exits_2_with_the_nearest(photos: Photos, endpoint: End
     assert "Traceback" not in done.stderr
 
 
-def test_nobody_there_exits_4_without_a_record(photos: Photos) -> None:
-    """An endpoint that cannot be reached is exit 4, says what to start, and leaves no output behind."""
+def test_no_endpoint_exits_4_without_a_record(photos: Photos) -> None:
+    """An unreachable endpoint exits 4, the message says what to start, and no output file remains."""
     photos(1)
     done = run(
         "run", "photos", "-b", "ollama", "--base-url", CLOSED, "-o", "o.jsonl", "--give-up-after", "0.2"
@@ -108,7 +108,7 @@ def test_nobody_there_exits_4_without_a_record(photos: Photos) -> None:
 
 @pytest.mark.parametrize("separator", ["\n", "\0"])
 def test_a_list_of_paths_on_standard_input(photos: Photos, endpoint: Endpoint, separator: str) -> None:
-    """`-` reads paths from standard input, separated by newlines or NULs."""
+    """`-` reads paths from standard input, separated by newlines or NUL characters."""
     photos(5)
     listed = separator.join(["photos/p0003.jpg", "./photos/p0001.jpg", ""])
     done = run("run", "-", "-b", "ollama", "--base-url", endpoint.url, stdin=listed.encode())
@@ -116,8 +116,8 @@ def test_a_list_of_paths_on_standard_input(photos: Photos, endpoint: Endpoint, s
     assert {r["id"] for r in records(done.stdout)} == {"photos/p0003.jpg", "photos/p0001.jpg"}
 
 
-def test_dry_run_tells_and_sends_nothing(photos: Photos, endpoint: Endpoint) -> None:
-    """--dry-run counts images and sizes, names the endpoint, and contacts nobody."""
+def test_dry_run_sends_nothing(photos: Photos, endpoint: Endpoint) -> None:
+    """--dry-run counts images and sizes, names the endpoint, and sends no request."""
     (photos(3, (2000, 1000)) / "bad.jpg").write_text("no image")
     done = run("run", "photos", "--dry-run", "-b", "ollama", "--base-url", endpoint.url, "-p", "Say it")
     assert (done.returncode, done.stdout, endpoint.requests) == (0, "", [])
@@ -125,10 +125,10 @@ def test_dry_run_tells_and_sends_nothing(photos: Photos, endpoint: Endpoint) -> 
         assert told in done.stderr
 
 
-def test_an_empty_folder_is_said_and_is_no_error(
+def test_an_empty_folder_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint
 ) -> None:
-    """No images is exit 0 with a line that says so: cron meets empty folders."""
+    """A folder without images exits 0, and a line says so."""
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
     done = run("run", "photos", "-b", "ollama", "--base-url", endpoint.url)
@@ -156,7 +156,7 @@ def test_an_empty_folder_is_said_and_is_no_error(
 def test_a_wrong_word_exits_2_and_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], told: str
 ) -> None:
-    """A user's mistake is exit 2 with a message that names it, and no traceback."""
+    """A mistake of the user exits 2 with a message that names it, and no traceback."""
     monkeypatch.chdir(tmp_path)
     done = run(*args)
     assert done.returncode == 2
@@ -165,8 +165,10 @@ def test_a_wrong_word_exits_2_and_is_named(
     assert done.stdout == ""
 
 
-def test_flag_beats_environment_beats_file(photos: Photos, endpoint: Endpoint) -> None:
-    """The same option from three places: the command line wins, then VLMBATCH_*, then vlmbatch.toml."""
+def test_a_flag_overrides_the_environment_and_the_environment_the_file(
+    photos: Photos, endpoint: Endpoint
+) -> None:
+    """An option comes from the command line first, then from VLMBATCH_*, then from vlmbatch.toml."""
     photos(1)
     Path("vlmbatch.toml").write_text(
         f'prompt = "of the file"\nbackend = "ollama"\nbase-url = "{endpoint.url}"\n'
@@ -189,8 +191,8 @@ def test_flag_beats_environment_beats_file(photos: Photos, endpoint: Endpoint) -
         ("max-size = 7", "--max-size"),
     ],
 )
-def test_a_wrong_file_is_told(photos: Photos, content: str, told: str) -> None:
-    """A misspelt key, bad TOML or a bad value in vlmbatch.toml is exit 2 that names it."""
+def test_a_wrong_file_is_reported(photos: Photos, content: str, told: str) -> None:
+    """A misspelt key, bad TOML or a bad value in vlmbatch.toml exits 2, and the message names it."""
     photos(1)
     Path("vlmbatch.toml").write_text(content)
     done = run("run", "photos")
@@ -207,10 +209,10 @@ def test_a_wrong_file_is_told(photos: Photos, content: str, told: str) -> None:
         ('dry-run = true\nprompt = "of the file"', ("--no-dry-run",), "of the file"),
     ],
 )
-def test_a_flag_beats_what_the_file_excludes(
+def test_a_flag_overrides_an_exclusive_key_of_the_file(
     photos: Photos, endpoint: Endpoint, content: str, args: tuple[str, ...], prompt: str
 ) -> None:
-    """A flag wins over a key in the file that does not go with it, and can turn off what that turned on."""
+    """A flag overrides a key in the file that excludes it, and can switch off a key that is on."""
     photos(1)
     Path("p.txt").write_text("of the flag\n")
     Path("vlmbatch.toml").write_text(f'backend = "ollama"\nbase-url = "{endpoint.url}"\n{content}\n')
@@ -220,7 +222,7 @@ def test_a_flag_beats_what_the_file_excludes(
 
 
 def test_a_home_that_cannot_be_entered_is_no_error(photos: Photos, endpoint: Endpoint) -> None:
-    """Where there is no home, or it belongs to somebody else, there is no user's file; the run goes on."""
+    """A run works without the user's file if the configuration folder cannot be read."""
     photos(1)
     locked = Path("locked")
     locked.mkdir(mode=0)
@@ -229,7 +231,7 @@ def test_a_home_that_cannot_be_entered_is_no_error(photos: Photos, endpoint: End
 
 
 def test_overwrite_keeps_the_old_records_until_there_is_a_new_one(photos: Photos, endpoint: Endpoint) -> None:
-    """A run with --overwrite that gets no answer at all leaves the file as it was."""
+    """A run with --overwrite and no answer leaves the file unchanged."""
     photos(2)
     args = ("run", "photos", "-b", "ollama", "--base-url", endpoint.url, "-o", "o.jsonl")
     assert run(*args).returncode == 0
@@ -243,8 +245,8 @@ def test_overwrite_keeps_the_old_records_until_there_is_a_new_one(photos: Photos
     assert Path("o.jsonl").read_bytes() != before
 
 
-def test_overwrite_never_takes_somebody_elses_file(photos: Photos, endpoint: Endpoint) -> None:
-    """A picture or a text named as --output is refused and left alone, and no lock is left beside it."""
+def test_overwrite_refuses_a_file_of_another_program(photos: Photos, endpoint: Endpoint) -> None:
+    """A picture as --output is refused and unchanged, and no lock file remains next to it."""
     photos(2)
     before = Path("photos/p0000.jpg").read_bytes()
     done = run(
@@ -255,8 +257,8 @@ def test_overwrite_never_takes_somebody_elses_file(photos: Photos, endpoint: End
     assert sorted(p.name for p in Path("photos").iterdir()) == ["p0000.jpg", "p0001.jpg"]
 
 
-def test_too_few_descriptors_are_told(photos: Photos, endpoint: Endpoint) -> None:
-    """A run that is out of file descriptors ends with a message that names the way out, and no traceback."""
+def test_too_few_descriptors_end_the_run_without_a_traceback(photos: Photos, endpoint: Endpoint) -> None:
+    """A run without enough file descriptors fails, without a traceback."""
     photos(40)
     asking = f"{' '.join(COMMAND)} run photos -q -b vllm -m tiny-vision -c 30 --base-url {endpoint.url}"
     endpoint.delay = 0.2
@@ -272,7 +274,7 @@ def test_too_few_descriptors_are_told(photos: Photos, endpoint: Endpoint) -> Non
 
 
 def test_a_named_config_replaces_the_one_here(photos: Photos, endpoint: Endpoint) -> None:
-    """--config reads another file, and ./vlmbatch.toml is left alone."""
+    """--config reads another file, and ./vlmbatch.toml is not read."""
     photos(1)
     Path("vlmbatch.toml").write_text("not TOML at all")
     Path("mine.toml").write_text(f'prompt = "mine"\nbackend = "ollama"\nbase-url = "{endpoint.url}"\n')
@@ -280,8 +282,8 @@ def test_a_named_config_replaces_the_one_here(photos: Photos, endpoint: Endpoint
     assert endpoint.questions[0].body["messages"][-1]["content"] == "mine"
 
 
-def test_ollama_host_is_where_ollama_is(photos: Photos, endpoint: Endpoint) -> None:
-    """OLLAMA_HOST without a scheme leads the automatic choice to that Ollama."""
+def test_ollama_host_names_the_ollama(photos: Photos, endpoint: Endpoint) -> None:
+    """A run without --backend uses the Ollama of OLLAMA_HOST, even without a scheme in it."""
     photos(1)
     done = run("run", "photos", OLLAMA_HOST=f"127.0.0.1:{endpoint.port}")
     assert done.returncode == 0, done.stderr
@@ -289,7 +291,7 @@ def test_ollama_host_is_where_ollama_is(photos: Photos, endpoint: Endpoint) -> N
 
 
 def test_a_lost_endpoint_is_not_answered_by_the_demonstration_model(photos: Photos) -> None:
-    """Where an endpoint or model is named and nobody there, the run ends with 4, never with demo records."""
+    """If a named endpoint or model is unavailable, the run exits 4 without the demonstration model."""
     photos(1)
     for args, variables in (
         ((), {"OLLAMA_HOST": "127.0.0.1:9"}),
@@ -302,7 +304,7 @@ def test_a_lost_endpoint_is_not_answered_by_the_demonstration_model(photos: Phot
 
 
 def test_several_vision_models_are_named(photos: Photos) -> None:
-    """An endpoint with two vision models ends with exit 2 and both names."""
+    """An endpoint with two vision models exits 2, and the message names both."""
     photos(1)
     models = {"one": Model(vision=True), "two": Model(vision=True), "blind": Model(vision=False)}
     with Endpoint(models=models) as endpoint:
@@ -314,7 +316,7 @@ def test_several_vision_models_are_named(photos: Photos) -> None:
 
 
 def test_the_log_is_json_and_holds_no_answers_or_keys(photos: Photos, endpoint: Endpoint) -> None:
-    """--log-json is one event a line; answers stay in the records, and the key appears nowhere."""
+    """--log-json prints one event per line, without any key or password."""
     photos(2)
     done = run(
         "run", "photos", "--log-json", "-b", "vllm", "-m", "tiny-vision",
@@ -329,15 +331,15 @@ def test_the_log_is_json_and_holds_no_answers_or_keys(photos: Photos, endpoint: 
         assert secret not in done.stderr + done.stdout
 
 
-def test_quiet_says_nothing_when_all_is_well(photos: Photos, endpoint: Endpoint) -> None:
-    """--quiet leaves standard error empty, so that cron sends no mail."""
+def test_quiet_prints_nothing_after_a_good_run(photos: Photos, endpoint: Endpoint) -> None:
+    """With --quiet a good run prints nothing, so that cron sends no mail."""
     photos(2)
     done = run("run", "photos", "-q", "-b", "ollama", "--base-url", endpoint.url, "-o", "o.jsonl")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_quiet_still_tells_of_failures(photos: Photos, endpoint: Endpoint) -> None:
-    """With --quiet a failed image is one line on standard error, so that cron sends a mail."""
+def test_quiet_still_reports_failures(photos: Photos, endpoint: Endpoint) -> None:
+    """With --quiet a failed image gives one line on standard error, so that cron sends a mail."""
     (photos(2) / "bad.jpg").write_text("no image")
     done = run("run", "photos", "-q", "-b", "ollama", "--base-url", endpoint.url, "-o", "o.jsonl")
     assert done.returncode == 3
@@ -345,8 +347,8 @@ def test_quiet_still_tells_of_failures(photos: Photos, endpoint: Endpoint) -> No
     assert "1 failed" in done.stderr
 
 
-def test_hostile_names_do_not_steer_the_terminal(photos: Photos, endpoint: Endpoint) -> None:
-    """Escape sequences and line breaks in file names reach records as JSON and the terminal as blanks."""
+def test_hostile_names_cannot_control_the_terminal(photos: Photos, endpoint: Endpoint) -> None:
+    """Control characters of file names are in the records as JSON, and never reach the terminal."""
     folder = photos(0)
     for name in (b"\x1b[31mred.jpg", b"new\nline.jpg", b"caf\xe9.jpg"):
         Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(b"no image")
@@ -385,7 +387,7 @@ def test_version_and_help_import_nothing_heavy() -> None:
 def test_a_run_imports_one_backend(
     photos: Photos, endpoint: Endpoint, backend: str, path: str, others: set[str]
 ) -> None:
-    """What asks Ollama takes no time for what asks others, and neither for the package that pulls models."""
+    """A run with Ollama does not import the backend of OpenAI servers, and the reverse."""
     photos(1)
     code = (
         "import sys; from vlmbatch.cli import app\n"
@@ -410,10 +412,10 @@ def test_a_run_imports_one_backend(
         {"OLLAMA_HOST": "127.0.0.1:PORT", "HTTP_PROXY": "foo://x", "HTTPS_PROXY": "http://x:99999"},
     ],
 )
-def test_the_environment_does_not_disturb_this_machine(
+def test_proxies_do_not_affect_a_local_ollama(
     photos: Photos, endpoint: Endpoint, variables: dict[str, str]
 ) -> None:
-    """Every form of OLLAMA_HOST that Ollama takes is taken, and proxies and certificates are left alone."""
+    """Every form of OLLAMA_HOST works, and a proxy or certificate of the environment has no effect on it."""
     photos(1)
     done = run("run", "photos", **{k: v.replace("PORT", str(endpoint.port)) for k, v in variables.items()})
     assert done.returncode == 0, done.stderr
@@ -430,10 +432,10 @@ def test_the_environment_does_not_disturb_this_machine(
         ("vllm", {"OPENAI_BASE_URL": "far.invalid"}),
     ],
 )
-async def test_an_environment_that_makes_no_sense_is_told(
+async def test_a_broken_environment_is_reported(
     photos: Photos, monkeypatch: pytest.MonkeyPatch, backend: str, variables: dict[str, str]
 ) -> None:
-    """A broken address or proxy in the environment is exit 2 or 4 with a message, never a traceback."""
+    """A broken address or proxy in the environment exits 2 or 4 with a message and no traceback."""
     photos(1)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""Keys, passwords and queries of URLs stay where they were typed, and nothing foreign steers a terminal."""
+"""No output has keys, passwords or queries of URLs, and no foreign text controls a terminal."""
 
 import json
 import subprocess
@@ -25,9 +25,9 @@ STEERING = "\x1b[31m\x1b]0;title\x07"
 
 @contextmanager
 def telltale(status: int) -> Iterator[str]:
-    """The address of a gateway that repeats everything it was sent in its error, and adds colour.
+    """The address of a gateway whose error repeats the whole request and adds escape sequences.
 
-    It writes slashes and ampersands as PHP and Go do in JSON. Status 0 is no HTTP at all.
+    It escapes slashes and ampersands in JSON as PHP and Go do. Status 0 is a reply that is not HTTP.
     """
 
     class Gateway(BaseHTTPRequestHandler):
@@ -50,7 +50,7 @@ def telltale(status: int) -> Iterator[str]:
         do_GET = do_POST = reply  # the names that http.server calls
 
         def log_message(self, *args: object) -> None:
-            """Say nothing."""
+            """Print nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Gateway) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
@@ -59,7 +59,7 @@ def telltale(status: int) -> Iterator[str]:
 
 
 def everything(done_out: str, done_err: str) -> str:
-    """All that a run left: its streams and the files beside the photos."""
+    """The whole output of a run: its streams and its files."""
     files = (path.read_text() for path in Path().iterdir() if path.is_file())
     return "\n".join(chain((done_out, done_err), files))
 
@@ -80,10 +80,10 @@ def everything(done_out: str, done_err: str) -> str:
         ("--dry-run", 500, False),
     ],
 )
-def test_what_a_gateway_repeats_is_masked(
+def test_secrets_that_a_gateway_repeats_are_masked(
     photos: Photos, backend: str, flag: str, status: int, typed: bool
 ) -> None:
-    """On no stream and in no file: not in records, log, summary, metrics, lock or message."""
+    """Secrets that a gateway repeats are in no stream and in no file of the run."""
     photos(2)
     reports = ("--summary", "s.json", "--metrics-file", "m.prom", "-o", "o.jsonl")
     options = ("--retries", "0", "--give-up-after", "0", "--no-canary", "-m", "x", flag, *reports)
@@ -105,7 +105,7 @@ def test_what_a_gateway_repeats_is_masked(
 def test_a_query_in_the_base_url_goes_with_every_request(
     photos: Photos, endpoint: Endpoint, backend: str, path: str
 ) -> None:
-    """Gateways want a version or a token there; it is sent, and stands in no record."""
+    """Every request has the query of the base URL, and no output has it."""
     photos(1)
     url = f"{endpoint.url}{path}?api-version=2026-11-01&token={QUERY}"
     done = run("run", "photos", "-b", backend, "-m", "tiny-vision", "--base-url", url)
@@ -127,8 +127,8 @@ def test_a_query_in_the_base_url_goes_with_every_request(
     ],
 )
 @pytest.mark.parametrize("variable", ["VLMBATCH_BASE_URL", "OPENAI_BASE_URL", "OLLAMA_HOST"])
-def test_a_url_that_is_none_keeps_its_password(photos: Photos, url: str, variable: str) -> None:
-    """A URL that cannot be used is told of without what stands before its @ and behind its #."""
+def test_the_password_of_a_malformed_url_is_hidden(photos: Photos, url: str, variable: str) -> None:
+    """The message about an unusable URL has no text before its @ or after its #."""
     photos(1)
     backend = "ollama" if variable == "OLLAMA_HOST" else "openai"
     done = run("run", "photos", "-b", backend, "-m", "m", "--give-up-after", "0", **{variable: url})
@@ -140,10 +140,10 @@ def test_a_url_that_is_none_keeps_its_password(photos: Photos, url: str, variabl
 @pytest.mark.parametrize(
     ("key", "value", "wanted"), [("api-key", [KEY], "takes a text"), ("base-url", [KEY, 5], "takes texts")]
 )
-def test_a_wrong_type_in_the_file_is_told_without_its_value(
+def test_the_error_for_a_wrong_type_hides_the_value(
     photos: Photos, key: str, value: list[object], wanted: str
 ) -> None:
-    """A list where one text belongs, or a number where a URL does, may still stand beside a key."""
+    """The error for a wrong type in vlmbatch.toml hides the value of a secret option."""
     photos(1)
     Path("vlmbatch.toml").write_text(f"{key} = {json.dumps(value)}")
     done = run("run", "photos")
@@ -155,7 +155,7 @@ def test_a_wrong_type_in_the_file_is_told_without_its_value(
 @pytest.mark.parametrize("status", [401, 404, 0])  # it is masked as a key is: see above for the others
 @pytest.mark.parametrize("backend", ["ollama", "vllm"])
 def test_a_header_that_a_gateway_repeats_is_masked(photos: Photos, backend: str, status: int) -> None:
-    """The value of --header, and the token in it, stand on no stream and in no file."""
+    """The token in a --header is in no stream and in no file."""
     photos(2)
     options = ("--retries", "0", "--give-up-after", "0", "--no-canary", "-m", "x", "-v", "--log-json")
     with telltale(status) as place:
@@ -167,8 +167,8 @@ def test_a_header_that_a_gateway_repeats_is_masked(photos: Photos, backend: str,
     assert ("[key]" in left) == ((status, backend) in ((401, "ollama"), (401, "vllm"), (404, "vllm")))
 
 
-def test_what_stands_for_no_key_is_a_word() -> None:
-    """EMPTY and none, which servers without keys are given, are left in texts; a short password is not."""
+def test_a_placeholder_key_is_not_masked() -> None:
+    """The placeholder key EMPTY stays in texts, a short password is masked, and no repr shows a secret."""
     assert Access.to("http://h", "EMPTY").masked("EMPTY answer") == "EMPTY answer"
     assert Access.to("http://me:hunter2@h", None).masked("hunter2 for me") == "[key] for me"
     assert KEY not in repr(Access.to(f"http://me:{quote(PASSWORD, safe='')}@h?k={QUERY}", KEY))
@@ -191,8 +191,8 @@ def test_what_stands_for_no_key_is_a_word() -> None:
         (f"odd{STEERING}", "--dry-run", "-b", "ollama"),
     ],
 )
-def test_what_was_typed_does_not_steer_the_terminal(photos: Photos, arguments: tuple[str, ...]) -> None:
-    """Messages about wrong options show what was typed without its control characters."""
+def test_typed_text_cannot_control_the_terminal(photos: Photos, arguments: tuple[str, ...]) -> None:
+    """Messages about wrong options have no control characters of the typed text."""
     photos(1)
     odd = Path(f"odd{STEERING}")
     odd.mkdir()
@@ -202,8 +202,8 @@ def test_what_was_typed_does_not_steer_the_terminal(photos: Photos, arguments: t
     assert not [sign for sign in ("\x1b", "\x07") if sign in done.stderr + done.stdout]
 
 
-def test_a_version_that_nobody_can_read_is_an_error(photos: Photos) -> None:
-    """On a full device even --version says what is wrong, in one line."""
+def test_a_version_that_cannot_be_written_is_an_error(photos: Photos) -> None:
+    """--version on a full device exits 5 with one line."""
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [*COMMAND, "--version"], stdout=full, stderr=subprocess.PIPE, env=environment(), check=False

@@ -1,4 +1,4 @@
-"""Kills and signals at the real command: records are whole, and each image has exactly one."""
+"""Signals to the real command: its records are complete, and each image has exactly one."""
 
 import signal
 import subprocess
@@ -20,10 +20,10 @@ def arguments(endpoint: Endpoint, *more: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_lets_what_is_in_flight_finish(
+def test_a_signal_lets_requests_in_flight_finish(
     photos: Photos, endpoint: Endpoint, sent: signal.Signals, code: int
 ) -> None:
-    """The first signal begins nothing new, writes what was asked, and exits with 128 and its number."""
+    """After the first signal no image starts, answers in flight are written, and exit is 128 + its number."""
     photos(60)
     endpoint.delay = 0.05
     running = start(*arguments(endpoint), stderr=subprocess.PIPE)
@@ -40,7 +40,7 @@ def test_a_signal_lets_what_is_in_flight_finish(
 
 
 def test_the_second_signal_ends_at_once(photos: Photos, endpoint: Endpoint) -> None:
-    """With an endpoint that hangs the first Ctrl-C would wait; the second does not."""
+    """A second Ctrl-C ends the run at once, even if the endpoint hangs."""
     photos(5)
     endpoint.script = ["ok", *["hang"] * 9]
     running = start(*arguments(endpoint), stderr=subprocess.PIPE)
@@ -55,8 +55,8 @@ def test_the_second_signal_ends_at_once(photos: Photos, endpoint: Endpoint) -> N
     assert len(records(Path("o.jsonl").read_text())) == 1
 
 
-def test_a_signal_while_the_endpoint_is_looked_for_ends_at_once(photos: Photos, endpoint: Endpoint) -> None:
-    """Ctrl-C before the run has started ends it without waiting for the endpoint."""
+def test_a_signal_during_discovery_ends_at_once(photos: Photos, endpoint: Endpoint) -> None:
+    """Ctrl-C before the start of the run ends it without waiting for the endpoint."""
     photos(1)
     endpoint.routes = {"/api/tags": "hang", "/api/show": "hang"}
     running = start(*arguments(endpoint), stderr=subprocess.PIPE)
@@ -68,7 +68,7 @@ def test_a_signal_while_the_endpoint_is_looked_for_ends_at_once(photos: Photos, 
 
 
 def test_nohup_is_respected(photos: Photos, endpoint: Endpoint) -> None:
-    """A run started with SIGHUP ignored goes on when the terminal hangs up."""
+    """A run with ignored SIGHUP goes on when the terminal hangs up."""
     photos(30)
     endpoint.delay = 0.02
     running = start(*arguments(endpoint), command=("nohup", *COMMAND), stderr=subprocess.DEVNULL)
@@ -78,8 +78,8 @@ def test_nohup_is_respected(photos: Photos, endpoint: Endpoint) -> None:
     assert len(records(Path("o.jsonl").read_text())) == 30
 
 
-def test_a_signal_after_the_run_does_not_keep_its_reports_from_being_written() -> None:
-    """Once all is answered, SIGTERM is late: it stops nothing, and the exit code is that of the run."""
+def test_a_signal_after_the_end_of_the_run_stops_nothing() -> None:
+    """SIGTERM after the end of the run stops nothing, so that the reports are written."""
     stopped = list[str]()
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     handler = SignalHandler(lambda: stopped.append("stopped"), Reports(stopped.append), drain_s=9)

@@ -1,4 +1,4 @@
-"""What a command itself says on standard error, beside the observers of its run."""
+"""The messages of a command itself on standard error, in addition to those of the observers."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from vlmbatch.streams import BackgroundStream, as_text
 
 
 class Console:
-    """Plain lines, or with --log-json one event each; nobody waits for who reads them."""
+    """Prints messages as plain lines, or as events with --log-json; a slow reader does not block it."""
 
     def __init__(self, display: DisplayOptions) -> None:
         self._background = BackgroundStream(sys.stderr)
@@ -18,25 +18,25 @@ class Console:
         self._log = JsonLog(self.stream) if display.log_json else None
 
     def say(self, text: str) -> None:
-        """Say it; where nobody can hear it, the exit code still tells."""
+        """Print one message."""
         if self._log is not None:
             self._log(Notice(message=text))
         else:
             self.stream.write(f"vlmbatch: {text}\n")
 
     def close(self) -> None:
-        """Let what was said be read, for a moment."""
+        """Wait a moment until all messages are written."""
         if lost := self._background.dropped:
-            self.say(f"{lost} lines were dropped, since nobody read standard error in time")
+            self.say(f"{lost} lines were dropped, since standard error was not read in time")
         self._background.close()
 
 
-def is_watched() -> bool:
-    """Whether standard error is a terminal that can show more than lines."""
+def has_terminal() -> bool:
+    """Whether standard error is a terminal that can show a bar."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def printable(text: str) -> str:
-    """Foreign text in one line that steers no terminal, in characters that standard output can take."""
+    """Make foreign text safe for a terminal, in one line and in the encoding of standard output."""
     encoding = sys.stdout.encoding or "utf-8"
     return clean(text).encode(encoding, "replace").decode(encoding)

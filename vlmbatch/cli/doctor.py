@@ -1,4 +1,4 @@
-"""`vlmbatch doctor`: its options; what it does is imported when it is called, so that --help stays quick."""
+"""The options of `vlmbatch doctor`. Its work is imported only when it runs, so that --help stays fast."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ from vlmbatch.config import RunConfig
 
 Image = Annotated[
     str | None,
-    typer.Argument(help="An image to ask about; else one is drawn.", metavar="[IMAGE]", show_default=False),
+    typer.Argument(help="An image to send; default: a drawn one.", metavar="[IMAGE]", show_default=False),
 ]
 
 
@@ -18,7 +18,7 @@ Image = Annotated[
     "endpoint", "request", "prompt", "generation", "image", "max_bytes", "timeout", "give_up_after"
 )
 def command(config: RunConfig, image: Image = None, json: Json = False) -> None:
-    """Check whether a run would go well, with one real image, and say what to do where it would not."""
+    """Check with one real image whether a run would work, and give advice for each problem."""
     from vlmbatch.cli.doctor_view import show
 
     raise typer.Exit(show(config, image, as_json=json))

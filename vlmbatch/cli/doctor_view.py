@@ -1,4 +1,4 @@
-"""`vlmbatch doctor` in front of a person or a program: a line for each check, or a JSON object."""
+"""The output of `vlmbatch doctor`: for each check a line, or a JSON object."""
 
 import dataclasses
 import json
@@ -15,20 +15,20 @@ WIDTH = max(map(len, COLOURS))
 
 
 def show(config: RunConfig, image: str | None, *, as_json: bool) -> int:
-    """Print what each check finds as soon as it is known; returns the code of the first that is wrong."""
+    """Print each finding at once; returns the exit code of the first wrong finding, or 0."""
     console = Console(config.display)
     coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
 
     async def work() -> int:
-        code, place = 0, None
+        code, shown = 0, None
         async for finding in check_up(config, image):
             code = code or finding.exit_code
             if as_json:
                 print(json.dumps(dataclasses.asdict(finding)), flush=True)
                 continue
-            if finding.endpoint != place and finding.endpoint is not None:
+            if finding.endpoint != shown and finding.endpoint is not None:
                 print(f"\n{printable(finding.endpoint)}")
-            place = finding.endpoint
+            shown = finding.endpoint
             _print(finding, coloured)
         return code
 

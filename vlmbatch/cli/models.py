@@ -1,18 +1,18 @@
-"""`vlmbatch models`: its options; what it does is imported when it is called, so that --help stays quick."""
+"""The options of `vlmbatch models`. Its work is imported only when it runs, so that --help stays fast."""
 
 from typing import Annotated
 
 import typer
 
-from vlmbatch.cli.options import WAY_THERE, with_options_of
+from vlmbatch.cli.options import CONNECTION, with_options_of
 from vlmbatch.config import RunConfig
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
 
-@with_options_of("backend", "base_url", "api_key", *WAY_THERE, "timeout", "give_up_after")
+@with_options_of("backend", "base_url", "api_key", *CONNECTION, "timeout", "give_up_after")
 def command(config: RunConfig, json: Json = False) -> None:
-    """List the models of all endpoints that are named or found, whether they see, and what is loaded."""
+    """List the models of all named or discovered endpoints, with size, vision and load state."""
     from vlmbatch.cli.models_view import show
 
     raise typer.Exit(show(config, as_json=json))

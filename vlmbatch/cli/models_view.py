@@ -1,4 +1,4 @@
-"""`vlmbatch models` in front of a person or a program: a table, aligned columns, or JSON lines."""
+"""The output of `vlmbatch models`: a table, aligned columns, or JSON lines."""
 
 import dataclasses
 import json
@@ -16,11 +16,11 @@ from vlmbatch.records import ModelFacts
 
 TITLES = ("model", "size", "quant", "parameters", "context", "sees", "loaded", "where")
 RIGHT = ("size", "parameters", "context")
-GET_ONE = "get one that sees with: vlmbatch pull qwen2.5vl:7b"
+GET_ONE = "get a vision model with: vlmbatch pull qwen2.5vl:7b"
 
 
 def show(config: RunConfig, *, as_json: bool) -> int:
-    """Print what there is, tell on standard error who is missing, and return the exit code."""
+    """Print the models, report missing endpoints on standard error, and return the exit code."""
     console = Console(config.display)
 
     async def work() -> int:
@@ -38,17 +38,17 @@ def show(config: RunConfig, *, as_json: bool) -> int:
 
 
 def _notes(found: Inventory) -> list[str]:
-    """Who could not be asked, and what to do where nothing is of use."""
+    """The lines about missing endpoints, and advice if no endpoint has a vision model."""
     lines = [str(error) for error in found.missing]
-    having = {model.endpoint for model in found.models}
-    lines += [f"{place} has no models; {GET_ONE}" for place in found.places if place not in having]
+    with_models = {model.endpoint for model in found.models}
+    lines += [f"{place} has no models; {GET_ONE}" for place in found.places if place not in with_models]
     if found.models and all(model.sees is False for model in found.models):
-        lines.append(f"none of these models sees pictures; {GET_ONE}")
+        lines.append(f"none of these models can see images; {GET_ONE}")
     return lines
 
 
 def _row(model: ModelFacts) -> tuple[str, ...]:
-    told = (
+    cells = (
         model.name,
         "" if model.bytes is None else in_bytes(model.bytes),
         model.quantization or "",
@@ -58,7 +58,7 @@ def _row(model: ModelFacts) -> tuple[str, ...]:
         _loaded(model),
         _where(model),
     )
-    return tuple(map(printable, told))
+    return tuple(map(printable, cells))
 
 
 def _loaded(model: ModelFacts) -> str:
@@ -77,7 +77,7 @@ def _where(model: ModelFacts) -> str:
 
 
 def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
-    """A table where a person looks at it, else columns that are aligned by spaces."""
+    """Print a table on a terminal, else columns aligned by spaces."""
     if sys.stdout.isatty():
         _print_table(rows)
         return
@@ -98,7 +98,7 @@ def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for title in TITLES:
-        wraps = title in ("model", "where")  # names are copied, and are not to be cut
+        wraps = title in ("model", "where")  # users copy these names, so they must not be cut
         table.add_column(
             title,
             justify="right" if title in RIGHT else "left",

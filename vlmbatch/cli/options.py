@@ -1,4 +1,4 @@
-"""The command line made from the fields of RunConfig, and vlmbatch.toml read as its defaults."""
+"""The command line, made from the fields of RunConfig; vlmbatch.toml gives its defaults."""
 
 import inspect
 import os
@@ -14,55 +14,55 @@ from vlmbatch.config import EXCLUSIVE, Option, RunConfig, options, typed_options
 from vlmbatch.errors import ConfigError
 
 CONFIG_NAME = "vlmbatch.toml"
-WAY_THERE = ("header", "ca_cert", "client_cert", "client_key", "insecure")
-"""Options of how an endpoint is reached, for commands that ask it no question."""
+CONNECTION = ("header", "ca_cert", "client_cert", "client_key", "insecure")
+"""Options of the connection to an endpoint, for commands that send no images."""
 
 
-WALKS_NOTHING = "."
-"""The path in the RunConfig of a command that takes no folder; it is not looked at."""
+UNUSED_PATH = "."
+"""The path in the RunConfig of a command without PATH; it is not used."""
 
 
 def with_options(command: Callable[[RunConfig], None]) -> Callable[..., None]:
-    """The command as Typer wants it: one parameter for PATH, one for --config, one for each option.
+    """Make the Typer command: one parameter for PATH, one for --config, and one for each option.
 
-    Typer finds a flag before its environment variable, and that before the file.
+    Typer uses the flag first, then the environment variable, then the file.
     """
 
     def on_paths(config: RunConfig, paths: list[str]) -> None:
         command(replace(config, paths=tuple(paths)))
 
-    return _offered(on_paths, command.__doc__, [_paths()], list(options()))
+    return _typer_command(on_paths, command.__doc__, [_paths()], list(options()))
 
 
 def with_options_of(*groups_or_names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Like `with_options` for a command that walks no folder: it has some options, and parameters of its own.
+    """Like `with_options`, for a command without PATH, with some of the options and its own parameters.
 
-    Those named are whole groups of RunConfig (`endpoint`) or single options (`give_up_after`), in the order
-    in which they are declared. What else stands in vlmbatch.toml is read, checked, and of no use here.
+    Each name is a group of RunConfig (`endpoint`) or a single option (`give_up_after`); the options keep the
+    order of their declaration. Other keys in vlmbatch.toml are read and checked, but have no effect.
     """
     chosen = [o for o in options() if o.group in groups_or_names or o.name in groups_or_names]
 
     def wrap(command: Callable[..., None]) -> Callable[..., None]:
         _, *own = inspect.signature(command).parameters.values()
-        return _offered(command, command.__doc__, [_keyword_of(p) for p in own], chosen)
+        return _typer_command(command, command.__doc__, [_keyword_of(p) for p in own], chosen)
 
     return wrap
 
 
-def _offered(
+def _typer_command(
     command: Callable[..., None], doc: str | None, own: list[inspect.Parameter], chosen: list[Option]
 ) -> Callable[..., None]:
-    """The command with a parameter for --config and for each of these options behind its own."""
+    """Make the command with its own parameters, --config, and one parameter for each of these options."""
 
     def from_command_line(context: typer.Context, config: str | None, **values: object) -> None:
         given = {parameter.name: values.pop(parameter.name) for parameter in own}
         try:
-            made = RunConfig.of(WALKS_NOTHING, **_settled(context, values | _lines(context)))
+            made = RunConfig.of(UNUSED_PATH, **_without_weaker(context, values | _lines(context)))
         except ConfigError as error:
             raise _bad(str(error)) from error
         command(made, **given)
 
-    from_command_line.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # PEP 362 names it
+    from_command_line.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # defined by PEP 362
         [
             _keyword("context", typer.Context, inspect.Parameter.empty),
             *own,
@@ -75,7 +75,7 @@ def _offered(
 
 
 def _lines(context: typer.Context) -> dict[str, object]:
-    """Options whose values hold spaces, out of their environment variables: one value a line."""
+    """Read options whose values may have spaces from their environment variables: one value per line."""
     typed = [o for o in options() if o.spec.split_lines and os.environ.get(o.env, "").strip()]
     sources = {o.name: getattr(context.get_parameter_source(o.name), "name", "") for o in typed}
     return {
@@ -85,8 +85,8 @@ def _lines(context: typer.Context) -> dict[str, object]:
     }
 
 
-def _settled(context: typer.Context, values: dict[str, object]) -> dict[str, object]:
-    """Of two options that exclude each other, drop the one from farther away: a flag beats the file."""
+def _without_weaker(context: typer.Context, values: dict[str, object]) -> dict[str, object]:
+    """Drop the weaker of two options that exclude each other: a flag overrides environment and file."""
     rank = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
     for pair in EXCLUSIVE:
         both = [name for name in pair if values.get(name) not in (None, False)]
@@ -99,7 +99,7 @@ def _settled(context: typer.Context, values: dict[str, object]) -> dict[str, obj
 
 def _paths() -> inspect.Parameter:
     argument = typer.Argument(
-        help="Folders to walk, image files, or - for a list of paths on standard input.",
+        help="Folders, image files, or - for a list of paths on standard input.",
         metavar="PATH...",
         show_default=False,
     )
@@ -126,21 +126,21 @@ def _parameter(option: Option) -> inspect.Parameter:
         *([spec.short] if spec.short else []),
         help=spec.help,
         metavar=spec.metavar or ("|".join(spec.choices) or None),
-        envvar=None if spec.split_lines else option.env,  # which typer would split into words
+        envvar=None if spec.split_lines else option.env,  # typer would split it into words
         show_envvar=False,
         show_default=spec.shown_default or (option.default not in (None, ()) and option.default is not False),
         parser=_parser(spec.parse, option.flag) if spec.parse else None,
     )
     kind: Any = list[str] if option.type == tuple[str, ...] else option.type
     if spec.choices:
-        kind = str  # RunConfig checks it, and its message names the choices too
+        kind = str  # RunConfig checks the value, and its message lists the choices
     default = list(option.default) if isinstance(option.default, tuple) else option.default
     return _keyword(option.name, Annotated[kind, info], default)
 
 
 def _parser(parse: Callable[[str], object], flag: str) -> Callable[[object], object]:
     def typed(value: object) -> object:
-        """Numbers come from the file as they are, and defaults come back parsed already."""
+        """Parse the value; a number from the file and a parsed default are no texts yet."""
         try:
             return parse(str(value))
         except ValueError as error:
@@ -149,11 +149,11 @@ def _parser(parse: Callable[[str], object], flag: str) -> Callable[[object], obj
     return typed
 
 
-def _bad(told: str, flag: str | None = None) -> typer.BadParameter:
-    """The error for a wrong option, fit for a terminal whatever was typed."""
-    from vlmbatch.observers import clean  # with rich, which --help does without
+def _bad(message: str, flag: str | None = None) -> typer.BadParameter:
+    """Make the error for a wrong option; its message is safe for a terminal."""
+    from vlmbatch.observers import clean  # imports rich, which --help does not need
 
-    return typer.BadParameter(clean(told), param_hint=flag)
+    return typer.BadParameter(clean(message), param_hint=flag)
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
@@ -175,32 +175,32 @@ def _read_defaults(context: typer.Context, value: str | None) -> str | None:
 
 
 def find_config() -> Path | None:
-    """./vlmbatch.toml, else the one in the user's configuration folder, else none."""
+    """Return ./vlmbatch.toml, else the one in the user's configuration folder, else None."""
     home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     for folder in (".", os.path.expanduser(f"{home}/vlmbatch")):  # noqa: PTH111  # Path raises without a home
         path = Path(folder) / CONFIG_NAME
-        with suppress(PermissionError):  # as in a container whose home belongs to somebody else
+        with suppress(PermissionError):  # in a container the home may belong to another user
             if path.is_file():
                 return path
     return None
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The options in a TOML file by their Python name; keys are flags without the leading dashes.
+    """Read the options in a TOML file, by their Python name; keys are flags without the leading dashes.
 
     Raises:
-        ConfigError: it cannot be read, is not TOML, or has a key that is no option.
+        ConfigError: the file cannot be read, is not TOML, or has a key that is not an option.
     """
-    import tomllib  # only where there is a file: --help must stay quick
+    import tomllib  # only if there is a file, so that --help stays fast
 
     try:
         with path.open("rb") as file:
-            told = tomllib.load(file)
+            table = tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
-    named = {key.replace("-", "_"): value for key, value in told.items()}
+    named = {key.replace("-", "_"): value for key, value in table.items()}
     try:
         return typed_options(named, "the key")
     except ConfigError as error:

@@ -1,16 +1,16 @@
-"""`vlmbatch pull`: its options; what it does is imported when it is called, so that --help stays quick."""
+"""The options of `vlmbatch pull`. Its work is imported only when it runs, so that --help stays fast."""
 
 from typing import Annotated
 
 import typer
 
-from vlmbatch.cli.options import WAY_THERE, with_options_of
+from vlmbatch.cli.options import CONNECTION, with_options_of
 from vlmbatch.config import RunConfig
 
 Models = Annotated[
     list[str],
     typer.Argument(
-        help="Names of models as Ollama knows them, for example qwen2.5vl:7b; else VLMBATCH_MODEL.",
+        help="Names of models in Ollama's library, for example qwen2.5vl:7b; default: VLMBATCH_MODEL.",
         metavar="MODEL...",
         envvar="VLMBATCH_MODEL",
         show_envvar=False,
@@ -18,7 +18,7 @@ Models = Annotated[
     ),
 ]
 Wait = Annotated[
-    bool, typer.Option("--wait", help="Wait for Ollama to be there, up to --give-up-after (here 15m).")
+    bool, typer.Option("--wait", help="Wait until Ollama is up, at most --give-up-after (here 15m).")
 ]
 
 
@@ -27,7 +27,7 @@ Wait = Annotated[
         "backend",
         "base_url",
         "api_key",
-        *WAY_THERE,
+        *CONNECTION,
         "timeout",
         "retries",
         "give_up_after",
@@ -36,7 +36,7 @@ Wait = Annotated[
     )
 )
 def command(config: RunConfig, models: Models, wait: Wait = False) -> None:
-    """Have Ollama fetch models, and show how far it is; what is there already takes a moment."""
+    """Make Ollama pull models, and show the progress; a model that is present takes a moment."""
     from vlmbatch.cli.pull_view import pull
 
     raise typer.Exit(pull(config, models, wait=wait))

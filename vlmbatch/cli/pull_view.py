@@ -1,4 +1,4 @@
-"""`vlmbatch pull` in front of a person: a bar for each model, or a line where nobody watches."""
+"""The output of `vlmbatch pull`: for each model a bar on a terminal, else a line."""
 
 import time
 from typing import TextIO
@@ -13,7 +13,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from vlmbatch.cli.console import Console, is_watched
+from vlmbatch.cli.console import Console, has_terminal
 from vlmbatch.cli.signals import run_until_signal
 from vlmbatch.commands.pull import Puller, Step
 from vlmbatch.config import RunConfig
@@ -23,7 +23,7 @@ from vlmbatch.observers.format import in_bytes
 
 
 def pull(config: RunConfig, models: list[str], *, wait: bool) -> int:
-    """Pull them, tell how it goes on standard error, and return the exit code."""
+    """Pull the models, show the progress on standard error, and return the exit code."""
     console = Console(config.display)
 
     async def work() -> int:
@@ -35,14 +35,14 @@ def pull(config: RunConfig, models: list[str], *, wait: bool) -> int:
 
 
 class _Bars:
-    """Shows each model's bar where a person watches, and says at its end that it is there."""
+    """Shows a bar for each model on a terminal, else a line at the end of each pull."""
 
     def __init__(self, console: Console, config: RunConfig) -> None:
         self._console = console
         self._quiet = config.display.quiet
         self._several = len(config.endpoint.base_url) > 1
-        watched = is_watched() and not (self._quiet or config.display.log_json)
-        self._progress = _progress(console.stream) if watched else None
+        has_bars = has_terminal() and not (self._quiet or config.display.log_json)
+        self._progress = _progress(console.stream) if has_bars else None
         self._tasks: dict[tuple[str, str], TaskID] = {}
         self._began = time.monotonic()
 
@@ -56,7 +56,7 @@ class _Bars:
             self._progress.stop()
 
     def say(self, text: str) -> None:
-        """Tell of trouble that may pass; nothing with --quiet."""
+        """Print a message about a temporary problem; does nothing with --quiet."""
         if self._quiet:
             return
         if self._progress is not None:
@@ -65,7 +65,7 @@ class _Bars:
             self._console.say(clean(text))
 
     def show(self, step: Step) -> None:
-        """Show how far a model is."""
+        """Show the progress of a model."""
         if self._progress is not None:
             self._update(self._progress, step)
         elif step.done:
@@ -78,7 +78,7 @@ class _Bars:
         if key not in self._tasks:
             self._tasks[key] = progress.add_task(clean(self._name(step)), total=None, status="")
         status = _came(step, time.monotonic() - self._began) if step.done else _in_short(step.status)
-        # an empty model has no bytes, and its bar is to be full at the end all the same
+        # the bar of an empty model, which has no bytes, must be full at the end too
         total = (step.total or 1) if step.done else (step.total or None)
         progress.update(
             self._tasks[key],
@@ -92,7 +92,7 @@ class _Bars:
 
 
 def _progress(stream: TextIO) -> Progress:
-    """Bars that stay where they are at the end."""
+    """Make bars that stay visible at the end."""
     return Progress(
         TextColumn("{task.description}", markup=False, style="bold"),
         BarColumn(bar_width=None),
@@ -108,11 +108,11 @@ def _progress(stream: TextIO) -> Progress:
 
 
 def _in_short(status: str) -> str:
-    """Ollama's words without the digest of a layer, which tells people nothing."""
+    """Ollama's status without the digest of a layer, which means nothing to the user."""
     return "pulling" if status.startswith("pulling ") and "manifest" not in status else status
 
 
 def _came(step: Step, seconds: float) -> str:
     if not step.fetched:
-        return "was there already"
+        return "already present"
     return f"fetched {in_bytes(step.fetched)} in {duration(seconds)}"

@@ -1,4 +1,4 @@
-"""What a run leaves for other programs beside its records: its summary and its metrics, each in a file."""
+"""The reports of a run for other programs: the summary file and the metrics file."""
 
 import json
 import os
@@ -20,17 +20,17 @@ OURS_IN_METRICS = b"vlmbatch_"
 
 
 class Report(Protocol):
-    """An observer that is told in the end how the run ended."""
+    """An observer that also receives the exit code of the run."""
 
     def __call__(self, event: Event) -> None:
-        """Hear an event."""
+        """Receive an event."""
 
     def end(self, exit_code: int, error: str | None) -> None:
-        """The run is over; raises OutputError where that cannot be written."""
+        """Write the end of the run; raises OutputError if that fails."""
 
 
 class SummaryFile:
-    """Writes one JSON object when the run has ended; docs/unattended.md names its fields."""
+    """Writes one JSON object at the end of the run; docs/unattended.md describes its fields."""
 
     def __init__(self, path: str, output: str) -> None:
         self._path = path
@@ -42,7 +42,7 @@ class SummaryFile:
         self._kinds: Counter[str] = Counter()
 
     def __call__(self, event: Event) -> None:
-        """Hear an event."""
+        """Receive an event."""
         match event:
             case RunStarted(endpoint=endpoint, run=run):
                 self._endpoint, self._run = endpoint, run
@@ -54,19 +54,19 @@ class SummaryFile:
                 pass
 
     def end(self, exit_code: int, error: str | None) -> None:
-        """Write it, whole or not at all.
+        """Write the whole file, or leave it unchanged.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: the file cannot be written.
         """
-        text = json.dumps(self._told(exit_code, error), indent=2) + "\n"
+        text = json.dumps(self._object(exit_code, error), indent=2) + "\n"
         try:
             replace_file(Path(self._path), text)
         except OSError as problem:
             raise OutputError(f"--summary {self._path} cannot be written: {problem.strerror}") from problem
 
-    def _told(self, exit_code: int, error: str | None) -> dict[str, Any]:
-        here = self._endpoint
+    def _object(self, exit_code: int, error: str | None) -> dict[str, Any]:
+        endpoint = self._endpoint
         counts = (
             dict.fromkeys(f.name for f in fields(Summary)) if self._summary is None else asdict(self._summary)
         )
@@ -76,9 +76,9 @@ class SummaryFile:
             "error": error,
             **counts,
             "failures": dict(self._kinds),
-            "model": here and here.model,
-            "backend": here and here.backend,
-            "endpoint": here and here.url,
+            "model": endpoint and endpoint.model,
+            "backend": endpoint and endpoint.backend,
+            "endpoint": endpoint and endpoint.url,
             "output": self._output,
             "run": self._run,
             "started_at": self._began.isoformat(timespec="seconds"),
@@ -86,11 +86,11 @@ class SummaryFile:
         }
 
 
-def open_reports(config: RunConfig, tell: Callable[[str], None]) -> Iterator[Report]:
-    """The reports that the options ask for; `tell` hears of trouble with one that does not end the run.
+def open_reports(config: RunConfig, warn: Callable[[str], None]) -> Iterator[Report]:
+    """Yield the reports that the options name; `warn` receives problems that do not end the run.
 
     Raises:
-        ConfigError: one could never be written.
+        ConfigError: a report could not be written to its path.
         MissingDependencyError: metrics need a package that is not installed.
     """
     summary, metrics, output = config.display.summary, config.display.metrics_file, config.output.output
@@ -104,13 +104,13 @@ def open_reports(config: RunConfig, tell: Callable[[str], None]) -> Iterator[Rep
         require_writable(metrics, "--metrics-file", others, OURS_IN_METRICS)
         if Path(metrics).exists() and not Path(metrics).is_file():
             raise ConfigError(f"--metrics-file {metrics} is a device or a pipe; name a file")
-        yield MetricsFile(metrics, tell)
+        yield MetricsFile(metrics, warn)
 
 
 def require_writable(path: str, flag: str, others: Mapping[str, str], ours: bytes) -> None:
-    """Raise ConfigError unless a file can be put there, and none is lost that somebody else made.
+    """Raise ConfigError unless the file can be written without replacing a file of another program.
 
-    `others` are the files that other flags name; `ours` is what the start of an earlier report holds.
+    `others` are the files of other flags; `ours` is a text at the start of each earlier report.
     """
     try:
         _require_writable(path, flag, others, ours)
@@ -125,17 +125,17 @@ def _require_writable(path: str, flag: str, others: Mapping[str, str], ours: byt
     if here.is_dir():
         raise ConfigError(f"{flag} {path} is a folder; name a file in it")
     if not folder.is_dir():
-        raise ConfigError(f"{flag} {path}: there is no folder {folder}; make it with: mkdir -p {folder}")
+        raise ConfigError(f"{flag} {path}: folder {folder} does not exist; create it with: mkdir -p {folder}")
     for other, taken in others.items():
         if here.resolve() in (Path(taken).resolve(), Path(f"{Path(taken).resolve()}.lock")):
             raise ConfigError(f"{flag} and {other} both name {path}; give each a file of its own")
     if here.exists() and not here.is_file():
         return  # a device or a pipe
     if not os.access(folder, os.W_OK):
-        raise ConfigError(f"{flag} {path}: files in {folder} may not be made; name another folder")
+        raise ConfigError(f"{flag} {path}: no permission to create files in {folder}; name another folder")
     if here.is_file() and not _may_be_replaced(here, ours):
         raise ConfigError(
-            f"{flag} {path} would replace a file that is none of vlmbatch; remove it, or name another"
+            f"{flag} {path} would replace a file that vlmbatch did not write; remove it, or name another file"
         )
 
 
@@ -143,19 +143,19 @@ def _may_be_replaced(path: Path, ours: bytes) -> bool:
     try:
         with path.open("rb") as file:
             start = file.read(HEAD_BYTES)
-    except OSError:  # what may not be read is not looked into, and replaced by nobody
+    except OSError:  # an unreadable file is never replaced
         return False
     return not start or ours in start
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Put the text there, such that readers meet the old content or the new one, and never a part.
+    """Replace the content of the file, so that readers see either the old or the new content, never a part.
 
-    What a link leads to is replaced, and not the link. A pipe, a device, or whatever stands behind
-    /dev/stderr and the like is written to.
+    For a link its target is replaced. A pipe, a device, or the target of /dev/stderr and the like is written
+    to instead.
 
     Raises:
-        OSError: it cannot be written; what was there stays.
+        OSError: the file cannot be written; its old content stays.
     """
     leads_to = path.readlink() if path.is_symlink() else path
     if any(str(place).startswith(("/dev/", "/proc/")) for place in (path, leads_to)) or (
@@ -167,7 +167,7 @@ def replace_file(path: Path, text: str) -> None:
     path = path.resolve()
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
-        new.unlink(missing_ok=True)  # a process that was killed, and had the same number
+        new.unlink(missing_ok=True)  # from a killed process with the same number
         with new.open("x") as file:
             file.write(text)
             file.flush()

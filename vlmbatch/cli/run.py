@@ -1,4 +1,4 @@
-"""`vlmbatch run`: its options; what it does is imported when it is called, so that --help stays quick."""
+"""The command `vlmbatch run`."""
 
 import asyncio
 import gc
@@ -13,7 +13,7 @@ import typer
 
 from vlmbatch.aio import Unawaited
 from vlmbatch.batch import Batch
-from vlmbatch.cli.console import Console, is_watched
+from vlmbatch.cli.console import Console, has_terminal
 from vlmbatch.cli.options import with_options
 from vlmbatch.cli.reports import open_reports
 from vlmbatch.cli.signals import Reports, SignalHandler
@@ -26,13 +26,13 @@ from vlmbatch.records import Summary
 
 EPILOG = (
     "Every option is also an environment variable (--max-size: VLMBATCH_MAX_SIZE) and a key in "
-    "vlmbatch.toml (max-size = 768). The command line beats the environment, and that the file."
+    "vlmbatch.toml (max-size = 768). The command line overrides the environment, which overrides the file."
 )
 
 
 @with_options
 def command(config: RunConfig) -> None:
-    """Ask about every image below PATH and write one JSON record a line, answered or failed."""
+    """Send every image below PATH to the model and write one JSON record per line, answered or failed."""
 
     raise typer.Exit(run(config))
 
@@ -41,30 +41,30 @@ BUG = 1
 PARTLY = 3
 STOPPED = 6
 DESCRIPTORS = 10_240
-"""More than 4096 connections, the most there can be, ever need."""
+"""Enough for 4096 connections, the maximum."""
 SWITCH_S = 0.0005
-"""How long a thread that prepares pictures may hold the interpreter while an answer waits to be taken."""
+"""How long a thread that prepares pictures may hold the interpreter while an answer waits for it."""
 
 
 def run(config: RunConfig) -> int:
-    """Run, tell how it goes on standard error and in the reports, and return the exit code."""
+    """Run, show the progress on standard error and in the reports, and return the exit code."""
     console = Console(config.display)
     reports = Reports(console.say)
-    code, told = BUG, "a bug in vlmbatch; standard error shows where"
+    code, message = BUG, "a bug in vlmbatch; standard error has the traceback"
     try:
         with ExitStack() as stack, resource_errors():
             code = _run(config, stack, console, reports)
-            told = ""
+            message = ""
     except OutputClosed as error:
-        code, told = error.exit_code, ""
+        code, message = error.exit_code, ""
     except VlmbatchError as error:
-        code, told = error.exit_code, "\n".join(map(clean, str(error).splitlines()))
+        code, message = error.exit_code, "\n".join(map(clean, str(error).splitlines()))
         if isinstance(error, LockedError):
             reports.open.clear()  # their files belong to the run that holds the lock
         if not (isinstance(error, LockedError) and config.display.quiet):
-            console.say(told)
+            console.say(message)
     finally:
-        code = reports.end(code, told or None)
+        code = reports.end(code, message or None)
         console.close()
     return code
 
@@ -76,23 +76,23 @@ def _run(config: RunConfig, stack: ExitStack, console: Console, reports: Reports
         return 0 if show_dry_run(config, console) else STOPPED
     _allow_descriptors()
     sys.setswitchinterval(SWITCH_S)
-    logging.raiseExceptions = False  # a library that cannot log must not write a traceback about that
+    logging.raiseExceptions = False  # a library whose logging fails must not print a traceback
     observers = _observers(config, stack, console)
-    reports.open.extend(open_reports(config, lambda text: _tell_all(observers, console, text)))
+    reports.open.extend(open_reports(config, lambda text: _warn(observers, console, text)))
     command_run = CommandRun(config, [*observers, *reports.open], console, reports)
     return asyncio.run(command_run.run())
 
 
 def _allow_descriptors() -> None:
-    """Take as many descriptors as this process may have: a connection needs one, and so does a file."""
+    """Raise the limit of file descriptors: each connection and each open file needs one."""
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = DESCRIPTORS if most == resource.RLIM_INFINITY else min(most, DESCRIPTORS)
-    with suppress(OSError, ValueError):  # macOS has a bound of its own
+    with suppress(OSError, ValueError):  # macOS has its own upper bound
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, enough), most))
 
 
 class CommandRun:
-    """One run and the signals that reach it."""
+    """One run of the command, with its signals."""
 
     def __init__(
         self, config: RunConfig, observers: list[Observer], console: Console, reports: Reports
@@ -103,7 +103,7 @@ class CommandRun:
         self._signals = SignalHandler(self._batch.stop, reports, drain_s=config.run.drain)
 
     async def run(self) -> int:
-        """The exit code; 128 and the signal's number when one ended the run."""
+        """Run and return the exit code: 128 plus the signal's number if a signal ended the run."""
         asyncio.get_running_loop().set_default_executor(Unawaited())
         self._signals.install()
         async for _ in self._batch:
@@ -119,15 +119,15 @@ class CommandRun:
 
     def _notify(self, event: Event) -> None:
         if isinstance(event, RunStarted):
-            gc.freeze()  # what is here by now stays, and to search it for garbage holds up answers
+            gc.freeze()  # the objects so far stay for the whole run; searching them delays answers
         if isinstance(event, RunStopping) and self._signals.signal is None:
             self._signals.exit_after_drain(STOPPED if event.error is None else event.error.exit_code)
 
 
 def exit_code(config: RunConfig, summary: Summary | None) -> int:
-    """6 when the run was stopped, 0 when all is done or failures are within --max-failures, else 3.
+    """6 if the run was stopped, 0 if all is done or the failures are within --max-failures, else 3.
 
-    Without a summary it was stopped before it had started.
+    Without a summary the run was stopped before its start.
     """
     if summary is None or summary.stopped:
         return STOPPED
@@ -135,8 +135,8 @@ def exit_code(config: RunConfig, summary: Summary | None) -> int:
     return 0 if config.run.tolerates(failed, summary.total) else PARTLY
 
 
-def _tell_all(observers: list[Observer], console: Console, text: str) -> None:
-    """Tell of trouble that does not end the run; also with --quiet, where nobody observes."""
+def _warn(observers: list[Observer], console: Console, text: str) -> None:
+    """Report a problem that does not end the run, even with --quiet, which has no observers."""
     if not observers:
         console.say(text)
     for observer in observers:
@@ -149,8 +149,8 @@ def _observers(config: RunConfig, stack: ExitStack, console: Console) -> list[Ob
         return []
     if display.log_json:
         return [JsonLog(console.stream)]
-    watched = is_watched()
+    has_bar = has_terminal()
     if config.output.output == "-" and stat.S_ISFIFO(os.fstat(1).st_mode):
-        watched = False  # what reads the pipe prints to the same terminal, right through a bar
-    shape = Bar if watched else Lines
-    return [stack.enter_context(shape(console.stream, verbose=display.verbose))]
+        has_bar = False  # the reader of the pipe may print to the same terminal and break a bar
+    observer = Bar if has_bar else Lines
+    return [stack.enter_context(observer(console.stream, verbose=display.verbose))]

@@ -1,4 +1,4 @@
-"""How a run is made to end: by signals, and by force where it does not end by itself."""
+"""The end of a run by signals, and by force if it hangs."""
 
 import asyncio
 import os
@@ -15,58 +15,58 @@ from vlmbatch.errors import OutputError, VlmbatchError, resource_errors
 from vlmbatch.observers import clean
 
 GRACE_S = 5.0
-"""So long after the drain a run has to be over."""
+"""A run must end within this time after the drain."""
 REPORT_S = 5.0
-"""So long may it take to write the reports, whose disk may hang."""
+"""The time limit for writing the reports, since their disk may hang."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Reports:
-    """The reports of a run, each of which is told once how it ended."""
+    """The reports of a run; each is written once at the end."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.open: list[Report] = []
         self._say = say
 
-    def end(self, code: int, told: str | None) -> int:
-        """Write them all; returns the code, which is no 0 where one could not be written."""
+    def end(self, code: int, error: str | None) -> int:
+        """Write all reports; returns the exit code, which is not 0 if a report could not be written."""
         if not self.open:
             return code
         failures: list[str] = []
-        writing = threading.Thread(target=self._end, args=(code, told, failures), daemon=True)
+        writing = threading.Thread(target=self._end, args=(code, error, failures), daemon=True)
         writing.start()
         writing.join(REPORT_S)
         if writing.is_alive():
-            failures.append(f"a report is not written after {REPORT_S:g} s; does its disk hang?")
+            failures.append(f"a report could not be written within {REPORT_S:g} s; check its disk")
         for failure in failures:
             self._say(failure)
         return code or (OutputError.exit_code if failures else 0)
 
-    def _end(self, code: int, told: str | None, failures: list[str]) -> None:
+    def _end(self, code: int, error: str | None, failures: list[str]) -> None:
         while self.open:
             try:
-                self.open.pop(0).end(code, told)
-            except OutputError as error:
-                failures.append(clean(str(error)))
+                self.open.pop(0).end(code, error)
+            except OutputError as problem:
+                failures.append(clean(str(problem)))
 
 
 class SignalHandler:
-    """Lets the first signal stop the run and the second end the process, which ends in any case in time."""
+    """Stops the run at the first signal and ends the process at the second, or if the run hangs."""
 
     def __init__(self, stop: Callable[[], None], reports: Reports, *, drain_s: float) -> None:
-        """`stop` ends the run politely; from then on it has `drain_s` seconds and a few more."""
+        """`stop` begins the end of the run, which then has `drain_s` + GRACE_S seconds."""
         self.signal: signal.Signals | None = None
         self._stop = stop
         self._reports = reports
         self._drain_s = drain_s
         self._over = False
         self._code: int | None = None
-        self._changed = threading.Condition()  # of an RLock: a signal may come while it is held
+        self._changed = threading.Condition()  # uses an RLock: a signal may come while it is held
 
     def install(self) -> None:
-        """Take signals from now on, until the process ends; those that are ignored stay so (nohup, &).
+        """Handle signals from now on, until the process ends; ignored signals stay ignored (nohup, &).
 
-        The guard is started here, since no thread may be to be had when it is needed.
+        The watchdog thread starts here, since the machine may be unable to start a thread later.
         """
         threading.Thread(target=self._watchdog, name="vlmbatch-watchdog", daemon=True).start()
         for number in STOP_SIGNALS:
@@ -74,18 +74,18 @@ class SignalHandler:
                 signal.signal(number, self._handle)
 
     def finish(self) -> None:
-        """The run has ended: what is left to write is written, whatever signals come now but a second one."""
+        """Mark the run as ended: a first signal now changes nothing, so that the reports are written."""
         self._over = True
 
     def exit_after_drain(self, code: int) -> None:
-        """End the process though a thread hangs, in a decoder or on a disk, when the drain is long over."""
+        """End the process after the drain and GRACE_S, even if a thread hangs in a decoder or on a disk."""
         with self._changed:
             if self._code is None:
                 self._code = code
                 self._changed.notify()
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        """Runs between two steps of the main thread, whatever that is doing."""
+        """Handle a signal; Python calls this between two steps of the main thread."""
         if self.signal is not None:
             os._exit(128 + number)
         self.signal = signal.Signals(number)
@@ -99,7 +99,7 @@ class SignalHandler:
             self._changed.wait_for(lambda: self._code is not None)
             code = self._code or 0
         time.sleep(self._drain_s + GRACE_S)
-        self._reports.end(code, f"something hung: the process was ended {GRACE_S:g} s after --drain")
+        self._reports.end(code, f"the run hung: the process was ended {GRACE_S:g} s after --drain")
         os._exit(code)
 
 
@@ -107,9 +107,9 @@ Work = Callable[[], Coroutine[object, object, int]]
 
 
 def run_until_signal(work: Work, console: Console) -> int:
-    """Do the work, and return its exit code, or that of the signal or error that ended it, which is told.
+    """Do the work and return its exit code, or that of the signal or error that ended it; print the error.
 
-    Signals are heard also where this is the first process of a container, which no signal ends by itself.
+    The handlers matter for the first process of a container, which no signal ends by default.
     """
     try:
         with resource_errors():
@@ -125,16 +125,16 @@ async def _with_signals(work: Work) -> int:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(Unawaited())
     working = asyncio.ensure_future(work())
-    heard: list[int] = []
+    received: list[int] = []
 
-    def hear(number: int) -> None:
-        if heard:
+    def handle(number: int) -> None:
+        if received:
             os._exit(128 + number)
-        heard.append(number)
+        received.append(number)
         working.cancel()
 
     for number in STOP_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, hear, number)
+            loop.add_signal_handler(number, handle, number)
     await asyncio.wait((working,))
-    return 128 + heard[0] if heard else working.result()
+    return 128 + received[0] if received else working.result()
