@@ -1,4 +1,4 @@
-"""What the tests of backends share: the kinds under contract, a picture, a question, a babbling server."""
+"""Helpers for the tests of backends: the backends under contract, a picture, a request, a raw server."""
 
 import asyncio
 import base64
@@ -26,22 +26,22 @@ from vlmbatch.records import Generation, Request
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """A --backend, the one wire that its endpoint speaks, and the name of who answers in the end."""
+    """A --backend, the API format of its endpoint, and the name of the backend that answers."""
 
     backend: str
     wire: str
     name: str
     path: str = ""
-    """What belongs behind the endpoint's URL."""
+    """The suffix of the endpoint's URL."""
     provider: str = ""
-    """What belongs before the model's name."""
+    """The prefix of the model's name."""
 
     def endpoint(self, **settings: Any) -> Endpoint:
-        """An endpoint of this wire and no other."""
+        """An endpoint with only this API format."""
         return Endpoint(speaks=(self.wire,), **settings)
 
     def open(self, url: str | None, environ: Mapping[str, str] | None = None, **options: object) -> Backend:
-        """The backend as the options of a command line make it."""
+        """The backend, made from options as on a command line."""
         given = {
             "backend": self.backend,
             "base_url": url and url + self.path,
@@ -65,7 +65,7 @@ KINDS = {
 }
 each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
 LITELLM = Kind(backend="litellm", wire="openai", name="litellm", path="/v1", provider="openai/")
-"""It asks no server before the first question, so what concerns preflight is not for it."""
+"""LiteLLM sends no request before the first image, so the tests of preflight do not apply to it."""
 each_asker = pytest.mark.parametrize("kind", [*KINDS.values(), LITELLM], ids=[*KINDS, "litellm"])
 
 
@@ -77,17 +77,17 @@ def picture(colour: tuple[int, int, int] = (200, 30, 40)) -> PreparedImage:
 
 
 def question(prompt: str = "What is it?", system: str | None = None, **generation: Any) -> Request:
-    """A question about a picture."""
+    """A request with a picture."""
     return Request(images=(picture(),), prompt=prompt, system=system, generation=Generation(**generation))
 
 
 def sent_sha256(image: PreparedImage) -> str:
-    """The SHA-256 of the bytes that shall arrive."""
+    """The SHA-256 of the bytes that must arrive."""
     return hashlib.sha256(base64.b64decode(image.data)).hexdigest()
 
 
 def asked(request: Received) -> dict[str, Any]:
-    """What was asked, read out of either wire's body."""
+    """The prompt and options of a request, read from the body of either API format."""
     body = request.body
     *system, user = body["messages"]
     knobs = body["options"] if request.wire == "ollama" else body
@@ -103,14 +103,14 @@ def asked(request: Received) -> dict[str, Any]:
 
 @contextmanager
 def closed_port() -> Iterator[str]:
-    """The URL of a port that refuses connections, and that nobody else can take meanwhile."""
+    """The URL of a port that refuses connections and stays reserved."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{held.getsockname()[1]}"
 
 
 def reply(body: object, *headers: str, status: str = "200 OK") -> bytes:
-    """A raw reply; the body is made JSON unless it is bytes."""
+    """A raw reply; the body is encoded as JSON unless it is bytes."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(data)}", "Connection: close", *headers]
     return "\r\n".join([*lines, "", ""]).encode() + data
@@ -118,7 +118,7 @@ def reply(body: object, *headers: str, status: str = "200 OK") -> bytes:
 
 @asynccontextmanager
 async def babbling(*replies: bytes | None) -> AsyncIterator[str]:
-    """The URL of a server that says the same on each connection, a reply a request; None just hangs up."""
+    """The URL of a server that sends these replies on each connection, one per request; None closes it."""
     talks: list[asyncio.Task[None] | None] = []
     writers: list[asyncio.StreamWriter] = []
 

@@ -1,4 +1,4 @@
-"""A CA, a server's certificate for this machine and clients' ones, as files."""
+"""A CA, a server certificate for this machine and client certificates, as files."""
 
 import ssl
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ PASSWORD = b"geheim"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificates:
-    """A folder with ca.pem, client.pem, client.key, other.key, and files that are of no use."""
+    """A folder with ca.pem, client.pem, client.key, other.key, and unusable files."""
 
     folder: Path
     authority: trustme.CA
 
     def path(self, name: str) -> str:
-        """Of the file of this name."""
+        """The path of the file with this name."""
         return str(self.folder / name)
 
     def server(self, *, wants_client: bool = False) -> ssl.SSLContext:
-        """How a server that has its certificate speaks TLS; it may want to see a client's."""
+        """The TLS context of a server with its certificate; it may require a client certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.authority.issue_cert("127.0.0.1").configure_cert(context)
         if wants_client:
@@ -37,7 +37,7 @@ class Certificates:
 
 
 def make_certificates(folder: Path) -> Certificates:
-    """Make them all in this folder, which is there."""
+    """Make all files in this existing folder."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
     for name in ("client", "other"):

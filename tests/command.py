@@ -1,4 +1,4 @@
-"""Runs the real command in a process of its own."""
+"""Runs the real command in its own process."""
 
 import json
 import os
@@ -16,8 +16,8 @@ OF_A_SHELL = frozenset(
     )
 )
 
-# Linux counts what a process held before it became another program, and a child begins as its parent: so
-# a small one has to stand between these tests and the command whose memory is measured
+# Linux counts the memory of a process from before exec, and a child starts with the memory of its parent: so
+# a small process must stand between these tests and the measured command
 MEASURE = """
 import resource, subprocess, sys
 code = subprocess.call(sys.argv[1:])
@@ -27,7 +27,7 @@ sys.exit(code)
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """That of a user's plain shell, with `variables`; of a build machine's settings nothing is left."""
+    """The environment of a user's plain shell, plus `variables`; no setting of a build machine."""
     shell = {name: value for name, value in os.environ.items() if name in OF_A_SHELL}
     return {**shell, "XDG_CONFIG_HOME": "/nonexistent", "PYTHONWARNINGS": "default", **variables}
 
@@ -35,7 +35,7 @@ def environment(**variables: str) -> dict[str, str]:
 def run(
     *args: str, stdin: bytes = b"", command: Iterable[str] = COMMAND, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """The finished command, with what it wrote as text."""
+    """The finished command, with its output as text."""
     done = subprocess.run(
         [*command, *args],
         input=stdin,
@@ -49,10 +49,10 @@ def run(
 
 
 def measured(*args: str) -> tuple[subprocess.CompletedProcess[str], int]:
-    """The finished command, and the most bytes of memory that it held."""
+    """The finished command, and its peak memory in bytes."""
     done = run(*args, command=(sys.executable, "-S", "-c", MEASURE, *COMMAND))
-    *told, peak = done.stderr.splitlines(keepends=True)
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout, "".join(told)), int(peak)
+    *lines, peak = done.stderr.splitlines(keepends=True)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout, "".join(lines)), int(peak)
 
 
 def start(
@@ -61,17 +61,17 @@ def start(
     variables: Mapping[str, str] | None = None,
     **kwargs: Any,
 ) -> subprocess.Popen[str]:
-    """The command running, in text mode, with these environment variables beside the usual ones."""
+    """The running command, in text mode, with these environment variables in addition to the usual ones."""
     return subprocess.Popen([*command, *args], env=environment(**(variables or {})), text=True, **kwargs)
 
 
 def breaking(folder: Path, code: str) -> dict[str, str]:
-    """The variables by which Python runs this code before the command, to break something inside it."""
+    """The variables that make Python run this code before the command, to break something in it."""
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(code)
     return {"PYTHONPATH": str(folder.absolute())}
 
 
 def records(lines: str | Iterable[str]) -> list[dict[str, Any]]:
-    """The records in JSONL text or lines; each must be whole."""
+    """The records in JSONL text or lines; each must be complete."""
     return [json.loads(line) for line in (lines.splitlines() if isinstance(lines, str) else lines)]

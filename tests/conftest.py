@@ -1,4 +1,4 @@
-"""Fixtures that many tests share."""
+"""Shared fixtures."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from hypothesis import settings
 from PIL import Image
 
 pytest.register_assert_rewrite("failing")
-settings.register_profile("untimed", deadline=None)  # machines are slow at times
+settings.register_profile("untimed", deadline=None)  # a machine may be slow
 settings.load_profile("untimed")
 
 
@@ -35,7 +35,7 @@ def endpoint() -> Iterator[Endpoint]:
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Makes the folder photos of N different JPEGs, and stands in the folder above it."""
+    """Makes the folder photos with N different JPEGs; its parent is the working folder of the test."""
     monkeypatch.chdir(tmp_path)
 
     def make(count: int, size: tuple[int, int] = (64, 48)) -> Path:
@@ -51,5 +51,5 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pat
 
 @pytest.fixture
 def folder(photos: Callable[..., Path]) -> Path:
-    """The folder photos with one good photo; the test stands above it."""
+    """The folder photos with one good photo; its parent is the working folder of the test."""
     return photos(1)

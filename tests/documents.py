@@ -1,4 +1,4 @@
-"""Finds tables and fenced blocks in the project's pages."""
+"""Finds sections, tables and fenced blocks in the project's pages."""
 
 import re
 from pathlib import Path
@@ -7,12 +7,12 @@ ROOT = Path(__file__).parent.parent
 
 
 def page(name: str) -> str:
-    """The text of a page, by its path from the top of the project."""
+    """The text of a page, by its path from the root of the project."""
     return (ROOT / name).read_text(encoding="utf-8")
 
 
 def section(text: str, heading: str) -> str:
-    """What stands below a heading, up to the next one of its rank."""
+    """The text below a heading, up to the next heading of its rank."""
     rank = heading.split(" ")[0]
     match = re.search(rf"^{re.escape(heading)}\n(.*?)(?=^{rank} |\Z)", text, re.MULTILINE | re.DOTALL)
     assert match, f"no heading {heading!r}"
@@ -20,12 +20,12 @@ def section(text: str, heading: str) -> str:
 
 
 def blocks(text: str, language: str) -> list[str]:
-    """The insides of all fenced blocks of a language."""
+    """The contents of all fenced blocks of a language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def table(text: str) -> list[list[str]]:
-    """The cells of all rows of all tables, without heads; backticks around a first cell are taken off."""
+    """The cells of all rows of all tables, without heads and without backticks around a first cell."""
     rows = [
         [cell.strip() for cell in line.strip("|\n").split(" | ")]
         for line in re.findall(r"^\|.*\|$", text, re.MULTILINE)
@@ -36,6 +36,6 @@ def table(text: str) -> list[list[str]]:
 
 
 def jq_recipes(text: str) -> list[str]:
-    """The command lines in sh blocks that jq alone begins, and that start no run."""
+    """The lines in sh blocks that start with jq and contain no run."""
     lines = [line for block in blocks(text, "sh") for line in block.splitlines()]
     return [line for line in lines if line.startswith("jq ") and "vlmbatch run" not in line]

@@ -1,4 +1,4 @@
-"""What a run makes of an endpoint that fails over the third of six images, or over all of them."""
+"""Runs with an endpoint that fails for the third of six images, or for all of them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ Photos = Callable[..., Path]
 
 
 class Failing:
-    """Runs over six photos against the endpoint, on one wire."""
+    """Runs with six photos, the endpoint and one backend."""
 
     def __init__(self, photos: Photos, endpoint: Endpoint, backend: str) -> None:
         photos(IMAGES)
@@ -22,11 +22,11 @@ class Failing:
         self.options = {"backend": backend, "base_url": endpoint.url, "model": "tiny-vision"}
 
     async def run(self, **options: object) -> Ran:
-        """One run with these options beside the usual ones."""
+        """One run with these options in addition to the usual ones."""
         return await ran(**{**self.options, "concurrency": 2, **options})
 
     async def passes(self, *modes: str, attempts: int | None = None) -> Ran:
-        """The third question and those after it fare as `modes`: all images are answered in the end."""
+        """The replies from the third one on have these `modes`: all images are answered in the end."""
         left = ["ok", "ok", *modes]
         self.endpoint.script = lambda request: left.pop(0) if left else "ok"
         done = await self.run()
@@ -38,7 +38,7 @@ class Failing:
         return done
 
     async def pauses(self, mode: str) -> Ran:
-        """One reply in this mode holds the run back; no image pays, and all are answered."""
+        """One reply in this mode pauses the run; no image loses an attempt, and all are answered."""
         done = await self.passes(mode, attempts=1)
         assert [type(e) for e in done.events if isinstance(e, EndpointPaused | EndpointResumed)] == [
             EndpointPaused,
@@ -47,7 +47,7 @@ class Failing:
         return done
 
     async def fails_alone(self, mode: str, kind: FailureKind, *, requests: int = 1) -> Ran:
-        """One image meets this mode at each of its `requests`: it fails, and all others are answered."""
+        """One image gets this mode for each of its `requests`: it fails, and all other ones are answered."""
         asked: list[str] = []
 
         def script(request: Received) -> str:
@@ -64,7 +64,7 @@ class Failing:
         return done
 
     async def ends(self, mode: str, kind: FailureKind) -> Ran:
-        """The first reply in this mode ends the run with exit code 2; it is recorded for no image."""
+        """The first reply in this mode ends the run with exit code 2, without a record."""
         self.endpoint.script = lambda request: mode
         done = await self.run()
         assert isinstance(done.error, FatalBackendError)
@@ -73,7 +73,7 @@ class Failing:
         return done
 
     async def gives_up(self, mode: str, **options: object) -> Ran:
-        """Nothing else ever comes: the run ends with exit code 4, and nothing is recorded."""
+        """All replies have this mode: the run ends with exit code 4, without a record."""
         self.endpoint.script = lambda request: mode
         self.endpoint.canary = mode
         done = await self.run(give_up_after=0.3, **options)

@@ -1,4 +1,4 @@
-"""Runs over the folder photos, with a good photo and whatever lies beside it, and what came of each file."""
+"""Runs over the folder photos, with a good photo and other files, and the outcome of each file."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from vlmbatch.records import Failure
 
 
 async def over(endpoint: Endpoint, *paths: str, **options: object) -> Ran:
-    """A run over photos, or these paths; the good photo is answered whatever lies beside it."""
+    """A run over photos, or over these paths; the good photo must be answered in spite of other files."""
     done = await ran(*paths, backend="ollama", base_url=endpoint.url, **options)
     assert done.error is None
     if not paths:

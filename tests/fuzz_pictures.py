@@ -1,9 +1,9 @@
-"""Prepares mutated pictures, one after the other, and prints as JSON what came of them.
+"""Prepares mutated pictures, one after the other, and prints the outcomes as JSON.
 
     python tests/fuzz_pictures.py SEED ROUNDS
 
-A round mutates each format that vlmbatch reads and each of the samples once. Memory for decoding is rationed
-as in a run. Whatever is raised and is no ImageError ends it with a traceback and the number of the round.
+A round mutates each format that vlmbatch reads and each of the samples once. Memory for decoding is limited
+as in a run. An error that is not an ImageError ends the program with a traceback and the number of the round.
 """
 
 import json
@@ -23,12 +23,12 @@ from vlmbatch.imaging.prepare import prepare
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 BUDGET, MACHINE = 100_000_000, 250_000_000
-"""Bytes: what decoding may take together, and the machine, of which one picture gets four fifths at most."""
+"""Bytes for all decoding, and bytes of the machine, of which one picture gets at most four fifths."""
 EVIL = (0, 1, 0x7F, 0x80, 0xFF)
 
 
 def truncate(data: bytes, _other: bytes, chance: random.Random) -> bytes:
-    """Cut anywhere."""
+    """Cut the data at a random place."""
     return data[: chance.randrange(len(data))]
 
 
@@ -42,7 +42,7 @@ def flip(data: bytes, _other: bytes, chance: random.Random) -> bytes:
 
 
 def splice(data: bytes, other: bytes, chance: random.Random) -> bytes:
-    """Put a piece of another picture, or of this one, in place of a piece, or between two bytes."""
+    """Insert a piece of another picture or of this one, or replace a piece with it."""
     source = other if chance.random() < 0.5 else data
     start, at = chance.randrange(len(source)), chance.randrange(len(data))
     piece = source[start : start + chance.choice((4, 40, 400, len(source)))]
@@ -53,13 +53,13 @@ MUTATIONS: tuple[Callable[[bytes, bytes, random.Random], bytes], ...] = (truncat
 
 
 def peak() -> int:
-    """The most bytes of memory that this process has held."""
+    """The peak memory of this process in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
 
 
 def main(seed: int, rounds: int) -> None:
-    """Mutate and prepare; print how it went."""
+    """Mutate and prepare all pictures, and print the outcomes."""
     pictures = [make() for make in EVERY_FORMAT.values()]
     pictures += [path.read_bytes() for path in sorted(SAMPLES.iterdir()) if path.suffix in IMAGE_EXTENSIONS]
     memory = DecodeMemory(BUDGET, MACHINE)
@@ -70,11 +70,11 @@ def main(seed: int, rounds: int) -> None:
         try:
             picture = prepare(data, options, memory.room)
         except ImageError as error:
-            told, kind = str(error), error.kind
+            message, kind = str(error), error.kind
         else:
             sent(picture)
             return "prepared"
-        return kind if told and told.isprintable() else f"unfit to print: {told!r}"
+        return kind if message and message.isprintable() else f"unfit to print: {message!r}"
 
     for number in range(rounds):
         chance = random.Random(seed * 1_000_000 + number)

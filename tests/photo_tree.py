@@ -1,4 +1,4 @@
-"""Folders of (not quite) images to walk, and what a source makes of them."""
+"""Folders with files that look like images, and the source that walks them."""
 
 import os
 from collections.abc import Iterator
@@ -32,14 +32,14 @@ def ids(*paths: str, **options: object) -> list[str]:
 
 @contextmanager
 def unprivileged() -> Iterator[None]:
-    """Without root's right to read everything."""
+    """Run without root's permission to read every file."""
     if os.geteuid() != 0:
         yield
         return
     try:
         os.seteuid(NOBODY)
     except PermissionError:
-        pytest.skip("root that may not become another user")
+        pytest.skip("root cannot become another user here")
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Pictures made on the fly for the tests of imaging, and how to look at what came out."""
+"""Generated pictures for the tests of imaging, and checks of the prepared pictures."""
 
 import importlib.util
 import math
@@ -58,7 +58,7 @@ def assert_near(found: Colour, wanted: Colour, tolerance: int = 12) -> None:
 
 
 def quarters(width: int, height: int) -> Image.Image:
-    """Four corners of four colours, so that each of the eight orientations looks different."""
+    """A picture with four corners of four colours, so that the eight orientations differ."""
     image = Image.new("RGB", (width, height), RED)
     pen = ImageDraw.Draw(image)
     pen.rectangle((width // 2, 0, width, height // 2 - 1), fill=GREEN)
@@ -68,14 +68,14 @@ def quarters(width: int, height: int) -> Image.Image:
 
 
 def photo(width: int, height: int) -> Image.Image:
-    """Slow gradients, hard edges, fine lines and a little grain, the same each time."""
+    """A reproducible picture with slow gradients, hard edges, fine lines and a little grain."""
     image = Image.merge("RGB", [Image.radial_gradient("L").rotate(turn) for turn in (0, 45, 90)])
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     pen, chance = ImageDraw.Draw(image), random.Random(7)
     for _ in range(60):
         x, y = chance.randrange(width), chance.randrange(height)
         pen.ellipse((x, y, x + width // 9, y + height // 9), fill=chance.choice((RED, GREEN, BLUE)))
-        # gray, since 4:2:0 takes the colour out of thin lines
+        # gray, since 4:2:0 removes the colour of thin lines
         pen.line((x, 0, y, height), fill=chance.choice((BLACK, WHITE)), width=2)
     grain = Image.frombytes("L", (width, height), chance.randbytes(width * height)).convert("RGB")
     return Image.blend(image, grain, 0.04)
@@ -88,7 +88,7 @@ def psnr(one: Image.Image, other: Image.Image) -> float:
 
 
 def outcome(data: bytes, options: ImageOptions = OPTIONS) -> PreparedImage | ImageError:
-    """What prepare() makes of the bytes; any other exception fails the test."""
+    """The result of prepare() or its ImageError; any other exception fails the test."""
     try:
         return prepare(data, options)
     except ImageError as error:
@@ -109,14 +109,14 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png_header(width: int, height: int, bits: int = 1, colour: int = 0) -> bytes:
-    """A PNG that declares its size and holds next to nothing."""
+    """A PNG that declares its size and has almost no data."""
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     body = png_chunk(b"IDAT", zlib.compress(b"")) + png_chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + body
 
 
 def jpeg_with(data: bytes, marker: int, payload: bytes) -> bytes:
-    """The JPEG with one more segment behind its first two bytes."""
+    """The JPEG with one more segment after its first two bytes."""
     return data[:2] + struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload + data[2:]
 
 
@@ -136,7 +136,7 @@ def multi_scan(image: Image.Image) -> bytes:
 
 
 def swapped_profile() -> bytes:
-    """An ICC profile like sRGB, but with red and green swapped, so that a wrong path shows."""
+    """An ICC profile like sRGB with red and green swapped, so that an ignored profile is visible."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     profile = profile.replace(b"rXYZ", b"????", 1).replace(b"gXYZ", b"rXYZ", 1).replace(b"????", b"gXYZ", 1)
     return profile.replace("sRGB".encode("utf-16-be"), "Test".encode("utf-16-be"))
@@ -151,13 +151,13 @@ def deep(image: Image.Image) -> Image.Image:
 
 
 def animation(name: str) -> bytes:
-    """Three frames, the first one red."""
+    """An animation of three frames, the first one red."""
     frames = [Image.new("RGB", (64, 48), colour) for colour in (RED, GREEN, BLUE)]
     return encoded(frames[0], name, save_all=True, append_images=frames[1:])
 
 
 SMALL = photo(120, 90)
-"""Enough detail that no encoder makes it trivial."""
+"""A picture with so much detail that no encoder makes it trivial."""
 
 EVERY_FORMAT: dict[str, Callable[[], bytes]] = {
     "JPEG": lambda: encoded(SMALL, "JPEG"),

@@ -12,7 +12,7 @@ from vlmbatch.records import Result, Summary
 
 @dataclass
 class Ran:
-    """What came of a run."""
+    """The results, events, summary and error of a run."""
 
     results: list[Result] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
@@ -30,18 +30,18 @@ class Ran:
 
 
 async def briefly(seconds: float) -> None:
-    """A hundredth of the wait: enough for a real endpoint to come back in."""
+    """Sleep a hundredth of the time, which is enough for a real endpoint to come up."""
     await asyncio.sleep(seconds / 100)
 
 
 async def ran(*paths: str, **options: object) -> Ran:
-    """Run to the end, or to the error that ends it."""
-    told = Ran()
-    batch = Batch(RunConfig.of(*(paths or ("photos",)), **options), [told.events.append], sleep=briefly)
+    """Run to the end, or to the error that ends the run."""
+    done = Ran()
+    batch = Batch(RunConfig.of(*(paths or ("photos",)), **options), [done.events.append], sleep=briefly)
     try:
         async for result in batch:
-            told.results.append(result)
+            done.results.append(result)
     except VlmbatchError as error:
-        told.error = error
-    told.summary = batch.summary
-    return told
+        done.error = error
+    done.summary = batch.summary
+    return done

@@ -1,4 +1,4 @@
-"""Runs the real command in a terminal, and shows what a person would see on its screen."""
+"""Runs the real command in a terminal, and returns the content of its screen."""
 
 import fcntl
 import os
@@ -16,7 +16,7 @@ from command import COMMAND, environment
 
 
 class Terminal:
-    """The command with standard error on a terminal; standard output too, or into nothing."""
+    """The command with standard error on a terminal; standard output goes there too, or is discarded."""
 
     def __init__(self, *args: str, columns: int = 80, stdout: bool = False, **variables: str) -> None:
         self._screen = pyte.Screen(columns, 40)
@@ -45,36 +45,36 @@ class Terminal:
 
     @property
     def rows(self) -> list[str]:
-        """The rows of the screen that hold something."""
+        """The rows of the screen that are not empty."""
         return [row.rstrip() for row in self._screen.display if row.strip()]
 
     def until(self, *patterns: str) -> list[str]:
-        """The rows of the screen as soon as it shows all of these regular expressions."""
+        """Wait until the screen matches all of these regular expressions; returns its rows."""
         while not all(re.search(pattern, "\n".join(self.rows)) for pattern in patterns):
             assert self._read(), f"the command ended first; the screen: {self.rows}"
         return self.rows
 
     def wait(self) -> int:
-        """The exit code; what comes until then stands on the screen."""
+        """Wait for the end of the command and update the screen; returns the exit code."""
         while self._read():
             pass
         return self._process.wait(timeout=30)
 
     def close(self) -> None:
-        """Take the terminal away, as a lost connection does."""
+        """Close the terminal, as a lost connection does."""
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1
 
     def _read(self) -> bool:
-        """Take in some of what is written; False at the end."""
+        """Read some output; returns False at the end."""
         if self._fd < 0:
             return False
         ready, _, _ = select.select([self._fd], [], [], 30)
         assert ready, f"nothing for 30 seconds; the screen: {self.rows}"
         try:
             written = os.read(self._fd, 65536)
-        except OSError:  # how Linux tells that nobody has the terminal open any more
+        except OSError:  # on Linux: no process has the terminal open any more
             return False
         self.raw += written
         self._stream.feed(written)

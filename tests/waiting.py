@@ -1,13 +1,13 @@
-"""How a test waits for what another thread or process brings about."""
+"""Waits for another thread or process."""
 
 import time
 from collections.abc import Callable
 
 
 def until(holds: Callable[[], object]) -> None:
-    """Block until this holds, for 20 seconds at most."""
+    """Block until the condition holds, for at most 20 seconds."""
     for _ in range(10_000):
         if holds():
             return
         time.sleep(0.002)
-    raise AssertionError("it did not come to pass in 20 seconds")
+    raise AssertionError("the condition did not hold within 20 seconds")

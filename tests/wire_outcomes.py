@@ -1,4 +1,4 @@
-"""What each recorded reply in tests/wire means: an outcome, and the names it holds for."""
+"""The expected outcome of each recorded reply in tests/wire, by the names of the replies."""
 
 from vlmbatch.errors import (
     BackendError,

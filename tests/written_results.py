@@ -1,4 +1,4 @@
-"""Results to write, and the few steps that the tests of the writers share with the processes they start."""
+"""Results to write, and helpers that the tests of the writers share with the processes they start."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def answered(image: str, text: str = "A grey cat.", **changes: Any) -> Result:
 
 
 def failed(image: str, *, retryable: bool = False, kind: FailureKind | None = None, **changes: Any) -> Result:
-    """A result without one."""
+    """A result with a failure."""
     kind = kind or ("timeout" if retryable else "bad_image")
     failure = Failure(kind=kind, message="no", retryable=retryable)
     return _result(image, failure=failure, **changes)
@@ -59,7 +59,7 @@ async def write(
     run: str = RUN,
     settings: Mapping[str, Any] | None = None,
 ) -> JsonlWriter:
-    """One whole run that writes these results."""
+    """One complete run that writes these results."""
     async with JsonlWriter(str(path), options) as writer:
         await writer.begin(run, settings or {})
         for result in results:
@@ -70,33 +70,33 @@ async def write(
 async def outcomes(
     path: Path, images: Iterable[str], options: OutputOptions = PLAIN, stamp: FileStamp | None = STAMP
 ) -> list[str]:
-    """What a next run would do with each image: done, failed or ask."""
+    """The decision of the next run for each image: done, failed or ask."""
     async with JsonlWriter(str(path), options) as writer:
         finished = await writer.begin(RUN, {})
         return [OUTCOMES[finished(ref(image), lambda: stamp)] for image in images]
 
 
 async def write_missing(path: Path, images: Iterable[str], text: str = "A grey cat.") -> list[str]:
-    """One run that asks about what is not finished yet; returns the images asked about."""
-    asked = []
+    """One run that writes an answer for each unfinished image; returns these images."""
+    written = []
     async with JsonlWriter(str(path), PLAIN) as writer:
         finished = await writer.begin(RUN, {})
         for image in images:
             if finished(ref(image), lambda: STAMP) is None:
                 await writer.write(answered(image, text))
-                asked.append(image)
-    return asked
+                written.append(image)
+    return written
 
 
 def records(path: Path) -> list[dict[str, Any]]:
-    """Every record of a file of which every line must be one."""
+    """All records of a file; every line must be a record."""
     content = path.read_bytes()
     assert content.endswith(b"\n") or not content
     return [json.loads(line) for line in content.split(b"\n")[:-1]]
 
 
 def start_python(script: str, *arguments: object, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    """A Python process of its own that can import what this one can."""
+    """A new Python process with the import path of this one."""
     return subprocess.Popen(
         [*before, sys.executable, "-c", script, *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
