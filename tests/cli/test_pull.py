@@ -157,7 +157,7 @@ def test_lines_that_ollama_does_not_send(endpoint: Endpoint, line: str) -> None:
     endpoint.pulls = [f"pull_line:{line}"]
     done = pull(endpoint, "llava")
     assert (done.returncode, len(pulls(endpoint))) == (0, 2), done.stderr
-    assert "again in" in done.stderr
+    assert "retry in" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -381,7 +381,7 @@ def test_version_and_help_import_nothing_heavy() -> None:
     ("backend", "path", "others"),
     [
         ("ollama", "", {"vlmbatch.backends.openai_compatible", *NEITHER}),
-        ("vllm", "/v1", {"vlmbatch.backends.ollama", *NEITHER}),
+        ("vllm", "/v1", {"vlmbatch.backends.ollama.backend", *NEITHER}),
     ],
 )
 def test_a_run_imports_one_backend(

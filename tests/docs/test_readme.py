@@ -11,7 +11,7 @@ from documents import ROOT, blocks, page
 from typer.models import CommandInfo
 
 from vlmbatch.cli import app
-from vlmbatch.cli.run import PARTLY, STOPPED
+from vlmbatch.cli.command_run import PARTLY, STOPPED
 from vlmbatch.cli.signals import STOP_SIGNALS
 from vlmbatch.config import Option, options
 from vlmbatch.errors import VlmbatchError

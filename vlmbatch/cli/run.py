@@ -1,28 +1,9 @@
-"""The command `vlmbatch run`."""
-
-import asyncio
-import gc
-import logging
-import os
-import resource
-import stat
-import sys
-from contextlib import ExitStack, suppress
+"""The options of `vlmbatch run`. Its work is imported only when it runs, so that --help stays fast."""
 
 import typer
 
-from vlmbatch.aio import Unawaited
-from vlmbatch.batch import Batch
-from vlmbatch.cli.console import Console, has_terminal
 from vlmbatch.cli.options import with_options
-from vlmbatch.cli.reports import open_reports
-from vlmbatch.cli.signals import Reports, SignalHandler
 from vlmbatch.config import RunConfig
-from vlmbatch.errors import LockedError, OutputClosed, VlmbatchError, resource_errors
-from vlmbatch.events import Event, RunStarted, RunStopping, tell
-from vlmbatch.observers import Bar, JsonLog, Lines, clean, summary_line
-from vlmbatch.protocols import Observer
-from vlmbatch.records import Summary
 
 EPILOG = (
     "Every option is also an environment variable (--max-size: VLMBATCH_MAX_SIZE) and a key in "
@@ -33,124 +14,6 @@ EPILOG = (
 @with_options
 def command(config: RunConfig) -> None:
     """Send every image below PATH to the model and write one JSON record per line, answered or failed."""
+    from vlmbatch.cli.command_run import run
 
     raise typer.Exit(run(config))
-
-
-BUG = 1
-PARTLY = 3
-STOPPED = 6
-DESCRIPTORS = 10_240
-"""Enough for 4096 connections, the maximum."""
-SWITCH_S = 0.0005
-"""How long a thread that prepares pictures may hold the interpreter while an answer waits for it."""
-
-
-def run(config: RunConfig) -> int:
-    """Run, show the progress on standard error and in the reports, and return the exit code."""
-    console = Console(config.display)
-    reports = Reports(console.say)
-    code, message = BUG, "a bug in vlmbatch; standard error has the traceback"
-    try:
-        with ExitStack() as stack, resource_errors():
-            code = _run(config, stack, console, reports)
-            message = ""
-    except OutputClosed as error:
-        code, message = error.exit_code, ""
-    except VlmbatchError as error:
-        code, message = error.exit_code, "\n".join(map(clean, str(error).splitlines()))
-        if isinstance(error, LockedError):
-            reports.open.clear()  # their files belong to the run that holds the lock
-        if not (isinstance(error, LockedError) and config.display.quiet):
-            console.say(message)
-    finally:
-        code = reports.end(code, message or None)
-        console.close()
-    return code
-
-
-def _run(config: RunConfig, stack: ExitStack, console: Console, reports: Reports) -> int:
-    if config.display.dry_run:
-        from vlmbatch.cli.dry_run import show_dry_run
-
-        return 0 if show_dry_run(config, console) else STOPPED
-    _allow_descriptors()
-    sys.setswitchinterval(SWITCH_S)
-    logging.raiseExceptions = False  # a library whose logging fails must not print a traceback
-    observers = _observers(config, stack, console)
-    reports.open.extend(open_reports(config, lambda text: _warn(observers, console, text)))
-    command_run = CommandRun(config, [*observers, *reports.open], console, reports)
-    return asyncio.run(command_run.run())
-
-
-def _allow_descriptors() -> None:
-    """Raise the limit of file descriptors: each connection and each open file needs one."""
-    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = DESCRIPTORS if most == resource.RLIM_INFINITY else min(most, DESCRIPTORS)
-    with suppress(OSError, ValueError):  # macOS has its own upper bound
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, enough), most))
-
-
-class CommandRun:
-    """One run of the command, with its signals."""
-
-    def __init__(
-        self, config: RunConfig, observers: list[Observer], console: Console, reports: Reports
-    ) -> None:
-        self._config = config
-        self._console = console
-        self._batch = Batch(config, [self._notify, *observers], stdout=True)
-        self._signals = SignalHandler(self._batch.stop, reports, drain_s=config.run.drain)
-
-    async def run(self) -> int:
-        """Run and return the exit code: 128 plus the signal's number if a signal ended the run."""
-        asyncio.get_running_loop().set_default_executor(Unawaited())
-        self._signals.install()
-        async for _ in self._batch:
-            pass
-        self._signals.finish()
-        if self._signals.signal is not None:
-            return 128 + self._signals.signal
-        summary = self._batch.summary
-        code = exit_code(self._config, summary)
-        if code == PARTLY and summary is not None and self._config.display.quiet:
-            self._console.say(summary_line(summary))
-        return code
-
-    def _notify(self, event: Event) -> None:
-        if isinstance(event, RunStarted):
-            gc.freeze()  # the objects so far stay for the whole run; searching them delays answers
-        if isinstance(event, RunStopping) and self._signals.signal is None:
-            self._signals.exit_after_drain(STOPPED if event.error is None else event.error.exit_code)
-
-
-def exit_code(config: RunConfig, summary: Summary | None) -> int:
-    """6 if the run was stopped, 0 if all is done or the failures are within --max-failures, else 3.
-
-    Without a summary the run was stopped before its start.
-    """
-    if summary is None or summary.stopped:
-        return STOPPED
-    failed = summary.failed + summary.failed_before + summary.unreadable
-    return 0 if config.run.tolerates(failed, summary.total) else PARTLY
-
-
-def _warn(observers: list[Observer], console: Console, text: str) -> None:
-    """Report a problem that does not end the run, even with --quiet, which has no observers."""
-    if not observers:
-        console.say(text)
-    for observer in observers:
-        tell(observer, text)
-
-
-def _observers(config: RunConfig, stack: ExitStack, console: Console) -> list[Observer]:
-    display = config.display
-    if display.quiet:
-        return []
-    if display.log_json:
-        return [JsonLog(console.stream)]
-    has_bar = has_terminal()
-    if config.output.output == "-" and stat.S_ISFIFO(os.fstat(1).st_mode):
-        has_bar = False  # the reader of the pipe may print to the same terminal and break a bar
-    observer = Bar if has_bar else Lines
-    return [stack.enter_context(observer(console.stream, verbose=display.verbose))]

@@ -5,9 +5,10 @@ It prints nothing; check_up() yields one finding at a time.
 
 import asyncio
 import shlex
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 
 from vlmbatch.commands.doctor.endpoint_checks import EndpointChecks
 from vlmbatch.commands.doctor.finding import Finding, Mark, wrong
@@ -56,7 +57,7 @@ async def check_up(config: RunConfig, image: str | None) -> AsyncIterator[Findin
 
 async def _findings(checks: EndpointChecks, image: bytes) -> AsyncIterator[Finding]:
     """Yield the findings of each check; after a failed essential check the later ones are skipped."""
-    steps = (
+    steps: tuple[Callable[[], Awaitable[list[Finding]]], ...] = (
         checks.reachable,
         checks.model,
         checks.sees,
@@ -64,9 +65,10 @@ async def _findings(checks: EndpointChecks, image: bytes) -> AsyncIterator[Findi
         checks.really_sees,
         checks.context,
         checks.parallel,
+        partial(check_image, checks, image),
     )
     blocked: str | None = None
-    for title, step in zip(TITLES, (*steps, lambda: check_image(checks, image)), strict=True):
+    for title, step in zip(TITLES, steps, strict=True):
         if blocked is not None:
             yield Finding(check=title, mark="skipped", told=f"needs this check to pass first: {blocked}")
             continue
