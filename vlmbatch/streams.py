@@ -16,18 +16,28 @@ class LossyStream:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._abandoned = False
         self.encoding = stream.encoding
 
     def write(self, text: str) -> int:
         """Write the text, or drop it if the reader or terminal is gone or the disk is full."""
-        with suppress(OSError):
-            self._stream.write(text)
+        if not self._abandoned:
+            with suppress(OSError):
+                self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         """Flush; errors are ignored."""
-        with suppress(OSError):
-            self._stream.flush()
+        if not self._abandoned:
+            with suppress(OSError):
+                self._stream.flush()
+
+    def abandon(self) -> None:
+        """Drop all texts from now on.
+
+        A thread that is blocked in write() holds the lock of Python's buffer, and flush() would wait for it.
+        """
+        self._abandoned = True
 
     def isatty(self) -> bool:
         """Whether the stream is a terminal."""
@@ -70,6 +80,8 @@ class BackgroundStream(LossyStream):
             self._closed = True
             self._changed.notify()
         self._thread.join(patience_s)
+        if self._thread.is_alive() and isinstance(self._stream, LossyStream):
+            self._stream.abandon()
 
     def _keep_writing(self) -> None:
         while True:
