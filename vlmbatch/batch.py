@@ -15,7 +15,8 @@ from vlmbatch.errors import SessionClosed
 from vlmbatch.events import Event, RunFinished
 from vlmbatch.pipeline.question import Question
 from vlmbatch.pipeline.runner import RunContext, run
-from vlmbatch.pipeline.session import MOST_WAITING, Asked, Session, SessionState, opened
+from vlmbatch.pipeline.session import MOST_WAITING, Asked, Session, opened
+from vlmbatch.pipeline.session_state import SessionState
 from vlmbatch.protocols import Observer, Sleep
 from vlmbatch.records import Result, Summary
 from vlmbatch.sources.given import GivenImage

@@ -13,7 +13,7 @@ from running import ran
 
 Photos = Callable[..., Path]
 CLOSED = "http://127.0.0.1:9"
-NEITHER = {"vlmbatch.backends.llama_cpp", "xllamacpp", "ollama", "httpx"}
+NEITHER = {"vlmbatch.backends.llama_cpp.backend", "xllamacpp", "ollama", "httpx"}
 """Modules that a run with neither an embedded engine nor a pull has no use for."""
 
 
@@ -380,7 +380,7 @@ def test_version_and_help_import_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("backend", "path", "others"),
     [
-        ("ollama", "", {"vlmbatch.backends.openai_compatible", *NEITHER}),
+        ("ollama", "", {"vlmbatch.backends.openai.backend", *NEITHER}),
         ("vllm", "/v1", {"vlmbatch.backends.ollama.backend", *NEITHER}),
     ],
 )

@@ -28,6 +28,8 @@ SESSION_OPTIONS = frozenset(
     )
 )
 """The groups of options that a session has, and its options of other groups."""
+QUESTION_GROUPS = ("prompt", "generation", "image")
+"""The groups of options that one question of a session may set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,27 @@ class RunConfig:
             if option.name in given and not belongs:
                 raise ConfigError(f"{option.name} is an option of a run, not of a session; leave it out")
         return cls.of("-", **given)
+
+    def for_question(self, **given: object) -> Self:
+        """This config of a session, with the options of one question.
+
+        Raises:
+            ConfigError: an unknown name, a value that is out of range, or an option of the session.
+        """
+        values = typed_options(given)
+        groups = {option.name: option.group for option in options()}
+        for name in values:
+            if groups[name] not in QUESTION_GROUPS:
+                raise ConfigError(f"{name} is an option of the session; give it to open_session()")
+        if "prompt" in values or "prompt_file" in values:  # one takes the place of the other
+            values = {"prompt": None, "prompt_file": None} | values
+        changed = {
+            group: dataclasses.replace(
+                getattr(self, group), **{n: v for n, v in values.items() if groups[n] == group}
+            )
+            for group in QUESTION_GROUPS
+        }
+        return dataclasses.replace(self, **changed)
 
 
 def _groups(config: type[RunConfig] = RunConfig) -> Iterator["dataclasses.Field[Any]"]:

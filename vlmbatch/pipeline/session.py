@@ -4,20 +4,17 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
 from vlmbatch.aio import ReadAhead, first, threads
 from vlmbatch.cache import Cache
-from vlmbatch.config import RunConfig, typed_options
-from vlmbatch.config import options as all_options
+from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.cost import Budget, Prices
 from vlmbatch.endpoints.discovery import EndpointUrls, endpoint_specs
-from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.preflight import EndpointOpener, Preflight, naming_endpoint, preflight_all
 from vlmbatch.endpoints.supervisor import EndpointSupervisor
-from vlmbatch.errors import Busy, ConfigError, SessionClosed, resource_errors
+from vlmbatch.errors import Busy, SessionClosed, resource_errors
 from vlmbatch.events import tell
 from vlmbatch.imaging.memory import DecodeMemory
 from vlmbatch.machine import preparers
@@ -27,6 +24,7 @@ from vlmbatch.pipeline.preparer import Preparer
 from vlmbatch.pipeline.processor import ImageProcessor
 from vlmbatch.pipeline.question import Question, report_sizing
 from vlmbatch.pipeline.retry import RetryPolicy
+from vlmbatch.pipeline.session_state import EndpointState, SessionState
 from vlmbatch.pipeline.task import ImageTask
 from vlmbatch.prompts import prompt_text
 from vlmbatch.prompts.schemas import schema_text
@@ -34,8 +32,6 @@ from vlmbatch.protocols import Observer, Sleep, Writer
 from vlmbatch.records import Endpoint, Failure, Result
 from vlmbatch.sources.given import GivenImage, GivenImages
 
-QUESTION_OPTIONS = ("prompt", "generation", "image")
-"""The groups of options that a question may set; all others belong to the session."""
 ITEMS_AHEAD = 16
 """This many pairs of a blocking iterable are read ahead."""
 MOST_WAITING = 1000
@@ -43,35 +39,6 @@ MOST_WAITING = 1000
 
 Asked: TypeAlias = "tuple[GivenImage | Sequence[GivenImage], Question]"
 """One item of answer_many(): an image, or several for one request, and the question about them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointState:
-    """One endpoint now: `up`, or the `reason` why not. `in_flight` requests are at it.
-
-    `waiting` requests queue at the server, whoever sent them; None if it does not report that.
-    """
-
-    backend: str
-    url: str
-    model: str
-    up: bool
-    reason: str | None
-    in_flight: int
-    waiting: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionState:
-    """A session now: its endpoints, and the calls that wait to begin."""
-
-    endpoints: tuple[EndpointState, ...]
-    waiting: int
-
-    @property
-    def up(self) -> bool:
-        """Whether an endpoint takes requests."""
-        return any(endpoint.up for endpoint in self.endpoints)
 
 
 class Session:
@@ -143,15 +110,8 @@ class Session:
         for each in found:
             supervisor.add(each)
         dedup = Deduplicator(output=output, cache=cache, enabled=config.output.dedupe)
-        preparer = Preparer(
-            memory=DecodeMemory.of(config.run.decode_memory),
-            max_bytes=config.input.max_bytes,
-            dedup=dedup,
-            threads=stack.enter_context(threads(preparers(), "vlmbatch-prepare")),
-            notify=notify,
-        )
         processor = ImageProcessor(
-            preparer=preparer,
+            preparer=_preparer(config, dedup, notify, stack),
             dedup=dedup,
             pool=supervisor.pool,
             retry=RetryPolicy(retries=config.run.retries, sleep=sleep),
@@ -189,7 +149,7 @@ class Session:
             ConfigError: an option is unknown, out of range, or belongs to the session.
             UnavailableError: no endpoint has been up yet, and no option names the model.
         """
-        config = _with_options(self.config, options)
+        config = self.config.for_question(**options)
         if isinstance(schema, Mapping):
             schema = json.dumps(schema)
         schema = config.generation.schema if schema is None else schema
@@ -285,7 +245,7 @@ class Session:
     def state(self) -> SessionState:
         """Each endpoint, and the calls that wait to begin."""
         endpoints = [each for each in self.supervisor.pool if not each.leaving]
-        return SessionState(endpoints=tuple(map(_state, endpoints)), waiting=self._waiting)
+        return SessionState(endpoints=tuple(map(EndpointState.of, endpoints)), waiting=self._waiting)
 
     async def close(self, *, at_once: bool = False) -> None:
         """Begin nothing more, and wait for the requests in flight for --drain seconds, unless `at_once`."""
@@ -402,35 +362,14 @@ async def _in_thread(items: Iterable[Asked]) -> AsyncGenerator[Asked, None]:
         ahead.close()
 
 
-def _state(endpoint: PooledEndpoint) -> EndpointState:
-    reason = None if endpoint.away is None else str(endpoint.away)
-    if reason is None and not endpoint.is_open:
-        reason = "it is being proven"
-    return EndpointState(
-        backend=endpoint.backend.name,
-        url=endpoint.place,
-        model=endpoint.identity.model if endpoint.is_identified else "",
-        up=endpoint.is_open,
-        reason=reason,
-        in_flight=endpoint.limiter.in_flight if endpoint.is_identified else 0,
-        waiting=None if endpoint.load is None else endpoint.load.waiting,
+def _preparer(config: RunConfig, dedup: Deduplicator, notify: Observer, stack: AsyncExitStack) -> Preparer:
+    return Preparer(
+        memory=DecodeMemory.of(config.run.decode_memory),
+        max_bytes=config.input.max_bytes,
+        dedup=dedup,
+        threads=stack.enter_context(threads(preparers(), "vlmbatch-prepare")),
+        notify=notify,
     )
-
-
-def _with_options(config: RunConfig, options: Mapping[str, object]) -> RunConfig:
-    """The options of the session, with these of a question."""
-    given = typed_options(options)
-    theirs = {each.name: each.group for each in all_options()}
-    for name in given:
-        if theirs[name] not in QUESTION_OPTIONS:
-            raise ConfigError(f"{name} is an option of the session; give it to open_session()")
-    groups = {}
-    for group in QUESTION_OPTIONS:
-        changed = {name: value for name, value in given.items() if theirs[name] == group}
-        if group == "prompt" and ("prompt" in changed or "prompt_file" in changed):
-            changed = {"prompt": None, "prompt_file": None} | changed  # one takes the place of the other
-        groups[group] = replace(getattr(config, group), **changed)
-    return replace(config, **groups)
 
 
 def _prices(config: RunConfig) -> Prices | None:
