@@ -100,7 +100,7 @@ class Puller:
                 ollama.version,
                 patience_s=patience_s,
                 loading_patience_s=self.config.run.patience_s(RUN_PATIENCE_S),
-                who=ollama.place,
+                name=ollama.place,
                 on_away=report,
                 sleep=self.sleep,
                 clock=self.clock,

@@ -37,7 +37,7 @@ async def until_available(
     delay_s: float = 0.0,
     try_s: float = PREFLIGHT_S,
     least_try_s: float = 1.0,
-    who: str = "the endpoint",
+    name: str = "the endpoint",
     on_away: Callable[[UnavailableError, float], None] = lambda error, left_s: None,
     sleep: Sleep = asyncio.sleep,
     clock: Callable[[], float] = time.monotonic,
@@ -48,7 +48,7 @@ async def until_available(
     after `loading_patience_s` if the endpoint takes connections and is only busy or loading. A try counts as
     unavailable if it fails in passing, or takes longer than `try_s` and than the patience that is left (at
     least `least_try_s`). `on_away` receives the error of each such try and the seconds of patience that are
-    left. `who` names the endpoint in a message.
+    left. `name` is the endpoint in a message.
 
     Raises:
         UnavailableError: the last one, when the patience is used up.
@@ -71,7 +71,7 @@ async def until_available(
                 f"{error}; is this the right --base-url and --backend?", kind="wrong_url"
             ) from error
         except TimeoutError:
-            away = UnavailableError(f"{who} did not answer in time; http or https? is the server healthy?")
+            away = UnavailableError(f"{name} did not answer in time; http or https? is the server healthy?")
         is_there = not isinstance(away, UnreachableError)
         patience = loading_patience_s if is_there and loading_patience_s is not None else patience_s
         left = began + patience - clock()

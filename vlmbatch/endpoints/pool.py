@@ -303,7 +303,7 @@ class EndpointPool:
             self.changed()
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Do this beside the images, until it ends or the pool is closed."""
+        """Run `work` in a task of its own, until it ends or the pool is closed."""
         task = self._background.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

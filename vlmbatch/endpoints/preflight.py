@@ -129,7 +129,7 @@ async def _single(each: Preflight, cache: Cache | None, sleep: Sleep) -> Preflig
             each.backend.preflight,
             patience_s=run.patience_s(START_PATIENCE_S),
             loading_patience_s=run.patience_s(RUN_PATIENCE_S),
-            who=each.backend.place,
+            name=each.backend.place,
             sleep=sleep,
         )
     except UnreachableError as error:
@@ -164,7 +164,7 @@ async def _all(
                 each.backend.preflight,
                 patience_s=usual_s,
                 loading_patience_s=loading_patience_s,
-                who=each.backend.place,
+                name=each.backend.place,
                 sleep=sleep,
             )
         except UnavailableError as error:

@@ -70,7 +70,7 @@ class EndpointChecks:
                 self._backend.preflight,
                 patience_s=run.patience_s(START_PATIENCE_S),
                 loading_patience_s=run.patience_s(RUN_PATIENCE_S),
-                who=self._backend.place,
+                name=self._backend.place,
             )
         except ConfigError as error:
             if self._backend is None:
