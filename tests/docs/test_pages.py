@@ -58,6 +58,15 @@ def test_the_keys_of_a_fallback_are_told() -> None:
     assert listed == [key for key in keys(record) if key not in plain]
 
 
+def test_the_key_of_several_images_is_told() -> None:
+    """docs/records.md lists the key that only records about several images have; its first one is `image`."""
+    listed = [row[0] for row in table(section(RECORDS, "## Several images in one question"))]
+    plain = answered("a")
+    record = replace(plain, more_images=(ImageFacts(width=7),)).to_record()
+    assert listed == [key for key in record if key not in plain.to_record()]
+    assert record["images"][0] == record["image"]
+
+
 def test_the_key_of_the_cost_is_told() -> None:
     """docs/records.md lists the key that only records have whose cost is known."""
     listed = [row[0] for row in table(section(RECORDS, "## What an answer cost"))]
