@@ -69,6 +69,51 @@ async def test_paths_bytes_and_pil_images_are_answered(photos: Photos, endpoint:
     assert {len(request.pictures) for request in endpoint.questions} == {1}
 
 
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I", "F", "CMYK", "YCbCr", "HSV"]
+)
+async def test_pil_images_of_every_mode_are_sent_as_they_look(endpoint: Endpoint, mode: str) -> None:
+    """A white PIL image of any mode arrives white."""
+    image = Image.new("F", (64, 48)) if mode == "F" else Image.new("RGB", (64, 48), "white").convert("L")
+    if mode in ("F", "I", "I;16"):
+        image = Image.new(mode, (64, 48), 1.0 if mode == "F" else 65535)
+    elif mode in ("HSV", "CMYK", "YCbCr"):
+        image = image.convert("RGB").convert(mode)
+    elif mode != "L":
+        image = image.convert(mode)
+    async with open_session(**at(endpoint)) as session:
+        result = await session.answer(image, session.question())
+    assert result.ok, result.failure
+    (picture,) = endpoint.questions[0].pictures
+    with Image.open(io.BytesIO(picture.data)) as sent:
+        assert sent.convert("RGB").getpixel((30, 20)) == (255, 255, 255)
+
+
+async def test_a_pil_image_is_turned_as_its_file_would_be(endpoint: Endpoint, tmp_path: Path) -> None:
+    """A photo taken upright is sent upright, whether a path or a PIL image of it is given."""
+    photo = Image.new("RGB", (64, 48), "red")
+    exif = photo.getexif()
+    exif[274] = 6  # turn by 90 degrees
+    photo.save(tmp_path / "p.jpg", exif=exif)
+    async with open_session(**at(endpoint)) as session:
+        question = session.question()
+        with Image.open(tmp_path / "p.jpg") as opened_photo:
+            results = [await session.answer(image, question) for image in (tmp_path / "p.jpg", opened_photo)]
+    assert [(r.image.sent_width, r.image.sent_height) for r in results] == [(48, 64)] * 2
+
+
+async def test_a_pil_image_whose_file_is_broken_is_a_failure(endpoint: Endpoint) -> None:
+    """Pillow reads a file late: an image that turns out to be cut is a bad image."""
+    noise = Image.effect_noise((200, 200), 50)
+    out = io.BytesIO()
+    noise.save(out, "PNG")
+    async with open_session(**at(endpoint)) as session:
+        cut = Image.open(io.BytesIO(out.getvalue()[: len(out.getvalue()) // 2]))
+        result = await session.answer(cut, session.question())
+    assert result.failure is not None
+    assert result.failure.kind == "bad_image"
+
+
 async def test_several_images_in_one_question(endpoint: Endpoint) -> None:
     """Two images go out in one request, in their order; the record has the facts of both."""
     red, blue = encoded((255, 0, 0)), Image.new("RGB", (100, 50), (0, 0, 255))

@@ -1,4 +1,4 @@
-"""The circuit breaker: a down or busy endpoint pauses the run and costs no image an attempt."""
+"""The circuit breaker of one endpoint: while it is down or busy, its images wait and lose no attempt."""
 
 import asyncio
 import random
@@ -82,7 +82,7 @@ async def until_available(
 
 
 class CircuitBreaker(ABC):
-    """Holds back all images until the endpoint is proven, and while it is down."""
+    """Holds back the images of one endpoint until it is proven, and while it is down."""
 
     def __init__(
         self,

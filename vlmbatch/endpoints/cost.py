@@ -14,7 +14,7 @@ from vlmbatch.records import Completion, Endpoint, Request, Usage
 
 
 class Budget:
-    """Adds up the cost of a run in US dollars, with canaries and useless answers."""
+    """Adds up the cost of a run or session in US dollars, with canaries and useless answers."""
 
     def __init__(self, most: float | None, stop: asyncio.Event, tell: Callable[[str], None]) -> None:
         """At `most` dollars `stop` is set and `tell` gets the reason; None is no limit."""

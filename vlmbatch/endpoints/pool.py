@@ -16,7 +16,7 @@ from vlmbatch.protocols import Observer, Sleep
 MOST_AHEAD = 64
 """At most this many images wait for a slot; else as many as there are slots, since answers come in bursts."""
 RECOVERY_S = 5.0
-"""A session tries a lost endpoint again after this many seconds."""
+"""A session proves a lost endpoint anew after this many seconds; the proof has its own waits."""
 
 
 class EndpointPool:

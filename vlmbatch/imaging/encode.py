@@ -1,4 +1,4 @@
-"""Writes the JPEG that is sent."""
+"""Encodes pictures: as the JPEG that is sent, or without loss as an image file."""
 
 from io import BytesIO
 
@@ -9,6 +9,7 @@ from vlmbatch.imaging.decode import OutOfMemory
 
 MEDIA_TYPE = "image/jpeg"
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+TIFF_MODES = ("I", "F", "CMYK", "LAB")
 
 
 def encode(image: Image.Image, quality: int) -> bytes:
@@ -29,18 +30,28 @@ def encode(image: Image.Image, quality: int) -> bytes:
     return out.getvalue()
 
 
-def png(image: Image.Image) -> bytes:
-    """A PIL image as the bytes of a PNG file, without loss; the same picture always gives the same bytes.
+def lossless(image: Image.Image) -> bytes:
+    """A PIL image as the bytes of an image file, without loss: PNG, or TIFF for a mode that PNG lacks.
+
+    The same picture always gives the same bytes. An orientation in its EXIF data is kept.
 
     Raises:
-        ImageError: bad_image, if PNG cannot hold its mode; too_large, if memory does not suffice.
+        ImageError: bad_image, if its own file is broken; too_large, if memory does not suffice.
     """
     out = BytesIO()
     try:
-        kept = image if image.mode in PNG_MODES else image.convert("RGB")
-        kept.save(out, "PNG", compress_level=1)
-    except (ValueError, SyntaxError) as error:
+        image.load()  # the file behind it may be read only now
+    except MemoryError as error:
+        raise OutOfMemory from error
+    except (OSError, SyntaxError, ValueError) as error:
         raise ImageError(f"this PIL image cannot be read: {error}") from error
+    try:
+        if image.mode in PNG_MODES:
+            image.save(out, "PNG", compress_level=1, exif=image.getexif())
+        else:
+            known = image if image.mode in TIFF_MODES else image.convert("RGB")
+            known.save(out, "TIFF", exif=image.getexif())
+    # only memory can fail between two places in memory, and the codec says so as OSError
     except (MemoryError, OSError) as error:
         raise OutOfMemory from error
     return out.getvalue()

@@ -18,7 +18,7 @@ RECENT = 4096
 
 
 class Key(NamedTuple):
-    """One question about one content: the SHA-256 of the file, and the question's fingerprint and name."""
+    """A content (see records.content_of), and the fingerprint and name of a question about it."""
 
     content: str
     run: str

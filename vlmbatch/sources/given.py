@@ -53,7 +53,7 @@ class GivenImages:
         """The whole image; raises as Source.read does."""
         if not isinstance(ref, InMemoryImage):
             return read_file(ref, max_bytes=self._max_bytes)
-        data = ref.content if isinstance(ref.content, bytes) else _png(ref.content)
+        data = ref.content if isinstance(ref.content, bytes) else _encoded(ref.content)
         if len(data) > self._max_bytes:
             raise ImageError(
                 f"it has {len(data):,} bytes, more than {self._max_bytes:,}; raise --max-bytes to take it",
@@ -66,7 +66,7 @@ class GivenImages:
         return None if isinstance(ref, InMemoryImage) else stamp_file(ref)
 
 
-def _png(image: "PillowImage") -> bytes:
-    from vlmbatch.imaging.encode import png  # loads Pillow
+def _encoded(image: "PillowImage") -> bytes:
+    from vlmbatch.imaging.encode import lossless  # loads Pillow
 
-    return png(image)
+    return lossless(image)
