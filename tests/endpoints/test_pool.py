@@ -55,7 +55,7 @@ class Fleet:
     def __init__(self, *, steps_in: bool = False, patience_s: float = 900.0, recovers: bool = False) -> None:
         self.told: list[Event] = []
         self.pool = EndpointPool(
-            ahead=2, notify=self.told.append, steps_in=steps_in, recovers=recovers, sleep=self.sleep
+            ahead=2, notify=self.told.append, fallbacks_step_in=steps_in, recovers=recovers, sleep=self.sleep
         )
         self.patience_s = patience_s
         self.now = 0.0
@@ -342,10 +342,10 @@ async def test_an_endpoint_that_becomes_useless_is_left_to_the_others() -> None:
     a, b = fleet.add("a"), fleet.add("b")
     async with fleet.pool:
         await asyncio.gather(fleet.ask(last=b), fleet.ask(last=a))
-        fleet.pool.close(a, FatalBackendError("key refused", kind="auth"))
+        fleet.pool.lose(a, FatalBackendError("key refused", kind="auth"))
         assert [await fleet.ask(last=b) for _ in range(3)] == ["b"] * 3
         assert Notice(message="a gets no more images: key refused") in fleet.told
-        fleet.pool.close(b, FatalBackendError("key refused there, too", kind="auth"))
+        fleet.pool.lose(b, FatalBackendError("key refused there, too", kind="auth"))
         with pytest.raises(FatalBackendError, match="key refused"):
             await fleet.ask()
 

@@ -179,7 +179,7 @@ async def test_o21_reloads(failing: Failing) -> None:
     """A model that is loaded again and again is told of, once; the options never differ."""
     failing.endpoint.script = lambda request: "reload:8"
     done = await failing.run()
-    told = [e.message for e in done.events if isinstance(e, Notice) and "loaded anew" in e.message]
+    told = [e.message for e in done.events if isinstance(e, Notice) and "loaded again" in e.message]
     assert len(told) == 1
     options = [q.body["options"] for q in failing.endpoint.questions]
     assert all(o == options[0] for o in options)

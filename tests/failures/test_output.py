@@ -215,12 +215,13 @@ def test_x3_a_limit_on_file_size_exits_5_with_whole_lines(photos: Photos, endpoi
     assert len(Path("o.jsonl").read_text().splitlines()) == 20
 
 
-def test_x3_a_full_device_exits_5(photos: Photos, endpoint: Endpoint) -> None:
-    """Standard output on a full device is exit 5 with its reason."""
+@pytest.mark.parametrize("more", [(), ("--limit", "1")])
+def test_x3_a_full_device_exits_5(photos: Photos, endpoint: Endpoint, more: tuple[str, ...]) -> None:
+    """Standard output on a full device is exit 5 with its reason, with a limit, too."""
     photos(2)
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            [*COMMAND, "run", "photos", "-b", "ollama", "--base-url", endpoint.url],
+            [*COMMAND, "run", "photos", "-b", "ollama", "--base-url", endpoint.url, *more],
             stdout=full,
             stderr=subprocess.PIPE,
             env=environment(),

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -236,6 +237,30 @@ async def test_cancelling_a_call_frees_its_slot_and_its_turn(endpoint: Endpoint)
             await first
     assert [result.ok for result in results] == [True, True]
     assert not any(result.is_known for result in results)
+
+
+async def test_a_call_that_is_cancelled_while_its_image_is_read_leaves_its_question(
+    endpoint: Endpoint, photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that reads for a cancelled call takes its question; the question is free afterwards."""
+    photo, reads, go_on = photos(1) / "p0000.jpg", threading.Event(), threading.Event()
+    real = os.read
+
+    def slow_read(fd: int, size: int) -> bytes:
+        if threading.current_thread().name.startswith("vlmbatch-prepare") and not go_on.is_set():
+            reads.set()
+            go_on.wait(30)
+        return real(fd, size)
+
+    async with open_session(**at(endpoint)) as session:
+        question = session.question()
+        monkeypatch.setattr(os, "read", slow_read)
+        first = asyncio.create_task(session.answer(photo, question))
+        await until(reads.is_set)
+        first.cancel()
+        await asyncio.wait((first,))
+        go_on.set()
+        assert (await asyncio.wait_for(session.answer(photo, question), 30)).ok
 
 
 async def test_a_deadline_ends_a_call_with_a_failure(endpoint: Endpoint) -> None:

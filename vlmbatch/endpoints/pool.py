@@ -14,7 +14,8 @@ from vlmbatch.events import ConcurrencyChanged, tell
 from vlmbatch.protocols import Observer, Sleep
 
 MOST_AHEAD = 64
-"""At most this many images wait for a slot; else as many as there are slots, since answers come in bursts."""
+"""As many images as slots are prepared ahead, since answers come in bursts, but at most this many."""
+
 RECOVERY_S = 5.0
 """A session proves a lost endpoint anew after this many seconds; the proof has its own waits."""
 
@@ -27,7 +28,7 @@ class EndpointPool:
         *,
         ahead: int,
         notify: Observer,
-        steps_in: bool = False,
+        fallbacks_step_in: bool = False,
         recovers: bool = False,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
@@ -39,7 +40,7 @@ class EndpointPool:
         """
         self._ahead = ahead
         self._notify = notify
-        self._steps_in = steps_in
+        self._fallbacks_step_in = fallbacks_step_in
         self._recovers = recovers
         self._sleep = sleep
         self._endpoints: list[PooledEndpoint] = []
@@ -50,7 +51,7 @@ class EndpointPool:
         self._limits = 0
         self._is_working = False
         self._was_proven = False
-        self._over: BackendError | None = None
+        self._fatal: BackendError | None = None
         self._background = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -62,7 +63,8 @@ class EndpointPool:
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
             task.cancel()
-        await self._background.__aexit__(None, None, None)  # which would wrap the run's own error in a group
+        # without the run's own error, which it would wrap in a group
+        await self._background.__aexit__(None, None, None)
 
     def __iter__(self) -> Iterator[PooledEndpoint]:
         return iter(self._endpoints)
@@ -86,7 +88,7 @@ class EndpointPool:
     def has_others(self, endpoint: PooledEndpoint) -> bool:
         """Whether images go on without this endpoint: another one is up, or a fallback may step in."""
         return any(
-            other.is_open or (self._steps_in and other.rank > endpoint.rank and other.away is None)
+            other.is_open or (self._fallbacks_step_in and other.rank > endpoint.rank and other.away is None)
             for other in self._endpoints
             if other is not endpoint and not other.is_closed
         )
@@ -100,6 +102,9 @@ class EndpointPool:
         """How many images can ever be on their way at once; an unidentified endpoint counts `most` slots."""
         limits = (each.limiter.most if each.is_identified else most for each in self._endpoints)
         return self._rooms_for(sum(limits))
+
+    def _rooms_for(self, limit: int) -> int:
+        return limit + max(self._ahead, min(limit, MOST_AHEAD))
 
     @asynccontextmanager
     async def room(self) -> AsyncIterator[None]:
@@ -117,17 +122,14 @@ class EndpointPool:
                 self._notify(ConcurrencyChanged(concurrency=limit))
         self._waiting.wake_all()
 
-    def _rooms_for(self, limit: int) -> int:
-        return limit + max(self._ahead, min(limit, MOST_AHEAD))
-
     @asynccontextmanager
     async def slot(
         self, rank: int, crashes: CrashHistory, last: PooledEndpoint | None = None
     ) -> AsyncIterator[PooledEndpoint]:
         """Hold a slot of the first endpoint that is up and free, of this rank if one is up.
 
-        `crashes` says whether the image must be alone at its endpoint; it is consulted before each look at
-        the endpoints. `last` is the endpoint that failed the image last: another one is preferred.
+        `crashes` says before each choice whether the image must be alone at its endpoint, and raises if
+        it is guilty. `last` is the endpoint that failed the image last: another one is preferred.
 
         Raises:
             BackendError: no endpoint is left, or the image is guilty of crashes.
@@ -135,10 +137,10 @@ class EndpointPool:
         endpoint, alone = await self._free_endpoint(rank, crashes, last)
         try:
             async with endpoint.limiter.slot(alone=alone):  # waits only to be alone
-                if self._waiting and endpoint.limiter.free:
-                    self._wake_for(
-                        endpoint
-                    )  # more than one slot came free, as after a request that was alone
+                if (
+                    self._waiting and endpoint.limiter.free
+                ):  # after one that was alone, several slots are free
+                    self._wake_for(endpoint)
                 yield endpoint
         finally:
             self._wake_for(endpoint)
@@ -153,7 +155,7 @@ class EndpointPool:
                 endpoint = self._choose(rank, last, alone=alone)
                 if endpoint is not None:
                     return endpoint, alone
-                await self._waiting.wait(rank, first=waited)
+                await self._waiting.wait(rank, at_front=waited)
                 waited = True
         except BaseException:  # the slot that this image was woken for goes to another one
             self._waiting.wake_all()
@@ -173,13 +175,14 @@ class EndpointPool:
     def _choose(self, rank: int, last: PooledEndpoint | None, *, alone: bool) -> PooledEndpoint | None:
         """An endpoint that is up and free; None if the image has to wait for one.
 
-        Images that must be alone take a while, so they share the endpoint with the fewest answers.
+        An image that must be alone stops its endpoint for a while. So all such images go to the same
+        endpoint, the one with the fewest answers.
 
         Raises:
             BackendError: no endpoint is left.
         """
-        if self._over is not None:
-            raise self._over
+        if self._fatal is not None:
+            raise self._fatal
         tried: list[PooledEndpoint] = []
         for level in range(rank, self.last_rank + 1):
             endpoints = [each for each in self._endpoints if each.rank == level and not each.leaving]
@@ -194,7 +197,7 @@ class EndpointPool:
                 return min(free, key=lambda each: (each is last, each.limiter.load)) if free else None
             if any(each.away is None for each in endpoints):
                 return None  # it is being proven
-            if level == 0 and not self._steps_in:
+            if level == 0 and not self._fallbacks_step_in:
                 break
         self._raise_if_over(tried, is_fallback=rank > 0)
         return None
@@ -227,7 +230,7 @@ class EndpointPool:
         endpoint.answers += 1
         endpoint.breaker.answered()
         endpoint.limiter.answered()
-        if self._recovers:  # which tries them anyway
+        if self._recovers:  # _recover() tries them anyway
             return
         for other in self._endpoints:
             if other.end is not None and not other.is_closed:
@@ -235,15 +238,17 @@ class EndpointPool:
                 self.in_background(self._prove(other, other.breaker.again))
 
     async def unavailable(self, endpoint: PooledEndpoint, error: UnavailableError, waits: int) -> None:
-        """Wait until the image may try again after this error, its `waits`-th of this kind."""
-        await self._unless_down(endpoint, lambda: endpoint.breaker.unavailable(error, waits))
+        """An image was turned away with this error, `waits` times so far. Wait until it may try again."""
+        await self._wait_unless_down(endpoint, lambda: endpoint.breaker.unavailable(error, waits))
 
     async def failed(self, endpoint: PooledEndpoint, error: BackendError, image: str) -> None:
-        """A request about `image` failed in passing; may wait, if that shows an outage."""
-        await self._unless_down(endpoint, lambda: endpoint.breaker.failed(error, image))
+        """A request about `image` failed in passing. Wait if its endpoint is up and wants a pause."""
+        await self._wait_unless_down(endpoint, lambda: endpoint.breaker.failed(error, image))
 
-    async def _unless_down(self, endpoint: PooledEndpoint, waiting: Callable[[], Awaitable[None]]) -> None:
-        """Wait, but not for an endpoint that is down: another one may be up."""
+    async def _wait_unless_down(
+        self, endpoint: PooledEndpoint, waiting: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Wait as the circuit breaker says, but not for an endpoint that is down: another one may be up."""
         task = self.in_background(self._guarded(endpoint, waiting))
         await asyncio.sleep(0)  # now the circuit breaker has judged the error
         if endpoint.breaker.up:
@@ -273,20 +278,21 @@ class EndpointPool:
         try:
             await work()
         except BackendError as error:
-            self.close(endpoint, error)
+            self.lose(endpoint, error)
         self.changed()
 
-    def close(self, endpoint: PooledEndpoint, error: BackendError) -> None:
+    def lose(self, endpoint: PooledEndpoint, error: BackendError) -> None:
         """The endpoint takes no requests any more. An error before the first proof ends a run at once."""
         if endpoint.is_closed:
             return
+        was_lost = endpoint.end is not None
         endpoint.end, endpoint.proven = error, False
         if isinstance(error, FatalBackendError):
             if endpoint.rank == 0 and not self._was_proven and not self._recovers:
-                self._over = error
+                self._fatal = error
             elif any(not other.is_closed for other in self._endpoints):
                 tell(self._notify, f"{endpoint.place} gets no more images: {error}")
-        if self._recovers:
+        if self._recovers and not was_lost:
             self.in_background(self._recover(endpoint))
         self.changed()
 

@@ -60,7 +60,7 @@ class EndpointSupervisor:
         self.pool = EndpointPool(
             ahead=preparers(),
             notify=notify,
-            steps_in="unavailable" in config.endpoint.reasons,
+            fallbacks_step_in="unavailable" in config.endpoint.reasons,
             recovers=recovers,
             sleep=sleep,
         )

@@ -18,10 +18,10 @@ class WaitQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    async def wait(self, rank: int, *, first: bool) -> None:
-        """Wait to be woken for a slot of this rank; `first` goes to the head of the queue."""
+    async def wait(self, rank: int, *, at_front: bool) -> None:
+        """Wait to be woken for a slot of this rank; `at_front` goes to the head of the queue."""
         waiting = asyncio.get_running_loop().create_future(), rank
-        (self._waiting.appendleft if first else self._waiting.append)(waiting)
+        (self._waiting.appendleft if at_front else self._waiting.append)(waiting)
         try:
             await waiting[0]
         except asyncio.CancelledError:

@@ -4,8 +4,9 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from vlmbatch.errors import ImageError
@@ -38,15 +39,15 @@ class SlowWatch:
         self._slow_s = slow_s
 
     def __enter__(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._slow_s, self._look)
+        self._timer = asyncio.get_running_loop().call_later(self._slow_s, self._report_if_slow)
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
 
-    def _look(self) -> None:
+    def _report_if_slow(self) -> None:
         left_s = self._slow_s if self.began is None else self.began + self._slow_s - time.monotonic()
         if left_s > 0:
-            self._timer = asyncio.get_running_loop().call_later(left_s, self._look)
+            self._timer = asyncio.get_running_loop().call_later(left_s, self._report_if_slow)
         else:
             told = f"still being read and decoded after {self._slow_s:g} s; --exclude leaves it out"
             self._notify(Notice(message=f"{self._image}: {told}"))
@@ -75,14 +76,16 @@ class Preparer:
     async def prepare(self, task: ImageTask) -> Answered | None:
         """The answer if the same question was asked before; else None, and the task has its pictures.
 
-        Waits while another task asks the same. The task holds its question until `Deduplicator.release`.
+        Waits while another task asks the same. Otherwise the task holds its question until
+        `Deduplicator.release`.
 
         Raises:
             ImageError: an image cannot be read or decoded.
             ResourceError: the machine is out of descriptors or memory.
         """
         found: Answered | list[PreparedImage] | Turn
-        while (found := await self._in_thread(task, self._look)) is Turn.WAIT and task.key is not None:
+        while (found := await self._in_thread(task, self._read_or_reuse)) is Turn.WAIT:
+            assert task.key is not None, "a task without a key does not wait"
             await self._dedup.settled(task.key)
         if isinstance(found, Answered):
             return found
@@ -99,20 +102,19 @@ class Preparer:
 
         task.set_pictures(await self._in_thread(task, smaller))
 
-    def _look(self, task: ImageTask) -> Answered | list[PreparedImage] | Turn:
+    def _read_or_reuse(self, task: ImageTask) -> Answered | list[PreparedImage] | Turn:
         """The pictures, unless the answer is known or another task asks for it; blocks."""
         turn = self._turn(task)  # the task that this one waited for may have ended
         if turn is not Turn.ASK:
             return turn
         with self._room_to_read(task):
-            images = self._read(task)
-            if task.key is None:
-                task.has_read([image.sha256 for image in images])
+            is_first, images = task.key is None, self._read(task)
+            if is_first:
                 turn = self._turn(task)
                 if turn is not Turn.ASK:
                     return turn
             pictures = [self.picture(task.question, image, None) for image in images]
-            files = zip(pictures, task.images, strict=True)
+            files = zip(pictures, task.images, strict=True)  # for a server that reads the file itself
             return [replace(p, file=ref.uri or None) if p.is_original else p for p, ref in files]
 
     def _turn(self, task: ImageTask) -> Answered | Turn:
@@ -128,7 +130,7 @@ class Preparer:
 
     def _read(self, task: ImageTask) -> list[SourceImage]:
         images = [task.source.read(image) for image in task.images]
-        task.stamps = [image.stamp for image in images]
+        task.set_content(images)
         return images
 
     def picture(self, question: Question, image: SourceImage, longest: int | None) -> PreparedImage:
@@ -141,7 +143,7 @@ class Preparer:
         sizing = question.sizing if longest is None else question.sizing.at_most(longest)
         try:
             return prepare(image.data, question.image, self._memory.room, sizing)
-        except ImageError:  # decoders have many words for a lack of memory
+        except ImageError:  # many errors of decoders really mean that memory is out
             self._memory.prove()
             raise
 
@@ -152,5 +154,15 @@ class Preparer:
             watch.began = time.monotonic()
             return work(task)
 
+        working = self._threads.submit(watched)
         with watch:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, watched)
+            try:
+                return await asyncio.wrap_future(working)
+            except asyncio.CancelledError:  # a thread cannot be stopped
+                working.add_done_callback(partial(self._release_later, asyncio.get_running_loop(), task))
+                raise
+
+    def _release_later(self, loop: asyncio.AbstractEventLoop, task: ImageTask, _done: object) -> None:
+        """Release the question of a cancelled task, which its thread may have taken since."""
+        with suppress(RuntimeError):  # the loop has ended, and no task waits any more
+            loop.call_soon_threadsafe(self._dedup.release, task, None)

@@ -26,8 +26,9 @@ from vlmbatch.records import Completion, Failure, FallbackReason, Result
 
 FREE_WAITS = 20
 """An image may be turned away this often by endpoints that are down or busy; then its failure counts."""
+
 LEAST_SIDE = 32
-"""A picture is never shrunk below this many pixels."""
+"""The longest side of a picture is never shrunk below this many pixels."""
 
 
 class ImageProcessor:
@@ -44,10 +45,14 @@ class ImageProcessor:
         notify: Observer,
         stop: asyncio.Event,
     ) -> None:
-        """`fallback_on`: the reasons for which a fallback is used. Once `stop` is set, nothing is retried."""
+        """`fallback_on`: the reasons for which a fallback is used. Once `stop` is set, a failed request
+        is not sent again."""
         self.pool = pool
         self.in_flight: set[asyncio.Task[object] | None] = set()
-        """The asyncio tasks with a request at an endpoint, or with an answer that is not yet delivered."""
+        """The asyncio tasks with a request at an endpoint, or with an answer that is not yet delivered.
+
+        The caller of process() removes its task once it has delivered the result.
+        """
         self._preparer = preparer
         self._dedup = dedup
         self._retry = retry
@@ -77,7 +82,7 @@ class ImageProcessor:
         while True:
             try:
                 return task.result(await self._ask_rank(task))
-            except (FatalBackendError, UnavailableError) as error:
+            except (FatalBackendError, UnavailableError) as error:  # no endpoint is left
                 if task.failed is None:
                     raise
                 return task.result(task.failed_with(error, for_now=True))
@@ -116,7 +121,7 @@ class ImageProcessor:
         """One attempt. To wait for endpoints that are down costs no attempt, FREE_WAITS times at most."""
         while True:
             async with self.pool.slot(task.rank, task.crashes, task.endpoint) as endpoint:
-                if not endpoint.breaker.up:  # it went down while this task waited to be alone
+                if not endpoint.is_open:  # it was lost while this task waited to be alone
                     continue
                 task.attempt_at(endpoint, self.pool.first_away() if endpoint.rank > task.rank else None)
                 try:
@@ -129,9 +134,9 @@ class ImageProcessor:
                 except UnavailableError as error:
                     turned_away = error
                 except FatalBackendError as error:
-                    self.pool.close(endpoint, error)
+                    self.pool.lose(endpoint, error)
                     turned_away = None
-            task.attempts -= 1
+            task.attempts -= 1  # only a free attempt comes here
             if turned_away is not None:
                 await self._wait(task, endpoint, turned_away)
 
@@ -148,7 +153,7 @@ class ImageProcessor:
             self._judge(task, endpoint, error, alone, downs)
             self.in_flight.discard(current)
             if self._stop.is_set() and not isinstance(error, (RejectedError, FatalBackendError)):
-                raise asyncio.CancelledError from error  # nothing is lost: the next run asks
+                raise asyncio.CancelledError from error  # no image is lost: the next run sends it
             raise
         self.pool.answered(endpoint)
         return completion
@@ -170,7 +175,7 @@ class ImageProcessor:
         """Wait until an endpoint may take this task; it costs no attempt."""
         forget_trace(error)
         task.free_waits += 1
-        if task.free_waits > FREE_WAITS:  # other images are answered meanwhile, or patience has ended
+        if task.free_waits > FREE_WAITS:  # too often for this image alone: now it has failed
             raise RejectedError(str(error), kind=error.kind, retryable=True) from error
         await self.pool.unavailable(endpoint, error, task.free_waits)
 
@@ -180,7 +185,7 @@ class ImageProcessor:
         if error is None:
             return
         forget_trace(error)
-        task.request, warning = self._retry.ask_differently(task.request, error, task.paid_attempts)
+        task.request, warning = self._retry.ask_differently(task.request, error, task.counted_attempts)
         if error.change == "shrink" and task.pictures:
             longest = max(max(picture.width, picture.height) for picture in task.pictures)
             await self._preparer.shrink(task, max(longest // 2, LEAST_SIDE))

@@ -131,9 +131,9 @@ async def _work(config: RunConfig, context: RunContext, started: Started) -> Non
             if config.endpoint.unload:
                 await session.supervisor.unload()
         except BackendError:
-            await sink.rest()
+            await sink.flush()
             raise
-        await sink.rest()
+        await sink.flush()
         whole = workers.complete
     finally:
         summary = sink.statistics.summary(

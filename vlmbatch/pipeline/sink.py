@@ -44,7 +44,7 @@ class ResultSink:
         """Take this result, and write all results that are not held back."""
         await self._pass_on(self._systemic.look_at(result))
 
-    async def rest(self) -> None:
+    async def flush(self) -> None:
         """Write the results that were held back."""
         await self._pass_on(self._systemic.rest())
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from vlmbatch.endpoints.crash_history import CrashHistory
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.errors import BackendError, BadAnswerError, VlmbatchError
-from vlmbatch.images import FileStamp, ImageFacts, ImageRef, PreparedImage
+from vlmbatch.images import FileStamp, ImageFacts, ImageRef, PreparedImage, SourceImage
 from vlmbatch.pipeline.dedup import Key
 from vlmbatch.pipeline.question import Question
 from vlmbatch.protocols import Source
@@ -36,7 +36,7 @@ class ImageTask:
         id: str | None = None,  # noqa: A002  # as in records
         reuse: bool = True,
     ) -> None:
-        """`source` reads the images; without `reuse` no earlier answer is taken; `id` is else theirs."""
+        """`source` reads the images; without `reuse` no earlier answer is used; `id` is else theirs, joined."""
         self.images = tuple(images)
         self.id = " + ".join(image.id for image in self.images) if id is None else id
         self.source = source
@@ -61,14 +61,15 @@ class ImageTask:
         """The failure at the endpoints before the fallbacks."""
         self.fallback: Fallback | None = None
         self.spent: float | None = None
-        """Cost of useless answers in US dollars; None if unknown."""
+        """Cost of all attempts so far in US dollars; None if unknown."""
         self.bad_answer: BadAnswerError | None = None
         self.warnings: tuple[str, ...] = ()
         self.started_at = datetime.now(UTC)
+        """The start of the last request, or of the task if there was none."""
         self.began = time.monotonic()
 
     @property
-    def paid_attempts(self) -> int:
+    def counted_attempts(self) -> int:
         """Attempts that count: not those lost to a crash of the engine."""
         return self.attempts - self.crashes.refunded
 
@@ -76,6 +77,13 @@ class ImageTask:
     def asked_rank(self) -> int:
         """The rank of the endpoint of the last attempt."""
         return self.rank if self.endpoint is None else max(self.rank, self.endpoint.rank)
+
+    def set_content(self, images: Sequence[SourceImage]) -> None:
+        """The images have been read; the first time, that gives the task its key."""
+        self.stamps = [image.stamp for image in images]
+        self.sha256s = [image.sha256 for image in images]
+        if self.key is None:
+            self.key = Key(content_of(self.sha256s), run=self.question.run, prompt=self.question.name)
 
     def set_pictures(self, pictures: Sequence[PreparedImage]) -> None:
         """Put newly prepared pictures into the request."""
@@ -90,19 +98,19 @@ class ImageTask:
             self.spent = (self.spent or 0.0) + cost
 
     def attempt_at(self, endpoint: PooledEndpoint, away: BackendError | None) -> None:
-        """Begin an attempt at this endpoint; `away` says why the endpoints of the task's rank are down."""
+        """Begin an attempt at this endpoint; `away` says why the endpoints of rank 0 are down, if so."""
         self.endpoint = endpoint
         self.attempts += 1
         if self.rank == 0:
             self.fallback = None if away is None else _fallback("unavailable", away, self.question.endpoint)
 
     def fall_back(self, reason: FallbackReason, error: BackendError) -> None:
-        """Use the endpoints of the next rank from now on, with fresh patience."""
+        """Use the endpoints of the next rank from now on; retries and free waits start again."""
         self.failed = self.failed_with(error)
         self.fallback = self.fallback or _fallback(reason, error, self._asked)
         self.rank = self.asked_rank + 1
         self.request = replace(self.question.request, images=self.request.images)
-        self.attempts, self.crashes = self.paid_attempts, CrashHistory()
+        self.attempts, self.crashes = self.counted_attempts, CrashHistory()
         self.bad_answer, self.free_waits, self.stale = None, 0, False
 
     def failed_with(self, error: BackendError, *, for_now: bool = False) -> Failure:
@@ -156,16 +164,11 @@ class ImageTask:
             failure=outcome if isinstance(outcome, Failure) else None,
             image=image,
             more_images=tuple(more_images),
-            attempts=self.paid_attempts,
+            attempts=self.counted_attempts,
             warnings=self.warnings + (outcome.warnings if isinstance(outcome, Completion) else ()),
             fallback=self.fallback,
             cost=None if self.spent is None else round(self.spent, 8),
         )
-
-    def has_read(self, sha256s: Sequence[str]) -> None:
-        """The images have been read: now the task has a key."""
-        self.sha256s = list(sha256s)
-        self.key = Key(content=content_of(sha256s), run=self.question.run, prompt=self.question.name)
 
     @property
     def _asked(self) -> Endpoint:

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Iterator
 from functools import partial
 
-from vlmbatch.aio import ReadAhead
+from vlmbatch.aio import ReadAhead, first
 from vlmbatch.errors import VlmbatchError
 from vlmbatch.events import ImagesSkipped, RunStopping
 from vlmbatch.images import ImageRef
@@ -36,7 +36,7 @@ class WorkerPool:
         workers: int,
         limit: int | None = None,
     ) -> None:
-        """Setting `stop` ends the run: tasks in flight have `drain_s` seconds left, and no other begins.
+        """Setting `stop` ends the run: no image is begun, and tasks in flight have `drain_s` seconds left.
 
         At most `workers` images are on their way at once, as far as the endpoint pool has room; `limit` is
         the most images that are asked about at all.
@@ -62,14 +62,14 @@ class WorkerPool:
 
     @property
     def complete(self) -> bool:
-        """Whether every image of the source was brought to its result."""
+        """Whether every image of the source, up to the limit, was brought to its result."""
         return self._exhausted and not self._begun
 
     async def run(self) -> None:
         """Work until the source is exhausted or `stop` is set.
 
-        If the endpoints end the run, the answers in flight are written first. If the output ends it, it ends
-        at once.
+        An error of the endpoints ends the run after the answers in flight are written. A writing error ends
+        it at once.
 
         Raises:
             VlmbatchError: the error that ends the run.
@@ -80,6 +80,8 @@ class WorkerPool:
                 stopper = group.create_task(self._end_early(workers))
                 await asyncio.wait(workers)
                 stopper.cancel()
+        except BaseExceptionGroup as error:
+            raise first(error) from error
         finally:
             self._refs.close()
         if self._error is not None:
@@ -102,7 +104,7 @@ class WorkerPool:
                 self._begun -= 1
 
     async def _end_early(self, workers: list[asyncio.Task[None]]) -> None:
-        """Once the run is to stop, cancel the workers without a request, and later those that still wait."""
+        """Once `stop` is set, cancel workers without a request; after the drain, those without an answer."""
         await self._stop.wait()
         self._notify(RunStopping(drain_s=self._drain_s, error=self._error))
         for worker in workers:
