@@ -8,10 +8,14 @@ from vlmbatch.records import Endpoint, Load
 
 
 class PooledEndpoint:
-    """One endpoint of a pool.
+    """One endpoint of a pool, and its state:
 
-    It is identified once its preflight succeeds, and proven once its canary does. Then it takes requests
-    while its circuit breaker is up.
+    - identified: its preflight has found its model, and it has a limiter;
+    - proven: its canary was answered;
+    - open: proven, its circuit breaker is up, and it is neither lost nor leaving; it takes requests;
+    - down: its circuit breaker holds its requests back until a probe succeeds; `away` says why;
+    - lost: `end` says why; after an outage it may come back, after a fatal error in a run it does not;
+    - leaving: removed from the pool; it finishes its requests.
     """
 
     def __init__(self, backend: Backend, *, rank: int = 0, place: str) -> None:

@@ -36,7 +36,7 @@ class ImageTask:
         id: str | None = None,  # noqa: A002  # as in records
         reuse: bool = True,
     ) -> None:
-        """`source` reads the images; without `reuse` no earlier answer is used; `id` is else theirs, joined."""
+        """`source` reads the images; without `reuse` no earlier answer counts; `id` is else theirs."""
         self.images = tuple(images)
         self.id = " + ".join(image.id for image in self.images) if id is None else id
         self.source = source
