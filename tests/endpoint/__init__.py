@@ -1,4 +1,4 @@
-"""A loopback server for tests, which speaks the wires of Ollama and OpenAI and fails on demand."""
+"""A loopback server for tests. It speaks the wires of Ollama and OpenAI, and fails on demand."""
 
 from endpoint.server import Endpoint, Model, Picture, Received
 

@@ -1,4 +1,4 @@
-"""The loopback server by hand: `cd tests && python -m endpoint --port 11434 --mode 429:7`."""
+"""The loopback server as a command: `cd tests && python -m endpoint --port 11434 --mode 429:7`."""
 
 import argparse
 import contextlib
@@ -9,14 +9,16 @@ from endpoint.server import Endpoint
 
 
 def main() -> None:
-    """Run it by hand until Ctrl-C."""
+    """Run the server until Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--mode", default="ok", help="one of: " + " ".join(sorted(MODES)))
-    parser.add_argument("--slots", type=int)
-    parser.add_argument("--delay", type=float, default=0.0)
-    parser.add_argument("--api-key")
-    parser.add_argument("--blind", action="store_true", help="keep pictures from the model")
+    parser.add_argument("--port", type=int, default=0, help="0: any free port")
+    parser.add_argument(
+        "--mode", default="ok", help="mode of all replies, one of: " + " ".join(sorted(MODES))
+    )
+    parser.add_argument("--slots", type=int, help="how many requests are processed at once (default: all)")
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds before each answer")
+    parser.add_argument("--api-key", help="the key that requests need")
+    parser.add_argument("--blind", action="store_true", help="hide the pictures from the model")
     given = parser.parse_args()
     with Endpoint(
         script=lambda request: given.mode,
@@ -26,7 +28,7 @@ def main() -> None:
         api_key=given.api_key,
         blind=given.blind,
     ) as endpoint:
-        print(endpoint.url, flush=True)  # noqa: T201  # run by hand, this is how a person learns the port
+        print(endpoint.url, flush=True)  # noqa: T201  # the only place where the user sees the port
         with contextlib.suppress(KeyboardInterrupt):
             while True:
                 time.sleep(3600)

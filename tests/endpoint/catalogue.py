@@ -1,4 +1,4 @@
-"""Every way in which an endpoint was seen to fare, and how the test endpoint is told to play it."""
+"""Every behaviour of endpoints in field reports, and how the test endpoint imitates it."""
 
 CATALOGUE: dict[str, str] = {
     "ok": "ok",
@@ -62,7 +62,7 @@ CATALOGUE: dict[str, str] = {
     "sigterm_hang": "sigterm_hang:SECONDS",
     "truncated_prompt_200_empty": "truncated_prompt_200_empty",
 }
-"""Names from field reports -> a mode, or the endpoint itself where a mode is not enough.
+"""Names from field reports -> a mode, or the endpoint itself if a mode is not enough.
 
-What stands in capitals is to be filled in; SHA is that of a picture as it is sent.
+Words in capitals are placeholders; SHA is the SHA-256 of a picture as it is sent.
 """

@@ -1,4 +1,4 @@
-"""A client by hand: questions as both wires want them, and their exchange with the test endpoint."""
+"""A plain HTTP client: builds questions for both wires, and exchanges them with the test endpoint."""
 
 import base64
 import contextlib
@@ -18,6 +18,7 @@ both_wires = pytest.mark.parametrize("path", CHAT_PATHS)
 
 
 def jpeg(colour: str | tuple[int, int, int] = "red") -> bytes:
+    """A JPEG of 64x48 pixels in one colour."""
     out = io.BytesIO()
     Image.new("RGB", (64, 48), colour).save(out, "JPEG")
     return out.getvalue()
@@ -26,7 +27,7 @@ def jpeg(colour: str | tuple[int, int, int] = "red") -> bytes:
 def question(
     path: str, picture: bytes | None = None, model: str = "tiny-vision", text: str = "What is it?"
 ) -> dict[str, Any]:
-    """A question about one picture in the form that this wire wants; b"" is none."""
+    """A question about one picture, in the form of this wire; b"" means no picture."""
     data = base64.b64encode(jpeg() if picture is None else picture).decode()
     message: dict[str, Any] = {"role": "user", "content": text}
     if path == "/api/chat":
@@ -40,7 +41,7 @@ def question(
 def ask(
     endpoint: Endpoint, path: str, body: object = None, headers: dict[str, str] | None = None
 ) -> tuple[int, str, http.client.HTTPMessage]:
-    """Status, text and headers of one exchange; POST where there is a body."""
+    """Status, text and headers of one exchange; POST if it has a body."""
     line = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=20)
     with contextlib.closing(line):
         sent = None if body is None else json.dumps(body)
@@ -62,7 +63,7 @@ def answer_in(path: str, text: str) -> tuple[str | None, str | None]:
 def raw(
     endpoint: Endpoint, path: str, picture: bytes | None = None, text: str = "What is it?"
 ) -> socket.socket:
-    """Send a question by hand; the open socket, of which nothing has been read."""
+    """Send a question over a plain socket; returns the socket, still unread."""
     body = json.dumps(question(path, picture, text=text)).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     line = socket.create_connection(("127.0.0.1", endpoint.port), timeout=20)
@@ -71,12 +72,12 @@ def raw(
 
 
 def read_all(line: socket.socket) -> bytes:
-    """What comes until the server closes."""
+    """All bytes until the server closes the connection."""
     return b"".join(iter(lambda: line.recv(65536), b""))
 
 
 def says_nothing(line: socket.socket) -> bool:
-    """Whether the connection is open and no byte has come."""
+    """Whether the connection is open and has delivered no byte."""
     line.settimeout(0.01)
     try:
         line.recv(1)
@@ -88,11 +89,11 @@ def says_nothing(line: socket.socket) -> bool:
 
 
 def refuses(endpoint: Endpoint) -> bool:
-    """Whether its port is closed."""
+    """Whether the endpoint's port is closed."""
     try:
         socket.create_connection(("127.0.0.1", endpoint.port), timeout=20).close()
     except ConnectionRefusedError:
         return True
-    except ConnectionResetError:  # it is being closed at this moment
+    except ConnectionResetError:  # the server closes the port at this moment
         return False
     return False

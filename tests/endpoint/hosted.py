@@ -1,4 +1,4 @@
-"""How hosted servers say no: bodies with their status, by who says so."""
+"""Error replies of hosted servers: status and body, by server."""
 
 import json
 
@@ -46,7 +46,7 @@ WRONG_KEYS: Replies = (
         ],
     ),
 )
-"""OpenAI's, OpenRouter's two (no key, an unknown one), and that of Gemini's OpenAI route."""
+"""OpenAI's, OpenRouter's two (no key, an unknown key), and the one of Gemini's OpenAI route."""
 MODERATION: Replies = (
     (400, AZURE_FILTER),
     (
@@ -82,7 +82,7 @@ MODERATION: Replies = (
         },
     ),
 )
-"""Azure's, OpenAI's, OpenRouter's own, and one that OpenRouter passes on."""
+"""Azure's, OpenAI's, OpenRouter's own, and an error of a provider that OpenRouter forwards."""
 NO_CREDITS: Replies = (
     (429, NO_QUOTA),
     (402, {"error": {"code": 402, "message": "Insufficient credits. Add more using the page of credits."}}),

@@ -1,4 +1,4 @@
-"""A server on loopback in a thread of its own, which goes down and up on demand. It knows no HTTP."""
+"""A loopback server in its own thread. It goes down and up on demand, and contains no HTTP."""
 
 import asyncio
 import concurrent.futures
@@ -16,7 +16,7 @@ from endpoint.messages import Line
 
 
 class Loopback:
-    """Listens at `port`; who derives from it says in `_exchange` what happens on a connection."""
+    """Listens at `port`; a subclass handles the connections in `_exchange`."""
 
     def __init__(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.port = port
@@ -27,11 +27,11 @@ class Loopback:
         self._tasks: set[asyncio.Task[None]] = set()
         self._lines: set[Line] = set()
         self.connections = 0
-        """How many were ever made."""
+        """The number of connections accepted so far."""
 
     @property
     def url(self) -> str:
-        """Its address, without /v1."""
+        """The server's address, without /v1."""
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
@@ -53,11 +53,11 @@ class Loopback:
             raise self._faults[0]
 
     def until(self, holds: Callable[[], bool]) -> None:
-        """Block until a condition holds that what the server does brings about."""
+        """Block until the server has made this condition true."""
         until(holds)
 
     def down(self) -> None:
-        """Refuse connections from now on, and reset those that are open. Blocks until done."""
+        """Refuse new connections and reset open ones. Blocks until done."""
         self._from_outside(self._go_down())
 
     def up(self) -> None:
@@ -65,11 +65,11 @@ class Loopback:
         self._from_outside(self._go_up())
 
     async def _exchange(self, line: Line) -> bool:
-        """One request and its reply; tells whether the connection stays open."""
+        """Serve one request. Returns whether the connection stays open."""
         raise NotImplementedError
 
     def _started(self) -> None:
-        """Called whenever it begins to listen."""
+        """Called each time before the server starts to listen."""
 
     def _from_outside(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
@@ -86,7 +86,7 @@ class Loopback:
         await self._go_down()
         if self._held is not None:
             self._held.close()
-        for _ in range(5):  # connections that are just being taken, and transports that are just closing
+        for _ in range(5):  # connections in the middle of accept, and transports in the middle of close
             await asyncio.sleep(0.001)
 
     async def _go_up(self) -> None:
@@ -107,7 +107,7 @@ class Loopback:
         await self._go_up()
 
     async def _go_down(self, farewell: bytes = b"") -> None:
-        """Stop listening and end all connections; who waits for a reply gets the farewell, or a reset."""
+        """Stop listening and end all connections; a pending request gets the farewell, or a reset."""
         async with self._turning:
             await self._stop_listening()
             for line in self._lines:
@@ -122,7 +122,7 @@ class Loopback:
             await asyncio.gather(*others, return_exceptions=True)
 
     async def _go_deaf(self) -> None:
-        """Stop listening and close what is idle; who waits for a reply waits for ever."""
+        """Stop listening and close idle connections; a pending request waits for ever."""
         async with self._turning:
             await self._stop_listening()
             for line in self._lines:
@@ -130,31 +130,31 @@ class Loopback:
                     line.writer.close()
 
     async def _stop_listening(self) -> None:
-        """From the first moment on nobody gets a reply; who is told so finds the port closed."""
+        """Close the port and stall all connections: no request gets a reply from the first moment on."""
         server, self._server = self._server, None
         for line in self._lines:
             line.stalled = True
         if server is None:
             return
-        # asyncio leaves a connection open for ever if the server closes while it is being taken
+        # asyncio leaves a connection open for ever if the server closes during its accept
         for listener in server.sockets:
             asyncio.get_running_loop().remove_reader(listener.fileno())
         for _ in range(3):
             await asyncio.sleep(0)
         server.close()
-        # a bound socket that does not listen refuses, and keeps others from taking the port
+        # a bound socket that does not listen refuses connections, and no other process can take the port
         self._held = socket.socket()
         self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._held.bind(("127.0.0.1", self.port))
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = Line(reader, writer)
-        if self._server is None:  # the loop had taken this connection when the server went down
+        if self._server is None:  # the loop accepted this connection before the server went down
             line.reset()
             return
         self._lines.add(line)
         self.connections += 1
-        # a task that is cancelled before its first step never comes to its own clean-up
+        # a task that is cancelled before its first step never runs its own clean-up
         self._spawn(self._converse(line)).add_done_callback(lambda _: self._forget(line))
 
     def _forget(self, line: Line) -> None:
@@ -168,7 +168,7 @@ class Loopback:
         return task
 
     async def _converse(self, line: Line) -> None:
-        """Serve one connection until either side has enough."""
+        """Serve one connection until either side ends it."""
         try:
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
                 while await self._exchange(line):

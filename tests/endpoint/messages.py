@@ -1,4 +1,4 @@
-"""HTTP/1.1 by hand on asyncio streams, so that a server can also break its rules."""
+"""HTTP/1.1 written directly on asyncio streams, so that a server can also break its rules."""
 
 import asyncio
 import http.client
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A whole HTTP reply; a `streamed` one goes out in chunks, a line in each."""
+    """A whole HTTP reply; a `streamed` one goes out in chunks of one line each."""
 
     status: int
     body: bytes
@@ -35,10 +35,10 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """One request. `chat` counts the questions from 0, and is None for everything else, canaries too.
+    """One request. `chat` numbers the questions from 0, and is None for canaries and all other requests.
 
-    `tokens` is what the reply says that the prompt took (None: it does not say), `busy_ns` how long it was
-    worked on, and `load_ns` for how long the model was loaded before it.
+    The reply reports `tokens` as the prompt's tokens (None: no report), `busy_ns` as the time of the
+    generation, and `load_ns` as the time to load the model before it.
     """
 
     method: str
@@ -61,7 +61,7 @@ class Received:
 
     @property
     def model(self) -> str:
-        """The model it asked for."""
+        """The requested model."""
         name = self.body.get("model", "") if isinstance(self.body, dict) else ""
         return str(name)
 
@@ -69,7 +69,7 @@ class Received:
 class Line:
     """The server's end of one connection.
 
-    It is `busy` while a request waits for its reply, and `stalled` once it shall get none any more.
+    `busy` is true while a request waits for its reply, `stalled` once no reply will be sent any more.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -79,10 +79,10 @@ class Line:
         self.stalled = False
 
     async def wait(self, seconds: float | None) -> None:
-        """Let time pass; None is for ever.
+        """Wait this long; None means for ever.
 
         Raises:
-            ConnectionResetError: the client has left meanwhile.
+            ConnectionResetError: the client has closed the connection meanwhile.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -105,7 +105,7 @@ class Line:
 
 
 async def read_request(reader: asyncio.StreamReader) -> Received:
-    """Read one HTTP/1.1 request with its whole body, of a length or in chunks."""
+    """Read one HTTP/1.1 request with its whole body, with a length or in chunks."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     first, *lines = head.rstrip().split("\r\n")
     method, target, _ = first.split(" ")

@@ -1,4 +1,4 @@
-"""The model behind the test endpoint: what it sees, what it answers, and how many tokens that took."""
+"""The model behind the test endpoint: its view of the pictures, its answers and its token counts."""
 
 import io
 
@@ -24,13 +24,13 @@ COLOURS = {
 
 
 def count_tokens(request: Received, counts: str, blind: bool) -> int | None:
-    """What the reply says that a question took, None for nothing.
+    """The prompt tokens that the reply reports, None for no report.
 
-    `counts` is "real" (a token a word, 64 a picture), "words" (pictures take none, as in models that look
-    at them beside their context), "constant" (the same for all questions) or "none".
+    `counts` is "real" (a token a word, 64 a picture), "words" (pictures take no token, as in models that
+    process them outside their context), "constant" (the same for all questions) or "none".
 
     Raises:
-        ValueError: no such way to count.
+        ValueError: `counts` is none of these.
     """
     if counts not in ("real", "words", "constant", "none"):
         raise ValueError(f"no counts {counts!r}")
@@ -48,7 +48,7 @@ def count_tokens(request: Received, counts: str, blind: bool) -> int | None:
 
 
 def describe(request: Received) -> str:
-    """The answer that is given unless another is asked for: what arrived."""
+    """The default answer: a description of the pictures that arrived."""
     return "; ".join(map(str, request.pictures)) or "no picture"
 
 

@@ -1,4 +1,4 @@
-"""The faults that an endpoint can be told to show, by name: whole replies, and misbehaving sockets.
+"""The faults that the test endpoint can imitate, by name: whole replies, and misbehaving sockets.
 
 A mode may carry an argument after a colon: `slow:0.5`, `429:7`, `context:3`, `trickle:0.01`, `down:2`.
 """
@@ -47,7 +47,7 @@ def answer(
 
 
 def null_content(request: Received, argument: str) -> Reply:
-    """Nothing but thoughts; the argument is the name of their field on OpenAI's wire."""
+    """Thoughts without content; the argument is the name of their field on OpenAI's wire."""
     reply = chat(request, None, "stop", thinking="Let me look at the picture.")
     if not argument or request.wire == "ollama":
         return reply
@@ -58,7 +58,7 @@ def null_content(request: Received, argument: str) -> Reply:
 
 
 def half_prompt(request: Received, argument: str) -> Reply:
-    """What Ollama makes of a prompt that does not fit: it drops half of it and answers nothing."""
+    """Ollama's reply to a prompt that does not fit: it drops half of the prompt and answers nothing."""
     return chat(dataclasses.replace(request, tokens=TRUNCATED_PROMPT_TOKENS), "", "stop")
 
 
@@ -78,7 +78,7 @@ def loading(request: Received, argument: str) -> Reply:
 
 
 def too_many(header: str) -> Callable[[Received, str], Reply]:
-    """429; the argument is the value of the header, as it stands (seconds, a date, or nonsense)."""
+    """429; the argument is the unchanged value of the header (seconds, a date, or nonsense)."""
 
     def reply(request: Received, argument: str) -> Reply:
         headers = {header: argument} if argument else {}
@@ -131,10 +131,10 @@ REPLIES: dict[str, Callable[[Received, str], Reply]] = {
     "ndjson_error_midstream": error_midstream,
     "ndjson_no_done": no_done,
 }
-"""Modes that are a whole reply to a question."""
+"""Modes that send a whole reply to a question."""
 
 ALL_REPLIES = {**REPLIES, **PULL_REPLIES}
-"""Those, and what /api/pull replies."""
+"""The replies to questions, and the replies of /api/pull."""
 
 
 async def hang(line: Line, argument: str) -> None:
@@ -142,7 +142,7 @@ async def hang(line: Line, argument: str) -> None:
 
 
 async def trickle(line: Line, argument: str) -> None:
-    """A byte every few milliseconds, without end."""
+    """Send a byte every few milliseconds, without end."""
     await line.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n{")
     while True:
         await line.wait(float(argument or 0.05))
@@ -154,12 +154,12 @@ async def rst(line: Line, argument: str) -> None:
 
 
 async def shortbody(line: Line, argument: str) -> None:
-    """Five bytes of a thousand."""
+    """Send five bytes of a thousand."""
     await line.send(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"a":')
 
 
 async def closenoresp(line: Line, argument: str) -> None:
-    """Return, and so close, without a word."""
+    """Return without a byte, which closes the connection."""
 
 
 SOCKETS: dict[str, Callable[[Line, str], Awaitable[None]]] = {
@@ -170,25 +170,25 @@ SOCKETS: dict[str, Callable[[Line, str], Awaitable[None]]] = {
     "closenoresp": closenoresp,
     **PULL_SOCKETS,
 }
-"""Modes that misuse the socket; the connection is closed after each."""
+"""Modes that misuse the socket; each one ends with a closed connection."""
 
 OUTAGES = frozenset({"down", "crash_neighbours", "sigterm_hang"})
-"""Modes that take the whole endpoint away, for the seconds of their argument or until `up()`.
+"""Modes that take the whole endpoint down, for the seconds of their argument or until `up()`.
 
-`down:S` resets all connections. `crash_neighbours:S` does so too, and is counted in `crashes`;
-`crash_neighbours:S:500` answers 500 to all who wait for an answer instead. `sigterm_hang:S` lets them wait
-for ever, and refuses new connections.
+`down:S` resets all connections. `crash_neighbours:S` does the same, and is counted in `crashes`;
+`crash_neighbours:S:500` answers 500 to all pending requests instead. `sigterm_hang:S` lets them wait for
+ever, and refuses new connections.
 """
 
 PACED = frozenset({"slow", "503_after_slow", "cold", "reload", "idleclose", "ok_stream", "held"})
-"""Modes that change how a reply comes, not what it says.
+"""Modes that change how a reply is sent, not its content.
 
 `held` answers once the endpoint's attribute `released` is set.
-`slow:S` answers S seconds late, and `503_after_slow:S` is busy then. `cold:S` loads the model once: all
-questions wait until S seconds after the first. `reload:S` only says that it took S seconds to load.
-`idleclose:S` closes S seconds after its answer (what comes meanwhile gets none). `ok_stream` answers in
-pieces, asked to or not.
+`slow:S` answers S seconds late, and `503_after_slow:S` sends 503 S seconds late. `cold:S` loads the model
+once: all questions wait until S seconds after the first. `reload:S` only reports a load of S seconds.
+`idleclose:S` closes S seconds after its answer (requests sent meanwhile get no reply). `ok_stream` answers
+in pieces even if the request does not ask for a stream.
 """
 
 MODES = frozenset({"ok", *OUTAGES, *PACED, *ALL_REPLIES, *SOCKETS})
-"""All names. `chunk_not_found:K` strikes the next K - 1 questions too, whatever their script says."""
+"""All names. `chunk_not_found:K` also fails the next K - 1 questions, whatever their script says."""

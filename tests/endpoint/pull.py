@@ -1,4 +1,4 @@
-"""How the test endpoint plays Ollama's /api/pull: a stream of lines, whole, broken off, or without end."""
+"""Ollama's /api/pull of the test endpoint: a stream of lines, whole, broken off, or without end."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from endpoint.messages import Line, Received, Reply
 from endpoint.wires import Model, error
 
 LAYERS = {"sha256:aaaa": 4_000_000, "sha256:bbbb": 1_000_000}
-"""Digests and sizes in bytes of what every model is made of here."""
+"""Digests and sizes in bytes of the layers of every model here."""
 UNKNOWN = "pull model manifest: file does not exist"
 HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n"
@@ -22,7 +22,7 @@ def layer(digest: str, completed: int | None = None) -> dict[str, Any]:
 
 
 def steps(*, present: bool) -> list[dict[str, Any]]:
-    """All that Ollama tells of a model that it fetches, or has."""
+    """Ollama's lines for a model that it downloads, or already has."""
     told: list[dict[str, Any]] = [{"status": "pulling manifest"}]
     for digest, size in LAYERS.items():
         told += [] if present else [layer(digest), layer(digest, size // 2)]
@@ -32,7 +32,7 @@ def steps(*, present: bool) -> list[dict[str, Any]]:
 
 
 def pull(models: dict[str, Model], request: Received) -> Reply:
-    """A model that is not there is fetched, unless its name begins with `no-such`."""
+    """A missing model is downloaded, unless its name begins with `no-such`."""
     name = str(request.body.get("model", ""))
     if not name or " " in name:
         return error("ollama", 400, "invalid model name")
@@ -44,7 +44,7 @@ def pull(models: dict[str, Model], request: Received) -> Reply:
 
 
 def pull_error(request: Received, argument: str) -> Reply:
-    """Half a layer, and an error with status 200; the argument is what it says."""
+    """Half a layer, then an error under status 200; the argument is its text."""
     half = layer("sha256:aaaa", 2_000_000)
     return _ndjson([{"status": "pulling manifest"}, half, {"error": argument or "max retries exceeded: EOF"}])
 
@@ -54,23 +54,23 @@ def pull_garbage(request: Received, argument: str) -> Reply:
 
 
 def pull_line(request: Received, argument: str) -> Reply:
-    """This text and no more."""
+    """The argument as the whole stream."""
     return Reply(status=200, body=argument.encode(), content_type="application/x-ndjson", streamed=True)
 
 
 async def pull_cut(line: Line, argument: str) -> None:
-    """So many bytes of the first layer, and the connection is closed."""
+    """Report this many bytes of the first layer, and close the connection."""
     await _begin(line, int(argument or 1_000_000))
 
 
 async def pull_stall(line: Line, argument: str) -> None:
-    """Half a layer, and nothing more."""
+    """Report half a layer, then send nothing more."""
     await _begin(line, 2_000_000)
     await line.wait(None)
 
 
 async def pull_still(line: Line, argument: str) -> None:
-    """The same line again and again: Ollama tells every 60 ms, also where nothing comes in."""
+    """Send the same line again and again: Ollama reports every 60 ms, even if no byte arrives."""
     await _begin(line, 2_000_000)
     while True:
         await line.wait(float(argument or 0.01))

@@ -1,4 +1,4 @@
-"""What a question holds: its texts, its pictures, and whether it is a canary."""
+"""The parts of a question: its texts, its pictures, and whether it is a canary."""
 
 import base64
 import binascii
@@ -19,7 +19,7 @@ def has_messages(request: Received) -> bool:
 
 
 def texts(request: Received, *roles: str) -> list[str]:
-    """All texts in its messages, or those of these roles."""
+    """All texts in the request's messages, or those of these roles."""
     found: list[str] = []
     for message in request.body["messages"]:
         if roles and message.get("role") not in roles:
@@ -33,15 +33,15 @@ def texts(request: Received, *roles: str) -> list[str]:
 
 
 def is_canary(request: Received) -> bool:
-    """Whether a client asks this to learn if pictures reach the model, not for the answer."""
+    """Whether the request is a canary, which only checks that pictures reach the model."""
     return any(text.startswith(CANARY) for text in texts(request, "user"))
 
 
 def encoded_pictures(wire: str, body: object, media: Path | None) -> list[str]:
-    """The base64 texts in a question, those of files below `media` too.
+    """The base64 texts of a question's pictures, including files below `media`.
 
     Raises:
-        Refusal: a picture in the other wire's form, or a body that is no question.
+        Refusal: a picture has the other wire's form, or the body is no question.
     """
     messages = body.get("messages") if isinstance(body, dict) else None
     if not isinstance(messages, list):
@@ -64,10 +64,10 @@ def encoded_pictures(wire: str, body: object, media: Path | None) -> list[str]:
 
 
 def _file(url: str, media: Path | None) -> bytes:
-    """What vLLM would read for a file:// URL.
+    """The bytes that vLLM reads for a file:// URL.
 
     Raises:
-        Refusal: it was started without --allowed-local-media-path, the file is outside, or not there.
+        Refusal: the server has no --allowed-local-media-path, or the file is outside it or missing.
     """
     path = Path(unquote(url.removeprefix("file://")))
     if media is None:

@@ -1,4 +1,4 @@
-"""Errors in the very words of servers, by the name of the mode that sends them.
+"""Errors in the exact words of servers, by the name of the mode that sends them.
 
 The argument of most is the number of a wording, from 1, or a status: `load_failed:3`, `processor:500`.
 """
@@ -23,7 +23,7 @@ CONTEXT_WORDINGS = (
     "This model's maximum context length is 8192 tokens. However, your prompt contains at least 8193 input "
     "tokens, which exceeds this limit even without any output tokens.",
     "max_tokens=9000 cannot be greater than max_model_len=8192. Please request fewer output tokens.",
-    # Ollama's own, beside the one that it passes on from llama-server
+    # Ollama's own; it also forwards the one of llama-server
     "the prompt is longer than the context length currently available to the model; shorten the prompt, "
     "adjust the context length in settings, or use a model with a longer context length",
     "prompt too long; exceeded max context length by 437 tokens",
@@ -61,7 +61,7 @@ def fixed(reply: Reply) -> Callable[[Received, str], Reply]:
 
 
 def context(request: Received, argument: str) -> Reply:
-    """One of vLLM's eight wordings (1 to 8) or Ollama's (9, 10, and what it passes on of llama-server)."""
+    """One of vLLM's eight wordings (1 to 8) or Ollama's (9, 10, and the one forwarded from llama-server)."""
     if request.wire == "openai" or argument:
         return error(request.wire, 400, CONTEXT_WORDINGS[int(argument or 6) - 1])
     return error("ollama", 400, json.dumps(LONG_PROMPT))

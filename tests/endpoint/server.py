@@ -1,9 +1,9 @@
-"""A loopback server for tests that speaks Ollama's and OpenAI's wire on one port, and fails on demand.
+"""A loopback server for tests. It speaks Ollama's and OpenAI's wire on one port, and fails on demand.
 
     with Endpoint(script=["500", "ok"]) as endpoint:
-        ...  # ask endpoint.url; look at endpoint.requests
+        ...  # send requests to endpoint.url; look at endpoint.requests
 
-It runs in its own thread, so that subprocesses and async tests can use it alike. By hand:
+It runs in its own thread, so that subprocesses and async tests can both use it. From the command line:
 `cd tests && python -m endpoint --port 11434 --mode 429:7`. All modes are in endpoint/modes.py.
 """
 
@@ -32,16 +32,16 @@ TINY_MODELS = {"tiny-vision": Model(vision=True), "tiny-text": Model(vision=Fals
 class Endpoint(Service, Loopback):
     """The server. All settings but `slots`, `port` and `tls` are attributes that may change while it runs.
 
-    `script` says how each question fares: modes in the order they come (then `ok`), modes by SHA-256 of
-    the picture sent, or a function of the request. `routes` are modes for paths (`{"/api/show": "500"}`),
-    and `pulls` those of the next /api/pull requests.
-    `slots` is how many questions are worked on at once, the others queue; `delay` is in seconds.
-    `blind` keeps pictures from the model; `counts` says how the tokens of a prompt are told: `real` (a
-    token a word, 64 a picture), `words` (pictures cost none), `constant` or `none`. Attributes alone are
-    `refuses`, arguments that it answers 400 to as OpenAI does, and `media`, the folder of file:// pictures.
+    `script` gives the mode of each question: a list of modes in order of arrival (then `ok`), modes by
+    SHA-256 of the picture sent, or a function of the request. `routes` are modes for paths
+    (`{"/api/show": "500"}`), and `pulls` the modes of the next /api/pull requests.
+    `slots` is the number of questions processed at once, all further ones queue; `delay` is in seconds.
+    `blind` hides the pictures from the model; `counts` selects the reported prompt tokens: `real` (a token
+    a word, 64 a picture), `words` (pictures cost none), `constant` or `none`. Two settings are attributes
+    only: `refuses`, arguments that get a 400 as from OpenAI, and `media`, the folder of file:// pictures.
 
-    Canaries, the questions by which a client finds out whether the model sees, are apart in `canaries`:
-    they are no `requests`, have no script, and fare as the mode `canary` says.
+    Canaries, the questions that check whether the model sees, are kept in `canaries`: they are not in
+    `requests`, no script applies to them, and the mode `canary` decides their reply.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Endpoint(Service, Loopback):
 
     @property
     def questions(self) -> list[Received]:
-        """The chat requests that held messages, in the order they came, without canaries."""
+        """The chat requests with messages, in order of arrival, without canaries."""
         return [request for request in self.requests if request.chat is not None]
 
     def _load(self) -> tuple[int, int]:
@@ -102,7 +102,7 @@ class Endpoint(Service, Loopback):
         return self.open_questions - waiting, waiting
 
     def _started(self) -> None:
-        """Nobody queues for a new server, and its model is not loaded yet."""
+        """A new server has an empty queue, and its model is not loaded yet."""
         self._working = asyncio.Semaphore(self.slots or 1_000_000)
         self._loaded_at = None
 
@@ -116,12 +116,12 @@ class Endpoint(Service, Loopback):
         with self._counted(request):
             async with self._working:
                 if line.reader.at_eof():
-                    raise ConnectionResetError("the client left while it queued")
+                    raise ConnectionResetError("the client closed the connection in the queue")
                 return await self._perform(line, request, request.mode)
 
     @contextlib.contextmanager
     def _counted(self, request: Received) -> Iterator[None]:
-        """Count a question while it is open; canaries are not counted."""
+        """Count a question while it is open, unless it is a canary."""
         if request.is_canary:
             yield
             return
@@ -136,7 +136,7 @@ class Endpoint(Service, Loopback):
             self.open_questions -= 1
 
     def _question(self, request: Received) -> Received:
-        """The request with its number, its pictures as far as they can be read, and its mode."""
+        """The request with its number, its readable pictures and its mode."""
         canary = questions.is_canary(request)
         seen = dataclasses.replace(
             request,
@@ -165,7 +165,7 @@ class Endpoint(Service, Loopback):
         return mode
 
     def _mode_elsewhere(self, request: Received) -> str:
-        """That of what is no question."""
+        """The mode of a request that is no question."""
         if request.path == "/api/pull" and self.pulls:
             return self.pulls.pop(0)
         return self.routes.get(request.path, "ok")
@@ -184,7 +184,7 @@ class Endpoint(Service, Loopback):
         if name not in MODES:
             raise ValueError(f"no mode {name!r}")
         if name in OUTAGES:
-            await self._fall(line, request, name, argument)
+            await self._take_down(line, request, name, argument)
             return False
         if name in SOCKETS:
             await SOCKETS[name](line, argument)
@@ -199,9 +199,9 @@ class Endpoint(Service, Loopback):
             await asyncio.sleep(float(argument or 0))
         return name != "idleclose" and request.headers.get("connection", "").lower() != "close"
 
-    async def _fall(self, line: Line, request: Received, name: str, argument: str) -> None:
-        """Take the whole endpoint away over a question."""
-        if self._server is None:  # another question does so at this moment
+    async def _take_down(self, line: Line, request: Received, name: str, argument: str) -> None:
+        """Take the whole endpoint down during a question."""
+        if self._server is None:  # another question takes it down at this moment
             await line.wait(None)
         seconds, _, how = argument.partition(":")
         if how not in ("", "rst", "500"):
@@ -218,7 +218,7 @@ class Endpoint(Service, Loopback):
             await line.wait(None)
 
     async def _take_time(self, line: Line, request: Received, name: str, argument: str) -> Received:
-        """Let pass what the delay, the mode and a model that is being loaded take."""
+        """Wait for the delay, the mode and the load of the model."""
         asked = request.chat is not None or request.is_canary
         pause = self.delay if asked else 0.0
         if name in ("slow", "503_after_slow"):

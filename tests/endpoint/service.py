@@ -1,4 +1,4 @@
-"""What the test endpoint says when it is well: which address of which server answers what."""
+"""The replies of a healthy test endpoint: each path of each server that it imitates."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from endpoint.wires import Model, Refusal
 
 
 class Service:
-    """The servers that it plays, and their model."""
+    """The servers that the test endpoint imitates, and their models."""
 
     def __init__(
         self,
@@ -39,13 +39,13 @@ class Service:
         self.media: Path | None = None
 
     def _load(self) -> tuple[int, int]:
-        """How many questions are worked on, and how many wait."""
+        """The numbers of questions in progress and in the queue."""
         return 0, 0
 
     def _reply(self, request: Received) -> Reply:
-        """What a server that is well says."""
-        guarded = self.api_key is not None and request.path.startswith(("/v1", "/api"))
-        if guarded and request.headers.get("authorization") != f"Bearer {self.api_key}":
+        """The reply of a healthy server."""
+        needs_key = self.api_key is not None and request.path.startswith(("/v1", "/api"))
+        if needs_key and request.headers.get("authorization") != f"Bearer {self.api_key}":
             return wires.as_json(401, {"error": "Unauthorized"})
         try:
             reply = self._route(request)
@@ -54,7 +54,7 @@ class Service:
         return unknown_route(request, "") if reply is None else reply
 
     def _route(self, request: Received) -> Reply | None:
-        """The reply of whichever server has this address; None where none has."""
+        """The reply of the server that has this path; None if no server has it."""
         reply = self._ollama(request) if "ollama" in self.speaks else None
         if reply is None and "openai" in self.speaks:
             reply = self._openai(request)

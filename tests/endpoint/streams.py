@@ -1,4 +1,4 @@
-"""Answers in pieces, as NDJSON (Ollama) or server-sent events (OpenAI), whole and broken off."""
+"""Streamed answers, as NDJSON (Ollama) or server-sent events (OpenAI), whole or broken off."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def stream(request: Received, text: str) -> Reply:
 
 
 def error_midstream(request: Received, argument: str) -> Reply:
-    """Three good pieces and an error, with status 200."""
+    """Three good pieces and an error, under status 200."""
     if request.wire == "ollama":
         return _ndjson([*_lines(request, BROKEN_OFF), {"error": UNEXPECTED_EOF}])
     told = json.loads(error("openai", 500, ENGINE_DEAD).body)
@@ -31,7 +31,7 @@ def error_midstream(request: Received, argument: str) -> Reply:
 
 
 def no_done(request: Received, argument: str) -> Reply:
-    """Three good pieces, and the stream ends as if that were all."""
+    """Three good pieces; then the stream ends without its end mark."""
     if request.wire == "ollama":
         return _ndjson(_lines(request, BROKEN_OFF))
     return _events(_chunks(request, BROKEN_OFF))

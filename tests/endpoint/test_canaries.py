@@ -1,4 +1,4 @@
-"""What the test endpoint's model sees, how it counts, and how it fares with canaries."""
+"""The test endpoint's model: its view of pictures, its token counts and its replies to canaries."""
 
 import http.client
 import json
@@ -19,7 +19,7 @@ def canary(path: str, picture: bytes | None = None) -> dict[str, Any]:
 
 
 def counted(path: str, text: str) -> int | None:
-    """The tokens of the prompt, as the reply tells them."""
+    """The prompt tokens that the reply reports."""
     payload: dict[str, Any] = json.loads(text)
     counts = payload if path == "/api/chat" else payload.get("usage", {})
     told: int | None = counts.get("prompt_eval_count" if path == "/api/chat" else "prompt_tokens")
@@ -31,21 +31,21 @@ def counted(path: str, text: str) -> int | None:
     ("colour", "name"),
     [(ORANGE, "orange"), ((250, 146, 8), "orange"), (PURPLE, "purple"), ("blue", "blue"), ("white", "white")],
 )
-def test_a_canary_is_told_its_colour(endpoint: Endpoint, path: str, colour: Any, name: str) -> None:
-    """A model that sees names the colour of the picture, also where JPEG has changed it a little."""
+def test_a_canary_is_answered_with_its_colour(endpoint: Endpoint, path: str, colour: Any, name: str) -> None:
+    """A model that sees names the colour of the picture, even if JPEG has changed it a little."""
     text = ask(endpoint, path, canary(path, jpeg(colour)))[1]
     assert answer_in(path, text) == (name, "stop")
 
 
 @both_wires
-def test_a_canary_without_a_picture(endpoint: Endpoint, path: str) -> None:
-    """The same question about nothing is answered with nothing."""
+def test_a_canary_without_a_picture_is_answered_with_no_picture(endpoint: Endpoint, path: str) -> None:
+    """The answer to a canary without a picture is "no picture"."""
     assert answer_in(path, ask(endpoint, path, canary(path, b""))[1]) == ("no picture", "stop")
 
 
 @both_wires
-def test_canaries_are_apart(endpoint: Endpoint, path: str) -> None:
-    """They take no mode of a list, no number and no place among questions and requests."""
+def test_canaries_are_not_counted_as_questions(endpoint: Endpoint, path: str) -> None:
+    """Canaries take no mode of a script and no number, and are not listed as questions or requests."""
     endpoint.script = ["500", "408"]
     statuses = [
         ask(endpoint, path, body)[0]
@@ -57,8 +57,8 @@ def test_canaries_are_apart(endpoint: Endpoint, path: str) -> None:
     assert (endpoint.most_open_questions, len(endpoint.requests)) == (1, 2)
 
 
-def test_scripts_are_not_asked_about_canaries(endpoint: Endpoint) -> None:
-    """Neither a function nor a table by picture decides about them."""
+def test_scripts_do_not_apply_to_canaries(endpoint: Endpoint) -> None:
+    """A script that is a function or a table by picture does not change the reply to a canary."""
     for script in ({"": "500"}, lambda request: "500"):
         endpoint.script = script
         assert ask(endpoint, "/api/chat", canary("/api/chat"))[0] == 200
@@ -69,8 +69,8 @@ def test_scripts_are_not_asked_about_canaries(endpoint: Endpoint) -> None:
 
 
 @both_wires
-def test_canaries_have_a_mode_of_their_own(path: str) -> None:
-    """It can change while the endpoint runs, and does not touch the questions."""
+def test_canaries_have_their_own_mode(path: str) -> None:
+    """The mode of canaries can change while the endpoint runs, and does not affect questions."""
     with Endpoint(canary="503-busy") as endpoint:
         assert ask(endpoint, path, canary(path))[0] == 503
         assert ask(endpoint, path, question(path))[0] == 200
@@ -83,8 +83,8 @@ def test_canaries_have_a_mode_of_their_own(path: str) -> None:
         assert ask(endpoint, path, canary(path))[0] == 200
 
 
-def test_canaries_take_their_turn_uncounted() -> None:
-    """A canary keeps its slot as a question does, but is not counted among the open or abandoned ones."""
+def test_canaries_use_a_slot_uncounted() -> None:
+    """A canary occupies a slot like a question, but is not counted as open or abandoned."""
     with Endpoint(slots=1, canary="hang") as endpoint:
         with raw(endpoint, "/api/chat", text=CANARY) as open_canary:
             endpoint.until(lambda: len(endpoint.canaries) == 1)
@@ -97,8 +97,8 @@ def test_canaries_take_their_turn_uncounted() -> None:
 
 
 @both_wires
-def test_canaries_fail_as_all_else_does(endpoint: Endpoint, path: str) -> None:
-    """While the endpoint is down, its path fails or its model does not exist, canaries fail."""
+def test_canaries_fail_like_questions(endpoint: Endpoint, path: str) -> None:
+    """A canary fails if the endpoint is down, its path fails, or its model is missing or has no vision."""
     endpoint.routes = {path: "503-loading"}
     assert ask(endpoint, path, canary(path))[0] == 503
     endpoint.routes = {}
@@ -111,7 +111,7 @@ def test_canaries_fail_as_all_else_does(endpoint: Endpoint, path: str) -> None:
 
 @both_wires
 def test_answers_to_canaries_can_be_wrong(endpoint: Endpoint, path: str) -> None:
-    """A model that guesses can be played."""
+    """The answer to canaries can be set, as for a model that guesses, without a change to other answers."""
     endpoint.answer_canary = lambda request: "Green, I guess."
     assert answer_in(path, ask(endpoint, path, canary(path))[1])[0] == "Green, I guess."
     assert "size=64x48" in ask(endpoint, path, question(path))[1]
@@ -125,7 +125,7 @@ def test_answers_to_canaries_can_be_wrong(endpoint: Endpoint, path: str) -> None
 def test_tokens_are_counted(
     endpoint: Endpoint, path: str, counts: str, with_picture: int | None, without: int | None
 ) -> None:
-    """A word is a token and a picture 64, unless the endpoint is told to count otherwise or not at all."""
+    """A word is one token and a picture 64, unless `counts` selects another way to count or none."""
     endpoint.counts = counts
     replies = [ask(endpoint, path, question(path, picture))[1] for picture in (None, b"")]
     assert [counted(path, reply) for reply in replies] == [with_picture, without]
@@ -134,7 +134,7 @@ def test_tokens_are_counted(
 
 @both_wires
 def test_the_whole_prompt_is_counted(endpoint: Endpoint, path: str) -> None:
-    """The words of a system prompt count too, and the total holds the answer."""
+    """The words of a system prompt count too, and the total includes the answer."""
     body = question(path, b"")
     body["messages"].insert(0, {"role": "system", "content": "You are brief."})
     text = ask(endpoint, path, body)[1]
@@ -144,8 +144,8 @@ def test_the_whole_prompt_is_counted(endpoint: Endpoint, path: str) -> None:
         assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"] == 6 + 3
 
 
-def test_a_wrong_way_to_count_is_told_to_the_test() -> None:
-    """A misspelt knob fails the test that turned it."""
+def test_a_wrong_way_to_count_fails_the_test() -> None:
+    """A misspelt value of `counts` fails the test that set it."""
     with pytest.raises(ValueError, match="no counts 'reel'"), Endpoint(counts="reel") as endpoint:  # noqa: SIM117
         with pytest.raises(ConnectionError):
             ask(endpoint, "/api/chat", question("/api/chat"))
@@ -153,7 +153,7 @@ def test_a_wrong_way_to_count_is_told_to_the_test() -> None:
 
 @both_wires
 def test_a_blind_model_sees_no_picture(endpoint: Endpoint, path: str) -> None:
-    """Pictures are dropped in silence: the words alone count, and what they say is admitted."""
+    """A blind model silently drops pictures: only the words count, and the answer says that it sees none."""
     endpoint.blind = True
     for body, words in ((question(path), 3), (canary(path), 9)):
         text = ask(endpoint, path, body)[1]
@@ -164,8 +164,8 @@ def test_a_blind_model_sees_no_picture(endpoint: Endpoint, path: str) -> None:
 
 
 @both_wires
-def test_a_blind_endpoint_refuses_no_picture(path: str) -> None:
-    """A model without vision is given the question all the same, as old servers do."""
+def test_a_blind_endpoint_accepts_pictures(path: str) -> None:
+    """A blind endpoint accepts a picture for a model without vision, as old servers do; others refuse it."""
     with Endpoint(models={"m": Model(vision=False)}, blind=True) as endpoint:
         assert ask(endpoint, path, question(path, model="m"))[0] == 200
     with Endpoint(models={"m": Model(vision=False)}) as endpoint:
@@ -173,7 +173,7 @@ def test_a_blind_endpoint_refuses_no_picture(path: str) -> None:
 
 
 def test_a_blind_model_can_guess(endpoint: Endpoint) -> None:
-    """An answer that is set counts for canaries too, where the model is blind."""
+    """If the model is blind, an answer that the test sets is also the answer to canaries."""
     endpoint.blind, endpoint.answer = True, lambda request: "Orange"
     for path in CHAT_PATHS:
         assert answer_in(path, ask(endpoint, path, canary(path))[1])[0] == "Orange"

@@ -1,4 +1,4 @@
-"""Every entry of the catalogue can be told from every other one by what it shows on the socket."""
+"""Every entry of the catalogue behaves on the socket as its name says, and unlike all other entries."""
 
 import hashlib
 import re
@@ -17,7 +17,7 @@ ENGINE_DEAD = b"EngineCore encountered an issue"
 
 
 def played(name: str, **filled: object) -> Endpoint:
-    """The endpoint of this entry, with what stands in capitals filled in."""
+    """The endpoint of this entry, with its placeholders filled in."""
     how = CATALOGUE[name]
     for word, value in filled.items():
         assert word in how
@@ -39,7 +39,7 @@ def whole(data: bytes) -> tuple[bytes, bytes]:
 
 
 def back_again(endpoint: Endpoint, path: str) -> None:
-    """It is down, and answers when it is up."""
+    """Assert that the endpoint is down, and that it answers again after `up()`."""
     assert refuses(endpoint)
     endpoint.delay = 0
     endpoint.up()
@@ -64,7 +64,7 @@ def shows_ok_slow(path: str) -> None:
     with played("ok_slow(n)", SECONDS=9999) as endpoint, raw(endpoint, path) as line:
         endpoint.until(lambda: endpoint.open_questions == 1)
         assert says_nothing(line)
-        assert statuses(endpoint, path, jpeg()) == [200], "the others need not wait"
+        assert statuses(endpoint, path, jpeg()) == [200], "other requests need not wait"
     with played("ok_slow(n)", SECONDS=0.01) as endpoint:
         assert "sha256=" in ask(endpoint, path, question(path))[1]
 
@@ -100,7 +100,7 @@ def shows_hang(path: str) -> None:
         with raw(endpoint, path) as line:
             endpoint.until(lambda: endpoint.open_questions == 1)
             assert says_nothing(line)
-            assert statuses(endpoint, path, jpeg()) == [200], "the others need not wait"
+            assert statuses(endpoint, path, jpeg()) == [200], "other requests need not wait"
         endpoint.until(lambda: endpoint.abandoned == 1)
 
 
@@ -199,7 +199,7 @@ def shows_sigterm_hang(path: str) -> None:
         dying.close()
         endpoint.until(lambda: endpoint.abandoned == 2)
         with queued:
-            assert says_nothing(queued), "its turn has come, but not its answer"
+            assert says_nothing(queued), "it has a slot, but gets no answer"
             back_again(endpoint, path)
             assert says_nothing(queued)
 
@@ -260,18 +260,18 @@ SHOWN: dict[str, Callable[[str], Any]] = {
     "serial_queue": shows_serial_queue,
     "chunk_not_found(k)": shows_chunk_not_found,
 }
-"""What cannot be told from one reply."""
+"""The entries that one reply does not show."""
 
 
 @both_wires
 @pytest.mark.parametrize("name", SHOWN)
-def test_what_more_than_a_reply_shows(path: str, name: str) -> None:
-    """Each fault of the connection, of time or of the whole endpoint shows as what its name says."""
+def test_each_fault_beyond_one_reply_shows(path: str, name: str) -> None:
+    """Each fault of the connection, of time or of the whole endpoint behaves as its name says."""
     SHOWN[name](path)
 
 
 @both_wires
-def test_what_one_reply_shows(path: str) -> None:
+def test_each_fault_of_one_reply_is_unique(path: str) -> None:
     """Each other entry sends one reply with the words of its mode, and no two entries send the same one."""
     seen: dict[bytes, str] = {}
     for name in CATALOGUE.keys() - SHOWN.keys():

@@ -1,4 +1,4 @@
-"""Modes that are a whole reply: each comes with the status and the words of the server that it plays."""
+"""Modes that are a whole reply: each has the status and the words of the server that it imitates."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from endpoint.client import CHAT_PATHS, answer_in, ask, both_wires, question
 from endpoint.modes import REPLIES
 
 REPLIED: dict[str, tuple[int, str | tuple[str, str]]] = {
-    # a proxy, or something else in between
+    # a proxy, or another machine on the way
     "html200": (200, "<title>Sign in</title>"),
     "html502": (502, "<title>502 Bad Gateway"),
     "html504": (504, "<title>504 Gateway Time-out"),
@@ -111,7 +111,7 @@ REPLIED: dict[str, tuple[int, str | tuple[str, str]]] = {
     "load_failed:5": (500, "no slots available after 10 retries"),
     "load_failed:6": (500, "unexpected server status: "),
     "chunk_not_found": (500, "got exception: Chunk not found"),
-    # 200, and yet no answer
+    # status 200 without an answer
     "broken_json": (200, '{"model": "tiny'),
     "error_in_200": (200, ("unexpected EOF", "Provider returned error")),
     "done_false": (200, ('"done": false', '"finish_reason": null')),
@@ -132,7 +132,7 @@ REPLIED: dict[str, tuple[int, str | tuple[str, str]]] = {
     "ndjson_error_midstream": (200, ('{"error": "an error was', 'data: {"error": {"message": "Engine')),
     "ndjson_no_done": (200, ('" of"}, "done": false}', '"delta": {"content": " of"}')),
 }
-"""Mode -> status and words, on Ollama's wire and on OpenAI's where they are not the same."""
+"""Mode -> status and words; a pair of words if Ollama's wire and OpenAI's differ."""
 
 
 def told(path: str, words: str | tuple[str, str]) -> str:
@@ -142,7 +142,7 @@ def told(path: str, words: str | tuple[str, str]) -> str:
 @both_wires
 @pytest.mark.parametrize("mode", REPLIED)
 def test_each_reply_has_its_status_and_words(endpoint: Endpoint, path: str, mode: str) -> None:
-    """A mode that is a reply comes with its status and words, once, as the script says."""
+    """A mode that is a reply sends its status and words, once for each entry in the script."""
     endpoint.script = [mode]
     status, words = REPLIED[mode]
     got, text, _ = ask(endpoint, path, question(path))
@@ -151,14 +151,14 @@ def test_each_reply_has_its_status_and_words(endpoint: Endpoint, path: str, mode
     assert ask(endpoint, path, question(path))[0] == 200
 
 
-def test_no_reply_is_left_out() -> None:
-    """The table above holds every mode that is a reply, but for one that only comes late."""
+def test_the_table_holds_every_reply() -> None:
+    """The table above holds every mode that is a reply, except one that is only a late reply."""
     assert {mode.partition(":")[0] for mode in REPLIED} == set(REPLIES) - {"503_after_slow"}
 
 
 @pytest.mark.parametrize("mode", ["load_failed:7", "context:11", "too_many_images:4"])
-def test_a_wording_that_does_not_exist_is_told_to_the_test(mode: str) -> None:
-    """A number too large fails the test that wrote it."""
+def test_a_missing_wording_fails_the_test(mode: str) -> None:
+    """The number of a wording that does not exist fails the test that uses it."""
     with pytest.raises(IndexError), Endpoint(script=[mode]) as endpoint:  # noqa: SIM117
         with pytest.raises(ConnectionError):
             ask(endpoint, "/api/chat", question("/api/chat"))
@@ -180,8 +180,10 @@ def test_a_wording_that_does_not_exist_is_told_to_the_test(mode: str) -> None:
         ("content_filter", "content_filter", True),
     ],
 )
-def test_bad_answers(endpoint: Endpoint, path: str, mode: str, reason: str, empty: bool) -> None:
-    """A bad answer has status 200 and shows in its finish reason or text only."""
+def test_bad_answers_have_status_200(
+    endpoint: Endpoint, path: str, mode: str, reason: str, empty: bool
+) -> None:
+    """A bad answer has status 200; only its finish reason or its text shows it."""
     endpoint.script = [mode]
     status, text, _ = ask(endpoint, path, question(path))
     answer, got = answer_in(path, text)
@@ -189,14 +191,14 @@ def test_bad_answers(endpoint: Endpoint, path: str, mode: str, reason: str, empt
 
 
 def test_done_false_has_no_reason(endpoint: Endpoint) -> None:
-    """Ollama's broken-off answer says done: false and gives no reason and no counts."""
+    """Ollama's broken-off answer has done: false, and no reason and no counts."""
     endpoint.script = ["done_false"]
     payload = json.loads(ask(endpoint, "/api/chat", question("/api/chat"))[1])
     assert (payload["done"], sorted(payload)) == (False, ["created_at", "done", "message", "model"])
 
 
-def test_broken_schema_is_no_json(endpoint: Endpoint) -> None:
-    """The answer in place of a promised object ends in the middle of it."""
+def test_a_broken_schema_answer_is_no_json(endpoint: Endpoint) -> None:
+    """The answer that breaks its schema ends in the middle of the JSON object."""
     endpoint.script = ["schema_broken_json"]
     answer, _ = answer_in("/api/chat", ask(endpoint, "/api/chat", question("/api/chat"))[1])
     with pytest.raises(json.JSONDecodeError):
@@ -205,8 +207,8 @@ def test_broken_schema_is_no_json(endpoint: Endpoint) -> None:
 
 @pytest.mark.parametrize("argument", ["7", "nan", "-5", "99999", "Wed, 21 Oct 2026 07:28:00 GMT"])
 @pytest.mark.parametrize(("mode", "header"), [("429", "Retry-After"), ("429-ms", "retry-after-ms")])
-def test_retry_after_is_sent_as_it_stands(endpoint: Endpoint, mode: str, header: str, argument: str) -> None:
-    """The argument of 429 is its Retry-After, sense or nonsense, in seconds or milliseconds."""
+def test_retry_after_is_sent_unchanged(endpoint: Endpoint, mode: str, header: str, argument: str) -> None:
+    """The argument of 429 is sent unchanged as its Retry-After, in seconds or milliseconds, valid or not."""
     endpoint.script = [f"{mode}:{argument}", mode]
     status, _, headers = ask(endpoint, "/api/chat", question("/api/chat"))
     assert (status, headers[header]) == (429, argument)
@@ -214,8 +216,8 @@ def test_retry_after_is_sent_as_it_stands(endpoint: Endpoint, mode: str, header:
     assert ask(endpoint, "/api/chat", question("/api/chat"))[2][header] is None
 
 
-def test_reload_is_told_and_not_waited_for(endpoint: Endpoint) -> None:
-    """The duration of a load is the mode's argument; other answers took next to no time to load."""
+def test_a_reload_is_only_reported(endpoint: Endpoint) -> None:
+    """The mode's argument is the reported duration of the load; other answers report next to none."""
     endpoint.script = ["reload:8", "ok"]
     told = [json.loads(ask(endpoint, "/api/chat", question("/api/chat"))[1]) for _ in range(2)]
     assert [payload["load_duration"] for payload in told] == [8_000_000_000, 1000]
@@ -223,8 +225,8 @@ def test_reload_is_told_and_not_waited_for(endpoint: Endpoint) -> None:
     assert "size=64x48" in told[0]["message"]["content"]
 
 
-def test_redirect_says_where_to(endpoint: Endpoint) -> None:
-    """A redirect leads to another host."""
+def test_a_redirect_names_its_target(endpoint: Endpoint) -> None:
+    """The Location of a redirect is on another host."""
     endpoint.script = ["302"]
     headers = ask(endpoint, "/api/chat", question("/api/chat"))[2]
     assert headers["Location"].startswith("https://login.invalid/")
@@ -232,7 +234,7 @@ def test_redirect_says_where_to(endpoint: Endpoint) -> None:
 
 @both_wires
 def test_a_stream_comes_in_pieces(endpoint: Endpoint, path: str) -> None:
-    """The streamed answer is the one that would have come whole, and ends with its mark and its counts."""
+    """A streamed answer has the text of the whole one, and ends with its mark and its counts."""
     endpoint.script = ["ok_stream"]
     endpoint.answer = lambda request: "A red  picture."
     _, text, headers = ask(endpoint, path, question(path) | {"stream_options": {"include_usage": True}})
@@ -254,8 +256,8 @@ def test_a_stream_comes_in_pieces(endpoint: Endpoint, path: str) -> None:
 
 
 @both_wires
-def test_streams_that_break_off_have_no_end(endpoint: Endpoint, path: str) -> None:
-    """Neither an error on the way nor a silent end has a finish reason; only the error is told."""
+def test_broken_off_streams_have_no_end_mark(endpoint: Endpoint, path: str) -> None:
+    """A stream that ends with an error or silently has no finish reason; only the first has an error."""
     endpoint.script = ["ndjson_error_midstream", "ndjson_no_done"]
     for mode in list(endpoint.script):
         text = ask(endpoint, path, question(path))[1]
@@ -264,8 +266,8 @@ def test_streams_that_break_off_have_no_end(endpoint: Endpoint, path: str) -> No
         assert not re.search(r'"done": true|"finish_reason": "', text)
 
 
-def test_the_health_check_can_fail_alone(endpoint: Endpoint) -> None:
-    """A route has its own mode, and questions go on."""
+def test_only_the_health_check_can_fail(endpoint: Endpoint) -> None:
+    """A route has its own mode, and questions are still answered."""
     endpoint.routes = {"/health": "503-empty"}
     assert ask(endpoint, "/health")[:2] == (503, "")
     assert ask(endpoint, CHAT_PATHS[1], question(CHAT_PATHS[1]))[0] == 200

@@ -1,4 +1,4 @@
-"""The test endpoint itself: what it says when it is well, how it goes down, and how it is told what to do."""
+"""The test endpoint itself: its normal replies, its outages and its settings."""
 
 import contextlib
 import hashlib
@@ -29,7 +29,7 @@ from endpoint.wires import BLIND
 
 @both_wires
 def test_an_answer_describes_the_picture_that_arrived(endpoint: Endpoint, path: str) -> None:
-    """A good answer holds hash, size and sides of the picture, so a test can tell what was sent."""
+    """A good answer holds hash, size and sides of the picture, so that a test can see what was sent."""
     status, text, _ = ask(endpoint, path, question(path))
     data = jpeg()
     expected = f"sha256={hashlib.sha256(data).hexdigest()} bytes={len(data)} size=64x48"
@@ -39,8 +39,8 @@ def test_an_answer_describes_the_picture_that_arrived(endpoint: Endpoint, path: 
     assert request.headers["content-type"] == "application/json"
 
 
-def test_both_servers_tell_their_models(endpoint: Endpoint) -> None:
-    """What preflight asks is answered as each server does."""
+def test_both_servers_answer_preflight(endpoint: Endpoint) -> None:
+    """Each request of preflight gets the reply of the server that has its path."""
     assert json.loads(ask(endpoint, "/api/version")[1])["version"]
     names = [model["name"] for model in json.loads(ask(endpoint, "/api/tags")[1])["models"]]
     assert names == ["tiny-vision:latest", "tiny-text:latest"]
@@ -68,14 +68,14 @@ def test_both_servers_tell_their_models(endpoint: Endpoint) -> None:
 def test_wrong_questions_are_refused(
     endpoint: Endpoint, path: str, change: dict[str, Any], status: int, told: str
 ) -> None:
-    """An unknown model and a picture for a model that cannot see are refused in the server's words."""
+    """The server refuses an unknown model, an ability that the model lacks, and an empty conversation."""
     got, text, _ = ask(endpoint, path, question(path) | change)
     assert got == status
     assert told in text
 
 
-def test_each_wire_wants_its_own_form_of_a_picture(endpoint: Endpoint) -> None:
-    """A data: URL is wrong for Ollama, bare base64 for OpenAI, and bytes that are no picture for both."""
+def test_each_wire_accepts_only_its_form_of_a_picture(endpoint: Endpoint) -> None:
+    """Ollama refuses a data: URL, OpenAI refuses bare base64, and both refuse bytes that are no picture."""
     ollama, openai = (question(path) for path in CHAT_PATHS)
     ollama["messages"][0]["images"] = ["data:image/jpeg;base64,QUJD"]
     assert "illegal base64 data at input byte 4" in ask(endpoint, CHAT_PATHS[0], ollama)[1]
@@ -86,15 +86,15 @@ def test_each_wire_wants_its_own_form_of_a_picture(endpoint: Endpoint) -> None:
         assert (status, "Failed to load image" in text) == (400, True)
 
 
-def test_no_messages_load_the_model_and_are_no_question(endpoint: Endpoint) -> None:
-    """Ollama's warm-up is answered as it does, and moves no script on."""
+def test_a_request_without_messages_loads_the_model(endpoint: Endpoint) -> None:
+    """Ollama's warm-up request gets Ollama's reply, and uses no mode of the script."""
     endpoint.script = ["500"]
     payload = json.loads(ask(endpoint, "/api/chat", {"model": "tiny-vision", "messages": []})[1])
     assert (payload["done_reason"], endpoint.questions) == ("load", [])
 
 
-def test_ollama_streams_unless_told_not_to(endpoint: Endpoint) -> None:
-    """A client that forgets stream=false gets lines instead of an object."""
+def test_ollama_streams_by_default(endpoint: Endpoint) -> None:
+    """A client that does not send stream=false gets lines instead of an object."""
     body = question("/api/chat")
     del body["stream"]
     _, text, headers = ask(endpoint, "/api/chat", body)
@@ -104,8 +104,8 @@ def test_ollama_streams_unless_told_not_to(endpoint: Endpoint) -> None:
     assert len(lines) > 2
 
 
-def test_a_script_can_go_by_the_picture() -> None:
-    """A poison picture fails each time, whatever comes before and after it."""
+def test_a_script_can_depend_on_the_picture() -> None:
+    """A picture in the script fails each time, and other pictures before and after it succeed."""
     poison = jpeg("blue")
     with Endpoint(script={hashlib.sha256(poison).hexdigest(): "runner_stopped"}) as endpoint:
         told = [
@@ -115,15 +115,15 @@ def test_a_script_can_go_by_the_picture() -> None:
     assert told == [500, 200, 500, 200]
 
 
-def test_a_wrong_mode_is_told_to_the_test() -> None:
-    """A misspelt mode fails the test that wrote it, instead of hiding in the server's thread."""
+def test_a_wrong_mode_fails_the_test() -> None:
+    """A misspelt mode in the server's thread fails the test that uses it."""
     with pytest.raises(ValueError, match="no mode 'okay'"), Endpoint(script=["okay"]) as endpoint:  # noqa: SIM117
         with contextlib.suppress(http.client.HTTPException, OSError):
             ask(endpoint, "/api/chat", question("/api/chat"))
 
 
 def test_down_refuses_and_up_answers_on_the_same_port(endpoint: Endpoint) -> None:
-    """While it is down connections are refused and open ones are reset; afterwards all is as before."""
+    """While it is down, open connections are reset and new ones refused; then it answers at the same port."""
     endpoint.script = ["hang"]
     line = raw(endpoint, "/api/chat")
     endpoint.until(lambda: bool(endpoint.questions))
@@ -138,7 +138,7 @@ def test_down_refuses_and_up_answers_on_the_same_port(endpoint: Endpoint) -> Non
 
 
 def test_a_question_can_take_the_endpoint_down() -> None:
-    """The mode down kills the neighbours of a question too, as a dying engine does."""
+    """The mode down also resets all other open requests, as a dying engine does."""
     with Endpoint(script=["hang", "down"]) as endpoint:
         neighbour = raw(endpoint, "/api/chat")
         endpoint.until(lambda: bool(endpoint.questions))
@@ -151,8 +151,8 @@ def test_a_question_can_take_the_endpoint_down() -> None:
             ask(endpoint, "/health")
 
 
-def test_slots_let_others_wait() -> None:
-    """With one slot a second question waits until the first is done."""
+def test_questions_beyond_the_slots_wait() -> None:
+    """With one slot, a second question waits until the first one ends."""
     with Endpoint(slots=1, script=["hang", "ok"]) as endpoint:
         first = raw(endpoint, "/api/chat")
         endpoint.until(lambda: endpoint.open_questions == 1)
@@ -168,16 +168,16 @@ def test_slots_let_others_wait() -> None:
         assert (endpoint.most_open_questions, endpoint.abandoned) == (2, 1)
 
 
-def test_a_key_is_wanted_where_one_is_set() -> None:
-    """Without the key everything but the health check is refused."""
+def test_a_key_is_required_if_one_is_set() -> None:
+    """A request without the key is refused, except for the health check."""
     with Endpoint(api_key="secret") as endpoint:
         assert ask(endpoint, "/v1/models")[0] == 401
         assert ask(endpoint, "/v1/models", headers={"Authorization": "Bearer secret"})[0] == 200
         assert ask(endpoint, "/health")[0] == 200
 
 
-def test_other_servers_can_be_played() -> None:
-    """One wire can be left out, and llama.cpp's server, which ignores the model's name, played."""
+def test_other_servers_can_be_imitated() -> None:
+    """The endpoint can omit a wire, and imitate llama.cpp's server, which ignores the model's name."""
     with Endpoint(speaks=["openai"], owned_by="llamacpp", props={"total_slots": 2}) as endpoint:
         assert ask(endpoint, "/api/version")[0] == 404
         assert json.loads(ask(endpoint, "/props")[1]) == {"total_slots": 2}
@@ -186,16 +186,16 @@ def test_other_servers_can_be_played() -> None:
         assert (refused[0], "image input is not supported" in refused[1]) == (500, True)
 
 
-def test_thinking_models_think_unless_told_not_to() -> None:
-    """A model with the capability thinks by default, and shows it."""
+def test_thinking_models_think_by_default() -> None:
+    """A model that can think returns its thoughts, unless the request has think: false."""
     with Endpoint(models={"m": Model(thinking=True)}) as endpoint:
         body = question("/api/chat", model="m")
         assert "thinking" in json.loads(ask(endpoint, "/api/chat", body)[1])["message"]
         assert "thinking" not in json.loads(ask(endpoint, "/api/chat", body | {"think": False})[1])["message"]
 
 
-def test_its_thread_ends_with_it() -> None:
-    """Leaving the block ends the thread, even with a request hanging."""
+def test_the_thread_ends_with_the_block() -> None:
+    """The thread ends when the block ends, even if a request hangs."""
     before = threading.active_count()
     with Endpoint(script=["hang"]) as endpoint:
         line = raw(endpoint, "/api/chat")
@@ -213,8 +213,8 @@ def test_its_thread_ends_with_it() -> None:
         (["--api-key", "secret"], 401, "Unauthorized"),
     ],
 )
-def test_it_runs_by_hand(flags: list[str], status: int, told: str) -> None:
-    """As a command it prints its address and serves as its flags say until it is interrupted."""
+def test_it_runs_as_a_command(flags: list[str], status: int, told: str) -> None:
+    """As a command it prints its address, and serves with its flags until SIGINT."""
     command = [sys.executable, "-m", "endpoint", *flags]
     tests = Path(__file__).parents[1]
     with subprocess.Popen(command, cwd=tests, stdout=subprocess.PIPE, text=True) as process:

@@ -1,4 +1,4 @@
-"""What Ollama and OpenAI-compatible servers (vLLM, llama.cpp) say when they are well, and how they refuse."""
+"""Normal replies and refusals of Ollama and of OpenAI-compatible servers (vLLM, llama.cpp)."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from endpoint.messages import Received, Reply
 CREATED = "2026-01-01T00:00:00Z"
 CONTEXT_TOKENS = 8192
 CANARY = "What colour fills this picture?"
-"""How the questions begin with which a client finds out whether pictures reach the model."""
+"""The first words of a canary."""
 BLIND = "I don't see an image. You mentioned [img-0]"
 UNDECODABLE = "Failed to load image or audio file"
 NO_MMPROJ = "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj"
@@ -25,15 +25,15 @@ KINDS = {
     501: "NotImplementedError",
     503: "ServiceUnavailableError",
 }
-"""vLLM's types of errors by their status; else it is a BadRequestError."""
+"""vLLM's error types by status; any other status has BadRequestError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A model that the endpoint has; `digest` is made from its name where none is given.
+    """A model of the endpoint; its `digest` is made from its name if none is given.
 
-    `on_gpu` is the part of it that is loaded into GPU memory, None where it is not loaded; `remote` is the
-    host that a cloud model runs on; of an `older` one the list does not tell what /api/show does.
+    `on_gpu` is the share of it in GPU memory, None if it is not loaded; `remote` is the host of a cloud
+    model; `older` means that only /api/show, not the list, has its capabilities and context length.
     """
 
     vision: bool = True
@@ -49,7 +49,7 @@ class Model:
 
 
 class Refusal(Exception):
-    """The request is not one that the real server takes; `reply` is what it says then."""
+    """The real server refuses this request with `reply`."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply.status)
@@ -70,7 +70,7 @@ def error(wire: str, status: int, message: str, kind: str = "") -> Reply:
 
 
 def nested(wire: str, status: int, message: str) -> Reply:
-    """An error of llama-server that Ollama passes on: JSON inside its error string."""
+    """An error of llama-server that Ollama forwards: JSON inside its error string."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
     inner = {"error": {"code": status, "message": message, "type": kind}}
     return error(wire, status, json.dumps(inner))
@@ -84,7 +84,7 @@ def chat(
     thinking: str | None = None,
     refusal: str | None = None,
 ) -> Reply:
-    """An answer; without a `reason` Ollama's is not done."""
+    """An answer; without a `reason` Ollama's answer is not done."""
     if request.wire == "ollama":
         return as_json(200, ollama_chat(request, text or "", reason, thinking))
     message = {"role": "assistant", "content": text, "refusal": refusal, "reasoning": thinking}
@@ -100,7 +100,7 @@ def chat(
 
 
 def usage(request: Received, text: str) -> dict[str, int]:
-    """OpenAI's counts of an answer; empty where they are not told."""
+    """OpenAI's counts of an answer; empty if they are not reported."""
     if request.tokens is None:
         return {}
     said = _tokens_of(text)
@@ -135,7 +135,7 @@ def ollama_chat(
 
 
 def find(models: dict[str, Model], name: str) -> Model | None:
-    """The model of this name, with or without the tag that Ollama adds."""
+    """The model with this name, with or without the tag that Ollama adds."""
     return models.get(name) or models.get(name.removesuffix(":latest"))
 
 
@@ -144,12 +144,12 @@ def digest(name: str, model: Model) -> str:
 
 
 def tags(models: dict[str, Model]) -> Reply:
-    """What /api/tags lists."""
+    """The reply of /api/tags."""
     return as_json(200, {"models": [_listed(name, model) for name, model in models.items()]})
 
 
 def loaded(models: dict[str, Model]) -> Reply:
-    """What /api/ps lists."""
+    """The reply of /api/ps."""
     running = []
     for name, model in models.items():
         if model.on_gpu is not None:
@@ -207,7 +207,7 @@ def show(models: dict[str, Model], request: Received) -> Reply:
 
 
 def model_list(models: dict[str, Model], owned_by: str) -> Reply:
-    """What /v1/models lists; llama.cpp alone tells there who can see."""
+    """The reply of /v1/models; only llama.cpp's has the modalities of a model."""
     data: list[dict[str, Any]] = []
     for name, model in models.items():
         entry = {"id": name, "object": "model", "created": 1, "owned_by": owned_by}
@@ -224,23 +224,23 @@ def model_list(models: dict[str, Model], owned_by: str) -> Reply:
 
 
 def check(request: Received, models: dict[str, Model], owned_by: str, *, blind: bool = False) -> None:
-    """Refuse what the real server refuses: an unknown model, a picture for a model without vision.
+    """Refuse the same requests as the real server: unknown model, picture for a model without vision.
 
-    A `blind` server drops pictures in silence instead.
+    A `blind` server silently drops the pictures instead.
 
     Raises:
-        Refusal: with the reply recorded of that server.
+        Refusal: with the recorded reply of that server.
     """
     model = find(models, request.model)
     if model is None and owned_by == "llamacpp" and request.wire == "openai":
-        model = next(iter(models.values()))  # its server has one model and ignores the name
+        model = next(iter(models.values()))  # llama.cpp's server has one model and ignores the name
     if model is None:
         if request.wire == "ollama":
             raise Refusal(error("ollama", 404, f"model '{request.model}' not found"))
         words = f"The model `{request.model}` does not exist. Valid aliases: {', '.join(models)}."
         raise Refusal(error("openai", 404, words))
     if request.pictures and not model.vision and not blind:
-        raise Refusal(_sightless(request, owned_by))
+        raise Refusal(_no_vision(request, owned_by))
     if request.wire == "ollama" and request.body.get("think") and not model.thinking:
         raise Refusal(error("ollama", 400, f'"{request.model}" does not support thinking'))
     if request.wire == "openai" and request.headers.get("content-type", "") != "application/json":
@@ -248,7 +248,7 @@ def check(request: Received, models: dict[str, Model], owned_by: str, *, blind: 
         raise Refusal(error("openai", 400, words, "Bad Request"))
 
 
-def _sightless(request: Received, owned_by: str) -> Reply:
+def _no_vision(request: Received, owned_by: str) -> Reply:
     if request.wire == "ollama":
         return nested("ollama", 400, NO_VISION)
     if owned_by == "llamacpp":
@@ -257,10 +257,10 @@ def _sightless(request: Received, owned_by: str) -> Reply:
 
 
 def check_arguments(request: Received, refuses: frozenset[str]) -> None:
-    """Refuse what the model or the server does not take, in OpenAI's words.
+    """Refuse arguments that the model or the server does not accept, in OpenAI's words.
 
     Raises:
-        Refusal: an argument that is refused.
+        Refusal: the request has such an argument.
     """
     for name in sorted(refuses & request.body.keys()):
         words = f"Unsupported parameter: '{name}' is not supported with this model."
@@ -271,7 +271,7 @@ def check_arguments(request: Received, refuses: frozenset[str]) -> None:
 
 
 def metrics(running: int, waiting: int) -> Reply:
-    """What vLLM tells Prometheus of its queue."""
+    """The part of vLLM's metrics about its queue."""
     labels = '{engine="0",model_name="tiny-vision"}'
     lines = (
         "# HELP vllm:num_requests_running Number of requests in model execution batches.",
@@ -287,7 +287,7 @@ def metrics(running: int, waiting: int) -> Reply:
 
 
 def no_messages(request: Received) -> Reply:
-    """Ollama takes a question without messages for the wish to load the model, or to unload it."""
+    """The reply to a question without messages: for Ollama it means to load or unload the model."""
     if request.wire == "openai":
         words = "Cannot apply chat template to an empty conversation. Provide at least one message."
         return error("openai", 400, words)
