@@ -1,4 +1,4 @@
-"""The limit that --concurrency auto finds, over simulated endpoints whose time is arithmetic."""
+"""The limit that --concurrency auto finds, at simulated endpoints with a computed time."""
 
 import heapq
 import random
@@ -10,7 +10,7 @@ from vlmbatch.endpoints.adaptive import AdaptiveLimit
 
 
 class Simulated:
-    """An endpoint of some slots, half a second an answer, give or take `noise` of it; further ones queue."""
+    """An endpoint with slots: half a second an answer, plus or minus `noise` of it; more requests queue."""
 
     def __init__(
         self, slots: int, *, noise: float = 0.0, seed: int = 1, refuses_above: int | None = None
@@ -26,26 +26,26 @@ class Simulated:
         self._running: list[float] = []
         self._queued = 0
 
-    def work(self, answers: int, limit: Callable[[], int], climber: AdaptiveLimit | None = None) -> None:
-        """Bring about so many answers, with as many requests in flight as the limit allows."""
+    def work(self, answers: int, limit: Callable[[], int], adaptive: AdaptiveLimit | None = None) -> None:
+        """Produce N answers, with as many requests in flight as the limit allows."""
         for _ in range(answers):
             while len(self._running) + self._queued < limit():
                 if self.refuses_above and len(self._running) + self._queued >= self.refuses_above:
                     self.refusals += 1
-                    if climber:
-                        climber.overloaded()
+                    if adaptive:
+                        adaptive.overloaded()
                     break
                 self._queued += 1
                 self._start()
             self._now = heapq.heappop(self._running)
             self._start()
-            if climber:
-                climber.answered(self._now, waiting=True)
+            if adaptive:
+                adaptive.answered(self._now, waiting=True)
             self.limits.append(limit())
             self.times.append(self._now)
 
     def rate(self, last: int) -> float:
-        """Answers a second over the last ones."""
+        """Answers a second, over the last N answers."""
         return last / (self.times[-1] - self.times[-1 - last])
 
     def _start(self) -> None:
@@ -55,90 +55,90 @@ class Simulated:
             heapq.heappush(self._running, self._now + latency)
 
 
-def climbed(endpoint: Simulated, answers: int, start: int = 4, most: int = 256) -> AdaptiveLimit:
-    climber = AdaptiveLimit(start, most)
-    endpoint.work(answers, lambda: climber.limit, climber)
-    return climber
+def adapted(endpoint: Simulated, answers: int, start: int = 4, most: int = 256) -> AdaptiveLimit:
+    adaptive = AdaptiveLimit(start, most)
+    endpoint.work(answers, lambda: adaptive.limit, adaptive)
+    return adaptive
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3, 0.8])
 @pytest.mark.parametrize("slots", [1, 2, 4, 8, 16, 48, 64, 100])
-def test_it_ends_near_the_best_fixed_limit(slots: int, noise: float) -> None:
-    """In its second half a run gets at least nine tenths of what the best fixed limit gets."""
+def test_the_limit_ends_near_the_best_fixed_one(slots: int, noise: float) -> None:
+    """In its second half a run gets at least nine tenths of the rate of the best fixed limit."""
     answers = max(600, 80 * slots)
     best = Simulated(slots, noise=noise)
     best.work(answers, lambda: 2 * slots)
     found = Simulated(slots, noise=noise)
-    climbed(found, answers)
+    adapted(found, answers)
     assert found.rate(answers // 2) >= 0.9 * best.rate(answers // 2)
 
 
 @pytest.mark.parametrize(("start", "rounds"), [(2, 14), (4, 9), (16, 5)])
-def test_it_is_there_after_few_rounds(start: int, rounds: int) -> None:
-    """All of 64 slots are in use after so many times the length of an answer, and stay so."""
+def test_the_limit_settles_after_few_rounds(start: int, rounds: int) -> None:
+    """The limit reaches 60 of 64 slots within this many answer times, and stays there."""
     endpoint = Simulated(64)
-    climbed(endpoint, 3000, start)
+    adapted(endpoint, 3000, start)
     settled = next(n for n in range(3000) if min(endpoint.limits[n:]) >= 60)
     assert endpoint.times[settled] <= rounds * 0.5
 
 
 @pytest.mark.parametrize("slots", [1, 4, 64])
-def test_it_does_not_wander_off(slots: int) -> None:
-    """Over a long run with answers of very different length the limit stays at the scale of the slots."""
+def test_the_limit_stays_near_the_slots(slots: int) -> None:
+    """In a long run with answers of very different length, the limit stays close to the number of slots."""
     endpoint = Simulated(slots, noise=0.8)
-    climbed(endpoint, 300 * slots + 10_000)
+    adapted(endpoint, 300 * slots + 10_000)
     late = endpoint.limits[len(endpoint.limits) // 2 :]
     assert slots / 2 <= sorted(late)[len(late) // 2] <= 4 * slots + 4
 
 
 def test_a_start_that_is_too_high_comes_down() -> None:
-    """One slot needs no sixteen requests in its queue."""
+    """A limit that starts at 16 falls to 4 or less at an endpoint with one slot."""
     endpoint = Simulated(1)
-    assert climbed(endpoint, 400, start=16).limit <= 4
+    assert adapted(endpoint, 400, start=16).limit <= 4
 
 
 def test_an_endpoint_that_refuses_is_kept_below_its_limit() -> None:
-    """Where more than eight are refused, the limit ends at eight or below, and refusals are rare."""
+    """If the endpoint refuses more than eight requests, the limit ends at 6 to 8, and refusals are rare."""
     endpoint = Simulated(64, refuses_above=8)
-    climbed(endpoint, 5000)
+    adapted(endpoint, 5000)
     assert endpoint.refusals <= 50
     assert sorted(endpoint.limits)[len(endpoint.limits) // 2] in (6, 7, 8)
 
 
-def test_more_room_is_found() -> None:
-    """Slots that come up in the middle of a run, as of a second GPU, are used."""
+def test_new_slots_are_used() -> None:
+    """The limit grows if the endpoint gets more slots during a run, as from a second GPU."""
     endpoint = Simulated(4, noise=0.3)
-    climber = climbed(endpoint, 1000)
+    adaptive = adapted(endpoint, 1000)
     endpoint.slots = 32
-    endpoint.work(8000, lambda: climber.limit, climber)
-    assert climber.limit >= 24
+    endpoint.work(8000, lambda: adaptive.limit, adaptive)
+    assert adaptive.limit >= 24
 
 
-def test_it_halves_when_it_is_too_much_and_grows_back() -> None:
-    """A refusal halves the limit, and without another it is back near its best."""
+def test_an_overload_halves_the_limit_and_it_grows_back() -> None:
+    """A refusal halves the limit, and without another refusal it grows back."""
     endpoint = Simulated(32)
-    climber = climbed(endpoint, 3000)
-    before = climber.limit
-    climber.overloaded()
-    assert climber.limit == before // 2
-    endpoint.work(3000, lambda: climber.limit, climber)
-    assert climber.limit >= 24
+    adaptive = adapted(endpoint, 3000)
+    before = adaptive.limit
+    adaptive.overloaded()
+    assert adaptive.limit == before // 2
+    endpoint.work(3000, lambda: adaptive.limit, adaptive)
+    assert adaptive.limit >= 24
 
 
-def test_it_does_not_grow_where_nobody_waits() -> None:
-    """When the client is the slower one, the rate says nothing about the endpoint."""
-    climber = AdaptiveLimit(4, 256)
+def test_the_limit_does_not_grow_if_no_image_waits() -> None:
+    """If no image waits for a slot, answers do not raise the limit: the client is the slower side."""
+    adaptive = AdaptiveLimit(4, 256)
     for n in range(1000):
-        climber.answered(n * 0.1, waiting=False)
-    assert climber.limit == 4
+        adaptive.answered(n * 0.1, waiting=False)
+    assert adaptive.limit == 4
 
 
-def test_the_limit_stays_in_its_bounds() -> None:
-    """Never below one, never above the most."""
-    climber = AdaptiveLimit(2, 8)
+def test_the_limit_stays_within_its_bounds() -> None:
+    """The limit is never below one and never above its maximum."""
+    adaptive = AdaptiveLimit(2, 8)
     for _ in range(5):
-        climber.overloaded()
-    assert climber.limit == 1
+        adaptive.overloaded()
+    assert adaptive.limit == 1
     endpoint = Simulated(64)
-    assert climbed(endpoint, 2000, most=8).limit <= 8
+    assert adapted(endpoint, 2000, most=8).limit <= 8
     assert max(endpoint.limits) <= 8

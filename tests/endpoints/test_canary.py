@@ -1,4 +1,4 @@
-"""Before the first image a run proves that pictures reach the model, and afterwards it probes with one."""
+"""The canary: before the first image a run proves that pictures reach the model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ Photos = Callable[..., Path]
 
 @pytest.fixture(params=["ollama", "vllm"])
 def asked(request: pytest.FixtureRequest, endpoint: Endpoint) -> dict[str, Any]:
-    """Options that ask the endpoint over one of the wires."""
+    """Options that select the endpoint over one of the wires."""
     return {"backend": request.param, "base_url": endpoint.url, "model": "tiny-vision"}
 
 
@@ -25,10 +25,10 @@ def notices(events: list[Any]) -> list[str]:
     return [event.message for event in events if isinstance(event, Notice)]
 
 
-async def test_a_model_that_sees_costs_two_questions(
+async def test_a_model_that_sees_costs_two_canaries(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """One with a picture, one without; then the images are asked about and nothing is said."""
+    """A model that sees gets one canary with a picture and one without, then the images, without a notice."""
     photos(6)
     done = await ran(**asked)
     assert [len(q.pictures) for q in endpoint.canaries] == [1, 0]
@@ -38,7 +38,7 @@ async def test_a_model_that_sees_costs_two_questions(
 async def test_a_model_that_gets_no_pictures_ends_the_run(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """Counts without room for a picture, and a second one unseen: exit 2, no record, no image sent."""
+    """If the counts leave no room for a picture and two colours are wrong, the run ends before any image."""
     photos(6)
     endpoint.blind = True
     done = await ran(**asked)
@@ -50,10 +50,10 @@ async def test_a_model_that_gets_no_pictures_ends_the_run(
     assert (done.results, endpoint.questions) == ([], [])
 
 
-async def test_a_model_that_guesses_is_found_out(
+async def test_a_model_that_guesses_ends_the_run(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """Counts that grow with the words alone, and a colour that is not the picture's: it sees nothing."""
+    """A model whose counts grow only with the words, and that names a wrong colour, has no vision."""
     photos(2)
     endpoint.blind = True
     endpoint.answer = lambda request: "Orange"
@@ -63,7 +63,7 @@ async def test_a_model_that_guesses_is_found_out(
 async def test_counts_that_never_change_prove_nothing(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """A server that reports one number for every question is believed if the model names the colour."""
+    """With a constant count the colour decides: a right one is a proof, a wrong one only a notice."""
     photos(2)
     endpoint.counts = "constant"
     done = await ran(**asked)
@@ -74,10 +74,10 @@ async def test_counts_that_never_change_prove_nothing(
     assert UNPROVEN in notices(done.events)[0]
 
 
-async def test_no_counts_prove_nothing_either(
+async def test_a_run_goes_on_without_counts(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """Where the endpoint counts no tokens the run goes on."""
+    """If the endpoint reports no tokens, the run goes on even if the model does not name the colour."""
     photos(2)
     endpoint.counts = "none"
     endpoint.answer_canary = lambda request: "A nice picture."
@@ -85,10 +85,10 @@ async def test_no_counts_prove_nothing_either(
     assert (len(done.results), done.error) == (2, None)
 
 
-async def test_a_model_that_sees_without_counting_pictures(
+async def test_a_right_colour_proves_a_model_that_counts_no_pictures(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """Some models look at pictures beside their context, at no token: naming the colour is proof enough."""
+    """If pictures take no token, the right colour proves that the model sees."""
     photos(2)
     endpoint.counts = "words"
     done = await ran(**asked)
@@ -96,10 +96,10 @@ async def test_a_model_that_sees_without_counting_pictures(
     assert [len(q.pictures) for q in endpoint.canaries] == [1, 0, 1]
 
 
-async def test_an_endpoint_that_fails_over_canaries_is_given_a_chance(
+async def test_failed_canaries_do_not_end_the_run(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """Three failures in passing, and the images themselves are asked about, with a word of doubt."""
+    """After three transient failures of the canary the run sends the images, with one pause and a notice."""
     photos(3)
     endpoint.canary = "500"
     done = await ran(**asked)
@@ -109,10 +109,10 @@ async def test_an_endpoint_that_fails_over_canaries_is_given_a_chance(
 
 
 @pytest.mark.parametrize("mode", ["400-image", "413", "context", "422"])
-async def test_a_refused_canary_decides_nothing(
+async def test_a_refused_canary_does_not_end_the_run(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any], mode: str
 ) -> None:
-    """A picture of one colour may be refused where real ones are taken."""
+    """If the endpoint refuses the canary, the run goes on with a notice: it may accept real pictures."""
     photos(2)
     endpoint.canary = mode
     done = await ran(**asked)
@@ -121,10 +121,10 @@ async def test_a_refused_canary_decides_nothing(
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("401", "auth"), ("404-model", "model_not_found")])
-async def test_a_wrong_set_up_shows_before_the_first_image(
+async def test_a_fatal_canary_ends_the_run_before_the_first_image(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any], mode: str, kind: str
 ) -> None:
-    """What no image can succeed with ends the run at the canary, and nothing is recorded."""
+    """An error that would affect every image ends the run at the canary, without a record."""
     photos(5)
     endpoint.canary = mode
     done = await ran(**asked)
@@ -132,20 +132,20 @@ async def test_a_wrong_set_up_shows_before_the_first_image(
     assert (done.error.kind, done.results, endpoint.questions) == (kind, [], [])
 
 
-async def test_no_canary_means_no_question_but_the_images(
+async def test_no_canary_sends_only_the_images(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """--no-canary asks only what the user asked for."""
+    """With --no-canary a run sends no canary, only the images."""
     photos(2)
     endpoint.blind = True
     done = await ran(**asked, canary=False)
     assert (len(done.results), endpoint.canaries) == (2, [])
 
 
-async def test_nothing_left_to_do_asks_nothing(
+async def test_a_finished_folder_gets_no_canary(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """A second run over a finished folder sends no canary either."""
+    """A second run over a finished folder sends no canary."""
     photos(3)
     await ran(**asked, output="out.jsonl")
     endpoint.canaries.clear()
@@ -153,8 +153,8 @@ async def test_nothing_left_to_do_asks_nothing(
     assert endpoint.canaries == []
 
 
-async def test_canaries_leave_an_ollama_model_loaded(photos: Photos, endpoint: Endpoint) -> None:
-    """Options that load a model anew are the same in canaries and questions."""
+async def test_canaries_have_the_load_options_of_the_questions(photos: Photos, endpoint: Endpoint) -> None:
+    """Canaries and questions have the same load options, so that Ollama does not reload the model."""
     photos(1)
     await ran(backend="ollama", base_url=endpoint.url, model="tiny-vision", num_ctx=4096, keep_alive="1h")
     for question in [*endpoint.canaries, *endpoint.questions]:

@@ -1,3 +1,5 @@
+"""The circuit breaker and the wait for an endpoint: outages, patience and proofs."""
+
 import asyncio
 from collections.abc import Awaitable, Callable
 
@@ -15,7 +17,7 @@ from vlmbatch.events import EndpointPaused, EndpointResumed, Event
 
 
 class Time:
-    """A clock that only sleeping moves, and what it was asked to sleep."""
+    """A clock that only `sleep` moves; `slept` lists the sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -30,71 +32,71 @@ class Time:
         await asyncio.sleep(0)
 
 
-class Door:
-    """An endpoint that opens at a moment; before it, it is away."""
+class Server:
+    """An endpoint that is down until a given time."""
 
     def __init__(
-        self, time: Time, opens_at: float, error: Callable[[], Exception] = lambda: UnavailableError("away")
+        self, time: Time, up_at: float, error: Callable[[], Exception] = lambda: UnavailableError("away")
     ) -> None:
         self.time = time
-        self.opens_at = opens_at
+        self.up_at = up_at
         self.error = error
         self.asked = 0
 
     async def ask(self) -> str:
         self.asked += 1
-        if self.time.now < self.opens_at:
+        if self.time.now < self.up_at:
             raise self.error()
         return "open"
 
 
-async def test_what_is_there_is_asked_once() -> None:
-    """An endpoint that is there costs one question and no wait."""
+async def test_an_endpoint_that_is_up_is_queried_once() -> None:
+    """An endpoint that is up costs one request and no wait."""
     time = Time()
-    door = Door(time, 0)
-    assert await until_available(door.ask, patience_s=5, sleep=time.sleep, clock=time) == "open"
-    assert (door.asked, time.slept) == (1, [])
+    server = Server(time, 0)
+    assert await until_available(server.ask, patience_s=5, sleep=time.sleep, clock=time) == "open"
+    assert (server.asked, time.slept) == (1, [])
 
 
-async def test_patience_is_used_up_to_the_end_and_not_longer() -> None:
-    """Waiting ends exactly when patience does, with one last question."""
+async def test_the_wait_ends_exactly_with_the_patience() -> None:
+    """The wait for an endpoint ends exactly with the patience, after one last try."""
     time = Time()
-    door = Door(time, 1e9)
+    server = Server(time, 1e9)
     with pytest.raises(UnavailableError, match="away"):
-        await until_available(door.ask, patience_s=5, sleep=time.sleep, clock=time)
+        await until_available(server.ask, patience_s=5, sleep=time.sleep, clock=time)
     assert time.now == pytest.approx(5)
     assert time.slept == [1, 2, 2]
 
 
 async def test_waits_grow_to_half_a_minute() -> None:
-    """A long outage is probed more and more rarely, at least every 30 seconds."""
+    """The waits between the tries double up to 30 seconds."""
     time = Time()
-    await until_available(Door(time, 100).ask, patience_s=900, sleep=time.sleep, clock=time)
+    await until_available(Server(time, 100).ask, patience_s=900, sleep=time.sleep, clock=time)
     assert time.slept == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
-async def test_a_passing_failure_at_the_door_is_an_outage() -> None:
-    """A 500 to the preflight is waited out like a closed port, and ends as unavailable."""
+async def test_a_transient_failure_at_the_start_is_an_outage() -> None:
+    """A 500 to the preflight is retried like a closed port, and ends as UnavailableError."""
     time = Time()
-    door = Door(time, 3, lambda: TransientError("500"))
-    assert await until_available(door.ask, patience_s=9, sleep=time.sleep, clock=time) == "open"
+    server = Server(time, 3, lambda: TransientError("500"))
+    assert await until_available(server.ask, patience_s=9, sleep=time.sleep, clock=time) == "open"
     with pytest.raises(UnavailableError, match="500"):
         await until_available(
-            Door(time, 1e9, lambda: TransientError("500")).ask, patience_s=1, sleep=time.sleep, clock=time
+            Server(time, 1e9, lambda: TransientError("500")).ask, patience_s=1, sleep=time.sleep, clock=time
         )
 
 
-async def test_an_answer_of_another_kind_at_the_door_is_a_wrong_address() -> None:
-    """A server that refuses the first question is not the one that was meant: exit 2, and no waiting."""
+async def test_a_refusal_at_the_start_is_a_wrong_address() -> None:
+    """A server that refuses the first request is fatal at once, and the error names --base-url."""
     time = Time()
-    door = Door(time, 9, lambda: RejectedError("HTTP 422"))
+    server = Server(time, 9, lambda: RejectedError("HTTP 422"))
     with pytest.raises(FatalBackendError, match=r"422.*--base-url"):
-        await until_available(door.ask, patience_s=99, sleep=time.sleep, clock=time)
+        await until_available(server.ask, patience_s=99, sleep=time.sleep, clock=time)
     assert time.slept == []
 
 
-async def test_a_try_that_hangs_is_cut_off() -> None:
-    """A probe that never returns counts as away, and the next one is made."""
+async def test_a_try_that_hangs_is_abandoned() -> None:
+    """A try that never returns counts as an outage, and another try follows."""
     asked = 0
 
     async def ask() -> str:
@@ -107,12 +109,12 @@ async def test_a_try_that_hangs_is_cut_off() -> None:
     assert await until_available(ask, patience_s=9, try_s=0.01, sleep=Time().sleep) == "open"
 
 
-async def test_a_wrong_model_is_not_waited_for() -> None:
-    """What waiting cannot mend ends at once."""
+async def test_a_fatal_error_is_not_retried() -> None:
+    """A fatal error ends the wait at once."""
     time = Time()
     with pytest.raises(FatalBackendError):
         await until_available(
-            Door(time, 9, lambda: FatalBackendError("no model")).ask,
+            Server(time, 9, lambda: FatalBackendError("no model")).ask,
             patience_s=99,
             sleep=time.sleep,
             clock=time,
@@ -120,10 +122,10 @@ async def test_a_wrong_model_is_not_waited_for() -> None:
     assert time.slept == []
 
 
-async def test_somebody_who_is_loading_gets_more_patience_than_nobody() -> None:
-    """A server that says that it loads is waited for longer than a closed port."""
+async def test_a_loading_endpoint_gets_more_patience_than_a_closed_port() -> None:
+    """The wait for a server that loads its model is longer than for a closed port."""
     time = Time()
-    loading = Door(time, 100, lambda: UnavailableError("Loading model"))
+    loading = Server(time, 100, lambda: UnavailableError("Loading model"))
     found = await until_available(
         loading.ask, patience_s=5, loading_patience_s=900, sleep=time.sleep, clock=time
     )
@@ -131,7 +133,7 @@ async def test_somebody_who_is_loading_gets_more_patience_than_nobody() -> None:
     began = time.now
     with pytest.raises(UnreachableError):
         await until_available(
-            Door(time, 1e9, lambda: UnreachableError("refused")).ask,
+            Server(time, 1e9, lambda: UnreachableError("refused")).ask,
             patience_s=5,
             loading_patience_s=900,
             sleep=time.sleep,
@@ -141,7 +143,7 @@ async def test_somebody_who_is_loading_gets_more_patience_than_nobody() -> None:
 
 
 async def test_a_slow_endpoint_is_not_cut_off_by_a_short_patience() -> None:
-    """Patience is about an endpoint that is away: one that works on the question gets `least_try_s`."""
+    """A try may take `least_try_s` even if the patience is shorter, and counts as an outage after that."""
 
     async def ask() -> str:
         await asyncio.sleep(0.02)
@@ -157,12 +159,12 @@ def busy(retry_after: float | None = None) -> UnavailableError:
 
 
 async def nothing() -> None:
-    """A proof that needs no asking."""
+    """A proof without a request."""
 
 
-def availability(
+def breaker_of(
     time: Time,
-    door: Door,
+    server: Server,
     told: list[Event],
     patience_s: float = 900,
     prove: Callable[[], Awaitable[None]] = nothing,
@@ -172,7 +174,7 @@ def availability(
             await prove()
 
         async def probe(self) -> None:
-            await door.ask()
+            await server.ask()
 
     return Breaker(
         patience_s=patience_s,
@@ -184,25 +186,25 @@ def availability(
     )
 
 
-async def test_an_outage_pauses_everybody_and_one_probes() -> None:
-    """Twenty images that meet the outage cost one row of probes, and all go on after it."""
+async def test_an_outage_pauses_all_images_and_one_probes() -> None:
+    """An outage that twenty images run into costs one series of probes, and all images go on after it."""
     time, told = Time(), list[Event]()
-    door = Door(time, 10)
-    breaker = availability(time, door, told)
+    server = Server(time, 10)
+    breaker = breaker_of(time, server, told)
     async with asyncio.TaskGroup() as group:
         for _ in range(20):
             group.create_task(breaker.unavailable(UnavailableError("refused"), 1))
-    assert door.asked == len(time.slept) == 4
+    assert server.asked == len(time.slept) == 4
     assert [type(e) for e in told] == [EndpointPaused, EndpointResumed]
     assert (breaker.up, breaker.downs) == (True, 1)
     await asyncio.wait_for(breaker.ready(), 1)
 
 
-async def test_nobody_asks_while_it_is_away() -> None:
-    """ready() does not return before the endpoint is back."""
+async def test_no_request_is_sent_during_an_outage() -> None:
+    """ready() does not return before the endpoint is up again."""
     time = Time()
-    door = Door(time, 10)
-    breaker = availability(time, door, [])
+    server = Server(time, 10)
+    breaker = breaker_of(time, server, [])
     await breaker.ready()
     outage = asyncio.create_task(breaker.unavailable(UnavailableError("refused"), 1))
     await asyncio.sleep(0)
@@ -212,10 +214,10 @@ async def test_nobody_asks_while_it_is_away() -> None:
     await outage
 
 
-async def test_an_endpoint_that_stays_away_ends_the_run() -> None:
-    """When patience has run out, the outage raises for all who wait, and for all who come later."""
+async def test_an_endpoint_that_stays_down_ends_the_run() -> None:
+    """After the patience, the outage raises UnavailableError for waiting images and for later ones."""
     time = Time()
-    breaker = availability(time, Door(time, 1e9), [], patience_s=20)
+    breaker = breaker_of(time, Server(time, 1e9), [], patience_s=20)
     with pytest.raises(UnavailableError):
         await breaker.unavailable(UnavailableError("refused"), 1)
     assert time.now == pytest.approx(20)
@@ -223,10 +225,10 @@ async def test_an_endpoint_that_stays_away_ends_the_run() -> None:
         await breaker.ready()
 
 
-async def test_a_server_that_only_takes_probes_runs_out_of_patience() -> None:
-    """Probes that succeed do not reset the patience; only an answer does."""
+async def test_successful_probes_do_not_reset_the_patience() -> None:
+    """A server that answers only probes, and no image, uses up the patience."""
     time = Time()
-    breaker = availability(time, Door(time, 0), [], patience_s=60)
+    breaker = breaker_of(time, Server(time, 0), [], patience_s=60)
 
     async def keep_asking() -> None:
         for _ in range(100):
@@ -238,9 +240,9 @@ async def test_a_server_that_only_takes_probes_runs_out_of_patience() -> None:
 
 
 async def test_an_answer_resets_the_patience() -> None:
-    """Outages with answers between them never end the run."""
+    """An answer between two outages resets the patience, so that they never end the run."""
     time = Time()
-    breaker = availability(time, Door(time, 0), [], patience_s=10)
+    breaker = breaker_of(time, Server(time, 0), [], patience_s=10)
     for _ in range(50):
         await breaker.unavailable(UnavailableError("loading"), 1)
         breaker.answered()
@@ -248,51 +250,51 @@ async def test_an_answer_resets_the_patience() -> None:
 
 
 @pytest.mark.parametrize("seconds", [17, 600])
-async def test_retry_after_holds_the_pool_back(seconds: float) -> None:
-    """The first probe waits for as long as the endpoint asked, also where that is long."""
+async def test_retry_after_delays_the_first_probe(seconds: float) -> None:
+    """The first probe comes after the Retry-After of the endpoint, even if it is long."""
     time, told = Time(), list[Event]()
-    await availability(time, Door(time, 0), told).unavailable(busy(retry_after=seconds), 1)
+    await breaker_of(time, Server(time, 0), told).unavailable(busy(retry_after=seconds), 1)
     assert time.slept == [seconds]
     assert [type(e) for e in told] == [EndpointPaused, EndpointResumed]
 
 
 async def test_retry_after_is_capped_by_the_patience() -> None:
-    """An endpoint that asks for more time than --give-up-after gives is tried once more and given up."""
+    """If Retry-After is longer than the patience, the run ends after the patience."""
     time = Time()
     with pytest.raises(UnavailableError):
-        await availability(time, Door(time, 1e9), [], patience_s=60).unavailable(busy(900), 1)
+        await breaker_of(time, Server(time, 1e9), [], patience_s=60).unavailable(busy(900), 1)
     assert time.slept == [60]
 
 
 async def test_one_busy_reply_delays_only_its_image() -> None:
-    """A lone "busy" costs its image a wait that grows; nobody else is held back and nothing is probed."""
+    """A single "busy" delays only its own image, longer each time; no pause follows and no probe."""
     time, told = Time(), list[Event]()
-    door = Door(time, 0)
-    breaker = availability(time, door, told)
+    server = Server(time, 0)
+    breaker = breaker_of(time, server, told)
     for waits in (1, 2, 3, 9):
         await breaker.unavailable(busy(), waits)
         breaker.answered()
     assert time.slept == [1, 2, 4, 30]
-    assert (told, door.asked, breaker.up) == ([], 0, True)
+    assert (told, server.asked, breaker.up) == ([], 0, True)
 
 
 async def test_five_busy_replies_in_a_row_pause_the_run() -> None:
-    """The fifth without an answer between them is an outage: all wait, and a probe ends it."""
+    """The fifth "busy" without an answer between them pauses all images until a probe succeeds."""
     time, told = Time(), list[Event]()
-    door = Door(time, 0)
-    breaker = availability(time, door, told)
+    server = Server(time, 0)
+    breaker = breaker_of(time, server, told)
     for _ in range(4):
         await breaker.unavailable(busy(), 1)
     assert told == []
     await breaker.unavailable(busy(), 1)
     assert [type(e) for e in told] == [EndpointPaused, EndpointResumed]
-    assert (door.asked, breaker.downs) == (1, 0)
+    assert (server.asked, breaker.downs) == (1, 0)
 
 
-async def test_five_passing_failures_of_several_images_pause_the_run() -> None:
-    """Timeouts or 500s in a row across images are a wedged engine, and are probed like an outage."""
+async def test_five_transient_failures_of_several_images_pause_the_run() -> None:
+    """Five failures in a row at different images pause the run like an outage."""
     time, told = Time(), list[Event]()
-    breaker = availability(time, Door(time, 0), told)
+    breaker = breaker_of(time, Server(time, 0), told)
     for n in range(5):
         assert told == []
         await breaker.failed(TransientError("HTTP 500"), f"{n}.jpg")
@@ -301,29 +303,29 @@ async def test_five_passing_failures_of_several_images_pause_the_run() -> None:
     assert "5 requests in a row failed" in told[0].message
 
 
-async def test_a_pause_in_which_nobody_was_there_is_a_down() -> None:
-    """Lost connections in a row may be a crash: the probes tell whether somebody was there all the time."""
-    for opens_at, downs in ((10, 1), (0, 0)):
+async def test_only_a_pause_with_a_failed_probe_counts_as_down() -> None:
+    """A pause after lost connections counts in `downs` only if a probe finds the endpoint down."""
+    for up_at, downs in ((10, 1), (0, 0)):
         time = Time()
-        breaker = availability(time, Door(time, opens_at), [])
+        breaker = breaker_of(time, Server(time, up_at), [])
         for n in range(5):
             await breaker.failed(TransientError("reset", kind="connection"), f"{n}.jpg")
         assert breaker.downs == downs
 
 
-async def test_one_image_that_fails_again_and_again_pauses_nobody() -> None:
-    """What fails over a single image says nothing about the endpoint."""
+async def test_repeated_failures_of_one_image_pause_nothing() -> None:
+    """Repeated failures of a single image do not pause the run."""
     told: list[Event] = []
-    breaker = availability(Time(), Door(Time(), 0), told)
+    breaker = breaker_of(Time(), Server(Time(), 0), told)
     for _ in range(20):
         await breaker.failed(TransientError("HTTP 500"), "a.jpg")
     assert told == []
 
 
-async def test_failures_that_a_probe_refutes_do_not_use_up_patience() -> None:
-    """An engine that has answered and answers probes is there: images that fail never end the run."""
+async def test_failures_between_good_probes_do_not_use_up_patience() -> None:
+    """If the endpoint has answered an image and answers probes, failing images never end the run."""
     time = Time()
-    breaker = availability(time, Door(time, 0), [], patience_s=10)
+    breaker = breaker_of(time, Server(time, 0), [], patience_s=10)
     breaker.answered()
     for n in range(500):
         await breaker.failed(TransientError("HTTP 500"), f"{n}.jpg")
@@ -331,9 +333,9 @@ async def test_failures_that_a_probe_refutes_do_not_use_up_patience() -> None:
 
 
 async def test_an_endpoint_that_never_answered_an_image_is_given_up() -> None:
-    """One that answers probes alone, and fails over every image from the first, runs out of patience."""
+    """An endpoint that answers probes but fails at every image from the first uses up the patience."""
     time = Time()
-    breaker = availability(time, Door(time, 0), [], patience_s=10)
+    breaker = breaker_of(time, Server(time, 0), [], patience_s=10)
 
     async def fail_on() -> None:
         for n in range(500):
@@ -344,7 +346,7 @@ async def test_an_endpoint_that_never_answered_an_image_is_given_up() -> None:
 
 
 async def test_the_endpoint_is_proven_once_before_the_first_image() -> None:
-    """However many images wait, one proof is made, and they go on when it has succeeded."""
+    """Twenty waiting images cause one proof, and go on after its success."""
     proofs = 0
 
     async def prove() -> None:
@@ -352,13 +354,13 @@ async def test_the_endpoint_is_proven_once_before_the_first_image() -> None:
         proofs += 1
         await asyncio.sleep(0.01)
 
-    breaker = availability(Time(), Door(Time(), 0), [], prove=prove)
+    breaker = breaker_of(Time(), Server(Time(), 0), [], prove=prove)
     await asyncio.gather(*(breaker.ready() for _ in range(20)))
     assert proofs == 1
 
 
 async def test_a_proof_that_fails_ends_the_run_for_all() -> None:
-    """A model that cannot see is found out once, and everybody who waits hears it."""
+    """A fatal proof runs once, and its error is raised for every waiting image."""
     proofs = 0
 
     async def prove() -> None:
@@ -366,29 +368,29 @@ async def test_a_proof_that_fails_ends_the_run_for_all() -> None:
         proofs += 1
         raise FatalBackendError("blind")
 
-    breaker = availability(Time(), Door(Time(), 0), [], prove=prove)
+    breaker = breaker_of(Time(), Server(Time(), 0), [], prove=prove)
     errors = await asyncio.gather(*(breaker.ready() for _ in range(5)), return_exceptions=True)
     assert [str(e) for e in errors] == ["blind"] * 5
     assert proofs == 1
 
 
-async def test_a_cold_endpoint_is_waited_for_and_told_of() -> None:
-    """While the proof finds it loading, the run is paused like in any outage, and goes on after it."""
+async def test_a_cold_endpoint_pauses_the_run() -> None:
+    """While the proof finds the endpoint loading, the run pauses as in any outage, and goes on afterwards."""
     time, told = Time(), list[Event]()
-    cold = Door(time, 20)
+    cold = Server(time, 20)
 
     async def prove() -> None:
         await cold.ask()
 
-    await availability(time, Door(time, 0), told, prove=prove).ready()
+    await breaker_of(time, Server(time, 0), told, prove=prove).ready()
     assert time.now >= 20
     assert [type(e) for e in told] == [EndpointPaused, EndpointResumed]
 
 
-async def test_a_cancelled_prober_leaves_the_door_open() -> None:
-    """Stopping the task that probes does not leave the others waiting for ever."""
+async def test_a_cancelled_probe_blocks_no_image() -> None:
+    """If the task that probes is cancelled, other images do not wait for ever."""
     time = Time()
-    breaker = availability(time, Door(time, 1e9), [])
+    breaker = breaker_of(time, Server(time, 1e9), [])
     task = asyncio.create_task(breaker.unavailable(UnavailableError("refused"), 1))
     await asyncio.sleep(0)
     task.cancel()

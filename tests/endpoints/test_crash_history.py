@@ -1,10 +1,10 @@
-"""The crashes of an engine during the requests of one image."""
+"""The crash history of one image: suspicion, guilt and refunds."""
 
 from vlmbatch.endpoints.crash_history import CrashHistory
 
 
-def test_an_engine_that_says_it_crashed_makes_a_suspect() -> None:
-    """A crash among others makes a suspect; two of them alone make the image guilty."""
+def test_a_reported_crash_makes_a_suspect() -> None:
+    """A reported crash among other images makes a suspect; two crashes alone make the image guilty."""
     crashes = CrashHistory()
     crashes.failed("crash", alone=False, counted=True, downs=0)
     assert (crashes.suspect, crashes.reported) == (True, 0)
@@ -14,25 +14,25 @@ def test_an_engine_that_says_it_crashed_makes_a_suspect() -> None:
     assert crashes.is_guilty
 
 
-def test_an_engine_that_is_found_gone_may_have_been_restarted() -> None:
-    """Without a word from the engine it takes four crashes alone, or fewer where it told of one."""
-    silent, one_word = CrashHistory(), CrashHistory()
-    one_word.failed("crash", alone=True, counted=True, downs=0)
+def test_unreported_crashes_need_more_evidence() -> None:
+    """Crashes that the engine does not report make an image guilty at the fourth in all, reports included."""
+    unreported, reported_once = CrashHistory(), CrashHistory()
+    reported_once.failed("crash", alone=True, counted=True, downs=0)
     for downs in range(3):
-        assert not silent.is_guilty
-        assert not one_word.is_guilty
-        for crashes in (silent, one_word):
+        assert not unreported.is_guilty
+        assert not reported_once.is_guilty
+        for crashes in (unreported, reported_once):
             crashes.failed("connection", alone=True, counted=True, downs=downs)
             crashes.refund(downs + 1)
-    assert one_word.is_guilty
-    assert not silent.is_guilty
-    silent.failed("connection", alone=True, counted=True, downs=3)
-    silent.refund(4)
-    assert silent.is_guilty
+    assert reported_once.is_guilty
+    assert not unreported.is_guilty
+    unreported.failed("connection", alone=True, counted=True, downs=3)
+    unreported.refund(4)
+    assert unreported.is_guilty
 
 
-def test_a_request_that_went_down_with_the_endpoint_is_a_crash_and_no_attempt() -> None:
-    """Broken off, and then nobody was there: a suspect, and its attempt is given back, once."""
+def test_a_request_lost_in_an_outage_is_a_crash_and_no_attempt() -> None:
+    """A request that broke off before an outage makes a suspect, and its attempt is refunded once."""
     crashes = CrashHistory()
     crashes.failed("connection", alone=True, counted=True, downs=3)
     assert crashes.refund(3) == 0
@@ -42,8 +42,8 @@ def test_a_request_that_went_down_with_the_endpoint_is_a_crash_and_no_attempt() 
     assert crashes.refund(9) == 0
 
 
-def test_all_attempts_that_an_outage_took_are_given_back() -> None:
-    """Several requests may break off before the outage shows; they are one crash."""
+def test_all_attempts_lost_in_an_outage_are_refunded() -> None:
+    """Several attempts that broke off before one outage are all refunded, and are one crash."""
     crashes = CrashHistory()
     crashes.failed("server_error", alone=True, counted=True, downs=0)
     crashes.failed("connection", alone=True, counted=True, downs=0)
@@ -51,16 +51,16 @@ def test_all_attempts_that_an_outage_took_are_given_back() -> None:
     assert crashes.found == 1
 
 
-def test_what_cost_nothing_is_not_given_back() -> None:
-    """A reset of a kept connection was asked again for nothing, so that there is nothing to refund."""
+def test_a_free_attempt_is_not_refunded() -> None:
+    """A reset of a kept connection costs no attempt, so an outage refunds none, but makes a suspect."""
     crashes = CrashHistory()
     crashes.failed("connection", alone=False, counted=False, downs=0)
     assert crashes.refund(1) == 0
     assert crashes.suspect
 
 
-def test_a_failure_while_the_endpoint_stays_is_no_crash() -> None:
-    """A lost connection or a 500 alone makes no suspect, and neither does a timeout before an outage."""
+def test_a_failure_without_an_outage_is_no_crash() -> None:
+    """A lost connection or a 500 without an outage makes no suspect, nor does a timeout before an outage."""
     crashes = CrashHistory()
     for kind in ("connection", "server_error"):
         crashes.failed(kind, alone=True, counted=True, downs=0)

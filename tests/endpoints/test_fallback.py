@@ -1,4 +1,4 @@
-"""Runs with fallbacks: who answers when the first is away, refuses or answers badly, and what records say."""
+"""Runs with fallbacks: they answer if the first endpoint is down, refuses or answers badly."""
 
 import json
 from collections import Counter
@@ -21,14 +21,14 @@ Photos = Callable[..., Path]
 
 @pytest.fixture
 def other() -> Iterator[Endpoint]:
-    """The endpoint to fall back to, with a model of another name."""
+    """The fallback, with a model of another name."""
     with Endpoint(models={"big-vision": Model(vision=True)}) as running:
         yield running
 
 
 @pytest.fixture
 def asked(endpoint: Endpoint, other: Endpoint) -> dict[str, Any]:
-    """Options that ask one endpoint first, and the other where that fails."""
+    """Options that select one endpoint first, and the other one as its fallback."""
     return {
         "backend": "ollama",
         "base_url": endpoint.url,
@@ -37,17 +37,17 @@ def asked(endpoint: Endpoint, other: Endpoint) -> dict[str, Any]:
     }
 
 
-async def test_what_is_refused_is_answered_by_the_fallback(
+async def test_a_refused_image_is_answered_by_the_fallback(
     photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """A picture that the first refuses gets an answer from the second, and its record says who, and why."""
+    """An image that the first refuses is answered by the fallback; its record names both and the reason."""
     photos(12)
     endpoint.script = lambda request: "content_filter" if request.chat == 3 else "ok"
     done = await ran(**asked, concurrency=1)
     assert done.error is None
     assert all(result.ok for result in done.results)
-    (fallen,) = [result for result in done.results if result.fallback]
-    record = fallen.to_record()
+    (by_fallback,) = [result for result in done.results if result.fallback]
+    record = by_fallback.to_record()
     told = record["fallback"]
     assert [record[name] for name in ("backend", "model", "endpoint")] == [
         "vllm",
@@ -62,16 +62,16 @@ async def test_what_is_refused_is_answered_by_the_fallback(
         "model": "tiny-vision",
     }
     assert "filter" in told["message"]
-    assert [r.to_record().get("fallback") for r in done.results if r is not fallen] == [None] * 11
+    assert [r.to_record().get("fallback") for r in done.results if r is not by_fallback] == [None] * 11
     assert done.summary is not None
     assert done.summary.fallbacks == 1
     assert len(other.questions) == 1
 
 
-async def test_a_bad_answer_goes_to_the_fallback_after_being_asked_differently(
+async def test_a_bad_answer_goes_to_the_fallback_after_its_retries(
     photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """Empty answers are asked for again first; the fallback gets the question as it was, not as it became."""
+    """Empty answers are retried first; then the fallback gets the original question, not the changed one."""
     photos(1)
     endpoint.script = ["empty", "empty", "empty"]
     done = await ran(**asked)
@@ -85,18 +85,18 @@ async def test_a_bad_answer_goes_to_the_fallback_after_being_asked_differently(
     assert question.body["temperature"] == 0.0
 
 
-async def test_the_first_dies_at_image_50(
+async def test_the_fallback_answers_after_the_first_dies(
     photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """The endpoint goes away for good in the middle: the fallback answers the rest, and the records tell."""
+    """If the first goes down for good at image 50, the fallback answers the rest, and the records show it."""
     photos(120)
     endpoint.script = lambda request: "down" if (request.chat or 0) == 50 else "ok"
     done = await ran(**asked, concurrency=4)
     assert done.error is None
     assert len(done.ids) == len(set(done.ids)) == 120
     assert all(result.ok for result in done.results)
-    who = Counter(result.endpoint.backend for result in done.results)
-    assert 45 <= who["ollama"] <= 50
+    backends = Counter(result.endpoint.backend for result in done.results)
+    assert 45 <= backends["ollama"] <= 50
     reasons = {result.fallback and result.fallback.reason for result in done.results}
     assert reasons == {None, "unavailable"}
     paused = [event for event in done.events if isinstance(event, EndpointPaused)]
@@ -104,10 +104,10 @@ async def test_the_first_dies_at_image_50(
     assert all((r.endpoint.backend == "vllm") is (r.fallback is not None) for r in done.results)
 
 
-async def test_the_first_is_asked_again_once_it_is_back(
+async def test_the_first_gets_images_again_after_its_outage(
     photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """A fallback stands in for as long as the outage lasts, and no longer."""
+    """After an outage the first endpoint gets the images again."""
     photos(200)
     other.delay = 0.01
     endpoint.script = lambda request: "down:0.1" if request.chat == 10 else "ok"
@@ -117,10 +117,10 @@ async def test_the_first_is_asked_again_once_it_is_back(
     assert len(endpoint.questions) > 20
 
 
-async def test_only_for_the_reasons_that_are_named(
+async def test_a_fallback_is_used_only_for_its_reasons(
     photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """With --fallback-on bad-answer, what is refused is a failure as without a fallback."""
+    """With --fallback-on bad-answer, a refused image is a failure, as without a fallback."""
     photos(6)
     endpoint.script = lambda request: "content_filter" if request.chat == 3 else "ok"
     done = await ran(**asked, fallback_on="bad-answer", concurrency=1)
@@ -128,10 +128,10 @@ async def test_only_for_the_reasons_that_are_named(
     assert not other.questions
 
 
-async def test_when_both_refuse_the_record_has_both(
+async def test_a_record_has_the_refusals_of_both(
     photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """The failure is that of the first, its message tells of the other, and it is one for good."""
+    """If both refuse, the record has the first's failure, with the fallback's message, and is final."""
     photos(6)
     endpoint.script = lambda request: "content_filter" if request.chat == 3 else "ok"
     other.script = lambda request: "400"
@@ -142,10 +142,10 @@ async def test_when_both_refuse_the_record_has_both(
     assert "temperature is not what it should be" in failed.message
 
 
-async def test_a_fallback_that_is_away_leaves_it_for_the_next_run(
+async def test_a_refused_image_is_left_for_the_next_run_if_the_fallback_is_down(
     photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """What the first refused is asked again by the next run, when the fallback may be there."""
+    """If the fallback is down, a refused image is retryable, and the next run gets the fallback's answer."""
     photos(6)
     endpoint.script = lambda request: "content_filter" if request.chat == 3 else "ok"
     other.down()
@@ -159,10 +159,10 @@ async def test_a_fallback_that_is_away_leaves_it_for_the_next_run(
     assert [(r.ok, r.endpoint.model) for r in again.results] == [(True, "big-vision")]
 
 
-async def test_the_first_may_be_away_from_the_start(
+async def test_the_first_may_be_down_at_the_start(
     photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """With its model named, the run goes on with the fallback alone; a later one skips all that."""
+    """With --model the run goes on with the fallback alone, and a later run skips its answers."""
     photos(8)
     endpoint.down()
     done = await ran(**asked, output="out.jsonl", give_up_after=0.05)
@@ -178,10 +178,10 @@ async def test_the_first_may_be_away_from_the_start(
     assert again.summary.skipped == 7
 
 
-async def test_without_a_model_name_the_first_has_to_be_there(
+async def test_without_a_model_name_the_first_must_be_up(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """Nobody knows then whose answers the records would be: exit 4, and what to type."""
+    """If the first is down at the start and no model is named, the error is unavailable and names --model."""
     photos(2)
     endpoint.down()
     done = await ran(**(asked | {"model": None}), give_up_after=0.05)
@@ -189,8 +189,8 @@ async def test_without_a_model_name_the_first_has_to_be_there(
     assert "--model" in str(done.error)
 
 
-async def test_fallbacks_are_asked_one_after_the_other(photos: Photos, endpoint: Endpoint) -> None:
-    """What the first fallback refuses too goes to the second."""
+async def test_fallbacks_are_used_in_their_order(photos: Photos, endpoint: Endpoint) -> None:
+    """An image that the first fallback refuses too goes to the second fallback."""
     photos(1)
     with Endpoint(models={"b": Model()}) as second, Endpoint(models={"c": Model()}) as third:
         endpoint.script = second.script = lambda request: "content_filter"
@@ -209,10 +209,10 @@ async def test_fallbacks_are_asked_one_after_the_other(photos: Photos, endpoint:
     assert len(started.fallbacks) == 2
 
 
-async def test_a_quota_that_is_used_up_goes_to_the_fallback(
+async def test_a_refused_key_goes_to_the_fallback(
     photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """What ends a run without a fallback is an outage of the first with one."""
+    """If the first starts to refuse the key, the run does not end: the fallback answers the rest."""
     photos(20)
     endpoint.script = lambda request: "401" if (request.chat or 0) >= 5 else "ok"
     done = await ran(**asked, concurrency=2)
@@ -221,10 +221,10 @@ async def test_a_quota_that_is_used_up_goes_to_the_fallback(
     assert other.questions
 
 
-async def test_a_mistake_in_the_first_is_not_hidden(
+async def test_an_error_of_the_first_is_not_hidden(
     photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """A model that cannot see, or is not there, ends the run at once and is no reason to ask another."""
+    """If the first's model has no vision or does not exist, the run ends, and the fallback gets no image."""
     photos(2)
     for model in ("tiny-text", "tiny-visoin"):
         done = await ran(**(asked | {"model": model}))
@@ -232,10 +232,10 @@ async def test_a_mistake_in_the_first_is_not_hidden(
     assert not other.questions
 
 
-async def test_a_mistake_in_the_fallback_is_told_at_the_start(
+async def test_an_error_of_the_fallback_ends_the_run_at_the_start(
     photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """And not hours later, when it would be needed for the first time."""
+    """An unknown model of the fallback ends the run before the first question."""
     photos(2)
     done = await ran(**(asked | {"fallback": f"vllm:biig@{other.url}/v1"}))
     assert isinstance(done.error, FatalBackendError)
@@ -243,10 +243,10 @@ async def test_a_mistake_in_the_fallback_is_told_at_the_start(
     assert not endpoint.questions
 
 
-async def test_the_key_of_the_first_is_not_for_the_fallback(
+async def test_the_fallback_does_not_get_the_key_of_the_first(
     photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """--api-key goes to who was named with it, and to nobody else."""
+    """The fallback's requests never contain the --api-key of the first."""
     photos(3)
     endpoint.script = lambda request: "content_filter"
     await ran(**asked, api_key="only-for-the-first")
@@ -254,10 +254,10 @@ async def test_the_key_of_the_first_is_not_for_the_fallback(
     assert not [r for r in other.requests if "only-for-the-first" in str(r.headers)]
 
 
-async def test_the_headers_of_the_first_are_not_for_the_fallback(
+async def test_the_fallback_does_not_get_the_headers_of_the_first(
     photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """--header goes to the endpoint that was named with it, and to no other host."""
+    """The first's requests contain --header, and the fallback's never do."""
     photos(3)
     endpoint.script = lambda request: "content_filter"
     await ran(**asked, header="X-Secret: only-for-the-first")
@@ -266,12 +266,12 @@ async def test_the_headers_of_the_first_are_not_for_the_fallback(
     assert not [r for r in other.requests if "only-for-the-first" in str(r.headers)]
 
 
-async def test_a_lost_attempt_of_the_first_gives_the_fallback_none(
+async def test_a_refund_at_the_first_gives_the_fallback_no_attempt(
     photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """An attempt that went down with the first is given back there; the fallback has --retries, no more."""
+    """An attempt lost with the first is refunded there only; the fallback has --retries and no more."""
     photos(1)
-    endpoint.script = ["rst", "down:0.05", "content_filter"]  # the first costs nothing, on a kept connection
+    endpoint.script = ["rst", "down:0.05", "content_filter"]  # rst is free, on a kept connection
     other.script = lambda request: "500"
     done = await ran(**asked, fallback_on="rejected", retries=1)
     assert len(endpoint.questions) == 3
@@ -279,23 +279,23 @@ async def test_a_lost_attempt_of_the_first_gives_the_fallback_none(
     assert [result.ok for result in done.results] == [False]
 
 
-async def test_the_fallback_too_may_lose_a_connection(
+async def test_the_fallback_has_its_own_free_retry(
     photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """A kept connection that the first had closed leaves the fallback its own free question."""
+    """A free retry for a kept connection at the first leaves the fallback its own free retry."""
     photos(1)
     endpoint.script = ["rst", "content_filter"]
     other.script = ["rst"]
-    ollama = {"fallback": f"ollama:big-vision@{other.url}"}  # no other request takes its connection
+    ollama = {"fallback": f"ollama:big-vision@{other.url}"}  # no other request uses its connection
     done = await ran(**(asked | ollama), retries=0)
     assert len(endpoint.questions) == len(other.questions) == 2
     assert [result.ok for result in done.results] == [True]
 
 
-async def test_the_fallback_too_may_turn_an_image_away(
+async def test_the_fallback_has_its_own_free_waits(
     photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """An image that the first has turned away too often may be turned away by the fallback as often."""
+    """After too many 503s of the first, the fallback may still answer 503 for as many free waits."""
     photos(1)
     endpoint.script = lambda request: "503-busy"
     other.script = ["503-busy"] * 15
@@ -305,10 +305,10 @@ async def test_the_fallback_too_may_turn_an_image_away(
     assert [result.ok for result in done.results] == [True]
 
 
-async def test_copies_of_an_answer_of_the_fallback_say_so(
+async def test_duplicates_name_the_fallback_that_answered(
     photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """A duplicate has the answer of the other image and names who gave it, also in a later run."""
+    """A duplicate has the original's answer and names the fallback that gave it, also in a later run."""
     folder = photos(1)
     (folder / "copy.jpg").write_bytes((folder / "p0000.jpg").read_bytes())
     endpoint.script = lambda request: "content_filter"
@@ -321,10 +321,10 @@ async def test_copies_of_an_answer_of_the_fallback_say_so(
     assert len(other.questions) == 1
 
 
-async def test_the_cache_keeps_no_answer_of_a_fallback(
+async def test_the_cache_stores_no_answer_of_a_fallback(
     photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """What --cache holds was answered by the model that its key names."""
+    """The cache does not store the answer of a fallback: the next run queries the first again."""
     photos(1)
     endpoint.script = ["content_filter"]
     await ran(**asked, cache="cache")
@@ -341,15 +341,17 @@ async def test_the_cache_keeps_no_answer_of_a_fallback(
         ({"fallback_on": "never"}, "unavailable,rejected,bad-answer"),
     ],
 )
-async def test_what_is_mistyped_is_told(photos: Photos, option: dict[str, str], told: str) -> None:
-    """A fallback or a reason that nobody knows is exit 2 with an example, before anything is asked."""
+async def test_a_mistyped_fallback_is_a_config_error(
+    photos: Photos, option: dict[str, str], told: str
+) -> None:
+    """An invalid fallback or reason is a ConfigError with the valid form, before any request."""
     photos(1)
     with pytest.raises(ConfigError, match=told):
         await ran(**option)
 
 
-def test_the_command_tells_of_it(photos: Photos, endpoint: Endpoint, other: Endpoint) -> None:
-    """`vlmbatch run --fallback` answers, says at the start whom it may ask, and at the end who answered."""
+def test_the_command_reports_the_fallback(photos: Photos, endpoint: Endpoint, other: Endpoint) -> None:
+    """`vlmbatch run --fallback` names the fallback at the start, and counts its answers at the end."""
     photos(5)
     endpoint.script = lambda request: "content_filter" if (request.chat or 0) < 2 else "ok"
     done = command(
@@ -364,8 +366,8 @@ def test_the_command_tells_of_it(photos: Photos, endpoint: Endpoint, other: Endp
     assert f"{other.url}/v1 (big-vision): 2 answered" in done.stderr
 
 
-async def test_nobody_at_all(photos: Photos) -> None:
-    """Neither the first nor the fallback is there: exit 4."""
+async def test_first_and_fallback_down_are_unavailable(photos: Photos) -> None:
+    """If the first and the fallback are both down, the run is unavailable."""
     photos(1)
     with closed_port() as one, closed_port() as two:
         done = await ran(

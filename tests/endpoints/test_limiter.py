@@ -1,4 +1,4 @@
-"""Slots: never more than there are, none lost, whatever is cancelled."""
+"""The limiter: its limit holds, and no slot is lost in a cancellation."""
 
 import asyncio
 import random
@@ -10,7 +10,7 @@ from vlmbatch.endpoints.limiter import Limiter, RateLimiter
 
 
 class Flight:
-    """Counts who is in flight."""
+    """Counts the requests in flight."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -20,17 +20,17 @@ class Flight:
         async with limiter.slot(alone=alone):
             self.now += 1
             self.most = max(self.most, self.now)
-            assert not (alone and self.now > 1), "somebody else is there"
+            assert not (alone and self.now > 1), "another request is in flight"
             try:
                 for _ in range(steps):
                     await asyncio.sleep(0)
-                    assert not (alone and self.now > 1), "somebody else came"
+                    assert not (alone and self.now > 1), "another request has started"
             finally:
                 self.now -= 1
 
 
 async def test_no_more_than_the_limit_are_in_flight() -> None:
-    """A hundred tasks and seven slots: seven at once, all served."""
+    """With seven slots, a hundred tasks all get a slot, at most seven at once."""
     flight, limiter = Flight(), Limiter(7)
     await asyncio.gather(*(flight.take(limiter) for _ in range(100)))
     assert flight.most == 7
@@ -38,7 +38,7 @@ async def test_no_more_than_the_limit_are_in_flight() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 async def test_cancellation_loses_no_slot(seed: int) -> None:
-    """Tasks that are cancelled anywhere, alone or not, leave all slots behind and nobody waits for ever."""
+    """Tasks that are cancelled at any point, alone or not, return their slots, and no task waits for ever."""
     dice, flight, limiter = random.Random(seed), Flight(), Limiter(3)
     tasks = [
         asyncio.create_task(flight.take(limiter, alone=dice.random() < 0.2, steps=dice.randrange(5)))
@@ -57,8 +57,8 @@ async def test_cancellation_loses_no_slot(seed: int) -> None:
     assert flight.most == 3
 
 
-async def test_alone_is_alone() -> None:
-    """While one that must be alone waits or works, nobody else starts; afterwards all do."""
+async def test_a_request_alone_excludes_all_others() -> None:
+    """While a request holds a slot alone no other one is in flight; afterwards all slots are used again."""
     flight, limiter = Flight(), Limiter(5)
     mixed = [flight.take(limiter, alone=n % 4 == 0) for n in range(40)]
     await asyncio.gather(*mixed)
@@ -66,7 +66,7 @@ async def test_alone_is_alone() -> None:
 
 
 async def overload(limiter: Limiter, requests: int) -> None:
-    """So many requests at once, each of which is refused."""
+    """N requests at once, and all of them are refused."""
 
     async def refused() -> None:
         async with limiter.slot():
@@ -77,8 +77,8 @@ async def overload(limiter: Limiter, requests: int) -> None:
     await asyncio.gather(*(refused() for _ in range(requests)))
 
 
-async def test_a_burst_of_refusals_halves_once() -> None:
-    """Requests that were in flight together tell of one overload, not of sixteen."""
+async def test_a_burst_of_refusals_halves_the_limit_once() -> None:
+    """Refusals of requests that were in flight together halve the limit only once."""
     told: list[int] = []
     limiter = Limiter(16, most=64, changed=lambda: told.append(limiter.limit))
     await overload(limiter, 16)
@@ -87,16 +87,16 @@ async def test_a_burst_of_refusals_halves_once() -> None:
     assert (limiter.limit, told) == (4, [8, 4])
 
 
-async def test_a_limit_that_shrank_holds() -> None:
-    """After halving no more than the new limit get in, and after growing the freed places are used."""
+async def test_a_lower_limit_holds() -> None:
+    """After the limit is halved, no more requests than the new limit are in flight."""
     flight, limiter = Flight(), Limiter(16, most=64)
     await overload(limiter, 16)
     await asyncio.gather(*(flight.take(limiter) for _ in range(50)))
     assert flight.most == 8
 
 
-async def test_a_limit_that_grows_lets_those_who_wait_in() -> None:
-    """Slots grow with the limit while tasks wait for them."""
+async def test_a_higher_limit_admits_waiting_tasks() -> None:
+    """If the limit grows while tasks wait, more of them are in flight."""
     now = 0.0
     limiter = Limiter(2, most=32, clock=lambda: now)
     inside = most = 0
@@ -117,7 +117,7 @@ async def test_a_limit_that_grows_lets_those_who_wait_in() -> None:
 
 
 async def test_a_fixed_limit_stays() -> None:
-    """--concurrency N is kept whatever the endpoint says."""
+    """A fixed limit changes neither with refusals nor with answers."""
     told: list[int] = []
     limiter = Limiter(4, changed=lambda: told.append(limiter.limit))
     await overload(limiter, 4)
@@ -127,7 +127,7 @@ async def test_a_fixed_limit_stays() -> None:
 
 
 async def test_rpm_spaces_attempts_evenly() -> None:
-    """120 a minute are one every half second, from the first; time that passed is no credit for a burst."""
+    """120 a minute start one every half second; idle time gives no credit for a burst."""
     now, slept = 100.0, list[float]()
 
     async def sleep(seconds: float) -> None:
@@ -145,8 +145,8 @@ async def test_rpm_spaces_attempts_evenly() -> None:
     assert slept == [0.5, 1.0, 0.5]
 
 
-async def test_rpm_makes_no_burst_after_a_stall() -> None:
-    """Who waits for a slot has no turn yet: slots that come free together are used one after the other."""
+async def test_rpm_allows_no_burst_after_a_stall() -> None:
+    """Slots that become free at the same time start their requests one interval apart."""
     now, starts = 0.0, list[float]()
 
     async def sleep(seconds: float) -> None:
@@ -163,14 +163,14 @@ async def test_rpm_makes_no_burst_after_a_stall() -> None:
     await asyncio.sleep(0)
     tasks += [asyncio.create_task(ask()) for _ in range(2)]
     await asyncio.sleep(0)
-    now = 100.0  # both that ask have hung for that long
+    now = 100.0  # both requests in flight have hung for this time
     free.set()
     await asyncio.gather(*tasks)
     assert starts == [0.0, 1.0, 0.0, 1.0]
 
 
-async def test_rpm_makes_nobody_climb() -> None:
-    """Where turns are what is waited for, more slots would bring nothing, and their number stays."""
+async def test_rpm_does_not_raise_the_limit() -> None:
+    """If tasks wait for the rate limit and not for slots, the number of slots does not grow."""
     now = 0.0
 
     async def sleep(seconds: float) -> None:
@@ -188,8 +188,8 @@ async def test_rpm_makes_nobody_climb() -> None:
     assert limiter.limit == 2
 
 
-async def test_what_queues_at_the_endpoint_is_asked_less() -> None:
-    """An endpoint where many of our requests only wait gets fewer, never below half at once."""
+async def test_a_queue_at_the_endpoint_lowers_the_limit() -> None:
+    """If many of our requests wait at the endpoint, the limit falls, once for the same requests."""
     limiter = Limiter(16, most=64)
     async with AsyncExitStack() as stack:
         for _ in range(16):
@@ -198,12 +198,12 @@ async def test_what_queues_at_the_endpoint_is_asked_less() -> None:
         assert limiter.limit == 16
         limiter.queueing(6)
         assert limiter.limit == 12
-        limiter.queueing(12)  # of the requests that are in flight since before
+        limiter.queueing(12)  # the same requests are still in flight
         assert limiter.limit == 12
 
 
-async def test_a_queue_of_others_is_no_reason() -> None:
-    """Requests of other clients wait there; ours, of which there are few, do not have to go."""
+async def test_a_queue_of_other_clients_changes_nothing() -> None:
+    """A queue at the endpoint does not lower the limit if only few of our requests are in flight."""
     limiter = Limiter(16, most=64)
     async with limiter.slot():
         limiter.queueing(50)

@@ -1,4 +1,4 @@
-"""Several endpoints at once: who is asked next, who waits, and that nobody waits for ever."""
+"""The endpoint pool: which endpoint gives the next slot, which images wait, and none waits for ever."""
 
 import asyncio
 import random
@@ -22,16 +22,16 @@ Ask = Callable[[], Awaitable[None]]
 
 
 async def is_well() -> None:
-    """An endpoint that is there."""
+    """A proof or probe of an endpoint that is up."""
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    """Let others work until this holds."""
+    """Let other tasks run until this holds."""
     for _ in range(100_000):
         if holds():
             return
         await asyncio.sleep(0)
-    raise AssertionError("it never came to that")
+    raise AssertionError("the condition never became true")
 
 
 class Breaker(CircuitBreaker):
@@ -50,7 +50,7 @@ class Breaker(CircuitBreaker):
 
 
 class Fleet:
-    """A pool of endpoints without backends; what happens to them is told to their guards."""
+    """A pool of endpoints without backends; the tests report their failures to the pool."""
 
     def __init__(self, *, steps_in: bool = False, patience_s: float = 900.0, recovers: bool = False) -> None:
         self.told: list[Event] = []
@@ -60,7 +60,7 @@ class Fleet:
         self.patience_s = patience_s
         self.now = 0.0
 
-    def hear(self, event: Event) -> None:
+    def receive(self, event: Event) -> None:
         self.told.append(event)
         self.pool.changed()  # as EndpointBreaker does
 
@@ -78,7 +78,7 @@ class Fleet:
         probe: Ask = is_well,
         most: int | None = None,
     ) -> PooledEndpoint:
-        """An endpoint that takes part, with this many slots."""
+        """Add an endpoint with this many slots to the pool."""
         nothing: Backend = None  # type: ignore[assignment]  # the pool sends no requests itself
         endpoint = PooledEndpoint(nothing, rank=rank, place=name)
         limiter = Limiter(
@@ -95,7 +95,7 @@ class Fleet:
                 probe,
                 patience_s=self.patience_s,
                 try_s=60,
-                notify=self.hear,
+                notify=self.receive,
                 sleep=self.sleep,
                 clock=lambda: self.now,
             )
@@ -103,22 +103,22 @@ class Fleet:
         self.pool.add(endpoint)
         return endpoint
 
-    async def ask(self, rank: int = 0, *, alone: bool = False, last: PooledEndpoint | None = None) -> str:
-        """The endpoint that gives a slot, which is held for a moment."""
+    async def place(self, rank: int = 0, *, alone: bool = False, last: PooledEndpoint | None = None) -> str:
+        """The name of the endpoint that gives a slot; the slot is held for a moment."""
         async with self.pool.slot(rank, history(alone), last) as endpoint:
             await asyncio.sleep(0)
             return endpoint.place
 
 
 def history(suspect: bool = False) -> CrashHistory:
-    """The crashes of an image that must be alone if it is a suspect."""
+    """The crash history of an image, which must be alone if it is a suspect."""
     crashes = CrashHistory()
     crashes.suspect = suspect
     return crashes
 
 
-async def test_the_first_one_that_is_free_is_asked() -> None:
-    """Of two endpoints with two slots and one, three requests use all; the fourth waits."""
+async def test_all_free_slots_are_used() -> None:
+    """At two endpoints with two slots and one, three requests get a slot and the fourth waits."""
     fleet = Fleet()
     fleet.add("a", limit=2), fleet.add("b")
     asked: list[str] = []
@@ -140,22 +140,22 @@ async def test_the_first_one_that_is_free_is_asked() -> None:
     assert len(asked) == 4
 
 
-async def test_another_one_is_taken_rather_than_the_last() -> None:
-    """An image that failed at one endpoint is asked about at another one, as long as one is free."""
+async def test_an_image_is_retried_at_another_endpoint() -> None:
+    """An image that failed at one endpoint gets a slot at another one if it is free."""
     fleet = Fleet()
     a, b = fleet.add("a"), fleet.add("b")
     async with fleet.pool:
-        assert [await fleet.ask(last=a), await fleet.ask(last=b)] == ["b", "a"]
+        assert [await fleet.place(last=a), await fleet.place(last=b)] == ["b", "a"]
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_nobody_waits_for_ever(seed: int) -> None:
-    """Requests that are cancelled, refused or alone, in any order, leave all slots free and nobody behind."""
+async def test_no_request_waits_for_ever(seed: int) -> None:
+    """Requests that are cancelled, refused or alone, in any order, all end and leave all slots free."""
     dice = random.Random(seed)
     fleet = Fleet()
     endpoints = [fleet.add("a", limit=3), fleet.add("b", limit=1), fleet.add("c", limit=2)]
 
-    async def come() -> None:
+    async def request() -> None:
         alone, refused = dice.random() < 0.2, dice.random() < 0.2
 
         class Dice(CrashHistory):
@@ -169,7 +169,7 @@ async def test_nobody_waits_for_ever(seed: int) -> None:
                 await asyncio.sleep(0)
 
     async with fleet.pool:
-        tasks = [asyncio.create_task(come()) for _ in range(80)]
+        tasks = [asyncio.create_task(request()) for _ in range(80)]
         for _ in range(40):
             await asyncio.sleep(0)
             dice.choice(tasks).cancel()
@@ -181,31 +181,31 @@ async def test_nobody_waits_for_ever(seed: int) -> None:
         assert all(endpoint.limiter.free and endpoint.limiter.load == 0 for endpoint in endpoints)
 
 
-async def test_who_has_to_be_alone_shares_the_slowest() -> None:
-    """Suspects of a crash, which stop a endpoint for a while, stop the one that has answered least."""
+async def test_suspects_share_the_slowest_endpoint() -> None:
+    """Images that must be alone all get the endpoint with the fewest answers, since they block it."""
     fleet = Fleet()
     fast, slow = fleet.add("fast", limit=2), fleet.add("slow", limit=4)
     async with fleet.pool:
-        await asyncio.gather(fleet.ask(last=slow), fleet.ask(last=fast))
+        await asyncio.gather(fleet.place(last=slow), fleet.place(last=fast))
         for endpoint in (fast, fast, slow):
             fleet.pool.answered(endpoint)
-        assert await asyncio.gather(*(fleet.ask(alone=True) for _ in range(5))) == ["slow"] * 5
+        assert await asyncio.gather(*(fleet.place(alone=True) for _ in range(5))) == ["slow"] * 5
 
 
-async def test_a_limit_that_shrank_and_is_free_again_is_used() -> None:
-    """After an overload halves the slots of the only endpoint, those who wait get the half that is left."""
+async def test_a_halved_limit_is_used_again() -> None:
+    """After an overload halves the slots of the only endpoint, waiting requests get the remaining slots."""
     fleet = Fleet()
     endpoint = fleet.add("a", limit=8, most=64)
     async with fleet.pool:
         async with fleet.pool.slot(0, history()):
             endpoint.limiter.overloaded()
         assert endpoint.limiter.limit == 4
-        assert await asyncio.wait_for(asyncio.gather(*(fleet.ask() for _ in range(20))), 30) == ["a"] * 20
+        assert await asyncio.wait_for(asyncio.gather(*(fleet.place() for _ in range(20))), 30) == ["a"] * 20
     assert ConcurrencyChanged(concurrency=4) in fleet.told
 
 
-async def test_who_is_away_is_left_out_until_it_is_back() -> None:
-    """While one endpoint is probed, the other takes all; afterwards both are asked again."""
+async def test_an_endpoint_that_is_down_gets_no_requests() -> None:
+    """An endpoint that is down gets no requests until a probe succeeds; the other gets all of them."""
     back = asyncio.Event()
 
     async def probe() -> None:
@@ -215,16 +215,16 @@ async def test_who_is_away_is_left_out_until_it_is_back() -> None:
     fleet = Fleet(patience_s=1e9)
     a, b = fleet.add("a", probe=probe), fleet.add("b")
     async with fleet.pool:
-        assert await fleet.ask(last=b) == "a"
+        assert await fleet.place(last=b) == "a"
         await fleet.pool.unavailable(a, UnavailableError("away"), 1)
-        assert [await fleet.ask() for _ in range(5)] == ["b"] * 5
+        assert [await fleet.place() for _ in range(5)] == ["b"] * 5
         back.set()
         await until(lambda: a.is_open)
-        assert await fleet.ask(last=b) == "a"
+        assert await fleet.place(last=b) == "a"
 
 
-async def test_all_away_for_too_long_ends_it() -> None:
-    """When the patience with every endpoint has ended, those who wait are told; not before."""
+async def test_all_endpoints_down_for_too_long_end_the_wait() -> None:
+    """A waiting request raises UnavailableError only after the patience with every endpoint."""
 
     async def probe() -> None:
         raise UnavailableError("still away")
@@ -232,16 +232,16 @@ async def test_all_away_for_too_long_ends_it() -> None:
     fleet = Fleet(patience_s=100)
     a, b = fleet.add("a", probe=probe), fleet.add("b", probe=probe)
     async with fleet.pool:
-        await asyncio.gather(fleet.ask(last=a), fleet.ask(last=b))
+        await asyncio.gather(fleet.place(last=a), fleet.place(last=b))
         await fleet.pool.unavailable(a, UnavailableError("away"), 1)
         await fleet.pool.unavailable(b, UnavailableError("away"), 1)
         with pytest.raises(UnavailableError, match="still away"):
-            await asyncio.wait_for(fleet.ask(), 30)
+            await asyncio.wait_for(fleet.place(), 30)
         assert fleet.now >= 100
 
 
-async def test_an_endpoint_that_was_given_up_is_looked_for_while_others_answer() -> None:
-    """Patience that has ended begins anew with the next answer of another endpoint."""
+async def test_an_answer_restarts_the_probes_of_a_lost_endpoint() -> None:
+    """After its patience, an endpoint is probed again with the next answer of another endpoint."""
     away = True
 
     async def probe() -> None:
@@ -251,7 +251,7 @@ async def test_an_endpoint_that_was_given_up_is_looked_for_while_others_answer()
     fleet = Fleet(patience_s=10)
     a, b = fleet.add("a", probe=probe), fleet.add("b")
     async with fleet.pool:
-        await asyncio.gather(fleet.ask(last=b), fleet.ask(last=a))
+        await asyncio.gather(fleet.place(last=b), fleet.place(last=a))
         await fleet.pool.unavailable(a, UnavailableError("away"), 1)
         await until(lambda: a.end is not None)
         away = False
@@ -259,8 +259,8 @@ async def test_an_endpoint_that_was_given_up_is_looked_for_while_others_answer()
         await until(lambda: a.is_open)
 
 
-async def test_a_fallback_steps_in_and_steps_back() -> None:
-    """While the first is away the fallback is asked, and once it is back, it is asked no more."""
+async def test_a_fallback_replaces_an_endpoint_during_its_outage() -> None:
+    """The fallback gets the requests while the first endpoint is down, and no more once it is up."""
     away = True
 
     async def probe() -> None:
@@ -271,27 +271,27 @@ async def test_a_fallback_steps_in_and_steps_back() -> None:
     first = fleet.add("first", probe=probe)
     fleet.add("second", rank=1)
     async with fleet.pool:
-        assert await fleet.ask() == "first"
+        assert await fleet.place() == "first"
         assert fleet.pool.first_away() is None
         await fleet.pool.unavailable(first, UnavailableError("it left"), 1)
         assert str(fleet.pool.first_away()) in ("it left", "away")
-        assert await fleet.ask() == "second"
+        assert await fleet.place() == "second"
         away = False
         await until(lambda: first.is_open)
-        assert await fleet.ask() == "first"
+        assert await fleet.place() == "first"
 
 
-async def test_a_fallback_does_not_take_what_only_has_to_wait() -> None:
-    """A first endpoint that is busy keeps its images: they wait for its slots."""
+async def test_a_busy_first_endpoint_keeps_its_images() -> None:
+    """Images wait for the slots of a busy first endpoint; the fallback does not get them."""
     fleet = Fleet(steps_in=True)
     fleet.add("first")
     fleet.add("second", rank=1)
     async with fleet.pool:
-        assert set(await asyncio.gather(*(fleet.ask() for _ in range(10)))) == {"first"}
+        assert set(await asyncio.gather(*(fleet.place() for _ in range(10)))) == {"first"}
 
 
-async def test_a_fallback_that_does_not_step_in() -> None:
-    """Without `unavailable` among the reasons an outage of the first is waited for."""
+async def test_without_unavailable_a_fallback_does_not_replace_an_endpoint() -> None:
+    """Without `unavailable` among the reasons, images wait for the first endpoint during its outage."""
 
     async def probe() -> None:
         raise UnavailableError("still away")
@@ -300,30 +300,30 @@ async def test_a_fallback_that_does_not_step_in() -> None:
     first = fleet.add("first", probe=probe)
     fleet.add("second", rank=1)
     async with fleet.pool:
-        await fleet.ask()
+        await fleet.place()
         await fleet.pool.unavailable(first, UnavailableError("away"), 1)
         with pytest.raises(UnavailableError, match="still away"):
-            await asyncio.wait_for(fleet.ask(), 30)
-        assert await fleet.ask(rank=1) == "second"  # what the first refused
+            await asyncio.wait_for(fleet.place(), 30)
+        assert await fleet.place(rank=1) == "second"  # an image that the first refused
 
 
-async def test_what_was_refused_does_not_wait_for_a_fallback_that_is_gone() -> None:
-    """It would take the room of images that nobody has refused; a busy fallback is waited for."""
+async def test_a_refused_image_does_not_wait_for_a_fallback_that_is_down() -> None:
+    """A refused image fails at once if its fallback is down, so that it takes no room of other images."""
 
-    async def nobody() -> None:
+    async def refused_connection() -> None:
         raise UnavailableError("connection refused")
 
     fleet = Fleet(patience_s=1e9)
     fleet.add("first")
-    fleet.add("second", rank=1, prove=nobody)
+    fleet.add("second", rank=1, prove=refused_connection)
     async with fleet.pool:
         with pytest.raises(UnavailableError, match="connection refused"):
-            await asyncio.wait_for(fleet.ask(rank=1), 30)
-        assert await fleet.ask() == "first"
+            await asyncio.wait_for(fleet.place(rank=1), 30)
+        assert await fleet.place() == "first"
 
 
-async def test_a_wrong_set_up_from_the_beginning_ends_it() -> None:
-    """What is fatal before anything was proven is the user's mistake, although another endpoint is there."""
+async def test_a_fatal_first_proof_ends_the_wait() -> None:
+    """A fatal error before any endpoint was proven is raised, although a fallback is up."""
 
     async def blind() -> None:
         raise FatalBackendError("it cannot see", kind="no_vision")
@@ -333,37 +333,37 @@ async def test_a_wrong_set_up_from_the_beginning_ends_it() -> None:
     fleet.add("second", rank=1)
     async with fleet.pool:
         with pytest.raises(FatalBackendError, match="cannot see"):
-            await asyncio.wait_for(fleet.ask(), 30)
+            await asyncio.wait_for(fleet.place(), 30)
 
 
-async def test_an_endpoint_that_becomes_useless_is_left_to_the_others() -> None:
-    """A key that is withdrawn in the middle closes one endpoint; the others go on, and a person is told."""
+async def test_a_closed_endpoint_leaves_its_images_to_others() -> None:
+    """A closed endpoint gets no more requests, with a notice; with the last one the error is raised."""
     fleet = Fleet()
     a, b = fleet.add("a"), fleet.add("b")
     async with fleet.pool:
-        await asyncio.gather(fleet.ask(last=b), fleet.ask(last=a))
+        await asyncio.gather(fleet.place(last=b), fleet.place(last=a))
         fleet.pool.lose(a, FatalBackendError("key refused", kind="auth"))
-        assert [await fleet.ask(last=b) for _ in range(3)] == ["b"] * 3
+        assert [await fleet.place(last=b) for _ in range(3)] == ["b"] * 3
         assert Notice(message="a gets no more images: key refused") in fleet.told
         fleet.pool.lose(b, FatalBackendError("key refused there, too", kind="auth"))
         with pytest.raises(FatalBackendError, match="key refused"):
-            await fleet.ask()
+            await fleet.place()
 
 
-async def test_who_leaves_is_asked_no_more_and_who_comes_is() -> None:
-    """Endpoints may come and go while images wait."""
+async def test_endpoints_can_be_added_and_removed() -> None:
+    """A removed endpoint gets no more requests, and an added one gets them."""
     fleet = Fleet()
     a = fleet.add("a")
     async with fleet.pool:
-        assert await fleet.ask() == "a"
+        assert await fleet.place() == "a"
         fleet.add("b")
         fleet.pool.remove(a)
-        assert [await fleet.ask() for _ in range(3)] == ["b"] * 3
+        assert [await fleet.place() for _ in range(3)] == ["b"] * 3
         assert fleet.pool.limit == 1
 
 
-async def test_rooms_are_bounded() -> None:
-    """As many images wait as are asked about at all endpoints, but at least `ahead` and at most 64."""
+async def test_images_on_their_way_are_bounded() -> None:
+    """As many images wait as all endpoints have slots, but at least `ahead` and at most 64."""
     for limits, rooms in (((1,), 3), ((4, 4), 16), ((150, 50), 264)):
         fleet = Fleet()
         for n, limit in enumerate(limits):
@@ -371,13 +371,13 @@ async def test_rooms_are_bounded() -> None:
         assert fleet.pool.most_rooms(256) == rooms
         inside = 0
 
-        async def come(pool: EndpointPool = fleet.pool) -> None:
+        async def request(pool: EndpointPool = fleet.pool) -> None:
             nonlocal inside
             async with pool.room():
                 inside += 1
                 await asyncio.Event().wait()
 
-        tasks = [asyncio.create_task(come()) for _ in range(rooms + 50)]
+        tasks = [asyncio.create_task(request()) for _ in range(rooms + 50)]
         for _ in range(5):
             await asyncio.sleep(0)
         assert inside == rooms
@@ -386,8 +386,8 @@ async def test_rooms_are_bounded() -> None:
         await asyncio.wait(tasks)
 
 
-async def test_a_free_fallback_wakes_nobody_in_vain() -> None:
-    """Images that wait for a busy first endpoint stay asleep while the fallback, which is idle, has slots."""
+async def test_a_free_fallback_wakes_no_waiting_image() -> None:
+    """Images that wait for a busy first endpoint are not woken for the free slots of the fallback."""
     fleet = Fleet(steps_in=True)
     fleet.add("first")
     fleet.add("second", rank=1, limit=4)
@@ -404,27 +404,27 @@ async def test_a_free_fallback_wakes_nobody_in_vain() -> None:
             return endpoint.place
 
     async with fleet.pool:
-        await fleet.ask(rank=1)
+        await fleet.place(rank=1)
         async with fleet.pool.slot(0, history()):
             waiting = [asyncio.create_task(wait()) for _ in range(10)]
             for _ in range(50):
-                await fleet.ask(rank=1)
+                await fleet.place(rank=1)
             before = looks
         assert set(await asyncio.gather(*waiting)) == {"first"}
     assert before == 10
     assert looks <= before + 30
 
 
-async def test_who_was_refused_gets_the_slot_of_the_fallback() -> None:
-    """A slot of the fallback goes to an image that waits for it, and not to those that wait for the first."""
+async def test_a_refused_image_gets_the_slot_of_the_fallback() -> None:
+    """A slot of the fallback goes to an image that waits for it, not to images that wait for the first."""
     fleet = Fleet()
     fleet.add("first")
     fleet.add("second", rank=1)
     async with fleet.pool:
-        await asyncio.gather(fleet.ask(), fleet.ask(rank=1))
+        await asyncio.gather(fleet.place(), fleet.place(rank=1))
         async with fleet.pool.slot(0, history()):
-            patient = [asyncio.create_task(fleet.ask()) for _ in range(5)]
-            refused = [asyncio.create_task(fleet.ask(rank=1)) for _ in range(5)]
+            patient = [asyncio.create_task(fleet.place()) for _ in range(5)]
+            refused = [asyncio.create_task(fleet.place(rank=1)) for _ in range(5)]
             assert await asyncio.wait_for(asyncio.gather(*refused), 30) == ["second"] * 5
             assert not any(task.done() for task in patient)
         await asyncio.gather(*patient)

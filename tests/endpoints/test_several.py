@@ -1,4 +1,4 @@
-"""Runs over several endpoints: all share the images, and one that dies loses none."""
+"""Runs over several endpoints: they share the images, and no image is lost if one of them dies."""
 
 import asyncio
 from collections import Counter
@@ -37,13 +37,13 @@ def three() -> Iterator[list[Endpoint]]:
 
 
 def at(endpoints: list[Endpoint], backend: str = "vllm") -> dict[str, Any]:
-    """Options that ask all of them."""
+    """Options that select all these endpoints."""
     return {"backend": backend, "model": "tiny-vision", "base_url": tuple(e.url for e in endpoints)}
 
 
 @pytest.mark.parametrize("backend", ["vllm", "ollama", "auto"])
 async def test_all_endpoints_share_the_images(photos: Photos, three: list[Endpoint], backend: str) -> None:
-    """Each image is answered once, by whoever is free; each record names who, and each has its row."""
+    """Each image is answered once; records and summary name the endpoint that answered."""
     photos(60)
     done = await ran(**at(three, backend), concurrency=2)
     assert done.error is None
@@ -58,8 +58,8 @@ async def test_all_endpoints_share_the_images(photos: Photos, three: list[Endpoi
     assert len(endpoint_lines(done.summary)) == 3
 
 
-async def test_one_that_dies_in_the_middle_loses_nothing(photos: Photos, three: list[Endpoint]) -> None:
-    """The fastest of three is killed: all images are answered, none fails, and the rows tell by whom."""
+async def test_an_endpoint_that_dies_loses_no_image(photos: Photos, three: list[Endpoint]) -> None:
+    """If the fastest of three endpoints dies, all images are answered; the summary counts by endpoint."""
     photos(90)
     fastest = three[2]
     fastest.script = lambda request: "crash_neighbours" if request.chat == 12 else "ok"
@@ -77,20 +77,22 @@ async def test_one_that_dies_in_the_middle_loses_nothing(photos: Photos, three: 
     assert 0 < rows[f"{fastest.url}/v1"] <= 12
 
 
-async def test_one_that_comes_back_is_asked_again(photos: Photos, three: list[Endpoint]) -> None:
-    """An endpoint that is away for a moment takes its share afterwards."""
+async def test_an_endpoint_that_comes_back_gets_images_again(photos: Photos, three: list[Endpoint]) -> None:
+    """An endpoint that is down for a moment gets images again afterwards."""
     photos(150)
-    coming = three[2]
-    coming.script = lambda request: "down:0.1" if request.chat == 5 else "ok"
+    returning = three[2]
+    returning.script = lambda request: "down:0.1" if request.chat == 5 else "ok"
     done = await ran(**at(three), concurrency=2)
     assert len(done.ids) == 150
     assert not [result for result in done.results if result.failure]
     assert done.of(EndpointResumed)
-    assert len(coming.questions) > 10
+    assert len(returning.questions) > 10
 
 
-async def test_one_that_is_not_there_at_the_start_joins_later(photos: Photos, three: list[Endpoint]) -> None:
-    """The run begins with those that are there, and the other takes part once it is up."""
+async def test_an_endpoint_that_is_down_at_the_start_joins_later(
+    photos: Photos, three: list[Endpoint]
+) -> None:
+    """The run begins with the endpoints that are up, and another one gets images once it is up."""
     photos(150)
     late = three[0]
     late.down()
@@ -103,8 +105,8 @@ async def test_one_that_is_not_there_at_the_start_joins_later(photos: Photos, th
     assert late.questions
 
 
-async def test_nobody_there_is_exit_4(photos: Photos) -> None:
-    """When no endpoint answers the run does not start, and the error names them all."""
+async def test_no_endpoint_up_is_unavailable(photos: Photos) -> None:
+    """If no endpoint is up the run does not start, and the error names all of them."""
     photos(2)
     with closed_port() as one, closed_port() as other:
         done = await ran(backend="vllm", model="m", base_url=(one, other), give_up_after=0.01)
@@ -113,8 +115,8 @@ async def test_nobody_there_is_exit_4(photos: Photos) -> None:
     assert other in str(done.error)
 
 
-async def test_all_that_die_end_the_run(photos: Photos, three: list[Endpoint]) -> None:
-    """When the last one is gone for good the run ends with exit 4, and the next run does the rest."""
+async def test_the_run_ends_if_all_endpoints_die(photos: Photos, three: list[Endpoint]) -> None:
+    """When the last endpoint stays down the run ends as unavailable, and the next run does the rest."""
     photos(60)
     for endpoint in three:
         endpoint.script = lambda request: "down" if request.chat == 4 else "ok"
@@ -129,8 +131,8 @@ async def test_all_that_die_end_the_run(photos: Photos, three: list[Endpoint]) -
     assert sorted([*done.ids, *again.ids]) == sorted(f"photos/p{n:04}.jpg" for n in range(60))
 
 
-async def test_one_without_the_model_is_a_mistake(photos: Photos) -> None:
-    """An endpoint that lacks the model ends the run before it starts, and is named."""
+async def test_an_endpoint_without_the_model_ends_the_run(photos: Photos) -> None:
+    """An endpoint without the model ends the run before the first image, and the error names it."""
     photos(2)
     with Endpoint() as good, Endpoint(models={"other": Model()}) as bad:
         done = await ran(**at([good, bad]))
@@ -139,8 +141,8 @@ async def test_one_without_the_model_is_a_mistake(photos: Photos) -> None:
         assert not good.questions
 
 
-async def test_different_models_have_to_be_named(photos: Photos) -> None:
-    """Endpoints that would each choose another model share no images until one is named."""
+async def test_endpoints_with_different_models_need_a_model_name(photos: Photos) -> None:
+    """Endpoints that would choose different models end the run, and the error names --model."""
     photos(2)
     with Endpoint(models={"a": Model()}) as one, Endpoint(models={"b": Model()}) as other:
         done = await ran(backend="ollama", base_url=(one.url, other.url))
@@ -148,8 +150,8 @@ async def test_different_models_have_to_be_named(photos: Photos) -> None:
     assert "--model" in str(done.error)
 
 
-async def test_a_key_that_is_withdrawn_closes_one(photos: Photos, three: list[Endpoint]) -> None:
-    """One endpoint begins to refuse the key in the middle: the others answer all, and a person is told."""
+async def test_an_endpoint_that_refuses_the_key_is_closed(photos: Photos, three: list[Endpoint]) -> None:
+    """If one endpoint starts to refuse the key, the others answer all images, and a notice names it."""
     photos(60)
     three[2].script = lambda request: "401" if (request.chat or 0) >= 5 else "ok"
     done = await ran(**at(three), concurrency=2)
@@ -160,8 +162,10 @@ async def test_a_key_that_is_withdrawn_closes_one(photos: Photos, three: list[En
     assert any(f"{three[2].url}/v1 gets no more images" in message for message in told)
 
 
-async def test_a_file_of_addresses_is_followed(photos: Photos, three: list[Endpoint], tmp_path: Path) -> None:
-    """An address that is added to the file while the run goes on is asked, and one that is removed is not."""
+async def test_changes_to_a_file_of_urls_are_followed(
+    photos: Photos, three: list[Endpoint], tmp_path: Path
+) -> None:
+    """A URL added to the file during a run gets images, and a URL removed from it gets no more."""
     photos(200)
     one, two, three_ = three
     file = tmp_path / "endpoints.txt"
@@ -180,8 +184,8 @@ async def test_a_file_of_addresses_is_followed(photos: Photos, three: list[Endpo
     assert max(int(q.chat or 0) for q in two.questions) < 100
 
 
-async def test_the_start_names_all(photos: Photos, three: list[Endpoint]) -> None:
-    """The first event tells of every endpoint."""
+async def test_the_first_event_names_all_endpoints(photos: Photos, three: list[Endpoint]) -> None:
+    """RunStarted names every endpoint."""
     photos(1)
     done = await ran(**at(three))
     (started,) = done.of(RunStarted)
@@ -198,23 +202,23 @@ async def test_the_start_names_all(photos: Photos, three: list[Endpoint]) -> Non
         ("# only\n", "names no URL"),
     ],
 )
-def test_a_file_that_names_nobody(tmp_path: Path, content: str | bytes, told: str) -> None:
-    """A file without a URL, or with a line that is none, is a mistake that the message finds."""
+def test_a_file_without_a_valid_url_is_an_error(tmp_path: Path, content: str | bytes, told: str) -> None:
+    """A file without a URL, or with an invalid line, is a ConfigError that says what is wrong."""
     file = tmp_path / "endpoints.txt"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ConfigError, match=told):
         EndpointUrls([str(file)]).read()
 
 
-def test_an_address_that_is_named_twice_counts_once(tmp_path: Path) -> None:
-    """The same endpoint is not asked twice as much for being named twice."""
+def test_a_url_that_is_named_twice_counts_once(tmp_path: Path) -> None:
+    """A URL that is given and also in the file is one endpoint."""
     file = tmp_path / "endpoints.txt"
     file.write_text("http://a:1\nhttp://b:1\n")
     assert EndpointUrls(["http://b:1", str(file)]).read() == ("http://b:1", "http://a:1")
 
 
-async def test_a_queue_at_the_endpoint_is_told_and_asked_less(photos: Photos) -> None:
-    """vLLM tells at /metrics that requests wait there, and auto asks less, after too few answers to know."""
+async def test_a_queue_at_the_endpoint_lowers_the_limit(photos: Photos) -> None:
+    """Requests that wait at vLLM, as its /metrics report, lower the limit before enough answers do."""
     photos(12)
     with Endpoint(slots=2, delay=0.2, speaks=("openai",)) as endpoint:
         done = await ran(backend="vllm", base_url=endpoint.url, model="tiny-vision")
@@ -231,7 +235,7 @@ async def test_a_queue_at_the_endpoint_is_told_and_asked_less(photos: Photos) ->
 async def test_an_endpoint_that_is_slow_to_answer_is_waited_for(
     photos: Photos, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that could begin gives the others a moment, and has them from the start."""
+    """A run waits a moment for a slow endpoint although another one is ready."""
     photos(1)
     monkeypatch.setattr(preflight, "STRAGGLERS_S", 60.0)
     with Endpoint(routes={"/v1/models": "slow:0.3"}) as slow:
@@ -242,7 +246,7 @@ async def test_an_endpoint_that_is_slow_to_answer_is_waited_for(
 
 
 async def test_a_dead_endpoint_does_not_hold_up_the_start(photos: Photos, three: list[Endpoint]) -> None:
-    """Whoever is there begins, although the patience with the others is far from over."""
+    """The run begins with the endpoints that are up, long before the patience with a dead one ends."""
     photos(10)
     three[0].down()
     done = await asyncio.wait_for(ran(**at(three), give_up_after=3600), 60)
