@@ -1,4 +1,4 @@
-"""What results tell together: refusals that are all alike, answers that are all the same, reloads."""
+"""Anomalies of many results: failures that are all alike, answers that are all the same, reloads."""
 
 from dataclasses import replace
 from typing import Any
@@ -14,92 +14,92 @@ from vlmbatch.records import Completion, Failure, Result
 
 
 def failed(number: int, kind: FailureKind = "rejected", message: str = "HTTP 422: bad field") -> Result:
-    """The failure of one of many images."""
+    """The failure of one of many images, by its number."""
     return replace(failed_before(f"{number}.jpg"), failure=Failure(kind=kind, message=message))
 
 
-def verdicts(told: list[str] | None = None, before: bool = False) -> SystemicFailures:
+def systemic(told: list[str] | None = None, before: bool = False) -> SystemicFailures:
     return SystemicFailures((told if told is not None else []).append, lambda: before)
 
 
-def passed(looking: SystemicFailures, results: list[Result]) -> list[Result]:
-    """All that may be written after these results."""
-    return [result for given in results for result in looking.look_at(given)]
+def passed(anomalies: SystemicFailures, results: list[Result]) -> list[Result]:
+    """All results that may be written after these ones."""
+    return [result for given in results for result in anomalies.look_at(given)]
 
 
-def test_ten_refusals_alike_are_the_set_up() -> None:
-    """Ten images refused with the same words and no answer: exit 2 with those words, and no record."""
-    looking = verdicts()
-    assert passed(looking, [failed(n) for n in range(SAME_FAILURES - 1)]) == []
+def test_ten_equal_refusals_are_a_wrong_set_up() -> None:
+    """Ten images refused with the same words, and no answer, raise a fatal error and release no result."""
+    anomalies = systemic()
+    assert passed(anomalies, [failed(n) for n in range(SAME_FAILURES - 1)]) == []
     with pytest.raises(FatalBackendError, match=r"first 10 images alike.*HTTP 422: bad field"):
-        looking.look_at(failed(99))
-    assert [*looking.look_at(failed(100)), *looking.rest()] == []
+        anomalies.look_at(failed(99))
+    assert [*anomalies.look_at(failed(100)), *anomalies.rest()] == []
 
 
-def test_ten_failures_alike_in_passing_are_the_endpoint() -> None:
-    """A server that fails over everything is unavailable, which is safe to run again."""
-    looking = verdicts()
-    passed(looking, [failed(n, "server_error") for n in range(SAME_FAILURES - 1)])
+def test_ten_equal_transient_failures_are_the_endpoint() -> None:
+    """Ten equal server errors and no answer are an unavailable endpoint, so that a later run is safe."""
+    anomalies = systemic()
+    passed(anomalies, [failed(n, "server_error") for n in range(SAME_FAILURES - 1)])
     with pytest.raises(UnavailableError, match="it is the endpoint"):
-        looking.look_at(failed(99, "server_error"))
+        anomalies.look_at(failed(99, "server_error"))
 
 
-def test_numbers_in_the_words_make_no_difference() -> None:
-    """Sizes and counts differ from image to image; the cause does not."""
-    looking = verdicts()
+def test_numbers_in_the_message_make_no_difference() -> None:
+    """Messages that differ only in their numbers count as the same failure."""
+    anomalies = systemic()
     with pytest.raises(FatalBackendError):
-        passed(looking, [failed(n, message=f"size {n}x{n + 7} refused") for n in range(SAME_FAILURES)])
+        passed(anomalies, [failed(n, message=f"size {n}x{n + 7} refused") for n in range(SAME_FAILURES)])
 
 
-def test_copies_of_one_picture_are_one_witness() -> None:
-    """However often the same content is refused, it tells nothing of others, and is written at last."""
-    looking = verdicts()
+def test_copies_of_one_image_count_once() -> None:
+    """Repeated refusals of the same content never end the run, and are written in the end."""
+    anomalies = systemic()
     alike = [replace(failed(n), image=ImageFacts(sha256="ab" * 32)) for n in range(MOST_HELD)]
-    assert passed(looking, alike[:-1]) == []
-    assert passed(looking, alike[-1:]) == alike
+    assert passed(anomalies, alike[:-1]) == []
+    assert passed(anomalies, alike[-1:]) == alike
 
 
-def test_an_answer_before_them_makes_refusals_the_images_own() -> None:
-    """Once the endpoint has answered, each refusal is written at once, however many follow."""
-    looking = verdicts()
+def test_after_an_answer_refusals_are_written_at_once() -> None:
+    """Once the endpoint has answered, each refusal is written at once, even if thirty follow."""
+    anomalies = systemic()
     results = [answered("good.jpg"), *(failed(n) for n in range(30))]
-    assert passed(looking, results) == results
+    assert passed(anomalies, results) == results
 
 
-def test_an_answer_after_nine_refusals_sets_them_free() -> None:
-    """What was held back is written before the answer, in its order, and nothing is lost."""
-    looking = verdicts()
+def test_an_answer_releases_nine_held_refusals() -> None:
+    """Refusals that were held back are written in their order before the answer, and none is lost."""
+    anomalies = systemic()
     results = [*(failed(n) for n in range(9)), answered("good.jpg"), *(failed(n) for n in range(20, 40))]
-    assert passed(looking, results) == results
+    assert passed(anomalies, results) == results
 
 
-def test_other_words_set_them_free() -> None:
-    """Failures that differ are the images' own."""
-    looking = verdicts()
+def test_different_failures_do_not_end_the_run() -> None:
+    """Failures with different messages are all written."""
+    anomalies = systemic()
     results = [failed(n, message="abcdefgh"[n % 8]) for n in range(40)]
-    assert [*passed(looking, results), *looking.rest()] == results
+    assert [*passed(anomalies, results), *anomalies.rest()] == results
 
 
 def test_answers_of_an_earlier_run_count() -> None:
-    """A command that asks again about what is left of a finished folder is not a wrong set-up."""
-    looking = verdicts(before=True)
+    """If an earlier run has answers, equal refusals of the remaining images do not end the run."""
+    anomalies = systemic(before=True)
     results = [failed(n) for n in range(25)]
-    assert [*passed(looking, results), *looking.rest()] == results
+    assert [*passed(anomalies, results), *anomalies.rest()] == results
 
 
 @pytest.mark.parametrize("kind", ["bad_image", "refused", "vanished", "too_large"])
-def test_what_is_about_a_picture_never_ends_the_run(kind: FailureKind) -> None:
-    """A folder of broken files, or of pictures that a filter refuses, is written as it comes."""
+def test_failures_of_the_image_itself_never_end_the_run(kind: FailureKind) -> None:
+    """Failures of broken files, or of pictures that a filter refuses, are written at once, even if equal."""
     results = [failed(n, kind) for n in range(30)]
-    assert passed(verdicts(), results) == results
+    assert passed(systemic(), results) == results
 
 
 def test_few_refusals_are_written_at_the_end() -> None:
-    """Fewer than ten images in all: they are held back only until the end."""
-    looking = verdicts()
+    """If a run has fewer than ten equal refusals, they are written at its end."""
+    anomalies = systemic()
     results = [failed(n) for n in range(3)]
-    assert passed(looking, results) == []
-    assert looking.rest() == results
+    assert passed(anomalies, results) == []
+    assert anomalies.rest() == results
 
 
 def answer(number: int, text: str, **completion: Any) -> Result:
@@ -108,28 +108,28 @@ def answer(number: int, text: str, **completion: Any) -> Result:
 
 
 def test_the_same_answer_to_many_images_only_warns() -> None:
-    """Twenty equal answers are told of once, and all are written: yes is an honest answer."""
+    """Twenty equal answers cause one notice, and all are written: they may be right."""
     told: list[str] = []
     results = [answer(n, "Yes" if n % 2 else "Yes ") for n in range(60)]
-    assert passed(verdicts(told), results) == results
+    assert passed(systemic(told), results) == results
     assert len(told) == 1
     assert "(Yes)" in told[0]
 
 
-def test_answers_that_differ_now_and_then_are_no_news() -> None:
-    """One other answer among them shows that the model looks."""
+def test_one_different_answer_prevents_the_notice() -> None:
+    """One different answer before every twentieth prevents the notice of equal answers."""
     told: list[str] = []
-    passed(verdicts(told), [answer(n, "no" if n % (SAME_ANSWERS - 1) else "yes") for n in range(100)])
+    passed(systemic(told), [answer(n, "no" if n % (SAME_ANSWERS - 1) else "yes") for n in range(100)])
     assert told == []
 
 
-def test_a_model_that_is_loaded_again_and_again_is_told_of_once() -> None:
-    """Three reloads in a run: another program uses the model, or keep_alive is too short."""
+def test_repeated_loads_of_the_model_cause_one_notice() -> None:
+    """The third reload in a run causes one notice, which names --keep-alive."""
     told: list[str] = []
     reloads = [answer(n, str(n), load_s=8.2 if n % 2 else 0.0) for n in range(2 * RELOADS)]
-    passed(verdicts(told), reloads[:-1])
+    passed(systemic(told), reloads[:-1])
     assert told == []
-    passed(looking := verdicts(told), reloads)
-    passed(looking, reloads)
+    passed(anomalies := systemic(told), reloads)
+    passed(anomalies, reloads)
     assert len(told) == 1
     assert "--keep-alive" in told[0]

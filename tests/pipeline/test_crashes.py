@@ -1,4 +1,4 @@
-"""An engine that crashes: its neighbours are answered, and the image that brings it down fails alone."""
+"""Crashes of an engine: only the image that causes them fails, and all other images are answered."""
 
 import base64
 import hashlib
@@ -19,12 +19,12 @@ Photos = Callable[..., Path]
 
 @pytest.fixture(params=["ollama", "vllm"])
 def asked(request: pytest.FixtureRequest, endpoint: Endpoint) -> dict[str, Any]:
-    """Options that ask the endpoint over one of the wires."""
+    """Options that select the endpoint over one of the wires."""
     return {"backend": request.param, "base_url": endpoint.url, "model": "tiny-vision"}
 
 
 def sent_as(photo: Path) -> str:
-    """The SHA-256 of what is sent for this photo."""
+    """The SHA-256 of the picture that is sent for this photo."""
     picture = prepare(photo.read_bytes(), ImageOptions())
     return hashlib.sha256(base64.b64decode(picture.data)).hexdigest()
 
@@ -34,9 +34,9 @@ def sent_as(photo: Path) -> str:
 async def test_v6_one_poison_image_fails_alone(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any], how: str, alone: int, concurrency: int
 ) -> None:
-    """A picture that kills the engine for all in flight fails, and nothing else does.
+    """Only the image that crashes the engine fails, as `crash`.
 
-    An engine that dies without a word is asked more often: it may have been restarted.
+    An engine that dies without a report gets the image more often: a restart looks the same.
     """
     poison = photos(24) / "p0003.jpg"
     endpoint.script = {sent_as(poison): how}
@@ -50,45 +50,45 @@ async def test_v6_one_poison_image_fails_alone(
     assert endpoint.crashes == alone + (concurrency > 1)
 
 
-async def test_those_beside_a_crash_pay_nothing(
+async def test_a_crash_costs_other_images_no_attempt(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """What was in flight when the engine went down has its attempt back."""
+    """Images in flight during a crash of another image get their attempt back."""
     poison = photos(16) / "p0001.jpg"
     endpoint.script = {sent_as(poison): "crash_neighbours:0.2"}
     done = await ran(**asked, concurrency=8)
     assert {r.attempts for r in done.results if r.ok} == {1}
 
 
-async def test_suspects_are_asked_about_one_at_a_time(
+async def test_suspects_are_sent_one_at_a_time(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """After a crash every picture that was in flight is asked about again while no other one is."""
+    """After a crash each picture that was in flight is sent again while no other request is open."""
     folder = photos(12)
     poison = sent_as(folder / "p0002.jpg")
     in_flight: set[str] = set()
-    again: list[int] = []
+    resent: list[int] = []
 
     def script(request: Any) -> str:
         sha = request.pictures[0].sha256
         if not endpoint.crashes:
             in_flight.add(sha)
-            return "crash_neighbours:0.2" if sha == poison else "slow:30"  # none is answered before
-        if len(endpoint.canaries) > 2 and sha in in_flight:  # a probe has found it up again
-            again.append(endpoint.open_questions)
+            return "crash_neighbours:0.2" if sha == poison else "slow:30"  # no answer comes before the crash
+        if len(endpoint.canaries) > 2 and sha in in_flight:  # a probe has found the endpoint up
+            resent.append(endpoint.open_questions)
         return "crash_neighbours:0.2" if sha == poison else "slow:0.02"
 
     endpoint.script = script
     done = await ran(**asked, concurrency=12)
     assert len(done.results) == 12
-    assert len(again) >= len(in_flight) > 1
-    assert set(again) == {0}
+    assert len(resent) >= len(in_flight) > 1
+    assert set(resent) == {0}
 
 
-async def test_a_restart_of_the_server_makes_nobody_a_poison(
+async def test_restarts_of_the_server_fail_no_image(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """Requests that are lost in several restarts are asked again, and no image fails over it."""
+    """Requests that are lost in several restarts are retried, and no image fails."""
     photos(50)
     restarts = {4, 20, 44}
     endpoint.script = lambda request: "crash_neighbours:0.1" if request.chat in restarts else "ok"
@@ -98,10 +98,10 @@ async def test_a_restart_of_the_server_makes_nobody_a_poison(
     assert endpoint.crashes == 3
 
 
-async def test_restarts_that_meet_the_same_image_again_make_it_no_poison(
+async def test_restarts_at_the_same_image_do_not_fail_it(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """A server that is restarted three times while one image is asked about answers it in the end."""
+    """An image that was in flight during three restarts of the server is answered in the end."""
     photos(5)
     endpoint.script = lambda request: "crash_neighbours:0.1" if request.chat in (2, 3, 4) else "ok"
     done = await ran(**asked, concurrency=1)
@@ -112,17 +112,17 @@ async def test_restarts_that_meet_the_same_image_again_make_it_no_poison(
 async def test_a_runner_that_stops_once_costs_one_attempt(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """Ollama's runner dies and is started again at the next request: the image is answered."""
+    """If Ollama's runner dies once, its image is retried and answered at the second attempt."""
     photos(5)
     endpoint.script = ["ok", "runner_stopped"]
     done = await ran(**asked)
     assert sorted(r.attempts for r in done.results) == [1, 1, 1, 1, 2]
 
 
-async def test_a_runner_that_stops_over_one_image_fails_it(
+async def test_a_runner_that_always_stops_at_one_image_fails_it(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """The server stays up and says that its runner died, always over the same picture."""
+    """If Ollama's runner dies at each request of an image, only this image fails, after three at most."""
     poison = photos(8) / "p0005.jpg"
     endpoint.script = {sent_as(poison): "runner_stopped"}
     done = await ran(**asked)
@@ -130,10 +130,10 @@ async def test_a_runner_that_stops_over_one_image_fails_it(
     assert sum(q.pictures[0].sha256 == sent_as(poison) for q in endpoint.questions) <= 3
 
 
-async def test_an_engine_that_crashes_over_everything_ends_the_run(
+async def test_an_engine_that_crashes_at_every_image_ends_the_run(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """Ten images that crash the engine and no answer: it is the engine, exit 4, and nothing is recorded."""
+    """If every image crashes the engine, the run ends as unavailable, without a record."""
     photos(12)
     endpoint.script = lambda request: "runner_stopped"
     done = await ran(**asked)

@@ -1,4 +1,4 @@
-"""Who asks a question, who waits for another's answer, and who gets one that is known."""
+"""The deduplicator: which image is sent, which waits for the answer of another, and which reuses one."""
 
 import asyncio
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ def seen(result: Result, sha256: str = SHA256) -> Result:
 
 
 class Holding:
-    """An output or a cache that has this one answer."""
+    """An output or a cache that holds this one result."""
 
     def __init__(self, result: Result) -> None:
         self.record = result.to_record()
@@ -33,12 +33,12 @@ class Holding:
 
 
 def holding(result: Result) -> Any:
-    """An output or a cache that has this one answer."""
+    """The same, with the type of a parameter."""
     return Holding(result)
 
 
 async def test_the_second_waits_for_the_first_and_gets_its_answer() -> None:
-    """Of two images of one content one is asked about, and the other has its answer at no cost."""
+    """Of two images with the same content one is sent, and the other reuses its answer at no cost."""
     answers = Deduplicator(output=None, cache=None)
     assert answers.look(KEY, "first") is Turn.ASK
     assert answers.look(KEY, "second") is Turn.WAIT
@@ -56,8 +56,8 @@ async def test_the_second_waits_for_the_first_and_gets_its_answer() -> None:
     assert known.outcome.warnings == ("odd",)
 
 
-async def test_what_failed_twice_is_the_contents_own() -> None:
-    """Where the first failed, a second asks for itself; with that one's failure the others are done."""
+async def test_a_content_that_failed_twice_is_not_sent_again() -> None:
+    """If the first image of a content fails, a second is sent; if it fails too, others reuse its failure."""
     answers = Deduplicator(output=None, cache=None)
     outcomes = [None, seen(failed("a.jpg", attempts=4)), None, seen(failed("b.jpg", attempts=4))]
     for who, result in enumerate(outcomes):
@@ -70,8 +70,8 @@ async def test_what_failed_twice_is_the_contents_own() -> None:
     assert known.id == "b.jpg"
 
 
-async def test_a_failure_without_a_question_is_nobody_elses() -> None:
-    """What could not be read or decoded tells nothing of other files; who crashes the engine, at once."""
+async def test_a_failure_without_a_request_is_not_reused() -> None:
+    """A failure without an attempt is not reused for other images; a crash is reused at once."""
     answers = Deduplicator(output=None, cache=None)
     for who in range(5):
         assert answers.look(KEY, who) is Turn.ASK
@@ -81,29 +81,29 @@ async def test_a_failure_without_a_question_is_nobody_elses() -> None:
     assert isinstance(answers.look(KEY, 6), Answered)
 
 
-async def test_another_prompt_is_another_question() -> None:
-    """The same content is asked about again if the question is another one."""
+async def test_another_run_is_another_question() -> None:
+    """The same content is sent again if the question is a different one."""
     answers = Deduplicator(output=None, cache=None)
     assert answers.look(KEY, 1) is Turn.ASK
     assert answers.look(KEY._replace(run="another"), 2) is Turn.ASK
 
 
-async def test_what_the_output_holds_is_known() -> None:
-    """An answer that an earlier run has written is given to a new image of the same content."""
+async def test_an_answer_in_the_output_is_reused() -> None:
+    """A new image reuses an answer that the output has for the same content, as a duplicate."""
     known = Deduplicator(output=holding(seen(answered("old.jpg"))), cache=None).look(KEY, 1)
     assert isinstance(known, Answered)
     assert known.id == "old.jpg"
 
 
-async def test_what_the_cache_holds_is_known_but_no_duplicate() -> None:
-    """An answer out of the cache is about an image that this output need not have."""
+async def test_an_answer_in_the_cache_is_reused_but_no_duplicate() -> None:
+    """An answer from the cache names no original, since the output may not have that image."""
     known = Deduplicator(output=None, cache=holding(seen(answered("old.jpg")))).look(KEY, 1)
     assert isinstance(known, Answered)
     assert known.id is None
 
 
-async def test_without_an_output_to_look_in_nobody_waits() -> None:
-    """With --no-dedupe each image is asked about, and the cache still answers."""
+async def test_without_dedupe_no_image_waits() -> None:
+    """With --no-dedupe each image is sent and none waits, but answers in the cache are reused."""
     answers = Deduplicator(output=None, cache=None, enabled=False)
     assert [answers.look(KEY, who) for who in range(3)] == [Turn.ASK] * 3
     answers.release(0, seen(answered("a.jpg")))
@@ -113,16 +113,16 @@ async def test_without_an_output_to_look_in_nobody_waits() -> None:
     assert isinstance(cached.look(KEY, 0), Answered)
 
 
-async def test_a_file_that_changed_meanwhile_answers_nothing() -> None:
-    """An answer about another content than the one that was claimed is not given to its duplicates."""
+async def test_an_answer_of_a_changed_file_is_not_reused() -> None:
+    """If a file changed before it was sent, its answer is not reused for images of the old content."""
     answers = Deduplicator(output=None, cache=None)
     assert answers.look(KEY, 1) is Turn.ASK
     answers.release(1, seen(answered("a.jpg"), "cd" * 32))
     assert answers.look(KEY, 2) is Turn.ASK
 
 
-async def test_few_answers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many images there are, memory holds the last answers only."""
+async def test_only_recent_answers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory holds only the last RECENT answers, even if there are more images."""
     monkeypatch.setattr(module, "RECENT", 10)
     answers = Deduplicator(output=None, cache=None)
     keys = [KEY._replace(content=f"{n:064}") for n in range(25)]
@@ -144,8 +144,8 @@ async def test_few_answers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         {"warnings": None},
     ],
 )
-def test_a_record_that_somebody_edited_is_no_answer(broken: dict[str, Any]) -> None:
-    """What is not an answer about this content, as we write them, is asked about again."""
+def test_an_edited_record_is_not_reused(broken: dict[str, Any]) -> None:
+    """A record that is no complete answer about this content is not reused."""
     record = seen(answered("a.jpg")).to_record()
     assert answered_in(record, SHA256, in_output=True) is not None
     edited = {key: value for key, value in (record | broken).items() if value is not ...}

@@ -1,4 +1,4 @@
-"""Images of the same content: asked about once, and each has its record."""
+"""Images of the same content: one is sent, and each has its own record."""
 
 import os
 import shutil
@@ -27,16 +27,16 @@ def ask(request: pytest.FixtureRequest, endpoint: Endpoint) -> Callable[..., Any
 
 
 def copies(folder: Path, of: str, count: int) -> None:
-    """So many copies of a photo, some before and some after it in the order of names."""
+    """Make N copies of a photo, half of them before it and half after it in the order of names."""
     for n in range(count):
         shutil.copy(folder / of, folder / f"{'az'[n % 2]}-copy{n}-{of}")
 
 
 @pytest.mark.parametrize("output", ["-", "o.jsonl"])
-async def test_each_content_is_asked_once(
+async def test_each_content_is_sent_once(
     photos: Photos, endpoint: Endpoint, ask: Callable[..., Any], output: str
 ) -> None:
-    """Of five photos and their twenty copies five are asked about, and all 25 have the right answer."""
+    """Of five photos and their twenty copies only five are sent, and all 25 have the right answer."""
     folder = photos(5)
     for n in range(5):
         copies(folder, f"p{n:04}.jpg", 4)
@@ -63,7 +63,7 @@ async def test_each_content_is_asked_once(
 async def test_a_failed_original_costs_its_copies_nothing(
     photos: Photos, endpoint: Endpoint, ask: Callable[..., Any]
 ) -> None:
-    """Where the first of them fails, another is asked about, and all others have that answer."""
+    """If the first copy fails, a second one is sent, and all others reuse its answer."""
     copies(photos(1), "p0000.jpg", 5)
     endpoint.script = ["400"]
     done = await ask(concurrency=4)
@@ -71,10 +71,10 @@ async def test_a_failed_original_costs_its_copies_nothing(
     assert len(endpoint.questions) == 2
 
 
-async def test_a_content_that_always_fails_holds_up_nobody(
+async def test_a_content_that_always_fails_is_sent_twice(
     photos: Photos, endpoint: Endpoint, ask: Callable[..., Any]
 ) -> None:
-    """Two of thirty copies are asked about in vain, all thirty have that failure, and others are answered."""
+    """Two of thirty copies are sent and fail, all thirty have this failure, and other images are answered."""
     folder = photos(5)
     Image.new("RGB", (100, 80)).save(folder / "bad.jpg")
     copies(folder, "bad.jpg", 29)
@@ -92,7 +92,7 @@ async def test_a_content_that_always_fails_holds_up_nobody(
 async def test_a_touched_image_is_no_duplicate_of_itself(
     photos: Photos, endpoint: Endpoint, ask: Callable[..., Any]
 ) -> None:
-    """A file with another time and the same content has its answer again, under its own name."""
+    """A file with a new time and the same content reuses its own answer, and is not named as a duplicate."""
     folder = photos(2)
     await ask(output="o.jsonl")
     os.utime(folder / "p0000.jpg", (1, 1))
@@ -102,10 +102,10 @@ async def test_a_touched_image_is_no_duplicate_of_itself(
     assert len(endpoint.questions) == 2
 
 
-async def test_they_can_all_be_asked_about(
+async def test_without_dedupe_every_copy_is_sent(
     photos: Photos, endpoint: Endpoint, ask: Callable[..., Any]
 ) -> None:
-    """Without --dedupe every image is a question of its own."""
+    """Without --dedupe every image is sent, and none is a duplicate."""
     copies(photos(1), "p0000.jpg", 3)
     done = await ask(dedupe=False)
     assert len(endpoint.questions) == 4
@@ -115,7 +115,7 @@ async def test_they_can_all_be_asked_about(
 async def test_a_stop_while_copies_wait_loses_nothing(
     photos: Photos, endpoint: Endpoint, ask: Callable[..., Any]
 ) -> None:
-    """A run that ends while copies wait for their original leaves them for the next, which asks once."""
+    """A run that ends while copies wait leaves them for the next run, which sends one of them."""
     copies(photos(1), "p0000.jpg", 5)
     endpoint.script = ["hang"]
     first = await ask(output="o.jsonl", max_duration=0.5, drain=0)
@@ -125,10 +125,10 @@ async def test_a_stop_while_copies_wait_loses_nothing(
     assert len(endpoint.questions) == 2
 
 
-async def test_a_renamed_image_has_its_old_answer(
+async def test_a_renamed_image_reuses_its_old_answer(
     photos: Photos, endpoint: Endpoint, ask: Callable[..., Any]
 ) -> None:
-    """What an earlier run has written is found by its content, though memory has none of it."""
+    """An image that was renamed after a run reuses its old answer, found by content in the output."""
     folder = photos(4)
     first = await ask(output="o.jsonl")
     (folder / "p0002.jpg").rename(folder / "renamed.jpg")
@@ -140,10 +140,10 @@ async def test_a_renamed_image_has_its_old_answer(
     assert texts["photos/renamed.jpg"] == texts["photos/p0002.jpg"]
 
 
-async def test_kills_ask_about_no_content_twice(
+async def test_repeated_stops_send_no_content_twice(
     photos: Photos, endpoint: Endpoint, ask: Callable[..., Any]
 ) -> None:
-    """A run that stops again and again asks about each of ten contents once, and answers all 40 images."""
+    """Runs with --limit over 40 images of ten contents send each content once, and answer all images."""
     folder = photos(10)
     for n in range(10):
         copies(folder, f"p{n:04}.jpg", 3)
@@ -155,8 +155,8 @@ async def test_kills_ask_about_no_content_twice(
     assert len(endpoint.questions) == 10
 
 
-def test_the_record_and_the_summary_tell(photos: Photos, endpoint: Endpoint) -> None:
-    """The record of a copy names the image whose answer it has, and the command says how many there were."""
+def test_record_and_summary_show_duplicates(photos: Photos, endpoint: Endpoint) -> None:
+    """The record of a copy names the image whose answer it has, and the summary counts the duplicates."""
     copies(photos(1), "p0000.jpg", 2)
     done = run("run", "photos", "-b", "ollama", "--base-url", endpoint.url, "-o", "o.jsonl")
     assert done.returncode == 0

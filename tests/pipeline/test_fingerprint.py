@@ -1,4 +1,4 @@
-"""What of the options shapes an answer."""
+"""The fingerprint: which options and endpoints name another run."""
 
 from vlmbatch.config import RunConfig
 from vlmbatch.config.spec import redact
@@ -7,7 +7,7 @@ from vlmbatch.records import Endpoint
 
 
 def test_settings_hold_no_secrets_and_name_a_run() -> None:
-    """The key is in no setting; other weights under the same name are another run."""
+    """Settings contain no key and no password, and other weights under the same name are another run."""
     config = RunConfig.of("photos", api_key="s3cret", base_url="http://me:pa55@host/v1")
     runs = set()
     for digest in ("aa", "bb", None):
@@ -20,8 +20,8 @@ def test_settings_hold_no_secrets_and_name_a_run() -> None:
     assert all(len(run) == 12 for run in runs)
 
 
-def test_where_a_model_is_served_does_not_matter() -> None:
-    """Moving the same weights from one server to another goes on with the same run."""
+def test_the_url_of_the_endpoint_does_not_matter() -> None:
+    """The same weights at another URL have the same fingerprint."""
     config = RunConfig.of("photos")
     here = Endpoint(backend="ollama", url="http://a", model="m", digest="aa")
     there = Endpoint(backend="ollama", url="http://b", model="m", digest="aa")
@@ -29,7 +29,7 @@ def test_where_a_model_is_served_does_not_matter() -> None:
 
 
 def test_a_whole_number_names_the_same_run() -> None:
-    """A temperature of 0, as a program gives it, is that of 0.0."""
+    """The temperatures 0 and 0.0 have the same fingerprint."""
     found = Endpoint(backend="ollama", url="http://a", model="m")
     runs = {run_digest(answer_settings(RunConfig.of("p", temperature=t), found, "p")) for t in (0, 0.0)}
     assert len(runs) == 1

@@ -1,3 +1,5 @@
+"""The retry policy: waits, attempts and changes to a question."""
+
 import gc
 import weakref
 
@@ -11,7 +13,7 @@ Told = list[tuple[int, float, str]]
 
 
 async def outcome(policy: RetryPolicy, errors: list[BackendError], refunds: int = 0) -> tuple[str, Told]:
-    """What comes of an image whose attempts end with these errors and then an answer; and what was told."""
+    """The outcome of an image whose attempts end with these errors and then an answer, and its retries."""
     left, told = list(errors), []
 
     def on_retry(attempt: int, delay_s: float, error: BackendError) -> None:
@@ -27,7 +29,7 @@ async def outcome(policy: RetryPolicy, errors: list[BackendError], refunds: int 
 
 
 def policy(retries: int = 8, slept: list[float] | None = None) -> RetryPolicy:
-    """A policy that sleeps into a list and whose jitter is 0, so that waits are the longest ones."""
+    """A policy that records its sleeps in a list; its jitter is 0, so that the waits are the longest ones."""
 
     async def sleep(seconds: float) -> None:
         if slept is not None:
@@ -36,8 +38,8 @@ def policy(retries: int = 8, slept: list[float] | None = None) -> RetryPolicy:
     return RetryPolicy(retries=retries, sleep=sleep, jitter=lambda: 0.0)
 
 
-async def test_passing_failures_are_asked_again_with_doubling_waits() -> None:
-    """Waits double from one second up to a minute, and an answer ends them."""
+async def test_transient_failures_are_retried_with_doubling_waits() -> None:
+    """The waits between attempts double from one second up to a minute."""
     slept: list[float] = []
     answer, told = await outcome(policy(slept=slept), [TransientError("x") for _ in range(8)])
     assert answer == "answered"
@@ -45,21 +47,21 @@ async def test_passing_failures_are_asked_again_with_doubling_waits() -> None:
     assert [attempt for attempt, _, _ in told] == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
-async def test_the_last_error_is_raised_as_it_was() -> None:
-    """After the retries are used up the image fails with the last error itself, not a wrapper."""
+async def test_the_last_error_is_raised_unchanged() -> None:
+    """After the last retry the image fails with the last error itself, not with a wrapper."""
     errors: list[BackendError] = [TransientError(f"error {n}") for n in range(4)]
     with pytest.raises(TransientError, match="error 3"):
         await outcome(policy(retries=3), errors)
 
 
 async def test_no_retries_means_one_attempt() -> None:
-    """--retries 0 asks once."""
+    """With --retries 0 an image has one attempt."""
     with pytest.raises(TransientError, match="first"):
         await outcome(policy(retries=0), [TransientError("first"), TransientError("second")])
 
 
-async def test_retry_after_is_waited_for() -> None:
-    """The wait is never shorter than what the endpoint asked for."""
+async def test_a_wait_is_at_least_retry_after() -> None:
+    """The wait before an attempt is never shorter than the endpoint's Retry-After."""
     slept: list[float] = []
     await outcome(
         policy(slept=slept), [TransientError("x", retry_after=7.5), TransientError("x", retry_after=0.1)]
@@ -67,16 +69,16 @@ async def test_retry_after_is_waited_for() -> None:
     assert slept == [7.5, 2]
 
 
-async def test_a_rejected_image_is_asked_about_once() -> None:
-    """What cannot succeed is not tried again."""
+async def test_a_rejected_image_is_not_retried() -> None:
+    """A rejected image fails without a retry."""
     slept: list[float] = []
     with pytest.raises(RejectedError):
         await outcome(policy(slept=slept), [RejectedError("no")])
     assert slept == []
 
 
-async def test_a_bad_answer_is_asked_differently_twice_without_waiting() -> None:
-    """Two bad answers may follow the first; the third ends the image."""
+async def test_a_bad_answer_is_retried_twice_without_a_wait() -> None:
+    """Two bad answers are retried without a wait; the third one fails the image."""
     slept: list[float] = []
     bad: list[BackendError] = [BadAnswerError("empty") for _ in range(3)]
     assert (await outcome(policy(slept=slept), bad[:2]))[0] == "answered"
@@ -85,8 +87,8 @@ async def test_a_bad_answer_is_asked_differently_twice_without_waiting() -> None
         await outcome(policy(), bad)
 
 
-async def test_a_timeout_is_tried_three_times_again() -> None:
-    """Each costs minutes of a slot, so that the fourth ends the image whatever --retries says."""
+async def test_a_timeout_is_retried_three_times() -> None:
+    """The fourth timeout fails the image, even if --retries is higher: each one costs minutes of a slot."""
     errors: list[BackendError] = [TransientError("late", kind="timeout") for _ in range(4)]
     assert (await outcome(policy(), errors[:3]))[0] == "answered"
     with pytest.raises(TransientError, match="late"):
@@ -94,15 +96,15 @@ async def test_a_timeout_is_tried_three_times_again() -> None:
 
 
 async def test_a_refunded_attempt_does_not_count() -> None:
-    """What turns out to be the endpoint's loss leaves the image all its attempts."""
+    """Refunded attempts are added to the attempts of the image."""
     left: list[BackendError] = [TransientError("x") for _ in range(5)]
     with pytest.raises(TransientError):
         await outcome(policy(retries=3), list(left))
     assert (await outcome(policy(retries=3), left, refunds=2))[0] == "answered"
 
 
-async def test_jitter_cuts_a_wait_by_half_at_most() -> None:
-    """The wait lies between half of the doubling step and all of it."""
+async def test_jitter_shortens_a_wait_by_half_at_most() -> None:
+    """With the most jitter a wait is half of its doubling step."""
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -113,7 +115,7 @@ async def test_jitter_cuts_a_wait_by_half_at_most() -> None:
     assert slept == [0.5, 1.0]
 
 
-def test_asking_differently_changes_seed_and_raises_temperature() -> None:
+def test_a_bad_answer_changes_seed_and_raises_temperature() -> None:
     """Each bad answer gets a new seed and a temperature that never falls."""
     request = Request(images=(), prompt="p", generation=Generation(seed=5, temperature=0.4))
     seeds, temperatures = set(), []
@@ -129,8 +131,8 @@ def test_asking_differently_changes_seed_and_raises_temperature() -> None:
     assert temperatures[0] >= 0.4
 
 
-def test_thinking_is_turned_off_first_and_only_once() -> None:
-    """A reply lost in thinking is asked again without it; after that the seed changes."""
+def test_thinking_is_turned_off_once() -> None:
+    """A reply lost in thinking is retried without thinking; after that the seed changes."""
     request = Request(images=(), prompt="p")
     error = BadAnswerError("x", change="no_thinking")
     request, _ = RetryPolicy().ask_differently(request, error, 1)
@@ -140,30 +142,30 @@ def test_thinking_is_turned_off_first_and_only_once() -> None:
     assert request.generation.seed is not None
 
 
-def test_a_smaller_picture_leaves_the_words_alone() -> None:
-    """A picture that is too large is no reason for another seed."""
+def test_a_smaller_picture_leaves_the_generation_unchanged() -> None:
+    """A retry with a smaller picture does not change the seed."""
     request = Request(images=(), prompt="p")
     changed, warning = RetryPolicy().ask_differently(request, BadAnswerError("x", change="shrink"), 1)
     assert changed == request
     assert "smaller picture" in warning
 
 
-async def test_attempts_leave_nothing_behind() -> None:
-    """What asked is gone with the answer, and not only when Python next looks for cycles."""
+async def test_attempts_leave_no_reference_cycle() -> None:
+    """The object that made the attempts is freed with them, without Python's search for cycles."""
 
-    class Asks:
-        def hear(self, *_: object) -> None:
-            """Nothing."""
+    class Caller:
+        def on_retry(self, *_: object) -> None:
+            """Do nothing."""
 
-    asks = Asks()
-    gone = weakref.ref(asks)
+    caller = Caller()
+    gone = weakref.ref(caller)
     gc.disable()
     try:
-        with policy().attempts(asks.hear) as attempts:
+        with policy().attempts(caller.on_retry) as attempts:
             async for attempt in attempts:
                 with attempt:
                     break
-        del asks, attempts, attempt
+        del caller, attempts, attempt
         assert gone() is None
     finally:
         gc.enable()

@@ -1,4 +1,4 @@
-"""Sessions: opened once, they answer many questions at once, outlive lost endpoints, and lose no call."""
+"""Sessions: one session answers many questions at once, survives lost endpoints, and loses no call."""
 
 import asyncio
 import io
@@ -27,23 +27,23 @@ SCHEMA = {"type": "object", "properties": {"b": {"type": "string"}, "a": {"type"
 
 
 def at(endpoint: Endpoint, **options: object) -> dict[str, Any]:
-    """The options of a session at this endpoint."""
+    """Options of a session at this endpoint."""
     return {"backend": "vllm", "base_url": endpoint.url, "model": "tiny-vision", **options}
 
 
 def opened(endpoint: Endpoint, **options: Any) -> Any:
-    """A session at this endpoint whose outages and recoveries take a hundredth of their time."""
+    """A session at this endpoint that sleeps a hundredth of the time in outages and recoveries."""
     config = RunConfig.of_session(**at(endpoint, **options))
     return module.opened(config, lambda event: None, sleep=briefly)
 
 
 async def until(holds: Callable[[], object]) -> None:
-    """Let the session work until this holds."""
+    """Let the session run until this holds."""
     for _ in range(10_000):
         if holds():
             return
         await asyncio.sleep(0.002)
-    raise AssertionError("it did not come to pass in 20 seconds")
+    raise AssertionError("the condition did not become true in 20 seconds")
 
 
 def encoded(colour: tuple[int, int, int]) -> bytes:
@@ -54,7 +54,7 @@ def encoded(colour: tuple[int, int, int]) -> bytes:
 
 
 async def test_paths_bytes_and_pil_images_are_answered(photos: Photos, endpoint: Endpoint) -> None:
-    """The three forms of an image each get an answer; only a path gives an id and the facts of a file."""
+    """A path, bytes and a PIL image are all answered; only a path gives an id and the facts of a file."""
     path = photos(1) / "p0000.jpg"
     async with open_session(**at(endpoint)) as session:
         question = session.question(prompt="What is it?")
@@ -131,8 +131,8 @@ async def test_several_images_in_one_question(endpoint: Endpoint) -> None:
     assert (again.is_known, swapped.is_known) == (True, False)
 
 
-async def test_a_broken_image_is_a_result(endpoint: Endpoint, tmp_path: Path) -> None:
-    """An upload that is no image, and a path without a file, are failures and cost the others nothing."""
+async def test_a_broken_image_is_a_failed_result(endpoint: Endpoint, tmp_path: Path) -> None:
+    """Bytes that are no image, and a path without a file, are failed results; other calls are answered."""
     async with open_session(**at(endpoint)) as session:
         question = session.question()
         broken = await session.answer(b"no image", question)
@@ -145,8 +145,8 @@ async def test_a_broken_image_is_a_result(endpoint: Endpoint, tmp_path: Path) ->
     assert good.ok
 
 
-async def test_questions_differ_in_one_session(endpoint: Endpoint) -> None:
-    """Each call sends its own question; its answer is reused for the same question alone."""
+async def test_one_session_answers_different_questions(endpoint: Endpoint) -> None:
+    """Each call sends its own question, and an answer is reused only for the same question."""
     photo = encoded((1, 2, 3))
     endpoint.answer = lambda request: '{"b": "x", "a": "y"}'
     async with open_session(**at(endpoint, system="Be brief.")) as session:
@@ -164,8 +164,8 @@ async def test_questions_differ_in_one_session(endpoint: Endpoint) -> None:
     assert colour.run != form.run
 
 
-async def test_a_fallback_gets_what_the_call_asked(endpoint: Endpoint) -> None:
-    """A fallback that answers for a lost endpoint gets the prompt and the options of the call."""
+async def test_a_fallback_gets_the_question_of_the_call(endpoint: Endpoint) -> None:
+    """A fallback that answers a refused image gets the prompt and the options of the call."""
     with Endpoint() as spare:
         endpoint.script = lambda request: "400"
         options = at(endpoint, fallback=(f"ollama:tiny-vision@{spare.url}",), fallback_on="rejected")
@@ -179,8 +179,8 @@ async def test_a_fallback_gets_what_the_call_asked(endpoint: Endpoint) -> None:
     assert request.body["options"]["num_predict"] == 9
 
 
-async def test_the_fingerprint_is_that_of_the_command(photos: Photos, endpoint: Endpoint) -> None:
-    """The same settings have the same fingerprint in a run and in a session, so that records merge."""
+async def test_a_session_has_the_fingerprint_of_a_run(photos: Photos, endpoint: Endpoint) -> None:
+    """The same settings have the same fingerprint in a run and in a session."""
     photos(1)
     done = await ran(**at(endpoint, prompt="Which colour?", max_size=512, temperature=0.5))
     async with open_session(**at(endpoint)) as session:
@@ -190,7 +190,7 @@ async def test_the_fingerprint_is_that_of_the_command(photos: Photos, endpoint: 
 
 
 async def test_reuse_can_be_switched_off(endpoint: Endpoint, tmp_path: Path) -> None:
-    """The same question is sent once; a call without reuse sends it again, also past a cache."""
+    """The same question is sent once; a call with reuse=False sends it again, even with a cache."""
     photo, cache = encoded((7, 7, 7)), str(tmp_path / "cache")
     async with open_session(**at(endpoint, cache=cache)) as session:
         question = session.question()
@@ -206,7 +206,7 @@ async def test_reuse_can_be_switched_off(endpoint: Endpoint, tmp_path: Path) -> 
 
 
 async def test_a_hundred_callers_lose_nothing_when_the_endpoint_restarts(endpoint: Endpoint) -> None:
-    """Of a hundred calls at once each has its own answer, although the endpoint is killed and comes back."""
+    """All of a hundred calls at once get their answer although the endpoint crashes and comes back."""
     endpoint.script = lambda request: "crash_neighbours:0.2" if request.chat == 30 else "ok"
     photos = [encoded((n, 255 - n, 2 * n)) for n in range(100)]
     async with opened(endpoint, concurrency=8) as session:
@@ -221,7 +221,7 @@ async def test_a_hundred_callers_lose_nothing_when_the_endpoint_restarts(endpoin
 
 
 async def test_cancelling_a_call_frees_its_slot_and_its_turn(endpoint: Endpoint) -> None:
-    """A call that is cancelled in flight leaves its slot, and its question, to the next one."""
+    """If a call in flight is cancelled, a call with the same question and one that needs its slot go on."""
     endpoint.script = lambda request: "held" if request.chat == 0 else "ok"
     photo = encoded((3, 3, 3))
     async with open_session(**at(endpoint, concurrency=1)) as session:
@@ -264,7 +264,7 @@ async def test_a_call_that_is_cancelled_while_its_image_is_read_leaves_its_quest
 
 
 async def test_a_deadline_ends_a_call_with_a_failure(endpoint: Endpoint) -> None:
-    """A call whose deadline passes fails for now, and its slot is free again."""
+    """A call that passes its deadline is a retryable timeout, and its slot is free again."""
     endpoint.script = lambda request: "held" if request.chat == 0 else "ok"
     async with open_session(**at(endpoint, concurrency=1)) as session:
         question = session.question()
@@ -276,8 +276,8 @@ async def test_a_deadline_ends_a_call_with_a_failure(endpoint: Endpoint) -> None
     assert good.ok
 
 
-async def test_calls_that_have_not_begun_are_bounded(endpoint: Endpoint) -> None:
-    """Beyond `max_waiting` calls that wait to begin, a call raises Busy at once; the others are answered."""
+async def test_waiting_calls_are_bounded(endpoint: Endpoint) -> None:
+    """A call beyond `max_waiting` waiting ones raises Busy at once, and all other calls are answered."""
     endpoint.script = lambda request: "held"
     async with open_session(**at(endpoint, concurrency=1), max_waiting=5) as session:
         question = session.question()
@@ -294,8 +294,8 @@ async def test_calls_that_have_not_begun_are_bounded(endpoint: Endpoint) -> None
     assert all(result.ok for result in results)
 
 
-async def test_after_patience_ends_callers_are_told_and_the_session_recovers(endpoint: Endpoint) -> None:
-    """Calls wait for an endpoint that is down, then raise; once it is back the next ones are answered."""
+async def test_a_session_recovers_after_the_patience(endpoint: Endpoint) -> None:
+    """Calls raise UnavailableError if the endpoint stays down, and are answered once it is up again."""
     async with opened(endpoint, give_up_after=20) as session:
         question = session.question()
         assert (await session.answer(encoded((1, 1, 1)), question)).ok
@@ -309,8 +309,8 @@ async def test_after_patience_ends_callers_are_told_and_the_session_recovers(end
         assert (await session.answer(encoded((3, 3, 3)), question)).ok
 
 
-async def test_a_fatal_error_is_raised_and_passes(endpoint: Endpoint) -> None:
-    """A key that is refused for a while costs the calls of that while, and not the session."""
+async def test_a_session_recovers_from_a_fatal_error(endpoint: Endpoint) -> None:
+    """While the endpoint refuses the key calls raise; once it accepts the key again, calls are answered."""
     async with opened(endpoint, canary=False) as session:
         question = session.question()
         endpoint.script = lambda request: "401"
@@ -322,8 +322,8 @@ async def test_a_fatal_error_is_raised_and_passes(endpoint: Endpoint) -> None:
         assert (await session.answer(encoded((2, 2, 2)), question)).ok
 
 
-async def test_ten_bad_uploads_do_not_end_a_session(endpoint: Endpoint) -> None:
-    """Failures that are all alike end a run, whose folder is wrong, but no session."""
+async def test_equal_failures_do_not_end_a_session(endpoint: Endpoint) -> None:
+    """Fifteen equal failures, which would end a run, do not end a session."""
     endpoint.script = lambda request: "400"
     async with open_session(**at(endpoint)) as session:
         question = session.question()
@@ -334,7 +334,7 @@ async def test_ten_bad_uploads_do_not_end_a_session(endpoint: Endpoint) -> None:
 
 
 async def test_a_session_opens_while_its_endpoint_is_down(endpoint: Endpoint) -> None:
-    """With wait=False the state says why the endpoint is down, and calls are answered once it is up."""
+    """With wait=False a session opens at once, shows why the endpoint is down, and answers once it is up."""
     endpoint.down()
     config = RunConfig.of_session(**at(endpoint))
     async with module.opened(config, lambda event: None, sleep=briefly, wait=False) as session:
@@ -349,15 +349,15 @@ async def test_a_session_opens_while_its_endpoint_is_down(endpoint: Endpoint) ->
         assert session.state.up
 
 
-async def test_a_session_waits_for_its_endpoint_and_says_why_it_cannot_open() -> None:
-    """Without an endpoint open_session raises what a run would."""
+async def test_a_session_without_an_endpoint_does_not_open() -> None:
+    """If no endpoint is up, open_session raises UnavailableError like a run."""
     with closed_port() as url, pytest.raises(UnavailableError, match="no connection"):
         async with open_session(backend="vllm", base_url=url, model="m", give_up_after=0):
             raise AssertionError("opened")
 
 
-async def test_without_a_known_model_there_is_no_question(endpoint: Endpoint) -> None:
-    """A question names its model: with an endpoint that was never up, an option has to."""
+async def test_a_question_needs_a_known_model(endpoint: Endpoint) -> None:
+    """A question raises UnavailableError if neither the endpoint nor an option has named the model."""
     endpoint.down()
     options = {"backend": "vllm", "base_url": endpoint.url}
     async with open_session(**options, wait=False) as session:
@@ -365,8 +365,8 @@ async def test_without_a_known_model_there_is_no_question(endpoint: Endpoint) ->
             session.question()
 
 
-async def test_closing_waits_for_what_is_in_flight(endpoint: Endpoint) -> None:
-    """A request in flight is answered before the session closes; a call that waits for a slot is told."""
+async def test_closing_waits_for_requests_in_flight(endpoint: Endpoint) -> None:
+    """A request in flight is answered before the close; waiting and later calls raise SessionClosed."""
     endpoint.script = lambda request: "held" if request.chat == 0 else "ok"
     async with open_session(**at(endpoint, concurrency=1)) as session:
         question = session.question()
@@ -383,8 +383,8 @@ async def test_closing_waits_for_what_is_in_flight(endpoint: Endpoint) -> None:
     assert len(endpoint.questions) == 1
 
 
-async def test_closing_does_not_wait_for_ever(endpoint: Endpoint) -> None:
-    """What is still in flight after `drain` seconds is told that the session was closed."""
+async def test_closing_waits_no_longer_than_drain(endpoint: Endpoint) -> None:
+    """A call that is still in flight `drain` seconds after the close raises SessionClosed."""
     endpoint.script = lambda request: "held"
     async with open_session(**at(endpoint, drain=0.1)) as session:
         call = asyncio.create_task(session.answer(encoded((1, 1, 1)), session.question()))
@@ -394,8 +394,8 @@ async def test_closing_does_not_wait_for_ever(endpoint: Endpoint) -> None:
 
 
 @pytest.mark.parametrize("form", ["list", "generator", "async"])
-async def test_many_are_answered_as_they_are_ready(endpoint: Endpoint, form: str) -> None:
-    """A slow answer holds up no other one, and pairs are taken only as there is room for them."""
+async def test_answer_many_returns_results_as_they_are_ready(endpoint: Endpoint, form: str) -> None:
+    """A slow answer delays no other one, and answer_many takes pairs only as it has room for them."""
     endpoint.script = lambda request: "held" if request.chat == 0 else "ok"
     photos = [encoded((n, n, 0)) for n in range(200)]
     taken = 0
@@ -424,7 +424,7 @@ async def test_many_are_answered_as_they_are_ready(endpoint: Endpoint, form: str
 
 
 async def test_leaving_the_loop_ends_the_other_calls(endpoint: Endpoint) -> None:
-    """A caller that takes the first of many results leaves nothing in flight."""
+    """If the caller stops after the first of many results, no request stays in flight."""
     photos = [encoded((n, n, 0)) for n in range(50)]
     async with open_session(**at(endpoint, concurrency=2)) as session:
         question = session.question()
@@ -438,8 +438,8 @@ async def test_leaving_the_loop_ends_the_other_calls(endpoint: Endpoint) -> None
         assert (await session.answer(encoded((1, 9, 1)), question)).ok
 
 
-async def test_an_outage_that_lasts_ends_many(endpoint: Endpoint) -> None:
-    """The error that one call would raise ends the whole iteration, with what was answered before it."""
+async def test_a_long_outage_ends_answer_many(endpoint: Endpoint) -> None:
+    """A long outage raises UnavailableError from answer_many, after all results before it."""
     endpoint.script = lambda request: "down" if request.chat == 10 else "ok"
     photos = [encoded((n, n, 0)) for n in range(40)]
     results = []
@@ -456,7 +456,7 @@ async def test_an_outage_that_lasts_ends_many(endpoint: Endpoint) -> None:
 
 
 def test_threads_share_a_session_without_an_event_loop(endpoint: Endpoint) -> None:
-    """A plain `with` gives a session that many threads may use at once; its thread ends with it."""
+    """Many threads can use the session of a plain `with` at once; its own thread ends with it."""
     before = threading.active_count()
     with open_session(**at(endpoint)) as session:
         question = session.question(prompt="What is it?")
@@ -472,8 +472,8 @@ def test_threads_share_a_session_without_an_event_loop(endpoint: Endpoint) -> No
         session.answer(encoded((1, 1, 1)), question)
 
 
-def test_a_session_without_an_event_loop_raises_what_hinders_it() -> None:
-    """Opening fails in the thread that opens, with the error itself."""
+def test_a_session_without_an_event_loop_raises_its_error() -> None:
+    """A session without an event loop that cannot open raises the error itself in the caller's thread."""
     with (
         closed_port() as url,
         pytest.raises(UnavailableError),
@@ -491,14 +491,14 @@ def test_a_session_without_an_event_loop_raises_what_hinders_it() -> None:
         ({"modle": "m"}, "did you mean model"),
     ],
 )
-def test_options_of_a_run_are_none_of_a_session(options: dict[str, Any], told: str) -> None:
-    """An option that a session cannot heed is a mistake, told before anything is opened."""
+def test_a_session_refuses_options_of_a_run(options: dict[str, Any], told: str) -> None:
+    """An option of a run, or an unknown one, is a ConfigError before a session opens."""
     with pytest.raises(ConfigError, match=told):
         open_session(**options)
 
 
-async def test_options_of_the_session_are_none_of_a_question(endpoint: Endpoint) -> None:
-    """What is opened once cannot change with a question."""
+async def test_a_question_refuses_options_of_the_session(endpoint: Endpoint) -> None:
+    """An option of the session, or an unknown one, is a ConfigError in a question."""
     async with open_session(**at(endpoint)) as session:
         with pytest.raises(ConfigError, match=r"timeout is an option of the session"):
             session.question(timeout=3)
@@ -518,7 +518,7 @@ async def test_a_question_can_come_from_files(endpoint: Endpoint, tmp_path: Path
 
 
 def test_the_session_is_public() -> None:
-    """What a caller names is in the package's list of public names."""
+    """The names of sessions are public names of the package."""
     assert {"open_session", "Session", "Question", "Busy", "SessionClosed"} <= set(vlmbatch.__all__)
     assert vlmbatch.Session is Session
     assert vlmbatch.open_session is open_session

@@ -1,4 +1,4 @@
-"""Runs that end by themselves: at a time of day or after so long, with the rest left for the next run."""
+"""The time limit: runs that end at a time of day or after a duration, and leave the rest for the next run."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from endpoint import Endpoint
 from running import briefly
 
 import vlmbatch.backends.ollama.backend
-import vlmbatch.backends.openai.backend  # noqa: F401  # loaded before any time is counted
+import vlmbatch.backends.openai.backend  # noqa: F401  # loaded before a time limit runs
 from vlmbatch.batch import Batch
 from vlmbatch.config import RunConfig
 from vlmbatch.config.run import RunOptions
@@ -34,12 +34,12 @@ EVENING = datetime(2026, 11, 24, 22, 15, 30)
     ],
 )
 def test_a_time_of_day_is_the_next_one(text: str, expected: datetime) -> None:
-    """What the clock shows already, or has shown today, comes tomorrow."""
+    """A time of day that the clock shows, or has passed today, means tomorrow."""
     assert next_time(text, EVENING) == expected
 
 
-async def test_a_clock_that_is_set_forward_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock is looked at again and again: a jump over --until ends the run at the next look."""
+async def test_a_clock_set_beyond_the_limit_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the clock jumps beyond --until, the run ends at the next check of the clock."""
     monkeypatch.setattr(time_limit, "LONGEST_WAIT_S", 0.01)
     stop, told, ahead = asyncio.Event(), list[str](), timedelta()
     with TimeLimit(RunOptions(until="06:00"), stop, told.append, now=lambda: EVENING + ahead):
@@ -52,8 +52,8 @@ async def test_a_clock_that_is_set_forward_ends_the_run(monkeypatch: pytest.Monk
     assert "06:00 (--until)" in told[0]
 
 
-async def test_what_comes_first_counts_and_is_named() -> None:
-    """With both options the earlier one ends the run, and is the one that is told."""
+async def test_the_earlier_limit_ends_the_run_and_is_named() -> None:
+    """With both options the earlier limit ends the run, and the notice names it."""
     stop, told = asyncio.Event(), list[str]()
     options = RunOptions(until="06:00", max_duration=0.01)
     async with asyncio.timeout(20):
@@ -62,8 +62,8 @@ async def test_what_comes_first_counts_and_is_named() -> None:
     assert "--max-duration" in told[0]
 
 
-async def test_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that ends before its time is over leaves no timer that would stop something later."""
+async def test_a_finished_run_leaves_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a run that ends before its limit, no timer sets the stop event."""
     stop, told = asyncio.Event(), list[str]()
     with TimeLimit(RunOptions(max_duration=0.01), stop, told.append):
         pass
@@ -74,7 +74,7 @@ async def test_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_run_ends_at_a_time_of_day(
     photos: Photos, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The clock shows 11:59:58, which POSIX time zones can be made to say: --until 12:00 leaves the rest."""
+    """At 11:59:58, set with a POSIX time zone, --until 12:00 ends the run and leaves the remaining images."""
     photos(3)
     utc = time.gmtime()
     behind = (utc.tm_hour * 3600 + utc.tm_min * 60 + utc.tm_sec - (12 * 3600 - 2)) % 86_400
@@ -94,8 +94,8 @@ async def test_a_run_ends_at_a_time_of_day(
     assert batch.summary.stopped
 
 
-async def test_a_run_whose_time_is_over_leaves_the_rest(photos: Photos, endpoint: Endpoint) -> None:
-    """After --max-duration nothing is begun; the same command again does the rest, each image once."""
+async def test_a_run_beyond_its_time_leaves_the_rest(photos: Photos, endpoint: Endpoint) -> None:
+    """A run stops after --max-duration, and the next run answers the rest, each image once."""
     photos(40)
     endpoint.delay = 0.05
     options = {"backend": "ollama", "base_url": endpoint.url, "output": "o.jsonl", "concurrency": 2}
@@ -114,8 +114,8 @@ async def test_a_run_whose_time_is_over_leaves_the_rest(photos: Photos, endpoint
     assert sorted(some + rest) == [f"photos/p{n:04}.jpg" for n in range(40)]
 
 
-async def test_time_that_is_over_at_the_start_ends_the_wait_for_the_endpoint(photos: Photos) -> None:
-    """While the endpoint is looked for the time counts too; the run ends without error and without record."""
+async def test_the_time_limit_ends_the_wait_for_the_endpoint(photos: Photos) -> None:
+    """The time limit also ends the wait for an endpoint at the start, without an error or a record."""
     photos(1)
     options = {"backend": "ollama", "base_url": "http://127.0.0.1:9", "output": "o.jsonl"}
     batch = Batch(RunConfig.of("photos", **options, give_up_after=600, max_duration=0.2))
@@ -126,8 +126,10 @@ async def test_time_that_is_over_at_the_start_ends_the_wait_for_the_endpoint(pho
 
 
 @pytest.mark.parametrize("wire", ["ollama", "vllm"])
-async def test_what_is_in_flight_has_the_time_of_drain(photos: Photos, endpoint: Endpoint, wire: str) -> None:
-    """Answers that come within --drain are written; what takes longer is let go and left for the next run."""
+async def test_requests_in_flight_have_the_time_of_drain(
+    photos: Photos, endpoint: Endpoint, wire: str
+) -> None:
+    """Answers within --drain are written; slower requests are abandoned and left for the next run."""
     photos(6)
     endpoint.script = ["ok", "held", "hang", "hang", *["ok"] * 20]
     options = {"backend": wire, "base_url": endpoint.url, "model": "tiny-vision", "output": "o.jsonl"}
@@ -138,12 +140,12 @@ async def test_what_is_in_flight_has_the_time_of_drain(photos: Photos, endpoint:
     config = RunConfig.of("photos", **options, concurrency=3, drain=2)
     batch = Batch(config, [answer_once_it_stops], sleep=briefly)
 
-    async def stop_when_all_ask() -> None:
+    async def stop_when_all_are_sent() -> None:
         await asyncio.to_thread(endpoint.until, lambda: len(endpoint.questions) >= 4)
         batch.stop()
 
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
-        group.create_task(stop_when_all_ask())
+        group.create_task(stop_when_all_are_sent())
         done = [result async for result in batch]
     assert batch.summary is not None
     assert batch.summary.stopped

@@ -1,4 +1,4 @@
-"""Runs over a real endpoint, on both wires: every image comes to exactly one record."""
+"""Runs over a real endpoint, on both wires: every image has exactly one record."""
 
 import asyncio
 import base64
@@ -26,11 +26,11 @@ WIRES = ("ollama", "vllm")
 
 @pytest.fixture(params=WIRES)
 def asked(request: pytest.FixtureRequest, endpoint: Endpoint) -> dict[str, Any]:
-    """Options that ask the endpoint over one of the wires."""
+    """Options that select the endpoint over one of the wires."""
     return {"backend": request.param, "base_url": endpoint.url, "model": "tiny-vision"}
 
 
-async def test_sixty_photos_arrive_small_and_once(
+async def test_sixty_photos_arrive_resized_and_once(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
     """Each of 60 photos of 1600x1200 reaches the model once, at 1024x768."""
@@ -44,8 +44,8 @@ async def test_sixty_photos_arrive_small_and_once(
     assert (done.summary.succeeded, done.summary.failed, done.summary.total) == (60, 0, 60)
 
 
-async def test_the_answer_in_a_record_is_about_its_own_image(photos: Photos, asked: dict[str, Any]) -> None:
-    """With many requests at once no answer lands in the record of another image."""
+async def test_each_record_has_the_answer_about_its_own_image(photos: Photos, asked: dict[str, Any]) -> None:
+    """With many requests at once, each record has the answer about its own image."""
     photos(30)
     done = await ran(**asked, concurrency=16)
     for result in done.results:
@@ -54,10 +54,10 @@ async def test_the_answer_in_a_record_is_about_its_own_image(photos: Photos, ask
     assert len({r.completion.text for r in done.results if r.completion}) == 30
 
 
-async def test_a_fifth_of_all_answers_broken_loses_nothing(
+async def test_broken_replies_lose_no_image(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """500, 503, reset, cut body, HTML and empty answers in a fifth of all cases: all images are answered."""
+    """If a fifth of all replies is a 500, 503, reset, cut body, HTML or empty, all images are answered."""
     photos(40)
     faults = ("500", "503-busy", "rst", "shortbody", "html200", "empty")
     script = [faults[n // 5 % len(faults)] if n % 5 == 4 else "ok" for n in range(400)]
@@ -71,7 +71,7 @@ async def test_a_fifth_of_all_answers_broken_loses_nothing(
 async def test_an_outage_is_a_pause_and_no_failure(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """While the endpoint is away nothing is recorded; when it is back all images are answered."""
+    """An outage pauses the run without a failure, and all images are answered afterwards."""
     photos(30)
     endpoint.script = [*["ok"] * 8, "down:0.3"]
     done = await ran(**asked)
@@ -82,10 +82,10 @@ async def test_an_outage_is_a_pause_and_no_failure(
     assert done.of(EndpointResumed)
 
 
-async def test_an_endpoint_that_never_returns_ends_the_run_and_the_next_goes_on(
+async def test_a_lost_endpoint_ends_the_run_and_the_next_goes_on(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """The run ends as unavailable without a failure record; the same command later does the rest."""
+    """If the endpoint stays down, the run is unavailable, no image fails, and the next run does the rest."""
     photos(20)
     endpoint.script = [*["ok"] * 6, "down:9999"]
     first = await ran(**asked, output="out.jsonl", give_up_after=0.3)
@@ -103,7 +103,7 @@ async def test_an_endpoint_that_never_returns_ends_the_run_and_the_next_goes_on(
 async def test_an_unreachable_endpoint_at_the_start_records_nothing(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """Nobody listens: the run ends as unavailable after its patience, and no record is written."""
+    """If the port is closed, the run ends as unavailable after its patience, and writes no output."""
     photos(3)
     endpoint.down()
     done = await ran(**asked, output="out.jsonl", give_up_after=0.1)
@@ -115,7 +115,7 @@ async def test_an_unreachable_endpoint_at_the_start_records_nothing(
 async def test_a_model_that_disappears_ends_the_run(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """A 404 for the model in the middle ends the run at once instead of failing every image."""
+    """A 404 for the model in the middle of a run ends it at once instead of failing every image."""
     photos(50)
     endpoint.script = lambda received: "404-model" if len(endpoint.questions) > 5 else "ok"
     done = await ran(**asked)
@@ -125,8 +125,8 @@ async def test_a_model_that_disappears_ends_the_run(
     assert len(endpoint.questions) < 40
 
 
-async def test_answers_in_hand_are_written_before_a_run_ends(photos: Photos, endpoint: Endpoint) -> None:
-    """When the model disappears, every answer that had come is a record: it may have cost money."""
+async def test_received_answers_are_written_before_a_run_ends(photos: Photos, endpoint: Endpoint) -> None:
+    """When the model disappears, every received answer is written: it may have cost money."""
     photos(60)
     endpoint.script = [*["ok"] * 39, *["404-model"] * 99]
     done = await ran(
@@ -136,10 +136,10 @@ async def test_answers_in_hand_are_written_before_a_run_ends(photos: Photos, end
     assert len(Path("o.jsonl").read_text().splitlines()) == len(done.results) == 39
 
 
-async def test_failures_that_were_held_back_are_written_when_the_endpoint_ends_the_run(
+async def test_held_failures_are_written_when_the_endpoint_ends_the_run(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """When the model disappears, images that failed alike before it are records of their own failure."""
+    """When the model disappears, equal failures from before are written as failures of their images."""
     photos(10)
     endpoint.script = [*["400"] * 3, *["404-model"] * 9]
     done = await ran(**asked, output="o.jsonl", concurrency=1)
@@ -148,8 +148,8 @@ async def test_failures_that_were_held_back_are_written_when_the_endpoint_ends_t
     assert len(Path("o.jsonl").read_text().splitlines()) == 3
 
 
-async def test_a_bad_image_costs_its_own_record_only(photos: Photos, asked: dict[str, Any]) -> None:
-    """A broken file is a failed record with kind and message; all others are answered."""
+async def test_a_bad_image_fails_alone(photos: Photos, asked: dict[str, Any]) -> None:
+    """A broken file is a failed record with kind and message, and all other images are answered."""
     folder = photos(5)
     (folder / "p0002.jpg").write_bytes((folder / "p0002.jpg").read_bytes()[:200])
     (folder / "x.jpg").write_text("no image")
@@ -165,7 +165,7 @@ async def test_a_bad_image_costs_its_own_record_only(photos: Photos, asked: dict
 async def test_a_failure_that_never_passes_is_recorded_after_its_retries(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """An image that gets 500 each time fails after 1 + retries attempts, as retryable, and others do not."""
+    """An image that always gets 500 fails as retryable after 1 + retries attempts; others are answered."""
     photos(3)
     endpoint.script = lambda received: "500" if received.pictures[0].sha256 == poison else "ok"
     poison = ""
@@ -179,10 +179,10 @@ async def test_a_failure_that_never_passes_is_recorded_after_its_retries(
     assert sorted(r.id for r in again.results if r.ok) == ["photos/p0000.jpg", "photos/p0002.jpg"]
 
 
-async def test_an_image_that_is_always_told_busy_does_not_hold_up_the_run(
+async def test_an_image_that_is_always_busy_does_not_delay_the_run(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """503 for ever to one image ends as its failure, while the others are answered."""
+    """An image that always gets 503 fails as busy, while all others are answered."""
     photos(3)
     poison = sent(await ran(**asked), "photos/p0001.jpg")
     endpoint.script = lambda received: "503-busy" if received.pictures[0].sha256 == poison else "ok"
@@ -191,10 +191,10 @@ async def test_an_image_that_is_always_told_busy_does_not_hold_up_the_run(
     assert [(r.id, r.failure.kind) for r in done.results if r.failure] == [("photos/p0001.jpg", "busy")]
 
 
-async def test_a_cut_answer_is_asked_again_and_then_kept_as_partial(
+async def test_a_cut_answer_is_retried_and_then_stored_as_partial(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """An answer that hits the token limit three times is a failure that keeps the text that came."""
+    """An answer that hits the token limit three times is a failure with the partial text."""
     photos(1)
     endpoint.script = ["length"] * 9
     [result] = (await ran(**asked)).results
@@ -210,7 +210,7 @@ async def test_a_cut_answer_is_asked_again_and_then_kept_as_partial(
 async def test_a_picture_too_large_for_the_context_is_sent_smaller(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """A context error makes the next attempt carry half the picture, and the record warns of it."""
+    """After a context error or a 413 the next attempt has half the picture, and the record has a warning."""
     photos(1, (1200, 600))
     endpoint.script = ["context", "413"]
     [result] = (await ran(**asked)).results
@@ -223,7 +223,7 @@ async def test_a_picture_too_large_for_the_context_is_sent_smaller(
 async def test_no_more_requests_than_slots_are_open(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """--concurrency is the number of requests at once, and it is reached."""
+    """--concurrency is the most requests that are open at once, and is reached."""
     photos(12)
     endpoint.delay = 0.3
     await ran(**asked, concurrency=5)
@@ -231,11 +231,11 @@ async def test_no_more_requests_than_slots_are_open(
 
 
 async def test_pictures_do_not_outlive_their_answers(photos: Photos, asked: dict[str, Any]) -> None:
-    """With Python's search for cycles off, no more pictures are held than may be asked about and be ready."""
+    """Even without garbage collection, no more pictures are in memory than in flight and in preparation."""
     photos(40 + 4 * preparers())
     batch = Batch(RunConfig.of("photos", **asked, concurrency=2), sleep=briefly)
     held = 0
-    gc.freeze()  # what other tests have left is not looked through
+    gc.freeze()  # objects of other tests are not searched
     gc.disable()
     try:
         async for _ in batch:
@@ -250,14 +250,14 @@ async def test_pictures_do_not_outlive_their_answers(photos: Photos, asked: dict
 async def test_pictures_of_images_that_fail_do_not_outlive_them(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any], mode: str
 ) -> None:
-    """With Python's search for cycles off, an image that fails leaves no picture behind, however it fails."""
+    """Even without garbage collection, a failed image leaves no picture in memory, however it fails."""
     folder = photos(3)
     poison = sent(await ran(**asked), "photos/p0001.jpg")
 
     def script(request: Received) -> str:
         if request.pictures[0].sha256 != poison:
             return "ok"
-        if mode == "context":  # and there is nothing to make a smaller picture of
+        if mode == "context":  # the file for a smaller picture is gone
             (folder / "p0001.jpg").unlink(missing_ok=True)
         return mode
 
@@ -277,10 +277,10 @@ async def test_pictures_of_images_that_fail_do_not_outlive_them(
     assert left == 0
 
 
-async def test_limit_counts_images_that_are_asked_about(
+async def test_limit_counts_images_that_are_sent(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """--limit N asks about N images; the next run about the next N."""
+    """With --limit N a run sends N images, and the next run sends the next N."""
     photos(10)
     first = await ran(**asked, limit=4, output="out.jsonl")
     second = await ran(**asked, limit=4, output="out.jsonl")
@@ -288,10 +288,10 @@ async def test_limit_counts_images_that_are_asked_about(
     assert len(endpoint.questions) == 8
 
 
-async def test_stopping_writes_what_is_in_flight_and_begins_nothing(
+async def test_stopping_writes_requests_in_flight_and_starts_no_more(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """After stop() every question that was asked has its record, and no other is asked."""
+    """After stop() every request in flight gets its record, and no further image is sent."""
     photos(40)
     endpoint.delay = 0.05
     finished = 0
@@ -310,10 +310,10 @@ async def test_stopping_writes_what_is_in_flight_and_begins_nothing(
     assert batch.summary.stopped
 
 
-async def test_stopping_does_not_wait_for_an_endpoint_that_is_away(
+async def test_stopping_does_not_wait_for_an_endpoint_that_is_down(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """A run that is paused ends at once when it is stopped, with no failure recorded."""
+    """A paused run ends at once when it is stopped, without a failure."""
     photos(5)
     endpoint.script = ["down:9999"]
 
@@ -327,8 +327,10 @@ async def test_stopping_does_not_wait_for_an_endpoint_that_is_away(
     assert all(result.ok for result in results)
 
 
-async def test_the_run_digest_follows_what_changes_an_answer(photos: Photos, asked: dict[str, Any]) -> None:
-    """Prompt, system, sizes and generation change `run`; concurrency, retries and output do not."""
+async def test_the_run_digest_changes_with_the_options_of_an_answer(
+    photos: Photos, asked: dict[str, Any]
+) -> None:
+    """Prompt, system, size, quality and generation change `run`; concurrency, retries and timeout do not."""
     photos(1)
 
     async def digest(**options: Any) -> str:
@@ -353,10 +355,10 @@ async def test_the_run_digest_follows_what_changes_an_answer(photos: Photos, ask
     assert len({base, *others}) == 7
 
 
-async def test_originals_that_need_nothing_are_sent_as_they_are(
+async def test_files_that_need_no_change_are_sent_unchanged(
     tmp_path: Path, photos: Photos, endpoint: Endpoint
 ) -> None:
-    """A small plain JPEG reaches the endpoint byte for byte."""
+    """A small plain JPEG reaches the endpoint with the same bytes."""
     folder = photos(0)
     buffer = io.BytesIO()
     Image.new("RGB", (64, 64), "red").save(buffer, "JPEG")
@@ -367,7 +369,7 @@ async def test_originals_that_need_nothing_are_sent_as_they_are(
 
 
 def sent(done: Ran, image_id: str) -> str:
-    """The sha256 of the picture that was sent for an image, from the endpoint's answer."""
+    """The SHA-256 of the picture that was sent for an image, from the endpoint's answer."""
     result = next(r for r in done.results if r.id == image_id)
     assert result.completion is not None
     return result.completion.text.split("sha256=")[1].split()[0]
