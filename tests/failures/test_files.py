@@ -1,4 +1,4 @@
-"""What a run makes of what is no file, or does not stay one: rows F9 to F17 of docs/failures.md."""
+"""Paths that are no file, and files that change or cannot be read: rows F9 to F17 of docs/failures.md."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ from vlmbatch.imaging.prepare import prepare
 Photos = Callable[..., Path]
 
 
-def put_devices(folder: Path) -> list[str]:
+def make_devices(folder: Path) -> list[str]:
     os.mkfifo(folder / "fifo.jpg")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(folder / "socket.jpg"))
@@ -35,9 +35,9 @@ def put_devices(folder: Path) -> list[str]:
     return [f"photos/{name}.jpg" for name in ("fifo", "socket", "zero")]
 
 
-async def test_f9_devices_on_a_walk_are_counted_and_named_ones_fail(folder: Path, endpoint: Endpoint) -> None:
-    """A FIFO, a socket and a link to /dev/zero never block: ignored on a walk, not_a_file where named."""
-    named = put_devices(folder)
+async def test_f9_devices_are_ignored_on_a_walk_and_fail_if_named(folder: Path, endpoint: Endpoint) -> None:
+    """A FIFO, a socket and a link to /dev/zero never block: ignored on a walk, not_a_file if named."""
+    named = make_devices(folder)
     done = await over(endpoint)
     assert done.ids == ["photos/p0000.jpg"]
     assert done.summary is not None
@@ -48,17 +48,15 @@ async def test_f9_devices_on_a_walk_are_counted_and_named_ones_fail(folder: Path
 
 
 async def test_f10_links_that_lead_back_are_not_followed(folder: Path, endpoint: Endpoint) -> None:
-    """A folder that links to itself and a link that leads to itself end no walk and repeat no image."""
+    """A folder that links to itself, and a link to itself, repeat no image and do not end the walk."""
     (folder / "again").symlink_to(folder, target_is_directory=True)
     (folder / "loop.jpg").symlink_to("loop.jpg")
     done = await over(endpoint)
     assert done.ids == ["photos/p0000.jpg"]
 
 
-def test_f10_f17_a_path_of_a_list_that_leads_nowhere_costs_its_own_record(
-    folder: Path, endpoint: Endpoint
-) -> None:
-    """A link to itself and a name longer than any file's fail by their kind, and nothing else does."""
+def test_f10_f17_a_listed_path_that_leads_nowhere_fails_alone(folder: Path, endpoint: Endpoint) -> None:
+    """In a list, a link to itself and a name that is too long fail with their kind, and no other path."""
     (folder / "loop.jpg").symlink_to("loop.jpg")
     listed = ["photos/p0000.jpg", "photos/loop.jpg", f"photos/{'x' * 300}.jpg"]
     done = run(*asking(endpoint, paths="-"), stdin="\n".join(listed).encode())
@@ -68,8 +66,8 @@ def test_f10_f17_a_path_of_a_list_that_leads_nowhere_costs_its_own_record(
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv of util-linux")
-def test_f11_what_may_not_be_read_is_told_and_is_no_success(folder: Path, endpoint: Endpoint) -> None:
-    """A closed folder is counted and a closed file is a record; exit 3, and the next run asks again."""
+def test_f11_files_without_permission_are_reported_as_failures(folder: Path, endpoint: Endpoint) -> None:
+    """A folder and a file without permission are reported with exit code 3; the next run answers both."""
     for name in ("closed/p.jpg", "secret.jpg"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(folder / "p0000.jpg", folder / name)
@@ -87,8 +85,8 @@ def test_f11_what_may_not_be_read_is_told_and_is_no_success(folder: Path, endpoi
     assert len(Path("o.jsonl").read_text().splitlines()) == 4
 
 
-def test_f12_f13_any_name_survives_and_steers_nothing(folder: Path, endpoint: Endpoint) -> None:
-    """Bytes that are no UTF-8, line breaks and escapes: the record leads back to the file, and is resumed."""
+def test_f12_f13_any_file_name_is_recorded_and_resumed(folder: Path, endpoint: Endpoint) -> None:
+    """A file name with invalid UTF-8, line breaks or escapes is recorded, shown without them, and resumed."""
     names = [b"caf\xe9.jpg", b"new\nline.jpg", b"\x1b[31mred\x1b]0;t\x07.jpg"]
     for name in names:
         Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(b"no image: " + name)
@@ -104,10 +102,10 @@ def test_f12_f13_any_name_survives_and_steers_nothing(folder: Path, endpoint: En
     assert Path("o.jsonl").read_bytes() == lines
 
 
-async def test_f14_what_vanishes_before_it_is_read_fails_and_stops_nothing(
+async def test_f14_a_file_that_vanishes_before_it_is_read_fails_alone(
     photos: Photos, endpoint: Endpoint
 ) -> None:
-    """Files that are deleted after the walk has listed them are failures that a later run may find well."""
+    """A file that is deleted after the walk has listed it is a retryable failure, and the run goes on."""
     folder = photos(40)
 
     def delete(event: object) -> None:
@@ -126,7 +124,7 @@ async def test_f14_what_vanishes_before_it_is_read_fails_and_stops_nothing(
 async def test_f15_a_file_that_is_being_written_is_left_for_the_next_run(
     folder: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A copy in progress is no broken image: it fails for now, and is answered once it is complete."""
+    """A file that is still being written is a retryable io_error, and the next run answers it."""
     slow, real = folder / "slow.bmp", os.read
     slow.write_bytes(encoded(SMALL, "BMP"))
 
@@ -145,8 +143,8 @@ async def test_f15_a_file_that_is_being_written_is_left_for_the_next_run(
     assert [(r.id, r.ok) for r in second.results] == [("photos/slow.bmp", True)]
 
 
-def test_f16_a_file_that_shrinks_after_it_was_read_kills_nothing(folder: Path) -> None:
-    """A plain TIFF is decoded from memory, not from a mapping of the file, which would end in SIGBUS."""
+def test_f16_a_file_that_shrinks_after_it_was_read_is_decoded(folder: Path) -> None:
+    """A TIFF is decoded from memory, not from a mapping of its file, which would cause a SIGBUS."""
     path = folder / "scan.tif"
     path.write_bytes(encoded(SMALL.resize((2000, 1500)), "TIFF"))
     found = source(str(path))
@@ -157,7 +155,7 @@ def test_f16_a_file_that_shrinks_after_it_was_read_kills_nothing(folder: Path) -
 
 
 def test_f17_auto_concurrency_stays_below_the_descriptors(photos: Photos, endpoint: Endpoint) -> None:
-    """An endpoint that would take any number of requests gets no more than there are files to open."""
+    """With 48 descriptors, auto concurrency answers 400 images with more than four requests at once."""
     photos(400)
     endpoint.delay = 0.1
     done = run(*asking(endpoint), command=("prlimit", "--nofile=48:48", *COMMAND))
@@ -167,10 +165,10 @@ def test_f17_auto_concurrency_stays_below_the_descriptors(photos: Photos, endpoi
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to RLIMIT_AS")
-def test_f17_too_little_memory_is_no_images_failure() -> None:
-    """Where this process can get no more, a good picture ends the run; with memory, a bad one does not.
+def test_f17_too_little_memory_fails_no_image() -> None:
+    """Without memory every picture is a ResourceError; with memory only a bad one is an ImageError.
 
-    In a process without threads: those that CPython starts without memory may never begin, and nobody tells.
+    The process has no threads: a thread that CPython starts without memory may silently never begin.
     """
     done = run_python(
         "import resource; from pathlib import Path\n"
@@ -195,10 +193,10 @@ def test_f17_too_little_memory_is_no_images_failure() -> None:
     assert done.stdout == b"['ResourceError', '1024', 'ResourceError', 'ImageError']\n", done.stderr
 
 
-async def test_f17_a_disk_that_fails_is_a_failure_for_now(
+async def test_f17_a_failing_disk_is_a_retryable_failure(
     folder: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """EIO and ESTALE, which no disk here can be made to give, are tried three times, then io_error."""
+    """A file is read three times on EIO and ESTALE, simulated here, and is then a retryable io_error."""
     shutil.copy(folder / "p0000.jpg", folder / "sick.jpg")
     sick, tries, real = (folder / "sick.jpg").stat().st_ino, 0, os.read
 
@@ -215,8 +213,8 @@ async def test_f17_a_disk_that_fails_is_a_failure_for_now(
 
 
 @pytest.mark.parametrize("most", [6, 9, 12, 20])
-def test_f17_too_few_descriptors_are_no_images_failure(photos: Photos, endpoint: Endpoint, most: int) -> None:
-    """Wherever they run out: exit 2 with the way out, no image is blamed, and the next run is whole."""
+def test_f17_too_few_descriptors_fail_no_image(photos: Photos, endpoint: Endpoint, most: int) -> None:
+    """Too few descriptors, at any point, are exit code 2 with `ulimit -n`, and the next run is complete."""
     photos(40)
     endpoint.delay = 0.1
     done = run(*asking(endpoint, "-c", "30"), command=("prlimit", f"--nofile={most}:{most}", *COMMAND))

@@ -1,4 +1,4 @@
-"""How servers refuse a key, a picture, an account that is used up, and a disk that they do not share."""
+"""Refusals of hosted servers: a wrong key, a filtered picture, a used-up account, a disk not shared."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,29 +21,29 @@ def failing(photos: Photos, endpoint: Endpoint) -> Failing:
 
 @pytest.mark.parametrize("number", range(1, 5))
 async def test_wrong_key(failing: Failing, number: int) -> None:
-    """A key that is not known ends the run, whatever its status; the error says what to set."""
+    """An unknown key ends the run, whatever the status is, and the error says what to set."""
     done = await failing.ends(f"wrong_key:{number}", "auth")
     assert "set --api-key, or OPENAI_API_KEY" in str(done.error)
     assert not set('{}"') & set(str(done.error))
 
 
 @pytest.mark.parametrize("number", range(1, 5))
-async def test_content_filter(failing: Failing, number: int) -> None:
-    """A picture that a filter refuses fails alone, also with the 403 of OpenRouter's moderation."""
+async def test_a_filtered_picture_fails_alone(failing: Failing, number: int) -> None:
+    """A picture that a filter refuses fails alone, even with the 403 of OpenRouter's moderation."""
     done = await failing.fails_alone(f"moderation:{number}", "refused")
     failure = next(r.failure for r in done.results if r.failure)
     assert "a content filter refuses this picture or prompt" in failure.message
 
 
 @pytest.mark.parametrize("number", range(1, 5))
-async def test_exhausted_quota(failing: Failing, number: int) -> None:
-    """An account that is used up ends the run at once, also with the 429 that else means to wait."""
+async def test_a_used_up_account_ends_the_run(failing: Failing, number: int) -> None:
+    """A used-up account ends the run at once, even with a 429, which normally means to wait."""
     done = await failing.ends(f"no_credits:{number}", "quota")
     assert "the account is used up" in str(done.error)
 
 
-def test_exit_code_of_each(photos: Photos) -> None:
-    """A wrong key and an empty account are exit code 2, a filtered picture is 3, each in its words."""
+def test_each_refusal_has_its_exit_code(photos: Photos) -> None:
+    """A wrong key and a used-up account are exit code 2, a filtered picture is 3, each with its message."""
     photos(1)
     for mode, code, told in (
         ("wrong_key:2", 2, "does not accept the key"),
@@ -56,8 +56,8 @@ def test_exit_code_of_each(photos: Photos) -> None:
         assert told in " ".join((done.stderr + done.stdout).split())
 
 
-def test_what_a_provider_behind_openrouter_says(photos: Photos) -> None:
-    """Of an error that OpenRouter passes on, people read the provider's own words."""
+def test_the_words_of_a_provider_behind_openrouter_are_shown(photos: Photos) -> None:
+    """The message of an error that OpenRouter forwards contains the provider's own words."""
     photos(1)
     with Endpoint(script=["moderation:4"]) as endpoint:
         done = run("run", "photos", "-b", "openrouter", "--base-url", endpoint.url, "-m", "tiny-vision")
@@ -68,10 +68,10 @@ def test_what_a_provider_behind_openrouter_says(photos: Photos) -> None:
     ("media", "told"),
     [(None, "cannot load local files"), ("elsewhere", "must be a subpath of")],
 )
-async def test_a_disk_that_is_not_shared(
+async def test_a_disk_that_is_not_shared_ends_the_run(
     failing: Failing, tmp_path: Path, media: str | None, told: str
 ) -> None:
-    """A server that does not read files, or not these, ends the run; the error names its flag and ours."""
+    """A server that may not read the files ends the run, and the error names its flag and ours."""
     failing.endpoint.media = tmp_path / media if media else None
     done = await failing.run(file_urls=True)
     assert isinstance(done.error, FatalBackendError)

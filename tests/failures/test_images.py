@@ -1,4 +1,4 @@
-"""What a run makes of files that hold no good image: rows F1 to F8, F18 and F19 of docs/failures.md.
+"""Files that hold no good image: rows F1 to F8, F18 and F19 of docs/failures.md.
 
 F6 is in tests/imaging/test_fuzz.py.
 """
@@ -16,13 +16,11 @@ from PIL import Image
 
 Photos = Callable[..., Path]
 MODEST = 250_000_000
-"""Bytes of memory that a run over small and hostile files stays below; it starts with about 60 MB."""
+"""The most bytes of memory of a run over small and hostile files; it starts with about 60 MB."""
 
 
-async def test_f1_what_is_no_image_is_a_failure_that_says_what_it_is(
-    folder: Path, endpoint: Endpoint
-) -> None:
-    """Empty, text, HTML, SVG and PDF under the name of an image: bad_image, and never asked about."""
+async def test_f1_a_file_that_is_no_image_fails_with_its_format(folder: Path, endpoint: Endpoint) -> None:
+    """Empty, text, HTML, SVG and PDF files named like images are bad_image, named by format, and not sent."""
     contents = {
         "empty.jpg": b"",
         "text.jpg": b"Dear diary",
@@ -41,7 +39,7 @@ async def test_f1_what_is_no_image_is_a_failure_that_says_what_it_is(
 
 
 async def test_f2_a_cut_jpeg_is_found_before_it_is_sent(folder: Path, endpoint: Endpoint) -> None:
-    """Half a JPEG, and one without its last two bytes, are truncated, though Pillow opens both."""
+    """Half a JPEG, and one without its last two bytes, are truncated bad_images, though Pillow opens both."""
     whole = encoded(SMALL, "JPEG")
     (folder / "half.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "endless.jpg").write_bytes(whole[:-2])
@@ -52,16 +50,16 @@ async def test_f2_a_cut_jpeg_is_found_before_it_is_sent(folder: Path, endpoint: 
     assert all("truncated" in f.message for f in found.values())
 
 
-async def test_f3_rotten_bytes_inside_a_jpeg_cannot_be_seen(folder: Path, endpoint: Endpoint) -> None:
-    """A JPEG whose middle was overwritten decodes without an error: it is asked about as it is."""
+async def test_f3_damaged_bytes_inside_a_jpeg_are_not_detected(folder: Path, endpoint: Endpoint) -> None:
+    """A JPEG with an overwritten middle decodes without an error, and is sent."""
     data = bytearray(encoded(SMALL.resize((800, 600)), "JPEG"))
     data[len(data) // 2 : len(data) // 2 + 40] = bytes(range(40))
     (folder / "rotten.jpg").write_bytes(data)
     assert failures(await over(endpoint)) == {}
 
 
-async def test_f4_cut_webp_and_avif(folder: Path, endpoint: Endpoint) -> None:
-    """Cut anywhere, they are failures of their own, whatever their decoders raise."""
+async def test_f4_cut_webp_and_avif_files_fail(folder: Path, endpoint: Endpoint) -> None:
+    """A WebP or AVIF file that is cut at any point is bad_image, whatever its decoder raises."""
     for name in ("WEBP", "AVIF"):
         whole = encoded(SMALL, name)
         for share in (0.1, 0.3, 0.6, 0.9):
@@ -71,10 +69,8 @@ async def test_f4_cut_webp_and_avif(folder: Path, endpoint: Endpoint) -> None:
     assert {f.kind for f in found.values()} == {"bad_image"}
 
 
-def test_f5_what_unpacks_to_a_hundred_megabytes_costs_its_own_record(
-    folder: Path, endpoint: Endpoint
-) -> None:
-    """A text and a profile of 100 KB that hold 100 MB: two failures, and memory for neither."""
+def test_f5_compressed_bombs_take_no_memory(folder: Path, endpoint: Endpoint) -> None:
+    """A PNG text and a profile of 100 KB that unpack to 100 MB take no such memory."""
     data = encoded(SMALL)
     for kind in (b"zTXt", b"iCCP"):
         bomb = png_chunk(kind, b"x\x00\x00" + zlib.compress(bytes(100_000_000), 9))
@@ -97,7 +93,7 @@ def test_f5_what_unpacks_to_a_hundred_megabytes_costs_its_own_record(
 def test_f7_f8_a_header_that_promises_too_much_takes_no_memory(
     folder: Path, endpoint: Endpoint, name: str, data: bytes, kind: str
 ) -> None:
-    """74 bytes that declare 400 megapixels and 65 that declare 81 are refused before a pixel is decoded."""
+    """74 bytes that declare 400 megapixels and 65 that declare 81 fail without the memory for them."""
     (folder / name).write_bytes(data)
     done, peak = measured(*asking(endpoint))
     assert done.returncode == 3
@@ -105,8 +101,8 @@ def test_f7_f8_a_header_that_promises_too_much_takes_no_memory(
     assert written()[name]["error"]["kind"] == kind
 
 
-async def test_f18_every_mode_of_colour_is_sent(folder: Path, endpoint: Endpoint) -> None:
-    """Transparency, palettes, 1, 16 and 32 bits, floats, CMYK and LAB become a JPEG that a model takes."""
+async def test_f18_every_colour_mode_is_sent_as_jpeg(folder: Path, endpoint: Endpoint) -> None:
+    """Images with alpha, a palette, 1, 16 or 32 bits, floats, CMYK or LAB are all sent as JPEG."""
     for mode in ("RGBA", "LA", "P", "1", "L", "CMYK", "LAB"):
         suffix = "tif" if mode in ("CMYK", "LAB") else "png"
         SMALL.convert(mode).save(folder / f"{mode}.{suffix}")
@@ -119,8 +115,8 @@ async def test_f18_every_mode_of_colour_is_sent(folder: Path, endpoint: Endpoint
     assert {p.data[:2] for q in endpoint.questions for p in q.pictures} == {b"\xff\xd8"}
 
 
-async def test_f19_extreme_shapes_are_padded_or_refused_by_name(folder: Path, endpoint: Endpoint) -> None:
-    """10000x3 is put on white and says so; 70000x10 at full size is a shape that no JPEG has."""
+async def test_f19_extreme_shapes_are_padded_or_fail(folder: Path, endpoint: Endpoint) -> None:
+    """Extreme shapes are sent with a warning; 70000x10 at full size, too long for a JPEG, is bad_shape."""
     Image.new("RGB", (10_000, 3)).save(folder / "strip.png")
     Image.new("RGB", (70_000, 10)).save(folder / "long.png")
     shrunk = await over(endpoint)

@@ -21,7 +21,7 @@ def failing(photos: Photos, endpoint: Endpoint) -> Failing:
 
 
 async def test_o1_unknown_model(failing: Failing) -> None:
-    """A model that is not there, or is deleted in the middle, ends the run."""
+    """A model that does not exist, or is deleted during the run, ends the run."""
     failing.options["model"] = "nope"
     done = await failing.run()
     assert isinstance(done.error, FatalBackendError)
@@ -31,7 +31,7 @@ async def test_o1_unknown_model(failing: Failing) -> None:
 
 
 async def test_o2_no_vision(failing: Failing) -> None:
-    """A model that cannot see is refused before the first image, also where only the canary shows it."""
+    """A model without vision ends the run before the first image, even if only the canary shows it."""
     failing.options["model"] = "tiny-text"
     done = await failing.run()
     assert isinstance(done.error, FatalBackendError)
@@ -44,14 +44,14 @@ async def test_o2_no_vision(failing: Failing) -> None:
 
 
 async def test_o3_runner_stopped(failing: Failing) -> None:
-    """A runner that dies once costs one attempt; one that dies over an image each time fails it."""
+    """A runner that dies once costs one attempt; an image at which it always dies fails as a crash."""
     await failing.passes("runner_stopped", attempts=2)
     failing.endpoint.requests.clear()
     await failing.fails_alone("runner_stopped", "crash", requests=2)
 
 
 async def test_o4_thin_pictures_are_padded(failing: Failing) -> None:
-    """No side that the engine sees is below 32 pixels, and no ratio is beyond 100."""
+    """No picture that is sent has a side below 32 pixels or a ratio above 100."""
     from PIL import Image
 
     Image.new("RGB", (2000, 8)).save("photos/thin.jpg")
@@ -63,19 +63,19 @@ async def test_o4_thin_pictures_are_padded(failing: Failing) -> None:
             assert max(picture.width, picture.height) <= 100 * min(picture.width, picture.height)
 
 
-async def test_o5_load_that_fails(failing: Failing) -> None:
-    """An engine that dies while it loads is an outage: a pause first, and then exit code 4."""
+async def test_o5_failed_load(failing: Failing) -> None:
+    """An engine that dies while it loads is an outage: first a pause, then an unavailable endpoint."""
     await failing.pauses("load_failed")
     await failing.gives_up("load_failed")
 
 
 async def test_o6_unexpected_eof(failing: Failing) -> None:
-    """A generation that breaks off is asked again."""
+    """A generation that breaks off is retried."""
     await failing.passes("unexpected_eof", attempts=2)
 
 
 async def test_o8_busy(failing: Failing) -> None:
-    """A lone 503 delays its image, costs no attempt, and halves the limit that adapts."""
+    """A single 503 delays its image, costs no attempt, and halves the adaptive limit."""
     failing.endpoint.script = ["ok", "503-busy"]
     done = await failing.run(concurrency=None)
     assert [r.attempts for r in done.results] == [1] * 6
@@ -85,19 +85,19 @@ async def test_o8_busy(failing: Failing) -> None:
 
 
 async def test_o9_queue(photos: Photos) -> None:
-    """Requests that only queue at a serial server do not run into their deadline."""
+    """Requests that only queue at a serial server do not reach their timeout."""
     with Endpoint(slots=1, delay=0.1) as endpoint:
         done = await Failing(photos, endpoint, "ollama").run(concurrency=6, timeout=0.5)
     assert [r.attempts for r in done.results] == [1] * 6
 
 
 async def test_o10_error_in_the_middle_of_a_stream(failing: Failing) -> None:
-    """An error line under status 200 is an error, by its text."""
+    """An error line in a stream under status 200 is an error, and is retried."""
     await failing.passes("ndjson_error_midstream", attempts=2)
 
 
 async def test_o11_no_end_mark(failing: Failing) -> None:
-    """An answer without done is asked for differently, and fails alone where it never ends."""
+    """An answer without done is retried with another seed, and fails alone if it never ends."""
     done = await failing.passes("done_false", attempts=2)
     assert any("seed" in w for r in done.results for w in r.warnings)
     failing.endpoint.requests.clear()
@@ -105,7 +105,7 @@ async def test_o11_no_end_mark(failing: Failing) -> None:
 
 
 async def test_o12_loop_until_the_limit(failing: Failing) -> None:
-    """An answer that loops until the limit is asked for at rising temperature, and keeps its text."""
+    """An answer that loops to the token limit is retried at rising temperature; its failure has the text."""
     done = await failing.fails_alone("length_loop", "truncated", requests=3)
     failure = next(r.failure for r in done.results if r.failure)
     assert failure.partial is not None
@@ -114,21 +114,21 @@ async def test_o12_loop_until_the_limit(failing: Failing) -> None:
     assert sorted(heat)[-2:] == [0.2, 0.5]
 
 
-async def test_o13_nothing_but_thoughts(failing: Failing) -> None:
-    """An answer lost in thinking is asked for without it."""
+async def test_o13_thoughts_without_an_answer(failing: Failing) -> None:
+    """An answer lost in thinking is retried without thinking."""
     done = await failing.passes("empty_thinking", attempts=2)
     assert any("without thinking" in w for r in done.results for w in r.warnings)
     assert [q.body.get("think") for q in failing.endpoint.questions].count(False) == 1
 
 
 async def test_o14_think_is_never_sent_true(failing: Failing) -> None:
-    """A model that cannot think is never told to."""
+    """No request contains think: true."""
     await failing.run()
     assert not any(q.body.get("think") for q in [*failing.endpoint.canaries, *failing.endpoint.questions])
 
 
 async def test_o15_context(failing: Failing) -> None:
-    """A prompt that does not fit is asked with a smaller picture, in all wordings."""
+    """A prompt that does not fit is retried with a smaller picture, for all wordings."""
     for wording in ("context", "context:9", "context:10"):
         failing.endpoint.requests.clear()
         done = await failing.passes(wording, attempts=2)
@@ -136,20 +136,20 @@ async def test_o15_context(failing: Failing) -> None:
 
 
 async def test_o16_silent_truncation(failing: Failing) -> None:
-    """The server is told not to cut a prompt, and an empty answer to half of one is no answer."""
+    """Every question has `truncate: false`, and an empty answer to half a prompt is retried."""
     await failing.passes("truncated_prompt_200_empty", attempts=2)
     assert {q.body["truncate"] for q in failing.endpoint.questions} == {False}
 
 
 async def test_o17_undecodable(failing: Failing) -> None:
-    """A picture that the engine cannot read fails alone, whatever the status."""
+    """A picture that the engine cannot decode fails alone, with status 400 or 500."""
     for mode in ("nested_json_error", "unknown_format"):
         failing.endpoint.requests.clear()
         await failing.fails_alone(mode, "rejected")
 
 
 async def test_o18_only_jpeg_is_sent(failing: Failing) -> None:
-    """WebP and animations reach the engine as JPEG."""
+    """WebP and animated GIF reach the engine as JPEG."""
     from PIL import Image
 
     Image.new("RGB", (64, 64), "red").save("photos/w.webp")
@@ -160,7 +160,7 @@ async def test_o18_only_jpeg_is_sent(failing: Failing) -> None:
 
 
 async def test_o19_bare_base64(failing: Failing) -> None:
-    """Pictures go as bare base64: the endpoint, which refuses data URLs here, takes them."""
+    """Pictures are sent as bare base64, not as data URLs, which this endpoint refuses."""
     await failing.run()
     images = [image for q in failing.endpoint.questions for m in q.body["messages"] for image in m["images"]]
     assert len(images) == 6
@@ -168,7 +168,7 @@ async def test_o19_bare_base64(failing: Failing) -> None:
 
 
 async def test_o20_cold_load(failing: Failing) -> None:
-    """A cold model is loaded by the canary, which may take longer than an attempt."""
+    """The canary loads a cold model, and may take longer than the timeout of an attempt."""
     failing.endpoint.canary = "slow:0.8"
     done = await failing.run(timeout=0.5)
     assert [r.attempts for r in done.results] == [1] * 6
@@ -176,7 +176,7 @@ async def test_o20_cold_load(failing: Failing) -> None:
 
 
 async def test_o21_reloads(failing: Failing) -> None:
-    """A model that is loaded again and again is told of, once; the options never differ."""
+    """Repeated loads of the model cause one notice, and all questions have the same options."""
     failing.endpoint.script = lambda request: "reload:8"
     done = await failing.run()
     told = [e.message for e in done.events if isinstance(e, Notice) and "loaded again" in e.message]
@@ -186,32 +186,32 @@ async def test_o21_reloads(failing: Failing) -> None:
 
 
 async def test_o22_one_image(failing: Failing) -> None:
-    """Each question holds one picture; a refusal of more ends the run."""
+    """Each question has one picture, and a refusal of more than one ends the run."""
     await failing.ends("one_image", "bad_config")
     assert {len(q.pictures) for q in failing.endpoint.questions} == {1}
 
 
 async def test_o23_bad_option(failing: Failing) -> None:
-    """A wrong option is the same for every image, and ends the run whatever the status."""
+    """A wrong option, the same for every image, ends the run, with status 400 or 500."""
     for mode in ("bad_format", "bad_option", "bad_schema", "bad_keep_alive"):
         failing.endpoint.requests.clear()
         await failing.ends(mode, "bad_config")
 
 
 async def test_o25_garbage(failing: Failing) -> None:
-    """An answer of one repeated character is asked for differently, and fails alone."""
+    """An answer of one repeated character is retried, and fails alone if it always comes."""
     await failing.passes("bangs", attempts=2)
     failing.endpoint.requests.clear()
     await failing.fails_alone("bangs", "degenerate", requests=3)
 
 
 async def test_o26_cancelled(failing: Failing) -> None:
-    """A request that somebody else cancelled is asked again."""
+    """A request that was cancelled at the server (499) is retried."""
     await failing.passes("499", attempts=2)
 
 
 async def test_o27_cloud(failing: Failing) -> None:
-    """Signed out ends the run, a cloud that fails is asked again, and images that leave are told of."""
+    """A signed-out cloud ends the run, a failed one is retried; a note says that images leave the machine."""
     for mode in ("cloud_401", "cloud_403"):
         failing.endpoint.requests.clear()
         await failing.ends(mode, "auth")
@@ -225,5 +225,5 @@ async def test_o27_cloud(failing: Failing) -> None:
 
 
 async def test_o28_chunk_not_found(failing: Failing) -> None:
-    """An engine that mixed up its pictures fails over innocent ones for a while: they are asked again."""
+    """Images that fail because the engine mixed up its pictures are retried and answered."""
     await failing.passes("chunk_not_found:2")

@@ -1,4 +1,4 @@
-"""What happens to the output when things go wrong around it: rows X1 to X7 of docs/failures.md."""
+"""Failures of the output and of the standard streams: rows X1 to X7 of docs/failures.md."""
 
 import os
 import random
@@ -35,8 +35,8 @@ def each_once(count: int) -> None:
         b'{"v":1,"id":"photos/p0001.jpg"}'[:-1],
     ],
 )
-def test_x1_a_torn_tail_costs_nothing_but_itself(photos: Photos, endpoint: Endpoint, torn: bytes) -> None:
-    """What a crash left behind is cut off and kept aside, told, and nothing is glued to it."""
+def test_x1_a_torn_tail_is_cut_off_and_stored(photos: Photos, endpoint: Endpoint, torn: bytes) -> None:
+    """A torn last line is cut off, stored in another file and reported, and no record is lost."""
     folder = photos(3)
     finish(endpoint.url)
     whole = Path("o.jsonl").read_bytes()
@@ -54,7 +54,7 @@ def test_x1_a_torn_tail_costs_nothing_but_itself(photos: Photos, endpoint: Endpo
 
 
 def test_x1_a_last_line_without_its_end_is_completed(photos: Photos, endpoint: Endpoint) -> None:
-    """A record that lacks only its newline is a record: nothing is asked twice."""
+    """A last record without its newline counts as a record, and its image is not sent again."""
     photos(3)
     finish(endpoint.url)
     Path("o.jsonl").write_bytes(Path("o.jsonl").read_bytes()[:-1])
@@ -64,7 +64,7 @@ def test_x1_a_last_line_without_its_end_is_completed(photos: Photos, endpoint: E
 
 
 def test_x2_zeros_after_a_power_cut_are_cut_off(photos: Photos, endpoint: Endpoint) -> None:
-    """A tail of zero bytes, as file systems leave it, is kept aside; the records before it count."""
+    """A tail of zero bytes, as file systems leave it, moves to another file; the records before it count."""
     photos(3)
     finish(endpoint.url)
     lines = Path("o.jsonl").read_bytes().splitlines(keepends=True)
@@ -75,8 +75,8 @@ def test_x2_zeros_after_a_power_cut_are_cut_off(photos: Photos, endpoint: Endpoi
     assert kept.read_bytes() == bytes(4096)
 
 
-def test_x2_a_bad_line_in_the_middle_is_counted_and_told(photos: Photos, endpoint: Endpoint) -> None:
-    """It stays as it is, its image is asked about again, and standard error says how many there are."""
+def test_x2_a_bad_line_in_the_middle_is_reported(photos: Photos, endpoint: Endpoint) -> None:
+    """A bad line in the middle is reported with its count, and its image is sent again."""
     photos(3)
     finish(endpoint.url)
     lines = Path("o.jsonl").read_bytes().splitlines(keepends=True)
@@ -90,7 +90,7 @@ def test_x2_a_bad_line_in_the_middle_is_counted_and_told(photos: Photos, endpoin
 
 
 def test_x3_a_rotated_output_ends_the_run(photos: Photos, endpoint: Endpoint) -> None:
-    """Records are not written on into a file that its name no longer leads to: exit 5 within seconds."""
+    """If the output is renamed during the run, the run ends with exit code 5."""
     photos(40)
     endpoint.delay = 0.2
     running = start(*arguments(endpoint, "-c", "1"), stderr=subprocess.PIPE)
@@ -103,7 +103,7 @@ def test_x3_a_rotated_output_ends_the_run(photos: Photos, endpoint: Endpoint) ->
 
 
 def test_x3_an_emptied_output_ends_the_run(photos: Photos, endpoint: Endpoint) -> None:
-    """What logrotate's copytruncate does is noticed: exit 5, whole lines, and the next run does the rest."""
+    """If the output is emptied, as by copytruncate of logrotate, the run exits with 5; the next completes."""
     photos(40)
     endpoint.delay = 0.2
     running = start(*arguments(endpoint, "-c", "1"), stderr=subprocess.PIPE)
@@ -118,10 +118,10 @@ def test_x3_an_emptied_output_ends_the_run(photos: Photos, endpoint: Endpoint) -
 
 
 @pytest.mark.parametrize("how", ["moved there", "copied there"])
-def test_x3_a_run_without_a_record_removes_nobody_elses_file(
+def test_x3_a_run_without_a_record_removes_no_foreign_file(
     photos: Photos, endpoint: Endpoint, how: str
 ) -> None:
-    """The empty file of a run that got no answer goes, but not what somebody has put in its place."""
+    """A run without an answer does not remove a file that another program put in place of its output."""
     photos(1)
     endpoint.script = ["held"]
     running = start(*arguments(endpoint, "--drain", "0"), stderr=subprocess.DEVNULL)
@@ -138,8 +138,8 @@ def test_x3_a_run_without_a_record_removes_nobody_elses_file(
 
 
 @pytest.mark.slow
-def test_x5_kills_lose_and_double_nothing(photos: Photos, endpoint: Endpoint) -> None:
-    """SIGKILL at 8 random moments and a last run: every image has exactly one whole record."""
+def test_x5_kills_lose_and_repeat_no_record(photos: Photos, endpoint: Endpoint) -> None:
+    """After SIGKILL at 8 random moments and a last run, every image has exactly one whole record."""
     photos(100)
     endpoint.delay = 0.01
     moments = random.Random(7)
@@ -161,7 +161,7 @@ def test_x5_kills_lose_and_double_nothing(photos: Photos, endpoint: Endpoint) ->
 def test_x4_two_names_of_one_output_are_one(
     photos: Photos, endpoint: Endpoint, link: Callable[[Path, str], None]
 ) -> None:
-    """Two runs that reach one file by two names do not both write to it."""
+    """A run whose output is another name of a file in use exits with 75."""
     photos(3)
     endpoint.script = ["held"]
     first = start(*arguments(endpoint), stderr=subprocess.DEVNULL)
@@ -174,7 +174,7 @@ def test_x4_two_names_of_one_output_are_one(
 
 
 def test_x4_a_second_run_on_the_same_output_exits_75(photos: Photos, endpoint: Endpoint) -> None:
-    """Overlapping cron jobs: the second ends at once with 75, and the first is not disturbed."""
+    """A second run on an output in use ends with 75, and the first run completes."""
     photos(3)
     endpoint.script = ["held"]
     first = start(*arguments(endpoint), stderr=subprocess.DEVNULL)
@@ -188,7 +188,7 @@ def test_x4_a_second_run_on_the_same_output_exits_75(photos: Photos, endpoint: E
 
 
 def test_x3_a_limit_on_file_size_exits_5_with_whole_lines(photos: Photos, endpoint: Endpoint) -> None:
-    """A disk that fills up is exit 5 at a whole line; the same command later does the rest."""
+    """A limit on the file size is exit code 5 with whole lines, and the next run does the rest."""
     photos(20)
     limited = subprocess.run(
         [
@@ -217,7 +217,7 @@ def test_x3_a_limit_on_file_size_exits_5_with_whole_lines(photos: Photos, endpoi
 
 @pytest.mark.parametrize("more", [(), ("--limit", "1")])
 def test_x3_a_full_device_exits_5(photos: Photos, endpoint: Endpoint, more: tuple[str, ...]) -> None:
-    """Standard output on a full device is exit 5 with its reason, with a limit, too."""
+    """Standard output on a full device is exit code 5 with its reason."""
     photos(2)
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
@@ -234,7 +234,7 @@ def test_x3_a_full_device_exits_5(photos: Photos, endpoint: Endpoint, more: tupl
 
 
 def test_x7_a_closed_pipe_ends_quietly(photos: Photos, endpoint: Endpoint) -> None:
-    """`| head -3` gets its lines, and the command ends with 0 and no complaint."""
+    """With `| head -3` the three lines are printed, and the command exits with 0 and no message."""
     photos(60)
     asking = f"{' '.join(COMMAND)} run photos -q -b ollama --base-url {endpoint.url}"
     command = f"{asking} | head -3; echo ${{PIPESTATUS[0]}}"
@@ -257,7 +257,7 @@ def test_x6_closed_standard_streams_do_not_spoil_the_output(photos: Photos, endp
 
 
 def test_x6_closed_standard_output_is_an_error(photos: Photos, endpoint: Endpoint) -> None:
-    """Records that nobody can receive are exit 5, not success."""
+    """Records for a closed standard output are exit code 5, not success."""
     photos(1)
     command = f"{' '.join(COMMAND)} run photos -b ollama --base-url {endpoint.url} >&-"
     done = subprocess.run(
@@ -267,8 +267,8 @@ def test_x6_closed_standard_output_is_an_error(photos: Photos, endpoint: Endpoin
     assert b"Traceback" not in done.stderr
 
 
-def test_x7_a_gone_reader_of_standard_error_changes_nothing(photos: Photos, endpoint: Endpoint) -> None:
-    """With nobody reading standard error, all is written and the exit code is the same."""
+def test_x7_a_closed_reader_of_standard_error_changes_nothing(photos: Photos, endpoint: Endpoint) -> None:
+    """If the reader of standard error is gone, all records are written and the exit code is the same."""
     folder = photos(3)
     asking = f"{' '.join(COMMAND)} run photos -b ollama -o o.jsonl --base-url"
     for url, code in ((endpoint.url, 0), (CLOSED + " --give-up-after 0.1", 4)):

@@ -1,4 +1,4 @@
-"""What happens when the process or its machine is in trouble: rows X8 to X15 of docs/failures.md."""
+"""Failures of the process and its machine: rows X8 to X15 of docs/failures.md."""
 
 import asyncio
 import fcntl
@@ -57,8 +57,8 @@ def wait_for(name: str, running: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
-def test_x8_a_stuck_thread_does_not_hold_up_a_signal(photos: Photos, endpoint: Endpoint) -> None:
-    """A decode that never ends is nothing in flight: the first signal ends the run at once."""
+def test_x8_a_stuck_thread_does_not_delay_a_signal(photos: Photos, endpoint: Endpoint) -> None:
+    """The first signal ends a run with a stuck decode at once, since no request is in flight."""
     photos(3, (100, 100))
     variables = breaking(Path("broken"), STUCK_DECODE)
     asked = arguments(endpoint, "--no-canary", "--max-size", "64")
@@ -70,8 +70,8 @@ def test_x8_a_stuck_thread_does_not_hold_up_a_signal(photos: Photos, endpoint: E
     assert "Traceback" not in told
 
 
-def test_x9_what_hangs_is_let_go_when_the_drain_is_over(photos: Photos, endpoint: Endpoint) -> None:
-    """An endpoint that never answers cannot hold a run that is told to stop longer than --drain."""
+def test_x9_hanging_requests_are_abandoned_after_the_drain(photos: Photos, endpoint: Endpoint) -> None:
+    """A stopped run waits only --drain for requests that hang, and the next run does the rest."""
     photos(5)
     endpoint.script = ["ok", *["hang"] * 9]
     running = start(*arguments(endpoint, "-c", "2", "--drain", "0.5"), stderr=subprocess.PIPE)
@@ -86,8 +86,8 @@ def test_x9_what_hangs_is_let_go_when_the_drain_is_over(photos: Photos, endpoint
 
 
 @pytest.mark.slow
-def test_x10_a_stuck_disk_cannot_hold_the_exit(photos: Photos, endpoint: Endpoint) -> None:
-    """Where even bringing the output to the disk hangs, the process ends some seconds after the drain."""
+def test_x10_a_stuck_disk_does_not_prevent_the_exit(photos: Photos, endpoint: Endpoint) -> None:
+    """If fsync of the output hangs, the process still ends after the drain; the next run does the rest."""
     photos(60)
     endpoint.delay = 0.1
     variables = breaking(Path("broken"), STUCK_DISK + IMPATIENT)
@@ -103,8 +103,8 @@ def test_x10_a_stuck_disk_cannot_hold_the_exit(photos: Photos, endpoint: Endpoin
     each_once(60)
 
 
-def test_x10_a_stuck_thread_at_the_end_cannot_hold_the_exit(photos: Photos, endpoint: Endpoint) -> None:
-    """A run that ends with an error does not wait for a decode that hangs."""
+def test_x10_a_stuck_thread_does_not_prevent_the_exit(photos: Photos, endpoint: Endpoint) -> None:
+    """A run that ends with an error does not wait for a hanging decode."""
     photos(4)
     Image.new("RGB", (100, 100)).save("photos/a.png")
     endpoint.script = lambda request: "404-model" if Path("stuck").exists() else "slow:0.1"
@@ -116,10 +116,10 @@ def test_x10_a_stuck_thread_at_the_end_cannot_hold_the_exit(photos: Photos, endp
 
 
 @pytest.mark.parametrize("shown", ["--log-json", "--verbose"])
-def test_x15_a_reader_of_standard_error_that_stalls_holds_up_nothing(
+def test_x15_a_stalled_reader_of_standard_error_delays_nothing(
     photos: Photos, endpoint: Endpoint, shown: str
 ) -> None:
-    """A halted terminal or a pipe that nobody empties: all is written, and a signal would be heard."""
+    """If the reader of standard error stalls, as a halted terminal does, the run writes all records."""
     folder = photos(100)
     for n in range(100):
         (folder / f"bad{n}.jpg").write_text("no image")
@@ -132,22 +132,22 @@ def test_x15_a_reader_of_standard_error_that_stalls_holds_up_nothing(
     assert len({r["id"] for r in records(Path("o.jsonl").read_text())}) == 200
 
 
-def test_x10_a_start_that_hangs_can_be_ended(photos: Photos, endpoint: Endpoint) -> None:
-    """Where even reading the prompt hangs, as on a dead disk, SIGTERM and the clock end the process."""
+def test_x10_a_hanging_start_can_be_ended(photos: Photos, endpoint: Endpoint) -> None:
+    """If the read of the prompt hangs, as on a dead disk, SIGTERM and --max-duration end the process."""
     photos(1)
-    os.mkfifo("prompt")  # opening it waits for somebody to write
+    os.mkfifo("prompt")  # open() waits for a writer
     hanging = arguments(endpoint, "--prompt-file", "prompt", "--drain", "0")
     timed = start(*hanging, "--max-duration", "1", stderr=subprocess.DEVNULL)
     told = start(*hanging, "-v", stderr=subprocess.DEVNULL)
-    time.sleep(1)  # until signals are heard, which nothing shows
+    time.sleep(1)  # until signals are handled, which no output shows
     told.terminate()
     assert timed.wait(timeout=60) == 6
     assert told.wait(timeout=60) in (143, -signal.SIGTERM)
 
 
 @pytest.mark.slow
-def test_x10_a_report_whose_disk_hangs_is_given_up(photos: Photos, endpoint: Endpoint) -> None:
-    """The records are written, the process ends, and what cannot be told is no success."""
+def test_x10_a_hanging_report_is_abandoned(photos: Photos, endpoint: Endpoint) -> None:
+    """If the write of a report hangs, the records are complete and the exit code is 5."""
     photos(1)
     os.mkfifo("s")
     variables = breaking(Path("broken"), IMPATIENT)
@@ -157,8 +157,8 @@ def test_x10_a_report_whose_disk_hangs_is_given_up(photos: Photos, endpoint: End
     each_once(1)
 
 
-async def test_x12_there_is_no_task_for_each_image(photos: Photos, endpoint: Endpoint) -> None:
-    """Over two thousand images there are never more tasks than places for images on their way."""
+async def test_x12_tasks_are_bounded(photos: Photos, endpoint: Endpoint) -> None:
+    """A run over two thousand images has never 40 or more tasks at once."""
     photos(2)
     most = 0
 
@@ -177,7 +177,7 @@ async def test_x12_there_is_no_task_for_each_image(photos: Photos, endpoint: End
 
 @pytest.mark.slow
 def test_x13_reading_back_a_long_output_takes_little_memory(photos: Photos, endpoint: Endpoint) -> None:
-    """Of 40,000 records, 200 MB, the next run keeps less than a fifth in memory."""
+    """The next run over 40,000 records, 200 MB, holds less than a fifth of them in memory."""
     photos(2)
     finish(endpoint.url)
     first, second = Path("o.jsonl").read_text().splitlines()
@@ -198,7 +198,7 @@ def test_x13_reading_back_a_long_output_takes_little_memory(photos: Photos, endp
 async def test_x14_a_clock_that_jumps_changes_nothing(
     photos: Photos, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Deadlines, waits and pauses do not look at the time of day, which may be set by a day at any moment."""
+    """If the time of day keeps jumping by a day, retries and pauses work, and all images are answered."""
     photos(20)
     days = itertools.cycle((0, 86_400, -86_400))
     real = time.time
@@ -218,8 +218,8 @@ async def test_x14_a_clock_that_jumps_changes_nothing(
 
 
 @pytest.mark.parametrize("flag", ["--verbose", "--log-json"])
-def test_x15_a_log_that_cannot_be_written_ends_no_run(photos: Photos, endpoint: Endpoint, flag: str) -> None:
-    """The disk of the log is full: the records are written, and the exit code is that of the run."""
+def test_x15_a_log_on_a_full_disk_does_not_end_the_run(photos: Photos, endpoint: Endpoint, flag: str) -> None:
+    """If the log cannot be written to a full disk, all records are written and the exit code is 0."""
     photos(10)
     endpoint.script = ["ok", "500", "ok", "500"]
     with Path("/dev/full").open("w") as full:

@@ -20,7 +20,7 @@ def failing(photos: Photos, endpoint: Endpoint) -> Failing:
 
 
 async def test_v1_unknown_model(failing: Failing) -> None:
-    """A model that is not served ends the run, in both shapes of the error."""
+    """A model that is not served ends the run, for both shapes of the error."""
     failing.options["model"] = "nope"
     assert isinstance((await failing.run()).error, FatalBackendError)
     failing.options["model"] = "tiny-vision"
@@ -30,17 +30,17 @@ async def test_v1_unknown_model(failing: Failing) -> None:
 
 
 async def test_v2_not_multimodal(failing: Failing) -> None:
-    """A model without eyes ends the run."""
+    """A model without vision ends the run."""
     await failing.ends("not_multimodal", "no_vision")
 
 
 async def test_v3_images_per_request(failing: Failing) -> None:
-    """A server that takes fewer pictures than one ends the run with its option."""
+    """A server that accepts no picture in a request ends the run, and the error names its option."""
     assert "--limit-mm-per-prompt" in str((await failing.ends("too_many_images", "bad_config")).error)
 
 
 async def test_v4_context(failing: Failing) -> None:
-    """All wordings of a full context ask with a smaller picture; an impossible --max-tokens ends the run."""
+    """A full context is retried with a smaller picture, in any wording; a too large --max-tokens is fatal."""
     for number in range(1, 8):
         failing.endpoint.requests.clear()
         done = await failing.passes(f"context:{number}", attempts=2)
@@ -50,7 +50,7 @@ async def test_v4_context(failing: Failing) -> None:
 
 
 async def test_v5_engine_dead(failing: Failing) -> None:
-    """A dead engine answers 500, its health 503, and then nobody listens: a pause, and all are answered."""
+    """A dead engine pauses the run, and all images are answered; if it stays dead, the run is unavailable."""
     done = await failing.passes("engine_dead", "empty500", "down:0.2")
     assert len(done.of(EndpointPaused)) >= 1
     failing.endpoint.routes["/health"] = "503-empty"
@@ -58,31 +58,31 @@ async def test_v5_engine_dead(failing: Failing) -> None:
 
 
 async def test_v7_processor(failing: Failing) -> None:
-    """A picture that the processor refuses fails alone, and what is sent has no side below 32."""
+    """A picture that the processor refuses fails alone, and no sent picture has a side below 32 pixels."""
     await failing.fails_alone("processor", "rejected")
     assert all(min(p.width, p.height) >= 32 for q in failing.endpoint.questions for p in q.pictures)
 
 
 async def test_v8_undecodable(failing: Failing) -> None:
-    """A picture that cannot be loaded fails alone, whatever the status says."""
+    """A picture that the server cannot decode fails alone, whatever the status is."""
     for mode, kind in (("cannot_identify", "rejected"), ("bomb", "too_large"), ("not_base64", "rejected")):
         failing.endpoint.requests.clear()
         await failing.fails_alone(mode, kind)  # type: ignore[arg-type]  # words of FailureKind
 
 
 async def test_v9_full_queue(failing: Failing) -> None:
-    """A burst of 503 without Retry-After pauses the run; no image pays."""
+    """A burst of 503 without Retry-After pauses the run and costs no image an attempt."""
     done = await failing.passes(*["503-busy"] * 8, attempts=1)
     assert len(done.of(EndpointPaused)) >= 1
 
 
 async def test_v11_abort(failing: Failing) -> None:
-    """An answer that a restart broke off is no success, and is asked again."""
+    """An answer that a restart aborted is retried."""
     await failing.passes("finish_abort", attempts=2)
 
 
 async def test_v12_length(failing: Failing) -> None:
-    """An answer that is cut is asked for differently; --accept length takes it, and the record says so."""
+    """A cut answer fails alone after its retries; --accept length accepts it with a warning."""
     await failing.fails_alone("length", "truncated", requests=3)
     failing.endpoint.script = lambda request: "length"
     done = await failing.run(accept="length")
@@ -92,16 +92,16 @@ async def test_v12_length(failing: Failing) -> None:
 
 
 async def test_v13_finish_error(failing: Failing) -> None:
-    """An error as content under status 200 is no answer."""
+    """An answer with the finish reason `error` under status 200 is retried."""
     await failing.passes("finish_error", attempts=2)
 
 
 async def test_v14_null_content(failing: Failing) -> None:
-    """Content that is null beside reasoning is asked for without thinking."""
+    """An answer with reasoning and null content is retried without thinking."""
     done = await failing.passes("null_content", attempts=2)
     assert any("without thinking" in w for r in done.results for w in r.warnings)
 
 
 async def test_v15_stream_errors(failing: Failing) -> None:
-    """An error line of a stream, or a stream without its end, is asked again."""
+    """An error line in a stream, or a stream without its end, is retried."""
     await failing.passes("ndjson_error_midstream", "ndjson_no_done")
