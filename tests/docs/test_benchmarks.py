@@ -1,4 +1,4 @@
-"""The benchmarks run, and the README says what they measured."""
+"""The benchmarks run, and the README has their figures."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.mark.slow
 def test_cheap_benchmarks_give_tables_ratios_and_plots(tmp_path: Path) -> None:
-    """In quick mode each cheap benchmark ends with a table, a bold ratio, and a plot whose text is text."""
+    """In quick mode each cheap benchmark gives a table, a bold ratio, and a small plot with text as text."""
     command = [sys.executable, "benchmarks/run_all.py", "--quick", "--only", ",".join(CHEAP)]
     done = subprocess.run(
         [*command, "--out", str(tmp_path)],
@@ -44,7 +44,7 @@ def test_cheap_benchmarks_give_tables_ratios_and_plots(tmp_path: Path) -> None:
 
 
 def test_the_readme_has_the_measured_figures() -> None:
-    """The table in the README is the short one of benchmarks/RESULTS.md, and no plot there is missing."""
+    """The README has the short table of benchmarks/RESULTS.md, and all plots of that page exist."""
     results = page("benchmarks/RESULTS.md")
     measured = table(section(results, "## In short"))
     assert len(measured) == 3

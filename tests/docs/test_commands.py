@@ -1,4 +1,4 @@
-"""Each `vlmbatch` command that a page shows can be typed: its options exist and take what stands there."""
+"""Each `vlmbatch` command that a page shows is valid: its options exist and accept their values."""
 
 import re
 import shlex
@@ -21,7 +21,7 @@ OTHERS = ("--config", "--help", "-h")
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The words after `vlmbatch` of all commands in sh blocks and in code within a line."""
+    """The words after `vlmbatch` of all commands in sh blocks and inline code."""
     shown = [block.replace("\\\n", " ") for block in blocks(text, "sh")]
     spans = re.findall(
         r"`(vlmbatch (?:run |pull |models|doctor)[^`]*)`", re.sub(r"(?ms)^```.*?^```$", "", text)
@@ -47,7 +47,7 @@ REST = [pytest.param(words, id=f"{name}: {shlex.join(words)}") for name, words i
 
 
 def value_of(option: Option, text: str) -> object:
-    """The value that the option makes of a typed text; ConfigError or ValueError where it refuses it."""
+    """The value of the option for a typed text; raises ConfigError or ValueError if it refuses the text."""
     kinds = (option.type, *get_args(option.type))
     number = next((kind for kind in (int, float) if kind in kinds), None)
     value = number(text) if number and option.spec.parse is None else text
@@ -55,8 +55,8 @@ def value_of(option: Option, text: str) -> object:
 
 
 @pytest.mark.parametrize("words", RUNS)
-def test_each_run_that_is_shown_can_be_typed(words: list[str]) -> None:
-    """Its flags are options of today, with a value where they take one, of the kind and choice they take."""
+def test_each_shown_run_is_valid(words: list[str]) -> None:
+    """Each flag of a shown run is an option, with a valid value if it takes one, and the run has a path."""
     rest, paths = iter(words), 0
     for word in rest:
         if word == "-" or not word.startswith("-"):
@@ -75,21 +75,21 @@ def test_each_run_that_is_shown_can_be_typed(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("words", REST)
-def test_each_other_command_that_is_shown_can_be_typed(words: list[str]) -> None:
-    """It is a command of today, and takes the options that stand there: asked for its help, it gives it."""
+def test_each_other_shown_command_is_valid(words: list[str]) -> None:
+    """Each other shown command exits with 0 if --help is added."""
     done = run(*words, "--help")
     assert done.returncode == 0, done.stderr
 
 
 def test_pages_show_commands() -> None:
-    """There is something to look at: the page of engines alone shows more than twenty runs."""
+    """docs/engines.md shows more than twenty runs, and the pages show pull, models and doctor."""
     shown = [words for name, words in CASES if name == "docs/engines.md"]
     assert len([words for words in shown if words[0] == "run"]) > 20
     assert {"pull", "models", "doctor"} <= {words[0] for words in shown}
 
 
-def test_links_by_name_lead_somewhere() -> None:
-    """In each page every [text][name] has its address, and every address is used."""
+def test_links_by_name_have_an_address() -> None:
+    """In each page every [text][name] has an address, and every address is used."""
     for name in PAGES:
         text = re.sub(r"(?ms)^```.*?^```$|`[^`\n]*`", "`", page(name))
         assert set(re.findall(r"\]\[([a-z0-9-]+)\]", text)) == set(

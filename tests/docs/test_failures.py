@@ -1,4 +1,4 @@
-"""docs/failures.md against the program: its table, its kinds, and its numbers, each of which has a test."""
+"""docs/failures.md matches the program: its table, its kinds, and a test for each of its numbers."""
 
 import ast
 import re
@@ -13,20 +13,20 @@ PAGE = (ROOT / "docs" / "failures.md").read_text(encoding="utf-8")
 NUMBERS = {"T": 18, "O": 28, "V": 16, "L": 9, "P": 6, "F": 19, "X": 15}
 
 
-def test_the_table_of_replies_is_that_of_the_program() -> None:
-    """Every row by which the program tells replies apart stands there. To refresh: just docs."""
+def test_the_table_of_replies_is_up_to_date() -> None:
+    """docs/failures.md has every row of the program's table of replies. To refresh: just docs."""
     refresh = runpy.run_path(str(ROOT / "docs" / "refresh.py"))
     assert refresh["replies_table"]() in PAGE, "docs/failures.md is old; run: just docs"
 
 
 def test_every_kind_of_failure_is_explained() -> None:
-    """Each word that may stand in error.kind has its row, and no other word has one."""
+    """Each value of error.kind has a row, and no other word has one."""
     rows = set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE))
     assert rows == set(get_args(FailureKind))
 
 
 def test_every_known_failure_has_a_test_or_a_reason() -> None:
-    """Each number has tests named after it, one that the row names, or says why it is not tested here."""
+    """Each number has a test with its name, a test named in its row, or a reason for "not tested here"."""
     rows = dict(re.findall(r"^\| ([TOVLPFX]\d+) \| (.*) \|$", PAGE, re.MULTILINE))
     assert set(rows) == {f"{letter}{n + 1}" for letter, count in NUMBERS.items() for n in range(count)}
     tests = set()

@@ -1,4 +1,4 @@
-"""The pages in docs/ say what the program does: fields, kinds of error, recipes and the picture."""
+"""The pages in docs/ match the program: fields, kinds of error, recipes and the picture."""
 
 import json
 import re
@@ -25,15 +25,15 @@ needs_jq = pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not inst
 
 
 def keys(record: dict[str, Any]) -> Iterator[str]:
-    """All keys of a record, those of objects in it with a dot."""
+    """All keys of a record; keys of nested objects have a dot."""
     for key, value in record.items():
         yield key
         if isinstance(value, dict):
             yield from (f"{key}.{inner}" for inner in value)
 
 
-def test_the_table_of_fields_is_that_of_real_records() -> None:
-    """docs/records.md lists each key of a record once, in their order, and no other."""
+def test_the_table_of_fields_matches_real_records() -> None:
+    """docs/records.md lists each key of a record once and no other, with top-level keys in their order."""
     listed = [row[0] for row in table(section(RECORDS, "## Fields"))]
     real = [list(keys(result.to_record())) for result in (answered("a"), failed("b"))]
     assert len(listed) == len(set(listed))
@@ -41,15 +41,15 @@ def test_the_table_of_fields_is_that_of_real_records() -> None:
     assert [key for key in listed if "." not in key] == [key for key in real[0] if "." not in key]
 
 
-def test_the_keys_of_known_answers_are_told() -> None:
-    """docs/records.md lists the keys that only answers have which were known before, and no other."""
+def test_the_keys_of_reused_answers_are_listed() -> None:
+    """docs/records.md lists the keys that only reused answers have, and no other."""
     listed = [row[0] for row in table(section(RECORDS, "## Answers that were known"))]
     plain = answered("a").to_record()
     known = [answered("a", duplicate_of="b").to_record(), answered("a", cached=True).to_record()]
     assert listed == [key for record in known for key in record if key not in plain]
 
 
-def test_the_keys_of_a_fallback_are_told() -> None:
+def test_the_keys_of_a_fallback_are_listed() -> None:
     """docs/records.md lists the keys that only answers of a fallback have, and no other."""
     listed = [row[0] for row in table(section(RECORDS, "## Answers of a fallback"))]
     why = Fallback(reason="rejected", kind="refused", message="no", backend="b", endpoint="e", model="m")
@@ -74,8 +74,8 @@ def test_the_key_of_the_cost_is_told() -> None:
     assert listed == [key for key in record if key not in answered("a").to_record()]
 
 
-def test_null_is_where_the_table_says() -> None:
-    """What the table calls never null has a value in every record of an answer and of a failure."""
+def test_the_table_is_right_about_null() -> None:
+    """A field is null in the record of an answer or a failure only if the table allows it."""
     nulls = {row[0]: row[3] for row in table(section(RECORDS, "## Fields"))}
     for result in (answered("a"), failed("b")):
         record = result.to_record()
@@ -91,7 +91,7 @@ def test_null_is_where_the_table_says() -> None:
 
 
 def test_the_examples_have_the_keys_of_real_records() -> None:
-    """The two records shown are whole: their keys, and the types of their values, are those of real ones."""
+    """The two records shown have all keys of real records, in their order, and the same status."""
     shown = [json.loads(block) for block in blocks(RECORDS, "json")]
     for example, result in zip(shown, (answered("a"), failed("b")), strict=True):
         assert list(keys(example)) == list(keys(result.to_record()))
@@ -105,8 +105,8 @@ def test_every_kind_of_error_has_its_row() -> None:
 
 
 @pytest.mark.parametrize("row", REPLIES, ids=lambda row: row.name)
-def test_what_is_asked_again_is_what_the_page_says(row: Any) -> None:
-    """For every reply in the table of classify, the page says what the next run does about it."""
+def test_the_page_is_right_about_retries(row: Any) -> None:
+    """For every reply in the table of classify, the page says whether the next run retries it."""
     said = {cells[0]: cells[2] for cells in table(section(RECORDS, "## Kinds of error"))}
     error: type[BackendError] = row.error
     if issubclass(error, FatalBackendError):
@@ -117,7 +117,7 @@ def test_what_is_asked_again_is_what_the_page_says(row: Any) -> None:
 
 @pytest.fixture
 def captions(tmp_path: Path) -> Path:
-    """captions.jsonl with answers and failures, one image asked twice, and one name that jq must take."""
+    """captions.jsonl with answers and failures, one image sent twice, and one name with odd bytes."""
     seen = ImageFacts(sha256="ab" * 32, bytes=9, mtime=1.5, width=4, height=3)
     results = [
         failed("b.jpg", retryable=True),
@@ -133,7 +133,7 @@ def captions(tmp_path: Path) -> Path:
 @needs_jq
 @pytest.mark.parametrize("recipe", JQ)
 def test_each_jq_recipe_runs(recipe: str, captions: Path) -> None:
-    """Every jq command of docs/records.md and the README runs as it stands and prints something."""
+    """Every jq command of docs/records.md and the README runs unchanged and prints something."""
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", recipe], cwd=captions.parent, capture_output=True, check=False
     )
@@ -142,8 +142,8 @@ def test_each_jq_recipe_runs(recipe: str, captions: Path) -> None:
 
 
 @needs_jq
-def test_the_recipe_for_the_last_line_keeps_the_last_line(captions: Path) -> None:
-    """An image that failed and was answered later comes out answered, once."""
+def test_the_recipe_for_the_last_line_keeps_it(captions: Path) -> None:
+    """The recipe returns an image that failed and was answered later once, with its answer."""
     recipe = next(line for line in JQ if "reduce inputs" in line and "tojson" in line)
     done = subprocess.run(["bash", "-c", recipe], cwd=captions.parent, capture_output=True, check=True)
     kept = [json.loads(line) for line in done.stdout.splitlines()]
@@ -152,15 +152,15 @@ def test_the_recipe_for_the_last_line_keeps_the_last_line(captions: Path) -> Non
 
 
 def words(svg: str) -> str:
-    """The text in a picture, without spaces and the bar."""
+    """The text in a picture, without spaces and the characters of the bar."""
     assert "@font-face" not in svg
     assert not re.search(r"url\(['\"]?(?!#)|@import|href=|<script", svg), "the picture must fetch nothing"
     text = "".join(re.findall(r"<text[^>]*>([^<]*)</text>", svg))
     return re.sub(r"&#160;|\s|\u2501|\u2578|\u257a", "", text)
 
 
-def test_the_picture_of_the_terminal_is_what_the_bar_says() -> None:
-    """docs/terminal.svg shows what the bar of today draws, and links to nothing. To refresh: just docs."""
+def test_the_picture_of_the_terminal_shows_the_bar() -> None:
+    """docs/terminal.svg has the text that the bar draws, and no links. To refresh: just docs."""
     made = runpy.run_path(str(ROOT / "docs" / "make_terminal_svg.py"))["picture"]()
     shown = words(page("docs/terminal.svg"))
     assert shown == words(made), "docs/terminal.svg is old; run: just docs (python docs/refresh.py)"

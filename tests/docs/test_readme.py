@@ -1,4 +1,4 @@
-"""The README shows the program as it is: its help, its options, its exit codes and its first commands."""
+"""The README matches the program: its help, its options, its exit codes and its first commands."""
 
 import re
 import runpy
@@ -21,13 +21,13 @@ REFRESH = "README.md shows an old help; run: just docs (python docs/refresh.py)"
 refreshing = runpy.run_path(str(ROOT / "docs" / "refresh.py"))
 
 
-def test_the_help_is_the_real_one() -> None:
-    """The help in the README is what `vlmbatch run --help` prints; line ends may fall elsewhere."""
+def test_the_help_is_up_to_date() -> None:
+    """The README has the words of `vlmbatch run --help`; its line breaks may differ."""
     assert refreshing["shown_help"](README).split() == refreshing["real_help"]().split(), REFRESH
 
 
 def test_refreshing_replaces_the_help_and_nothing_else() -> None:
-    """docs/refresh.py puts the help into its block and leaves the rest as it is; twice is the same."""
+    """docs/refresh.py replaces only the block of the help, and a second time changes nothing."""
     before = "a\n```\nx\n```\n```text\n$ vlmbatch run --help\nold\n\nold\n```\n```\nb\n```\n"
     after = refreshing["with_help"](before, "new [x]\n\\1")
     assert after == "a\n```\nx\n```\n```text\n$ vlmbatch run --help\nnew [x]\n\\1\n```\n```\nb\n```\n"
@@ -37,28 +37,28 @@ def test_refreshing_replaces_the_help_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("option", list(options()), ids=lambda option: option.name)
-def test_every_option_is_in_it(option: Option) -> None:
-    """Each option of the program stands in the README with its flag."""
+def test_the_readme_has_every_option(option: Option) -> None:
+    """The help in the README has the flag of each option."""
     assert re.search(rf"(?<![\w-]){option.flag}(?![\w-])", refreshing["shown_help"](README)), REFRESH
 
 
 @pytest.mark.parametrize("command", app.registered_commands, ids=lambda command: command.name)
-def test_every_command_is_in_it(command: CommandInfo) -> None:
-    """Each command is told of with its name, and has a line in the help that is not cut at 80 columns."""
+def test_the_readme_has_every_command(command: CommandInfo) -> None:
+    """The README names each command, and its line in the help is not cut at 80 columns."""
     assert f"`vlmbatch {command.name}" in README or f"$ vlmbatch {command.name}" in README
     listed = run("--help", COLUMNS="80").stdout
     assert re.search(rf"^  {command.name} +{re.escape(command.short_help or '')}$", listed, re.MULTILINE)
 
 
 def exit_codes(error: type[VlmbatchError]) -> Iterator[int]:
-    """Those of an error and of all below it."""
+    """The exit codes of an error and its subclasses."""
     yield error.exit_code
     for below in error.__subclasses__():
         yield from exit_codes(below)
 
 
 def test_every_exit_code_has_its_row() -> None:
-    """The table of exit codes has one row for each code that the program ends with, and no other."""
+    """The table of exit codes has one row for each exit code of the program, and no other."""
     listed = [int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)]
     signals = {128 + number for number in STOP_SIGNALS}
     assert signals == {129, 130, 143}
@@ -72,13 +72,13 @@ def test_every_exit_code_has_its_row() -> None:
         'pip install ".[dev]" && pytest',
     ],
 )
-def test_the_first_commands_are_there(command: str) -> None:
-    """Both set-up commands stand in the README on a line of their own, to be copied."""
+def test_the_readme_has_the_first_commands(command: str) -> None:
+    """The README has both set-up commands, each on its own line."""
     assert command in [line for block in blocks(README, "(?:sh)?") for line in block.splitlines()]
 
 
-def test_all_links_lead_somewhere() -> None:
-    """Each file and each heading that a page of the project links to is there."""
+def test_all_links_have_a_target() -> None:
+    """Each file and each heading that a page of the project links to exists."""
     for name in ("README.md", "CONTRIBUTING.md", *(p.as_posix() for p in pages())):
         folder = (ROOT / name).parent
         for goal in re.findall(r"\]\(([^)\s]+)\)", page(name)):
