@@ -1,4 +1,4 @@
-"""llama.cpp's server for real, over HTTP, with the demonstration model: --backend llama-server."""
+"""A real llama.cpp server over HTTP with the demonstration model: --backend llama-server."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,11 +23,11 @@ pytestmark = pytest.mark.slow
 
 
 @contextmanager
-def serving(*, sees: bool = True, **settings: Any) -> Iterator[str]:
-    """The URL of a server with two slots; `settings` are more of llama.cpp's parameters."""
+def serving(*, has_vision: bool = True, **settings: Any) -> Iterator[str]:
+    """The URL of a server with two slots; `settings` are further parameters of llama.cpp."""
     params = xllamacpp.CommonParams()
     params.model.path = str(MODELS / "pixie-q8_0.gguf")
-    if sees:
+    if has_vision:
         params.mmproj.path = str(MODELS / "mmproj-pixie-q8_0.gguf")
     params.n_parallel, params.n_ctx = SLOTS, SLOTS * 1024
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
@@ -56,8 +56,8 @@ def opened(url: str, **options: object) -> Backend:
     return open_backend(RunConfig.of("photos", backend="llama-server", base_url=url, **options), {})
 
 
-async def test_it_answers(shapes: Path) -> None:
-    """A run over its pictures is answered by what it sees; records name the preset."""
+async def test_it_answers_about_the_pictures(shapes: Path) -> None:
+    """The answers of a run name the colours in the pictures; the records name the preset and the slots."""
     with serving() as url:
         done = await ran(backend="llama-server", base_url=url)
     assert done.error is None
@@ -66,25 +66,25 @@ async def test_it_answers(shapes: Path) -> None:
     assert {(r.endpoint.backend, r.endpoint.slots) for r in done.results} == {("llama-server", SLOTS)}
 
 
-async def test_a_model_without_eyes(shapes: Path) -> None:
-    """A model that was started without its vision part ends the run before any picture."""
-    with serving(sees=False, model_alias={"blind"}) as url:
+async def test_a_model_without_vision_ends_the_run(shapes: Path) -> None:
+    """A model that was started without its vision part ends the run, without a record."""
+    with serving(has_vision=False, model_alias={"blind"}) as url:
         done = await ran(backend="llama-server", base_url=url, model="blind")
     assert isinstance(done.error, FatalBackendError)
     assert (done.error.kind, done.results) == ("no_vision", [])
 
 
 @pytest.mark.parametrize("metrics", [True, False])
-async def test_its_queue(metrics: bool) -> None:
-    """With --metrics it tells how many requests wait, and without it (501) nothing."""
+async def test_it_reports_its_queue_with_metrics(metrics: bool) -> None:
+    """With --metrics the server reports its queue, and without it (501) the load is None."""
     with serving(endpoint_metrics=metrics) as url:
         async with opened(url) as backend:
             await backend.preflight()
             assert await backend.load() == (Load(running=0, waiting=0) if metrics else None)
 
 
-async def test_a_key(shapes: Path) -> None:
-    """A server that wants a key takes ours, and no other."""
+async def test_it_accepts_only_its_key(shapes: Path) -> None:
+    """A server with a key accepts this key, and another key ends the run."""
     with serving(api_keys=["some-key-123"]) as url:
         assert (await ran(backend="llama-server", base_url=url, api_key="some-key-123")).error is None
         refused = await ran(backend="llama-server", base_url=url, api_key="another-one")
@@ -92,16 +92,16 @@ async def test_a_key(shapes: Path) -> None:
     assert refused.error.kind == "auth"
 
 
-async def test_no_files_unless_allowed(shapes: Path) -> None:
-    """Without --media-path it refuses file:// URLs, which ends the run with the name of that flag."""
+async def test_file_urls_need_media_path(shapes: Path) -> None:
+    """Without --media-path the server refuses file:// URLs, and the error names that flag."""
     with serving() as url:
         done = await ran(backend="llama-server", base_url=url, file_urls=True)
     assert isinstance(done.error, FatalBackendError)
     assert (done.error.kind, "--media-path" in str(done.error)) == ("bad_config", True)
 
 
-async def test_files_below_the_root(shapes: Path) -> None:
-    """With --media-path / it reads the files that are named."""
+async def test_media_path_allows_file_urls(shapes: Path) -> None:
+    """With --media-path / a run with file:// URLs succeeds."""
     with serving(media_path="/") as url:
         done = await ran(backend="llama-server", base_url=url, file_urls=True)
     assert done.error is None

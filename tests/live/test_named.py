@@ -1,7 +1,7 @@
-"""Real servers, where somebody names one: VLMBATCH_TEST_OLLAMA and VLMBATCH_TEST_VLLM hold its URL.
+"""Real servers that the user names: VLMBATCH_TEST_OLLAMA and VLMBATCH_TEST_VLLM hold their URLs.
 
-`URL MODEL` names the model, too; else the server's only vision model is asked. Without the variables there is
-nothing to ask, and the recorded bodies of live servers (tests/wire) have to do.
+`URL MODEL` also names the model; otherwise the server's only vision model is used. Without the variables
+these tests are skipped, and only the recorded bodies of live servers (tests/wire) are tested.
 """
 
 import os
@@ -17,7 +17,7 @@ NAMED = {"ollama": "VLMBATCH_TEST_OLLAMA", "vllm": "VLMBATCH_TEST_VLLM"}
 
 @pytest.fixture(params=NAMED)
 def asked(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Options that ask the server that is named for this backend."""
+    """Options that select the server named for this backend."""
     typed = os.environ.get(NAMED[request.param], "")
     if not typed:
         pytest.skip(f"{NAMED[request.param]} names no server")
@@ -27,7 +27,7 @@ def asked(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 @pytest.mark.slow
 async def test_a_live_server_answers(asked: dict[str, Any]) -> None:
-    """Every sample photo has an answer with tokens counted, and pictures are proven to arrive."""
+    """A live server answers every sample photo, and reports the tokens of each."""
     done = await ran(str(SAMPLES), **asked, include="photo-*", max_tokens=64, accept="length")
     assert done.error is None
     assert len(done.results) == 3
@@ -38,8 +38,8 @@ async def test_a_live_server_answers(asked: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-async def test_a_live_server_keeps_to_a_schema(asked: dict[str, Any]) -> None:
-    """An answer with a schema is parsed."""
+async def test_a_live_server_follows_a_schema(asked: dict[str, Any]) -> None:
+    """The answer of a live server to a schema is parsed, and has the required field."""
     schema = '{"type":"object","properties":{"subject":{"type":"string"}},"required":["subject"]}'
     done = await ran(str(SAMPLES), **asked, include="photo-cat*", prompt="Name the subject.", schema=schema)
     (result,) = done.results
