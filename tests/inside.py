@@ -1,6 +1,6 @@
-"""Runs commands inside this process, which costs a fraction of starting Python for each.
+"""Runs commands inside this process, which is much faster than a new Python process for each.
 
-Where a test is about a process of its own, its signals or its streams, command.py starts one.
+A test of a whole process, its signals or its streams uses command.py instead.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from vlmbatch.cli import app
 
 
 def called(*args: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """What `command.run` returns, of any command but a `run` that asks: that may end its process."""
+    """The result as from `command.run`; not for a `run` that sends requests, which may end its process."""
     kept = environment(**variables)
     changes = {**dict.fromkeys(os.environ.keys() - kept.keys()), **kept}
     done = CliRunner().invoke(app, args, prog_name="vlmbatch", env=changes, catch_exceptions=False)
@@ -23,7 +23,7 @@ def called(*args: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 def finish(url: str, **options: object) -> None:
-    """Ask this Ollama about all photos that have no record in o.jsonl: what would end with exit code 0."""
+    """Answer all photos without a record in o.jsonl at this Ollama; asserts that none fails."""
     done = asyncio.run(ran(backend="ollama", base_url=url, output="o.jsonl", **options))
     assert done.error is None, done.error
     assert done.summary is not None
