@@ -46,8 +46,8 @@ def fsync(fd):
 os.fsync = fsync
 """
 IMPATIENT = """
-from vlmbatch.cli import ending
-ending.GRACE_S = ending.REPORT_S = 0.5
+from vlmbatch.cli import signals
+signals.GRACE_S = signals.REPORT_S = 0.5
 """
 
 
