@@ -15,7 +15,7 @@ import pytest
 from command import COMMAND, environment, run
 from endpoint import Endpoint
 
-from vlmbatch.backends.http.auth import Access
+from vlmbatch.backends.http.auth import Credentials
 
 Photos = Callable[..., Path]
 USER, PASSWORD, QUERY, KEY = "user-s3cret", "pa/s3cret", "query-s3cret", "key&s3cret"
@@ -169,10 +169,10 @@ def test_a_header_that_a_gateway_repeats_is_masked(photos: Photos, backend: str,
 
 def test_a_placeholder_key_is_not_masked() -> None:
     """The placeholder key EMPTY stays in texts, a short password is masked, and no repr shows a secret."""
-    assert Access.to("http://h", "EMPTY").masked("EMPTY answer") == "EMPTY answer"
-    assert Access.to("http://me:hunter2@h", None).masked("hunter2 for me") == "[key] for me"
-    assert KEY not in repr(Access.to(f"http://me:{quote(PASSWORD, safe='')}@h?k={QUERY}", KEY))
-    assert "hunter2" not in repr(Access.to("http://me:hunter2@h", None))
+    assert Credentials.of("http://h", "EMPTY").masked("EMPTY answer") == "EMPTY answer"
+    assert Credentials.of("http://me:hunter2@h", None).masked("hunter2 for me") == "[key] for me"
+    assert KEY not in repr(Credentials.of(f"http://me:{quote(PASSWORD, safe='')}@h?k={QUERY}", KEY))
+    assert "hunter2" not in repr(Credentials.of("http://me:hunter2@h", None))
 
 
 @pytest.mark.parametrize(

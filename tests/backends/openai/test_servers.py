@@ -32,7 +32,7 @@ def sent(preset: Preset, endpoint: Endpoint) -> OpenAICompatibleBackend:
 
 def header_of(backend: Any) -> str | None:
     """What a backend would say of who asks."""
-    return dict(backend._transport._access.headers).get("Authorization")
+    return dict(backend._transport._credentials.headers).get("Authorization")
 
 
 @pytest.mark.parametrize("name", PLACES)

@@ -22,7 +22,7 @@ def authorizes(headers: Headers) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
+class Credentials:
     """Where requests go. `url` has no user, password or query; `query` goes behind each path.
 
     `headers` say who asks, and what else was wished to be said.
@@ -34,7 +34,7 @@ class Access:
     _secrets: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
-    def to(cls, url: str, api_key: str | None, headers: Headers = ()) -> Self:
+    def of(cls, url: str, api_key: str | None, headers: Headers = ()) -> Self:
         """Take the URL apart; the Authorization header is of its user and password, else of the key.
 
         The URL comes first, as in httpx and so in OpenAI's client: it names one place, a key from the

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from vlmbatch.backends.http.auth import Access
+from vlmbatch.backends.http.auth import Credentials
 from vlmbatch.backends.http.connection import JOURNEY, Body, Connector, Journey
 from vlmbatch.backends.http.deadlines import Deadlines
 from vlmbatch.backends.http.proxies import HINT as PROXY_HINT
@@ -63,11 +63,13 @@ class Transport:
         Raises:
             ConfigError: the key holds what no header can carry, or a file of `wire` cannot be used.
         """
-        self._access = Access.to(url, api_key, wire.headers)  # aiohttp refuses a key and a login at once
+        self._credentials = Credentials.of(
+            url, api_key, wire.headers
+        )  # aiohttp refuses a key and a login at once
         self._tls = tls_context(wire)
         self._unchecked = wire.insecure
         self._may_want_certificate = wire.client_cert is None
-        self.url = self._access.url
+        self.url = self._credentials.url
         self.place = redact(url)
         """Where requests go, in errors."""
         self._timeout_s = timeout_s
@@ -85,7 +87,7 @@ class Transport:
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            headers=[("Content-Type", "application/json"), *self._access.headers],
+            headers=[("Content-Type", "application/json"), *self._credentials.headers],
             # as many connections as requests, which the run's own limiter sets
             connector=Connector(limit=0, keepalive_timeout=KEEPALIVE_S, ssl=self._tls or True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
@@ -98,7 +100,7 @@ class Transport:
 
     def masked(self, text: str) -> str:
         """The text without what may stand in no error."""
-        return self._access.masked(text)
+        return self._credentials.masked(text)
 
     async def ask(
         self, method: str, url: str, body: Pieces = (), deadline_s: float | None = None
@@ -116,7 +118,7 @@ class Transport:
         Raises:
             BackendError: there is none, or it tells of an error; classified.
         """
-        return reply_object(reply.status, reply.body, reply.headers, self._access)
+        return reply_object(reply.status, reply.body, reply.headers, self._credentials)
 
     async def exchange(
         self, method: str, url: str, body: Pieces = (), deadline_s: float | None = None
@@ -196,7 +198,7 @@ class Transport:
                 limit,
                 self._session.request(
                     method,
-                    url + self._access.query,
+                    url + self._credentials.query,
                     data=Body(body) if body else None,
                     allow_redirects=False,
                     proxy=self._proxy,
@@ -206,7 +208,7 @@ class Transport:
                 self._may_want_certificate = False
                 yield reply
         except (aiohttp.ClientError, UnicodeError) as error:
-            raise self._access.without_secrets(self._lost(error, journey)) from error
+            raise self._credentials.without_secrets(self._lost(error, journey)) from error
         except (ValueError, AssertionError) as error:  # how aiohttp refuses a proxy that makes no sense
             raise FatalBackendError(
                 f"{self.place} cannot be asked: {in_brief(error)}; {PROXY_HINT}",

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from vlmbatch.backends.classify import classify_error, error_in
 from vlmbatch.backends.classify.body import clean
-from vlmbatch.backends.http.auth import Access
+from vlmbatch.backends.http.auth import Credentials
 from vlmbatch.errors import (
     ConfigError,
     FatalBackendError,
@@ -63,8 +63,10 @@ class Envelope:
         return tuple(pieces)
 
 
-def reply_object(status: int, body: bytes, headers: Mapping[str, str], access: Access) -> dict[str, Any]:
-    """The JSON object of a good reply; what `access` keeps secret stands in no error.
+def reply_object(
+    status: int, body: bytes, headers: Mapping[str, str], credentials: Credentials
+) -> dict[str, Any]:
+    """The JSON object of a good reply; what `credentials` keeps secret stands in no error.
 
     Raises:
         BackendError: the status or the body tells of an error, classified.
@@ -74,7 +76,7 @@ def reply_object(status: int, body: bytes, headers: Mapping[str, str], access: A
         payload = _parsed(text)
         if isinstance(payload, dict) and error_in(payload) is None:
             return payload
-    raise classify_error(status, text, headers, access.masked)
+    raise classify_error(status, text, headers, credentials.masked)
 
 
 def _parsed(text: str) -> object:

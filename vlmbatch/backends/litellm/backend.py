@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any, Self
 
 from vlmbatch.backends.classify import check_answer, paid
-from vlmbatch.backends.http.auth import Access, Headers
+from vlmbatch.backends.http.auth import Credentials, Headers
 from vlmbatch.backends.http.wire import count, is_loopback, mapping, mappings, words
 from vlmbatch.backends.litellm.deployments import Deployment
 from vlmbatch.backends.litellm.errors import meaning
@@ -88,7 +88,7 @@ class LiteLLMBackend:
         self._headers = dict(headers)
         self._needs_price = needs_price
         self._checks_vision = checks_vision
-        self._access = Access.to(deployment.url or "http://localhost", deployment.key, headers)
+        self._credentials = Credentials.of(deployment.url or "http://localhost", deployment.key, headers)
         self._library: ModuleType | None = None
         self._provider = deployment.model.partition("/")[0] if "/" in deployment.model else ""
 
@@ -190,7 +190,7 @@ class LiteLLMBackend:
         except TimeoutError as error:
             raise meaning(library.exceptions.Timeout("no answer", "", ""), self.place, str) from error
         except Exception as error:  # noqa: BLE001  # what providers' clients raise has no common root
-            ours = meaning(error, self.place, lambda text: _without_keys(self._access.masked(text)))
+            ours = meaning(error, self.place, lambda text: _without_keys(self._credentials.masked(text)))
             raise ours from None  # the chain holds the request with its key
 
     def _arguments(self, request: Request, deadline_s: float) -> dict[str, Any]:
