@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlmbatch.backends.http.connection import CHUNK_BYTES
-from vlmbatch.backends.http.wire import Envelope
+from vlmbatch.backends.http.wire import BodyTemplate
 from vlmbatch.records import Generation, Request
 
 WIRES = pytest.mark.parametrize("name", ["ollama", "openai"])
@@ -75,7 +75,7 @@ async def test_pictures_of_any_size_arrive_whole(name: str, more: int) -> None:
 
 
 @given(st.lists(st.tuples(st.text(), st.none() | st.text(), st.sampled_from([None, 1, 2])), max_size=6))
-def test_an_envelope_fits_its_question(questions: list[tuple[str, str | None, int | None]]) -> None:
+def test_a_body_template_fits_its_question(questions: list[tuple[str, str | None, int | None]]) -> None:
     """Whatever was asked before, the pieces are the JSON of this question around its picture."""
 
     def body(request: Request, image: str) -> dict[str, object]:
@@ -86,10 +86,10 @@ def test_an_envelope_fits_its_question(questions: list[tuple[str, str | None, in
             "p": image,
         }
 
-    envelope, first = Envelope(body), question()
+    template, first = BodyTemplate(body), question()
     for prompt, system, seed in questions:
         asked = replace(first, prompt=prompt, system=system, generation=Generation(seed=seed))
-        sent = json.loads(b"".join(envelope.around(asked)))
+        sent = json.loads(b"".join(template.fill(asked)))
         assert sent == body(asked, first.images[0].data.decode())
 
 

@@ -33,7 +33,7 @@ Pieces = tuple[bytes, ...]
 """A request's body, for its picture not to be copied into it."""
 
 
-class Envelope:
+class BodyTemplate:
     """The JSON around the pictures of a request, made once for all requests of a question."""
 
     def __init__(self, build: Callable[[Request, str], Mapping[str, Any]]) -> None:
@@ -46,7 +46,7 @@ class Envelope:
         self._question: object = None
         self._parts: list[bytes] = []
 
-    def around(self, request: Request) -> Pieces:
+    def fill(self, request: Request) -> Pieces:
         """The body of this request, in pieces: the pictures are neither escaped nor copied."""
         if not request.images:
             return (json.dumps(self._build(request, "")).encode("ascii"),)

@@ -9,7 +9,15 @@ from typing import Any, Self
 
 from vlmbatch.backends.classify import check_answer
 from vlmbatch.backends.http.transport import PLAIN, Transport
-from vlmbatch.backends.http.wire import Envelope, count, mapping, mappings, only_model, unknown_model, words
+from vlmbatch.backends.http.wire import (
+    BodyTemplate,
+    count,
+    mapping,
+    mappings,
+    only_model,
+    unknown_model,
+    words,
+)
 from vlmbatch.backends.logprobs import logprobs_in, wanted
 from vlmbatch.backends.ollama.models import facts_of
 from vlmbatch.backends.ollama.options import unknown_names
@@ -57,7 +65,7 @@ class OllamaBackend:
 
         `options` go with each request beside those that other flags set.
         """
-        self._envelope = Envelope(self._payload)
+        self._body_template = BodyTemplate(self._payload)
         self._transport = Transport(url, api_key, timeout_s=timeout_s, hint=SERVER_HINT, wire=wire)
         self.url, self.place = self._transport.url, self._transport.place
         self._model = model
@@ -157,7 +165,7 @@ class OllamaBackend:
 
     async def complete(self, request: Request) -> Completion:
         """Ask once; see protocols.Backend."""
-        body = self._envelope.around(request)
+        body = self._body_template.fill(request)
         deadline_s = request.deadline_s or self._timeout_s
         warm = self._loaded
         reply = await self._transport.ask("POST", f"{self.url}/api/chat", body, deadline_s)

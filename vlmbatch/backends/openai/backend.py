@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from vlmbatch.backends.classify import check_answer, paid
 from vlmbatch.backends.http.transport import PLAIN, Transport
 from vlmbatch.backends.http.wire import (
-    Envelope,
+    BodyTemplate,
     Pieces,
     count,
     mapping,
@@ -97,7 +97,7 @@ class OpenAICompatibleBackend:
         self._tells_load = preset.metrics
         self._extra = {**preset.arguments, **wire.extra_arguments}
         self._file_urls = wire.file_urls
-        self._envelope = Envelope(self._payload)
+        self._body_template = BodyTemplate(self._payload)
         self._transport = Transport(url, api_key, timeout_s=timeout_s, hint=SERVER_HINT, wire=wire)
         self.url = self._transport.url
 
@@ -245,13 +245,13 @@ class OpenAICompatibleBackend:
             learnt = spoken.after(reply.status, reply.body)
             if learnt is None:
                 return self._transport.understood(reply)
-            self._dialect, self._envelope = learnt, Envelope(self._payload)
+            self._dialect, self._body_template = learnt, BodyTemplate(self._payload)
 
     def _body(self, request: Request) -> Pieces:
         """The request's body: with the path of its picture where that is wished and will do, else with it."""
         if self._file_urls and request.images and all(map(file_url, request.images)):
             return (json.dumps(self._payload(request, "")).encode("ascii"),)
-        return self._envelope.around(request)
+        return self._body_template.fill(request)
 
     def _payload(self, request: Request, image: str) -> dict[str, Any]:
         """Text before the image, so that a server's prefix cache can reuse what all requests share."""
