@@ -160,7 +160,7 @@ async def test_place_from_ollama_host(endpoint: Endpoint, monkeypatch: pytest.Mo
 
 
 async def test_url_that_speaks_neither(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A --base-url where neither wire is spoken ends the run: it is wrong, not away."""
+    """A --base-url where neither wire is used ends the run: it is wrong, not away."""
     with Endpoint(speaks=[]) as web, defaults(monkeypatch):
         async with auto(base_url=web.url) as backend:
             with pytest.raises(FatalBackendError, match="--base-url") as caught:

@@ -93,7 +93,7 @@ class OpenAICompatibleBackend:
         self._model = model
         self._timeout_s = timeout_s
         self._owner = owner
-        self._dialect = preset.dialect
+        self._format = preset.request_format
         self._tells_load = preset.metrics
         self._extra = {**preset.arguments, **wire.extra_arguments}
         self._file_urls = wire.file_urls
@@ -233,19 +233,19 @@ class OpenAICompatibleBackend:
             cost=cost,
             busy_s=busy_in(reply),
             logprobs=logprobs,
-            warnings=(*flaws, *missing, *self._dialect.warnings(request.generation)),
+            warnings=(*flaws, *missing, *self._format.warnings(request.generation)),
         )
 
     async def _asked(self, request: Request) -> dict[str, Any]:
         """The reply to this question, in the words that the server takes."""
         deadline_s = request.deadline_s or self._timeout_s
         while True:
-            spoken, body = self._dialect, self._body(request)
+            used, body = self._format, self._body(request)
             reply = await self._transport.exchange("POST", f"{self.url}/chat/completions", body, deadline_s)
-            learnt = spoken.after(reply.status, reply.body)
-            if learnt is None:
+            changed = used.after_refusal(reply.status, reply.body)
+            if changed is None:
                 return self._transport.understood(reply)
-            self._dialect, self._body_template = learnt, BodyTemplate(self._payload)
+            self._format, self._body_template = changed, BodyTemplate(self._payload)
 
     def _body(self, request: Request) -> Pieces:
         """The request's body: with the path of its picture where that is wished and will do, else with it."""
@@ -264,7 +264,7 @@ class OpenAICompatibleBackend:
             "model": self._model,
             "messages": [*system, {"role": "user", "content": content}],
             "stream": False,
-            **self._dialect.knobs(request.generation),
+            **self._format.parameters(request.generation),
             **wanted(request.generation.logprobs),
             **form(request.generation.schema),
         }

@@ -14,45 +14,48 @@ TEMPLATE: Mapping[str, Any] = {"chat_template_kwargs": {"enable_thinking": False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dialect:
-    """What the token limit is called, what turns thinking off, and which knobs are left out.
+class RequestFormat:
+    """What the token limit is called, what turns thinking off, and which parameters are left out.
 
     A server may refuse a knob that others want: api.openai.com takes a temperature for some models and
     answers 400 for others, and hosted ones refuse what they do not know. Which, no list of names would
-    tell for long, so it is learnt from their refusal.
+    tell for long, so it is changed from their refusal.
     """
 
-    limit: str = "max_tokens"
+    limit_name: str = "max_tokens"
     no_thinking: Mapping[str, Any] = field(default_factory=dict)
-    without: frozenset[str] = frozenset()
+    omitted: frozenset[str] = frozenset()
 
-    def knobs(self, generation: Generation) -> dict[str, Any]:
+    def parameters(self, generation: Generation) -> dict[str, Any]:
         """The part of a request's body that shapes its answer."""
-        knobs: dict[str, Any] = {self.limit: generation.max_tokens, "temperature": generation.temperature}
+        parameters: dict[str, Any] = {
+            self.limit_name: generation.max_tokens,
+            "temperature": generation.temperature,
+        }
         if generation.seed is not None:
-            knobs["seed"] = generation.seed
+            parameters["seed"] = generation.seed
         if generation.thinking is False:
-            knobs |= self.no_thinking
-        return {name: value for name, value in knobs.items() if name not in self.without}
+            parameters |= self.no_thinking
+        return {name: value for name, value in parameters.items() if name not in self.omitted}
 
-    def after(self, status: int, body: bytes) -> Self | None:
+    def after_refusal(self, status: int, body: bytes) -> Self | None:
         """What to speak after this reply; None where it refuses no knob that could be left out."""
         if status not in (400, 422):
             return None
         told = body.decode("utf-8", errors="replace").replace("\\u0027", "'").lower()
         named = set(_UNSUPPORTED.findall(told))
-        if self.limit == "max_tokens" and "max_tokens" in named and "max_completion_tokens" in told:
-            return replace(self, limit="max_completion_tokens")
+        if self.limit_name == "max_tokens" and "max_tokens" in named and "max_completion_tokens" in told:
+            return replace(self, limit_name="max_completion_tokens")
         refused = named & {"temperature", "seed"}
         refused |= {name for name in self.no_thinking if name in told}
-        return replace(self, without=self.without | refused) if refused - self.without else None
+        return replace(self, omitted=self.omitted | refused) if refused - self.omitted else None
 
     def warnings(self, generation: Generation) -> tuple[str, ...]:
-        """What a person should know of an answer to a question from which knobs were left out."""
-        if not self.without:
+        """What a person should know of an answer to a question from which parameters were left out."""
+        if not self.omitted:
             return ()
         chosen = {"temperature": True, "seed": generation.seed is not None}
-        left = [name for name, counts in chosen.items() if counts and name in self.without]
+        left = [name for name, counts in chosen.items() if counts and name in self.omitted]
         return tuple(f"asked without --{name}, which this model does not take" for name in left)
 
 
@@ -72,7 +75,7 @@ class Preset:
     url_variable: str | None = None
     key_variable: str | None = None
     slots: int = 8
-    dialect: Dialect = Dialect(no_thinking=TEMPLATE)
+    request_format: RequestFormat = RequestFormat(no_thinking=TEMPLATE)
     metrics: bool = True
     hosted: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -85,7 +88,7 @@ OPENAI = Preset(
     url_variable="OPENAI_BASE_URL",
     key_variable="OPENAI_API_KEY",
     # max_tokens is deprecated there, and an error for all models that reason
-    dialect=Dialect(limit="max_completion_tokens"),
+    request_format=RequestFormat(limit_name="max_completion_tokens"),
     metrics=False,
     hosted=True,
 )
@@ -105,14 +108,18 @@ PRESETS: Mapping[str, Preset] = {
     "openai": OPENAI,
     "llama-server": Preset(name="llama-server", url="http://127.0.0.1:8080/v1", slots=4),
     "lmstudio": Preset(
-        name="lmstudio", url="http://127.0.0.1:1234/v1", slots=4, dialect=Dialect(), metrics=False
+        name="lmstudio",
+        url="http://127.0.0.1:1234/v1",
+        slots=4,
+        request_format=RequestFormat(),
+        metrics=False,
     ),
     "sglang": Preset(name="sglang", url="http://127.0.0.1:30000/v1", slots=16),
     "openrouter": Preset(
         name="openrouter",
         url="https://openrouter.ai/api/v1",
         key_variable="OPENROUTER_API_KEY",
-        dialect=Dialect(no_thinking={"reasoning": {"enabled": False}}),
+        request_format=RequestFormat(no_thinking={"reasoning": {"enabled": False}}),
         metrics=False,
         hosted=True,
         arguments={"usage": {"include": True}},
