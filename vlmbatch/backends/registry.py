@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from vlmbatch.backends.http.auth import authorizes
 from vlmbatch.backends.litellm.deployments import Deployment
 from vlmbatch.backends.ollama.options import own_options
-from vlmbatch.backends.openai.servers import PRESETS, VLLM, VLLM_OR_OTHER, Preset, preset_at
+from vlmbatch.backends.openai.servers import SERVER_TYPES, VLLM, VLLM_OR_OTHER, ServerType, server_type_at
 from vlmbatch.config import RunConfig
 from vlmbatch.config.spec import check_url, flag, redact
 from vlmbatch.errors import BackendError, ConfigError
@@ -34,7 +34,7 @@ def open_backend(
         ConfigError: the options or OLLAMA_HOST, OPENAI_BASE_URL do not fit together.
         MissingDependencyError: the engine's package is not installed.
     """
-    if config.endpoint.backend not in PRESETS:
+    if config.endpoint.backend not in SERVER_TYPES:
         _check_wire(config)
     if config.endpoint.option and config.endpoint.backend != "ollama":
         raise ConfigError(
@@ -53,7 +53,7 @@ def _check_wire(config: RunConfig) -> None:
             instead = "; Ollama's own are set with --option" if name == "extra_body" else ""
             raise ConfigError(
                 f"{flag(name)} is for servers of OpenAI's form, and --backend {config.endpoint.backend} is "
-                f"or may be another one; name one of {', '.join(PRESETS)}{instead}"
+                f"or may be another one; name one of {', '.join(SERVER_TYPES)}{instead}"
             )
 
 
@@ -77,14 +77,14 @@ def open_ollama(config: RunConfig, environ: Mapping[str, str] = os.environ) -> "
     )
 
 
-def _served(
-    config: RunConfig, preset: Preset, url: str, *, key: str | None, owner: str | None = None
+def _openai_backend(
+    config: RunConfig, server_type: ServerType, url: str, *, key: str | None, owner: str | None = None
 ) -> Backend:
     from vlmbatch.backends.openai.backend import OpenAICompatibleBackend, api_url
 
     return OpenAICompatibleBackend(
         api_url(url),
-        preset=preset_at(preset, url),
+        server_type=server_type_at(server_type, url),
         model=config.endpoint.model,
         api_key=key,
         timeout_s=config.run.timeout,
@@ -93,37 +93,39 @@ def _served(
     )
 
 
-def _preset(preset: Preset) -> Callable[[RunConfig, Mapping[str, str]], Backend]:
+def _openai_server(server_type: ServerType) -> Callable[[RunConfig, Mapping[str, str]], Backend]:
     """What opens a server of this kind, at the URL and with the key that are meant for it."""
 
     def opened(config: RunConfig, environ: Mapping[str, str]) -> Backend:
         options = config.endpoint
-        variable = preset.url_variable or ""
-        url = options.url or environ.get(variable) or preset.url
+        variable = server_type.url_variable or ""
+        url = options.url or environ.get(variable) or server_type.url
         check_url(url, "--base-url" if options.url else variable)
-        key = options.api_key or environ.get(preset.key_variable or "") or None
+        key = options.api_key or environ.get(server_type.key_variable or "") or None
         known = key or "@" in urlsplit(url).netloc or authorizes(config.request.headers)
-        if preset.hosted and url == preset.url and not known:
+        if server_type.hosted and url == server_type.url and not known:
             raise ConfigError(
-                f"{urlsplit(url).hostname} needs a key; set {preset.key_variable}, "
+                f"{urlsplit(url).hostname} needs a key; set {server_type.key_variable}, "
                 "or say another place with --base-url"
             )
-        if config.request.file_urls and preset_at(preset, url).hosted:
+        if config.request.file_urls and server_type_at(server_type, url).hosted:
             raise ConfigError(
                 f"--file-urls is for a server on the same disk, and {redact(url)} is hosted; leave it out"
             )
-        _require_price(config, preset_at(preset, url))
-        return _served(config, preset, url, key=key)
+        _require_price(config, server_type_at(server_type, url))
+        return _openai_backend(config, server_type, url, key=key)
 
     return opened
 
 
-def _require_price(config: RunConfig, preset: Preset) -> None:
+def _require_price(config: RunConfig, server_type: ServerType) -> None:
     """Raise ConfigError where --max-cost would never be reached, since nobody tells what answers cost."""
     if config.run.max_cost is None or config.display.prices is not None:
         return
-    if preset.hosted and not preset.tells_cost:
-        raise ConfigError(f"--max-cost: {preset.name} does not tell what answers cost; add --prices FILE")
+    if server_type.hosted and not server_type.reports_cost:
+        raise ConfigError(
+            f"--max-cost: {server_type.name} does not tell what answers cost; add --prices FILE"
+        )
 
 
 def _llama_cpp(config: RunConfig, _environ: Mapping[str, str]) -> Backend:
@@ -220,13 +222,13 @@ def _servers(config: RunConfig, environ: Mapping[str, str]) -> "list[Candidate]"
     named_openai = bool(options.url or environ.get("OPENAI_BASE_URL"))
     candidates = [Candidate(make=lambda: open_ollama(config, environ), sure=named_ollama)]
     if named_openai:
-        vllm_or_other = _preset(VLLM_OR_OTHER)
+        vllm_or_other = _openai_server(VLLM_OR_OTHER)
         candidates.append(Candidate(make=lambda: vllm_or_other(config, environ), sure=True))
     else:  # a stranger may listen there: it must say that it is vLLM, and gets no key of somebody else
         key = options.api_key
         candidates.append(
             Candidate(
-                make=lambda: _served(config, VLLM, VLLM_URL, key=key, owner="vllm"),
+                make=lambda: _openai_backend(config, VLLM, VLLM_URL, key=key, owner="vllm"),
                 sure=False,
             )
         )
@@ -238,5 +240,5 @@ BACKENDS: Mapping[str, Callable[[RunConfig, Mapping[str, str]], Backend]] = {
     "ollama": open_ollama,
     "llama-cpp": _llama_cpp,
     "litellm": _litellm,
-    **{name: _preset(preset) for name, preset in PRESETS.items()},
+    **{name: _openai_server(server_type) for name, server_type in SERVER_TYPES.items()},
 }

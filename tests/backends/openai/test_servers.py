@@ -7,7 +7,7 @@ from backend_contract import KINDS, Kind, question
 from endpoint import Endpoint
 
 from vlmbatch.backends.openai.backend import OpenAICompatibleBackend
-from vlmbatch.backends.openai.servers import GENERIC, OPENAI, PRESETS, Preset, preset_at
+from vlmbatch.backends.openai.servers import GENERIC, OPENAI, SERVER_TYPES, ServerType, server_type_at
 from vlmbatch.errors import ConfigError, FatalBackendError, RejectedError
 
 KEY = "some-key-123"
@@ -23,10 +23,10 @@ PLACES = {
 HOSTED = {"openai": "OPENAI_API_KEY", "openrouter": "OPENROUTER_API_KEY"}
 
 
-def sent(preset: Preset, endpoint: Endpoint) -> OpenAICompatibleBackend:
-    """A backend that asks the endpoint in this preset's ways."""
+def sent(server_type: ServerType, endpoint: Endpoint) -> OpenAICompatibleBackend:
+    """A backend that asks the endpoint in this server_type's ways."""
     return OpenAICompatibleBackend(
-        f"{endpoint.url}/v1", preset=preset, model="tiny-vision", api_key=None, timeout_s=30
+        f"{endpoint.url}/v1", server_type=server_type, model="tiny-vision", api_key=None, timeout_s=30
     )
 
 
@@ -73,10 +73,10 @@ def test_hosted_without_a_key(name: str, variable: str) -> None:
         ("http://127.0.0.1:1234/v1", GENERIC),
     ],
 )
-def test_openai_elsewhere_is_any_server(url: str, meant: Preset) -> None:
+def test_openai_elsewhere_is_any_server(url: str, meant: ServerType) -> None:
     """Only OpenAI's own hosts are asked in its ways; elsewhere `openai` is any server of its form."""
-    assert preset_at(PRESETS["openai"], url) is meant
-    assert preset_at(PRESETS["vllm"], url) is PRESETS["vllm"]
+    assert server_type_at(SERVER_TYPES["openai"], url) is meant
+    assert server_type_at(SERVER_TYPES["vllm"], url) is SERVER_TYPES["vllm"]
 
 
 @pytest.mark.parametrize(
@@ -92,11 +92,11 @@ def test_openai_elsewhere_is_any_server(url: str, meant: Preset) -> None:
 )
 async def test_ways(name: str, limit: str, thinking: dict[str, Any], endpoint: Endpoint) -> None:
     """The token limit and the switch for thinking are called as each server calls them."""
-    async with sent(PRESETS[name], endpoint) as backend:
+    async with sent(SERVER_TYPES[name], endpoint) as backend:
         await backend.complete(question(thinking=False, max_tokens=7, seed=3))
     body = endpoint.questions[0].body
     fixed = {"model", "messages", "stream", "temperature", "seed"}
-    assert body.keys() == {*fixed, limit, *thinking, *PRESETS[name].arguments}
+    assert body.keys() == {*fixed, limit, *thinking, *SERVER_TYPES[name].arguments}
     assert body[limit] == 7
     assert {key: body[key] for key in thinking} == thinking
 
@@ -148,7 +148,7 @@ async def test_images_that_leave_this_machine(kind: Kind, endpoint: Endpoint) ->
     """Of a hosted server people are told that images leave this machine."""
     async with kind.open(endpoint.url) as backend:
         notes = (await backend.preflight()).notes
-    assert [note.endswith("images leave this machine") for note in notes] == [True] * PRESETS[
+    assert [note.endswith("images leave this machine") for note in notes] == [True] * SERVER_TYPES[
         kind.name
     ].hosted
 

@@ -67,7 +67,7 @@ class LlamaCppBackend:
         self._server = server
         self._wire = OpenAICompatibleBackend(
             f"{server.listening_address}/v1",
-            preset=EMBEDDED,
+            server_type=EMBEDDED,
             model=None,
             api_key=key,
             timeout_s=self._timeout_s,

@@ -34,7 +34,7 @@ from vlmbatch.backends.openai.replies import (
     takes_images,
     thoughts,
 )
-from vlmbatch.backends.openai.servers import GENERIC, Preset
+from vlmbatch.backends.openai.servers import GENERIC, ServerType
 from vlmbatch.config.request import RequestOptions
 from vlmbatch.errors import (
     BackendError,
@@ -75,7 +75,7 @@ class OpenAICompatibleBackend:
         self,
         url: str,
         *,
-        preset: Preset = GENERIC,
+        server_type: ServerType = GENERIC,
         model: str | None,
         api_key: str | None,
         timeout_s: float,
@@ -87,15 +87,15 @@ class OpenAICompatibleBackend:
         Raises:
             ConfigError: the key holds what no header can carry, or a file of `wire` cannot be used.
         """
-        self.name = preset.name or "openai"
-        self.concurrency = preset.slots
-        self._preset = preset
+        self.name = server_type.name or "openai"
+        self.concurrency = server_type.slots
+        self._server_type = server_type
         self._model = model
         self._timeout_s = timeout_s
         self._owner = owner
-        self._format = preset.request_format
-        self._tells_load = preset.metrics
-        self._extra = {**preset.arguments, **wire.extra_arguments}
+        self._format = server_type.request_format
+        self._tells_load = server_type.metrics
+        self._extra = {**server_type.arguments, **wire.extra_arguments}
         self._file_urls = wire.file_urls
         self._body_template = BodyTemplate(self._payload)
         self._transport = Transport(url, api_key, timeout_s=timeout_s, hint=SERVER_HINT, wire=wire)
@@ -125,11 +125,13 @@ class OpenAICompatibleBackend:
                 (n for n in listed if takes_images(listed[n]) is not False), self.place, MODEL_HINT
             )
         entry = listed.get(self._model) or by_alias(self._model, listed)
-        if entry is None and self._preset.hosted:  # OpenRouter does not list NAME:nitro, :floor and the like
+        if (
+            entry is None and self._server_type.hosted
+        ):  # OpenRouter does not list NAME:nitro, :floor and the like
             entry = listed.get(self._model.partition(":")[0])
         if entry is None:
             raise unknown_model(self._model, listed, self.place, MODEL_HINT)
-        if self._preset.name is None and entry.get("owned_by") == "vllm":
+        if self._server_type.name is None and entry.get("owned_by") == "vllm":
             self.name = "vllm"
         slots, sees = None, takes_images(entry)
         if entry.get("owned_by") == "llamacpp":
@@ -149,7 +151,7 @@ class OpenAICompatibleBackend:
             slots=slots,
             context=count(entry.get("max_model_len")) or count(entry.get("context_length")) or None,
             architecture=words(entry.get("root")) or None,  # the model behind a name that vLLM was given
-            notes=(*self._transport.notes, *leaving(self._preset.hosted, self.place)),
+            notes=(*self._transport.notes, *leaving(self._server_type.hosted, self.place)),
         )
 
     async def models(self) -> list[ModelFacts]:

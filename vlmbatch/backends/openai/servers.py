@@ -60,14 +60,14 @@ class RequestFormat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Preset:
+class ServerType:
     """One kind of server.
 
     `name` stands in records; None is `vllm` where the model says that vLLM owns it, else `openai`.
     `url_variable` and `key_variable` are what its users set: a key is sent to no other place than the one
     that its variable is for. `slots` is how many requests at once are a good start. `metrics` says that it
     may tell at /metrics how many requests wait; `hosted` that images leave this machine, and a key is needed.
-    `arguments` go with every request; `tells_cost`: what an answer cost stands beside its tokens.
+    `arguments` go with every request; `reports_cost`: what an answer cost stands beside its tokens.
     """
 
     name: str | None
@@ -79,10 +79,10 @@ class Preset:
     metrics: bool = True
     hosted: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    tells_cost: bool = False
+    reports_cost: bool = False
 
 
-OPENAI = Preset(
+OPENAI = ServerType(
     name="openai",
     url="https://api.openai.com/v1",
     url_variable="OPENAI_BASE_URL",
@@ -92,8 +92,8 @@ OPENAI = Preset(
     metrics=False,
     hosted=True,
 )
-GENERIC = Preset(name="openai", url_variable="OPENAI_BASE_URL", key_variable="OPENAI_API_KEY")
-VLLM = Preset(
+GENERIC = ServerType(name="openai", url_variable="OPENAI_BASE_URL", key_variable="OPENAI_API_KEY")
+VLLM = ServerType(
     name="vllm",
     url="http://127.0.0.1:8000/v1",
     url_variable="OPENAI_BASE_URL",
@@ -101,21 +101,21 @@ VLLM = Preset(
     slots=16,
 )
 VLLM_OR_OTHER = replace(VLLM, name=None)
-EMBEDDED = Preset(name="llama-cpp", metrics=False)
+EMBEDDED = ServerType(name="llama-cpp", metrics=False)
 
-PRESETS: Mapping[str, Preset] = {
+SERVER_TYPES: Mapping[str, ServerType] = {
     "vllm": VLLM,
     "openai": OPENAI,
-    "llama-server": Preset(name="llama-server", url="http://127.0.0.1:8080/v1", slots=4),
-    "lmstudio": Preset(
+    "llama-server": ServerType(name="llama-server", url="http://127.0.0.1:8080/v1", slots=4),
+    "lmstudio": ServerType(
         name="lmstudio",
         url="http://127.0.0.1:1234/v1",
         slots=4,
         request_format=RequestFormat(),
         metrics=False,
     ),
-    "sglang": Preset(name="sglang", url="http://127.0.0.1:30000/v1", slots=16),
-    "openrouter": Preset(
+    "sglang": ServerType(name="sglang", url="http://127.0.0.1:30000/v1", slots=16),
+    "openrouter": ServerType(
         name="openrouter",
         url="https://openrouter.ai/api/v1",
         key_variable="OPENROUTER_API_KEY",
@@ -123,16 +123,16 @@ PRESETS: Mapping[str, Preset] = {
         metrics=False,
         hosted=True,
         arguments={"usage": {"include": True}},
-        tells_cost=True,
+        reports_cost=True,
     ),
 }
 """By the word of --backend."""
 
 
-def preset_at(preset: Preset, url: str) -> Preset:
-    """The preset that a server at this URL is asked by: only OpenAI itself has OpenAI's ways."""
+def server_type_at(server_type: ServerType, url: str) -> ServerType:
+    """The server_type that a server at this URL is asked by: only OpenAI itself has OpenAI's ways."""
     host = urlsplit(url).hostname or ""
     is_openai = host == "api.openai.com" or host.endswith(".api.openai.com")  # eu.api.openai.com and others
-    if preset.name in ("openai", None) and is_openai:
+    if server_type.name in ("openai", None) and is_openai:
         return OPENAI
-    return GENERIC if preset is OPENAI else preset
+    return GENERIC if server_type is OPENAI else server_type
