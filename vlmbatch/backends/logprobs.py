@@ -9,18 +9,18 @@ from vlmbatch.backends.http.wire import mappings, words
 MISSING = "the endpoint sent no logprobs"
 
 
-def wanted(number: int | None) -> dict[str, Any]:
+def logprobs_parameters(number: int | None) -> dict[str, Any]:
     """What asks for them: those of the chosen tokens, and of so many alternatives to each."""
     if number is None:
         return {}
     return {"logprobs": True, **({"top_logprobs": number} if number else {})}
 
 
-def logprobs_in(told: object, number: int | None) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
+def logprobs_in(value: object, number: int | None) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
     """The record's `logprobs`, and a warning where they were asked for and did not come."""
     if number is None:
         return None, ()
-    tokens = [_token(item, number) for item in mappings(told)]
+    tokens = [_token(item, number) for item in mappings(value)]
     if not tokens:
         return None, (MISSING,)
     mean = sum(token["logprob"] for token in tokens) / len(tokens)

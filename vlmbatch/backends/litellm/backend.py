@@ -14,7 +14,7 @@ from vlmbatch.backends.http.auth import Credentials, Headers
 from vlmbatch.backends.http.wire import count, is_loopback, mapping, mappings, words
 from vlmbatch.backends.litellm.deployments import Deployment
 from vlmbatch.backends.litellm.errors import meaning
-from vlmbatch.backends.logprobs import logprobs_in, wanted
+from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
 from vlmbatch.backends.openai.replies import answer_text, form, thoughts
 from vlmbatch.config.spec import redact
 from vlmbatch.errors import FatalBackendError, MissingDependencyError
@@ -215,7 +215,7 @@ class LiteLLMBackend:
             "timeout": deadline_s,
             "num_retries": 0,  # the run's own loop is the only one
             "max_retries": 0,
-            **wanted(generation.logprobs),
+            **logprobs_parameters(generation.logprobs),
             **form(generation.schema),
             **{name: value for name, value in optional.items() if value is not None},
         }

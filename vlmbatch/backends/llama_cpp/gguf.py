@@ -74,8 +74,8 @@ def _from_hub(name: str, mmproj: str | None) -> ModelFiles:
         siblings = hub.HfApi().model_info(repo, timeout=HUB_TIMEOUT_S).siblings or []
         listed = [sibling.rfilename for sibling in siblings]
         model, projector = choose_files(listed, quant, repo)
-        wanted = (projector, *parts_of(model, listed))
-        found = {file: Path(hub.hf_hub_download(repo, file)) for file in wanted}
+        needed = (projector, *parts_of(model, listed))
+        found = {file: Path(hub.hf_hub_download(repo, file)) for file in needed}
         paths = [found[model], found[projector]]
     except (hub.errors.RepositoryNotFoundError, hub.errors.HFValidationError) as error:
         raise ConfigError(f"--model hf.co/{name}: the hub has no such model, or it is private") from error
@@ -112,15 +112,15 @@ def choose_files(names: Iterable[str], quant: str, repo: str) -> tuple[str, str]
     ggufs = sorted(n for n in names if n.endswith(".gguf"))
     projectors = [n for n in ggufs if "mmproj" in n.lower()]
     models = [n for n in ggufs if n not in projectors]
-    wanted = [n for n in models if (quant or "q4_k_m").lower() in n.lower()]
-    if not models or (quant and not wanted):
+    matching = [n for n in models if (quant or "q4_k_m").lower() in n.lower()]
+    if not models or (quant and not matching):
         raise ConfigError(
             f"hf.co/{repo} has no {quant or ''} .gguf model; it has: {', '.join(models) or 'none'}"
         )
     if not projectors:
         raise ConfigError(f"hf.co/{repo} has no mmproj .gguf, so this model cannot see; choose another")
     halves = [n for n in projectors if "f16" in n.lower() and "bf16" not in n.lower()]
-    return (wanted or models)[0], (halves or projectors)[0]
+    return (matching or models)[0], (halves or projectors)[0]
 
 
 def parts_of(model: str, names: Iterable[str]) -> list[str]:

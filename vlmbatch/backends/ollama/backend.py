@@ -18,7 +18,7 @@ from vlmbatch.backends.http.wire import (
     unknown_model,
     words,
 )
-from vlmbatch.backends.logprobs import logprobs_in, wanted
+from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
 from vlmbatch.backends.ollama.models import facts_of
 from vlmbatch.backends.ollama.options import unknown_names
 from vlmbatch.backends.ollama.pull import Pulled, follow
@@ -208,7 +208,7 @@ class OllamaBackend:
             payload["think"] = bool(request.generation.thinking)
         if request.generation.schema is not None:
             payload["format"] = json.loads(request.generation.schema)
-        return payload | wanted(request.generation.logprobs)
+        return payload | logprobs_parameters(request.generation.logprobs)
 
     async def _models(self) -> dict[str, Mapping[str, Any]]:
         """The listed models by name."""

@@ -20,7 +20,7 @@ from vlmbatch.backends.http.wire import (
     unknown_model,
     words,
 )
-from vlmbatch.backends.logprobs import logprobs_in, wanted
+from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
 from vlmbatch.backends.openai.replies import (
     answer_text,
     busy_in,
@@ -267,7 +267,7 @@ class OpenAICompatibleBackend:
             "messages": [*system, {"role": "user", "content": content}],
             "stream": False,
             **self._format.parameters(request.generation),
-            **wanted(request.generation.logprobs),
+            **logprobs_parameters(request.generation.logprobs),
             **form(request.generation.schema),
         }
         return payload | dict(self._extra)
