@@ -15,7 +15,7 @@ from vlmbatch.backends.http.wire import count, is_loopback, mapping, mappings, w
 from vlmbatch.backends.litellm.deployments import Deployment
 from vlmbatch.backends.litellm.errors import meaning
 from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
-from vlmbatch.backends.openai.replies import answer_text, form, thoughts
+from vlmbatch.backends.openai.replies import answer_text, response_format, thoughts
 from vlmbatch.config.spec import redact
 from vlmbatch.errors import FatalBackendError, MissingDependencyError
 from vlmbatch.records import Completion, Endpoint, Generation, Load, Request, Usage
@@ -216,7 +216,7 @@ class LiteLLMBackend:
             "num_retries": 0,  # the run's own loop is the only one
             "max_retries": 0,
             **logprobs_parameters(generation.logprobs),
-            **form(generation.schema),
+            **response_format(generation.schema),
             **{name: value for name, value in optional.items() if value is not None},
         }
 

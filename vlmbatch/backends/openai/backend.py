@@ -28,9 +28,9 @@ from vlmbatch.backends.openai.replies import (
     cost_in,
     facts_of,
     first_choice,
-    form,
     leaving,
     load_in,
+    response_format,
     takes_images,
     thoughts,
 )
@@ -268,7 +268,7 @@ class OpenAICompatibleBackend:
             "stream": False,
             **self._format.parameters(request.generation),
             **logprobs_parameters(request.generation.logprobs),
-            **form(request.generation.schema),
+            **response_format(request.generation.schema),
         }
         return payload | dict(self._extra)
 

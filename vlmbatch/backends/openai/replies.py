@@ -90,7 +90,7 @@ def cost_in(usage: Mapping[str, Any]) -> float | None:
     return float(cost) if 0 <= cost < float("inf") else None
 
 
-def form(schema: str | None) -> dict[str, Any]:
+def response_format(schema: str | None) -> dict[str, Any]:
     """What asks for an answer that fits this JSON Schema."""
     if schema is None:
         return {}
