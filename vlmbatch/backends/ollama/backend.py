@@ -29,8 +29,8 @@ from vlmbatch.backends.ollama.replies import (
     context_of,
     cut_prompt,
     entry_of,
-    leaving,
     reload_s,
+    remote_note,
 )
 from vlmbatch.config.request import RequestOptions
 from vlmbatch.errors import BadAnswerError, FatalBackendError, RejectedError
@@ -91,7 +91,7 @@ class OllamaBackend:
         shown = await self._show(self._model, models)
         capabilities = capabilities_of(shown)
         listed = entry_of(self._model, models)
-        notes = (*self._transport.notes, *leaving(self._model, shown, listed), *unknown_names(self._own))
+        notes = (*self._transport.notes, *remote_note(self._model, shown, listed), *unknown_names(self._own))
         if capabilities is None:
             notes += (f"this Ollama does not tell whether {self._model} can see; version 0.6.4 and later do",)
         elif "vision" not in capabilities:

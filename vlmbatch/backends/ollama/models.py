@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from vlmbatch.backends.http.wire import count, mapping, mappings, words
-from vlmbatch.backends.ollama.replies import capabilities_of, context_of, place_of
+from vlmbatch.backends.ollama.replies import capabilities_of, context_of, remote_host_of
 from vlmbatch.errors import BackendError, FatalBackendError
 from vlmbatch.records import ModelFacts
 
@@ -57,7 +57,7 @@ def _facts(
     details = {**mapping(shown.get("details")), **mapping(entry.get("details"))}
     capabilities = capabilities_of(entry) or capabilities_of(shown)
     running = None if loaded is None else loaded.get(name)
-    elsewhere = place_of(name, entry, shown) or None
+    elsewhere = remote_host_of(name, entry, shown) or None
     return ModelFacts(
         name=name,
         backend="ollama",

@@ -26,16 +26,16 @@ def architecture_of(shown: Mapping[str, Any]) -> str | None:
     return family or words(mapping(shown.get("model_info")).get("general.architecture")) or None
 
 
-def place_of(name: str, *told: Mapping[str, Any]) -> str:
+def remote_host_of(name: str, *told: Mapping[str, Any]) -> str:
     """Where a model runs that Ollama only passes on, as one of the replies about it tells; else empty."""
     place = next(filter(None, (words(reply.get("remote_host")) for reply in told)), "")
     in_cloud = name.endswith(("-cloud", ":cloud"))
     return redact(place) or ("in Ollama's cloud" if place or in_cloud else "")
 
 
-def leaving(name: str, *told: Mapping[str, Any]) -> tuple[str, ...]:
+def remote_note(name: str, *told: Mapping[str, Any]) -> tuple[str, ...]:
     """A note for a model that Ollama only passes on."""
-    where = place_of(name, *told)
+    where = remote_host_of(name, *told)
     return (f"{name} runs elsewhere ({where}): images leave this machine",) if where else ()
 
 

@@ -28,7 +28,7 @@ from vlmbatch.backends.openai.replies import (
     cost_in,
     facts_of,
     first_choice,
-    leaving,
+    hosted_note,
     load_in,
     response_format,
     takes_images,
@@ -151,7 +151,7 @@ class OpenAICompatibleBackend:
             slots=slots,
             context=count(entry.get("max_model_len")) or count(entry.get("context_length")) or None,
             architecture=words(entry.get("root")) or None,  # the model behind a name that vLLM was given
-            notes=(*self._transport.notes, *leaving(self._server_type.hosted, self.place)),
+            notes=(*self._transport.notes, *hosted_note(self._server_type.hosted, self.place)),
         )
 
     async def models(self) -> list[ModelFacts]:

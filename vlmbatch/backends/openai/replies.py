@@ -43,7 +43,7 @@ def takes_images(model: Mapping[str, Any]) -> bool | None:
     return None if modalities is None else "image" in _names(modalities)
 
 
-def leaving(hosted: bool, place: str) -> tuple[str, ...]:
+def hosted_note(hosted: bool, place: str) -> tuple[str, ...]:
     """A note for a server that is somebody else's."""
     return (f"{place} is hosted: images leave this machine",) if hosted else ()
 
