@@ -23,10 +23,10 @@ from vlmbatch.backends.http.wire import (
 from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
 from vlmbatch.backends.openai.replies import (
     answer_text,
-    busy_in,
-    by_alias,
+    busy_s,
     cost_in,
     facts_of,
+    find_by_alias,
     first_choice,
     hosted_note,
     load_in,
@@ -124,7 +124,7 @@ class OpenAICompatibleBackend:
             self._model = only_model(
                 (n for n in listed if takes_images(listed[n]) is not False), self.place, MODEL_HINT
             )
-        entry = listed.get(self._model) or by_alias(self._model, listed)
+        entry = listed.get(self._model) or find_by_alias(self._model, listed)
         if (
             entry is None and self._server_type.hosted
         ):  # OpenRouter does not list NAME:nitro, :floor and the like
@@ -233,7 +233,7 @@ class OpenAICompatibleBackend:
             usage=usage,
             thinking=len(thinking),
             cost=cost,
-            busy_s=busy_in(reply),
+            busy_s=busy_s(reply),
             logprobs=logprobs,
             warnings=(*flaws, *missing, *self._format.warnings(request.generation)),
         )

@@ -32,7 +32,7 @@ def thoughts(message: Mapping[str, Any]) -> str:
     return words(message.get("reasoning")) or words(message.get("reasoning_content"))
 
 
-def by_alias(name: str, listed: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def find_by_alias(name: str, listed: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The listed model that has this other name."""
     return next((m for m in listed.values() if name in _names(m.get("aliases"))), None)
 
@@ -98,10 +98,10 @@ def response_format(schema: str | None) -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": named}}
 
 
-def busy_in(reply: Mapping[str, Any]) -> float:
+def busy_s(reply: Mapping[str, Any]) -> float:
     """Seconds that the engine itself worked, as llama.cpp's server tells; 0 of others."""
-    told = mapping(reply.get("timings"))
-    spent = [told.get(name) for name in ("prompt_ms", "predicted_ms")]
+    timings = mapping(reply.get("timings"))
+    spent = [timings.get(name) for name in ("prompt_ms", "predicted_ms")]
     return sum(ms for ms in spent if isinstance(ms, (int, float))) / 1000
 
 
