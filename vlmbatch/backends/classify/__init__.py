@@ -86,7 +86,7 @@ def _sentence(row: Row, status: int, words: str) -> str:
 
 
 @contextmanager
-def paid(usage: Usage, cost: float | None) -> Iterator[None]:
+def attach_cost(usage: Usage, cost: float | None) -> Iterator[None]:
     """An answer that turns out to be of no use inside the ``with`` has been paid for all the same."""
     try:
         yield

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Self
 
-from vlmbatch.backends.classify import check_answer, paid
+from vlmbatch.backends.classify import attach_cost, check_answer
 from vlmbatch.backends.http.auth import Credentials, Headers
 from vlmbatch.backends.http.wire import count, is_loopback, mapping, mappings, words
 from vlmbatch.backends.litellm.deployments import Deployment
@@ -166,7 +166,7 @@ class LiteLLMBackend:
         probable = mapping(choice.get("logprobs")).get("content")
         logprobs, missing = logprobs_in(probable, request.generation.logprobs)
         reason = _reason(choice)
-        with paid(used, cost):
+        with attach_cost(used, cost):
             flaws = check_answer(
                 text, reason, thinking=thinking, refusal=words(message.get("refusal")), accept=request.accept
             )

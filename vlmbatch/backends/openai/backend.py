@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from vlmbatch.backends.classify import check_answer, paid
+from vlmbatch.backends.classify import attach_cost, check_answer
 from vlmbatch.backends.http.transport import PLAIN, Transport
 from vlmbatch.backends.http.wire import (
     BodyTemplate,
@@ -218,7 +218,7 @@ class OpenAICompatibleBackend:
         cost = cost_in(told)
         probable = mapping(choice.get("logprobs")).get("content")
         logprobs, missing = logprobs_in(probable, request.generation.logprobs)
-        with paid(usage, cost):
+        with attach_cost(usage, cost):
             flaws = check_answer(
                 text,
                 reason,
