@@ -41,7 +41,7 @@ class Body(aiohttp.Payload):
 
 
 @dataclass(slots=True)
-class Journey:
+class ConnectionUse:
     """What happened to one request on its way: whether over a connection that others had used before."""
 
     reused: bool = False
@@ -53,7 +53,7 @@ class Journey:
         return self.reused and not self.reply_began
 
 
-JOURNEY: ContextVar[Journey] = ContextVar("journey")
+CONNECTION_USE: ContextVar[ConnectionUse] = ContextVar("connection_use")
 
 
 class Connector(aiohttp.TCPConnector):
@@ -66,6 +66,6 @@ class Connector(aiohttp.TCPConnector):
     async def connect(self, *request: Any, **options: Any) -> Connection:
         """A kept connection or a new one; asked again where aiohttp sends a request again by itself."""
         connection = await super().connect(*request, **options)
-        JOURNEY.get().reused = connection.protocol in self._seen
+        CONNECTION_USE.get().reused = connection.protocol in self._seen
         self._seen.add(connection.protocol)
         return connection

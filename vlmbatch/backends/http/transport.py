@@ -9,7 +9,7 @@ from typing import Any, Self
 import aiohttp
 
 from vlmbatch.backends.http.auth import Credentials
-from vlmbatch.backends.http.connection import JOURNEY, Body, Connector, Journey
+from vlmbatch.backends.http.connection import CONNECTION_USE, Body, ConnectionUse, Connector
 from vlmbatch.backends.http.deadlines import Deadlines
 from vlmbatch.backends.http.proxies import HINT as PROXY_HINT
 from vlmbatch.backends.http.proxies import proxy_note, proxy_of, speaks_http
@@ -191,8 +191,8 @@ class Transport:
                 f"{PROXY_HINT}, or name the endpoint in NO_PROXY",
                 kind="bad_config",
             )
-        journey = Journey()
-        JOURNEY.set(journey)
+        use = ConnectionUse()
+        CONNECTION_USE.set(use)
         try:
             async with (
                 limit,
@@ -204,18 +204,18 @@ class Transport:
                     proxy=self._proxy,
                 ) as reply,
             ):
-                journey.reply_began = True
+                use.reply_began = True
                 self._may_want_certificate = False
                 yield reply
         except (aiohttp.ClientError, UnicodeError) as error:
-            raise self._credentials.without_secrets(self._lost(error, journey)) from error
+            raise self._credentials.without_secrets(self._lost(error, use)) from error
         except (ValueError, AssertionError) as error:  # how aiohttp refuses a proxy that makes no sense
             raise FatalBackendError(
                 f"{self.place} cannot be asked: {in_brief(error)}; {PROXY_HINT}",
                 kind="bad_config",
             ) from error
 
-    def _lost(self, error: aiohttp.ClientError | UnicodeError, journey: "Journey") -> BackendError:
+    def _lost(self, error: aiohttp.ClientError | UnicodeError, use: "ConnectionUse") -> BackendError:
         if self._proxy is not None and (by_proxy := self._by_proxy(error, redact(self._proxy))) is not None:
             return by_proxy
         if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
@@ -227,7 +227,7 @@ class Transport:
                 f"{self.place} is no URL that can be asked; check --base-url", kind="wrong_url"
             )
         # a reply that is no HTTP is a ClientResponseError: somebody was there
-        heard_nothing = journey.stale and isinstance(error, aiohttp.ClientConnectionError)
+        heard_nothing = use.stale and isinstance(error, aiohttp.ClientConnectionError)
         bare = self._may_want_certificate and self.url.startswith("https:")
         return lost(self.place, error, stale=heard_nothing, bare=bare)
 
