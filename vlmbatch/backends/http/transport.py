@@ -102,7 +102,7 @@ class Transport:
         """The text without what may stand in no error."""
         return self._credentials.masked(text)
 
-    async def ask(
+    async def fetch_json(
         self, method: str, url: str, body: Pieces = (), deadline_s: float | None = None
     ) -> dict[str, Any]:
         """The JSON object that is replied; see `exchange` for the rest.

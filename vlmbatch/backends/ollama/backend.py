@@ -149,7 +149,9 @@ class OllamaBackend:
             }
         )
         try:
-            await self._transport.ask("POST", f"{self.url}/api/chat", (body.encode("ascii"),), deadline_s)
+            await self._transport.fetch_json(
+                "POST", f"{self.url}/api/chat", (body.encode("ascii"),), deadline_s
+            )
         except (RejectedError, BadAnswerError):
             return 0.0  # old ones take no empty chat; the first question loads it then
         self._loaded = True
@@ -158,7 +160,7 @@ class OllamaBackend:
     async def unload(self) -> None:
         """Let go of the model; see protocols.Backend."""
         body = json.dumps({"model": self._model, "messages": [], "keep_alive": 0}).encode("ascii")
-        await self._transport.ask("POST", f"{self.url}/api/chat", (body,), UNLOAD_S)
+        await self._transport.fetch_json("POST", f"{self.url}/api/chat", (body,), UNLOAD_S)
 
     def _kept(self) -> dict[str, Any]:
         return {"keep_alive": _duration(self._keep_alive)} if self._keep_alive else {}
@@ -168,7 +170,7 @@ class OllamaBackend:
         body = self._body_template.fill(request)
         deadline_s = request.deadline_s or self._timeout_s
         warm = self._loaded
-        reply = await self._transport.ask("POST", f"{self.url}/api/chat", body, deadline_s)
+        reply = await self._transport.fetch_json("POST", f"{self.url}/api/chat", body, deadline_s)
         self._loaded = True
         message = mapping(reply.get("message"))
         text, thinking = words(message.get("content")), words(message.get("thinking"))

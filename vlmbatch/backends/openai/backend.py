@@ -135,7 +135,7 @@ class OpenAICompatibleBackend:
             self.name = "vllm"
         slots, sees = None, takes_images(entry)
         if entry.get("owned_by") == "llamacpp":
-            props = await self._transport.ask("GET", f"{self._root}/props")
+            props = await self._transport.fetch_json("GET", f"{self._root}/props")
             slots = count(props.get("total_slots")) or None
             sees = bool(mapping(props.get("modalities")).get("vision"))
         if sees is False:
@@ -159,14 +159,17 @@ class OpenAICompatibleBackend:
         listed = await self._models()
         props: Mapping[str, Any] = {}
         if any(m.get("owned_by") == "llamacpp" for m in listed):
-            props = await self._transport.ask("GET", f"{self._root}/props")
+            props = await self._transport.fetch_json("GET", f"{self._root}/props")
         name = "vllm" if any(m.get("owned_by") == "vllm" for m in listed) else self.name
         return [facts_of(m, props, name, self.place) for m in listed if words(m.get("id"))]
 
     async def version(self) -> str | None:
         """The version of the server, where it has one that is told; see protocols.Catalogue."""
         with suppress(FatalBackendError, RejectedError, TransientError):
-            return words((await self._transport.ask("GET", f"{self._root}/version")).get("version")) or None
+            return (
+                words((await self._transport.fetch_json("GET", f"{self._root}/version")).get("version"))
+                or None
+            )
         return None
 
     @property
@@ -274,7 +277,7 @@ class OpenAICompatibleBackend:
 
     async def _models(self) -> list[Mapping[str, Any]]:
         """What the server lists."""
-        models = mappings((await self._transport.ask("GET", f"{self.url}/models")).get("data"))
+        models = mappings((await self._transport.fetch_json("GET", f"{self.url}/models")).get("data"))
         if self._owner and not any(m.get("owned_by") == self._owner for m in models):
             raise UnavailableError(f"{self.place} is not {self._owner}")
         return models
