@@ -110,9 +110,9 @@ class Transport:
         Raises:
             BackendError: there was none, or it tells of an error; classified.
         """
-        return self.understood(await self.exchange(method, url, body, deadline_s))
+        return self.parse(await self.exchange(method, url, body, deadline_s))
 
-    def understood(self, reply: Reply) -> dict[str, Any]:
+    def parse(self, reply: Reply) -> dict[str, Any]:
         """The JSON object of this reply.
 
         Raises:

@@ -242,7 +242,7 @@ class OllamaBackend:
                 "--backend openai, else check --base-url",
                 kind="wrong_url",
             )
-        return self._transport.understood(reply)
+        return self._transport.parse(reply)
 
 
 def _options(generation: Generation) -> dict[str, Any]:

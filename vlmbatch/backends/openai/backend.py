@@ -184,7 +184,7 @@ class OpenAICompatibleBackend:
         """
         reply = await self._transport.exchange("GET", f"{self._root}/health")
         if reply.status in (500, 502, 503, 504):
-            self._transport.understood(reply)
+            self._transport.parse(reply)
 
     async def load(self) -> Load | None:
         """What it tells at /metrics; see protocols.Backend. Who has none is asked once."""
@@ -249,7 +249,7 @@ class OpenAICompatibleBackend:
             reply = await self._transport.exchange("POST", f"{self.url}/chat/completions", body, deadline_s)
             changed = used.after_refusal(reply.status, reply.body)
             if changed is None:
-                return self._transport.understood(reply)
+                return self._transport.parse(reply)
             self._format, self._body_template = changed, BodyTemplate(self._payload)
 
     def _body(self, request: Request) -> Pieces:
