@@ -18,8 +18,8 @@ from vlmbatch.backends.http.wire import (
     CONNECT_TIMEOUT_S,
     KEEPALIVE_S,
     Pieces,
-    in_brief,
-    lost,
+    brief,
+    connection_lost,
     no_answer,
     no_connection,
     no_secure_connection,
@@ -133,7 +133,7 @@ class Transport:
         # only questions queue; what is asked about the server itself is answered at once
         limit = self._deadlines.within(deadline_s) if deadline_s else asyncio.timeout(self._timeout_s)
         try:
-            async with self._sent(method, url, body, limit) as reply:
+            async with self._send(method, url, body, limit) as reply:
                 return await _reply(reply, self.place)
         except TimeoutError as error:
             raise no_answer(self.place, deadline_s, self._timeout_s) from error
@@ -156,7 +156,7 @@ class Transport:
         limit = asyncio.timeout(silence_s)
         clock = asyncio.get_running_loop().time
         try:
-            async with self._sent(method, url, body, limit) as reply:
+            async with self._send(method, url, body, limit) as reply:
                 if reply.status != 200:
                     raise refused(await _reply(reply, self.place))
                 rest = b""
@@ -172,7 +172,7 @@ class Transport:
             raise TransientError(f"{self.place} said nothing for {silence_s:g} s", kind="timeout") from error
 
     @asynccontextmanager
-    async def _sent(
+    async def _send(
         self,
         method: str,
         url: str,
@@ -208,16 +208,21 @@ class Transport:
                 self._may_want_certificate = False
                 yield reply
         except (aiohttp.ClientError, UnicodeError) as error:
-            raise self._credentials.without_secrets(self._lost(error, use)) from error
+            raise self._credentials.without_secrets(self._lost_connection(error, use)) from error
         except (ValueError, AssertionError) as error:  # how aiohttp refuses a proxy that makes no sense
             raise FatalBackendError(
-                f"{self.place} cannot be asked: {in_brief(error)}; {PROXY_HINT}",
+                f"{self.place} cannot be asked: {brief(error)}; {PROXY_HINT}",
                 kind="bad_config",
             ) from error
 
-    def _lost(self, error: aiohttp.ClientError | UnicodeError, use: "ConnectionUse") -> BackendError:
-        if self._proxy is not None and (by_proxy := self._by_proxy(error, redact(self._proxy))) is not None:
-            return by_proxy
+    def _lost_connection(
+        self, error: aiohttp.ClientError | UnicodeError, use: "ConnectionUse"
+    ) -> BackendError:
+        if (
+            self._proxy is not None
+            and (proxy_error := self._proxy_error(error, redact(self._proxy))) is not None
+        ):
+            return proxy_error
         if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
             return no_secure_connection(self.place, error)
         if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
@@ -229,9 +234,9 @@ class Transport:
         # a reply that is no HTTP is a ClientResponseError: somebody was there
         heard_nothing = use.stale and isinstance(error, aiohttp.ClientConnectionError)
         bare = self._may_want_certificate and self.url.startswith("https:")
-        return lost(self.place, error, stale=heard_nothing, bare=bare)
+        return connection_lost(self.place, error, stale=heard_nothing, bare=bare)
 
-    def _by_proxy(self, error: BaseException, proxy: str) -> BackendError | None:
+    def _proxy_error(self, error: BaseException, proxy: str) -> BackendError | None:
         """What the proxy is to blame for; None for all else."""
         if isinstance(error, aiohttp.ClientProxyConnectionError):
             return UnreachableError(f"no connection to the proxy {proxy}: {reason(error)}; {PROXY_HINT}")

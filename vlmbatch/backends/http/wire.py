@@ -141,14 +141,14 @@ def only_model(names: Iterable[str], url: str, hint: str) -> str:
 
 def reason(error: BaseException) -> str:
     """Why a connection failed, in the system's words where it has some, else in the library's."""
-    cause = _of_the_system(error)
+    cause = _system_error(error)
     if cause is None:
-        return in_brief(error)
+        return brief(error)
     number = cause.errno or 0  # below 0 where the resolver has no such name
     return os.strerror(number) if number > 0 else str(cause.strerror)
 
 
-def _of_the_system(error: BaseException) -> OSError | None:
+def _system_error(error: BaseException) -> OSError | None:
     """The system's own error behind a library's."""
     cause: BaseException | None = error
     while cause is not None:
@@ -158,7 +158,7 @@ def _of_the_system(error: BaseException) -> OSError | None:
     return None
 
 
-def in_brief(error: BaseException) -> str:
+def brief(error: BaseException) -> str:
     """A library's error on one line, without the connection settings and the whole URL that aiohttp adds."""
     cause = getattr(error, "os_error", error)
     return clean(str(getattr(cause, "message", "") or cause)) or type(cause).__name__
@@ -166,7 +166,7 @@ def in_brief(error: BaseException) -> str:
 
 def no_connection(url: str, error: BaseException, hint: str) -> UnavailableError | FatalBackendError:
     """The error for an endpoint that takes no connection, or a process that may open none."""
-    cause = _of_the_system(error)
+    cause = _system_error(error)
     if cause is not None and cause.errno in (errno.EMFILE, errno.ENFILE):
         way_out = "set a smaller --concurrency, or allow more files with ulimit -n"
         return FatalBackendError(f"no connection to {url}: {reason(error)}; {way_out}")
@@ -175,7 +175,7 @@ def no_connection(url: str, error: BaseException, hint: str) -> UnavailableError
     return UnreachableError(f"no connection to {url}: {reason(error)}; {hint}")
 
 
-def lost(url: str, error: BaseException, *, stale: bool, bare: bool) -> TransientError:
+def connection_lost(url: str, error: BaseException, *, stale: bool, bare: bool) -> TransientError:
     """The error for a connection that broke off; `stale` where it was an old one that heard nothing.
 
     `bare` says that no certificate was shown, and nothing ever heard from there: over TLS 1.3 a server that
@@ -197,7 +197,7 @@ def no_answer(url: str, deadline_s: float | None, timeout_s: float) -> Transient
 def no_secure_connection(url: str, error: BaseException) -> FatalBackendError:
     """The error for an endpoint that speaks no TLS, or shows a certificate that cannot be trusted."""
     return FatalBackendError(
-        f"no secure connection to {url}: {in_brief(error)}; "
+        f"no secure connection to {url}: {brief(error)}; "
         "check http or https in the URL; a CA of your own is trusted with --ca-cert FILE",
         kind="wrong_url",
     )
