@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from vlmbatch.backends.http.wire import mappings, words
+from vlmbatch.backends.http.wire import mappings, string
 
 MISSING = "the endpoint sent no logprobs"
 
@@ -28,11 +28,12 @@ def logprobs_in(value: object, number: int | None) -> tuple[Mapping[str, Any] | 
 
 
 def _token(item: Mapping[str, Any], number: int) -> dict[str, Any]:
-    token: dict[str, Any] = {"token": words(item.get("token")), "logprob": _finite(item.get("logprob"))}
+    token: dict[str, Any] = {"token": string(item.get("token")), "logprob": _finite(item.get("logprob"))}
     if number:
         others = mappings(item.get("top_logprobs"))[:number]
         token["top"] = [
-            {"token": words(other.get("token")), "logprob": _finite(other.get("logprob"))} for other in others
+            {"token": string(other.get("token")), "logprob": _finite(other.get("logprob"))}
+            for other in others
         ]
     return token
 

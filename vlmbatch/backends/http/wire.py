@@ -96,7 +96,7 @@ def mappings(value: object) -> list[Mapping[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def words(value: object) -> str:
+def string(value: object) -> str:
     """A text inside a reply; empty where something else stands there."""
     return value if isinstance(value, str) else ""
 

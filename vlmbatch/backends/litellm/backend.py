@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from vlmbatch.backends.classify import attach_cost, check_answer
 from vlmbatch.backends.http.auth import Credentials, Headers
-from vlmbatch.backends.http.wire import count, is_loopback, mapping, mappings, words
+from vlmbatch.backends.http.wire import count, is_loopback, mapping, mappings, string
 from vlmbatch.backends.litellm.deployments import Deployment
 from vlmbatch.backends.litellm.errors import meaning
 from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
@@ -168,11 +168,11 @@ class LiteLLMBackend:
         reason = _reason(choice)
         with attach_cost(used, cost):
             flaws = check_answer(
-                text, reason, thinking=thinking, refusal=words(message.get("refusal")), accept=request.accept
+                text, reason, thinking=thinking, refusal=string(message.get("refusal")), accept=request.accept
             )
         return Completion(
             text=text,
-            model=words(told.get("model")) or self._deployment.model,
+            model=string(told.get("model")) or self._deployment.model,
             finish_reason=reason or "stop",
             usage=used,
             thinking=len(thinking),
@@ -259,8 +259,8 @@ class LiteLLMBackend:
 
 def _reason(choice: Mapping[str, Any]) -> str:
     """Why the answer ended, as the provider said where LiteLLM makes a `stop` of a failure."""
-    native = words(mapping(choice.get("provider_specific_fields")).get("native_finish_reason")).lower()
-    return native if native in BROKEN_OFF else words(choice.get("finish_reason"))
+    native = string(mapping(choice.get("provider_specific_fields")).get("native_finish_reason")).lower()
+    return native if native in BROKEN_OFF else string(choice.get("finish_reason"))
 
 
 def _without_keys(text: str) -> str:

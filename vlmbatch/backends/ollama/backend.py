@@ -15,8 +15,8 @@ from vlmbatch.backends.http.wire import (
     mapping,
     mappings,
     only_model,
+    string,
     unknown_model,
-    words,
 )
 from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
 from vlmbatch.backends.ollama.models import facts_of
@@ -121,7 +121,7 @@ class OllamaBackend:
 
     async def version(self) -> str | None:
         """The version that it says it is; see protocols.Catalogue."""
-        return words((await self._told("GET", VERSION)).get("version")) or None
+        return string((await self._told("GET", VERSION)).get("version")) or None
 
     async def pull(self, name: str, hear: Callable[[Pulled], None], *, silence_s: float) -> None:
         """Let Ollama fetch a model, and hear how far it is; see ollama_pull.follow."""
@@ -173,8 +173,8 @@ class OllamaBackend:
         reply = await self._transport.fetch_json("POST", f"{self.url}/api/chat", body, deadline_s)
         self._loaded = True
         message = mapping(reply.get("message"))
-        text, thinking = words(message.get("content")), words(message.get("thinking"))
-        reason = words(reply.get("done_reason"))
+        text, thinking = string(message.get("content")), string(message.get("thinking"))
+        reason = string(reply.get("done_reason"))
         flaws = check_answer(
             text, reason, done=reply.get("done") is True, thinking=thinking, accept=request.accept
         )
@@ -182,7 +182,7 @@ class OllamaBackend:
         logprobs, missing = logprobs_in(reply.get("logprobs"), request.generation.logprobs)
         return Completion(
             text=text,
-            model=(words(reply.get("model")) or self._model or "").removesuffix(":latest"),
+            model=(string(reply.get("model")) or self._model or "").removesuffix(":latest"),
             finish_reason=reason or "stop",
             usage=Usage(
                 input_tokens=tokens,
@@ -215,7 +215,7 @@ class OllamaBackend:
     async def _models(self) -> dict[str, Mapping[str, Any]]:
         """The listed models by name."""
         listed = mappings((await self._told("GET", TAGS)).get("models"))
-        named = {words(m.get("name")) or words(m.get("model")): m for m in listed}
+        named = {string(m.get("name")) or string(m.get("model")): m for m in listed}
         return {name: m for name, m in named.items() if name}
 
     async def _sees(self, name: str, listed: Mapping[str, Any]) -> bool:

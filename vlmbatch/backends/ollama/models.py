@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from vlmbatch.backends.http.wire import count, mapping, mappings, words
+from vlmbatch.backends.http.wire import count, mapping, mappings, string
 from vlmbatch.backends.ollama.replies import capabilities_of, context_of, remote_host_of
 from vlmbatch.errors import BackendError, FatalBackendError
 from vlmbatch.records import ModelFacts
@@ -23,7 +23,7 @@ async def facts_of(
     A model that cannot be asked about has those facts that the list holds.
     """
     try:
-        loaded = {words(m.get("name")): m for m in mappings((await ps("/api/ps")).get("models"))}
+        loaded = {string(m.get("name")): m for m in mappings((await ps("/api/ps")).get("models"))}
     except FatalBackendError:  # before 0.1.33 there was no such question
         loaded = None
     turns = asyncio.Semaphore(AT_ONCE)
@@ -63,8 +63,8 @@ def _facts(
         backend="ollama",
         endpoint=place,
         bytes=count(entry.get("size")) or None,
-        parameters=words(details.get("parameter_size")) or None,
-        quantization=words(details.get("quantization_level")) or None,
+        parameters=string(details.get("parameter_size")) or None,
+        quantization=string(details.get("quantization_level")) or None,
         context=_context(entry, shown),
         sees=None if capabilities is None else "vision" in capabilities,
         loaded=None if loaded is None or elsewhere else running is not None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vlmbatch.backends.classify import classify_error, error_in
 from vlmbatch.backends.http.transport import Reply, Transport
-from vlmbatch.backends.http.wire import count, words
+from vlmbatch.backends.http.wire import count, string
 from vlmbatch.errors import BackendError, FailureKind, FatalBackendError, TransientError
 
 if TYPE_CHECKING:
@@ -66,14 +66,14 @@ class _Layers:
 
     def take(self, told: "ProgressResponse") -> Pulled:
         """How far the whole is, now that this is told of one layer, or of none."""
-        digest, total = words(told.digest), count(told.total)
+        digest, total = string(told.digest), count(told.total)
         if digest and total:
             completed = min(count(told.completed), total)
             self._before.setdefault(digest, completed)
             self._totals[digest], self._completed[digest] = total, completed
         completed = sum(self._completed.values())
         return Pulled(
-            status=words(told.status),
+            status=string(told.status),
             completed=completed,
             total=sum(self._totals.values()),
             fetched=max(0, completed - sum(self._before.values())),

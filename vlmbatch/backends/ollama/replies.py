@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vlmbatch.backends.http.wire import count, mapping, words
+from vlmbatch.backends.http.wire import count, mapping, string
 from vlmbatch.config.spec import redact
 
 RELOAD_S = 1.0
@@ -22,13 +22,13 @@ def context_of(shown: Mapping[str, Any]) -> int | None:
 
 def architecture_of(shown: Mapping[str, Any]) -> str | None:
     """What kind of model it is, as `qwen25vl`."""
-    family = words(mapping(shown.get("details")).get("family"))
-    return family or words(mapping(shown.get("model_info")).get("general.architecture")) or None
+    family = string(mapping(shown.get("details")).get("family"))
+    return family or string(mapping(shown.get("model_info")).get("general.architecture")) or None
 
 
 def remote_host_of(name: str, *told: Mapping[str, Any]) -> str:
     """Where a model runs that Ollama only passes on, as one of the replies about it tells; else empty."""
-    place = next(filter(None, (words(reply.get("remote_host")) for reply in told)), "")
+    place = next(filter(None, (string(reply.get("remote_host")) for reply in told)), "")
     in_cloud = name.endswith(("-cloud", ":cloud"))
     return redact(place) or ("in Ollama's cloud" if place or in_cloud else "")
 

@@ -17,8 +17,8 @@ from vlmbatch.backends.http.wire import (
     mapping,
     mappings,
     only_model,
+    string,
     unknown_model,
-    words,
 )
 from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
 from vlmbatch.backends.openai.replies import (
@@ -150,7 +150,7 @@ class OpenAICompatibleBackend:
             model=self._model,
             slots=slots,
             context=count(entry.get("max_model_len")) or count(entry.get("context_length")) or None,
-            architecture=words(entry.get("root")) or None,  # the model behind a name that vLLM was given
+            architecture=string(entry.get("root")) or None,  # the model behind a name that vLLM was given
             notes=(*self._transport.notes, *hosted_note(self._server_type.hosted, self.place)),
         )
 
@@ -161,13 +161,13 @@ class OpenAICompatibleBackend:
         if any(m.get("owned_by") == "llamacpp" for m in listed):
             props = await self._transport.fetch_json("GET", f"{self._root}/props")
         name = "vllm" if any(m.get("owned_by") == "vllm" for m in listed) else self.name
-        return [facts_of(m, props, name, self.place) for m in listed if words(m.get("id"))]
+        return [facts_of(m, props, name, self.place) for m in listed if string(m.get("id"))]
 
     async def version(self) -> str | None:
         """The version of the server, where it has one that is told; see protocols.Catalogue."""
         with suppress(FatalBackendError, RejectedError, TransientError):
             return (
-                words((await self._transport.fetch_json("GET", f"{self._root}/version")).get("version"))
+                string((await self._transport.fetch_json("GET", f"{self._root}/version")).get("version"))
                 or None
             )
         return None
@@ -213,7 +213,7 @@ class OpenAICompatibleBackend:
         reply = await self._asked(request)
         choice, message = first_choice(reply)
         text, thinking = answer_text(message), thoughts(message)
-        reason = words(choice.get("finish_reason"))
+        reason = string(choice.get("finish_reason"))
         told = mapping(reply.get("usage"))
         usage = Usage(
             input_tokens=count(told.get("prompt_tokens")), output_tokens=count(told.get("completion_tokens"))
@@ -226,12 +226,12 @@ class OpenAICompatibleBackend:
                 text,
                 reason,
                 thinking=thinking,
-                refusal=words(message.get("refusal")),
+                refusal=string(message.get("refusal")),
                 accept=request.accept,
             )
         return Completion(
             text=text,
-            model=words(reply.get("model")) or self._model or "",
+            model=string(reply.get("model")) or self._model or "",
             finish_reason=reason or "stop",
             usage=usage,
             thinking=len(thinking),

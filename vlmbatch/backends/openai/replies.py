@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from vlmbatch.backends.http.wire import count, mapping, mappings, words
+from vlmbatch.backends.http.wire import count, mapping, mappings, string
 from vlmbatch.errors import TransientError
 from vlmbatch.records import Load, ModelFacts
 
@@ -22,14 +22,14 @@ def first_choice(reply: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[s
 def answer_text(message: Mapping[str, Any]) -> str:
     """The answer. Mistral's thinking models send it in parts, of which `text` ones are the answer."""
     parts = mappings(message.get("content"))
-    return words(message.get("content")) or "".join(
-        words(part.get("text")) for part in parts if part.get("type") == "text"
+    return string(message.get("content")) or "".join(
+        string(part.get("text")) for part in parts if part.get("type") == "text"
     )
 
 
 def thoughts(message: Mapping[str, Any]) -> str:
     """What the model thought; vLLM has called it by both names."""
-    return words(message.get("reasoning")) or words(message.get("reasoning_content"))
+    return string(message.get("reasoning")) or string(message.get("reasoning_content"))
 
 
 def find_by_alias(name: str, listed: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -59,12 +59,12 @@ def facts_of(model: Mapping[str, Any], props: Mapping[str, Any], backend: str, p
         sees = mapping(props["modalities"])["vision"] is True
     contexts = (model.get("max_model_len"), meta.get("n_ctx"), model.get("context_length"))
     return ModelFacts(
-        name=words(model.get("id")),
+        name=string(model.get("id")),
         backend=backend,
         endpoint=place,
         bytes=count(meta.get("size")) or None,
         parameters=_in_short(count(meta.get("n_params"))) or None,
-        quantization=words(props.get("model_ftype")) or words(meta.get("ftype")) or None,
+        quantization=string(props.get("model_ftype")) or string(meta.get("ftype")) or None,
         context=next(filter(None, map(count, contexts)), None),
         sees=sees,
         loaded=True if owner in ("vllm", "llamacpp") else None,
