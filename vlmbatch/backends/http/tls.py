@@ -21,22 +21,22 @@ def tls_context(options: RequestOptions) -> ssl.SSLContext | None:
         return None
     context = ssl.create_default_context()
     if options.ca_cert:
-        with _blaming("--ca-cert", options.ca_cert):
+        with _errors_naming("--ca-cert", options.ca_cert):
             context.load_verify_locations(options.ca_cert)
     if options.client_cert:
-        _show(context, options.client_cert, options.client_key)
+        _load_client_certificate(context, options.client_cert, options.client_key)
     if options.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
 
 
-def _show(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
+def _load_client_certificate(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
     """Let the context show this certificate."""
     flags = "--client-cert and --client-key" if key else "--client-cert"
     for flag, path in (("--client-cert", certificate), ("--client-key", key)):
         if path:
-            with _blaming(flag, path):
+            with _errors_naming(flag, path):
                 pass
     try:
         # without a password OpenSSL would ask for one on the terminal, and wait
@@ -51,7 +51,7 @@ def _show(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
 
 
 @contextmanager
-def _blaming(flag: str, path: str) -> Iterator[None]:
+def _errors_naming(flag: str, path: str) -> Iterator[None]:
     """Inside the ``with`` the file of this option is used; it is there and looks like PEM.
 
     The path of a key is not told: somebody may have put the key itself there.
