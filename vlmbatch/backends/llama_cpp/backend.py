@@ -10,7 +10,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
-from vlmbatch.backends.llama_cpp.gguf import NAME_A_REAL_ONE, ModelFiles, find_files
+from vlmbatch.backends.llama_cpp.gguf import MODEL_FLAGS, ModelFiles, find_files
 from vlmbatch.backends.openai.backend import OpenAICompatibleBackend
 from vlmbatch.backends.openai.servers import EMBEDDED
 from vlmbatch.errors import ConfigError, MissingDependencyError
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from xllamacpp import Server
 
 SLOTS = 4
-SPARED = 1
+SPARE_CPUS = 1
 """A CPU that the engine leaves to everybody else. Its threads wait for each other in loops: where one of them
 has to wait for a CPU, all others burn theirs, and of two CPUs came a twelfth of the answers."""
 CONTEXT_PER_SLOT = 4096
 DEMO_CONTEXT_PER_SLOT = 1024
 DEMO_NOTE = (
     "this is the demonstration model: it knows drawn shapes, not photographs; "
-    f"name a real one with {NAME_A_REAL_ONE}, or start Ollama or vLLM"
+    f"name a real one with {MODEL_FLAGS}, or start Ollama or vLLM"
 )
 
 
@@ -92,7 +92,7 @@ class LlamaCppBackend:
         per_slot = self._num_ctx or (DEMO_CONTEXT_PER_SLOT if files.demo else CONTEXT_PER_SLOT)
         params.n_parallel = SLOTS
         params.n_ctx = per_slot * SLOTS
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(1, usable_cpus() - SPARED)
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(1, usable_cpus() - SPARE_CPUS)
         params.verbosity = 0
         params.warmup = False
         params.ui = False
@@ -103,7 +103,7 @@ class LlamaCppBackend:
                 f"llama.cpp cannot load {files.model} with {files.mmproj}: {error}; "
                 "check that both files are whole and belong together"
             ) from error
-        _ask_once(server.listening_address, key)
+        _serve_once(server.listening_address, key)
         return server
 
     async def preflight(self) -> Endpoint:
@@ -153,7 +153,7 @@ class LlamaCppBackend:
         return await self._wire.complete(request)
 
 
-def _ask_once(address: str, key: str) -> None:
+def _serve_once(address: str, key: str) -> None:
     """Wait until the engine has served a request that goes through its queue.
 
     A server that is taken down before that, as by Ctrl-C while it loads, never ends (xllamacpp 2026.10).

@@ -9,7 +9,7 @@ from pathlib import Path
 from vlmbatch.errors import ConfigError, MissingDependencyError
 
 HUB_TIMEOUT_S = 10.0
-NAME_A_REAL_ONE = "--backend llama-cpp --model PATH.gguf --mmproj PATH.gguf"
+MODEL_FLAGS = "--backend llama-cpp --model PATH.gguf --mmproj PATH.gguf"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ def find_files(model: str | None, mmproj: str | None) -> ModelFiles:
         if model.startswith(prefix):
             return _from_hub(model.removeprefix(prefix).strip("/"), mmproj)
     if not Path(model).is_file():
-        raise ConfigError(f"--model {model} is no file; the form is {NAME_A_REAL_ONE}, or hf.co/OWNER/REPO")
+        raise ConfigError(f"--model {model} is no file; the form is {MODEL_FLAGS}, or hf.co/OWNER/REPO")
     if mmproj is None:
         beside = sorted(Path(model).parent.glob("*mmproj*.gguf"))
         if len(beside) != 1:
@@ -84,7 +84,7 @@ def _from_hub(name: str, mmproj: str | None) -> ModelFiles:
         if not paths:
             raise ConfigError(
                 f"--model hf.co/{name}: the Hugging Face hub cannot be reached ({error}), and the model is "
-                f"not in its cache; download it elsewhere and name the files: {NAME_A_REAL_ONE}"
+                f"not in its cache; download it elsewhere and name the files: {MODEL_FLAGS}"
             ) from error
     return ModelFiles(name=f"hf.co/{name}", model=paths[0], mmproj=Path(mmproj) if mmproj else paths[1])
 

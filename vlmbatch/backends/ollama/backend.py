@@ -115,22 +115,22 @@ class OllamaBackend:
         """All that it has; see protocols.Catalogue."""
 
         async def show(name: str) -> dict[str, Any]:
-            return await self._told("POST", "/api/show", _named(name))
+            return await self._query("POST", "/api/show", _named(name))
 
-        return await facts_of(await self._models(), self.place, show, partial(self._told, "GET"))
+        return await facts_of(await self._models(), self.place, show, partial(self._query, "GET"))
 
     async def version(self) -> str | None:
         """The version that it says it is; see protocols.Catalogue."""
-        return string((await self._told("GET", VERSION)).get("version")) or None
+        return string((await self._query("GET", VERSION)).get("version")) or None
 
-    async def pull(self, name: str, hear: Callable[[Pulled], None], *, silence_s: float) -> None:
-        """Let Ollama fetch a model, and hear how far it is; see ollama_pull.follow."""
-        await follow(self._transport, name, hear, silence_s=silence_s)
+    async def pull(self, name: str, on_progress: Callable[[Pulled], None], *, silence_s: float) -> None:
+        """Let Ollama fetch a model, and on_progress how far it is; see ollama_pull.follow."""
+        await follow(self._transport, name, on_progress, silence_s=silence_s)
 
     async def probe(self) -> None:
         """Whether it listens again; see protocols.Backend."""
         try:
-            await self._told("GET", VERSION)
+            await self._query("GET", VERSION)
         except (FatalBackendError, RejectedError):
             return  # it answers; what it thinks of this question does not matter here
 
@@ -145,7 +145,7 @@ class OllamaBackend:
                 "model": self._model,
                 "messages": [],
                 "options": self._own | _options(generation),
-                **self._kept(),
+                **self._keep_alive_option(),
             }
         )
         try:
@@ -162,7 +162,7 @@ class OllamaBackend:
         body = json.dumps({"model": self._model, "messages": [], "keep_alive": 0}).encode("ascii")
         await self._transport.fetch_json("POST", f"{self.url}/api/chat", (body,), UNLOAD_S)
 
-    def _kept(self) -> dict[str, Any]:
+    def _keep_alive_option(self) -> dict[str, Any]:
         return {"keep_alive": _duration(self._keep_alive)} if self._keep_alive else {}
 
     async def complete(self, request: Request) -> Completion:
@@ -205,7 +205,7 @@ class OllamaBackend:
             "options": self._own | _options(request.generation),
             "truncate": False,  # a prompt that does not fit is an error, not an answer to half of it
         }
-        payload |= self._kept()
+        payload |= self._keep_alive_option()
         if self._thinks or request.generation.thinking is False:
             payload["think"] = bool(request.generation.thinking)
         if request.generation.schema is not None:
@@ -214,7 +214,7 @@ class OllamaBackend:
 
     async def _models(self) -> dict[str, Mapping[str, Any]]:
         """The listed models by name."""
-        listed = mappings((await self._told("GET", TAGS)).get("models"))
+        listed = mappings((await self._query("GET", TAGS)).get("models"))
         named = {string(m.get("name")) or string(m.get("model")): m for m in listed}
         return {name: m for name, m in named.items() if name}
 
@@ -222,18 +222,18 @@ class OllamaBackend:
         """Whether this model takes images; older servers tell it only one by one."""
         known = capabilities_of(listed)
         if known is None:
-            known = capabilities_of(await self._told("POST", "/api/show", _named(name)))
+            known = capabilities_of(await self._query("POST", "/api/show", _named(name)))
         return "vision" in (known or ())
 
     async def _show(self, name: str, models: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            return await self._told("POST", "/api/show", _named(name))
+            return await self._query("POST", "/api/show", _named(name))
         except FatalBackendError as error:
             if error.kind not in ("model_not_found", "wrong_url"):
                 raise
             raise unknown_model(name, models, self.place, f"or: vlmbatch pull {name}") from error
 
-    async def _told(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
+    async def _query(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
         """What Ollama tells of itself and its models."""
         reply = await self._transport.exchange(method, f"{self.url}{path}", (body,) if body else ())
         if path in (TAGS, VERSION) and reply.status in (404, 405):

@@ -12,11 +12,11 @@ from vlmbatch.records import ModelFacts
 AT_ONCE = 8
 """Questions about single models; each makes Ollama read a file."""
 
-Told = Callable[[str], Awaitable[Mapping[str, Any]]]
+Query = Callable[[str], Awaitable[Mapping[str, Any]]]
 
 
 async def facts_of(
-    listed: Mapping[str, Mapping[str, Any]], place: str, show: Told, ps: Told
+    listed: Mapping[str, Mapping[str, Any]], place: str, show: Query, ps: Query
 ) -> list[ModelFacts]:
     """The listed models by name, in that order; `show` asks about a model, `ps` what is loaded at a path.
 
@@ -40,7 +40,7 @@ async def facts_of(
     return list(await asyncio.gather(*(facts(name) for name in sorted(listed))))
 
 
-async def _shown(name: str, show: Told) -> Mapping[str, Any]:
+async def _shown(name: str, show: Query) -> Mapping[str, Any]:
     try:
         return await show(name)
     except BackendError:  # deleted meanwhile, or a broken file: the list is right all the same

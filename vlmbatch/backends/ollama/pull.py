@@ -64,7 +64,7 @@ class _Layers:
         self._completed: dict[str, int] = {}
         self._before: dict[str, int] = {}
 
-    def take(self, told: "ProgressResponse") -> Pulled:
+    def add(self, told: "ProgressResponse") -> Pulled:
         """How far the whole is, now that this is told of one layer, or of none."""
         digest, total = string(told.digest), count(told.total)
         if digest and total:
@@ -81,7 +81,7 @@ class _Layers:
 
 
 async def follow(
-    transport: Transport, name: str, hear: Callable[[Pulled], None], *, silence_s: float
+    transport: Transport, name: str, on_progress: Callable[[Pulled], None], *, silence_s: float
 ) -> None:
     """Let the Ollama there fetch a model, and return when it has it whole and checked.
 
@@ -91,15 +91,15 @@ async def follow(
         UnavailableError: nobody is there.
     """
     layers, ended = _Layers(), False
-    async for told in _told(transport, name, silence_s):
-        step = layers.take(told)
+    async for told in _steps(transport, name, silence_s):
+        step = layers.add(told)
         ended = ended or step.status == ENDED
-        hear(step)
+        on_progress(step)
     if not ended:
         raise TransientError(f"{transport.place} stopped telling how the pull goes", kind="connection")
 
 
-async def _told(transport: Transport, name: str, silence_s: float) -> "AsyncIterator[ProgressResponse]":
+async def _steps(transport: Transport, name: str, silence_s: float) -> "AsyncIterator[ProgressResponse]":
     """What the package's pull() yields, with its errors as ours; raises as `follow` does."""
     with _plain_environment():  # here, since it takes a fifth of a second, which no other command needs
         import ollama

@@ -94,7 +94,7 @@ class OpenAICompatibleBackend:
         self._timeout_s = timeout_s
         self._owner = owner
         self._format = server_type.request_format
-        self._tells_load = server_type.metrics
+        self._reports_load = server_type.metrics
         self._extra = {**server_type.arguments, **wire.extra_arguments}
         self._file_urls = wire.file_urls
         self._body_template = BodyTemplate(self._payload)
@@ -188,14 +188,14 @@ class OpenAICompatibleBackend:
 
     async def load(self) -> Load | None:
         """What it tells at /metrics; see protocols.Backend. Who has none is asked once."""
-        if not self._tells_load:
+        if not self._reports_load:
             return None
         try:
             async with asyncio.timeout(LOAD_S):
                 reply = await self._transport.exchange("GET", f"{self.url.removesuffix('/v1')}/metrics")
         except (BackendError, TimeoutError):
             return None
-        self._tells_load = reply.status < 400 or reply.status in (429, 500, 502, 503, 504)
+        self._reports_load = reply.status < 400 or reply.status in (429, 500, 502, 503, 504)
         return load_in(reply.body.decode("utf-8", errors="replace")) if reply.status == 200 else None
 
     async def warm_up(self, generation: Generation, deadline_s: float) -> float:
@@ -210,7 +210,7 @@ class OpenAICompatibleBackend:
 
         See protocols.Backend.
         """
-        reply = await self._asked(request)
+        reply = await self._send(request)
         choice, message = first_choice(reply)
         text, thinking = answer_text(message), thoughts(message)
         reason = string(choice.get("finish_reason"))
@@ -241,7 +241,7 @@ class OpenAICompatibleBackend:
             warnings=(*flaws, *missing, *self._format.warnings(request.generation)),
         )
 
-    async def _asked(self, request: Request) -> dict[str, Any]:
+    async def _send(self, request: Request) -> dict[str, Any]:
         """The reply to this question, in the words that the server takes."""
         deadline_s = request.deadline_s or self._timeout_s
         while True:
