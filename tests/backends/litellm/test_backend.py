@@ -14,7 +14,7 @@ from running import ran
 
 from vlmbatch.backends.litellm.backend import quiet_library
 from vlmbatch.backends.litellm.deployments import deployments_in
-from vlmbatch.backends.litellm.errors import BY_WORDS, CLASSES, meaning
+from vlmbatch.backends.litellm.errors import BY_TEXT, CLASSES, to_backend_error
 from vlmbatch.errors import (
     BackendError,
     BadAnswerError,
@@ -57,10 +57,10 @@ def test_every_exception_has_a_meaning() -> None:
     mapped = {
         name
         for name in found
-        if any(base.__name__ in {*CLASSES, *BY_WORDS} for base in getattr(library.exceptions, name).__mro__)
+        if any(base.__name__ in {*CLASSES, *BY_TEXT} for base in getattr(library.exceptions, name).__mro__)
     }
     assert found - mapped == set()
-    assert found - {*CLASSES, *BY_WORDS} <= {
+    assert found - {*CLASSES, *BY_TEXT} <= {
         "CallerCredentialAuthenticationError",
         "CallerCredentialRateLimitError",
     }
@@ -112,7 +112,7 @@ def test_a_quota_in_words_is_no_busy_provider() -> None:
     """LiteLLM calls an account that is used up a rate limit; waiting would not help."""
     library = quiet_library()
     error = library.exceptions.RateLimitError("You exceeded it: insufficient_quota", "openai", "gpt-4o")
-    assert meaning(error, "openai", str).kind == "quota"
+    assert to_backend_error(error, "openai", str).kind == "quota"
 
 
 async def test_an_answer_tells_its_cost(photos: Photos, hosted: Endpoint) -> None:

@@ -13,7 +13,7 @@ from vlmbatch.backends.classify import attach_cost, check_answer
 from vlmbatch.backends.http.auth import Credentials, Headers
 from vlmbatch.backends.http.wire import count, is_loopback, mapping, mappings, string
 from vlmbatch.backends.litellm.deployments import Deployment
-from vlmbatch.backends.litellm.errors import meaning
+from vlmbatch.backends.litellm.errors import to_backend_error
 from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
 from vlmbatch.backends.openai.replies import answer_text, response_format, thoughts
 from vlmbatch.config.spec import redact
@@ -55,7 +55,7 @@ def quiet_library() -> ModuleType:
     return litellm
 
 
-def _spare_this_machine() -> None:
+def _exempt_loopback_from_proxies() -> None:
     """Let no proxy of the environment come between this process and its own machine."""
     for name in ("NO_PROXY", "no_proxy"):
         named = [part for part in os.environ.get(name, "").split(",") if part]
@@ -99,8 +99,8 @@ class LiteLLMBackend:
 
     async def __aenter__(self) -> Self:
         self._library = await asyncio.to_thread(quiet_library)  # two seconds
-        if self._is_here:
-            _spare_this_machine()
+        if self._is_local:
+            _exempt_loopback_from_proxies()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -153,7 +153,7 @@ class LiteLLMBackend:
 
     async def complete(self, request: Request) -> Completion:
         """Ask once; see protocols.Backend."""
-        reply = await self._ask(request)
+        reply = await self._send(request)
         told = reply.model_dump()
         choice = next(iter(mappings(told.get("choices"))), {})
         message, usage = mapping(choice.get("message")), mapping(told.get("usage"))
@@ -165,7 +165,7 @@ class LiteLLMBackend:
         cost = _cost(reply)
         probable = mapping(choice.get("logprobs")).get("content")
         logprobs, missing = logprobs_in(probable, request.generation.logprobs)
-        reason = _reason(choice)
+        reason = _finish_reason(choice)
         with attach_cost(used, cost):
             flaws = check_answer(
                 text, reason, thinking=thinking, refusal=string(message.get("refusal")), accept=request.accept
@@ -181,16 +181,20 @@ class LiteLLMBackend:
             logprobs=logprobs,
         )
 
-    async def _ask(self, request: Request) -> Any:
+    async def _send(self, request: Request) -> Any:
         library = self._loaded()
         deadline_s = request.deadline_s or self._timeout_s
         try:
             async with asyncio.timeout(deadline_s + 1):  # it has its own, which a trickle defeats
                 return await library.acompletion(**self._arguments(request, deadline_s))
         except TimeoutError as error:
-            raise meaning(library.exceptions.Timeout("no answer", "", ""), self.place, str) from error
+            raise to_backend_error(
+                library.exceptions.Timeout("no answer", "", ""), self.place, str
+            ) from error
         except Exception as error:  # noqa: BLE001  # what providers' clients raise has no common root
-            ours = meaning(error, self.place, lambda text: _without_keys(self._credentials.masked(text)))
+            ours = to_backend_error(
+                error, self.place, lambda text: _without_keys(self._credentials.masked(text))
+            )
             raise ours from None  # the chain holds the request with its key
 
     def _arguments(self, request: Request, deadline_s: float) -> dict[str, Any]:
@@ -221,15 +225,15 @@ class LiteLLMBackend:
         }
 
     def _placeholder(self) -> str | None:
-        return NO_KEY if self._is_here and self._provider in ("openai", "custom_openai") else None
+        return NO_KEY if self._is_local and self._provider in ("openai", "custom_openai") else None
 
     @property
-    def _is_here(self) -> bool:
+    def _is_local(self) -> bool:
         return self._deployment.url is not None and is_loopback(self._deployment.url)
 
     def _require_key(self, library: ModuleType, model: str) -> None:
         """Raise FatalBackendError where the provider's key is nowhere."""
-        if self._deployment.key or self._is_here or self._headers:
+        if self._deployment.key or self._is_local or self._headers:
             return
         missing = library.validate_environment(model).get("missing_keys") or []
         if missing:
@@ -247,7 +251,7 @@ class LiteLLMBackend:
             return {}
 
     def _notes(self) -> tuple[str, ...]:
-        if self._is_here:
+        if self._is_local:
             return ()
         return (f"{self._deployment.model} runs at {self.place}: images leave this machine",)
 
@@ -257,7 +261,7 @@ class LiteLLMBackend:
         return self._library
 
 
-def _reason(choice: Mapping[str, Any]) -> str:
+def _finish_reason(choice: Mapping[str, Any]) -> str:
     """Why the answer ended, as the provider said where LiteLLM makes a `stop` of a failure."""
     native = string(mapping(choice.get("provider_specific_fields")).get("native_finish_reason")).lower()
     return native if native in BROKEN_OFF else string(choice.get("finish_reason"))

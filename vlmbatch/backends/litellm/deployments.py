@@ -82,17 +82,17 @@ def _model_list(path: str, where: str) -> list[Mapping[str, Any]]:
 def _deployment(
     where: str, name: str, parameters: Mapping[str, Any], environ: Mapping[str, str]
 ) -> Deployment:
-    settled = {key: _settled(where, value, environ) for key, value in parameters.items()}
+    resolved = {key: _resolved(where, value, environ) for key, value in parameters.items()}
     return Deployment(
         name=name,
-        model=str(settled["model"]),
-        key=_text(settled.get("api_key")),
-        url=_text(settled.get("api_base") or settled.get("base_url")),
-        extra={key: value for key, value in settled.items() if key not in _NOT_PASSED},
+        model=str(resolved["model"]),
+        key=_text(resolved.get("api_key")),
+        url=_text(resolved.get("api_base") or resolved.get("base_url")),
+        extra={key: value for key, value in resolved.items() if key not in _NOT_PASSED},
     )
 
 
-def _settled(where: str, value: object, environ: Mapping[str, str]) -> object:
+def _resolved(where: str, value: object, environ: Mapping[str, str]) -> object:
     """The value, or that of the variable which it names."""
     if not (isinstance(value, str) and value.startswith(_ENVIRON)):
         return value

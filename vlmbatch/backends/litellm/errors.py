@@ -19,7 +19,7 @@ _KEY_HINT = "set the key of its provider, such as OPENAI_API_KEY, or --api-key"
 _MODEL_HINT = "name another one with --model, as provider/model"
 
 _FATAL, _BAD, _NO, _PASSING = FatalBackendError, BadAnswerError, RejectedError, TransientError
-_GUARD = "a guard refuses this picture or prompt"
+_GUARDRAIL = "a guard refuses this picture or prompt"
 _PAY = "pay for more, or choose another provider"
 _ROWS = (
     Row("AuthenticationError", "", _FATAL, "auth", "the provider refuses this client", _KEY_HINT),
@@ -53,10 +53,10 @@ _ROWS = (
     Row("JSONSchemaValidationError", "", _BAD, "bad_schema", "the answer does not fit the schema"),
     Row("ContentPolicyViolationError", "", _NO, "refused", "a content filter refuses this picture or prompt"),
     Row("ImageFetchError", "", _NO, "rejected", "the provider cannot read this picture"),
-    Row("RejectedRequestError", "", _NO, "refused", _GUARD),
-    Row("GuardrailRaisedException", "", _NO, "refused", _GUARD),
-    Row("BlockedPiiEntityError", "", _NO, "refused", _GUARD),
-    Row("SensitiveDataRouteException", "", _NO, "refused", _GUARD),
+    Row("RejectedRequestError", "", _NO, "refused", _GUARDRAIL),
+    Row("GuardrailRaisedException", "", _NO, "refused", _GUARDRAIL),
+    Row("BlockedPiiEntityError", "", _NO, "refused", _GUARDRAIL),
+    Row("SensitiveDataRouteException", "", _NO, "refused", _GUARDRAIL),
     Row("Timeout", "", _PASSING, "timeout", "no answer in time"),
     Row("APIConnectionError", "", _PASSING, "connection", "the connection to the provider was lost"),
     Row("APIResponseValidationError", "", _PASSING, "bad_response", "the reply is not what was promised"),
@@ -68,7 +68,7 @@ _ROWS = (
 )
 CLASSES: Mapping[str, Row] = {row.name: row for row in _ROWS}
 """Exceptions whose class says more than their words; the nearest of its classes counts."""
-BY_WORDS = frozenset(
+BY_TEXT = frozenset(
     (
         *("BadRequestError", "MalformedRequestFieldError", "InvalidRequestError", "UnprocessableEntityError"),
         *("RateLimitError", "ServiceUnavailableError", "BadGatewayError", "InternalServerError", "APIError"),
@@ -82,14 +82,14 @@ _UNREACHABLE = re.compile(
 )
 
 
-def meaning(error: BaseException, place: str, masked: Callable[[str], str]) -> BackendError:
+def to_backend_error(error: BaseException, place: str, masked: Callable[[str], str]) -> BackendError:
     """The error of ours that one of LiteLLM's stands for; `masked` hides what is secret in its words."""
     names = [kind.__name__ for kind in type(error).__mro__]
     words = masked(_PREFIX.sub("", str(error)) or names[0])
     status = getattr(error, "status_code", None)
     status = status if isinstance(status, int) and status >= 400 else 500
     headers = _headers(error)
-    name = next((name for name in names if name in CLASSES or name in BY_WORDS), None)
+    name = next((name for name in names if name in CLASSES or name in BY_TEXT), None)
     if _UNREACHABLE.search(words) and name in ("InternalServerError", "APIConnectionError", "APIError"):
         return UnreachableError(f"no connection to {place}: {clean(words)}")
     if name is not None and name in CLASSES:
