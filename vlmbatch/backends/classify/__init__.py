@@ -30,14 +30,14 @@ def classify_error(
     For every reply whose status is not 200, and for a 200 whose body is not the JSON that was promised
     or in which `error_in` finds an error. `masked` hides what is secret in the reply's words.
     """
-    told = read(text)
+    body = read(text)
     # OpenRouter and some llama.cpp proxies tell the real status in the body of a 200
-    meant = told.code if status == 200 and told.code is not None else status
+    meant = body.code if status == 200 and body.code is not None else status
     # what a 200 holds instead of an error may be an answer, whose words decide nothing
-    haystack = told.haystack if told.is_error or status != 200 else ""
+    haystack = body.haystack if body.is_error or status != 200 else ""
     row = next(row for row in REPLIES if row.fits(meant, haystack))
     return row.error(
-        _sentence(row, status, clean(masked(_goal(status, headers) or told.words))),
+        _sentence(row, status, clean(masked(_redirect_target(status, headers) or body.message))),
         kind=row.kind,
         retry_after=retry_after(headers),
         change=row.change,
@@ -46,11 +46,11 @@ def classify_error(
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds the endpoint asks to wait, above 0 and at most 900; None where it says nothing of use."""
-    told = {name.lower(): value.strip() for name, value in headers.items()}
+    lowered = {name.lower(): value.strip() for name, value in headers.items()}
     waits = (
-        _seconds(told.get("retry-after-ms"), 1000),
-        _seconds(told.get("retry-after"), 1),
-        _seconds_until(told.get("retry-after")),
+        _seconds(lowered.get("retry-after-ms"), 1000),
+        _seconds(lowered.get("retry-after"), 1),
+        _seconds_until(lowered.get("retry-after")),
     )
     wait = next((w for w in waits if w is not None and math.isfinite(w) and w > 0), None)
     return None if wait is None else min(wait, LONGEST_WAIT_S)
@@ -74,10 +74,10 @@ def _seconds_until(date: str | None) -> float | None:
     return (when - datetime.now(UTC)).total_seconds()
 
 
-def _goal(status: int, headers: Mapping[str, str]) -> str:
+def _redirect_target(status: int, headers: Mapping[str, str]) -> str:
     """Where a redirect leads to."""
-    goal = next((value for name, value in headers.items() if name.lower() == "location"), None)
-    return f"to {redact(goal)}" if goal is not None and 300 <= status < 400 else ""
+    target = next((value for name, value in headers.items() if name.lower() == "location"), None)
+    return f"to {redact(target)}" if target is not None and 300 <= status < 400 else ""
 
 
 def _sentence(row: Row, status: int, words: str) -> str:

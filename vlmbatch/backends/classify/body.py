@@ -4,19 +4,19 @@ import json
 import re
 from dataclasses import dataclass
 
-LONGEST_WORDS = 500
-_DEEPEST = 6
-_MUTE = "an error without words"
+MAX_LENGTH = 500
+_MAX_DEPTH = 6
+_NO_MESSAGE = "an error without words"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """What a body says: `words` for people, `marks` (type and code) for the table, `code` a status in it.
+class ErrorBody:
+    """What a body says: `message` for people, `marks` (type and code) for the table, `code` a status in it.
 
     `is_error` says that an error object told it, and not a page, a stream or an unknown text.
     """
 
-    words: str
+    message: str
     marks: tuple[str, ...] = ()
     code: int | None = None
     is_error: bool = True
@@ -24,35 +24,35 @@ class Told:
     @property
     def haystack(self) -> str:
         """The text that the table's patterns are looked up in."""
-        return "\n".join((self.words[:4000], *self.marks))
+        return "\n".join((self.message[:4000], *self.marks))
 
 
 def error_in(payload: object) -> str | None:
     """The words of the error that a JSON object holds, whatever its status was; None where it holds none."""
-    told = _error_of(payload, 0)
-    return None if told is None else clean(told.words) or _MUTE
+    body = _error_of(payload, 0)
+    return None if body is None else clean(body.message) or _NO_MESSAGE
 
 
-def read(text: str) -> Told:
+def read(text: str) -> ErrorBody:
     """What a body says: its error object, the error in a stream, a page's title, or the text as it is."""
-    told = _error_of(_parse(text), 0) or _stream(text)
-    if told is not None:
-        return told
+    body = _error_of(_parse(text), 0) or _stream(text)
+    if body is not None:
+        return body
     start = text.lstrip()[:300].lower()
     if start.startswith(("<!doctype", "<html", "<head")) or "<html" in start:
         title = re.search(r"<title[^>]*>([^<]{1,200})", text[:20_000], re.IGNORECASE)
-        words = f"an HTML page (title {title[1].strip()})" if title else "an HTML page"
-        return Told(words=words, is_error=False)
-    return Told(words=text.strip(), is_error=False)
+        message = f"an HTML page (title {title[1].strip()})" if title else "an HTML page"
+        return ErrorBody(message=message, is_error=False)
+    return ErrorBody(message=text.strip(), is_error=False)
 
 
-def clean(words: str) -> str:
+def clean(text: str) -> str:
     """One line of at most 500 printable characters, without picture data and keys."""
-    words = re.sub(r"data:[\w/+.-]{0,60};base64,[^\s'\"]*|[A-Za-z0-9+/]{80,}={0,2}", "[data]", words[:20_000])
-    words = re.sub(r"(?i)\bbearer\s+\S+|\b(sk|pk|gsk|xai|hf)[-_][\w*.-]{6,}|\bAIza[\w-]{10,}", "[key]", words)
+    text = re.sub(r"data:[\w/+.-]{0,60};base64,[^\s'\"]*|[A-Za-z0-9+/]{80,}={0,2}", "[data]", text[:20_000])
+    text = re.sub(r"(?i)\bbearer\s+\S+|\b(sk|pk|gsk|xai|hf)[-_][\w*.-]{6,}|\bAIza[\w-]{10,}", "[key]", text)
     # control, bidi and lone surrogate characters could write over the terminal or fail to print
-    words = " ".join("".join(c if c.isprintable() else " " for c in words).split())
-    return words if len(words) <= LONGEST_WORDS else words[: LONGEST_WORDS - 3] + "..."
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return text if len(text) <= MAX_LENGTH else text[: MAX_LENGTH - 3] + "..."
 
 
 def _parse(text: str) -> object:
@@ -64,66 +64,66 @@ def _parse(text: str) -> object:
         return None
 
 
-def _stream(text: str) -> Told | None:
+def _stream(text: str) -> ErrorBody | None:
     """What a stream of JSON lines (Ollama) or of server-sent events (OpenAI) says: its last error, if any."""
     lines = [line.removeprefix("data:").strip() for line in text.splitlines()]
     pieces = [piece for piece in map(_parse, lines) if isinstance(piece, dict)]
     errors = filter(None, (_error_of(piece, 0) for piece in reversed(pieces)))
     is_stream = len(pieces) > 1 or text.startswith("data:")
-    return next(errors, Told(words="a stream of pieces", is_error=False)) if is_stream else None
+    return next(errors, ErrorBody(message="a stream of pieces", is_error=False)) if is_stream else None
 
 
-def _error_of(payload: object, depth: int) -> Told | None:
+def _error_of(payload: object, depth: int) -> ErrorBody | None:
     if isinstance(payload, list) and payload:  # Gemini's OpenAI route
         payload = payload[0]
     if not isinstance(payload, dict):
         return None
     error, message = payload.get("error"), payload.get("message")
     if error:
-        return _told(error if isinstance(error, (str, dict, list)) else payload, depth)
+        return _read_value(error if isinstance(error, (str, dict, list)) else payload, depth)
     # vLLM before 0.10 has the fields at the top; gateways answer {"message": "..."} alone
     if payload.get("object") == "error" or (isinstance(message, str) and message):
-        return _told(payload, depth)
+        return _read_value(payload, depth)
     if list(payload) == ["detail"]:  # FastAPI
-        return _told(payload["detail"], depth)
+        return _read_value(payload["detail"], depth)
     return None
 
 
-def _told(value: object, depth: int) -> Told:
-    if depth > _DEEPEST:
-        return Told(words=_MUTE)
+def _read_value(value: object, depth: int) -> ErrorBody:
+    if depth > _MAX_DEPTH:
+        return ErrorBody(message=_NO_MESSAGE)
     if isinstance(value, dict):
-        return _told_object(value, depth)
+        return _read_object(value, depth)
     if isinstance(value, list):
-        return Told(words="; ".join(_told(item, depth + 1).words for item in value[:3]))
+        return ErrorBody(message="; ".join(_read_value(item, depth + 1).message for item in value[:3]))
     if isinstance(value, str):
         # Ollama 0.30 and later passes llama-server's whole JSON body on as its error text
-        return _error_of(_parse(value), depth + 1) or Told(words=value)
-    return Told(words=_MUTE if value is None else str(value))
+        return _error_of(_parse(value), depth + 1) or ErrorBody(message=value)
+    return ErrorBody(message=_NO_MESSAGE if value is None else str(value))
 
 
-def _told_object(value: dict[str, object], depth: int) -> Told:
+def _read_object(value: dict[str, object], depth: int) -> ErrorBody:
     message = next((value[key] for key in ("message", "msg", "detail", "error") if value.get(key)), None)
-    inner = _told(message, depth + 1)
-    passed_on = _passed_on(value.get("metadata"), depth)
-    if passed_on is not None:
-        words = ": ".join(filter(None, (inner.words, passed_on.words)))
-        inner = Told(words=words, marks=(*inner.marks, *passed_on.marks), code=inner.code)
+    inner = _read_value(message, depth + 1)
+    behind = _read_metadata(value.get("metadata"), depth)
+    if behind is not None:
+        both = ": ".join(filter(None, (inner.message, behind.message)))
+        inner = ErrorBody(message=both, marks=(*inner.marks, *behind.marks), code=inner.code)
     code, deeper = value.get("code"), value.get("innererror")
     marks = [value.get("type"), code, deeper.get("code") if isinstance(deeper, dict) else None]
     known = isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600
-    return Told(
-        words=inner.words,
+    return ErrorBody(
+        message=inner.message,
         marks=(*inner.marks, *(mark for mark in marks if isinstance(mark, str))),
         code=code if isinstance(code, int) and known else inner.code,
     )
 
 
-def _passed_on(metadata: object, depth: int) -> Told | None:
+def _read_metadata(metadata: object, depth: int) -> ErrorBody | None:
     """What OpenRouter adds to its words: those of the provider behind it, or that a picture was flagged."""
     if not isinstance(metadata, dict):
         return None
     marks = ("flagged_input",) if "flagged_input" in metadata else ()
     raw = metadata.get("raw")
-    told = _told(raw, depth + 1) if isinstance(raw, str) and raw else Told(words="")
-    return Told(words=told.words, marks=(*told.marks, *marks))
+    body = _read_value(raw, depth + 1) if isinstance(raw, str) and raw else ErrorBody(message="")
+    return ErrorBody(message=body.message, marks=(*body.marks, *marks))
