@@ -19,7 +19,7 @@ from vlmbatch.records import Endpoint
 
 T = TypeVar("T")
 
-STRANGER_S = 2.0
+UNNAMED_TIMEOUT_S = 2.0
 """How long somebody may take on a port that nobody named."""
 
 
@@ -37,7 +37,7 @@ class Candidate:
             BackendError: it does not answer, or refuses, and that counts.
         """
         try:
-            async with asyncio.timeout(None if self.sure else STRANGER_S):
+            async with asyncio.timeout(None if self.sure else UNNAMED_TIMEOUT_S):
                 return await question()
         except TimeoutError as error:
             raise UnreachableError(f"no answer from {engine.place}") from error
@@ -105,10 +105,10 @@ class AutoBackend(ForwardingBackend):
                 else:
                     self._chosen, self._stack = backend, stack.pop_all()
                     return endpoint
-        raise nobody(refused, away, self._hint)
+        raise combined_error(refused, away, self._hint)
 
 
-def nobody(refused: Sequence[BackendError], away: Sequence[BackendError], hint: str) -> BackendError:
+def combined_error(refused: Sequence[BackendError], away: Sequence[BackendError], hint: str) -> BackendError:
     """One error for all who were asked; that a path is unknown there says only that it speaks the other wire.
 
     `hint` is what to type where nobody is there.

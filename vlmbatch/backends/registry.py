@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 OLLAMA_URL = "http://127.0.0.1:11434"
 VLLM_URL = VLLM.url
-NOBODY_HINT = "start Ollama (ollama serve) or vLLM, say where with --base-url, or "
-INSTALL_HINT = NOBODY_HINT + 'install the embedded engine: pip install "vlmbatch[embedded]"'
-FILES_HINT = NOBODY_HINT + "name files for the embedded engine: --model PATH.gguf --mmproj PATH.gguf"
+NO_ENDPOINT_HINT = "start Ollama (ollama serve) or vLLM, say where with --base-url, or "
+INSTALL_HINT = NO_ENDPOINT_HINT + 'install the embedded engine: pip install "vlmbatch[embedded]"'
+FILES_HINT = NO_ENDPOINT_HINT + "name files for the embedded engine: --model PATH.gguf --mmproj PATH.gguf"
 
 
 def open_backend(
@@ -177,7 +177,7 @@ def _auto(config: RunConfig, environ: Mapping[str, str]) -> Backend:
     servers = _servers(config, environ)
     named = options.model or any(server.sure for server in servers)
     embedded = [Candidate(make=lambda: _llama_cpp(config, environ), sure=True)]
-    return AutoBackend([*servers, *(embedded if not named and is_installed() else [])], _nobody_hint())
+    return AutoBackend([*servers, *(embedded if not named and is_installed() else [])], _no_endpoint_hint())
 
 
 def servers(config: RunConfig, environ: Mapping[str, str] = os.environ) -> "list[Candidate]":
@@ -203,12 +203,12 @@ def catalogue_of(backend: Backend) -> Catalogue | None:
 
 def nobody_there(refused: Sequence[BackendError], away: Sequence[BackendError]) -> BackendError:
     """The error where of several engines none is of use, with what to type then."""
-    from vlmbatch.backends.auto import nobody
+    from vlmbatch.backends.auto import combined_error
 
-    return nobody(refused, away, _nobody_hint())
+    return combined_error(refused, away, _no_endpoint_hint())
 
 
-def _nobody_hint() -> str:
+def _no_endpoint_hint() -> str:
     from vlmbatch.backends.llama_cpp.backend import is_installed
 
     return FILES_HINT if is_installed() else INSTALL_HINT
