@@ -1,4 +1,4 @@
-"""Connections that are kept, lost, slow, or led through a proxy, on both HTTP wires."""
+"""Connections that are pooled, lost, slow, or go through a proxy, for both HTTP wires."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ WIRES = pytest.mark.parametrize("name", ["ollama", "openai"])
 
 @WIRES
 async def test_a_kept_connection_that_is_reset_is_stale(name: str) -> None:
-    """Reset before a byte of the reply, on a connection from an earlier request: nothing was heard of it."""
+    """A reset of a reused connection before any byte of the reply is a StaleConnectionError."""
     with KINDS[name].endpoint(script=["ok", "rst"]) as endpoint:
         async with KINDS[name].open(endpoint.url) as backend:
             await backend.preflight()
@@ -26,7 +26,7 @@ async def test_a_kept_connection_that_is_reset_is_stale(name: str) -> None:
 @WIRES
 @pytest.mark.parametrize("mode", ["rst", "closenoresp"])
 async def test_a_fresh_connection_that_is_lost_is_not(name: str, mode: str) -> None:
-    """The server had taken this request: it may have died of it."""
+    """A lost new connection is not stale: the server had accepted the request and may have crashed on it."""
     with KINDS[name].endpoint(script=[mode]) as endpoint:
         async with KINDS[name].open(endpoint.url) as backend:
             with pytest.raises(TransientError) as caught:
@@ -37,7 +37,7 @@ async def test_a_fresh_connection_that_is_lost_is_not(name: str, mode: str) -> N
 
 @WIRES
 async def test_a_reply_that_breaks_off_is_not(name: str) -> None:
-    """A reply that had begun came from somebody who heard the request."""
+    """A reply that breaks off is not stale: the server had received the request."""
     with KINDS[name].endpoint(script=["ok", "shortbody"]) as endpoint:
         async with KINDS[name].open(endpoint.url) as backend:
             await backend.complete(question())
@@ -47,8 +47,8 @@ async def test_a_reply_that_breaks_off_is_not(name: str) -> None:
 
 
 @WIRES
-async def test_a_kept_connection_that_tells_nonsense_is_not(name: str) -> None:
-    """Whoever says something that is no HTTP has heard the request."""
+async def test_a_kept_connection_that_sends_garbage_is_not(name: str) -> None:
+    """A reply that is not HTTP is not stale: the server had received the request."""
     well = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
     async with babbling(well, b"SSH-2.0-OpenSSH_9.9\r\n\r\n") as url, KINDS[name].open(url) as backend:
         await backend.probe()
@@ -57,8 +57,8 @@ async def test_a_kept_connection_that_tells_nonsense_is_not(name: str) -> None:
     assert not isinstance(caught.value, StaleConnectionError)
 
 
-async def test_a_connection_that_aiohttp_made_anew_is_not() -> None:
-    """What aiohttp asks again by itself over a new connection is not stale when that is lost as well."""
+async def test_a_connection_that_aiohttp_reopened_is_not() -> None:
+    """If aiohttp resends a request over a new connection and that is lost too, it is not stale."""
     with KINDS["openai"].endpoint() as endpoint:
         async with KINDS["openai"].open(endpoint.url) as backend:
             await backend.probe()
@@ -71,7 +71,7 @@ async def test_a_connection_that_aiohttp_made_anew_is_not() -> None:
 
 @WIRES
 async def test_requests_that_queue_do_not_time_out(name: str) -> None:
-    """Eight requests to a server of one slot take longer than the deadline, and all are answered."""
+    """Eight requests to a server with one slot take longer than the deadline, and all are answered."""
     with KINDS[name].endpoint(slots=1, delay=0.15) as endpoint:
         async with KINDS[name].open(endpoint.url, timeout=0.6) as backend:
             answers = await asyncio.gather(*(backend.complete(question()) for _ in range(8)))
@@ -81,7 +81,7 @@ async def test_requests_that_queue_do_not_time_out(name: str) -> None:
 @WIRES
 @pytest.mark.parametrize("mode", ["hang", "trickle"])
 async def test_a_request_that_hangs_ends_while_others_are_answered(name: str, mode: str) -> None:
-    """Others give a request more time only once each: one that hangs ends all the same."""
+    """Each other request extends a deadline only once: a request that hangs still ends."""
     with KINDS[name].endpoint(script=[mode]) as endpoint:
         async with KINDS[name].open(endpoint.url, timeout=0.8) as backend:
             hanging = asyncio.create_task(backend.complete(question()))
@@ -93,7 +93,7 @@ async def test_a_request_that_hangs_ends_while_others_are_answered(name: str, mo
 
 
 async def test_a_deadline_starts_anew_only_behind_an_answer() -> None:
-    """A failure in front, such as a deadline of its own, moves nobody's deadline."""
+    """A request that fails, for example at its own deadline, extends no other deadline."""
     deadlines = Deadlines()
 
     async def never() -> None:
@@ -106,7 +106,7 @@ async def test_a_deadline_starts_anew_only_behind_an_answer() -> None:
 
 @pytest.fixture
 def proxies(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An environment without proxies, to set some."""
+    """A monkeypatch whose environment has no proxies yet."""
     for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(variable, raising=False)
     return monkeypatch
@@ -115,8 +115,8 @@ def proxies(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 @pytest.mark.parametrize(
     "login", ["http://me:s3cret@", "me:s3cret@", ""], ids=["URL", "no scheme", "no login"]
 )
-def test_a_proxy_is_told_of_without_its_password(proxies: pytest.MonkeyPatch, login: str) -> None:
-    """Requests that leave through a proxy are a note for the user; those to this machine do not."""
+def test_a_proxy_is_shown_without_its_password(proxies: pytest.MonkeyPatch, login: str) -> None:
+    """A proxy is a note for the user, without its password; requests to this machine use none."""
     assert proxy_note("http://models.example:8000/v1") == ()
     proxies.setenv("http_proxy", f"{login}proxy.example:3128")
     assert proxy_note("http://models.example:8000/v1") == (
@@ -129,8 +129,8 @@ def test_a_proxy_is_told_of_without_its_password(proxies: pytest.MonkeyPatch, lo
 
 @WIRES
 @pytest.mark.parametrize("variable", ["all_proxy", "http_proxy"])
-async def test_a_proxy_that_is_used_is_told_of(proxies: pytest.MonkeyPatch, name: str, variable: str) -> None:
-    """What answers behind a proxy, of the URL's scheme or of all, is described with the proxy."""
+async def test_a_proxy_that_is_used_is_shown(proxies: pytest.MonkeyPatch, name: str, variable: str) -> None:
+    """The notes of an endpoint name its proxy, set for the URL's scheme or for all."""
     listed = {"models": [{"name": "tiny-vision:latest"}], "data": [{"id": "tiny-vision"}]}
     async with babbling(reply({**listed, "capabilities": ["vision"]})) as proxy:
         proxies.setenv(variable, proxy)

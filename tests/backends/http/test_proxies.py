@@ -1,4 +1,4 @@
-"""Proxies on the way to an endpoint: what is told when one of them is in the way."""
+"""Proxies on the way to an endpoint: the errors that they cause."""
 
 import asyncio
 import socket
@@ -16,7 +16,7 @@ Photos = Callable[..., Path]
 
 @pytest.fixture
 def proxy() -> Iterator[Callable[[str], int]]:
-    """Starts a proxy that gives everybody the same answer; returns its port."""
+    """A function that starts a proxy with one answer for all requests, and returns its port."""
     open_ones: list[socket.socket] = []
 
     def answer(listening: socket.socket, status: str) -> None:
@@ -42,7 +42,7 @@ def proxy() -> Iterator[Callable[[str], int]]:
 
 
 def asked(scheme: str, **variables: str) -> tuple[int, str]:
-    """The exit code and the words of a run whose endpoint is behind these proxies."""
+    """The exit code and the error of a run whose endpoint is behind these proxies."""
     url = f"{scheme}://far.invalid/v1"
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
@@ -53,10 +53,10 @@ def asked(scheme: str, **variables: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_proxy_that_wants_a_login_is_named(
+def test_a_proxy_that_requires_a_login_is_named(
     photos: Photos, proxy: Callable[[str], int], scheme: str
 ) -> None:
-    """It ends the run at once, as no image can pass, and its password is not repeated."""
+    """A 407 ends the run at once, since no image can succeed; the error hides the proxy's password."""
     photos(1)
     place = f"http://me:s3cret@127.0.0.1:{proxy('407 Proxy Authentication Required')}"
     code, told = asked(scheme, HTTP_PROXY=place, HTTPS_PROXY=place)
@@ -67,16 +67,16 @@ def test_a_proxy_that_wants_a_login_is_named(
     assert "--api-key" not in told
 
 
-def test_a_proxy_that_reaches_nobody_is_waited_for(photos: Photos, proxy: Callable[[str], int]) -> None:
-    """Its 502 says that the endpoint is away, not that the set-up is wrong."""
+def test_a_502_of_a_proxy_is_an_outage(photos: Photos, proxy: Callable[[str], int]) -> None:
+    """A proxy's 502 means that the endpoint is down, not that the set-up is wrong."""
     photos(1)
     code, told = asked("https", HTTPS_PROXY=f"http://127.0.0.1:{proxy('502 Bad Gateway')}")
     assert code == 4
     assert "HTTP 502" in told
 
 
-def test_a_proxy_on_the_way_to_others_is_in_nobodys_way(photos: Photos, endpoint: Endpoint) -> None:
-    """An Ollama on this machine answers, whatever proxy there is to a second endpoint that is named."""
+def test_a_proxy_of_another_endpoint_changes_nothing(photos: Photos, endpoint: Endpoint) -> None:
+    """An Ollama on this machine answers, even if the proxy of a second endpoint is unusable."""
     photos(1)
     elsewhere = "https://far.invalid/v1"
     proxy = "socks5://127.0.0.1:1"
@@ -89,8 +89,8 @@ def test_a_proxy_on_the_way_to_others_is_in_nobodys_way(photos: Photos, endpoint
     [("socks5://127.0.0.1:1", 2), ("http://127.0.0.1:1", 4), ("http://proxy:3128x", 2), ("foo://x", 2)],
 )
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_proxy_of_no_use_is_to_blame(photos: Photos, place: str, code: int, scheme: str) -> None:
-    """One that speaks no http, is not there or is no URL is named, and so is where it is set."""
+def test_an_unusable_proxy_is_named(photos: Photos, place: str, code: int, scheme: str) -> None:
+    """A proxy that is not HTTP, unreachable or not a URL is named with the variable that sets it."""
     photos(1)
     ended, told = asked(scheme, ALL_PROXY=place)
     assert ended == code

@@ -1,4 +1,4 @@
-"""Certificates: which endpoints are trusted, what is shown to them, and files that are of no use."""
+"""Certificates: trusted endpoints, client certificates, and unusable files."""
 
 import json
 from collections.abc import Callable
@@ -23,8 +23,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 @WIRES
-async def test_a_ca_of_ones_own(backend: str, files: Certificates) -> None:
-    """With --ca-cert an endpoint is trusted whose CA nobody else knows; without it nothing is sent there."""
+async def test_a_private_ca(backend: str, files: Certificates) -> None:
+    """With --ca-cert an endpoint with a private CA is trusted; without it nothing is sent there."""
     with Endpoint(tls=files.server()) as endpoint:
         async with KINDS[backend].open(endpoint.url) as opened:
             with pytest.raises(FatalBackendError, match="trusted with --ca-cert") as caught:
@@ -38,8 +38,8 @@ async def test_a_ca_of_ones_own(backend: str, files: Certificates) -> None:
 
 
 @WIRES
-async def test_insecure_is_told(backend: str, files: Certificates) -> None:
-    """With --insecure any certificate will do, and people are told so."""
+async def test_insecure_is_a_note(backend: str, files: Certificates) -> None:
+    """With --insecure any certificate is accepted, and a note says so."""
     with Endpoint(tls=files.server()) as endpoint:
         async with KINDS[backend].open(endpoint.url, insecure=True) as opened:
             found = await opened.preflight()
@@ -53,7 +53,7 @@ async def test_insecure_is_told(backend: str, files: Certificates) -> None:
 )
 @WIRES
 async def test_a_certificate_is_shown(backend: str, shown: dict[str, str], files: Certificates) -> None:
-    """An endpoint that wants a client's certificate is shown it."""
+    """An endpoint that requires a client certificate receives it."""
     given = {name: files.path(file) for name, file in shown.items()}
     with Endpoint(tls=files.server(wants_client=True)) as endpoint:
         async with KINDS[backend].open(endpoint.url, ca_cert=files.path("ca.pem"), **given) as opened:
@@ -62,8 +62,8 @@ async def test_a_certificate_is_shown(backend: str, shown: dict[str, str], files
 
 
 @WIRES
-async def test_a_certificate_that_is_wanted(backend: str, files: Certificates) -> None:
-    """An endpoint that hangs up on who shows no certificate is lost, and the error names the flag."""
+async def test_a_missing_client_certificate(backend: str, files: Certificates) -> None:
+    """If an endpoint closes the connection for lack of a client certificate, the error names the flag."""
     with Endpoint(tls=files.server(wants_client=True)) as endpoint:
         async with KINDS[backend].open(endpoint.url, ca_cert=files.path("ca.pem")) as opened:
             with pytest.raises(TransientError, match=r"lost.*name one with --client-cert"):
@@ -81,20 +81,20 @@ async def test_a_certificate_that_is_wanted(backend: str, files: Certificates) -
     [
         ({"ca_cert": "none.pem"}, r"--ca-cert \S*none.pem cannot be read: No such file"),
         ({"ca_cert": "."}, r"--ca-cert \S* cannot be read: Is a directory"),
-        ({"ca_cert": "note.txt"}, r"--ca-cert \S*note.txt is no PEM file"),
-        ({"ca_cert": "broken.pem"}, r"--ca-cert \S*broken.pem holds no certificate"),
-        ({"ca_cert": "client.key"}, r"--ca-cert \S*client.key holds no certificate"),
+        ({"ca_cert": "note.txt"}, r"--ca-cert \S*note.txt is not a PEM file"),
+        ({"ca_cert": "broken.pem"}, r"--ca-cert \S*broken.pem contains no readable certificate"),
+        ({"ca_cert": "client.key"}, r"--ca-cert \S*client.key contains no readable certificate"),
         ({"client_cert": "none.pem"}, r"--client-cert \S*none.pem cannot be read"),
         ({"client_cert": "client.pem"}, r"--client-cert: no certificate with its key .* --client-key"),
         ({"client_cert": "client.pem", "client_key": "none.key"}, r"--client-key cannot be read"),
-        ({"client_cert": "client.pem", "client_key": "note.txt"}, r"--client-key is no PEM file"),
+        ({"client_cert": "client.pem", "client_key": "note.txt"}, r"--client-key is not a PEM file"),
         ({"client_cert": "client.pem", "client_key": "other.key"}, r"do not belong together"),
         ({"client_cert": "client.pem", "client_key": "locked.key"}, r"the key has a password"),
     ],
 )
 @WIRES
-def test_files_of_no_use(backend: str, given: dict[str, str], told: str, files: Certificates) -> None:
-    """A file that is not there, no PEM or not the right one is found out before anything is sent."""
+def test_unusable_files(backend: str, given: dict[str, str], told: str, files: Certificates) -> None:
+    """A file that is missing, not PEM or the wrong one is an error before anything is sent."""
     options = {name: files.path(file) for name, file in given.items()}
     with pytest.raises(ConfigError, match=told):
         KINDS[backend].open("https://model.invalid", **options)
@@ -108,13 +108,13 @@ def test_files_of_no_use(backend: str, given: dict[str, str], told: str, files: 
     ],
 )
 def test_options_that_need_each_other(given: dict[str, object], told: str) -> None:
-    """A key without its certificate, and a CA that would not be looked at, are mistakes."""
+    """A key without its certificate, and a CA together with --insecure, are errors."""
     with pytest.raises(ConfigError, match=told):
         KINDS["openai"].open("https://model.invalid", **given)
 
 
 def test_a_run_over_tls(photos: Photos, files: Certificates) -> None:
-    """The whole command works over TLS; a key that somebody typed for its path is told to nobody."""
+    """The whole command works over TLS; a key that was typed instead of its path is never shown."""
     photos(2)
     with Endpoint(tls=files.server(wants_client=True)) as endpoint:
         asked = ("run", "photos", "-b", "vllm", "--base-url", endpoint.url, "-m", "tiny-vision")

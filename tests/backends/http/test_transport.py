@@ -1,4 +1,4 @@
-"""What a request costs: one pool of connections, and no second copy of its body, on both HTTP wires."""
+"""The cost of a request: one connection pool, and no second copy of its body, for both HTTP wires."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ LARGE = 20_000_000
 
 @contextmanager
 def swallowing(answer: bytes) -> Iterator[str]:
-    """The URL of a server that reads one request into the same small buffer, forgets it, and answers."""
+    """The URL of a server that reads one request through a small buffer, discards it, and answers."""
 
     def serve() -> None:
         connection, _ = listener.accept()
@@ -48,7 +48,7 @@ def swallowing(answer: bytes) -> Iterator[str]:
 
 @WIRES
 async def test_a_large_picture_is_sent_without_a_copy(name: str) -> None:
-    """20 MB go out in pieces of which none is held twice: what is allocated meanwhile is a few chunks."""
+    """20 MB are sent in pieces without a copy: the send allocates only a few chunks."""
     message = {"role": "assistant", "content": "A dog."}
     told = {"message": message, "done": True, "choices": [{"message": message, "finish_reason": "stop"}]}
     large = replace(question(), images=(replace(picture(), data=b"A" * LARGE),))
@@ -66,7 +66,7 @@ async def test_a_large_picture_is_sent_without_a_copy(name: str) -> None:
 @WIRES
 @pytest.mark.parametrize("more", [0, CHUNK_BYTES, 3 * CHUNK_BYTES + 1])
 async def test_pictures_of_any_size_arrive_whole(name: str, more: int) -> None:
-    """However a body is cut on its way, what arrives is the picture that was meant."""
+    """A picture of any size arrives complete, however its body is split into chunks."""
     whole = b64decode(picture().data) + bytes(n % 251 for n in range(more))
     with KINDS[name].endpoint() as endpoint:
         async with KINDS[name].open(endpoint.url) as backend:
@@ -76,7 +76,7 @@ async def test_pictures_of_any_size_arrive_whole(name: str, more: int) -> None:
 
 @given(st.lists(st.tuples(st.text(), st.none() | st.text(), st.sampled_from([None, 1, 2])), max_size=6))
 def test_a_body_template_fits_its_question(questions: list[tuple[str, str | None, int | None]]) -> None:
-    """Whatever was asked before, the pieces are the JSON of this question around its picture."""
+    """The pieces are the JSON of this request around its picture, whatever request came before."""
 
     def body(request: Request, image: str) -> dict[str, object]:
         return {
@@ -95,7 +95,7 @@ def test_a_body_template_fits_its_question(questions: list[tuple[str, str | None
 
 @WIRES
 async def test_requests_share_a_pool(name: str) -> None:
-    """What is asked one after the other goes over one connection, what is asked at once over one each."""
+    """Sequential requests share one connection; simultaneous requests use one each."""
     with KINDS[name].endpoint(delay=0.2) as endpoint:
         async with KINDS[name].open(endpoint.url) as backend:
             await backend.preflight()

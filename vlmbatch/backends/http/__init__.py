@@ -1,1 +1,1 @@
-"""What all backends over HTTP share: connections, deadlines, keys, TLS, proxies and the wire formats."""
+"""The shared parts of all HTTP backends: connections, deadlines, keys, TLS, proxies and the wire formats."""

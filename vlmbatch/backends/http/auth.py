@@ -1,4 +1,4 @@
-"""How an endpoint is reached: its URL taken apart, and what of it nobody may read."""
+"""Splits the URL of an endpoint into address and credentials, and masks the credentials in texts."""
 
 from base64 import b64encode
 from dataclasses import dataclass, field
@@ -8,24 +8,24 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from vlmbatch.errors import BackendError, ConfigError
 
 LEAST_SECRET = 3
-"""Characters: what is shorter, texts hold by chance."""
+"""Characters; a shorter secret would also match ordinary text by chance."""
 NO_SECRETS = frozenset(
     ("empty", "none", "null", "test", "dummy", "ollama", "true", "false", "basic", "bearer", "token")
 )
-"""What people give as a key where none is wanted, in lower case, and values of a query or a header."""
+"""Placeholders for a key that is not needed, in lower case, and harmless values of a query or a header."""
 Headers = tuple[tuple[str, str], ...]
 
 
 def authorizes(headers: Headers) -> bool:
-    """Whether one of them says who asks."""
+    """Whether one of them is an Authorization header."""
     return any(name.lower() == "authorization" for name, _ in headers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """Where requests go. `url` has no user, password or query; `query` goes behind each path.
+    """The address of an endpoint and its secrets. `url` has no user, password or query.
 
-    `headers` say who asks, and what else was wished to be said.
+    `query` is appended to each path. `headers` are the Authorization header and those of --header.
     """
 
     url: str
@@ -35,22 +35,20 @@ class Credentials:
 
     @classmethod
     def of(cls, url: str, api_key: str | None, headers: Headers = ()) -> Self:
-        """Take the URL apart; the Authorization header is of its user and password, else of the key.
+        """Split the URL; build the Authorization header from its user and password, else from the key.
 
-        The URL comes first, as in httpx and so in OpenAI's client: it names one place, a key from the
-        environment may be meant for another. One among `headers` comes before both.
+        The login of the URL wins, as in httpx and so in OpenAI's client: it belongs to this one place, and a
+        key from the environment may belong to another. An Authorization header in `headers` wins over both.
 
         Raises:
-            ConfigError: the key holds what no header can carry.
+            ConfigError: the key contains characters that a header cannot carry.
         """
         parts = urlsplit(url)
         login, at, host = parts.netloc.rpartition("@")
         user, _, password = login.partition(":")
         key = (api_key or "").strip()  # a key read from a file ends in a line break
         if not (key.isascii() and key.isprintable()):
-            raise ConfigError(
-                "the key holds characters that no key has; look at --api-key or its variable again"
-            )
+            raise ConfigError("the key contains characters that no key has; check --api-key or its variable")
         token = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode("ascii")
         authorization = f"Basic {token}" if at else f"Bearer {key}" if key else None
         own = (("Authorization", authorization),) if authorization and not authorizes(headers) else ()
@@ -66,12 +64,12 @@ class Credentials:
         )
 
     def masked(self, text: str) -> str:
-        """The text without key, password and query, which some gateways repeat in their errors."""
+        """The text with key, password and query masked; some gateways repeat them in their errors."""
         for secret in self._secrets:
             text = text.replace(secret, "[key]")
         return text
 
     def without_secrets(self, error: BackendError) -> BackendError:
-        """The error of a library, whose text may hold the URL with its query, with that masked."""
+        """The same error with its text masked: a library may quote the URL with its query."""
         error.args = (self.masked(str(error)),)
         return error

@@ -1,4 +1,4 @@
-"""What aiohttp is given to send with: bodies in pieces, and connections that tell whether they are old."""
+"""Extensions of aiohttp: request bodies in pieces, and a connector that reports reused connections."""
 
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -12,24 +12,24 @@ from aiohttp.connector import Connection
 from vlmbatch.backends.http.wire import Pieces
 
 JOINED_BYTES = 64 * 1024
-"""Up to here a copy costs less than the system calls that it saves; longer bodies are not joined."""
+"""Up to this size a copy costs less than the system calls that it saves; longer bodies are not joined."""
 CHUNK_BYTES = 256 * 1024
-"""asyncio copies what a socket does not take at once, so no more than this is given to it at a time."""
+"""asyncio copies the bytes that a socket does not accept at once, so each write has at most this size."""
 
 
 class Body(aiohttp.Payload):
-    """A body of several pieces, none of which is copied but for short ones."""
+    """A body of several pieces; only short bodies are copied."""
 
     def __init__(self, pieces: Pieces) -> None:
         super().__init__(pieces, content_type="application/json")
         self._size = sum(map(len, pieces))
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """The body as text; aiohttp wants every payload to know that."""
+        """The body as text; aiohttp requires this method of every payload."""
         return b"".join(self._value).decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        """Send it."""
+        """Send the body."""
         if self._size is not None and self._size <= JOINED_BYTES:
             await writer.write(b"".join(self._value))
             return
@@ -42,14 +42,14 @@ class Body(aiohttp.Payload):
 
 @dataclass(slots=True)
 class ConnectionUse:
-    """What happened to one request on its way: whether over a connection that others had used before."""
+    """How one request used its connection: whether it was reused, and whether a reply began."""
 
     reused: bool = False
     reply_began: bool = False
 
     @property
     def stale(self) -> bool:
-        """Whether it went over a connection kept from earlier, and heard nothing."""
+        """Whether the request used a pooled connection and got no byte of a reply."""
         return self.reused and not self.reply_began
 
 
@@ -57,14 +57,14 @@ CONNECTION_USE: ContextVar[ConnectionUse] = ContextVar("connection_use")
 
 
 class Connector(aiohttp.TCPConnector):
-    """Tells each request whether its connection is a kept one; aiohttp's traces cost a fifth of a request."""
+    """Records whether each request reuses a connection; aiohttp's traces cost a fifth of a request."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._seen: WeakSet[object] = WeakSet()
 
     async def connect(self, *request: Any, **options: Any) -> Connection:
-        """A kept connection or a new one; asked again where aiohttp sends a request again by itself."""
+        """A pooled or a new connection; called again if aiohttp resends a request by itself."""
         connection = await super().connect(*request, **options)
         CONNECTION_USE.get().reused = connection.protocol in self._seen
         self._seen.add(connection.protocol)

@@ -1,4 +1,4 @@
-"""How long requests may take at a server that may work on one after the other."""
+"""Deadlines of requests to a server that may process them one after the other."""
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
@@ -6,10 +6,10 @@ from types import TracebackType
 
 
 class _InFlight:
-    """A request in flight: how many others were there at most, and how many answers it has seen.
+    """A request in flight, with the peak number of its peers and the number of answers it has seen.
 
-    Its time is over at `_until`, in seconds of the event loop. The timer looks at that only when it fires,
-    since to set it anew at every answer would cost more than all else that is done for a request.
+    Its time is over at `_until`, in seconds of the event loop. The timer checks that only when it fires: a
+    new timer at every answer would cost more than all other work for a request.
     """
 
     __slots__ = ("_answers", "_deadline", "_in_flight", "_peers", "_seconds", "_timer", "_until")
@@ -48,7 +48,7 @@ class _InFlight:
         await self._deadline.__aexit__(kind, error, trace)
 
     def _check(self) -> None:
-        """End it, or look again when its time should be over."""
+        """End the request if its time is over, else check again when it should be."""
         loop = asyncio.get_running_loop()
         if loop.time() < self._until:
             self._timer = loop.call_at(self._until, self._check)
@@ -57,17 +57,17 @@ class _InFlight:
 
 
 class Deadlines:
-    """A deadline for each request, which starts anew when one is answered that it may have waited for.
+    """A deadline for each request, which restarts when a request is answered that may have been ahead.
 
-    A server with fewer slots than requests lets the others wait in silence, for as long as those before
-    them take, and in an order of its own. So a request has more time for as many answers as there were
-    peers in flight with it, and no more: one that hangs still ends, also while peers are answered. A
-    server that answers nobody, or trickles, ends them all at their deadline.
+    A server with fewer slots than requests queues the rest in silence and in its own order. So a request
+    gets its time again for each answer, but at most as often as it had peers in flight: a request that
+    hangs still ends while its peers are answered. If the server answers no request, or trickles, all end at
+    their deadline.
     """
 
     def __init__(self) -> None:
         self._in_flight: set[_InFlight] = set()
 
     def within(self, seconds: float) -> AbstractAsyncContextManager[None]:
-        """Raise TimeoutError in the ``async with`` once the request has had so many seconds of its own."""
+        """Raise TimeoutError in the ``async with`` after `seconds` of the request's own time."""
         return _InFlight(self._in_flight, seconds)

@@ -1,4 +1,4 @@
-"""Which proxy the environment names for an endpoint; it sends nothing."""
+"""Finds the proxy that the environment names for an endpoint; sends nothing."""
 
 import urllib.request
 from urllib.parse import urlsplit
@@ -10,7 +10,7 @@ HINT = "check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
 
 
 def proxy_of(url: str) -> str | None:
-    """The proxy that the environment names for this URL's scheme, else ALL_PROXY; none for this machine."""
+    """The proxy that the environment names for this URL's scheme, else ALL_PROXY; None for this machine."""
     parts = urlsplit(url)
     proxies = urllib.request.getproxies()
     proxy = next((proxies[name] for name in (parts.scheme, "all") if proxies.get(name)), None)
@@ -20,11 +20,11 @@ def proxy_of(url: str) -> str | None:
 
 
 def speaks_http(proxy: str) -> bool:
-    """Whether a proxy can be used; one of SOCKS, say, cannot."""
+    """Whether this is an HTTP proxy; others, such as SOCKS, are not supported."""
     return proxy.lower().startswith(("http://", "https://"))
 
 
 def proxy_note(url: str) -> tuple[str, ...]:
-    """A note for people when requests to this URL go through a proxy."""
+    """A note for the user if requests to this URL go through a proxy."""
     proxy = proxy_of(url)
     return () if proxy is None else (f"requests go through the proxy {redact(proxy)}",)

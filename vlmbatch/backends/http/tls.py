@@ -1,4 +1,4 @@
-"""Whom the endpoint is trusted by, and what is shown to it: an SSL context out of the options' files."""
+"""Builds the SSL context of the options: the trusted CA and the client certificate."""
 
 import ssl
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ PEM_MARK = b"-----BEGIN "
 
 
 def tls_context(options: RequestOptions) -> ssl.SSLContext | None:
-    """The context for connections that the options ask for; None where they ask for nothing of the kind.
+    """The SSL context of the options; None if they set none of TLS's.
 
     Raises:
         ConfigError: a file cannot be read, is not PEM, or the key is not that of the certificate.
@@ -32,38 +32,40 @@ def tls_context(options: RequestOptions) -> ssl.SSLContext | None:
 
 
 def _load_client_certificate(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
-    """Let the context show this certificate."""
+    """Load the client certificate and its key into the context."""
     flags = "--client-cert and --client-key" if key else "--client-cert"
     for flag, path in (("--client-cert", certificate), ("--client-key", key)):
         if path:
             with _errors_naming(flag, path):
                 pass
     try:
-        # without a password OpenSSL would ask for one on the terminal, and wait
+        # without a password OpenSSL would prompt for one on the terminal and wait
         context.load_cert_chain(certificate, key, password="")
     except ssl.SSLError as error:
         if "MISMATCH" in (error.reason or ""):
-            raise ConfigError(f"{flags} do not belong together: the key is another certificate's") from error
+            raise ConfigError(
+                f"{flags} do not belong together: the key is for another certificate"
+            ) from error
         raise ConfigError(
             f"{flags}: no certificate with its key in PEM form, or the key has a password "
-            "(openssl pkey takes it off); name the key with --client-key where it is a file of its own"
+            "(openssl pkey removes it); if the key is in a separate file, name it with --client-key"
         ) from error
 
 
 @contextmanager
 def _errors_naming(flag: str, path: str) -> Iterator[None]:
-    """Inside the ``with`` the file of this option is used; it is there and looks like PEM.
+    """Check that the file of this option is PEM; errors inside the ``with`` name the option.
 
-    The path of a key is not told: somebody may have put the key itself there.
+    The path of a key is left out: it may be the key itself, pasted by mistake.
     """
-    told = flag if flag == "--client-key" else f"{flag} {path}"
+    option = flag if flag == "--client-key" else f"{flag} {path}"
     try:
         if PEM_MARK not in Path(path).read_bytes():
-            raise ConfigError(f"{told} is no PEM file: no line of it begins with -----BEGIN")
+            raise ConfigError(f"{option} is not a PEM file: no line begins with -----BEGIN")
         yield
     except ssl.SSLError as error:
-        raise ConfigError(f"{told} holds no certificate that can be read; give it in PEM form") from error
+        raise ConfigError(f"{option} contains no readable certificate; it must be in PEM form") from error
     except OSError as error:
-        raise ConfigError(f"{told} cannot be read: {error.strerror}; check its path") from error
+        raise ConfigError(f"{option} cannot be read: {error.strerror}; check its path") from error
     except ValueError as error:  # a NUL in the path
-        raise ConfigError(f"{flag} is no path of a file") from error
+        raise ConfigError(f"{flag} is not a valid path") from error

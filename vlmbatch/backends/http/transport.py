@@ -1,4 +1,4 @@
-"""Sends requests to one endpoint over one pool of connections; it and sending.py alone know aiohttp."""
+"""Sends requests to one endpoint over one connection pool; only this module and connection.py use aiohttp."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -37,15 +37,15 @@ from vlmbatch.errors import (
 )
 
 PLAIN = RequestOptions()
-"""Nothing but what every request has."""
+"""No options beyond the defaults of every request."""
 MOST_REPLY_BYTES = 64 * 1024**2
-"""Of a reply, unpacked; the longest answers have some hundred kilobytes."""
+"""Limit of a decompressed reply; the longest answers have a few hundred kilobytes."""
 MOST_LINE_BYTES = 1024**2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """Whatever was replied, whole."""
+    """A complete reply of any status."""
 
     status: int
     body: bytes
@@ -53,25 +53,26 @@ class Reply:
 
 
 class Transport:
-    """One session of aiohttp, which keeps connections for all requests of a run."""
+    """One aiohttp session, whose connection pool serves all requests of a run."""
 
     def __init__(
         self, url: str, api_key: str | None, *, timeout_s: float, hint: str, wire: RequestOptions = PLAIN
     ) -> None:
-        """`hint` ends the error where nobody listens; `timeout_s` is per request.
+        """`hint` ends the error if the endpoint is unreachable; `timeout_s` is per request.
 
         Raises:
-            ConfigError: the key holds what no header can carry, or a file of `wire` cannot be used.
+            ConfigError: the key contains characters that a header cannot carry, or a file of
+                `wire` is unusable.
         """
         self._credentials = Credentials.of(
             url, api_key, wire.headers
-        )  # aiohttp refuses a key and a login at once
+        )  # aiohttp refuses a key together with a login
         self._tls = tls_context(wire)
         self._unchecked = wire.insecure
         self._may_want_certificate = wire.client_cert is None
         self.url = self._credentials.url
         self.place = redact(url)
-        """Where requests go, in errors."""
+        """The endpoint's URL without secrets, for messages."""
         self._timeout_s = timeout_s
         self._hint = hint
         self._proxy = proxy_of(self.url)
@@ -80,15 +81,15 @@ class Transport:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What people should know of the way there."""
+        """Notes for the user about the connection: a proxy, an unchecked certificate."""
         unchecked = self._unchecked and self.url.startswith("https:")
-        told = (f"the certificate of {self.place} is not checked (--insecure)",) if unchecked else ()
-        return (*proxy_note(self.url), *told)
+        insecure = (f"the certificate of {self.place} is not checked (--insecure)",) if unchecked else ()
+        return (*proxy_note(self.url), *insecure)
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             headers=[("Content-Type", "application/json"), *self._credentials.headers],
-            # as many connections as requests, which the run's own limiter sets
+            # no limit of connections: the run's own limiter sets the number of requests
             connector=Connector(limit=0, keepalive_timeout=KEEPALIVE_S, ssl=self._tls or True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
         )
@@ -99,16 +100,16 @@ class Transport:
             await self._session.close()
 
     def masked(self, text: str) -> str:
-        """The text without what may stand in no error."""
+        """The text with all secrets masked."""
         return self._credentials.masked(text)
 
     async def fetch_json(
         self, method: str, url: str, body: Pieces = (), deadline_s: float | None = None
     ) -> dict[str, Any]:
-        """The JSON object that is replied; see `exchange` for the rest.
+        """Send a request and return the JSON object of its reply; see `exchange` for the parameters.
 
         Raises:
-            BackendError: there was none, or it tells of an error; classified.
+            BackendError: the reply has no JSON object, or reports an error; classified.
         """
         return self.parse(await self.exchange(method, url, body, deadline_s))
 
@@ -116,21 +117,21 @@ class Transport:
         """The JSON object of this reply.
 
         Raises:
-            BackendError: there is none, or it tells of an error; classified.
+            BackendError: the reply has no JSON object, or reports an error; classified.
         """
         return reply_object(reply.status, reply.body, reply.headers, self._credentials)
 
     async def exchange(
         self, method: str, url: str, body: Pieces = (), deadline_s: float | None = None
     ) -> Reply:
-        """Send a request, whose body is made of these pieces, and return whatever is replied.
+        """Send a request with a body of these pieces, and return its reply of any status.
 
-        With `deadline_s` it is a question, which may queue behind others at the server (see Deadlines).
+        A request with `deadline_s` goes to the model and may queue at the server (see Deadlines).
 
         Raises:
-            BackendError: there was no whole reply; classified.
+            BackendError: no complete reply came; classified.
         """
-        # only questions queue; what is asked about the server itself is answered at once
+        # only requests to the model queue; the server answers requests about itself at once
         limit = self._deadlines.within(deadline_s) if deadline_s else asyncio.timeout(self._timeout_s)
         try:
             async with self._send(method, url, body, limit) as reply:
@@ -147,11 +148,11 @@ class Transport:
         *,
         silence_s: float,
     ) -> AsyncGenerator[bytes, None]:
-        """Send a request whose reply comes line by line, and yield each line of a 200 as it comes.
+        """Send a request whose reply is a stream of lines, and yield each line of a 200 as it arrives.
 
         Raises:
-            BackendError: what `refused` makes of a reply that is no 200, the connection broke off, or nothing
-                came for `silence_s` seconds; classified.
+            BackendError: the error that `refused` returns for any other status, the connection was lost, or
+                nothing came for `silence_s` seconds; classified.
         """
         limit = asyncio.timeout(silence_s)
         clock = asyncio.get_running_loop().time
@@ -166,10 +167,10 @@ class Transport:
                     for line in lines:
                         yield line
                     if len(rest) > MOST_LINE_BYTES:
-                        raise TransientError(f"{self.place} sent a line without end", kind="bad_response")
+                        raise TransientError(f"{self.place} sent an endless line", kind="bad_response")
                 yield rest
         except TimeoutError as error:
-            raise TransientError(f"{self.place} said nothing for {silence_s:g} s", kind="timeout") from error
+            raise TransientError(f"{self.place} sent nothing for {silence_s:g} s", kind="timeout") from error
 
     @asynccontextmanager
     async def _send(
@@ -179,15 +180,15 @@ class Transport:
         body: Pieces,
         limit: AbstractAsyncContextManager[object],
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request; its reply can be read inside the ``with``, all within `limit`.
+        """Send a request; its reply can be read inside the ``with``. `limit` bounds both.
 
-        Raises TimeoutError beside what `exchange` raises.
+        Raises TimeoutError and the errors of `exchange`.
         """
         if self._session is None:
             raise RuntimeError("used outside of its async with")
         if self._proxy is not None and not speaks_http(self._proxy):
             raise FatalBackendError(
-                f"the proxy {redact(self._proxy)} cannot be used: only proxies that speak http can; "
+                f"the proxy {redact(self._proxy)} cannot be used: only HTTP proxies are supported; "
                 f"{PROXY_HINT}, or name the endpoint in NO_PROXY",
                 kind="bad_config",
             )
@@ -209,9 +210,9 @@ class Transport:
                 yield reply
         except (aiohttp.ClientError, UnicodeError) as error:
             raise self._credentials.without_secrets(self._lost_connection(error, use)) from error
-        except (ValueError, AssertionError) as error:  # how aiohttp refuses a proxy that makes no sense
+        except (ValueError, AssertionError) as error:  # aiohttp raises these for an invalid proxy
             raise FatalBackendError(
-                f"{self.place} cannot be asked: {brief(error)}; {PROXY_HINT}",
+                f"no request can be sent to {self.place}: {brief(error)}; {PROXY_HINT}",
                 kind="bad_config",
             ) from error
 
@@ -227,33 +228,31 @@ class Transport:
             return no_secure_connection(self.place, error)
         if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
             return no_connection(self.place, error, self._hint)
-        if isinstance(error, (aiohttp.InvalidURL, UnicodeError)):  # UnicodeError: a host name no DNS can have
-            return FatalBackendError(
-                f"{self.place} is no URL that can be asked; check --base-url", kind="wrong_url"
-            )
-        # a reply that is no HTTP is a ClientResponseError: somebody was there
-        heard_nothing = use.stale and isinstance(error, aiohttp.ClientConnectionError)
+        if isinstance(error, (aiohttp.InvalidURL, UnicodeError)):  # UnicodeError: an impossible host name
+            return FatalBackendError(f"{self.place} is not a valid URL; check --base-url", kind="wrong_url")
+        # a reply that is not HTTP is a ClientResponseError: the server has received the request
+        no_reply = use.stale and isinstance(error, aiohttp.ClientConnectionError)
         bare = self._may_want_certificate and self.url.startswith("https:")
-        return connection_lost(self.place, error, stale=heard_nothing, bare=bare)
+        return connection_lost(self.place, error, stale=no_reply, bare=bare)
 
     def _proxy_error(self, error: BaseException, proxy: str) -> BackendError | None:
-        """What the proxy is to blame for; None for all else."""
+        """The error if the proxy caused it; None otherwise."""
         if isinstance(error, aiohttp.ClientProxyConnectionError):
             return UnreachableError(f"no connection to the proxy {proxy}: {reason(error)}; {PROXY_HINT}")
         if isinstance(error, aiohttp.ClientHttpProxyError):
             answer = f"HTTP {error.status} {error.message}"
-            said = f"the proxy {proxy} lets nothing through to {self.place}: {answer}"
+            message = f"the proxy {proxy} opens no connection to {self.place}: {answer}"
             if error.status < 500:
-                return FatalBackendError(f"{said}; {PROXY_HINT}, and user and password there", kind="auth")
-            return UnavailableError(said)
+                return FatalBackendError(f"{message}; {PROXY_HINT}, and user and password there", kind="auth")
+            return UnavailableError(message)
         if isinstance(error, aiohttp.InvalidURL):
-            told = f"{self.place} cannot be asked through the proxy {proxy}, as one of them is no URL"
-            return FatalBackendError(f"{told}; check --base-url; {PROXY_HINT}", kind="wrong_url")
+            message = f"{self.place} or the proxy {proxy} is not a valid URL"
+            return FatalBackendError(f"{message}; check --base-url; {PROXY_HINT}", kind="wrong_url")
         return None
 
 
 async def _reply(reply: aiohttp.ClientResponse, place: str) -> Reply:
-    """The whole reply, its body unpacked."""
+    """The complete reply with its body decompressed."""
     pieces, size = list[bytes](), 0
     async for piece in reply.content.iter_any():
         pieces.append(piece)

@@ -1,4 +1,4 @@
-"""What the JSON-over-HTTP backends share: the request as bytes, the reply as an object."""
+"""Shared by the JSON-over-HTTP backends: request bodies, values of a reply, and errors of a connection."""
 
 import difflib
 import errno
@@ -26,28 +26,28 @@ from vlmbatch.records import Request
 
 CONNECT_TIMEOUT_S = 5.0
 KEEPALIVE_S = 2.0
-"""Idle connections are closed before the server does it: uvicorn, which runs vLLM, closes after 5 s."""
+"""Idle connections are closed before the server closes them: uvicorn, which runs vLLM, does so after 5 s."""
 
 
 Pieces = tuple[bytes, ...]
-"""A request's body, for its picture not to be copied into it."""
+"""A request's body in pieces, so that its picture is not copied."""
 
 
 class BodyTemplate:
-    """The JSON around the pictures of a request, made once for all requests of a question."""
+    """The JSON around the pictures of a request, encoded once for all requests with the same prompt."""
 
     def __init__(self, build: Callable[[Request, str], Mapping[str, Any]]) -> None:
-        """`build` makes the body of a request with a stand-in for the base64 text of each picture.
+        """`build` returns the body of a request with a placeholder for the base64 text of each picture.
 
-        It must put the stand-in into one string a picture, in their order. If there is no picture, the
-        stand-in is empty.
+        It must put the placeholder into one string for each picture, in their order. Without a picture the
+        placeholder is empty.
         """
         self._build = build
         self._question: object = None
         self._parts: list[bytes] = []
 
     def fill(self, request: Request) -> Pieces:
-        """The body of this request, in pieces: the pictures are neither escaped nor copied."""
+        """The body of this request in pieces; the pictures are neither escaped nor copied."""
         if not request.images:
             return (json.dumps(self._build(request, "")).encode("ascii"),)
         media_types = tuple(picture.media_type for picture in request.images)
@@ -66,10 +66,10 @@ class BodyTemplate:
 def reply_object(
     status: int, body: bytes, headers: Mapping[str, str], credentials: Credentials
 ) -> dict[str, Any]:
-    """The JSON object of a good reply; what `credentials` keeps secret stands in no error.
+    """The JSON object of a good reply; `credentials` masks secrets in errors.
 
     Raises:
-        BackendError: the status or the body tells of an error, classified.
+        BackendError: the status or the body reports an error; classified.
     """
     text = body.decode("utf-8-sig", errors="replace")  # JSON is UTF-8, whatever charset the header claims
     if status == 200:
@@ -87,27 +87,27 @@ def _parsed(text: str) -> object:
 
 
 def mapping(value: object) -> Mapping[str, Any]:
-    """A JSON object inside a reply; empty where something else stands there."""
+    """A JSON object inside a reply; empty if the value is anything else."""
     return value if isinstance(value, dict) else {}
 
 
 def mappings(value: object) -> list[Mapping[str, Any]]:
-    """The JSON objects of a list inside a reply; empty where something else stands there."""
+    """The JSON objects of a list inside a reply; empty if the value is anything else."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def string(value: object) -> str:
-    """A text inside a reply; empty where something else stands there."""
+    """A string inside a reply; empty if the value is anything else."""
     return value if isinstance(value, str) else ""
 
 
 def count(value: object) -> int:
-    """A token count inside a reply; 0 where something else stands there."""
+    """A token count inside a reply; 0 if the value is anything else."""
     return max(value, 0) if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def is_loopback(url: str) -> bool:
-    """Whether this URL stays on this machine, where proxy settings must not lead it away."""
+    """Whether this URL is on this machine, so that no proxy must be used."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -116,7 +116,7 @@ def is_loopback(url: str) -> bool:
 
 
 def unknown_model(name: str, names: Iterable[str], url: str, hint: str) -> FatalBackendError:
-    """The error for a model that the endpoint does not have, with the nearest that it has."""
+    """The error for a model that the endpoint does not have; it lists the nearest names."""
     known = sorted(names)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known[:3]
     has = f"nearest: {', '.join(near)}" if near else "it has no models at all"
@@ -124,11 +124,11 @@ def unknown_model(name: str, names: Iterable[str], url: str, hint: str) -> Fatal
 
 
 def only_model(names: Iterable[str], url: str, hint: str) -> str:
-    """The one model to take where none is named.
+    """The only model of the endpoint, for a run without --model.
 
     Raises:
-        FatalBackendError: there is none (kind model_not_found).
-        ConfigError: there are several to choose from.
+        FatalBackendError: the endpoint has none (kind model_not_found).
+        ConfigError: it has several.
     """
     known = sorted(names)
     if not known:
@@ -140,16 +140,16 @@ def only_model(names: Iterable[str], url: str, hint: str) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Why a connection failed, in the system's words where it has some, else in the library's."""
+    """Why a connection failed: the text of the system's error if there was one, else of the library's."""
     cause = _system_error(error)
     if cause is None:
         return brief(error)
-    number = cause.errno or 0  # below 0 where the resolver has no such name
+    number = cause.errno or 0  # negative for errors of the resolver, such as an unknown name
     return os.strerror(number) if number > 0 else str(cause.strerror)
 
 
 def _system_error(error: BaseException) -> OSError | None:
-    """The system's own error behind a library's."""
+    """The system's error behind a library's error, or None."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.errno:
@@ -159,43 +159,43 @@ def _system_error(error: BaseException) -> OSError | None:
 
 
 def brief(error: BaseException) -> str:
-    """A library's error on one line, without the connection settings and the whole URL that aiohttp adds."""
+    """A library's error on one line, without the connection settings and the URL that aiohttp adds."""
     cause = getattr(error, "os_error", error)
     return clean(str(getattr(cause, "message", "") or cause)) or type(cause).__name__
 
 
 def no_connection(url: str, error: BaseException, hint: str) -> UnavailableError | FatalBackendError:
-    """The error for an endpoint that takes no connection, or a process that may open none."""
+    """The error for an endpoint that accepts no connection, or a process that can open no more."""
     cause = _system_error(error)
     if cause is not None and cause.errno in (errno.EMFILE, errno.ENFILE):
         way_out = "set a smaller --concurrency, or allow more files with ulimit -n"
         return FatalBackendError(f"no connection to {url}: {reason(error)}; {way_out}")
-    if url.startswith("https:"):  # a plain server may wait for the rest of a TLS greeting, or just close
+    if url.startswith("https:"):  # a plain HTTP server may wait for the rest of a TLS greeting, or just close
         hint = f"check that it speaks https and not http; {hint}"
     return UnreachableError(f"no connection to {url}: {reason(error)}; {hint}")
 
 
 def connection_lost(url: str, error: BaseException, *, stale: bool, bare: bool) -> TransientError:
-    """The error for a connection that broke off; `stale` where it was an old one that heard nothing.
+    """The error for a lost connection; `stale` says that it was a pooled one and got no byte of a reply.
 
-    `bare` says that no certificate was shown, and nothing ever heard from there: over TLS 1.3 a server that
-    wants one learns that it gets none after the handshake, and most then just hang up.
+    `bare` says that no client certificate was sent and the endpoint has never replied: over TLS 1.3 a server
+    that requires one finds it missing only after the handshake, and most then just close the connection.
     """
     if stale:
-        return StaleConnectionError(f"the connection kept to {url} had been closed: {reason(error)}")
-    hint = "; if it wants a certificate, name one with --client-cert" if bare else ""
+        return StaleConnectionError(f"the pooled connection to {url} was already closed: {reason(error)}")
+    hint = "; if it requires a client certificate, name one with --client-cert" if bare else ""
     return TransientError(f"the connection to {url} was lost: {reason(error)}{hint}", kind="connection")
 
 
 def no_answer(url: str, deadline_s: float | None, timeout_s: float) -> TransientError:
-    """The error for an endpoint that takes longer than its deadline, or else than --timeout."""
+    """The error for a request that exceeds its deadline, or --timeout if it has none."""
     limit_s = deadline_s or timeout_s
     flag = " (--timeout)" if limit_s == timeout_s else ""
     return TransientError(f"no answer from {url} within {limit_s:g} s{flag}", kind="timeout")
 
 
 def no_secure_connection(url: str, error: BaseException) -> FatalBackendError:
-    """The error for an endpoint that speaks no TLS, or shows a certificate that cannot be trusted."""
+    """The error for an endpoint without TLS, or with a certificate that is not trusted."""
     return FatalBackendError(
         f"no secure connection to {url}: {brief(error)}; "
         "check http or https in the URL; a CA of your own is trusted with --ca-cert FILE",
