@@ -1,4 +1,4 @@
-"""The OpenAI-compatible backend: where it asks, what it learns at preflight, and the body it sends."""
+"""The OpenAI-compatible backend: its URL, its preflight, and the body of its requests."""
 
 from typing import Any
 
@@ -25,12 +25,12 @@ PROPS = {"modalities": {"vision": True, "audio": False}, "total_slots": 4}
     ],
 )
 def test_forgotten_v1(typed: str, meant: str) -> None:
-    """A bare host gets the /v1 that people forget; a path that was typed is left alone."""
+    """A URL without a path gets /v1; a path that was typed is unchanged."""
     assert api_url(typed) == meant
 
 
 async def test_place_and_key_come_from_the_environment() -> None:
-    """OPENAI_BASE_URL and OPENAI_API_KEY work as they do for other clients."""
+    """OPENAI_BASE_URL and OPENAI_API_KEY set the URL and the key, as in other clients."""
     with Endpoint(api_key="some-key-123") as endpoint:
         environ = {"OPENAI_BASE_URL": f"{endpoint.url}/v1", "OPENAI_API_KEY": "some-key-123"}
         for name in ("openai", "vllm"):
@@ -39,7 +39,7 @@ async def test_place_and_key_come_from_the_environment() -> None:
 
 
 async def test_flags_beat_the_environment() -> None:
-    """--base-url and --api-key count before the variables."""
+    """--base-url and --api-key override the environment variables."""
     with Endpoint(api_key="some-key-123") as endpoint:
         environ = {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "OPENAI_API_KEY": "another one"}
         async with OPENAI.open(endpoint.url, environ, api_key="some-key-123") as backend:
@@ -47,7 +47,7 @@ async def test_flags_beat_the_environment() -> None:
 
 
 def test_hosted_endpoint_needs_a_key() -> None:
-    """Without a URL, openai is api.openai.com, which is not asked without a key."""
+    """Without a URL, `openai` is api.openai.com, which requires a key."""
     with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
         OPENAI.open(None)
     backend = OPENAI.open(None, {"OPENAI_API_KEY": "some-key-123"})
@@ -55,18 +55,18 @@ def test_hosted_endpoint_needs_a_key() -> None:
 
 
 def test_vllm_has_a_default_place() -> None:
-    """Without a URL, vllm is the port that vLLM listens on by default, and needs no key."""
+    """Without a URL, `vllm` is the default port of vLLM, and needs no key."""
     assert KINDS["vllm"].open(None).place == "http://127.0.0.1:8000/v1"
 
 
 def test_variable_that_is_no_url() -> None:
-    """The error about a wrong OPENAI_BASE_URL names it, and not a flag that was never typed."""
+    """The error about a wrong OPENAI_BASE_URL names the variable and not --base-url."""
     with pytest.raises(ConfigError, match="OPENAI_BASE_URL localhost:8000 is not a URL"):
         OPENAI.open(None, {"OPENAI_BASE_URL": "localhost:8000"})
 
 
 async def test_whole_body(endpoint: Endpoint) -> None:
-    """This and nothing else is sent: text before the picture, the token limit always, no stream."""
+    """The body has exactly these fields: text before the picture, the token limit, and no stream."""
     async with OPENAI.open(endpoint.url) as backend:
         await backend.preflight()
         await backend.complete(question("What?", system="Be brief."))
@@ -100,7 +100,7 @@ async def test_whole_body(endpoint: Endpoint) -> None:
 async def test_options_when_asked_for(
     endpoint: Endpoint, generation: dict[str, Any], sent: dict[str, Any]
 ) -> None:
-    """What an option sets is sent, a seed of 0 too; thinking is turned off as vLLM's templates know it."""
+    """Options are sent, even a seed of 0; thinking is turned off through vLLM's template arguments."""
     async with OPENAI.open(endpoint.url) as backend:
         await backend.complete(question(**generation))
     body = endpoint.questions[0].body
@@ -108,7 +108,7 @@ async def test_options_when_asked_for(
 
 
 async def test_only_model_is_taken() -> None:
-    """Without --model an endpoint's only model is taken, and asked by its name."""
+    """Without --model the endpoint's only model is used, and requests carry its name."""
     with Endpoint(models={"some/model": Model()}) as endpoint:
         async with OPENAI.open(endpoint.url, model=None) as backend:
             assert (await backend.preflight()).model == "some/model"
@@ -117,14 +117,14 @@ async def test_only_model_is_taken() -> None:
 
 
 async def test_several_models(endpoint: Endpoint) -> None:
-    """Without --model several models are a question to the user."""
+    """Without --model several models are an error that lists them."""
     async with OPENAI.open(endpoint.url, model=None) as backend:
         with pytest.raises(ConfigError, match="tiny-text, tiny-vision; name one with --model"):
             await backend.preflight()
 
 
 async def test_many_models_are_not_all_listed() -> None:
-    """A hosted endpoint's hundreds of models do not flood the screen."""
+    """An error about hundreds of models lists only the first ones."""
     with Endpoint(models={f"m{n:03}": Model() for n in range(300)}) as endpoint:
         async with OPENAI.open(endpoint.url, model=None) as backend:
             with pytest.raises(ConfigError, match=r"300 models.*, \.\.\.; name one") as caught:
@@ -132,14 +132,14 @@ async def test_many_models_are_not_all_listed() -> None:
     assert len(str(caught.value)) < 300
 
 
-async def test_vllm_tells_its_context(endpoint: Endpoint) -> None:
-    """The context length that vLLM lists is known after preflight."""
+async def test_vllm_reports_its_context(endpoint: Endpoint) -> None:
+    """Preflight returns the context length that vLLM lists."""
     async with OPENAI.open(endpoint.url) as backend:
         assert (await backend.preflight()).context == 8192
 
 
-async def test_llama_cpp_server_tells_its_slots() -> None:
-    """llama.cpp's server tells how many requests it works on at once, and which model it has."""
+async def test_llama_cpp_server_reports_its_slots() -> None:
+    """Preflight returns the number of slots and the model of llama.cpp's server."""
     with Endpoint(owned_by="llamacpp", props=PROPS) as endpoint:
         async with OPENAI.open(endpoint.url, model=None) as backend:
             found = await backend.preflight()
@@ -147,7 +147,7 @@ async def test_llama_cpp_server_tells_its_slots() -> None:
 
 
 async def test_llama_cpp_server_without_mmproj() -> None:
-    """A llama.cpp server that was started without its vision part is found out before any question."""
+    """Preflight refuses a llama.cpp server that was started without --mmproj."""
     props = {**PROPS, "modalities": {"vision": False}}
     with Endpoint(owned_by="llamacpp", props=props, models={"m": Model()}) as endpoint:
         async with OPENAI.open(endpoint.url, model="m") as backend:
@@ -157,22 +157,22 @@ async def test_llama_cpp_server_without_mmproj() -> None:
 
 
 async def test_name_that_is_an_alias() -> None:
-    """A model may be asked for by another name that the server has for it."""
+    """--model may be an alias of a listed model."""
     told = reply({"data": [{"id": "long/name.gguf", "aliases": ["short"]}]})
     async with babbling(told) as url, OPENAI.open(url, model="short") as backend:
         assert (await backend.preflight()).model == "short"
 
 
 async def test_wrong_path() -> None:
-    """A path that the server does not have ends the run, with the question that most often helps."""
+    """A path that the server does not have ends the run with a hint at /v1."""
     with Endpoint() as endpoint:
         async with OPENAI.open(f"{endpoint.url}/openai") as backend:
             with pytest.raises(FatalBackendError, match=r"ends in /v1"):
                 await backend.preflight()
 
 
-async def test_probe_asks_for_health(endpoint: Endpoint) -> None:
-    """A probe asks the one route that knows whether vLLM's engine lives, which is beside /v1."""
+async def test_probe_queries_health(endpoint: Endpoint) -> None:
+    """A probe requests /health, outside /v1, since only that detects a dead engine of vLLM."""
     async with OPENAI.open(endpoint.url) as backend:
         await backend.probe()
     assert [(r.method, r.path) for r in endpoint.requests] == [("GET", "/health")]
@@ -180,7 +180,7 @@ async def test_probe_asks_for_health(endpoint: Endpoint) -> None:
 
 @pytest.mark.parametrize("mode", ["503-empty", "503-loading"])
 async def test_probe_of_a_server_that_is_not_well(mode: str) -> None:
-    """vLLM's health with a dead engine, which has no text, and a server that loads are away."""
+    """vLLM's empty 503 of a dead engine, and a server that loads, count as down."""
     with Endpoint(routes={"/health": mode}) as endpoint:
         async with OPENAI.open(endpoint.url) as backend:
             with pytest.raises(UnavailableError) as caught:
@@ -190,7 +190,7 @@ async def test_probe_of_a_server_that_is_not_well(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["404-route", "405", "401", "302", "html200"])
 async def test_probe_of_a_server_without_health(mode: str) -> None:
-    """Who has no such route, or guards it, answers: it is there."""
+    """A server that has no /health, or protects it, is up."""
     with Endpoint(routes={"/health": mode}) as endpoint:
         async with OPENAI.open(endpoint.url) as backend:
             await backend.probe()
@@ -199,7 +199,7 @@ async def test_probe_of_a_server_without_health(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["404-model", "old_vllm_error_shape"])
 async def test_both_error_shapes(mode: str) -> None:
-    """vLLM's errors are understood in the shape of today and of before 0.10."""
+    """vLLM's errors are read in today's shape and in the shape before 0.10."""
     with Endpoint(script=[mode]) as endpoint:
         async with OPENAI.open(endpoint.url) as backend:
             with pytest.raises(BackendError) as caught:
@@ -217,14 +217,14 @@ async def test_error_inside_a_200() -> None:
 
 
 async def test_first_choice_is_the_answer() -> None:
-    """Of several choices the first one counts."""
+    """The first of several choices is the answer."""
     choices = [{"message": {"content": text}, "finish_reason": "stop"} for text in ("one", "two")]
     async with babbling(reply({"choices": choices})) as url, OPENAI.open(url) as backend:
         assert (await backend.complete(question())).text == "one"
 
 
 async def test_answer_in_parts() -> None:
-    """Of an answer in parts, as Mistral's thinking models give it, the text parts are the answer."""
+    """If an answer has parts, as from Mistral's thinking models, its text parts are the answer."""
     parts = [
         {"type": "thinking", "thinking": []},
         {"type": "text", "text": "A "},
@@ -237,14 +237,14 @@ async def test_answer_in_parts() -> None:
 
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
 async def test_thoughts_under_either_name(field: str) -> None:
-    """What vLLM's model thought is counted under both names that the field has had."""
+    """The reasoning of vLLM's model is counted under both names of the field."""
     choice = {"message": {"content": "A cat.", field: "Hm, fur."}, "finish_reason": "stop"}
     async with babbling(reply({"choices": [choice]})) as url, OPENAI.open(url) as backend:
         assert (await backend.complete(question())).thinking == len("Hm, fur.")
 
 
 async def test_answer_without_a_choice() -> None:
-    """A reply without choices is broken, and worth another try."""
+    """A reply without choices is a transient error."""
     async with babbling(reply({"choices": []})) as url, OPENAI.open(url) as backend:
         with pytest.raises(TransientError, match="choices") as caught:
             await backend.complete(question())

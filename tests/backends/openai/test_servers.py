@@ -1,4 +1,4 @@
-"""The servers that --backend knows by name: where they are, which key goes there, what they are asked."""
+"""The servers that --backend names: their default URLs, their keys and their request formats."""
 
 from typing import Any
 
@@ -24,20 +24,20 @@ HOSTED = {"openai": "OPENAI_API_KEY", "openrouter": "OPENROUTER_API_KEY"}
 
 
 def sent(server_type: ServerType, endpoint: Endpoint) -> OpenAICompatibleBackend:
-    """A backend that asks the endpoint in this server_type's ways."""
+    """A backend that queries the endpoint as a server of this type."""
     return OpenAICompatibleBackend(
         f"{endpoint.url}/v1", server_type=server_type, model="tiny-vision", api_key=None, timeout_s=30
     )
 
 
 def header_of(backend: Any) -> str | None:
-    """What a backend would say of who asks."""
+    """The Authorization header that a backend would send."""
     return dict(backend._transport._credentials.headers).get("Authorization")
 
 
 @pytest.mark.parametrize("name", PLACES)
 def test_place_and_key(name: str) -> None:
-    """Each has the place where its server listens by default, and only the key that is meant for it."""
+    """Each backend has the default URL of its server, and uses only the key that is meant for it."""
     environ = {"OPENAI_API_KEY": "openai-key", "OPENROUTER_API_KEY": "openrouter-key"}
     backend = KINDS[name].open(None, environ)
     assert (backend.place, backend.name) == (PLACES[name], name)
@@ -48,7 +48,7 @@ def test_place_and_key(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["llama-server", "lmstudio", "sglang", "openrouter"])
 def test_the_address_of_another_server(name: str) -> None:
-    """OPENAI_BASE_URL, which may be of another server, moves only those that are asked as OpenAI is."""
+    """OPENAI_BASE_URL does not change the URL of these servers, since it may belong to another server."""
     environ = {"OPENAI_BASE_URL": "http://elsewhere.invalid/v1", "OPENROUTER_API_KEY": KEY}
     assert KINDS[name].open(None, environ).place == PLACES[name]
     assert KINDS[name].open("http://here.invalid/v1", environ).place == "http://here.invalid/v1"
@@ -56,7 +56,7 @@ def test_the_address_of_another_server(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "variable"), HOSTED.items())
 def test_hosted_without_a_key(name: str, variable: str) -> None:
-    """A hosted one is not asked without a key; the error names its variable, and a header will do."""
+    """A hosted server requires a key; the error names its variable, and an Authorization header will do."""
     with pytest.raises(ConfigError, match=f"needs a key; set {variable}") as caught:
         KINDS[name].open(None, {"OPENAI_API_KEY" if name == "openrouter" else "OPENROUTER_API_KEY": KEY})
     assert caught.value.exit_code == 2
@@ -74,7 +74,7 @@ def test_hosted_without_a_key(name: str, variable: str) -> None:
     ],
 )
 def test_openai_elsewhere_is_any_server(url: str, meant: ServerType) -> None:
-    """Only OpenAI's own hosts are asked in its ways; elsewhere `openai` is any server of its form."""
+    """Only OpenAI's own hosts get its request format; elsewhere `openai` is a generic server."""
     assert server_type_at(SERVER_TYPES["openai"], url) is meant
     assert server_type_at(SERVER_TYPES["vllm"], url) is SERVER_TYPES["vllm"]
 
@@ -90,8 +90,8 @@ def test_openai_elsewhere_is_any_server(url: str, meant: ServerType) -> None:
         ("openai", "max_completion_tokens", {}),
     ],
 )
-async def test_ways(name: str, limit: str, thinking: dict[str, Any], endpoint: Endpoint) -> None:
-    """The token limit and the switch for thinking are called as each server calls them."""
+async def test_request_formats(name: str, limit: str, thinking: dict[str, Any], endpoint: Endpoint) -> None:
+    """The token limit and the switch for thinking have the names that each server expects."""
     async with sent(SERVER_TYPES[name], endpoint) as backend:
         await backend.complete(question(thinking=False, max_tokens=7, seed=3))
     body = endpoint.questions[0].body
@@ -101,8 +101,8 @@ async def test_ways(name: str, limit: str, thinking: dict[str, Any], endpoint: E
     assert {key: body[key] for key in thinking} == thinking
 
 
-async def test_a_knob_that_is_refused_is_left_out(endpoint: Endpoint) -> None:
-    """A model that takes no temperature and no seed is asked without from then on, and it is told."""
+async def test_a_refused_parameter_is_left_out(endpoint: Endpoint) -> None:
+    """If a model refuses temperature and seed, later requests omit them, and a warning says so."""
     endpoint.refuses = frozenset(("temperature", "seed", "max_tokens"))
     async with sent(GENERIC, endpoint) as backend:
         done = await backend.complete(question(seed=1))
@@ -115,15 +115,15 @@ async def test_a_knob_that_is_refused_is_left_out(endpoint: Endpoint) -> None:
         done.warnings
         == again.warnings
         == (
-            "asked without --temperature, which this model does not take",
-            "asked without --seed, which this model does not take",
+            "sent without --temperature, which this model does not accept",
+            "sent without --seed, which this model does not accept",
         )
     )
     assert plain.warnings == done.warnings[:1]
 
 
-async def test_a_switch_that_is_refused_is_left_out(endpoint: Endpoint) -> None:
-    """A strict server that refuses the argument which turns thinking off is asked without it."""
+async def test_a_refused_thinking_switch_is_left_out(endpoint: Endpoint) -> None:
+    """If a strict server refuses the argument that turns thinking off, the request is sent without it."""
     endpoint.refuses = frozenset(("chat_template_kwargs",))
     async with sent(GENERIC, endpoint) as backend:
         done = await backend.complete(question(thinking=False))
@@ -131,7 +131,7 @@ async def test_a_switch_that_is_refused_is_left_out(endpoint: Endpoint) -> None:
 
 
 async def test_a_wrong_value_is_an_error(endpoint: Endpoint) -> None:
-    """A refusal that names no knob to leave out, or one that was left out already, is an error as before."""
+    """A refusal that names no optional parameter, or one that is already omitted, is an error."""
     endpoint.script = ["400"]
     async with sent(GENERIC, endpoint) as backend:
         with pytest.raises(RejectedError, match="temperature is not what it should be"):
@@ -145,7 +145,7 @@ async def test_a_wrong_value_is_an_error(endpoint: Endpoint) -> None:
 
 @pytest.mark.parametrize("kind", [KINDS["openrouter"], KINDS["vllm"]], ids=["openrouter", "vllm"])
 async def test_images_that_leave_this_machine(kind: Kind, endpoint: Endpoint) -> None:
-    """Of a hosted server people are told that images leave this machine."""
+    """A note says that images leave this machine if the server is hosted."""
     async with kind.open(endpoint.url) as backend:
         notes = (await backend.preflight()).notes
     assert [note.endswith("images leave this machine") for note in notes] == [True] * SERVER_TYPES[
@@ -154,6 +154,6 @@ async def test_images_that_leave_this_machine(kind: Kind, endpoint: Endpoint) ->
 
 
 async def test_a_variant_of_a_hosted_model(endpoint: Endpoint) -> None:
-    """OpenRouter's NAME:nitro is the listed NAME, asked by its whole name."""
+    """OpenRouter's NAME:nitro is accepted if NAME is listed, and requests use the whole name."""
     async with KINDS["openrouter"].open(endpoint.url, model="tiny-vision:nitro") as backend:
         assert (await backend.preflight()).model == "tiny-vision:nitro"

@@ -64,9 +64,8 @@ class Transport:
             ConfigError: the key contains characters that a header cannot carry, or a file of
                 `wire` is unusable.
         """
-        self._credentials = Credentials.of(
-            url, api_key, wire.headers
-        )  # aiohttp refuses a key together with a login
+        # one Authorization header: aiohttp refuses a key together with a login
+        self._credentials = Credentials.of(url, api_key, wire.headers)
         self._tls = tls_context(wire)
         self._unchecked = wire.insecure
         self._may_want_certificate = wire.client_cert is None

@@ -1,4 +1,4 @@
-"""The OpenAI chat wire: vLLM, llama.cpp's server, LM Studio, SGLang and hosted ones."""
+"""The backend for /v1/chat/completions: vLLM, llama.cpp's server, LM Studio, SGLang and hosted servers."""
 
 import asyncio
 import json
@@ -49,27 +49,27 @@ from vlmbatch.records import Completion, Endpoint, Generation, Load, ModelFacts,
 MODEL_HINT = "name a served one with --model"
 SERVER_HINT = "start the server, or say where it is with --base-url"
 LOAD_S = 5.0
-"""How long a server may take to tell how many requests wait; what it says later is old."""
+"""How long a server may take to report its queue, in seconds; a later report would be outdated."""
 
 
 def api_url(url: str) -> str:
-    """The base URL as the API wants it: a bare host gets the /v1 that people forget."""
+    """The base URL for the API: a URL without a path gets the /v1 that users often forget."""
     parts = urlsplit(url)
     return parts._replace(path=parts.path.rstrip("/") or "/v1").geturl()
 
 
 def file_url(picture: PreparedImage) -> str:
-    """The URL of the file that this picture is, for a server on the same disk; empty where it has none."""
+    """The file:// URL of an unchanged picture, for a server on the same disk; empty if it has none."""
     path = picture.file or ""
     try:
         path.encode("utf-8")
-    except UnicodeEncodeError:  # servers take what is quoted in a URL for UTF-8
+    except UnicodeEncodeError:  # servers decode the escapes of a URL as UTF-8
         return ""
     return Path(path).absolute().as_uri() if path else ""
 
 
 class OpenAICompatibleBackend:
-    """A server of /v1/chat/completions."""
+    """A server with /v1/chat/completions."""
 
     def __init__(
         self,
@@ -82,10 +82,11 @@ class OpenAICompatibleBackend:
         owner: str | None = None,
         wire: RequestOptions = PLAIN,
     ) -> None:
-        """`url` ends in /v1; `timeout_s` is per request; `owner` is the `owned_by` its models must have.
+        """`url` ends in /v1; `timeout_s` is per request; `owner` is the required `owned_by` of its models.
 
         Raises:
-            ConfigError: the key holds what no header can carry, or a file of `wire` cannot be used.
+            ConfigError: the key contains characters that a header cannot carry, or a file of `wire` is
+                unusable.
         """
         self.name = server_type.name or "openai"
         self.concurrency = server_type.slots
@@ -103,7 +104,7 @@ class OpenAICompatibleBackend:
 
     @property
     def place(self) -> str:
-        """Where requests go; see protocols.Backend."""
+        """The URL of the endpoint; see protocols.Backend."""
         return self._transport.place
 
     @place.setter
@@ -118,7 +119,7 @@ class OpenAICompatibleBackend:
         await self._transport.__aexit__(*exc)
 
     async def preflight(self) -> Endpoint:
-        """Find the model and, where the server tells, whether it can see; see protocols.Backend."""
+        """Find the model and, if the server reports it, whether it has vision; see protocols.Backend."""
         listed = {str(m.get("id")): m for m in await self._models()}
         if self._model is None:
             self._model = only_model(
@@ -150,12 +151,12 @@ class OpenAICompatibleBackend:
             model=self._model,
             slots=slots,
             context=count(entry.get("max_model_len")) or count(entry.get("context_length")) or None,
-            architecture=string(entry.get("root")) or None,  # the model behind a name that vLLM was given
+            architecture=string(entry.get("root")) or None,  # the model behind vLLM's --served-model-name
             notes=(*self._transport.notes, *hosted_note(self._server_type.hosted, self.place)),
         )
 
     async def models(self) -> list[ModelFacts]:
-        """All that it serves; see protocols.Catalogue."""
+        """All models of the server; see protocols.Catalogue."""
         listed = await self._models()
         props: Mapping[str, Any] = {}
         if any(m.get("owned_by") == "llamacpp" for m in listed):
@@ -164,7 +165,7 @@ class OpenAICompatibleBackend:
         return [facts_of(m, props, name, self.place) for m in listed if string(m.get("id"))]
 
     async def version(self) -> str | None:
-        """The version of the server, where it has one that is told; see protocols.Catalogue."""
+        """The version of the server, or None if it does not report one; see protocols.Catalogue."""
         with suppress(FatalBackendError, RejectedError, TransientError):
             return (
                 string((await self._transport.fetch_json("GET", f"{self._root}/version")).get("version"))
@@ -174,20 +175,20 @@ class OpenAICompatibleBackend:
 
     @property
     def _root(self) -> str:
-        """Where the routes are that are not of OpenAI's API."""
+        """The base URL of the routes outside OpenAI's API."""
         return self.url.removesuffix("/v1")
 
     async def probe(self) -> None:
-        """Whether it answers again; see protocols.Backend.
+        """Check that the server answers; see protocols.Backend.
 
-        vLLM's /health is the one route that knows of a dead engine; who has none has at least answered.
+        Only vLLM's /health detects a dead engine. A server without that route is up if it answers at all.
         """
         reply = await self._transport.exchange("GET", f"{self._root}/health")
         if reply.status in (500, 502, 503, 504):
             self._transport.parse(reply)
 
     async def load(self) -> Load | None:
-        """What it tells at /metrics; see protocols.Backend. Who has none is asked once."""
+        """The load from /metrics; see protocols.Backend. A server without that route is queried only once."""
         if not self._reports_load:
             return None
         try:
@@ -199,14 +200,14 @@ class OpenAICompatibleBackend:
         return load_in(reply.body.decode("utf-8", errors="replace")) if reply.status == 200 else None
 
     async def warm_up(self, generation: Generation, deadline_s: float) -> float:
-        """Nothing: these servers load their model when they start; see protocols.Backend."""
+        """Do nothing: these servers load their model when they start; see protocols.Backend."""
         return 0.0
 
     async def unload(self) -> None:
-        """Nothing; see protocols.Backend."""
+        """Do nothing; see protocols.Backend."""
 
     async def complete(self, request: Request) -> Completion:
-        """Ask once, and over again where the server refuses a knob that can be left out.
+        """Send one request, and again without each optional parameter that the server refuses.
 
         See protocols.Backend.
         """
@@ -214,13 +215,14 @@ class OpenAICompatibleBackend:
         choice, message = first_choice(reply)
         text, thinking = answer_text(message), thoughts(message)
         reason = string(choice.get("finish_reason"))
-        told = mapping(reply.get("usage"))
+        reported = mapping(reply.get("usage"))
         usage = Usage(
-            input_tokens=count(told.get("prompt_tokens")), output_tokens=count(told.get("completion_tokens"))
+            input_tokens=count(reported.get("prompt_tokens")),
+            output_tokens=count(reported.get("completion_tokens")),
         )
-        cost = cost_in(told)
-        probable = mapping(choice.get("logprobs")).get("content")
-        logprobs, missing = logprobs_in(probable, request.generation.logprobs)
+        cost = cost_in(reported)
+        tokens = mapping(choice.get("logprobs")).get("content")
+        logprobs, missing = logprobs_in(tokens, request.generation.logprobs)
         with attach_cost(usage, cost):
             flaws = check_answer(
                 text,
@@ -242,7 +244,7 @@ class OpenAICompatibleBackend:
         )
 
     async def _send(self, request: Request) -> dict[str, Any]:
-        """The reply to this question, in the words that the server takes."""
+        """The reply to this request; the request format adapts to the parameters that the server accepts."""
         deadline_s = request.deadline_s or self._timeout_s
         while True:
             used, body = self._format, self._body(request)
@@ -253,13 +255,13 @@ class OpenAICompatibleBackend:
             self._format, self._body_template = changed, BodyTemplate(self._payload)
 
     def _body(self, request: Request) -> Pieces:
-        """The request's body: with the path of its picture where that is wished and will do, else with it."""
+        """The request's body; it has file:// URLs if --file-urls is set and possible, else the pictures."""
         if self._file_urls and request.images and all(map(file_url, request.images)):
             return (json.dumps(self._payload(request, "")).encode("ascii"),)
         return self._body_template.fill(request)
 
     def _payload(self, request: Request, image: str) -> dict[str, Any]:
-        """Text before the image, so that a server's prefix cache can reuse what all requests share."""
+        """The body, with text before the image, so that a server's prefix cache can reuse the shared part."""
         system = [{"role": "system", "content": request.system}] if request.system else []
         content: list[dict[str, Any]] = [{"type": "text", "text": request.prompt}]
         for picture in request.images:
@@ -276,7 +278,7 @@ class OpenAICompatibleBackend:
         return payload | dict(self._extra)
 
     async def _models(self) -> list[Mapping[str, Any]]:
-        """What the server lists."""
+        """The models that the server lists."""
         models = mappings((await self._transport.fetch_json("GET", f"{self.url}/models")).get("data"))
         if self._owner and not any(m.get("owned_by") == self._owner for m in models):
             raise UnavailableError(f"{self.place} is not {self._owner}")

@@ -1,4 +1,4 @@
-"""What servers of OpenAI's wire tell of models and answers, read out of their replies."""
+"""Reads models, answers, costs and load from the replies of servers with the OpenAI API."""
 
 import json
 import re
@@ -11,16 +11,16 @@ from vlmbatch.records import Load, ModelFacts
 
 
 def first_choice(reply: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The first choice and its message; raises TransientError where there is none."""
+    """The first choice and its message; raises TransientError if the reply has none."""
     choice = next(iter(mappings(reply.get("choices"))), {})
     message = choice.get("message")
     if not isinstance(message, dict):
-        raise TransientError("the reply holds no choices[0].message", kind="bad_response")
+        raise TransientError("the reply has no choices[0].message", kind="bad_response")
     return choice, message
 
 
 def answer_text(message: Mapping[str, Any]) -> str:
-    """The answer. Mistral's thinking models send it in parts, of which `text` ones are the answer."""
+    """The answer. Mistral's thinking models send a list of parts; those of type `text` are the answer."""
     parts = mappings(message.get("content"))
     return string(message.get("content")) or "".join(
         string(part.get("text")) for part in parts if part.get("type") == "text"
@@ -28,30 +28,30 @@ def answer_text(message: Mapping[str, Any]) -> str:
 
 
 def thoughts(message: Mapping[str, Any]) -> str:
-    """What the model thought; vLLM has called it by both names."""
+    """The reasoning of the model; vLLM has used both names."""
     return string(message.get("reasoning")) or string(message.get("reasoning_content"))
 
 
 def find_by_alias(name: str, listed: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The listed model that has this other name."""
+    """The listed model with this alias, or None."""
     return next((m for m in listed.values() if name in _names(m.get("aliases"))), None)
 
 
 def takes_images(model: Mapping[str, Any]) -> bool | None:
-    """Whether the listing says that the model takes images; None where it says nothing."""
+    """Whether the listing says that the model accepts images; None if it does not say."""
     modalities = mapping(model.get("architecture")).get("input_modalities")
     return None if modalities is None else "image" in _names(modalities)
 
 
 def hosted_note(hosted: bool, place: str) -> tuple[str, ...]:
-    """A note for a server that is somebody else's."""
+    """A note that images leave this machine, for a hosted server."""
     return (f"{place} is hosted: images leave this machine",) if hosted else ()
 
 
 def facts_of(model: Mapping[str, Any], props: Mapping[str, Any], backend: str, place: str) -> ModelFacts:
-    """What is told of a listed model; `props` are those of llama.cpp's server, which has one model.
+    """The facts of a listed model; `props` are those of llama.cpp's server, which has one model.
 
-    vLLM and llama.cpp load what they serve when they are started; of other servers nobody knows.
+    vLLM and llama.cpp load their model when they start; for other servers `loaded` is unknown.
     """
     owner, meta = model.get("owned_by"), mapping(model.get("meta"))
     sees = takes_images(model)
@@ -72,7 +72,7 @@ def facts_of(model: Mapping[str, Any], props: Mapping[str, Any], backend: str, p
 
 
 def _in_short(parameters: int) -> str:
-    """`8.3B` or `135M`, as Ollama writes them."""
+    """`8.3B` or `135M`, the format of Ollama."""
     if parameters >= 1e9:
         return f"{parameters / 1e9:.1f}B"
     return f"{parameters / 1e6:.3g}M" if parameters else ""
@@ -83,7 +83,7 @@ def _names(value: object) -> list[object]:
 
 
 def cost_in(usage: Mapping[str, Any]) -> float | None:
-    """US dollars, where the server tells what it charges, as OpenRouter does; None elsewhere."""
+    """US dollars if the server reports its charge, as OpenRouter does; None otherwise."""
     cost = usage.get("cost")
     if isinstance(cost, bool) or not isinstance(cost, (int, float)):
         return None
@@ -91,7 +91,7 @@ def cost_in(usage: Mapping[str, Any]) -> float | None:
 
 
 def response_format(schema: str | None) -> dict[str, Any]:
-    """What asks for an answer that fits this JSON Schema."""
+    """The request parameter for an answer that fits this JSON Schema."""
     if schema is None:
         return {}
     named = {"name": "answer", "schema": json.loads(schema), "strict": True}
@@ -99,7 +99,7 @@ def response_format(schema: str | None) -> dict[str, Any]:
 
 
 def busy_s(reply: Mapping[str, Any]) -> float:
-    """Seconds that the engine itself worked, as llama.cpp's server tells; 0 of others."""
+    """Seconds of work of the engine itself, reported by llama.cpp's server; 0 for other servers."""
     timings = mapping(reply.get("timings"))
     spent = [timings.get(name) for name in ("prompt_ms", "predicted_ms")]
     return sum(ms for ms in spent if isinstance(ms, (int, float))) / 1000
@@ -110,14 +110,14 @@ GAUGES = (
     ("sglang:num_running_reqs", "sglang:num_queue_reqs"),
     ("llamacpp:requests_processing", "llamacpp:requests_deferred"),
 )
-"""What servers call the two numbers; each may stand there once for every engine or model."""
+"""The names of the two numbers; each may appear once for every engine or model."""
 _SAMPLE = re.compile(
     r"^([a-z]+:\w+)(?:\{.*\})?[ \t]+(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\b", re.MULTILINE | re.IGNORECASE
 )
 
 
 def load_in(text: str) -> Load | None:
-    """What Prometheus' text format tells, all engines together; None where neither number stands there."""
+    """The load in Prometheus' text format, summed over all engines; None unless both numbers are present."""
     sums: dict[str, float] = {}
     for name, value in _SAMPLE.findall(text):
         sums[name] = sums.get(name, 0.0) + float(value)

@@ -1,4 +1,4 @@
-"""The servers that speak OpenAI's wire: where each listens, which variables are for it, its ways."""
+"""The table of servers with the OpenAI API: default URL, environment variables and request format of each."""
 
 import re
 from collections.abc import Mapping
@@ -10,16 +10,16 @@ from vlmbatch.records import Generation
 
 _UNSUPPORTED = re.compile(r"unsupported (?:value|parameter): '(\w+)'")
 TEMPLATE: Mapping[str, Any] = {"chat_template_kwargs": {"enable_thinking": False}}
-"""How servers that fill in a model's chat template are told not to let it think (vLLM, SGLang, llama.cpp)."""
+"""Turns thinking off for servers that fill in a model's chat template (vLLM, SGLang, llama.cpp)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestFormat:
-    """What the token limit is called, what turns thinking off, and which parameters are left out.
+    """The name of the token limit, the parameters that turn thinking off, and the omitted parameters.
 
-    A server may refuse a knob that others want: api.openai.com takes a temperature for some models and
-    answers 400 for others, and hosted ones refuse what they do not know. Which, no list of names would
-    tell for long, so it is changed from their refusal.
+    A server may refuse a parameter that another requires: api.openai.com accepts a temperature for some
+    models and answers 400 for others, and hosted servers refuse unknown parameters. A list of models would
+    soon be outdated, so the format adapts to the refusals.
     """
 
     limit_name: str = "max_tokens"
@@ -27,7 +27,7 @@ class RequestFormat:
     omitted: frozenset[str] = frozenset()
 
     def parameters(self, generation: Generation) -> dict[str, Any]:
-        """The part of a request's body that shapes its answer."""
+        """The generation parameters of a request's body."""
         parameters: dict[str, Any] = {
             self.limit_name: generation.max_tokens,
             "temperature": generation.temperature,
@@ -39,35 +39,35 @@ class RequestFormat:
         return {name: value for name, value in parameters.items() if name not in self.omitted}
 
     def after_refusal(self, status: int, body: bytes) -> Self | None:
-        """What to speak after this reply; None where it refuses no knob that could be left out."""
+        """The format for the next attempt; None if this reply refuses no optional parameter."""
         if status not in (400, 422):
             return None
-        told = body.decode("utf-8", errors="replace").replace("\\u0027", "'").lower()
-        named = set(_UNSUPPORTED.findall(told))
-        if self.limit_name == "max_tokens" and "max_tokens" in named and "max_completion_tokens" in told:
+        text = body.decode("utf-8", errors="replace").replace("\\u0027", "'").lower()
+        named = set(_UNSUPPORTED.findall(text))
+        if self.limit_name == "max_tokens" and "max_tokens" in named and "max_completion_tokens" in text:
             return replace(self, limit_name="max_completion_tokens")
         refused = named & {"temperature", "seed"}
-        refused |= {name for name in self.no_thinking if name in told}
+        refused |= {name for name in self.no_thinking if name in text}
         return replace(self, omitted=self.omitted | refused) if refused - self.omitted else None
 
     def warnings(self, generation: Generation) -> tuple[str, ...]:
-        """What a person should know of an answer to a question from which parameters were left out."""
+        """Warnings about the parameters that the request omitted."""
         if not self.omitted:
             return ()
         chosen = {"temperature": True, "seed": generation.seed is not None}
-        left = [name for name, counts in chosen.items() if counts and name in self.omitted]
-        return tuple(f"asked without --{name}, which this model does not take" for name in left)
+        names = [name for name, counts in chosen.items() if counts and name in self.omitted]
+        return tuple(f"sent without --{name}, which this model does not accept" for name in names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerType:
-    """One kind of server.
+    """One type of server.
 
-    `name` stands in records; None is `vllm` where the model says that vLLM owns it, else `openai`.
-    `url_variable` and `key_variable` are what its users set: a key is sent to no other place than the one
-    that its variable is for. `slots` is how many requests at once are a good start. `metrics` says that it
-    may tell at /metrics how many requests wait; `hosted` that images leave this machine, and a key is needed.
-    `arguments` go with every request; `reports_cost`: what an answer cost stands beside its tokens.
+    `name` is written to records; None means `vllm` if the model is owned by vLLM, else `openai`.
+    `url_variable` and `key_variable` are its environment variables: a key is sent only to the server that
+    its variable is for. `slots` is the initial number of simultaneous requests. `metrics` says that /metrics
+    may report the queue; `hosted` says that images leave this machine and a key is required. `arguments` are
+    added to every request. `reports_cost` says that its usage includes the cost.
     """
 
     name: str | None
@@ -87,7 +87,7 @@ OPENAI = ServerType(
     url="https://api.openai.com/v1",
     url_variable="OPENAI_BASE_URL",
     key_variable="OPENAI_API_KEY",
-    # max_tokens is deprecated there, and an error for all models that reason
+    # max_tokens is deprecated there, and an error for all reasoning models
     request_format=RequestFormat(limit_name="max_completion_tokens"),
     metrics=False,
     hosted=True,
@@ -126,11 +126,11 @@ SERVER_TYPES: Mapping[str, ServerType] = {
         reports_cost=True,
     ),
 }
-"""By the word of --backend."""
+"""By the value of --backend."""
 
 
 def server_type_at(server_type: ServerType, url: str) -> ServerType:
-    """The server_type that a server at this URL is asked by: only OpenAI itself has OpenAI's ways."""
+    """The type of the server at this URL: only OpenAI's own hosts get OpenAI's request format."""
     host = urlsplit(url).hostname or ""
     is_openai = host == "api.openai.com" or host.endswith(".api.openai.com")  # eu.api.openai.com and others
     if server_type.name in ("openai", None) and is_openai:
