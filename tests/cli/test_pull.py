@@ -66,7 +66,7 @@ def test_a_pull_without_progress_exits_4(endpoint: Endpoint) -> None:
     [
         ("no-such:7b", "", "check its name"),
         ("two words", "", "check its name"),
-        ("llava", "pull_error:no space left on device", "make room"),
+        ("llava", "pull_error:no space left on device", "free disk space"),
         ("llava", "pull_error:this model requires a newer version of Ollama", "update Ollama"),
         ("llava", "401", "key"),
     ],
@@ -87,8 +87,10 @@ def test_vllm_cannot_pull() -> None:
         refused = pull(vllm, "llava")
         named = pull(vllm, "llava", "--backend", "vllm")
     assert (refused.returncode, named.returncode) == (2, 2)
-    assert "is no Ollama" in refused.stderr
-    assert all("vLLM and others load their model when they are started" in d.stderr for d in (refused, named))
+    assert "is not an Ollama server" in refused.stderr
+    assert all(
+        "vLLM and other servers load their model when they start" in d.stderr for d in (refused, named)
+    )
 
 
 def test_no_endpoint_exits_4() -> None:

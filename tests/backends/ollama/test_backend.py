@@ -14,7 +14,7 @@ from vlmbatch.errors import BadAnswerError, ConfigError, FatalBackendError, Unav
 
 OLLAMA = KINDS["ollama"]
 
-# the cases of TestHost and TestConnectableHost in Ollama's envconfig, and some of what people type
+# the cases of TestHost and TestConnectableHost in Ollama's envconfig, and some that users type
 HOSTS = {
     "": "http://127.0.0.1:11434",
     "1.2.3.4": "http://1.2.3.4:11434",
@@ -57,19 +57,19 @@ HOSTS = {
 
 @pytest.mark.parametrize("typed", HOSTS, ids=repr)
 def test_host_is_read_as_ollama_reads_it(typed: str) -> None:
-    """OLLAMA_HOST means to us the address that it means to Ollama's own client."""
+    """OLLAMA_HOST is parsed to the same address as in Ollama's own client."""
     assert host_url(typed) == HOSTS[typed]
 
 
 @pytest.mark.parametrize("host", ["ftp://example.com", "unix:///tmp/ollama.sock", "a:b:c", "a\u2028b"])
 def test_host_that_is_no_address(host: str) -> None:
-    """An OLLAMA_HOST that names no http address is a mistake that is told before anything is sent."""
+    """An OLLAMA_HOST that is not an HTTP address is an error before anything is sent."""
     with pytest.raises(ConfigError, match="OLLAMA_HOST"):
         OLLAMA.open(None, {"OLLAMA_HOST": host})
 
 
 async def test_host_comes_from_the_environment() -> None:
-    """OLLAMA_HOST tells where Ollama is, also in the form that makes a server listen everywhere."""
+    """OLLAMA_HOST sets the address, even in the form 0.0.0.0 that servers listen on."""
     with Endpoint() as endpoint:
         environ = {"OLLAMA_HOST": f" '0.0.0.0:{endpoint.port}'"}
         async with OLLAMA.open(None, environ) as backend:
@@ -78,29 +78,31 @@ async def test_host_comes_from_the_environment() -> None:
 
 
 async def test_base_url_beats_the_environment(endpoint: Endpoint) -> None:
-    """--base-url counts before OLLAMA_HOST."""
+    """--base-url overrides OLLAMA_HOST."""
     async with OLLAMA.open(endpoint.url, {"OLLAMA_HOST": "127.0.0.1:9"}) as backend:
         assert (await backend.preflight()).url == endpoint.url
 
 
 @pytest.mark.parametrize("backend", ["ollama", "auto"])
 async def test_v1_of_openai_clients_is_dropped(backend: str, endpoint: Endpoint) -> None:
-    """An address that was typed for OpenAI clients is asked over Ollama's own wire, which has num_ctx."""
+    """The /v1 of an address for OpenAI clients is dropped, since only Ollama's own API has num_ctx."""
     async with OLLAMA.open(f"{endpoint.url}/v1", backend=backend) as opened:
         assert (await opened.preflight()).url == endpoint.url
 
 
-async def test_server_that_is_no_ollama() -> None:
-    """Of a server that speaks another wire, the error names the backends to use instead."""
+async def test_server_that_is_not_ollama() -> None:
+    """The error for a server with another API names the backends to use instead."""
     with Endpoint(speaks=["openai"]) as endpoint:
         async with OLLAMA.open(endpoint.url) as backend:
-            with pytest.raises(FatalBackendError, match=r"is no Ollama: .*--backend vllm") as caught:
+            with pytest.raises(
+                FatalBackendError, match=r"is not an Ollama server: .*--backend vllm"
+            ) as caught:
                 await backend.preflight()
     assert caught.value.kind == "wrong_url"
 
 
 async def test_path_of_a_proxy_is_kept(endpoint: Endpoint) -> None:
-    """An Ollama behind a path of a web server is asked below that path."""
+    """Requests to an Ollama behind a path of a web server keep that path."""
     async with OLLAMA.open(f"{endpoint.url}/ai/ollama/") as backend:
         with pytest.raises(FatalBackendError, match="--base-url"):
             await backend.preflight()
@@ -108,21 +110,21 @@ async def test_path_of_a_proxy_is_kept(endpoint: Endpoint) -> None:
 
 
 async def test_key_comes_from_the_environment() -> None:
-    """OLLAMA_API_KEY is sent as Ollama's own client sends it."""
+    """OLLAMA_API_KEY is sent like Ollama's own client sends it."""
     with Endpoint(api_key="some-key-123") as endpoint:
         async with OLLAMA.open(endpoint.url, {"OLLAMA_API_KEY": "some-key-123"}) as backend:
             assert (await backend.preflight()).model == "tiny-vision"
 
 
 async def test_only_vision_model_is_taken(endpoint: Endpoint) -> None:
-    """Without --model the one model that can see is taken, however many cannot."""
+    """Without --model the only vision model is used, however many text models exist."""
     async with OLLAMA.open(endpoint.url, model=None) as backend:
         assert (await backend.preflight()).model == "tiny-vision"
         assert (await backend.complete(question())).model == "tiny-vision"
 
 
 async def test_several_vision_models() -> None:
-    """Without --model several vision models are a question to the user, which names them and no other."""
+    """Without --model several vision models are an error that lists only them."""
     models = {"a:7b": Model(), "b": Model(), "blind": Model(vision=False)}
     with Endpoint(models=models) as endpoint:
         async with OLLAMA.open(endpoint.url, model=None) as backend:
@@ -131,7 +133,7 @@ async def test_several_vision_models() -> None:
 
 
 async def test_no_vision_model() -> None:
-    """Without a vision model the error holds the command that pulls one."""
+    """The error for a server without a vision model contains the command that pulls one."""
     with Endpoint(models={"blind": Model(vision=False)}) as endpoint:
         async with OLLAMA.open(endpoint.url, model=None) as backend:
             with pytest.raises(FatalBackendError, match=r"no vision model; .*vlmbatch pull") as caught:
@@ -140,14 +142,14 @@ async def test_no_vision_model() -> None:
 
 
 async def test_unknown_model_can_be_pulled(endpoint: Endpoint) -> None:
-    """The error about an unknown model holds the command that pulls this very one."""
+    """The error for an unknown model contains the command that pulls this model."""
     async with OLLAMA.open(endpoint.url, model="llava:7b") as backend:
         with pytest.raises(FatalBackendError, match="vlmbatch pull llava:7b"):
             await backend.preflight()
 
 
 async def test_latest_is_the_same_model(endpoint: Endpoint) -> None:
-    """A model typed with and without :latest is one model: same name and same digest in the records."""
+    """A model with and without :latest is one model: the same name and the same digest."""
     found = []
     for name in ("tiny-vision", "tiny-vision:latest"):
         async with OLLAMA.open(endpoint.url, model=name) as backend:
@@ -158,17 +160,17 @@ async def test_latest_is_the_same_model(endpoint: Endpoint) -> None:
     assert found[0].context == 8192
 
 
-async def test_old_ollama_does_not_tell() -> None:
-    """An Ollama that lists no capabilities is used, with a note that nobody knows whether the model sees."""
+async def test_old_ollama_lists_no_capabilities() -> None:
+    """An Ollama that lists no capabilities is used, with a note that the model may lack vision."""
     told = reply({"models": [{"name": "m:latest"}]})
     async with babbling(told) as url, OLLAMA.open(url, model="m") as backend:
         found = await backend.preflight()
     assert (found.model, found.digest, found.context) == ("m", None, None)
-    assert "does not tell whether m can see" in found.notes[0]
+    assert "does not report whether m can see images" in found.notes[0]
 
 
 async def test_refused_host_name() -> None:
-    """The empty 403 by which Ollama refuses a host name is explained."""
+    """The error for Ollama's empty 403 of a refused host name explains it."""
     with Endpoint(routes={"/api/tags": "403-empty"}) as endpoint:
         async with OLLAMA.open(endpoint.url) as backend:
             with pytest.raises(FatalBackendError, match=r"OLLAMA_HOST=0\.0\.0\.0"):
@@ -176,7 +178,7 @@ async def test_refused_host_name() -> None:
 
 
 async def test_still_loading() -> None:
-    """An Ollama that is busy at the start is away for now, which the run waits for."""
+    """An Ollama that is busy at preflight is unavailable, so that the run waits for it."""
     with Endpoint(routes={"/api/show": "503-busy"}) as endpoint:
         async with OLLAMA.open(endpoint.url) as backend:
             with pytest.raises(UnavailableError):
@@ -184,7 +186,7 @@ async def test_still_loading() -> None:
 
 
 async def body_of(endpoint: Endpoint, *, options: dict[str, Any], **generation: Any) -> dict[str, Any]:
-    """The body of one question asked with these options."""
+    """The body of one request with these options."""
     async with OLLAMA.open(endpoint.url, **options) as backend:
         await backend.preflight()
         await backend.complete(question("What?", **generation))
@@ -194,7 +196,7 @@ async def body_of(endpoint: Endpoint, *, options: dict[str, Any], **generation: 
 
 
 async def test_whole_body(endpoint: Endpoint) -> None:
-    """This and nothing else is sent: no stream, no truncated prompt, the model kept loaded."""
+    """The body has exactly these fields: no stream, no truncation, and keep_alive."""
     body = await body_of(endpoint, options={})
     assert body == {
         "model": "tiny-vision",
@@ -207,24 +209,24 @@ async def test_whole_body(endpoint: Endpoint) -> None:
 
 
 async def test_options_when_asked_for(endpoint: Endpoint) -> None:
-    """num_ctx and seed are sent where they are set, and only there: another num_ctx reloads the model."""
+    """num_ctx and seed are sent only if they are set: another num_ctx would reload the model."""
     body = await body_of(endpoint, options={}, num_ctx=4096, seed=3, max_tokens=9)
     assert body["options"] == {"num_predict": 9, "temperature": 0.0, "seed": 3, "num_ctx": 4096}
 
 
 @pytest.mark.parametrize(("typed", "sent"), [("5m", "5m"), ("-1", -1), ("0", 0), ("90", 90)])
 async def test_keep_alive_without_a_unit(endpoint: Endpoint, typed: str, sent: str | int) -> None:
-    """Bare seconds are sent as a number, the only form in which Ollama takes them."""
+    """Seconds without a unit are sent as a number, the only form that Ollama accepts."""
     assert (await body_of(endpoint, options={"keep_alive": typed}))["keep_alive"] == sent
 
 
 async def test_keep_alive_is_left_to_ollama(endpoint: Endpoint) -> None:
-    """Where keep_alive is set to nothing, Ollama's own setting counts."""
+    """If keep_alive is empty, it is not sent, and Ollama's own setting applies."""
     assert "keep_alive" not in await body_of(endpoint, options={"keep_alive": None})
 
 
-async def test_thinking_is_turned_off_where_there_is_some() -> None:
-    """A model that thinks is told not to, one that cannot hears nothing of it, and a retry may say it."""
+async def test_thinking_is_turned_off_for_thinking_models() -> None:
+    """`think` is false for a thinking model and absent for another, unless the request sets it."""
     with Endpoint(models={"thinker": Model(thinking=True), "plain": Model()}) as endpoint:
         assert (await body_of(endpoint, options={"model": "thinker"}))["think"] is False
         assert (await body_of(endpoint, options={"model": "thinker"}, thinking=True))["think"] is True
@@ -233,7 +235,7 @@ async def test_thinking_is_turned_off_where_there_is_some() -> None:
 
 
 async def test_thoughts_are_counted_not_kept() -> None:
-    """Of what a model thought, only the length is in the completion."""
+    """The completion has only the length of the model's thinking, not its text."""
     with Endpoint(models={"thinker": Model(thinking=True)}) as endpoint:
         async with OLLAMA.open(endpoint.url, model="thinker") as backend:
             await backend.preflight()
@@ -243,7 +245,7 @@ async def test_thoughts_are_counted_not_kept() -> None:
 
 
 async def test_broken_off_answer_is_no_answer() -> None:
-    """The 200 without done:true, by which Ollama gives up on a loop, is a bad answer with its text."""
+    """A 200 without done:true, which Ollama sends to stop a loop, is a bad answer with its text."""
     with Endpoint(script=["done_false"]) as endpoint:
         async with OLLAMA.open(endpoint.url) as backend:
             await backend.preflight()
@@ -253,7 +255,7 @@ async def test_broken_off_answer_is_no_answer() -> None:
 
 
 async def test_all_pictures_of_a_question_go_out(endpoint: Endpoint) -> None:
-    """Two pictures go out in one question, in their order."""
+    """Two pictures are sent in one request, in their order."""
     two = replace(question(), images=(picture(), picture((0, 0, 0))))
     async with OLLAMA.open(endpoint.url) as backend:
         await backend.complete(two)

@@ -1,1 +1,1 @@
-"""Ollama over its own API."""
+"""The backend for Ollama's own API."""

@@ -1,4 +1,4 @@
-"""Ollama over its native /api/chat, the one route that takes num_ctx, keep_alive, think and truncate."""
+"""The Ollama backend; its native /api/chat is the only route with num_ctx, keep_alive, think and truncate."""
 
 import json
 import time
@@ -41,11 +41,11 @@ VERSION = "/api/version"
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 UNLOAD_S = 10.0
 PULL_HINT = "get one with: vlmbatch pull qwen2.5vl"
-SERVER_HINT = "start Ollama with: ollama serve, or say where it is with --base-url or OLLAMA_HOST"
+SERVER_HINT = "start Ollama with: ollama serve, or set its URL with --base-url or OLLAMA_HOST"
 
 
 class OllamaBackend:
-    """An Ollama server. The options are the same in every request, since others reload the model."""
+    """An Ollama server. Every request has the same options, since different options reload the model."""
 
     name = "ollama"
     concurrency = 2  # OLLAMA_NUM_PARALLEL is 1 by default; the second request waits at the server
@@ -61,9 +61,9 @@ class OllamaBackend:
         wire: RequestOptions = PLAIN,
         options: Mapping[str, Any] = NO_OPTIONS,
     ) -> None:
-        """`url` as from host_url; `model` None takes the only one that sees; `timeout_s` is per request.
+        """`url` comes from host_url; `model` None means the only vision model; `timeout_s` is per request.
 
-        `options` go with each request beside those that other flags set.
+        `options` are sent with each request in addition to the options of other flags.
         """
         self._body_template = BodyTemplate(self._payload)
         self._transport = Transport(url, api_key, timeout_s=timeout_s, hint=SERVER_HINT, wire=wire)
@@ -83,7 +83,7 @@ class OllamaBackend:
         await self._transport.__aexit__(*exc)
 
     async def preflight(self) -> Endpoint:
-        """Find the model and whether it can see; see protocols.Backend."""
+        """Find the model and check that it has vision; see protocols.Backend."""
         models = await self._models()
         if self._model is None:
             seeing = [name for name in models if await self._sees(name, models[name])]
@@ -93,7 +93,10 @@ class OllamaBackend:
         listed = entry_of(self._model, models)
         notes = (*self._transport.notes, *remote_note(self._model, shown, listed), *unknown_names(self._own))
         if capabilities is None:
-            notes += (f"this Ollama does not tell whether {self._model} can see; version 0.6.4 and later do",)
+            notes += (
+                f"this Ollama does not report whether {self._model} can see images; "
+                "version 0.6.4 and later do",
+            )
         elif "vision" not in capabilities:
             raise FatalBackendError(
                 f"the model {self._model} at {self.place} cannot see images; "
@@ -104,7 +107,7 @@ class OllamaBackend:
         return Endpoint(
             backend=self.name,
             url=self.place,
-            model=self._model.removesuffix(":latest"),  # the same model, however it was typed
+            model=self._model.removesuffix(":latest"),  # the same model with and without the tag
             digest=str(listed.get("digest") or "") or None,
             context=context_of(shown),
             architecture=architecture_of(shown),
@@ -112,7 +115,7 @@ class OllamaBackend:
         )
 
     async def models(self) -> list[ModelFacts]:
-        """All that it has; see protocols.Catalogue."""
+        """All models of the server; see protocols.Catalogue."""
 
         async def show(name: str) -> dict[str, Any]:
             return await self._query("POST", "/api/show", _named(name))
@@ -120,25 +123,25 @@ class OllamaBackend:
         return await facts_of(await self._models(), self.place, show, partial(self._query, "GET"))
 
     async def version(self) -> str | None:
-        """The version that it says it is; see protocols.Catalogue."""
+        """The version that the server reports; see protocols.Catalogue."""
         return string((await self._query("GET", VERSION)).get("version")) or None
 
     async def pull(self, name: str, on_progress: Callable[[Pulled], None], *, silence_s: float) -> None:
-        """Let Ollama fetch a model, and on_progress how far it is; see ollama_pull.follow."""
+        """Let Ollama download a model, and report its progress; see pull.follow."""
         await follow(self._transport, name, on_progress, silence_s=silence_s)
 
     async def probe(self) -> None:
-        """Whether it listens again; see protocols.Backend."""
+        """Check that the server answers; see protocols.Backend."""
         try:
             await self._query("GET", VERSION)
         except (FatalBackendError, RejectedError):
-            return  # it answers; what it thinks of this question does not matter here
+            return  # any answer shows that the server is up
 
     async def load(self) -> None:
-        """Ollama does not tell who waits; see protocols.Backend."""
+        """Return None: Ollama does not report its queue; see protocols.Backend."""
 
     async def warm_up(self, generation: Generation, deadline_s: float) -> float:
-        """Have the model loaded as the questions want it; see protocols.Backend."""
+        """Load the model with the options of the run; see protocols.Backend."""
         began = time.monotonic()
         body = json.dumps(
             {
@@ -153,12 +156,12 @@ class OllamaBackend:
                 "POST", f"{self.url}/api/chat", (body.encode("ascii"),), deadline_s
             )
         except (RejectedError, BadAnswerError):
-            return 0.0  # old ones take no empty chat; the first question loads it then
+            return 0.0  # old versions refuse an empty chat; the first request loads the model then
         self._loaded = True
         return time.monotonic() - began
 
     async def unload(self) -> None:
-        """Let go of the model; see protocols.Backend."""
+        """Unload the model; see protocols.Backend."""
         body = json.dumps({"model": self._model, "messages": [], "keep_alive": 0}).encode("ascii")
         await self._transport.fetch_json("POST", f"{self.url}/api/chat", (body,), UNLOAD_S)
 
@@ -166,7 +169,7 @@ class OllamaBackend:
         return {"keep_alive": _duration(self._keep_alive)} if self._keep_alive else {}
 
     async def complete(self, request: Request) -> Completion:
-        """Ask once; see protocols.Backend."""
+        """Send one request; see protocols.Backend."""
         body = self._body_template.fill(request)
         deadline_s = request.deadline_s or self._timeout_s
         warm = self._loaded
@@ -203,7 +206,7 @@ class OllamaBackend:
             "messages": [*system, {"role": "user", "content": request.prompt, **pictures}],
             "stream": False,
             "options": self._own | _options(request.generation),
-            "truncate": False,  # a prompt that does not fit is an error, not an answer to half of it
+            "truncate": False,  # a prompt that does not fit is an error, not an answer to a part of it
         }
         payload |= self._keep_alive_option()
         if self._thinks or request.generation.thinking is False:
@@ -219,7 +222,7 @@ class OllamaBackend:
         return {name: m for name, m in named.items() if name}
 
     async def _sees(self, name: str, listed: Mapping[str, Any]) -> bool:
-        """Whether this model takes images; older servers tell it only one by one."""
+        """Whether this model accepts images; older servers report it only for each single model."""
         known = capabilities_of(listed)
         if known is None:
             known = capabilities_of(await self._query("POST", "/api/show", _named(name)))
@@ -234,12 +237,12 @@ class OllamaBackend:
             raise unknown_model(name, models, self.place, f"or: vlmbatch pull {name}") from error
 
     async def _query(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
-        """What Ollama tells of itself and its models."""
+        """Send a request about the server or its models, and return the JSON object of the reply."""
         reply = await self._transport.exchange(method, f"{self.url}{path}", (body,) if body else ())
         if path in (TAGS, VERSION) and reply.status in (404, 405):
             raise FatalBackendError(
-                f"{self.place} is no Ollama: it has no {path}; for another server use --backend vllm or "
-                "--backend openai, else check --base-url",
+                f"{self.place} is not an Ollama server: it has no {path}; for another server use "
+                "--backend vllm or --backend openai, else check --base-url",
                 kind="wrong_url",
             )
         return self._transport.parse(reply)
@@ -255,7 +258,7 @@ def _options(generation: Generation) -> dict[str, Any]:
 
 
 def _duration(typed: str) -> str | int:
-    """Ollama takes seconds, and -1 for ever, only as a number; as a text it wants a unit."""
+    """Ollama accepts seconds, and -1 for no limit, only as a number; a string needs a unit."""
     try:
         return int(typed)
     except ValueError:

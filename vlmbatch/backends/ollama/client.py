@@ -1,4 +1,4 @@
-"""What the ollama package's client sends through: the transport that all requests of a run share."""
+"""Lets the client of the ollama package send its requests through the transport of the run."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
@@ -9,22 +9,22 @@ Send = Callable[[str, str, bytes], AsyncGenerator[bytes, None]]
 
 
 class Lines(httpx.AsyncBaseTransport):
-    """The `transport=` of the package's client, so that TLS, proxies, headers and bounds are those of a run.
+    """The `transport=` of the package's client: TLS, proxies, headers and limits are those of the run.
 
-    What httpx itself would send as headers is left out: the transport below has its own.
+    The headers of httpx are dropped, since the run's transport sets its own.
     """
 
     def __init__(self, send: Send) -> None:
         self._send = send
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send it as soon as the reply is read; only good replies get so far."""
+        """Return a response that sends the request when it is read; only good replies are passed on."""
         body = await request.aread()
         return httpx.Response(200, stream=_Body(self._send(request.method, request.url.path, body)))
 
 
 class _Body(httpx.AsyncByteStream):
-    """The body of a reply; a line that is empty would be an error to the package."""
+    """The body of a reply without its empty lines, which the package would treat as errors."""
 
     def __init__(self, lines: AsyncGenerator[bytes, None]) -> None:
         self._lines = lines
@@ -35,5 +35,5 @@ class _Body(httpx.AsyncByteStream):
                 yield line + b"\n"
 
     async def aclose(self) -> None:
-        """Let go of the connection."""
+        """Release the connection."""
         await self._lines.aclose()

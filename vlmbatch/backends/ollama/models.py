@@ -1,4 +1,4 @@
-"""What Ollama has: each of its models, with what it tells of that in three places."""
+"""Lists the models of an Ollama server with their facts, which it reports on three routes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,7 +10,7 @@ from vlmbatch.errors import BackendError, FatalBackendError
 from vlmbatch.records import ModelFacts
 
 AT_ONCE = 8
-"""Questions about single models; each makes Ollama read a file."""
+"""Simultaneous requests about single models; for each of them Ollama reads a file."""
 
 Query = Callable[[str], Awaitable[Mapping[str, Any]]]
 
@@ -18,19 +18,20 @@ Query = Callable[[str], Awaitable[Mapping[str, Any]]]
 async def facts_of(
     listed: Mapping[str, Mapping[str, Any]], place: str, show: Query, ps: Query
 ) -> list[ModelFacts]:
-    """The listed models by name, in that order; `show` asks about a model, `ps` what is loaded at a path.
+    """The facts of the listed models, sorted by name.
 
-    A model that cannot be asked about has those facts that the list holds.
+    `show` requests the facts of one model, `ps` the loaded models at a path. If `show` fails, the model has
+    only the facts of the list.
     """
     try:
         loaded = {string(m.get("name")): m for m in mappings((await ps("/api/ps")).get("models"))}
-    except FatalBackendError:  # before 0.1.33 there was no such question
+    except FatalBackendError:  # versions before 0.1.33 do not have this route
         loaded = None
     turns = asyncio.Semaphore(AT_ONCE)
 
     async def facts(name: str) -> ModelFacts:
         entry = listed[name]
-        if capabilities_of(entry) is None or not _context(entry, {}):  # newer ones tell both in the list
+        if capabilities_of(entry) is None or not _context(entry, {}):  # newer versions list both
             async with turns:
                 shown = await _shown(name, show)
         else:
@@ -43,7 +44,7 @@ async def facts_of(
 async def _shown(name: str, show: Query) -> Mapping[str, Any]:
     try:
         return await show(name)
-    except BackendError:  # deleted meanwhile, or a broken file: the list is right all the same
+    except BackendError:  # deleted meanwhile, or a broken file: the facts of the list are still right
         return {}
 
 
@@ -79,6 +80,6 @@ def _context(entry: Mapping[str, Any], shown: Mapping[str, Any]) -> int | None:
 
 
 def _on_gpu(running: Mapping[str, Any]) -> float | None:
-    """What is not in GPU memory lies in the computer's own, where it is worked on by the CPU."""
+    """The share of a loaded model in GPU memory; the CPU processes the rest."""
     size = count(running.get("size"))
     return min(count(running.get("size_vram")) / size, 1.0) if size else None

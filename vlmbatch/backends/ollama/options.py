@@ -1,4 +1,4 @@
-"""Ollama's own options (--option NAME=VALUE): what they are, and which other flags set the same."""
+"""Ollama's own options (--option NAME=VALUE): their names, and the flags that set the same values."""
 
 import difflib
 import ipaddress
@@ -16,15 +16,15 @@ KNOWN = frozenset(
         *("mirostat", "mirostat_tau", "mirostat_eta", "penalize_newline", "numa", "low_vram", "use_mlock"),
     )
 )
-"""What Ollama 0.33 and older ones take (api/types.go, Options and Runner); others it ignores in silence."""
+"""The options of Ollama 0.33 and older (api/types.go, Options and Runner); it silently ignores all others."""
 FLAGS = {"num_predict": "--max-tokens", "temperature": "--temperature", "seed": "--seed"}
 
 
 def own_options(typed: Sequence[str], num_ctx: int | None) -> dict[str, Any]:
-    """What was typed, by name; `num_ctx` is that of --num-ctx.
+    """The typed options by name; `num_ctx` is the value of --num-ctx.
 
     Raises:
-        ConfigError: one is no NAME=VALUE, or another flag is for it.
+        ConfigError: an option is not NAME=VALUE, or another flag sets it.
     """
     options = dict(_split(text) for text in typed)
     for name, flag in FLAGS.items():
@@ -40,7 +40,7 @@ def own_options(typed: Sequence[str], num_ctx: int | None) -> dict[str, Any]:
 def _split(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
-        raise ConfigError(f"--option {text} is no NAME=VALUE; write for example --option num_ctx=8192")
+        raise ConfigError(f"--option {text} is not NAME=VALUE; write for example --option num_ctx=8192")
     try:
         return name.strip(), json.loads(value)
     except ValueError:
@@ -48,21 +48,21 @@ def _split(text: str) -> tuple[str, Any]:
 
 
 def unknown_names(options: Mapping[str, Any]) -> tuple[str, ...]:
-    """A note for each that Ollama would ignore."""
+    """A note for each option that Ollama would ignore."""
     return tuple(_unknown(name) for name in options if name not in KNOWN)
 
 
 def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, KNOWN, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    return f"Ollama may not know --option {name}, and ignores what it does not know{hint}"
+    return f"Ollama may not know --option {name}, and it ignores unknown options{hint}"
 
 
 def host_url(host: str) -> str:
-    """The URL that OLLAMA_HOST stands for, read as Ollama reads it (envconfig.Host in its source).
+    """The URL of OLLAMA_HOST, parsed like Ollama does (envconfig.Host in its source).
 
-    The scheme may be left out; the port is 11434, or 80 and 443 after http:// and https://; a path is
-    kept, a query is not; 0.0.0.0 and ::, which a server listens on, are this machine for a client.
+    The scheme is optional. The port is 11434, or 80 and 443 after http:// and https://. A path is kept, a
+    query is dropped. 0.0.0.0 and ::, which a server listens on, become the loopback address.
     """
     scheme, found, rest = host.strip().strip("\"'").strip().partition("://")
     if not found:
@@ -88,7 +88,7 @@ def host_url(host: str) -> str:
 
 
 def _split_port(address: str) -> tuple[str, str]:
-    """Host and port; the port is empty where there is none, as in `::1` or `[::1]`."""
+    """Host and port; the port is empty if there is none, as in `::1` or `[::1]`."""
     name, colon, typed = address.rpartition(":")
     if not colon or typed.endswith("]") or ("[" not in address and ":" in name):
         return address, ""

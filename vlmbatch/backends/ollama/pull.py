@@ -1,4 +1,4 @@
-"""How Ollama is let fetch a model, what it says meanwhile, and what its refusals mean."""
+"""Lets Ollama download a model, reports the progress, and classifies its refusals."""
 
 import json
 import os
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from ollama import ProgressResponse
 
 ENDED = "success"
-OTHERS_LOAD = "vLLM and others load their model when they are started (vllm serve MODEL)"
+OTHERS_LOAD = "vLLM and other servers load their model when they start (vllm serve MODEL)"
 _FATAL: tuple[tuple[str, FailureKind, str], ...] = (
     (
         r"file does not exist|manifest unknown|invalid model name|model is required|not found",
         "model_not_found",
-        "check its name: ollama.com/library lists all, as qwen2.5vl:7b",
+        "check its name: ollama.com/library lists all models, for example qwen2.5vl:7b",
     ),
     (
         r"newer version|not supported by your version|upgrade",
@@ -32,22 +32,22 @@ _FATAL: tuple[tuple[str, FailureKind, str], ...] = (
     (
         r"unauthori[sz]ed|access denied|forbidden|\b40[13]\b",
         "auth",
-        "sign Ollama in where it runs (ollama signin), or check the name",
+        "sign in on the machine of Ollama (ollama signin), or check the name",
     ),
     (
         r"no space left|disk quota|read-only file system|permission denied",
         "bad_config",
-        "make room where Ollama keeps its models (OLLAMA_MODELS), and run the same command again",
+        "free disk space in the model folder of Ollama (OLLAMA_MODELS), and run the same command again",
     ),
 )
-"""Words of a refusal that stands however often it is asked again, in lower case, and what to do then."""
+"""Patterns of permanent refusals, in lower case, with the kind of failure and a hint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulled:
-    """How far a pull is: Ollama's own words for what it does, and bytes of all the layers known so far.
+    """The progress of a pull: Ollama's own status text, and the bytes of all layers reported so far.
 
-    Of the `completed` ones `fetched` came since it was asked for, and the others were there before.
+    `fetched` counts the bytes of `completed` that this pull has downloaded; the rest was on disk before.
     """
 
     status: str
@@ -57,23 +57,23 @@ class Pulled:
 
 
 class _Layers:
-    """Adds up what is told of each layer of a model."""
+    """Adds up the reported progress of each layer of a model."""
 
     def __init__(self) -> None:
         self._totals: dict[str, int] = {}
         self._completed: dict[str, int] = {}
         self._before: dict[str, int] = {}
 
-    def add(self, told: "ProgressResponse") -> Pulled:
-        """How far the whole is, now that this is told of one layer, or of none."""
-        digest, total = string(told.digest), count(told.total)
+    def add(self, response: "ProgressResponse") -> Pulled:
+        """Add a report about one layer, or about none, and return the progress of the whole model."""
+        digest, total = string(response.digest), count(response.total)
         if digest and total:
-            completed = min(count(told.completed), total)
+            completed = min(count(response.completed), total)
             self._before.setdefault(digest, completed)
             self._totals[digest], self._completed[digest] = total, completed
         completed = sum(self._completed.values())
         return Pulled(
-            status=string(told.status),
+            status=string(response.status),
             completed=completed,
             total=sum(self._totals.values()),
             fetched=max(0, completed - sum(self._before.values())),
@@ -83,25 +83,25 @@ class _Layers:
 async def follow(
     transport: Transport, name: str, on_progress: Callable[[Pulled], None], *, silence_s: float
 ) -> None:
-    """Let the Ollama there fetch a model, and return when it has it whole and checked.
+    """Let Ollama download a model, and return when the model is complete and verified.
 
     Raises:
-        FatalBackendError: there is no such model, or no Ollama, or it cannot take the model.
-        TransientError: it broke off; Ollama keeps what it has, and goes on from there.
-        UnavailableError: nobody is there.
+        FatalBackendError: the model does not exist, the server is not Ollama, or it cannot store the model.
+        TransientError: the pull broke off; Ollama keeps the downloaded part and continues from there.
+        UnavailableError: the server is unreachable or busy.
     """
     layers, ended = _Layers(), False
-    async for told in _steps(transport, name, silence_s):
-        step = layers.add(told)
+    async for response in _steps(transport, name, silence_s):
+        step = layers.add(response)
         ended = ended or step.status == ENDED
         on_progress(step)
     if not ended:
-        raise TransientError(f"{transport.place} stopped telling how the pull goes", kind="connection")
+        raise TransientError(f"{transport.place} ended the pull without success", kind="connection")
 
 
 async def _steps(transport: Transport, name: str, silence_s: float) -> "AsyncIterator[ProgressResponse]":
-    """What the package's pull() yields, with its errors as ours; raises as `follow` does."""
-    with _plain_environment():  # here, since it takes a fifth of a second, which no other command needs
+    """The responses of the package's pull(); its errors become the errors of `follow`."""
+    with _plain_environment():  # imported here: it takes a fifth of a second, and only a pull needs it
         import ollama
 
         from vlmbatch.backends.ollama.client import Lines
@@ -110,30 +110,32 @@ async def _steps(transport: Transport, name: str, silence_s: float) -> "AsyncIte
         url = f"{transport.url}{path}"
         return transport.lines(method, url, (body,), refused, silence_s=silence_s)
 
-    def refused(reply: Reply) -> BackendError:  # the package would drop its headers
+    def refused(reply: Reply) -> BackendError:  # called here, since the package would drop the headers
         return _refused(reply, name, transport)
 
-    # a stand-in for the URL, which only our transport has to understand
+    # a placeholder URL: the run's transport has the real one
     client = ollama.AsyncClient("http://ollama", transport=Lines(send), trust_env=False)
     try:
-        async for told in await client.pull(name, stream=True):
-            yield told
+        async for response in await client.pull(name, stream=True):
+            yield response
     except ollama.ResponseError as error:
-        words = error_in({"error": error.error}) or str(error)
-        raise _refusal(transport.masked(words), name, transport.place) from error
-    except (ValueError, AttributeError, TypeError, RecursionError):  # what it raises for other JSON, or none
-        raise TransientError("the reply to a pull is not what Ollama sends", kind="bad_response") from None
+        message = error_in({"error": error.error}) or str(error)
+        raise _refusal(transport.masked(message), name, transport.place) from error
+    except (ValueError, AttributeError, TypeError, RecursionError):  # raised for invalid or unexpected JSON
+        raise TransientError(
+            "the reply to a pull does not have Ollama's format", kind="bad_response"
+        ) from None
 
 
 @contextmanager
 def _plain_environment() -> Iterator[None]:
-    """Hide variables that the ollama package stumbles over: it makes a client when it is imported.
+    """Hide environment variables that break the import of the ollama package, which creates a client.
 
-    That fails over forms of OLLAMA_HOST that Ollama takes, and over proxies and certificates that a
-    client for this machine does not use.
+    The import fails for some forms of OLLAMA_HOST that Ollama itself accepts, and for proxies and
+    certificates that a client for this machine does not use.
     """
-    stumbling = ("OLLAMA_HOST", "SSL_CERT_FILE", "SSL_CERT_DIR")
-    names = [name for name in os.environ if name in stumbling or name.upper().endswith("_PROXY")]
+    harmful = ("OLLAMA_HOST", "SSL_CERT_FILE", "SSL_CERT_DIR")
+    names = [name for name in os.environ if name in harmful or name.upper().endswith("_PROXY")]
     hidden = {name: os.environ.pop(name) for name in names}
     try:
         yield
@@ -142,7 +144,7 @@ def _plain_environment() -> Iterator[None]:
 
 
 def _refused(reply: Reply, name: str, transport: Transport) -> BackendError:
-    """What a whole reply that is no 200 means."""
+    """The error for a complete reply with another status than 200."""
     error = error_in(_parsed(reply.body))
     if reply.status in (404, 405) and error is None:
         return not_ollama(transport.place)
@@ -160,18 +162,18 @@ def _parsed(body: bytes) -> object:
         return None
 
 
-def _refusal(told: str, name: str, place: str) -> BackendError:
-    """What Ollama's words mean; what it does not say for good may go well the next time."""
-    for pattern, kind, way_out in _FATAL:
-        if re.search(pattern, told.lower()):
-            return FatalBackendError(f"{place} cannot pull {name!r}: {told}; {way_out}", kind=kind)
-    return TransientError(f"{place} could not pull {name}: {told}", kind="server_error")
+def _refusal(message: str, name: str, place: str) -> BackendError:
+    """The error for Ollama's message; unless it is known as permanent, a retry may succeed."""
+    for pattern, kind, hint in _FATAL:
+        if re.search(pattern, message.lower()):
+            return FatalBackendError(f"{place} cannot pull {name!r}: {message}; {hint}", kind=kind)
+    return TransientError(f"{place} could not pull {name}: {message}", kind="server_error")
 
 
 def not_ollama(place: str) -> FatalBackendError:
-    """The error for a server that pulls nothing."""
+    """The error for a server that is not Ollama and cannot pull a model."""
     return FatalBackendError(
-        f"{place} is no Ollama, and only Ollama is told to pull: {OTHERS_LOAD}; say where Ollama is with "
-        "--base-url",
+        f"{place} is not an Ollama server, and only Ollama can pull a model: {OTHERS_LOAD}; name the Ollama "
+        "server with --base-url",
         kind="wrong_url",
     )

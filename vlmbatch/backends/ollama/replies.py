@@ -1,4 +1,4 @@
-"""What Ollama tells of models and answers, read out of its replies."""
+"""Reads facts about models and answers from the replies of Ollama."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ RELOAD_S = 1.0
 
 
 def entry_of(name: str, models: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The listed model of this name, typed with or without its tag."""
+    """The listed model of this name, which may lack the tag `:latest`."""
     return models.get(name) or models.get(f"{name}:latest") or {}
 
 
@@ -21,43 +21,43 @@ def context_of(shown: Mapping[str, Any]) -> int | None:
 
 
 def architecture_of(shown: Mapping[str, Any]) -> str | None:
-    """What kind of model it is, as `qwen25vl`."""
+    """The architecture of the model, for example `qwen25vl`."""
     family = string(mapping(shown.get("details")).get("family"))
     return family or string(mapping(shown.get("model_info")).get("general.architecture")) or None
 
 
-def remote_host_of(name: str, *told: Mapping[str, Any]) -> str:
-    """Where a model runs that Ollama only passes on, as one of the replies about it tells; else empty."""
-    place = next(filter(None, (string(reply.get("remote_host")) for reply in told)), "")
+def remote_host_of(name: str, *replies: Mapping[str, Any]) -> str:
+    """The remote host of a model, by the replies about it; empty if Ollama runs the model itself."""
+    place = next(filter(None, (string(reply.get("remote_host")) for reply in replies)), "")
     in_cloud = name.endswith(("-cloud", ":cloud"))
     return redact(place) or ("in Ollama's cloud" if place or in_cloud else "")
 
 
-def remote_note(name: str, *told: Mapping[str, Any]) -> tuple[str, ...]:
-    """A note for a model that Ollama only passes on."""
-    where = remote_host_of(name, *told)
+def remote_note(name: str, *replies: Mapping[str, Any]) -> tuple[str, ...]:
+    """A note that images leave this machine, for a model on a remote host."""
+    where = remote_host_of(name, *replies)
     return (f"{name} runs elsewhere ({where}): images leave this machine",) if where else ()
 
 
 def reload_s(reply: Mapping[str, Any]) -> float:
-    """Seconds the model was loaded for this answer, though it had been loaded before it was asked for."""
+    """Seconds of a reload for this answer, of a model that had been loaded before."""
     took_s = count(reply.get("load_duration")) / 1e9
     return took_s if took_s > RELOAD_S else 0.0
 
 
 def busy_s(reply: Mapping[str, Any]) -> float:
-    """Seconds that the engine itself worked on this answer; the rest of the time it was loaded or queued."""
+    """Seconds of work of the engine itself, without loading the model and without the queue."""
     return (count(reply.get("prompt_eval_duration")) + count(reply.get("eval_duration"))) / 1e9
 
 
 def cut_prompt(tokens: int, num_ctx: int | None) -> tuple[str, ...]:
-    """A warning for a prompt that fills the whole context: old servers cut it without a word."""
+    """A warning for a prompt that fills the whole context: old servers truncate it silently."""
     if num_ctx is None or tokens < num_ctx - 1:
         return ()
     return (f"the prompt filled the context of {num_ctx} tokens and may have been cut",)
 
 
-def capabilities_of(told: Mapping[str, Any]) -> list[object] | None:
-    """What a model can do; None where this Ollama does not tell."""
-    known = told.get("capabilities")
+def capabilities_of(reply: Mapping[str, Any]) -> list[object] | None:
+    """The capabilities of a model; None if this Ollama does not report them."""
+    known = reply.get("capabilities")
     return known if isinstance(known, list) else None

@@ -47,7 +47,7 @@ from vlmbatch.images import PreparedImage
 from vlmbatch.records import Completion, Endpoint, Generation, Load, ModelFacts, Request, Usage
 
 MODEL_HINT = "name a served one with --model"
-SERVER_HINT = "start the server, or say where it is with --base-url"
+SERVER_HINT = "start the server, or set its URL with --base-url"
 LOAD_S = 5.0
 """How long a server may take to report its queue, in seconds; a later report would be outdated."""
 
