@@ -1,4 +1,4 @@
-"""LiteLLM as a backend: what its errors mean, what answers cost, and that it keeps to itself."""
+"""The LiteLLM backend: its errors, its costs, and its silence on the network and the terminal."""
 
 import json
 import sys
@@ -42,12 +42,12 @@ def hosted() -> Any:
 
 
 def asking(endpoint: Endpoint, model: str = PRICED) -> dict[str, Any]:
-    """Options that ask it."""
+    """Options for this provider."""
     return {"backend": "litellm", "model": f"openai/{model}", "base_url": f"{endpoint.url}/v1"}
 
 
 def test_every_exception_has_a_meaning() -> None:
-    """Each class of litellm.exceptions is mapped to one of ours on purpose; a new one has to be looked at."""
+    """Each class of litellm.exceptions has an explicit mapping, so that a new class fails here."""
     library = quiet_library()
     found = {
         name
@@ -86,8 +86,8 @@ def test_every_exception_has_a_meaning() -> None:
         ("413", BadAnswerError, "body_too_large"),
     ],
 )
-async def test_what_goes_wrong_is_told_apart(mode: str, error: type[BackendError], kind: str) -> None:
-    """A reply means the same through LiteLLM as without it, and the wait that it asks for is known."""
+async def test_failures_are_classified(mode: str, error: type[BackendError], kind: str) -> None:
+    """A reply has the same meaning through LiteLLM as without it, and Retry-After is kept."""
     with LITELLM.endpoint(script=lambda request: mode) as endpoint:
         async with LITELLM.open(endpoint.url, timeout=0.3 if mode == "hang" else 30) as backend:
             await backend.preflight()
@@ -95,11 +95,11 @@ async def test_what_goes_wrong_is_told_apart(mode: str, error: type[BackendError
                 await backend.complete(question())
     assert caught.value.kind == kind
     assert caught.value.retry_after == (7 if mode == "429:7" else None)
-    assert len(endpoint.questions) == 1, "asked again by itself"
+    assert len(endpoint.questions) == 1, "LiteLLM retried by itself"
 
 
-async def test_nobody_there() -> None:
-    """A port that refuses is an outage, and not the fault of an image."""
+async def test_unreachable() -> None:
+    """A refused connection is an outage, not the fault of an image."""
     with LITELLM.endpoint() as endpoint:
         async with LITELLM.open(endpoint.url) as backend:
             await backend.preflight()
@@ -108,15 +108,15 @@ async def test_nobody_there() -> None:
                 await backend.complete(question())
 
 
-def test_a_quota_in_words_is_no_busy_provider() -> None:
-    """LiteLLM calls an account that is used up a rate limit; waiting would not help."""
+def test_a_used_up_quota_is_not_busy() -> None:
+    """LiteLLM's RateLimitError for a used-up account is a quota failure, since waiting would not help."""
     library = quiet_library()
     error = library.exceptions.RateLimitError("You exceeded it: insufficient_quota", "openai", "gpt-4o")
     assert to_backend_error(error, "openai", str).kind == "quota"
 
 
-async def test_an_answer_tells_its_cost(photos: Photos, hosted: Endpoint) -> None:
-    """Records and summary have the price by LiteLLM's list; useless answers that were paid for count."""
+async def test_an_answer_has_its_cost(photos: Photos, hosted: Endpoint) -> None:
+    """Records and summary have the cost by LiteLLM's prices; useless answers that were paid for count."""
     photos(3)
     hosted.script = ["empty"]
     done = await ran(**asking(hosted), concurrency=1, canary=False)
@@ -128,7 +128,7 @@ async def test_an_answer_tells_its_cost(photos: Photos, hosted: Endpoint) -> Non
 
 
 async def test_a_model_without_a_price_has_no_cost(photos: Photos) -> None:
-    """What nobody knows stands in no record."""
+    """A record has no `cost` if the price is unknown."""
     photos(1)
     with LITELLM.endpoint() as endpoint:
         done = await ran(**asking(endpoint, "tiny-vision"))
@@ -138,7 +138,7 @@ async def test_a_model_without_a_price_has_no_cost(photos: Photos) -> None:
 
 
 async def test_canaries_are_paid_for(photos: Photos, hosted: Endpoint) -> None:
-    """The summary counts them, though no record does."""
+    """The summary includes the cost of canaries, but no record does."""
     photos(1)
     done = await ran(**asking(hosted))
     assert hosted.canaries
@@ -148,7 +148,7 @@ async def test_canaries_are_paid_for(photos: Photos, hosted: Endpoint) -> None:
 
 @pytest.mark.slow
 async def test_max_cost_ends_the_run(photos: Photos, hosted: Endpoint) -> None:
-    """--max-cost is exit 6 with what was paid; the next run does the rest."""
+    """--max-cost ends the run with exit code 6 and keeps the answers; the next run does the rest."""
     photos(12)
     options = ("-b", "litellm", "-m", f"openai/{PRICED}", "--base-url", f"{hosted.url}/v1", "-o", "out.jsonl")
     done = run("run", "photos", *options, "-c", "1", "--max-cost", "0.002", "--no-canary")
@@ -166,7 +166,7 @@ async def test_max_cost_ends_the_run(photos: Photos, hosted: Endpoint) -> None:
 async def test_max_cost_needs_prices(
     photos: Photos, hosted: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A limit that could never be reached is a mistake, told with the way out, which then works."""
+    """--max-cost without known prices is an error that names --prices."""
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     photos(3)
     unheard_of = asking(hosted, "unheard-of")
@@ -178,7 +178,7 @@ async def test_max_cost_needs_prices(
 
 
 async def test_prices_from_a_file_count_for_any_backend(photos: Photos, endpoint: Endpoint) -> None:
-    """--prices reckons what an endpoint costs that does not tell; a model that is not in it is a mistake."""
+    """--prices gives the cost of an endpoint that reports none; a model that is not in it is an error."""
     photos(2)
     Path("prices.json").write_text(
         json.dumps({"tiny-vision": {"input_cost_per_token": 0.001, "output_cost_per_token": 0.01}})
@@ -209,7 +209,7 @@ model_list:
 async def test_deployments_of_a_config_share_the_images(
     photos: Photos, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A config.yaml of LiteLLM's proxy names where a model is; each place has its own key and its row."""
+    """The deployments of a config.yaml share the images; each has its own key and its row."""
     monkeypatch.setenv("ONE_KEY", "one-key-123")
     photos(30)
     with Endpoint(delay=0.01) as other:
@@ -244,7 +244,7 @@ TWO_NAMES = ", ".join(f"{{model_name: {name}, litellm_params: {{model: m}}}}" fo
     ],
 )
 def test_a_config_that_cannot_be_used(tmp_path: Path, content: str, model: str | None, told: str) -> None:
-    """What is wrong with it is found, named with its file, and is exit 2."""
+    """Each fault of a config.yaml is a ConfigError that names the file."""
     file = tmp_path / "config.yaml"
     file.write_text(content)
     with pytest.raises(ConfigError, match=told) as caught:
@@ -253,7 +253,7 @@ def test_a_config_that_cannot_be_used(tmp_path: Path, content: str, model: str |
 
 
 def test_a_config_that_is_not_there(photos: Photos) -> None:
-    """A missing file is exit 2, and so is a config for another backend."""
+    """A missing config.yaml is exit code 2, and so is one for another backend."""
     photos(1)
     done = run("run", "photos", "-b", "litellm", "-m", "a", "--litellm-config", "none.yaml")
     assert (done.returncode, "none.yaml" in done.stderr) == (2, True)
@@ -262,14 +262,14 @@ def test_a_config_that_is_not_there(photos: Photos) -> None:
 
 
 WITHOUT = "import sys; sys.modules['litellm'] = None; import vlmbatch.__main__ as m; m.main()"
-"""The command where the package cannot be found."""
+"""The command without the litellm package."""
 
 
 @pytest.mark.parametrize(
     "options", [("-b", "litellm", "-m", "gpt-4o"), ("-b", "vllm", "-m", "m", "--fallback", "litellm:gpt-4o")]
 )
 def test_an_extra_that_is_not_installed(photos: Photos, options: tuple[str, ...]) -> None:
-    """Exit 2 with the command that installs it, also where it is only the fallback."""
+    """A missing package is exit code 2 with the command that installs it, even for a fallback."""
     photos(1)
     done = run("run", "photos", *options, "--give-up-after", "0", command=(sys.executable, "-c", WITHOUT))
     assert done.returncode == 2
@@ -287,10 +287,10 @@ def test_an_extra_that_is_not_installed(photos: Photos, options: tuple[str, ...]
         ({"model": "gpt-4o", "insecure": True}, "SSL_CERT_FILE"),
     ],
 )
-async def test_a_mistake_is_told_before_anybody_is_asked(
+async def test_a_mistake_is_reported_before_any_request(
     photos: Photos, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], told: str
 ) -> None:
-    """No model, no key, no such provider, no vision: each is exit 2 with what to type."""
+    """No model, no key, no such provider, no vision: each is exit code 2 with the flag or variable to set."""
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     photos(1)
@@ -314,8 +314,8 @@ m.main()
 
 
 @pytest.mark.slow
-def test_it_talks_to_nobody_else_and_prints_nothing(photos: Photos, hosted: Endpoint) -> None:
-    """Standard output holds records alone, and no other host is looked up or asked, not even for prices."""
+def test_no_other_host_and_no_output(photos: Photos, hosted: Endpoint) -> None:
+    """Standard output has records only, and no other host is looked up or contacted, not even for prices."""
     photos(4)
     options = ("-b", "litellm", "-m", f"openai/{PRICED}", "--base-url", f"{hosted.url}/v1")
     done = run("run", "photos", *options, "--api-key", "key-12345678", command=(sys.executable, "-c", SPY))
@@ -329,7 +329,7 @@ def test_it_talks_to_nobody_else_and_prints_nothing(photos: Photos, hosted: Endp
 
 
 async def test_system_message_and_headers_go_along() -> None:
-    """They arrive, and headers are no secret that an error tells."""
+    """The system message and the headers of --header arrive at the provider."""
     with LITELLM.endpoint() as endpoint:
         async with LITELLM.open(endpoint.url, header=("X-Team: vision",)) as backend:
             await backend.preflight()
@@ -342,7 +342,7 @@ async def test_system_message_and_headers_go_along() -> None:
 async def test_as_a_fallback(
     photos: Photos, endpoint: Endpoint, hosted: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`--fallback litellm:...@URL` answers what the first refuses, for its price."""
+    """`--fallback litellm:...@URL` answers an image that the first endpoint refuses, with its cost."""
     monkeypatch.setenv("OPENAI_API_KEY", "the-fallback-key")
     photos(3)
     endpoint.script = ["content_filter"]
@@ -358,7 +358,7 @@ async def test_as_a_fallback(
 
 
 async def test_a_key_of_the_environment_stands_in_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LiteLLM finds it by itself; a provider that repeats it in a refusal brings it into no record."""
+    """A key of the environment is masked in an error, even if a provider repeats it in a refusal."""
     monkeypatch.setenv("OPENAI_API_KEY", "geheim-0123456789")
     library = quiet_library()
     with LITELLM.endpoint() as endpoint:

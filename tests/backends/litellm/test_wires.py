@@ -1,4 +1,4 @@
-"""LiteLLM with providers of other wires: picture, question and key arrive, answer and cost come back."""
+"""LiteLLM with providers that have another API: picture, prompt and key arrive, answer and cost come back."""
 
 import json
 import threading
@@ -37,7 +37,7 @@ GEMINI = {
 
 @dataclass
 class Heard:
-    """What a provider was asked: paths, headers in lower case and bodies."""
+    """The requests that a provider received: paths, headers in lower case, and bodies."""
 
     url: str = ""
     asked: list[tuple[str, dict[str, str], Any]] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Heard:
 
 @contextmanager
 def provider(reply: object) -> Iterator[Heard]:
-    """A provider that gives the same answer to every question."""
+    """A provider that sends the same reply to every request."""
     heard = Heard()
 
     class Handler(BaseHTTPRequestHandler):
@@ -61,7 +61,7 @@ def provider(reply: object) -> Iterator[Heard]:
             self.wfile.write(data)
 
         def log_message(self, *_: object) -> None:
-            """Nothing is logged."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -79,8 +79,8 @@ def provider(reply: object) -> Iterator[Heard]:
     [("anthropic/claude-sonnet-4-5", ANTHROPIC), ("gemini/gemini-2.5-flash", GEMINI)],
     ids=["anthropic", "gemini"],
 )
-async def test_a_question_about_a_picture(model: str, reply: object) -> None:
-    """The provider gets picture, prompt, system message and key once, and its answer has a price."""
+async def test_a_request_with_a_picture(model: str, reply: object) -> None:
+    """The provider receives picture, prompt, system message and key once, and its answer has a price."""
     shown = picture((9, 8, 7))
     with provider(reply) as heard:
         config = RunConfig.of("x", backend="litellm", model=model, base_url=heard.url, api_key=KEY)

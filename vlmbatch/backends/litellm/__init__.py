@@ -1,1 +1,1 @@
-"""Cloud providers through the LiteLLM library (an extra)."""
+"""The backend for cloud providers, through the LiteLLM library (an extra)."""

@@ -1,4 +1,4 @@
-"""Hosted models of many providers over LiteLLM; the only module that imports it."""
+"""The backend for hosted models of many providers over LiteLLM; the only module that imports it."""
 
 import asyncio
 import importlib.util
@@ -22,14 +22,14 @@ from vlmbatch.records import Completion, Endpoint, Generation, Load, Request, Us
 
 EXAMPLES = "for example gpt-4o, anthropic/claude-sonnet-4-5 or gemini/gemini-2.5-flash"
 BROKEN_OFF = frozenset(("error", "abort", "aborted", "cancelled", "canceled", "repetition"))
-"""Finish reasons of answers that were not finished."""
+"""Finish reasons of incomplete answers."""
 KEY_VARIABLES = ("_API_KEY", "_TOKEN", "_SECRET_ACCESS_KEY")
 NO_KEY = "none"
-"""What a server on this machine gets for a key where there is none: the libraries below insist on one."""
+"""The placeholder key for a server on this machine: the client libraries require a key."""
 
 
 def require_installed() -> None:
-    """Raise MissingDependencyError unless the package is there; it is not imported yet."""
+    """Raise MissingDependencyError if the package is not installed; does not import it."""
     if importlib.util.find_spec("litellm") is None:
         raise MissingDependencyError(
             'LiteLLM is not installed; install it with: pip install "vlmbatch[litellm]"'
@@ -37,33 +37,33 @@ def require_installed() -> None:
 
 
 def quiet_library() -> ModuleType:
-    """LiteLLM, made to ask nobody but who is asked, to keep no statistics, and to print nothing."""
+    """Import LiteLLM and turn off its downloads, its telemetry and its output."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it fetches prices when it is imported
     os.environ["LITELLM_MODE"] = "PRODUCTION"  # else it reads a .env file
     os.environ.setdefault("LITELLM_LOG", "CRITICAL")
     import litellm
 
-    # it leaves one behind when a request is cancelled before it has begun
+    # it leaves such a coroutine if a request is cancelled before it starts
     warnings.filterwarnings("ignore", r"coroutine '.*acompletion.*' was never awaited", RuntimeWarning)
-    # what it loads later, at the first request, lets pydantic complain of its types
+    # a module that it loads at the first request makes pydantic warn about its types
     warnings.filterwarnings("ignore", r"Items? .* on TypedDict class", UserWarning)
     litellm.telemetry = False
     litellm.suppress_debug_info = True
-    litellm.drop_params = True  # providers do not all know a seed
+    litellm.drop_params = True  # some providers do not support a seed
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return litellm
 
 
 def _exempt_loopback_from_proxies() -> None:
-    """Let no proxy of the environment come between this process and its own machine."""
+    """Add loopback to NO_PROXY, so that no proxy of the environment is used for this machine."""
     for name in ("NO_PROXY", "no_proxy"):
         named = [part for part in os.environ.get(name, "").split(",") if part]
         os.environ[name] = ",".join(dict.fromkeys((*named, "localhost", "127.0.0.1", "::1")))
 
 
 class LiteLLMBackend:
-    """One model of one provider, asked through LiteLLM without its retries."""
+    """One model of one provider, through LiteLLM without its retries."""
 
     name = "litellm"
     concurrency = 8
@@ -77,11 +77,13 @@ class LiteLLMBackend:
         needs_price: bool = False,
         checks_vision: bool = True,
     ) -> None:
-        """`headers` go with each request; a model without a known price is a mistake where `needs_price`, and
-        one that LiteLLM takes for blind where `checks_vision`.
+        """`headers` are sent with each request.
+
+        With `needs_price` a model without a known price is an error; with `checks_vision` a model is an error
+        if LiteLLM reports that it has no vision.
 
         Raises:
-            ConfigError: the key holds what no header can carry.
+            ConfigError: the key contains characters that a header cannot carry.
         """
         self._deployment = deployment
         self._timeout_s = timeout_s
@@ -94,11 +96,11 @@ class LiteLLMBackend:
 
     @property
     def place(self) -> str:
-        """Who is asked, for people to read."""
+        """The URL or the provider, without secrets; see protocols.Backend."""
         return redact(self._deployment.url) if self._deployment.url else self._provider or "its provider"
 
     async def __aenter__(self) -> Self:
-        self._library = await asyncio.to_thread(quiet_library)  # two seconds
+        self._library = await asyncio.to_thread(quiet_library)  # takes two seconds
         if self._is_local:
             _exempt_loopback_from_proxies()
         return self
@@ -108,25 +110,26 @@ class LiteLLMBackend:
             await self._library.close_litellm_async_clients()
 
     async def preflight(self) -> Endpoint:
-        """What LiteLLM knows of the model; nobody is asked. See protocols.Backend."""
+        """Check the model with LiteLLM's own tables; no request is sent. See protocols.Backend."""
         library, model = self._loaded(), self._deployment.model
         try:
             _, self._provider, _, _ = library.get_llm_provider(model, api_base=self._deployment.url)
         except library.exceptions.BadRequestError as error:
             raise FatalBackendError(
-                f"LiteLLM knows no provider of {model!r}; write provider/model, {EXAMPLES}", kind="bad_config"
+                f"LiteLLM knows no provider for {model!r}; write provider/model, {EXAMPLES}",
+                kind="bad_config",
             ) from error
         self._require_key(library, model)
         info = self._info(library, model)
         if self._needs_price and not info.get("input_cost_per_token"):
             raise FatalBackendError(
-                f"LiteLLM does not know what {model} costs, which --max-cost needs; add --prices FILE",
+                f"LiteLLM has no price for {model}, which --max-cost needs; add --prices FILE",
                 kind="bad_config",
             )
         if info and not info.get("supports_vision") and self._checks_vision:
             raise FatalBackendError(
-                f"LiteLLM says that {model} cannot see images; name a vision model with --model, "
-                f"{EXAMPLES}, or go on all the same with --no-canary",
+                f"LiteLLM reports that {model} cannot see images; name a vision model with --model, "
+                f"{EXAMPLES}, or skip this check with --no-canary",
                 kind="no_vision",
             )
         return Endpoint(
@@ -138,33 +141,33 @@ class LiteLLMBackend:
         )
 
     async def probe(self) -> None:
-        """Nothing: providers have no cheap question; see protocols.Backend."""
+        """Do nothing: providers have no cheap health check; see protocols.Backend."""
 
     async def load(self) -> Load | None:
-        """Providers do not tell; see protocols.Backend."""
+        """Return None: providers do not report their queue; see protocols.Backend."""
         return None
 
     async def warm_up(self, generation: Generation, deadline_s: float) -> float:
-        """Nothing: providers keep their models at hand; see protocols.Backend."""
+        """Do nothing: providers keep their models loaded; see protocols.Backend."""
         return 0.0
 
     async def unload(self) -> None:
-        """Nothing; see protocols.Backend."""
+        """Do nothing; see protocols.Backend."""
 
     async def complete(self, request: Request) -> Completion:
-        """Ask once; see protocols.Backend."""
+        """Send one request; see protocols.Backend."""
         reply = await self._send(request)
-        told = reply.model_dump()
-        choice = next(iter(mappings(told.get("choices"))), {})
-        message, usage = mapping(choice.get("message")), mapping(told.get("usage"))
+        content = reply.model_dump()
+        choice = next(iter(mappings(content.get("choices"))), {})
+        message, usage = mapping(choice.get("message")), mapping(content.get("usage"))
         text, thinking = answer_text(message), thoughts(message)
         used = Usage(
             input_tokens=count(usage.get("prompt_tokens")),
             output_tokens=count(usage.get("completion_tokens")),
         )
         cost = _cost(reply)
-        probable = mapping(choice.get("logprobs")).get("content")
-        logprobs, missing = logprobs_in(probable, request.generation.logprobs)
+        tokens = mapping(choice.get("logprobs")).get("content")
+        logprobs, missing = logprobs_in(tokens, request.generation.logprobs)
         reason = _finish_reason(choice)
         with attach_cost(used, cost):
             flaws = check_answer(
@@ -172,7 +175,7 @@ class LiteLLMBackend:
             )
         return Completion(
             text=text,
-            model=string(told.get("model")) or self._deployment.model,
+            model=string(content.get("model")) or self._deployment.model,
             finish_reason=reason or "stop",
             usage=used,
             thinking=len(thinking),
@@ -185,17 +188,17 @@ class LiteLLMBackend:
         library = self._loaded()
         deadline_s = request.deadline_s or self._timeout_s
         try:
-            async with asyncio.timeout(deadline_s + 1):  # it has its own, which a trickle defeats
+            async with asyncio.timeout(deadline_s + 1):  # LiteLLM's own timeout fails for a trickling reply
                 return await library.acompletion(**self._arguments(request, deadline_s))
         except TimeoutError as error:
             raise to_backend_error(
                 library.exceptions.Timeout("no answer", "", ""), self.place, str
             ) from error
-        except Exception as error:  # noqa: BLE001  # what providers' clients raise has no common root
+        except Exception as error:  # noqa: BLE001  # the errors of the providers' clients have no common base
             ours = to_backend_error(
                 error, self.place, lambda text: _without_keys(self._credentials.masked(text))
             )
-            raise ours from None  # the chain holds the request with its key
+            raise ours from None  # the chain contains the request with its key
 
     def _arguments(self, request: Request, deadline_s: float) -> dict[str, Any]:
         generation = request.generation
@@ -217,7 +220,7 @@ class LiteLLMBackend:
             "max_tokens": generation.max_tokens,
             "temperature": generation.temperature,
             "timeout": deadline_s,
-            "num_retries": 0,  # the run's own loop is the only one
+            "num_retries": 0,  # only the run's own loop retries
             "max_retries": 0,
             **logprobs_parameters(generation.logprobs),
             **response_format(generation.schema),
@@ -232,7 +235,7 @@ class LiteLLMBackend:
         return self._deployment.url is not None and is_loopback(self._deployment.url)
 
     def _require_key(self, library: ModuleType, model: str) -> None:
-        """Raise FatalBackendError where the provider's key is nowhere."""
+        """Raise FatalBackendError if no key for the provider is set."""
         if self._deployment.key or self._is_local or self._headers:
             return
         missing = library.validate_environment(model).get("missing_keys") or []
@@ -244,10 +247,10 @@ class LiteLLMBackend:
 
     @staticmethod
     def _info(library: ModuleType, model: str) -> Mapping[str, Any]:
-        """What its map says of the model; empty where it does not know it."""
+        """LiteLLM's facts about the model; empty for an unknown model."""
         try:
             return dict(library.get_model_info(model))
-        except Exception:  # noqa: BLE001  # it raises a bare Exception, and a class of its own lately
+        except Exception:  # noqa: BLE001  # it raises a bare Exception, or lately a class of its own
             return {}
 
     def _notes(self) -> tuple[str, ...]:
@@ -262,13 +265,13 @@ class LiteLLMBackend:
 
 
 def _finish_reason(choice: Mapping[str, Any]) -> str:
-    """Why the answer ended, as the provider said where LiteLLM makes a `stop` of a failure."""
+    """The finish reason; the provider's own one if LiteLLM has turned a failure into `stop`."""
     native = string(mapping(choice.get("provider_specific_fields")).get("native_finish_reason")).lower()
     return native if native in BROKEN_OFF else string(choice.get("finish_reason"))
 
 
 def _without_keys(text: str) -> str:
-    """The text without the keys that stand in the environment, where LiteLLM finds them by itself."""
+    """The text with the keys of the environment masked, since LiteLLM reads keys there by itself."""
     keys = [value for name, value in os.environ.items() if name.endswith(KEY_VARIABLES) and len(value) >= 8]
     for key in sorted(keys, key=len, reverse=True):
         text = text.replace(key, "[key]")
@@ -276,6 +279,6 @@ def _without_keys(text: str) -> str:
 
 
 def _cost(reply: Any) -> float | None:
-    """US dollars, by LiteLLM's own list of prices; None where it has none for the model."""
+    """US dollars by LiteLLM's own list of prices; None if the model is not listed."""
     cost = getattr(reply, "_hidden_params", {}).get("response_cost")
     return float(cost) if isinstance(cost, (int, float)) and cost > 0 else None

@@ -1,4 +1,4 @@
-"""Where a model is to be asked through LiteLLM: as the options say, or its deployments in a config.yaml."""
+"""The deployments of a model for LiteLLM: from the options, or from the config.yaml of LiteLLM's proxy."""
 
 import difflib
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from vlmbatch.errors import ConfigError, MissingDependencyError
 _ENVIRON = "os.environ/"
 _NOT_PASSED = ("model", "api_key", "api_base", "base_url", "rpm", "tpm", "weight", "order", "max_retries",
                "num_retries", "timeout", "stream_timeout", "tags")  # fmt: skip
-"""Of a deployment's parameters: what has a field here, and what steers LiteLLM's own proxy and retries."""
+"""Parameters of a deployment that have a field here, or that control only LiteLLM's own proxy and retries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """One model at one place. `name` is what people call it, `extra` goes with each request."""
+    """One model at one URL. `name` is shown to users, `extra` is sent with each request."""
 
     name: str
     model: str
@@ -28,11 +28,11 @@ class Deployment:
 def deployments_in(path: str, name: str | None, environ: Mapping[str, str]) -> list[Deployment]:
     """All deployments of the model of this name in a config.yaml of LiteLLM's proxy; blocks.
 
-    `name` None takes the only one that it names.
+    `name` None means the only model of the file.
 
     Raises:
-        ConfigError: it cannot be read, has no model_list or no such name, or wants a variable that is
-            not set.
+        ConfigError: the file cannot be read, has no model_list or no such name, or needs an environment
+            variable that is not set.
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     where = f"--litellm-config {path}"
@@ -40,7 +40,7 @@ def deployments_in(path: str, name: str | None, environ: Mapping[str, str]) -> l
         parameters = entry.get("litellm_params")
         if not (isinstance(entry.get("model_name"), str) and isinstance(parameters, dict)):
             raise ConfigError(
-                f"--litellm-config {path}: each of model_list needs model_name and litellm_params"
+                f"--litellm-config {path}: each entry of model_list needs model_name and litellm_params"
             )
         if not isinstance(parameters.get("model"), str):
             raise ConfigError(
@@ -65,16 +65,16 @@ def _model_list(path: str, where: str) -> list[Mapping[str, Any]]:
             'LiteLLM is not installed; install it with: pip install "vlmbatch[litellm]"'
         ) from error
     try:
-        told = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        words = getattr(error, "strerror", None) or "it is no UTF-8 text"
-        raise ConfigError(f"{where} cannot be read: {words}") from error
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError(f"{where} cannot be read: {reason}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
-    listed = told.get("model_list") if isinstance(told, dict) else None
+    listed = content.get("model_list") if isinstance(content, dict) else None
     if not (isinstance(listed, list) and listed and all(isinstance(entry, dict) for entry in listed)):
         raise ConfigError(
-            f"--litellm-config {path} has no model_list, as LiteLLM's proxy has in its config.yaml"
+            f"--litellm-config {path} has no model_list; it must be a config.yaml of LiteLLM's proxy"
         )
     return listed
 
@@ -93,12 +93,12 @@ def _deployment(
 
 
 def _resolved(where: str, value: object, environ: Mapping[str, str]) -> object:
-    """The value, or that of the variable which it names."""
+    """The value itself, or the value of the environment variable that it names."""
     if not (isinstance(value, str) and value.startswith(_ENVIRON)):
         return value
     variable = value.removeprefix(_ENVIRON)
     if not environ.get(variable):
-        raise ConfigError(f"{where} takes a value from {variable}, which is not set; set it")
+        raise ConfigError(f"{where} needs the environment variable {variable}, which is not set; set it")
     return environ[variable]
 
 
