@@ -1,4 +1,4 @@
-"""The embedded engine: llama.cpp for real, with the demonstration model that is shipped."""
+"""The embedded engine: a real llama.cpp with the shipped demonstration model."""
 
 import io
 import subprocess
@@ -41,7 +41,7 @@ def opened(**options: object) -> Backend:
 
 
 def about(shape: str, colour: str, prompt: str = "Describe this image.", **generation: int) -> Request:
-    """A question about one drawn shape on white."""
+    """A request about one drawn shape on white."""
     picture = Image.new("RGB", (128, 128), "white")
     box = (34, 34, 94, 94)
     draw = ImageDraw.Draw(picture)
@@ -53,8 +53,8 @@ def about(shape: str, colour: str, prompt: str = "Describe this image.", **gener
 
 
 @pytest.mark.slow
-async def test_it_looks_at_the_picture() -> None:
-    """The shipped model tells a red circle from a blue square: the engine sees what was sent."""
+async def test_the_model_sees_the_picture() -> None:
+    """The shipped model distinguishes a red circle from a blue square, so the pictures reach it."""
     async with opened() as backend:
         found = await backend.preflight()
         circle = await backend.complete(about("circle", "red"))
@@ -70,7 +70,7 @@ async def test_it_looks_at_the_picture() -> None:
 
 @pytest.mark.slow
 async def test_token_limit_reaches_the_engine() -> None:
-    """An answer that --max-tokens cuts is told as cut, with what there is of it."""
+    """An answer that --max-tokens cuts is a `truncated` error with the text so far."""
     async with opened() as backend:
         with pytest.raises(BadAnswerError) as cut:
             await backend.complete(about("circle", "red", max_tokens=3))
@@ -80,7 +80,7 @@ async def test_token_limit_reaches_the_engine() -> None:
 
 @pytest.mark.slow
 async def test_context_length_reaches_the_engine() -> None:
-    """A prompt that fits into the usual context does not fit into a smaller --num-ctx, and that is told."""
+    """A prompt that fits into the default context is a `context` error with a smaller --num-ctx."""
     request = about("circle", "red", prompt="shape " * 300, max_tokens=3)
     async with opened() as backend:
         with pytest.raises(BadAnswerError, match="--max-tokens"):
@@ -93,7 +93,7 @@ async def test_context_length_reaches_the_engine() -> None:
 
 @pytest.mark.slow
 async def test_model_of_your_own(tmp_path: Path) -> None:
-    """Two files that are named are loaded, whatever their path holds; no note calls them a demonstration."""
+    """Two named files are loaded from any path, and no note calls them a demonstration."""
     demo = find_files(None, None)
     folder = tmp_path / "mo dèls, all"
     folder.mkdir()
@@ -109,7 +109,7 @@ async def test_model_of_your_own(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_deadline_holds_inside_too() -> None:
-    """--timeout counts for the embedded engine, and a request that it ended does not hold the end up."""
+    """--timeout applies to the embedded engine, and a timed-out request does not delay its end."""
     async with opened(timeout=0.001) as backend:
         with pytest.raises(TransientError, match=r"no answer from the embedded engine within 0\.001 s"):
             await backend.complete(about("circle", "red"))
@@ -118,7 +118,7 @@ async def test_deadline_holds_inside_too() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("broken", ["garbage", "half a model", "half a projector", "empty", "swapped"])
 async def test_files_that_cannot_be_loaded(broken: str, tmp_path: Path) -> None:
-    """Files that are broken or do not belong together end the run before it starts, and are named."""
+    """Files that are broken or do not belong together are an error at the start that names them."""
     demo = find_files(None, None)
     whole, sight = demo.model.read_bytes(), demo.mmproj.read_bytes()
     contents = {
@@ -132,13 +132,15 @@ async def test_files_that_cannot_be_loaded(broken: str, tmp_path: Path) -> None:
     for path, content in zip((model, mmproj), contents[broken], strict=True):
         path.write_bytes(content)
     backend = opened(model=str(model), mmproj=str(mmproj))
-    with pytest.raises(ConfigError, match=rf"cannot load {model} with {mmproj}: .*whole and belong together"):
+    with pytest.raises(
+        ConfigError, match=rf"cannot load {model} with {mmproj}: .*complete and belong together"
+    ):
         await backend.__aenter__()
 
 
 @pytest.mark.slow
 def test_interrupted_while_it_loads() -> None:
-    """A run that is cancelled while the model loads comes to its end."""
+    """A run that is cancelled while the model loads does end."""
     done = subprocess.run(
         [sys.executable, "-c", CANCELLED_WHILE_LOADING],
         capture_output=True,
@@ -149,20 +151,20 @@ def test_interrupted_while_it_loads() -> None:
     assert done.stdout == "ended\n"
 
 
-def test_url_makes_no_sense() -> None:
-    """The engine inside this process takes no URL, and says which backend does."""
+def test_url_is_refused() -> None:
+    """--base-url is an error for the embedded engine, which names the backend for a URL."""
     with pytest.raises(ConfigError, match="use --backend llama-server"):
         opened(base_url="http://127.0.0.1:8080")
 
 
 def test_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without xllamacpp the error holds the command that installs it."""
+    """Without xllamacpp the error contains the command that installs it."""
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
     with pytest.raises(MissingDependencyError, match=r'pip install "vlmbatch\[embedded\]"'):
         opened()
 
 
 async def test_file_that_is_missing() -> None:
-    """A --model that is no file is told without loading anything."""
-    with pytest.raises(ConfigError, match="is no file"):
+    """A --model that is not a file is an error before anything is loaded."""
+    with pytest.raises(ConfigError, match="is not a file"):
         await opened(model="none.gguf").__aenter__()

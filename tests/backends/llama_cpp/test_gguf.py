@@ -39,7 +39,7 @@ SPLIT = ("Q8_0/m-Q8_0-00001-of-00002.gguf", "Q8_0/m-Q8_0-00002-of-00002.gguf", "
     ],
 )
 def test_files_are_chosen(names: tuple[str, ...], quant: str, chosen: tuple[str, str]) -> None:
-    """The quantisation asked for is taken, else Q4_K_M, else the first; of projectors the F16 one."""
+    """The requested quantisation is chosen, else Q4_K_M, else the first; the F16 projector is preferred."""
     assert choose_files(names, quant, "o/r") == chosen
     assert choose_files(reversed(names), quant, "o/r") == chosen
 
@@ -53,21 +53,21 @@ def test_files_are_chosen(names: tuple[str, ...], quant: str, chosen: tuple[str,
         (("m.gguf",), "", "cannot see"),
     ],
 )
-def test_repository_that_will_not_do(names: tuple[str, ...], quant: str, words: str) -> None:
-    """What a repository lacks is said, with what it has."""
+def test_unsuitable_repository(names: tuple[str, ...], quant: str, words: str) -> None:
+    """The error names the file that a repository lacks, and lists the files that it has."""
     with pytest.raises(ConfigError, match=words):
         choose_files(names, quant, "o/r")
 
 
 def test_model_in_parts_is_taken_whole() -> None:
-    """Of a model that was cut into parts all parts are taken, and none of another."""
+    """All parts of a split model are used, and no part of another model."""
     others = ("Q8_0/m-Q8_0-00001-of-00003.gguf", "m-Q8_0-00001-of-00002.gguf", "m.gguf")
     assert parts_of(SPLIT[0], [*others, *reversed(SPLIT)]) == list(SPLIT[:2])
     assert parts_of("m.gguf", [*SPLIT, *others]) == ["m.gguf"]
 
 
 def test_demonstration_model_is_shipped() -> None:
-    """Without any name the demonstration model is meant, and its files are there."""
+    """Without a name the demonstration model is used, and its files exist."""
     files = find_files(None, None)
     assert files.demo
     assert files.model.is_file()
@@ -75,7 +75,7 @@ def test_demonstration_model_is_shipped() -> None:
 
 
 def test_projector_beside_the_model(tmp_path: Path) -> None:
-    """The one mmproj file in a model's folder is its projector; with two of them it has to be said."""
+    """The only mmproj file in a model's folder is its projector; with two, --mmproj is required."""
     for name in ("m-Q4.gguf", "mmproj-m.gguf"):
         (tmp_path / name).touch()
     files = find_files(str(tmp_path / "m-Q4.gguf"), None)
@@ -92,26 +92,26 @@ def test_projector_beside_the_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "mmproj", "words"),
     [
-        ("none.gguf", None, r"--model none\.gguf is no file"),
-        ("owner/repo", None, r"is no file; .*hf\.co/OWNER/REPO"),
-        (".", None, r"--model \. is no file"),
+        ("none.gguf", None, r"--model none\.gguf is not a file"),
+        ("owner/repo", None, r"is not a file; .*hf\.co/OWNER/REPO"),
+        (".", None, r"--model \. is not a file"),
         ("m.gguf", None, "needs its vision part; add --mmproj"),
-        ("m.gguf", "none.gguf", r"--mmproj none\.gguf is no file"),
+        ("m.gguf", "none.gguf", r"--mmproj none\.gguf is not a file"),
         (None, "mmproj.gguf", "needs the model that it belongs to; add --model"),
     ],
 )
 def test_file_that_is_not_there(
     model: str | None, mmproj: str | None, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that is missing or was not named is told by the flag that it belongs to."""
+    """The error for a missing or unnamed file names its flag."""
     monkeypatch.chdir(tmp_path)
     Path("m.gguf").touch()
     with pytest.raises(ConfigError, match=words):
         find_files(model, mmproj)
 
 
-def test_digest_tells_weights_apart(tmp_path: Path) -> None:
-    """The same two files have the same digest wherever they lie; a changed one has another."""
+def test_digest_identifies_weights(tmp_path: Path) -> None:
+    """The same two files have the same digest in any folder; a changed file has another digest."""
     demo = find_files(None, None)
     for name in ("m.gguf", "mmproj.gguf"):
         source = demo.mmproj if "mmproj" in name else demo.model
@@ -124,8 +124,8 @@ def test_digest_tells_weights_apart(tmp_path: Path) -> None:
 
 
 def found(name: str, cache: Path, hub: str, **environ: str) -> str:
-    """What find_files says of a hub's model, in a process of its own, since the hub's client reads
-    where the hub is when it is imported."""
+    """The output of find_files for a model of this hub, in its own process: the hub's client reads the
+    address of the hub at its import."""
     code = (
         "import sys; from vlmbatch.backends.llama_cpp.gguf import find_files\n"
         "try: files = find_files(sys.argv[1], None); print(files.name, files.model, files.mmproj)\n"
@@ -150,7 +150,7 @@ def found(name: str, cache: Path, hub: str, **environ: str) -> str:
 
 
 def test_hub_that_cannot_be_reached(tmp_path: Path) -> None:
-    """Without a hub and without an earlier download, the error says what to do instead."""
+    """The error for an unreachable hub without an earlier download says what to do instead."""
     with closed_port() as hub:
         told = found("hf.co/owner/repo:Q8_0", tmp_path, hub)
     assert told.startswith(
@@ -160,14 +160,14 @@ def test_hub_that_cannot_be_reached(tmp_path: Path) -> None:
 
 
 def test_name_that_no_hub_has(tmp_path: Path) -> None:
-    """A name that is no OWNER/REPO is told without asking the hub."""
+    """A name that is not OWNER/REPO is an error without a request to the hub."""
     with closed_port() as hub:
         assert "the hub has no such model" in found("hf.co/owner/repo/more", tmp_path, hub)
 
 
 @contextmanager
 def hub_with(files: dict[str, bytes]) -> Iterator[tuple[str, list[str]]]:
-    """A hub with the repository owner/repo: its URL, and the paths it is asked for."""
+    """A hub with the repository owner/repo: its URL, and the paths of its requests."""
     asked: list[str] = []
     commit = "0123456789abcdef0123456789abcdef01234567"
 
@@ -198,7 +198,7 @@ def hub_with(files: dict[str, bytes]) -> Iterator[tuple[str, list[str]]]:
                 self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class's name
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -207,7 +207,7 @@ def hub_with(files: dict[str, bytes]) -> Iterator[tuple[str, list[str]]]:
 
 
 def test_download_and_cache(tmp_path: Path) -> None:
-    """A hub's model is downloaded with all its parts, and found again when the hub is gone."""
+    """A hub's model is downloaded with all its parts, and found in the cache when the hub is down."""
     with hub_with({name: name.encode() for name in (*SPLIT, "README.md")}) as (hub, asked):
         told = found("https://huggingface.co/owner/repo", tmp_path, hub)
     name, model, mmproj = told.split()
@@ -222,6 +222,6 @@ def test_download_and_cache(tmp_path: Path) -> None:
 
 
 def test_repository_that_the_hub_does_not_have(tmp_path: Path) -> None:
-    """The hub's 404 is told as a wrong name, not as an outage."""
+    """The hub's 404 is reported as a wrong name, not as an outage."""
     with hub_with({}) as (hub, _):
         assert "no such model, or it is private" in found("hf.co/owner/other", tmp_path, hub)

@@ -1,1 +1,1 @@
-"""llama.cpp inside this process (an extra), and the demo model that comes with it."""
+"""The backend with llama.cpp inside this process (an extra), and its demonstration model."""

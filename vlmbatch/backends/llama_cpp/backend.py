@@ -1,4 +1,4 @@
-"""The embedded engine: llama.cpp inside this process (xllamacpp), asked on loopback over the OpenAI wire."""
+"""The embedded engine: llama.cpp inside this process (xllamacpp), through the OpenAI API on loopback."""
 
 import asyncio
 import http.client
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 SLOTS = 4
 SPARE_CPUS = 1
-"""A CPU that the engine leaves to everybody else. Its threads wait for each other in loops: where one of them
-has to wait for a CPU, all others burn theirs, and of two CPUs came a twelfth of the answers."""
+"""CPUs that the engine leaves free. Its threads wait for each other in busy loops: if one of them has to wait
+for a CPU, the rest burn theirs. Without a free CPU, a machine with two gave a twelfth of the answers."""
 CONTEXT_PER_SLOT = 4096
 DEMO_CONTEXT_PER_SLOT = 1024
 DEMO_NOTE = (
     "this is the demonstration model: it knows drawn shapes, not photographs; "
-    f"name a real one with {MODEL_FLAGS}, or start Ollama or vLLM"
+    f"name a real model with {MODEL_FLAGS}, or start Ollama or vLLM"
 )
 
 
 def is_installed() -> bool:
-    """Whether the embedded engine can be used here."""
+    """Whether the embedded engine is installed."""
     return importlib.util.find_spec("xllamacpp") is not None
 
 
 class LlamaCppBackend:
-    """Runs a server on a free loopback port behind a random key, for as long as the run lasts."""
+    """Runs a server on a free loopback port with a random key until it is closed."""
 
     name = "llama-cpp"
     place = "in-process"
@@ -72,7 +72,7 @@ class LlamaCppBackend:
             api_key=key,
             timeout_s=self._timeout_s,
         )
-        self._wire.place = "the embedded engine"  # in errors; its port means nothing to anybody
+        self._wire.place = "the embedded engine"  # shown in errors instead of the random port
         await self._wire.__aenter__()
         return self
 
@@ -82,7 +82,7 @@ class LlamaCppBackend:
         self._server = None
 
     def _start(self, files: ModelFiles, key: str) -> "Server":
-        import xllamacpp  # heavy, and only here
+        import xllamacpp  # slow to import, and needed only here
 
         params = xllamacpp.CommonParams()
         params.model.path = str(files.model)
@@ -101,13 +101,13 @@ class LlamaCppBackend:
         except RuntimeError as error:
             raise ConfigError(
                 f"llama.cpp cannot load {files.model} with {files.mmproj}: {error}; "
-                "check that both files are whole and belong together"
+                "check that both files are complete and belong together"
             ) from error
         _serve_once(server.listening_address, key)
         return server
 
     async def preflight(self) -> Endpoint:
-        """The model is loaded already; see protocols.Backend."""
+        """Return the model, which is already loaded; see protocols.Backend."""
         if self._wire is None or self._files is None:
             raise RuntimeError("used outside of its async with")
         found = await self._wire.preflight()
@@ -120,7 +120,7 @@ class LlamaCppBackend:
         )
 
     async def models(self) -> list[ModelFacts]:
-        """The one model that it was given; see protocols.Catalogue."""
+        """The only model of the engine; see protocols.Catalogue."""
         if self._wire is None or self._files is None:
             raise RuntimeError("used outside of its async with")
         name = self._files.name
@@ -128,26 +128,26 @@ class LlamaCppBackend:
         return [replace(m, name=name, backend=self.name, endpoint=self.place) for m in found]
 
     async def version(self) -> str | None:
-        """That of the package; see protocols.Catalogue."""
+        """The version of the package; see protocols.Catalogue."""
         return metadata.version("xllamacpp")
 
     async def probe(self) -> None:
-        """Whether it still answers; see protocols.Backend."""
+        """Check that the engine answers; see protocols.Backend."""
         if self._wire is not None:
             await self._wire.probe()
 
     async def load(self) -> None:
-        """Nobody else asks it; see protocols.Backend."""
+        """Return None: only this run uses the engine; see protocols.Backend."""
 
     async def warm_up(self, generation: Generation, deadline_s: float) -> float:
-        """Nothing: it is loaded when it is opened; see protocols.Backend."""
+        """Do nothing: the model is loaded on entry; see protocols.Backend."""
         return 0.0
 
     async def unload(self) -> None:
-        """Nothing; see protocols.Backend."""
+        """Do nothing; see protocols.Backend."""
 
     async def complete(self, request: Request) -> Completion:
-        """Ask once; see protocols.Backend."""
+        """Send one request; see protocols.Backend."""
         if self._wire is None:
             raise RuntimeError("used outside of its async with")
         return await self._wire.complete(request)
@@ -156,7 +156,7 @@ class LlamaCppBackend:
 def _serve_once(address: str, key: str) -> None:
     """Wait until the engine has served a request that goes through its queue.
 
-    A server that is taken down before that, as by Ctrl-C while it loads, never ends (xllamacpp 2026.10).
+    A server that is closed before that, for example by Ctrl-C while it loads, never ends (xllamacpp 2026.10).
     """
     connection = http.client.HTTPConnection(urlsplit(address).netloc)
     with closing(connection):

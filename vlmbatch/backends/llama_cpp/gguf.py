@@ -14,7 +14,7 @@ MODEL_FLAGS = "--backend llama-cpp --model PATH.gguf --mmproj PATH.gguf"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFiles:
-    """The two files of a vision model, and the name its records carry."""
+    """The two files of a vision model, and its name in records."""
 
     name: str
     model: Path
@@ -23,7 +23,7 @@ class ModelFiles:
 
     @property
     def digest(self) -> str:
-        """Names the weights by size and first megabyte of both files, which hold all of their metadata."""
+        """Identifies the weights by size and first megabyte of both files, which contain all metadata."""
         digest = hashlib.sha256()
         for path in (self.model, self.mmproj):
             with path.open("rb") as file:
@@ -32,10 +32,10 @@ class ModelFiles:
 
 
 def find_files(model: str | None, mmproj: str | None) -> ModelFiles:
-    """The files that `--model` and `--mmproj` name; downloads hf.co/OWNER/REPO where it is not cached.
+    """The files that `--model` and `--mmproj` name; downloads hf.co/OWNER/REPO unless it is cached.
 
     Raises:
-        ConfigError: a file is missing or not named, or the hub has no such model or cannot be reached.
+        ConfigError: a file is missing or not named, or the hub has no such model or is unreachable.
     """
     if model is None:
         if mmproj is not None:
@@ -51,14 +51,14 @@ def find_files(model: str | None, mmproj: str | None) -> ModelFiles:
         if model.startswith(prefix):
             return _from_hub(model.removeprefix(prefix).strip("/"), mmproj)
     if not Path(model).is_file():
-        raise ConfigError(f"--model {model} is no file; the form is {MODEL_FLAGS}, or hf.co/OWNER/REPO")
+        raise ConfigError(f"--model {model} is not a file; write {MODEL_FLAGS}, or --model hf.co/OWNER/REPO")
     if mmproj is None:
         beside = sorted(Path(model).parent.glob("*mmproj*.gguf"))
         if len(beside) != 1:
             raise ConfigError(f"--model {model} needs its vision part; add --mmproj PATH.gguf")
         mmproj = str(beside[0])
     if not Path(mmproj).is_file():
-        raise ConfigError(f"--mmproj {mmproj} is no file")
+        raise ConfigError(f"--mmproj {mmproj} is not a file")
     return ModelFiles(name=Path(model).stem, model=Path(model), mmproj=Path(mmproj))
 
 
@@ -90,7 +90,7 @@ def _from_hub(name: str, mmproj: str | None) -> ModelFiles:
 
 
 def _cached(cache: str, repo: str, quant: str) -> list[Path]:
-    """Model and projector of an earlier download; empty where there is none."""
+    """Model and projector of an earlier download; empty if there is none."""
     snapshots = Path(cache) / f"models--{repo.replace('/', '--')}" / "snapshots"
     for snapshot in sorted(snapshots.glob("*"), key=lambda p: p.stat().st_mtime, reverse=True):
         try:
@@ -103,8 +103,10 @@ def _cached(cache: str, repo: str, quant: str) -> list[Path]:
 
 
 def choose_files(names: Iterable[str], quant: str, repo: str) -> tuple[str, str]:
-    """The model and the projector among a repository's files: the quantisation asked for, else Q4_K_M,
-    else the first; of a model in parts the first part; of projectors F16 before others.
+    """The model and the projector among a repository's files.
+
+    The model has the requested quantisation, else Q4_K_M, else it is the first; of a split model this is the
+    first part. An F16 projector is preferred.
 
     Raises:
         ConfigError: the repository lacks one of the two.
@@ -118,13 +120,15 @@ def choose_files(names: Iterable[str], quant: str, repo: str) -> tuple[str, str]
             f"hf.co/{repo} has no {quant or ''} .gguf model; it has: {', '.join(models) or 'none'}"
         )
     if not projectors:
-        raise ConfigError(f"hf.co/{repo} has no mmproj .gguf, so this model cannot see; choose another")
+        raise ConfigError(
+            f"hf.co/{repo} has no mmproj .gguf, so this model cannot see images; choose another"
+        )
     halves = [n for n in projectors if "f16" in n.lower() and "bf16" not in n.lower()]
     return (matching or models)[0], (halves or projectors)[0]
 
 
 def parts_of(model: str, names: Iterable[str]) -> list[str]:
-    """All the files of a model that llama.cpp's gguf-split has cut, `m-00001-of-00003.gguf` and so on."""
+    """All files of a model split by llama.cpp's gguf-split: `m-00001-of-00003.gguf` and so on."""
     cut = re.fullmatch(r"(.*-)\d{5}(-of-\d{5}\.gguf)", model)
     if cut is None:
         return [model]
