@@ -32,7 +32,7 @@ async def test_a_filtered_picture_fails_alone(failing: Failing, number: int) -> 
     """A picture that a filter refuses fails alone, even with the 403 of OpenRouter's moderation."""
     done = await failing.fails_alone(f"moderation:{number}", "refused")
     failure = next(r.failure for r in done.results if r.failure)
-    assert "a content filter refuses this picture or prompt" in failure.message
+    assert "a content filter refuses this image or prompt" in failure.message
 
 
 @pytest.mark.parametrize("number", range(1, 5))

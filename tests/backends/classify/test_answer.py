@@ -1,4 +1,4 @@
-"""Which answers that came with status 200 are of use."""
+"""The check of answers with status 200."""
 
 import json
 from typing import Any
@@ -71,17 +71,17 @@ def test_status_200_is_not_success(
         ("stop", "", "reseed"),
     ],
 )
-def test_an_empty_answer_after_thinking_asks_without_it(
+def test_an_empty_answer_after_thinking_is_retried_without_it(
     reason: str, thinking: str | None, change: str
 ) -> None:
-    """A model that only thought is asked again without thinking, one that said nothing with another seed."""
+    """The retry of an empty answer is without thinking if the model thought, else with another seed."""
     error = answer("", reason, thinking=thinking)
     assert error is not None
     assert (error.kind, error.change) == ("empty", change)
 
 
 def test_a_cut_answer_keeps_what_came() -> None:
-    """The text before the cut is kept, and the message names the option that cut it."""
+    """A truncated answer keeps its text, and the message names --max-tokens."""
     error = answer("A cat and", "length")
     assert error is not None
     assert error.partial == "A cat and"
@@ -123,19 +123,19 @@ HONEST = (
 
 
 @pytest.mark.parametrize("text", LOOPS)
-def test_loops_are_told(text: str) -> None:
-    """Words or sentences that come again and again until the end are a loop."""
+def test_loops_are_detected(text: str) -> None:
+    """Words or sentences that repeat until the end are a loop."""
     assert repeats(text)
 
 
 @pytest.mark.parametrize("text", HONEST)
 def test_tables_lists_and_json_are_no_loops(text: str) -> None:
-    """Honest text with equal rows, ruled lines, padding and long lists is left alone."""
+    """Ordinary text with equal rows, ruled lines, padding and long lists is not a loop."""
     assert not repeats(text)
 
 
 def test_flaws_that_are_accepted_are_warnings() -> None:
-    """--accept lets its flaws pass, with a word for the record, and no other."""
+    """The flaws of --accept are accepted with a warning each; any other flaw is an error."""
     both = frozenset(("length", "loop"))
     assert check_answer("A cat", "length", accept=both) == ("accepted although --max-tokens cut it",)
     assert check_answer("A cat. " * 60, "stop", accept=both) == ("accepted although it repeats itself",)
@@ -154,7 +154,7 @@ def test_flaws_that_are_accepted_are_warnings() -> None:
 
 @pytest.mark.parametrize("reason", [None, "", "whatever"])
 def test_accepting_flaws_accepts_no_reply_without_its_end(reason: str | None) -> None:
-    """A flaw that is accepted does not stand in for the finish reason, which tells that a reply is whole."""
+    """An accepted flaw does not replace the finish reason, which proves that a reply is complete."""
     for text in ("", "A cat. " * 60):
         error = answer(text, reason, accept=frozenset(("length", "loop", "empty")))
         assert outcome(error) == BAD_RESPONSE

@@ -1,4 +1,4 @@
-"""What replies mean: recorded ones by name, quoted ones by their words."""
+"""The classification of replies: recorded replies by name, quoted replies by their text."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -47,7 +47,7 @@ BAD_SHAPE: Outcome = (RejectedError, "bad_shape")
 
 
 def meaning(reply: dict[str, Any]) -> BackendError | None:
-    """What a backend makes of a recorded reply, step by step as both backends do."""
+    """The error that a backend raises for a recorded reply, by the same steps as both backends."""
     status, body, headers = reply["status"], reply["body"], reply["headers"]
     if status != 200:
         return classify_error(status, body, headers)
@@ -77,13 +77,13 @@ def outcome(error: BackendError | None) -> Outcome:
 
 
 def test_every_recording_has_a_row() -> None:
-    """A recording that nobody has judged, or a row without its recording, fails here."""
+    """Every recording has an expected outcome, and every expected outcome a recording."""
     assert sorted(RECORDINGS) == sorted(EXPECTED)
 
 
 @pytest.mark.parametrize("name", sorted(RECORDINGS))
 def test_recorded_replies(name: str) -> None:
-    """What live servers sent is classified as the failure table says, whatever its status was."""
+    """Replies of live servers get the class and kind of the failure table, whatever their status."""
     error = meaning(RECORDINGS[name])
     assert outcome(error) == EXPECTED[name]
     if error is not None and error.kind in ("context", "body_too_large"):
@@ -145,7 +145,7 @@ AZURE = json.dumps(
     }
 )
 QUOTED: tuple[tuple[int, str, Outcome], ...] = (
-    # the old vLLM shape, FastAPI's, a gateway's, and servers without words
+    # the old vLLM shape, FastAPI's, a gateway's, and servers without a message
     (404, old_vllm("The model `x` does not exist.", "NotFoundError", 404), NO_MODEL),
     (400, old_vllm("At most 1 image(s) may be provided in one request.", "BadRequestError", 400), BAD_CONFIG),
     (200, old_vllm(CONTEXT_WORDINGS[0], "BadRequestError", 400), CONTEXT),
@@ -275,12 +275,12 @@ QUOTED: tuple[tuple[int, str, Outcome], ...] = (
 
 @pytest.mark.parametrize(("status", "body", "expected"), QUOTED)
 def test_quoted_replies(status: int, body: str, expected: Outcome) -> None:
-    """Replies that people reported, but nobody recorded here, are classified by their words."""
+    """Replies that users reported, and that are not recorded here, are classified by their text."""
     assert outcome(classify_error(status, body, {})) == expected
 
 
 def lines(*pieces: dict[str, Any], before: str = "", end: str = "") -> str:
-    """A stream of these pieces: JSON lines, or events where `before` says so."""
+    """A stream of these pieces: JSON lines, or events with a prefix `before`."""
     return "".join(f"{before}{json.dumps(piece)}\n{end}" for piece in pieces)
 
 
@@ -308,7 +308,7 @@ STREAMS: tuple[tuple[str, Outcome], ...] = (
 
 @pytest.mark.parametrize(("body", "expected"), STREAMS)
 def test_streams_are_read_for_their_error(body: str, expected: Outcome) -> None:
-    """The error in a stream under status 200 decides; the words of the answer before it never do."""
+    """The error in a stream with status 200 decides; the text of the answer before it never does."""
     error = classify_error(200, body, {})
     assert outcome(error) == expected
     assert "api key" not in str(error)
@@ -318,21 +318,21 @@ def test_streams_are_read_for_their_error(body: str, expected: Outcome) -> None:
     "body", ["invalid api key", '{"model":"m","message":{"content":"no such model_not_found']
 )
 def test_what_is_no_error_object_decides_nothing_under_200(body: str) -> None:
-    """Broken JSON or plain text with status 200 may be an answer: it is nonsense, whatever its words."""
+    """Broken JSON or plain text with status 200 is a bad response, whatever its text: it may be an answer."""
     assert outcome(classify_error(200, body, {})) == BAD_RESPONSE
 
 
 @pytest.mark.parametrize("words", CONTEXT_WORDINGS)
 @pytest.mark.parametrize("status", [400, 500, 200])
-def test_every_wording_of_a_full_context_asks_for_a_smaller_picture(status: int, words: str) -> None:
-    """A picture that fills the context is asked again smaller, whatever the words and the status."""
+def test_every_wording_of_a_full_context_shrinks_the_picture(status: int, words: str) -> None:
+    """A full context is retried with a smaller picture, for every wording and status."""
     error = classify_error(status, openai(words, 400), {})
     assert (outcome(error), error.change) == (CONTEXT, "shrink")
 
 
 @pytest.mark.parametrize("words", TOO_MANY_TOKENS)
 def test_max_tokens_beyond_the_context_is_a_wrong_option(words: str) -> None:
-    """Where --max-tokens alone fills the context no picture is small enough, so the run ends and names it."""
+    """If --max-tokens alone fills the context, no picture is small enough, and the error names the option."""
     error = classify_error(400, openai(words, 400), {})
     assert outcome(error) == BAD_CONFIG
     assert "set a smaller --max-tokens" in str(error)
@@ -351,12 +351,12 @@ def test_max_tokens_beyond_the_context_is_a_wrong_option(words: str) -> None:
     ],
 )
 def test_messages_say_what_to_do(status: int, body: str, told: str) -> None:
-    """A message holds the server's words and, where a person must act, what to type."""
+    """A message contains the server's text and, if the user must act, the option to set."""
     assert told in str(classify_error(status, body, {}))
 
 
 def test_redirects_name_their_goal_without_its_secrets() -> None:
-    """A redirect tells where it leads, without user, password and query."""
+    """The error for a redirect shows its target without user, password and query."""
     error = classify_error(302, "", {"Location": "https://me:pw@example.com/login?token=abc"})
     assert "https://example.com/login" in str(error)
     assert "pw" not in str(error)
@@ -364,7 +364,7 @@ def test_redirects_name_their_goal_without_its_secrets() -> None:
 
 
 def test_messages_hold_no_keys_pictures_or_control_characters() -> None:
-    """Neither keys, nor picture data, nor anything that could take over a terminal gets into a message."""
+    """A message contains no keys, no picture data and no control characters for the terminal."""
     picture = "data:image/jpeg;base64," + "QUJD" * 400
     words = f"bad \x1b[31m\u202e\ud800 key sk-proj-abcdef123456 Bearer tok.en {picture} " + "QUJD" * 400
     told = str(classify_error(400, openai(words + "x " * 4000), {}))
@@ -383,15 +383,15 @@ def test_an_error_is_found_in_every_shape() -> None:
     assert error_in({"object": "error", "message": "old", "code": 404}) == "old"
     assert error_in({"detail": "Not Found"}) == "Not Found"
     assert error_in({"detail": [{"msg": "one"}, {"msg": "two"}]}) == "one; two"
-    assert error_in({"error": {"status": 3}}) == "an error without words"
+    assert error_in({"error": {"status": 3}}) == "an error without a message"
 
 
-def test_endless_nesting_is_an_error_without_words() -> None:
-    """An error nested without end does not end the run with a RecursionError."""
+def test_deep_nesting_is_an_error_without_a_message() -> None:
+    """A very deeply nested error does not raise a RecursionError."""
     payload: dict[str, object] = {"message": "deep"}
     for _ in range(5000):
         payload = {"message": payload}
-    assert error_in({"error": payload}) == "an error without words"
+    assert error_in({"error": payload}) == "an error without a message"
 
 
 @pytest.mark.parametrize(
@@ -408,7 +408,7 @@ def test_endless_nesting_is_an_error_without_words() -> None:
     ],
 )
 def test_good_replies_hold_no_error(payload: object) -> None:
-    """A reply without an error, or with an empty one, is none."""
+    """A reply without an error, or with an empty one, has no error."""
     assert error_in(payload) is None
 
 
@@ -432,12 +432,12 @@ def test_good_replies_hold_no_error(payload: object) -> None:
     ],
 )
 def test_retry_after_is_believed_within_reason(headers: dict[str, str], wait: float | None) -> None:
-    """Seconds, milliseconds and dates are read; what is not finite, not positive or absurd is not."""
+    """Seconds, milliseconds and dates are read, up to 900 s; infinite or non-positive values are ignored."""
     assert retry_after(headers) == wait
 
 
 def test_retry_after_reads_dates() -> None:
-    """A date in a minute is a wait of about a minute, and it reaches the error."""
+    """A date one minute ahead is a wait of about a minute in the error."""
     when = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
     error = classify_error(429, "", {"Retry-After": when})
     assert error.retry_after is not None

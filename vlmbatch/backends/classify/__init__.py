@@ -1,6 +1,6 @@
-"""What an endpoint's reply means: the exception's class is the decision, and the tables in rows.py make it.
+"""Classifies replies of endpoints: the table in rows.py gives the exception, and its class the decision.
 
-It knows no wire library; the backends hand it a status, a text and headers, or the parts of an answer.
+It uses no HTTP library; a backend passes a status, a text and headers, or the parts of an answer.
 """
 
 import math
@@ -25,15 +25,15 @@ LONGEST_WAIT_S = 900.0
 def classify_error(
     status: int, text: str, headers: Mapping[str, str], masked: Callable[[str], str] = str
 ) -> BackendError:
-    """The error that a reply stands for, for the caller to raise.
+    """The error for a reply, which the caller raises.
 
-    For every reply whose status is not 200, and for a 200 whose body is not the JSON that was promised
-    or in which `error_in` finds an error. `masked` hides what is secret in the reply's words.
+    It covers every status other than 200, and a 200 whose body is not the expected JSON or in which
+    `error_in` finds an error. `masked` hides the secrets in the reply's text.
     """
     body = read(text)
-    # OpenRouter and some llama.cpp proxies tell the real status in the body of a 200
+    # OpenRouter and some llama.cpp proxies put the real status into the body of a 200
     meant = body.code if status == 200 and body.code is not None else status
-    # what a 200 holds instead of an error may be an answer, whose words decide nothing
+    # a 200 without an error object may be an answer, whose text must not be matched
     haystack = body.haystack if body.is_error or status != 200 else ""
     row = next(row for row in REPLIES if row.fits(meant, haystack))
     return row.error(
@@ -45,7 +45,7 @@ def classify_error(
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds the endpoint asks to wait, above 0 and at most 900; None where it says nothing of use."""
+    """The requested wait in seconds, above 0 and at most 900; None if there is no valid one."""
     lowered = {name.lower(): value.strip() for name, value in headers.items()}
     waits = (
         _seconds(lowered.get("retry-after-ms"), 1000),
@@ -75,19 +75,19 @@ def _seconds_until(date: str | None) -> float | None:
 
 
 def _redirect_target(status: int, headers: Mapping[str, str]) -> str:
-    """Where a redirect leads to."""
+    """The target of a redirect, for a message; empty for any other reply."""
     target = next((value for name, value in headers.items() if name.lower() == "location"), None)
     return f"to {redact(target)}" if target is not None and 300 <= status < 400 else ""
 
 
-def _sentence(row: Row, status: int, words: str) -> str:
-    told = f": {words} (HTTP {status})" if words else f" (HTTP {status} without a text)"
-    return row.says + told + (f"; {row.hint}" if row.hint else "")
+def _sentence(row: Row, status: int, text: str) -> str:
+    details = f": {text} (HTTP {status})" if text else f" (HTTP {status} without a text)"
+    return row.says + details + (f"; {row.hint}" if row.hint else "")
 
 
 @contextmanager
 def attach_cost(usage: Usage, cost: float | None) -> Iterator[None]:
-    """An answer that turns out to be of no use inside the ``with`` has been paid for all the same."""
+    """Add the usage and cost of an answer to an error inside the ``with``: a useless answer costs too."""
     try:
         yield
     except BackendError as error:

@@ -1,4 +1,4 @@
-"""Reads the error out of a reply's body, in every shape that servers and proxies use."""
+"""Extracts the error of a reply's body, in every shape that servers and proxies use."""
 
 import json
 import re
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 MAX_LENGTH = 500
 _MAX_DEPTH = 6
-_NO_MESSAGE = "an error without words"
+_NO_MESSAGE = "an error without a message"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorBody:
-    """What a body says: `message` for people, `marks` (type and code) for the table, `code` a status in it.
+    """The error of a body: its `message`, its `marks` (type and code) for the table, and a status as `code`.
 
-    `is_error` says that an error object told it, and not a page, a stream or an unknown text.
+    `is_error` says that the body has an error object, and is not a page, a stream or unknown text.
     """
 
     message: str
@@ -23,18 +23,18 @@ class ErrorBody:
 
     @property
     def haystack(self) -> str:
-        """The text that the table's patterns are looked up in."""
+        """The text in which the table's patterns are searched."""
         return "\n".join((self.message[:4000], *self.marks))
 
 
 def error_in(payload: object) -> str | None:
-    """The words of the error that a JSON object holds, whatever its status was; None where it holds none."""
+    """The message of the error in a JSON object, for any status; None if it has no error."""
     body = _error_of(payload, 0)
     return None if body is None else clean(body.message) or _NO_MESSAGE
 
 
 def read(text: str) -> ErrorBody:
-    """What a body says: its error object, the error in a stream, a page's title, or the text as it is."""
+    """The error of a body: its error object, the error in a stream, a page's title, or the plain text."""
     body = _error_of(_parse(text), 0) or _stream(text)
     if body is not None:
         return body
@@ -47,10 +47,10 @@ def read(text: str) -> ErrorBody:
 
 
 def clean(text: str) -> str:
-    """One line of at most 500 printable characters, without picture data and keys."""
+    """The text as one line of at most 500 printable characters, without picture data and keys."""
     text = re.sub(r"data:[\w/+.-]{0,60};base64,[^\s'\"]*|[A-Za-z0-9+/]{80,}={0,2}", "[data]", text[:20_000])
     text = re.sub(r"(?i)\bbearer\s+\S+|\b(sk|pk|gsk|xai|hf)[-_][\w*.-]{6,}|\bAIza[\w-]{10,}", "[key]", text)
-    # control, bidi and lone surrogate characters could write over the terminal or fail to print
+    # control, bidi and lone surrogate characters could overwrite the terminal or fail to print
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= MAX_LENGTH else text[: MAX_LENGTH - 3] + "..."
 
@@ -65,12 +65,16 @@ def _parse(text: str) -> object:
 
 
 def _stream(text: str) -> ErrorBody | None:
-    """What a stream of JSON lines (Ollama) or of server-sent events (OpenAI) says: its last error, if any."""
+    """The last error of a stream of JSON lines (Ollama) or server-sent events (OpenAI); None if no stream."""
     lines = [line.removeprefix("data:").strip() for line in text.splitlines()]
     pieces = [piece for piece in map(_parse, lines) if isinstance(piece, dict)]
     errors = filter(None, (_error_of(piece, 0) for piece in reversed(pieces)))
     is_stream = len(pieces) > 1 or text.startswith("data:")
-    return next(errors, ErrorBody(message="a stream of pieces", is_error=False)) if is_stream else None
+    return (
+        next(errors, ErrorBody(message="a stream instead of one object", is_error=False))
+        if is_stream
+        else None
+    )
 
 
 def _error_of(payload: object, depth: int) -> ErrorBody | None:
@@ -81,7 +85,7 @@ def _error_of(payload: object, depth: int) -> ErrorBody | None:
     error, message = payload.get("error"), payload.get("message")
     if error:
         return _read_value(error if isinstance(error, (str, dict, list)) else payload, depth)
-    # vLLM before 0.10 has the fields at the top; gateways answer {"message": "..."} alone
+    # vLLM before 0.10 has the fields at the top level; gateways send only {"message": "..."}
     if payload.get("object") == "error" or (isinstance(message, str) and message):
         return _read_value(payload, depth)
     if list(payload) == ["detail"]:  # FastAPI
@@ -97,7 +101,7 @@ def _read_value(value: object, depth: int) -> ErrorBody:
     if isinstance(value, list):
         return ErrorBody(message="; ".join(_read_value(item, depth + 1).message for item in value[:3]))
     if isinstance(value, str):
-        # Ollama 0.30 and later passes llama-server's whole JSON body on as its error text
+        # Ollama 0.30 and later uses llama-server's whole JSON body as its error text
         return _error_of(_parse(value), depth + 1) or ErrorBody(message=value)
     return ErrorBody(message=_NO_MESSAGE if value is None else str(value))
 
@@ -120,7 +124,7 @@ def _read_object(value: dict[str, object], depth: int) -> ErrorBody:
 
 
 def _read_metadata(metadata: object, depth: int) -> ErrorBody | None:
-    """What OpenRouter adds to its words: those of the provider behind it, or that a picture was flagged."""
+    """OpenRouter's additions to its message: the provider's own error, or that the input was flagged."""
     if not isinstance(metadata, dict):
         return None
     marks = ("flagged_input",) if "flagged_input" in metadata else ()

@@ -1,4 +1,4 @@
-"""One row of the tables that tell what a reply means."""
+"""A row of the tables that classify replies."""
 
 import re
 from collections.abc import Callable, Container
@@ -9,7 +9,7 @@ from vlmbatch.errors import BackendError, Change, FailureKind
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One kind of reply. `pattern` is looked up in the text, any case; `holds` is asked where it matched."""
+    """One kind of reply. `pattern` is searched in the text, ignoring case; `holds` must confirm a match."""
 
     name: str
     pattern: str
@@ -22,7 +22,7 @@ class Row:
     holds: Callable[[str], bool] | None = None
 
     def fits(self, status: int, text: str) -> bool:
-        """Whether this row is about such a reply."""
+        """Whether this row matches the reply."""
         return (
             (self.statuses is None or status in self.statuses)
             and re.search(self.pattern, text, re.IGNORECASE) is not None

@@ -1,7 +1,7 @@
-"""The table that tells what a reply means: the first row that fits decides. No row knows a wire library.
+"""The table that classifies replies: the first matching row decides. No row depends on an HTTP library.
 
-Text comes before status, since servers send permanent errors as 500 and errors as 200; permanent rows
-come first. A row's words are one plain sentence: `says`, then the server's own words, then `hint`.
+Text comes before status, since servers send permanent errors as 500 and errors as 200; permanent errors
+come first. The message is one sentence: `says`, then the server's own text, then `hint`.
 """
 
 import re
@@ -19,17 +19,17 @@ _PICTURE = (200, 400, 415, 422, 500)
 _TROUBLE = (200, 429, *range(500, 600))
 _RUNNER = r"http://127\.0\.0\.1:\d{1,5}/"
 _CUT_OFF = r"['\"]?: (EOF|(read|write|dial) tcp)"
-_MODEL_HINT = "name another one with --model"
+_MODEL_HINT = "name another model with --model"
 _WIRE_HINT = "check --backend and --base-url"
-_KEY_HINT = "set --api-key, or OPENAI_API_KEY (OPENROUTER_API_KEY or OLLAMA_API_KEY for those)"
+_KEY_HINT = "set --api-key, or OPENAI_API_KEY (OPENROUTER_API_KEY for OpenRouter, OLLAMA_API_KEY for Ollama)"
 _OPTION_HINT = "correct the option, or leave it out"
 
 
 def _wants_too_many_tokens(text: str) -> bool:
-    """Whether max_tokens alone fills the context, so that no picture is small enough."""
+    """Whether max_tokens alone fills the context, so that no image is small enough."""
     limit = re.search(r"(?:max_model_len=|context length is (?:only )?)(\d{1,12})", text)
-    asked = re.search(r"(?:max_tokens=|too large: |requested )(\d{1,12})", text)
-    return limit is not None and asked is not None and int(asked[1]) >= int(limit[1])
+    requested = re.search(r"(?:max_tokens=|too large: |requested )(\d{1,12})", text)
+    return limit is not None and requested is not None and int(requested[1]) >= int(limit[1])
 
 
 REPLIES: tuple[Row, ...] = (
@@ -47,17 +47,17 @@ REPLIES: tuple[Row, ...] = (
         "no vision",
         r"not a multimodal model|image input is not (supported|enabled)"
         r"|does not support (multimodal|image|vision)|no endpoints found that support image"
-        # a model that Ollama imported without its projector; hosted text models (DeepSeek, OpenAI)
+        # an Ollama model without its projector; hosted text models (DeepSeek, OpenAI)
         r"|missing data required for image input|unknown variant `image_url`"
         r"|image_url is only supported by certain models",
         FatalBackendError,
         "no_vision",
-        "this model cannot look at pictures",
+        "this model cannot see images",
         "choose a vision model with --model (a .gguf model also needs --mmproj)",
     ),
     Row(
         "key",
-        # the last two are OpenRouter's, for no key and for an unknown one
+        # the last two are OpenRouter's texts for no key and for an unknown key
         r"(invalid|incorrect) api[ _]key|api[ _]key[ _](not valid|invalid)|invalid_api_key"
         r"|no auth credentials found|user not found",
         FatalBackendError,
@@ -67,21 +67,21 @@ REPLIES: tuple[Row, ...] = (
     ),
     Row(
         "quota",
-        # not "exceeded your current quota": Gemini says that for a limit of a minute, too
+        # not "exceeded your current quota": Gemini also uses that for its limit per minute
         r"insufficient_quota|insufficient (credits|balance|funds)|credit balance is too low"
         r"|requires more credits|key limit exceeded",
         FatalBackendError,
         "quota",
         "the account is used up",
-        "pay for more, or choose another endpoint with --base-url",
+        "add credit, or choose another endpoint with --base-url",
     ),
     Row(
         "client certificate",
         r"no required SSL certificate|SSL certificate error",  # nginx, in a page with status 400
         FatalBackendError,
         "auth",
-        "the endpoint wants to see a certificate",
-        "show it one with --client-cert and --client-key",
+        "the endpoint requires a client certificate",
+        "name one with --client-cert and --client-key",
         (400, 495, 496),
     ),
     Row(
@@ -90,8 +90,8 @@ REPLIES: tuple[Row, ...] = (
         FatalBackendError,
         "auth",
         "the endpoint refuses this client",
-        "Ollama does so when it does not know the host name in --base-url: use its IP address there, "
-        "or start it with OLLAMA_HOST=0.0.0.0",
+        "Ollama does so if it does not know the host name in --base-url: use its IP address there, "
+        "or start Ollama with OLLAMA_HOST=0.0.0.0",
         (403,),
     ),
     Row(
@@ -99,8 +99,8 @@ REPLIES: tuple[Row, ...] = (
         r"at most \d+ image|limit.mm.per.prompt|only supports one image",
         FatalBackendError,
         "bad_config",
-        "the endpoint takes fewer pictures at once than were sent",
-        "start it with room for them (vLLM: --limit-mm-per-prompt)",
+        "the endpoint accepts fewer images per request than were sent",
+        "raise its limit (vLLM: --limit-mm-per-prompt)",
     ),
     Row(
         "max_tokens",
@@ -117,12 +117,12 @@ REPLIES: tuple[Row, ...] = (
         r"|No such file or directory: '|file does not exist or cannot be opened",
         FatalBackendError,
         "bad_config",
-        "the endpoint reads no picture at this path of its disk",
+        "the endpoint cannot read the image at this path of its disk",
         "start it where the images have the same path, with a folder above them as "
         "--allowed-local-media-path (vLLM) or --media-path / (llama-server), or leave out --file-urls",
         (200, 400, 403, 422, 500),
     ),
-    # this picture or this question: asked smaller, or refused
+    # this image or this request: retried with a smaller image, or refused
     Row(
         "context",
         r"exceed_context_size|context_length_exceeded|exceeds the available context|context length"
@@ -130,33 +130,33 @@ REPLIES: tuple[Row, ...] = (
         r"|request too large for",
         BadAnswerError,
         "context",
-        "picture and prompt do not fit into the model's context",
+        "image and prompt do not fit into the model's context",
         "a smaller --max-size or a larger context helps",
         change="shrink",
     ),
     Row(
         "content filter",
         r"content_filter|ResponsibleAIPolicyViolation|content management policy|content_policy_violation"
-        # OpenAI's own words, and OpenRouter's moderation, which is a 403
+        # OpenAI's own texts, and OpenRouter's moderation, which is a 403
         r"|moderation_blocked|our safety system|flagged as potentially violating|flagged_input"
         r"|(input|prompt) was flagged",
         RejectedError,
         "refused",
-        "a content filter refuses this picture or prompt",
+        "a content filter refuses this image or prompt",
     ),
     Row(
         "bomb",
         r"decompression bomb",
         RejectedError,
         "too_large",
-        "the picture has too many pixels for the endpoint",
+        "the image has too many pixels for the endpoint",
     ),
     Row(
         "shape",
         r"aspect ratio|larger than factor",
         RejectedError,
         "bad_shape",
-        "the model takes no picture of this shape",
+        "the model does not accept an image of this shape",
     ),
     Row(
         "undecodable",
@@ -165,18 +165,18 @@ REPLIES: tuple[Row, ...] = (
         r"|(audio|video) input is not supported|failed to apply \w*Processor",
         RejectedError,
         "rejected",
-        "the endpoint cannot read this picture",
+        "the endpoint cannot read this image",
         statuses=_PICTURE,
     ),
-    # llama.cpp after a request with two pictures: innocent requests fail for a while
+    # llama.cpp after a request with two images: other requests fail for a while
     Row(
         "chunk",
         r"Chunk not found",
         TransientError,
         "server_error",
-        "the engine mixed up its pictures",
+        "the engine mixed up its images",
     ),
-    # the set-up again, in words that a picture's failure could also hold
+    # the set-up again, with patterns that could also match the failure of an image
     Row(
         "option",
         r"JSON schema|Grammar error|invalid format: |must be of type|response_format"
@@ -186,7 +186,7 @@ REPLIES: tuple[Row, ...] = (
         r"|unsupported_(parameter|value)",
         FatalBackendError,
         "bad_config",
-        "the endpoint does not take one of the options",
+        "the endpoint does not accept one of the options",
         _OPTION_HINT,
     ),
     Row(
@@ -196,16 +196,16 @@ REPLIES: tuple[Row, ...] = (
         r"|\d validation errors?\b|unsupported content\[\]",
         FatalBackendError,
         "wrong_url",
-        "the endpoint does not take requests of this form",
+        "the endpoint does not accept requests of this format",
         _WIRE_HINT,
         (200, 400, 422, 500),
     ),
-    # the engine: it crashed over a request, or is away or busy
+    # the engine: it crashed over a request, or is down or busy
     Row(
         "crash",
         r"runner has unexpectedly stopped|EngineCore|EngineDead|unexpected EOF|error was encountered while "
         r"running the model|CUDA (error|out of memory)"
-        # Ollama's own word with its runner (ollama 7640), not with its cloud
+        # Ollama's connection to its runner (ollama 7640), not to its cloud
         rf"|{_RUNNER}completion{_CUT_OFF}",
         TransientError,
         "crash",
@@ -217,7 +217,7 @@ REPLIES: tuple[Row, ...] = (
         r"loading model|model is (still )?loading|no longer running|has terminated|during startup"
         r"|timed out waiting for .{1,40} to start|no slots available|unexpected server status"
         r"|background loop (has errored|is not running)"
-        # what other programs take now may be free later (ollama 10920, 12025)
+        # memory that other programs use now may be free later (ollama 10920, 12025)
         rf"|requires more system memory|{_RUNNER}load{_CUT_OFF}",
         UnavailableError,
         "down",
@@ -234,14 +234,14 @@ REPLIES: tuple[Row, ...] = (
     ),
     # vLLM's /health while its engine is dead
     Row("silent 503", r"\A\s*\Z", UnavailableError, "down", "the endpoint is not ready", statuses=(503,)),
-    # no text told it: the status decides
+    # no text matched: the status decides
     Row(
         "redirect",
         "",
         FatalBackendError,
         "wrong_url",
         "the endpoint redirects",
-        "set --base-url to the address it means",
+        "set --base-url to the target address",
         range(300, 400),
     ),
     Row(
@@ -258,7 +258,7 @@ REPLIES: tuple[Row, ...] = (
         "",
         FatalBackendError,
         "auth",
-        "the proxy on the way wants a user and a password",
+        "the proxy requires a user and a password",
         "put them into HTTP_PROXY or HTTPS_PROXY, as http://user:password@proxy:3128",
         (407,),
     ),
@@ -267,8 +267,8 @@ REPLIES: tuple[Row, ...] = (
         "",
         FatalBackendError,
         "quota",
-        "the endpoint wants to be paid",
-        "pay for more, or choose another endpoint with --base-url",
+        "the endpoint requires payment",
+        "add credit, or choose another endpoint with --base-url",
         (402,),
     ),
     Row(
@@ -277,7 +277,7 @@ REPLIES: tuple[Row, ...] = (
         FatalBackendError,
         "wrong_url",
         "the endpoint does not know this address",
-        "check --base-url and --backend (a base URL of OpenAI's form ends in /v1)",
+        "check --base-url and --backend (the base URL of an OpenAI API ends in /v1)",
         (404, 405),
     ),
     Row(
@@ -285,12 +285,12 @@ REPLIES: tuple[Row, ...] = (
         "",
         BadAnswerError,
         "body_too_large",
-        "the picture is more bytes than the endpoint takes",
+        "the image has more bytes than the endpoint accepts",
         "a smaller --max-size or --quality helps, or a larger client_max_body_size of its proxy",
         (413,),
         "shrink",
     ),
-    Row("slow request", "", TransientError, "timeout", "the endpoint waited too long", statuses=(408,)),
+    Row("slow request", "", TransientError, "timeout", "the endpoint timed out", statuses=(408,)),
     Row(
         "passing",
         "",
@@ -314,11 +314,17 @@ REPLIES: tuple[Row, ...] = (
         "",
         TransientError,
         "timeout",
-        "a proxy before the endpoint waited too long",
-        "let it wait longer (nginx: proxy_read_timeout)",
+        "a proxy in front of the endpoint timed out",
+        "raise its timeout (nginx: proxy_read_timeout)",
         (504,),
     ),
     Row("server error", "", TransientError, "server_error", "the endpoint failed", statuses=range(500, 600)),
-    Row("nonsense", "", TransientError, "bad_response", "the endpoint's reply is not what was promised"),
+    Row(
+        "nonsense",
+        "",
+        TransientError,
+        "bad_response",
+        "the endpoint's reply does not have the expected format",
+    ),
 )
-"""Replies that are no answer, in the order they are asked; the last row fits all."""
+"""Replies without an answer, in the order of matching; the last row matches every reply."""
