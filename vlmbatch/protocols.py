@@ -1,4 +1,4 @@
-"""The plug shapes: any class of one of these shapes can be plugged into the pipeline."""
+"""The protocols of pluggable parts: any class with these methods can be used in the pipeline."""
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -10,52 +10,52 @@ from vlmbatch.images import FileStamp, ImageRef, SourceImage
 from vlmbatch.records import Completion, Endpoint, Generation, Load, ModelFacts, Request, Result
 
 Observer = Callable[[Event], None]
-"""Hears every event of a run, on the event loop's thread; it must return quickly and never raise."""
+"""Receives every event of a run, on the event loop's thread; it must return quickly and never raise."""
 
 Sleep = Callable[[float], Awaitable[None]]
-"""How to wait for some seconds."""
+"""Waits for a number of seconds."""
 
 Room = Callable[[int | None], AbstractContextManager[None]]
-"""Holds so many bytes of memory inside the ``with``, or all that may be held where None; waits for them."""
+"""Waits for this many bytes of memory and holds them inside the ``with``; None means the whole limit."""
 
 Finished = Callable[[ImageRef, Callable[[], FileStamp | None]], bool | None]
-"""Whether an image needs no asking: True done, False failed for good, None has to be asked.
+"""Whether an image is finished: True means done, False failed for good, None still to be processed.
 
-The second argument gives the file's stamp, and is called only when it matters.
+The second argument returns the file's stamp, and is called only if it is needed.
 """
 
 
 class Source(Protocol):
-    """Where images come from. All methods block and are called in a thread."""
+    """Provides images. All methods block and are called in a thread."""
 
     ignored: int
-    """Entries met so far that are no images: other files, FIFOs, devices, links that lead to nothing."""
+    """Entries found so far that are not images: other files, FIFOs, devices, broken links."""
     unreadable: int
-    """Folders met so far that could not be listed, and files of unknown kind that could not be opened."""
+    """Folders found so far that could not be listed, and files of unknown type that could not be opened."""
 
     def __iter__(self) -> Iterator[ImageRef]:
         """Yield references lazily, in a stable order; called once.
 
-        Raises ResourceError where the machine is out of descriptors or memory.
+        Raises ResourceError if the machine is out of descriptors or memory.
         """
 
     def count(self) -> int | None:
-        """How many images there are, without reading them; None where that is not cheap to know."""
+        """The number of images, without reading them; None if counting is not cheap."""
 
     def read(self, ref: ImageRef) -> SourceImage:
         """Read a whole image once.
 
         Raises:
-            ImageError: vanished, unreadable, too large, not a regular file, or the disk failed.
-            ResourceError: the machine is out of descriptors or memory: a trouble of the run.
+            ImageError: the file vanished, is unreadable, too large or not a regular file, or the disk failed.
+            ResourceError: the machine is out of descriptors or memory: a failure of the run.
         """
 
     def stamp(self, ref: ImageRef) -> FileStamp | None:
-        """Size and mtime without reading; None where the file is gone."""
+        """Size and mtime without reading; None if the file is gone."""
 
 
 class AsyncContext(Protocol):
-    """What is opened on entry and closed on exit, whatever happens."""
+    """An object that is opened on entry and always closed on exit."""
 
     async def __aenter__(self) -> Self:
         """Acquire."""
@@ -71,108 +71,108 @@ class AsyncContext(Protocol):
 
 
 class Backend(AsyncContext, Protocol):
-    """An engine that looks at pictures."""
+    """Sends requests to one endpoint."""
 
     @property
     def name(self) -> str:
-        """The name it has in the table of backends."""
+        """The name in the table of backends."""
 
     @property
     def place(self) -> str:
-        """Where requests go, for people to read; no secrets."""
+        """The address of the endpoint for messages, without secrets."""
 
     @property
     def concurrency(self) -> int:
-        """How many requests at once are a good start for this engine."""
+        """A good initial number of simultaneous requests for this engine."""
 
     async def preflight(self) -> Endpoint:
-        """Find out once whether it is there, knows the model, and can see.
+        """Check once that the endpoint is up, has the model, and that the model has vision.
 
         Raises:
-            UnreachableError: nobody takes the connection.
-            UnavailableError: it is there, and loading or busy.
-            FatalBackendError: unknown model, no vision, wrong key or URL; says what to type next.
+            UnreachableError: no connection can be opened.
+            UnavailableError: the endpoint is up, but loading or busy.
+            FatalBackendError: unknown model, no vision, wrong key or URL; the message says what to type next.
         """
 
     async def probe(self) -> None:
-        """Ask cheaply whether it is up again.
+        """Check cheaply that the endpoint is up again.
 
-        Raises UnavailableError while it is not, TransientError where it fails in passing; whoever refuses
-        the question is there.
+        Raises UnavailableError while it is down, TransientError for a passing failure. An endpoint that
+        refuses the probe is up.
         """
 
     async def load(self) -> Load | None:
-        """How many requests the server works on and how many wait there; None where it does not tell.
+        """The number of running and of waiting requests at the server; None if it does not report them.
 
-        It never raises a BackendError: who cannot be asked just now does not tell.
+        It never raises a BackendError: a failed query also returns None.
         """
 
     async def warm_up(self, generation: Generation, deadline_s: float) -> float:
-        """Have the model loaded with these options; returns the seconds that took, 0 where none is loaded.
+        """Load the model with these options; returns the seconds that it took, 0 if nothing was loaded.
 
         Raises BackendError, as complete() does.
         """
 
     async def unload(self) -> None:
-        """Let go of the model, where the engine keeps one loaded and lets others end that.
+        """Unload the model, if the engine keeps it loaded and a client can unload it.
 
-        Raises BackendError where it does not.
+        Raises BackendError if that fails.
         """
 
     async def complete(self, request: Request) -> Completion:
-        """Ask once; no retries.
+        """Send one request, without retries.
 
-        `request.deadline_s`, else the backend's own timeout, bounds the attempt; the time may start anew
-        while others in flight are answered. What `request.accept` let pass stands in the warnings.
+        `request.deadline_s`, else the backend's own timeout, limits the attempt; the time may restart while
+        other requests in flight are answered. Each flaw accepted through `request.accept` is a warning.
 
         Raises:
-            StaleConnectionError: a kept connection had been closed already; ask again at once.
+            StaleConnectionError: a pooled connection was already closed; retry at once.
             BackendError: always one of its subclasses, classified.
         """
 
 
 @runtime_checkable
 class Catalogue(Protocol):
-    """What a backend also is whose engine tells of itself and of its models."""
+    """A backend whose engine reports its version and its models."""
 
     async def models(self) -> list[ModelFacts]:
-        """All that it has, whether they see or not.
+        """All models, with and without vision.
 
-        Raises BackendError: it is not there, or refuses; one of its subclasses, classified.
+        Raises a subclass of BackendError, classified: the endpoint is down, or refuses.
         """
 
     async def version(self) -> str | None:
-        """Its version; None where it tells none. Raises like `models`."""
+        """The version; None if the engine does not report it. Raises like `models`."""
 
 
 class Writer(AsyncContext, Protocol):
-    """Where results go."""
+    """Stores results."""
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a person should know of the output as begin() found it."""
+        """Notices for the user about the output that begin() found."""
 
     @property
     def earlier(self) -> Iterable[Mapping[str, Any]]:
-        """The settings of earlier runs whose records it holds, as far as it remembers them."""
+        """The known settings of earlier runs whose records are in the output."""
 
     async def begin(self, run: str, settings: Mapping[str, Any]) -> Finished:
-        """Open for the run of this digest and tell what an earlier run has done already.
+        """Open the output for the run with this digest; the result says which images are finished.
 
         Raises:
-            ConfigError: the output holds records of other settings.
-            OutputError: it cannot be written or read.
+            ConfigError: the output has records of other settings.
+            OutputError: the output cannot be written or read.
         """
 
     async def write(self, result: Result) -> None:
-        """Append one result, whole or not at all.
+        """Append one result, completely or not at all.
 
         Raises:
-            OutputError: it could not be written; the output ends at its last whole line.
+            OutputError: the result could not be written; the output ends at its last complete line.
         """
 
     def find(self, sha256: str, prompt: str) -> Mapping[str, Any] | None:
-        """The record of an answer about a file of this content to the prompt of this name, if any is kept.
+        """The record of an answer for this file content and prompt name, or None if none is stored.
 
         It blocks, and is called in threads.
         """
