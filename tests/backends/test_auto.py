@@ -1,4 +1,4 @@
-"""What answers when no --backend is given."""
+"""The choice of the endpoint without --backend."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -25,9 +25,9 @@ def auto(environ: Mapping[str, str] | None = None, **options: object) -> Backend
 
 @contextmanager
 def defaults(monkeypatch: pytest.MonkeyPatch, ollama: str = "", vllm: str = "") -> Iterator[str]:
-    """The default places moved to these URLs, so that no test meets what runs on this machine.
+    """Move the default addresses to these URLs, so that no test uses a server of this machine.
 
-    Where none is given, nobody listens there; yields a URL of that kind.
+    An address without a URL becomes a closed port; yields the URL of that port.
     """
     with closed_port() as nowhere:
         monkeypatch.setattr(registry, "OLLAMA_URL", ollama or nowhere)
@@ -36,7 +36,7 @@ def defaults(monkeypatch: pytest.MonkeyPatch, ollama: str = "", vllm: str = "") 
 
 
 async def test_ollama_comes_first(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where both listen, Ollama is taken and vLLM is not asked."""
+    """If both are up, Ollama is chosen and vLLM gets no request."""
     with Endpoint() as vllm, defaults(monkeypatch, endpoint.url, vllm.url):
         async with auto() as backend:
             assert (await backend.preflight()).backend == "ollama"
@@ -46,7 +46,7 @@ async def test_ollama_comes_first(endpoint: Endpoint, monkeypatch: pytest.Monkey
 
 
 async def test_vllm_comes_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where Ollama is not there, a vLLM on its default port is taken, with the key that was typed."""
+    """If Ollama is down, a vLLM on its default port is chosen, with the typed key."""
     models = {"m": Model()}
     with Endpoint(models=models, api_key="typed-key-1") as vllm, defaults(monkeypatch, vllm=vllm.url):
         async with auto(api_key="typed-key-1") as backend:
@@ -56,8 +56,8 @@ async def test_vllm_comes_second(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.backend, found.url, found.model) == ("vllm", f"{vllm.url}/v1", "m")
 
 
-async def test_stranger_gets_neither_key_nor_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What listens on vLLM's port and does not say that it is vLLM is not asked, and hears no key."""
+async def test_other_program_gets_neither_key_nor_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program on vLLM's port that does not identify as vLLM gets neither requests nor a key."""
     models = {"m": Model()}
     with Endpoint(models=models, owned_by="someone") as stranger, defaults(monkeypatch, vllm=stranger.url):
         async with auto({"OPENAI_API_KEY": "meant-for-openai"}, model="m") as backend:
@@ -68,7 +68,7 @@ async def test_stranger_gets_neither_key_nor_pictures(monkeypatch: pytest.Monkey
 
 @pytest.mark.slow
 async def test_demonstration_model_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nobody listens and nothing is named, the demonstration model answers, and says what it is."""
+    """If no server is up and none is named, the demonstration model answers, and a note says so."""
     with defaults(monkeypatch):
         async with auto() as backend:
             found = await backend.preflight()
@@ -79,18 +79,18 @@ async def test_demonstration_model_comes_last(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("models", [BLIND, {}], ids=["text models", "no models"])
-async def test_ollama_without_eyes_is_passed_over(
+async def test_ollama_without_vision_is_skipped(
     models: dict[str, Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An Ollama that nobody named and that has no vision model leaves the answer to the next."""
+    """An unnamed Ollama without a vision model is skipped for the next candidate."""
     with Endpoint(models=models, speaks=["ollama"]) as blind, defaults(monkeypatch, blind.url):
         async with auto() as backend:
             assert (await backend.preflight()).backend == "llama-cpp"
 
 
 @pytest.mark.parametrize("named", ["--model", "--base-url", "OLLAMA_HOST", "OPENAI_BASE_URL"])
-async def test_demonstration_model_does_not_stand_in(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who names a model or a place gets that or an error that says where it was looked for."""
+async def test_demonstration_model_is_no_replacement(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a model or an address is named, the demonstration model does not replace it."""
     with defaults(monkeypatch) as nowhere:
         options = {"--model": {"model": "llava"}, "--base-url": {"base_url": nowhere}}.get(named, {})
         async with auto({named: nowhere}, **options) as backend:
@@ -100,7 +100,7 @@ async def test_demonstration_model_does_not_stand_in(named: str, monkeypatch: py
 
 
 async def test_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the embedded engine, a first run ends with what to start or install."""
+    """Without a server and the embedded engine, the error says what to start or install."""
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
     with defaults(monkeypatch):
         async with auto() as backend:
@@ -109,7 +109,7 @@ async def test_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_several_vision_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several vision models are a question to the user, not a reason to ask somebody else."""
+    """Several vision models are an error, not a reason to try the next candidate."""
     with Endpoint(models=MANY) as ollama, Endpoint() as vllm, defaults(monkeypatch, ollama.url, vllm.url):
         async with auto() as backend:
             with pytest.raises(ConfigError, match="a:latest, b:latest; name one with --model"):
@@ -118,14 +118,14 @@ async def test_several_vision_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_model_that_only_the_second_has(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that Ollama does not have and vLLM has is asked of vLLM."""
+    """A model that only vLLM has leads to vLLM."""
     with Endpoint(models=MANY) as vllm, defaults(monkeypatch, endpoint.url, vllm.url):
         async with auto(model="b") as backend:
             assert (await backend.preflight()).backend == "vllm"
 
 
-async def test_model_that_nobody_has(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that none of them has is told with what each has instead."""
+async def test_model_that_no_server_has(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error for a model that no server has lists the nearest models of each."""
     with Endpoint(models=MANY) as vllm, defaults(monkeypatch, endpoint.url, vllm.url):
         async with auto(model="tiny-visoin") as backend:
             with pytest.raises(FatalBackendError, match=r"nearest: tiny-vision.*; .*nearest: a, b") as caught:
@@ -134,7 +134,7 @@ async def test_model_that_nobody_has(endpoint: Endpoint, monkeypatch: pytest.Mon
 
 
 async def test_place_from_openai_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A place in OPENAI_BASE_URL is asked with its key, and need not be vLLM."""
+    """OPENAI_BASE_URL may name any server, which gets the key of OPENAI_API_KEY."""
     with Endpoint(models={"m": Model()}, owned_by="someone", api_key="some-key-123") as endpoint:
         environ = {"OPENAI_BASE_URL": f"{endpoint.url}/v1", "OPENAI_API_KEY": "some-key-123"}
         with defaults(monkeypatch):
@@ -144,7 +144,7 @@ async def test_place_from_openai_variables(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_place_that_is_named_and_loading(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nobody is Ollama and a server says that it loads, it is worth more patience than closed ports."""
+    """A named server that is loading is not unreachable, so that the run waits for it longer."""
     with Endpoint(routes={"/v1/models": "503-loading"}) as endpoint, defaults(monkeypatch):
         async with auto({"OPENAI_BASE_URL": f"{endpoint.url}/v1"}) as backend:
             with pytest.raises(UnavailableError, match="Loading model") as caught:
@@ -153,14 +153,14 @@ async def test_place_that_is_named_and_loading(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_place_from_ollama_host(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A place in OLLAMA_HOST is asked in front of the defaults."""
+    """The address in OLLAMA_HOST replaces the default address."""
     with defaults(monkeypatch):
         async with auto({"OLLAMA_HOST": f"127.0.0.1:{endpoint.port}"}) as backend:
             assert (await backend.preflight()).url == endpoint.url
 
 
 async def test_url_that_speaks_neither(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A --base-url where neither wire is used ends the run: it is wrong, not away."""
+    """A --base-url whose server has neither API is a fatal error with kind wrong_url, not an outage."""
     with Endpoint(speaks=[]) as web, defaults(monkeypatch):
         async with auto(base_url=web.url) as backend:
             with pytest.raises(FatalBackendError, match="--base-url") as caught:
@@ -168,8 +168,8 @@ async def test_url_that_speaks_neither(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.kind == "wrong_url"
 
 
-async def test_refused_key_is_told_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a server that refuses the key, that is told, and not that it speaks no Ollama."""
+async def test_refused_key_is_the_only_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error for a refused key does not mention that the server is not Ollama."""
     with Endpoint(speaks=["openai"], api_key="right-key-1") as endpoint, defaults(monkeypatch):
         endpoint.routes = {"/api/tags": "404-route"}
         async with auto(base_url=endpoint.url, api_key="wrong-key-1") as backend:
@@ -183,14 +183,14 @@ async def test_refused_key_is_told_alone(monkeypatch: pytest.MonkeyPatch) -> Non
 async def test_files_mean_the_embedded_engine(
     options: dict[str, str], endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A .gguf file or a projector means the embedded engine, whoever else listens."""
+    """A .gguf file or a projector selects the embedded engine, even if a server is up."""
     with defaults(monkeypatch, endpoint.url):
         assert auto(**options).name == "llama-cpp"
     assert not endpoint.requests
 
 
-async def test_places_are_shown_before_asking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All places that it would ask are shown in order, without a login."""
+async def test_addresses_are_shown_before_preflight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The addresses of all candidates are shown in order, without a login."""
     with defaults(monkeypatch, ollama="http://me:secret@h:1", vllm="http://h:2"):
         assert auto(model="m").place == "ollama at http://h:1, else vllm at http://h:2/v1"
         assert auto().place.endswith(", else llama-cpp at in-process")

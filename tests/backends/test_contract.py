@@ -1,4 +1,4 @@
-"""The contract of all backends: what goes out and what comes back when the endpoint is well."""
+"""The contract of all backends with a healthy endpoint: the requests and the completions."""
 
 import asyncio
 import base64
@@ -34,7 +34,7 @@ every_kind = pytest.mark.parametrize(
 
 @asynccontextmanager
 async def ready(kind: Kind) -> AsyncIterator[Backend]:
-    """A backend of this kind after its preflight, with an endpoint that is well."""
+    """A backend of this kind after its preflight, with a healthy endpoint."""
     if kind.wire == "none":
         async with kind.open(None, model=None) as backend:
             await backend.preflight()
@@ -47,8 +47,8 @@ async def ready(kind: Kind) -> AsyncIterator[Backend]:
 
 
 @each_kind
-async def test_preflight_tells_who_answers(kind: Kind) -> None:
-    """Preflight names the backend, the model and the address that answers from then on."""
+async def test_preflight_names_the_endpoint(kind: Kind) -> None:
+    """Preflight returns the backend, the model and the URL of the endpoint."""
     with kind.endpoint() as endpoint:
         async with kind.open(endpoint.url) as backend:
             found = await backend.preflight()
@@ -59,7 +59,7 @@ async def test_preflight_tells_who_answers(kind: Kind) -> None:
 
 @every_kind
 async def test_answer_is_whole(kind: Kind) -> None:
-    """An answer comes with its text, the model's name, why it ended, and the tokens it took."""
+    """A completion has its text, the model's name, the finish reason, and the token counts."""
     async with ready(kind) as backend:
         done = await backend.complete(question("Describe this image."))
     assert done.text.strip()
@@ -71,7 +71,7 @@ async def test_answer_is_whole(kind: Kind) -> None:
 
 @each_asker
 async def test_picture_arrives_byte_for_byte(kind: Kind) -> None:
-    """The endpoint receives exactly the bytes that were prepared, as a picture of that size."""
+    """The endpoint receives exactly the bytes of the prepared picture."""
     with kind.endpoint() as endpoint:
         async with kind.open(endpoint.url) as backend:
             await backend.preflight()
@@ -81,8 +81,8 @@ async def test_picture_arrives_byte_for_byte(kind: Kind) -> None:
 
 
 @each_asker
-async def test_question_arrives_as_the_wire_wants(kind: Kind) -> None:
-    """Prompt, system message, seed, temperature and token limit stand where the server looks for them."""
+async def test_request_has_the_format_of_the_api(kind: Kind) -> None:
+    """Prompt, system message, seed, temperature and token limit are in the fields of the API."""
     prompt = 'Say "cheese"\n\u2028 \U0001f9c0 \\u0041 </s>'
     with kind.endpoint() as endpoint:
         async with kind.open(endpoint.url) as backend:
@@ -100,7 +100,7 @@ async def test_question_arrives_as_the_wire_wants(kind: Kind) -> None:
 
 
 @each_asker
-async def test_nothing_is_sent_that_was_not_asked_for(kind: Kind) -> None:
+async def test_unset_fields_are_not_sent(kind: Kind) -> None:
     """Without a system message and a seed, neither is in the request; the token limit always is."""
     with kind.endpoint() as endpoint:
         async with kind.open(endpoint.url) as backend:
@@ -111,8 +111,8 @@ async def test_nothing_is_sent_that_was_not_asked_for(kind: Kind) -> None:
 
 
 @each_kind
-async def test_unknown_model_is_told_with_the_nearest(kind: Kind) -> None:
-    """A misspelt model ends the run before any question, and the error names the one that was meant."""
+async def test_unknown_model_error_names_the_nearest(kind: Kind) -> None:
+    """Preflight refuses a misspelt model, and the error names the nearest one."""
     models = {"tiny-vision": Model(), "other": Model(), "something": Model()}
     with kind.endpoint(models=models) as endpoint:
         async with kind.open(endpoint.url, model="tiny-visoin") as backend:
@@ -126,7 +126,7 @@ async def test_unknown_model_is_told_with_the_nearest(kind: Kind) -> None:
 
 @each_asker
 async def test_blind_model_is_fatal(kind: Kind) -> None:
-    """A model that cannot see ends the run: at preflight where the server tells, else when asked."""
+    """A model without vision is a fatal error: at preflight if the server reports it, else at a request."""
 
     async def run() -> None:
         async with kind.open(endpoint.url, model="tiny-text") as backend:
@@ -141,7 +141,7 @@ async def test_blind_model_is_fatal(kind: Kind) -> None:
 
 @each_asker
 async def test_many_at_once_keep_their_answers(kind: Kind) -> None:
-    """Of fifty requests at once, each gets the answer to its own question."""
+    """Each of fifty simultaneous requests gets its own answer."""
     with kind.endpoint(answer=lambda request: f"re: {asked(request)['prompt']}") as endpoint:
         async with kind.open(endpoint.url) as backend:
             await backend.preflight()
@@ -152,7 +152,7 @@ async def test_many_at_once_keep_their_answers(kind: Kind) -> None:
 
 @every_kind
 async def test_usable_after_cancellations(kind: Kind) -> None:
-    """Requests that are cancelled at any moment cost nothing: the next ones are answered."""
+    """After requests that are cancelled at any moment, the next ones are answered."""
     async with ready(kind) as backend:
         for round_ in range(20):
             asking = [asyncio.create_task(backend.complete(question())) for _ in range(4)]
@@ -166,7 +166,7 @@ async def test_usable_after_cancellations(kind: Kind) -> None:
 
 @each_asker
 async def test_cancelled_requests_hang_up(kind: Kind) -> None:
-    """Fifty requests are at the endpoint at once, and leave it when cancelled: it works for nobody."""
+    """Fifty cancelled requests close their connections, so that the endpoint stops working on them."""
     with kind.endpoint(script=["hang"] * 50) as endpoint:
         async with kind.open(endpoint.url) as backend:
             await backend.preflight()
@@ -180,15 +180,15 @@ async def test_cancelled_requests_hang_up(kind: Kind) -> None:
 
 
 @every_kind
-async def test_probe_passes_while_it_is_well(kind: Kind) -> None:
+async def test_probe_of_a_healthy_endpoint(kind: Kind) -> None:
     """A probe of an endpoint that answers raises nothing."""
     async with ready(kind) as backend:
         await backend.probe()
 
 
 @each_asker
-async def test_key_is_sent_and_never_told(kind: Kind) -> None:
-    """The key goes out as a Bearer token with every request, and stands in nothing that people see."""
+async def test_key_is_sent_and_never_shown(kind: Kind) -> None:
+    """The key is sent as a Bearer token with every request, and never shown."""
     key = "geheim-0123456789"
     with kind.endpoint(api_key=key) as endpoint:
         async with kind.open(endpoint.url, api_key=key) as backend:
@@ -205,8 +205,8 @@ async def test_key_is_sent_and_never_told(kind: Kind) -> None:
 
 
 @each_kind
-async def test_login_in_the_url_is_used_and_never_told(kind: Kind) -> None:
-    """user:password@ in the URL becomes a Basic login, before any key, and stands in nothing people see."""
+async def test_login_in_the_url_is_used_and_never_shown(kind: Kind) -> None:
+    """user:password@ in the URL becomes a Basic login, overrides the key, and is never shown."""
     with kind.endpoint() as endpoint:
         url = endpoint.url.replace("http://", "http://anna:ge%40heim@")
         async with kind.open(url, api_key="some-key-123") as backend:
@@ -227,7 +227,7 @@ async def test_login_in_the_url_is_used_and_never_told(kind: Kind) -> None:
 
 @each_asker
 async def test_proxy_settings_leave_loopback_alone(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy in the environment does not come between this process and its own machine."""
+    """A proxy of the environment is not used for this machine."""
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY", raising=False)
@@ -239,8 +239,8 @@ async def test_proxy_settings_leave_loopback_alone(kind: Kind, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("backend", ["ollama", "openai"])
-async def test_proxy_settings_count_elsewhere(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host that is not this machine is asked through the proxy of the environment."""
+async def test_proxy_settings_apply_to_other_hosts(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests to another host go through the proxy of the environment."""
     with Endpoint() as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
         monkeypatch.delenv("NO_PROXY", raising=False)

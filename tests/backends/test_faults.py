@@ -1,4 +1,4 @@
-"""The contract of all backends when the endpoint is not well: always a BackendError, of the right class."""
+"""The contract of all backends with a failing endpoint: always a BackendError of the right class."""
 
 import asyncio
 import os
@@ -58,7 +58,7 @@ FAULTS: dict[str, tuple[type[BackendError], str]] = {
 @pytest.mark.parametrize("mode", FAULTS)
 @pytest.mark.parametrize("name", ["ollama", "openai"])
 async def test_fault_becomes_its_class(name: str, mode: str) -> None:
-    """Each fault of an endpoint becomes the class that decides what the run does, and is no answer."""
+    """Each fault of an endpoint raises the right class and kind, and the backend stays usable."""
     wanted, kind = FAULTS[mode]
     with KINDS[name].endpoint(script=[mode]) as endpoint:
         async with KINDS[name].open(endpoint.url) as backend:
@@ -68,12 +68,12 @@ async def test_fault_becomes_its_class(name: str, mode: str) -> None:
             endpoint.up()
             assert (await backend.complete(question())).text, "the fault left the backend unusable"
     assert (caught.value.kind, str(caught.value) != "") == (kind, True)
-    assert not isinstance(caught.value, UnreachableError), "the connection was taken"
+    assert not isinstance(caught.value, UnreachableError), "the connection was accepted"
 
 
 @each_kind
-async def test_nobody_listens(kind: Kind) -> None:
-    """A closed port is an endpoint that is away, and the error says where it was looked for."""
+async def test_closed_port(kind: Kind) -> None:
+    """A closed port means that the endpoint is down, and the error shows its URL."""
     with closed_port() as url:
         async with kind.open(url) as backend:
             with pytest.raises(
@@ -86,7 +86,7 @@ async def test_nobody_listens(kind: Kind) -> None:
 
 @each_kind
 async def test_outage_and_return(kind: Kind) -> None:
-    """While the endpoint is gone, questions and probes find it away; when it is back, both work again."""
+    """While the endpoint is down, requests and probes raise UnavailableError; later both work again."""
     with kind.endpoint() as endpoint:
         async with kind.open(endpoint.url) as backend:
             await backend.preflight()
@@ -103,7 +103,7 @@ async def test_outage_and_return(kind: Kind) -> None:
 @pytest.mark.parametrize("name", ["ollama", "openai"])
 @pytest.mark.parametrize("mode", ["hang", "trickle"])
 async def test_deadline(name: str, mode: str) -> None:
-    """An endpoint that says nothing, or a byte now and then, is left when --timeout is over."""
+    """A request to an endpoint that sends nothing, or a byte now and then, ends at --timeout."""
     routes = {"/api/tags": mode, "/v1/models": mode}
     with KINDS[name].endpoint(script=[mode], routes=routes) as endpoint:
         async with KINDS[name].open(endpoint.url, timeout=0.2) as backend:
@@ -116,8 +116,8 @@ async def test_deadline(name: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ollama", "openai"])
-async def test_deadline_of_the_question(name: str) -> None:
-    """A deadline of the question's own ends it, and the error names that and not --timeout."""
+async def test_deadline_of_the_request(name: str) -> None:
+    """A request ends at its own deadline, and the error shows that and not --timeout."""
     with KINDS[name].endpoint(script=["hang"]) as endpoint:
         async with KINDS[name].open(endpoint.url, timeout=60) as backend:
             with pytest.raises(TransientError, match=r"within 0\.2 s$") as caught:
@@ -126,8 +126,8 @@ async def test_deadline_of_the_question(name: str) -> None:
 
 
 @each_kind
-async def test_wait_that_the_endpoint_asks_for(kind: Kind) -> None:
-    """Retry-After reaches the run in seconds."""
+async def test_retry_after(kind: Kind) -> None:
+    """The error has the seconds of Retry-After."""
     with kind.endpoint(script=["429:7"]) as endpoint:
         async with kind.open(endpoint.url) as backend:
             await backend.preflight()
@@ -138,7 +138,7 @@ async def test_wait_that_the_endpoint_asks_for(kind: Kind) -> None:
 
 @each_kind
 async def test_redirect_is_not_followed(kind: Kind) -> None:
-    """Neither picture nor key goes to where a redirect points; the error names that place instead."""
+    """Neither picture nor key is sent to the target of a redirect; the error shows the target."""
     with kind.endpoint() as goal:
         there = reply(b"", f"Location: {goal.url}/?user=1", status="307 Temporary Redirect")
         async with babbling(there) as url, kind.open(url) as backend:
@@ -150,7 +150,7 @@ async def test_redirect_is_not_followed(kind: Kind) -> None:
 
 @each_kind
 async def test_t4_tls_to_a_plain_port(kind: Kind) -> None:
-    """https:// to a server that speaks http ends the run with a hint at the URL."""
+    """https:// to an HTTP server is a fatal error with a hint at the URL."""
     async with (
         babbling(reply(b"", status="400 Bad Request")) as url,
         kind.open(url.replace("http:", "https:")) as backend,
@@ -162,7 +162,7 @@ async def test_t4_tls_to_a_plain_port(kind: Kind) -> None:
 
 @pytest.mark.parametrize("name", ["ollama", "openai"])
 async def test_server_that_hangs_up_on_tls(name: str) -> None:
-    """Where a server hangs up on the greeting of https, the error asks whether the place speaks it."""
+    """If a server closes the connection during the TLS handshake, the error names http as a cause."""
     async with babbling(None) as url, KINDS[name].open(url.replace("http:", "https:")) as backend:
         with pytest.raises(UnavailableError, match="check that it speaks https"):
             await backend.preflight()
@@ -170,7 +170,7 @@ async def test_server_that_hangs_up_on_tls(name: str) -> None:
 
 @each_kind
 async def test_key_that_an_endpoint_repeats(kind: Kind) -> None:
-    """Where the endpoint's error repeats the key, ours does not."""
+    """A key that the endpoint repeats in its error is masked in ours."""
     key = "geheim-0123456789"
     raw = reply({"error": f"the token {key} is not known"}, status="401 Unauthorized")
     async with babbling(raw) as url, kind.open(url, api_key=key) as backend:
@@ -181,7 +181,7 @@ async def test_key_that_an_endpoint_repeats(kind: Kind) -> None:
 @pytest.mark.parametrize("name", ["ollama", "openai"])
 @pytest.mark.parametrize("key", ["“quoted”", "two\nlines"])
 async def test_key_that_no_header_can_carry(name: str, key: str) -> None:
-    """A key with quotes from a web page or a line break within is refused before anything is sent."""
+    """A key with typographic quotes or a line break inside is refused before anything is sent."""
     with pytest.raises(ConfigError, match="--api-key") as caught:
         KINDS[name].open("http://127.0.0.1:9", api_key=key)
     assert key not in str(caught.value)
@@ -189,7 +189,7 @@ async def test_key_that_no_header_can_carry(name: str, key: str) -> None:
 
 @pytest.mark.parametrize("name", ["ollama", "openai"])
 async def test_key_from_a_file(name: str) -> None:
-    """The line break at the end of a key that was read from a file is not part of it."""
+    """The line break at the end of a key is ignored."""
     with KINDS[name].endpoint(api_key="some-key-123") as endpoint:
         async with KINDS[name].open(endpoint.url, api_key="some-key-123\n") as backend:
             assert (await backend.preflight()).model == "tiny-vision"
@@ -198,15 +198,15 @@ async def test_key_from_a_file(name: str) -> None:
 @pytest.mark.parametrize("name", ["ollama", "openai"])
 @pytest.mark.parametrize("host", ["a" * 64 + ".invalid", "a..invalid", "no-such-host.invalid"])
 async def test_t2_host_that_cannot_be(name: str, host: str) -> None:
-    """A host name that does not exist, or cannot, is an error that shows the URL."""
+    """A host name that does not exist, or is invalid, is an error that shows the URL."""
     async with KINDS[name].open(f"http://{host}:1") as backend:
         with pytest.raises((UnavailableError, FatalBackendError), match=f"http://{host}:1"):
             await backend.preflight()
 
 
 @pytest.mark.parametrize("name", ["ollama", "openai"])
-async def test_process_that_may_open_no_more(name: str) -> None:
-    """Without a free file descriptor it is this process that has to change, not the endpoint."""
+async def test_process_without_free_descriptors(name: str) -> None:
+    """If no file descriptor is free, the error is fatal and names --concurrency and ulimit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with KINDS[name].endpoint() as endpoint:
         async with KINDS[name].open(endpoint.url) as backend:

@@ -1,4 +1,4 @@
-"""file:// URLs: which pictures are named by their path to a server on the same disk, and which are sent."""
+"""file:// URLs: the pictures that are sent as a path to a server on the same disk, and the others as data."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +14,13 @@ Photos = Callable[..., Path]
 
 
 def urls(endpoint: Endpoint) -> list[str]:
-    """How the pictures of all questions were named, up to their data."""
+    """The URLs of the pictures in all requests, without their data."""
     parts = [part for q in endpoint.questions for part in q.body["messages"][-1]["content"]]
     return [part["image_url"]["url"].partition(",")[0] for part in parts if "image_url" in part]
 
 
 async def test_pictures_that_need_no_change(photos: Photos, endpoint: Endpoint) -> None:
-    """With --file-urls a small upright JPEG is named by its absolute path, and the server reads it."""
+    """With --file-urls a small upright JPEG is sent as its absolute path, and the server reads the file."""
     folder = photos(1)
     (folder / "p0000.jpg").rename(folder / "a b#1%20\xe9.jpg")
     endpoint.media = folder
@@ -31,8 +31,8 @@ async def test_pictures_that_need_no_change(photos: Photos, endpoint: Endpoint) 
     assert done.results[0].image.sent_width == 64
 
 
-async def test_all_others_are_sent(photos: Photos, endpoint: Endpoint) -> None:
-    """Pictures that are turned, shrunk or no JPEG go out as data, so that they arrive upright and small."""
+async def test_changed_pictures_are_sent(photos: Photos, endpoint: Endpoint) -> None:
+    """Pictures that are rotated, resized or not JPEG are sent as data, to arrive upright and small."""
     folder = photos(0)
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -50,15 +50,15 @@ async def test_all_others_are_sent(photos: Photos, endpoint: Endpoint) -> None:
     ]
 
 
-async def test_only_when_asked_for(photos: Photos, endpoint: Endpoint) -> None:
-    """Without --file-urls no path leaves this process, though the picture is that of its file."""
+async def test_only_with_the_flag(photos: Photos, endpoint: Endpoint) -> None:
+    """Without --file-urls no path is sent, even for an unchanged picture."""
     endpoint.media = photos(1)
     await ran(backend="vllm", base_url=endpoint.url, model="tiny-vision")
     assert urls(endpoint) == ["data:image/jpeg;base64"]
 
 
 async def test_a_smaller_one_is_sent(photos: Photos, endpoint: Endpoint) -> None:
-    """A picture that is asked about again in a smaller size is no longer that of its file."""
+    """A retry with a smaller picture sends data instead of the path."""
     endpoint.media = photos(1)
     endpoint.script = ["context:7"]
     done = await ran(backend="vllm", base_url=endpoint.url, model="tiny-vision", file_urls=True)
@@ -66,8 +66,8 @@ async def test_a_smaller_one_is_sent(photos: Photos, endpoint: Endpoint) -> None
     assert [url.partition(":")[0] for url in urls(endpoint)] == ["file", "data"]
 
 
-def test_names_that_are_no_text(photos: Photos, endpoint: Endpoint) -> None:
-    """A name that is not UTF-8, which no server would find behind a URL, goes out as data."""
+def test_names_that_are_not_utf8(photos: Photos, endpoint: Endpoint) -> None:
+    """A file whose name is not UTF-8 is sent as data, since no server would find it by a URL."""
     folder = photos(1)
     (folder / "p0000.jpg").rename(folder / "p\udcff.jpg")
     endpoint.media = folder
@@ -78,7 +78,7 @@ def test_names_that_are_no_text(photos: Photos, endpoint: Endpoint) -> None:
 
 
 async def test_a_picture_without_a_file(endpoint: Endpoint) -> None:
-    """The canary, which is in no file, is sent to a server that reads files, too."""
+    """A picture without a file, such as the canary, is sent as data."""
     async with KINDS["vllm"].open(endpoint.url, file_urls=True) as backend:
         await backend.complete(question())
     assert urls(endpoint) == ["data:image/jpeg;base64"]
@@ -86,7 +86,7 @@ async def test_a_picture_without_a_file(endpoint: Endpoint) -> None:
 
 @pytest.mark.parametrize("name", ["p0000.jpg", "gone.jpg"])
 async def test_a_file_that_only_this_machine_has(name: str, photos: Photos, endpoint: Endpoint) -> None:
-    """A path that the server does not find ends the run, since it will find no other one either."""
+    """A path that the server does not find ends the run, since it would not find any other path."""
     folder = photos(1)
     endpoint.media = folder
     endpoint.script = ["file_missing"] if name == "gone.jpg" else []

@@ -1,4 +1,4 @@
-"""What comes back may be anything: no library's exception gets out of a backend."""
+"""Replies with any content: a backend raises no exception of a library."""
 
 import gzip
 import json
@@ -58,7 +58,7 @@ ODD: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("raw", GARBAGE.values(), ids=GARBAGE.keys())
 @pytest.mark.parametrize("name", ["ollama", "openai"])
 async def test_garbage_is_a_backend_error(name: str, raw: bytes) -> None:
-    """Whatever bytes come back, the error is one of this package's, never one of a library's."""
+    """For any garbage in a reply, the error is a BackendError and never a library's exception."""
     async with babbling(raw) as url, KINDS[name].open(url, timeout=1.0) as backend:
         for work in (backend.preflight(), backend.complete(question())):
             with pytest.raises(BackendError):
@@ -67,7 +67,7 @@ async def test_garbage_is_a_backend_error(name: str, raw: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["ollama", "openai"])
 async def test_a_reply_that_unpacks_without_end_is_not_read(name: str) -> None:
-    """Of 400 kB that unpack to 400 MB no more than the limit is held in memory."""
+    """A reply of 400 kB that decompresses to 400 MB is refused without more memory than the limit."""
     raw = reply(gzip.compress(b" " * 400_000_000, 1), "Content-Encoding: gzip")
     async with babbling(raw) as url, KINDS[name].open(url) as backend:
         tracemalloc.start()
@@ -81,7 +81,7 @@ async def test_a_reply_that_unpacks_without_end_is_not_read(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["ollama", "openai"])
 async def test_a_byte_order_mark_is_no_garbage(name: str) -> None:
-    """JSON behind the mark that Windows writes is read as any other."""
+    """JSON after a byte order mark is read like any other."""
     answer = {
         "message": {"content": "a"},
         "done": True,
@@ -95,7 +95,7 @@ async def test_a_byte_order_mark_is_no_garbage(name: str) -> None:
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD.keys())
 @pytest.mark.parametrize("name", ["ollama", "openai"])
 async def test_odd_json_is_no_crash(name: str, odd: dict[str, Any]) -> None:
-    """JSON of any shape is either understood or one of this package's errors."""
+    """JSON of any shape is either read or a BackendError."""
     async with babbling(reply(odd)) as url, KINDS[name].open(url) as backend:
         for work in (backend.preflight(), backend.complete(question())):
             with suppress(BackendError):
@@ -103,8 +103,8 @@ async def test_odd_json_is_no_crash(name: str, odd: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", ["ollama", "openai"])
-async def test_odd_counts_are_none(name: str) -> None:
-    """An answer whose token counts are nonsense is an answer, of 0 tokens."""
+async def test_odd_counts_are_zero(name: str) -> None:
+    """An answer with invalid token counts is accepted with 0 tokens."""
     async with babbling(reply(ODD["odd counts"])) as url, KINDS[name].open(url) as backend:
         done = await backend.complete(question())
     assert (done.text, done.model, done.usage.input_tokens, done.usage.output_tokens) == (

@@ -1,4 +1,4 @@
-"""How many requests wait at a server, as it tells Prometheus."""
+"""The load of a server: its numbers of running and waiting requests in Prometheus' format."""
 
 import asyncio
 
@@ -36,14 +36,14 @@ SILENT = ("ollama", "lmstudio", "openrouter", "auto-ollama")
         ("", None),
     ],
 )
-def test_what_servers_tell(text: str, load: Load | None) -> None:
+def test_load_is_read(text: str, load: Load | None) -> None:
     """The two numbers are found under the names of three servers and summed over their engines."""
     assert load_in(text) == load
 
 
 @pytest.mark.parametrize("name", TELLING)
-async def test_a_queue_is_told(name: str) -> None:
-    """Of five questions at a server with two slots two are worked on and three wait."""
+async def test_a_queue_is_reported(name: str) -> None:
+    """With five requests at a server with two slots, two are running and three are waiting."""
     with KINDS[name].endpoint(slots=2, script=["held"] * 5) as endpoint:
         async with KINDS[name].open(endpoint.url) as backend:
             await backend.preflight()
@@ -56,8 +56,8 @@ async def test_a_queue_is_told(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SILENT)
-async def test_who_does_not_tell_is_not_asked(name: str) -> None:
-    """Engines that have no such numbers are not asked for them."""
+async def test_servers_without_metrics_are_not_queried(name: str) -> None:
+    """Servers without these numbers get no request for /metrics."""
     with KINDS[name].endpoint() as endpoint:
         async with KINDS[name].open(endpoint.url) as backend:
             await backend.preflight()
@@ -66,8 +66,8 @@ async def test_who_does_not_tell_is_not_asked(name: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["404-route", "405", "401", "not_base64"])
-async def test_who_has_none_is_asked_once(mode: str) -> None:
-    """A server without /metrics (llama-server says 501 without --metrics) is asked once and no more."""
+async def test_missing_metrics_are_requested_once(mode: str) -> None:
+    """/metrics is requested only once if the server lacks it (llama-server sends 501 without --metrics)."""
     with Endpoint(routes={"/metrics": mode}) as endpoint:
         async with KINDS["vllm"].open(endpoint.url) as backend:
             assert [await backend.load(), await backend.load()] == [None, None]
@@ -75,8 +75,8 @@ async def test_who_has_none_is_asked_once(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["500", "503-busy", "429", "rst", "html200", "html502"])
-async def test_a_failure_in_passing(mode: str) -> None:
-    """What fails in passing tells nothing, raises nothing, and is asked again."""
+async def test_a_passing_failure(mode: str) -> None:
+    """A passing failure returns None, raises nothing, and the next call queries again."""
     with Endpoint(routes={"/metrics": mode}) as endpoint:
         async with KINDS["vllm"].open(endpoint.url) as backend:
             assert await backend.load() is None
@@ -84,8 +84,8 @@ async def test_a_failure_in_passing(mode: str) -> None:
             assert await backend.load() == Load(running=0, waiting=0)
 
 
-async def test_a_server_that_is_away() -> None:
-    """Nobody there tells nothing and raises nothing."""
+async def test_a_server_that_is_down() -> None:
+    """The load of a server that is down is None."""
     with closed_port() as url:
         async with KINDS["vllm"].open(url) as backend:
             assert await backend.load() is None

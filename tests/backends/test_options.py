@@ -1,4 +1,4 @@
-"""What shapes requests beside the question: logprobs, Ollama's own options, warming up and unloading."""
+"""Further options of requests: logprobs, Ollama's own options, warm-up and unloading."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,11 +28,11 @@ RECORDED = [
     },
     {"token": " cat", "logprob": -0.07418220490217209, "top_logprobs": []},
 ]
-"""As Ollama 0.33 and vLLM send them."""
+"""Logprobs in the format of Ollama 0.33 and vLLM."""
 
 
 def test_logprobs_are_read() -> None:
-    """Mean and tokens, rounded, with the alternatives that were asked for; without them where none were."""
+    """Mean and tokens are rounded, and have the requested number of alternatives."""
     told, warnings = logprobs_in(RECORDED, 1)
     assert told == {
         "mean": -0.886277,
@@ -48,22 +48,22 @@ def test_logprobs_are_read() -> None:
 
 
 @pytest.mark.parametrize("told", [None, [], "x", {"content": []}])
-def test_logprobs_that_do_not_come_are_told(told: object) -> None:
-    """A warning where they were asked for, and nothing where they were not."""
+def test_missing_logprobs_are_a_warning(told: object) -> None:
+    """Missing logprobs are a warning if they were requested."""
     assert logprobs_in(told, 2) == (None, (MISSING,))
     assert logprobs_in(told, None) == (None, ())
 
 
 def test_logprobs_are_valid_json() -> None:
-    """What is no number, or infinite, is the number that stands for impossible."""
+    """A logprob that is infinite or not a number becomes -9999."""
     told, _ = logprobs_in([{"token": "x", "logprob": float("-inf")}, {"token": "y", "logprob": None}], 0)
     assert told is not None
     assert [token["logprob"] for token in told["tokens"]] == [-9999.0, -9999.0]
 
 
 @pytest.mark.parametrize("kind", ["ollama", "vllm"])
-async def test_logprobs_are_asked_for(photos: Photos, endpoint: Endpoint, kind: str) -> None:
-    """With --logprobs 3 each question asks for them, and a record of a server that sends none warns."""
+async def test_logprobs_are_requested(photos: Photos, endpoint: Endpoint, kind: str) -> None:
+    """--logprobs 3 requests them for each image, and a record warns if the server sends none."""
     photos(1)
     done = await ran(backend=kind, base_url=endpoint.url, model="tiny-vision", logprobs=3)
     (asked,) = endpoint.questions
@@ -73,7 +73,7 @@ async def test_logprobs_are_asked_for(photos: Photos, endpoint: Endpoint, kind: 
 
 
 def test_options_are_read_as_json_where_they_are() -> None:
-    """Numbers, truth values and lists are themselves, all else is a text."""
+    """The value of an option is parsed as JSON if possible, else it is a string."""
     typed = ("num_ctx=8192", "repeat_penalty=1.1", "use_mmap=false", 'stop=["a","b"]', "numa=yes=no")
     assert own_options(typed, None) == {
         "num_ctx": 8192,
@@ -96,19 +96,19 @@ def test_options_are_read_as_json_where_they_are() -> None:
     ],
 )
 def test_options_that_others_set(typed: tuple[str, ...], num_ctx: int | None, told: str) -> None:
-    """What another flag is for, and what is no option, is a mistake."""
+    """An option that another flag sets, or that is not NAME=VALUE, is an error."""
     with pytest.raises(ConfigError, match=told):
         own_options(typed, num_ctx)
 
 
-def test_options_that_ollama_ignores_are_told() -> None:
-    """A misspelt one has no effect there, so a person hears of it, with the nearest that has."""
+def test_options_that_ollama_ignores_are_a_note() -> None:
+    """A misspelt option is a note with the nearest known name, since Ollama ignores it."""
     (told,) = unknown_names({"num_ctxx": 1, "top_k": 1})
     assert "did you mean num_ctx?" in told
 
 
 async def test_options_go_with_every_request(photos: Photos, endpoint: Endpoint) -> None:
-    """Canaries, warming up and questions all have the same, since others would load the model anew."""
+    """Canaries, the warm-up and images have the same options, since different ones would reload the model."""
     photos(2)
     done = await ran(
         backend="ollama",
@@ -124,15 +124,15 @@ async def test_options_go_with_every_request(photos: Photos, endpoint: Endpoint)
 
 @pytest.mark.parametrize("backend", ["vllm", "auto"])
 async def test_options_are_for_ollama(photos: Photos, endpoint: Endpoint, backend: str) -> None:
-    """Elsewhere they would be lost: a mistake that names the flag for it."""
+    """--option with another backend is an error that names the flag to use."""
     photos(1)
     done = await ran(backend=backend, base_url=endpoint.url, model="tiny-vision", option="top_k=1")
     assert isinstance(done.error, ConfigError)
     assert "--extra-body" in str(done.error)
 
 
-async def test_warming_up_loads_as_the_run_asks() -> None:
-    """Warming up loads the model as the questions will want it, and keeps it as long."""
+async def test_warm_up_has_the_options_of_the_run() -> None:
+    """The warm-up loads the model with the options and the keep_alive of the later requests."""
     with KINDS["ollama"].endpoint() as endpoint:
         async with KINDS["ollama"].open(endpoint.url, option=("num_ctx=2048",)) as backend:
             await backend.preflight()
@@ -144,8 +144,8 @@ async def test_warming_up_loads_as_the_run_asks() -> None:
     assert asked.body["keep_alive"] == "30m"
 
 
-async def test_an_old_server_that_takes_no_empty_chat(photos: Photos, endpoint: Endpoint) -> None:
-    """Warming up fails in silence there; the run goes on."""
+async def test_an_old_server_that_refuses_an_empty_chat(photos: Photos, endpoint: Endpoint) -> None:
+    """The warm-up of a server that refuses an empty chat takes 0 s; an unknown model is still an error."""
     photos(1)
     endpoint.routes = {}
     async with KINDS["ollama"].open(endpoint.url) as backend:
@@ -158,8 +158,8 @@ async def test_an_old_server_that_takes_no_empty_chat(photos: Photos, endpoint: 
 
 
 @pytest.mark.parametrize("name", sorted(set(KINDS) - {"ollama", "auto-ollama"}))
-async def test_others_have_nothing_to_load(name: str) -> None:
-    """Servers that load their model when they start are asked nothing."""
+async def test_other_servers_have_nothing_to_load(name: str) -> None:
+    """Servers that load their model when they start get no request for warm-up and unloading."""
     kind = KINDS[name]
     with kind.endpoint() as endpoint:
         async with kind.open(endpoint.url) as backend:
@@ -170,8 +170,8 @@ async def test_others_have_nothing_to_load(name: str) -> None:
             assert len(endpoint.requests) == before
 
 
-async def test_unload_lets_go_of_the_model(photos: Photos, endpoint: Endpoint) -> None:
-    """With --unload the last request of a run frees the memory, and a failure of that ends nothing."""
+async def test_unload_frees_the_model(photos: Photos, endpoint: Endpoint) -> None:
+    """With --unload, and only then, the last request of a run unloads the model."""
     photos(2)
     options: dict[str, Any] = {"backend": "ollama", "base_url": endpoint.url, "model": "tiny-vision"}
     done = await ran(**options, unload=True)
@@ -183,7 +183,7 @@ async def test_unload_lets_go_of_the_model(photos: Photos, endpoint: Endpoint) -
 
 
 async def test_the_picture_still_goes_out() -> None:
-    """All of these together leave the question as it is."""
+    """With own options and logprobs together, the picture is still sent."""
     with KINDS["ollama"].endpoint() as endpoint:
         async with KINDS["ollama"].open(endpoint.url, option=("top_k=3",)) as backend:
             await backend.preflight()
@@ -193,8 +193,8 @@ async def test_the_picture_still_goes_out() -> None:
     assert "top_logprobs" not in endpoint.questions[0].body
 
 
-async def test_one_request_at_a_time_is_told(photos: Photos) -> None:
-    """An Ollama whose requests wait for each other is named once, with what to set; one with slots is not."""
+async def test_one_request_at_a_time_is_a_notice(photos: Photos) -> None:
+    """An Ollama that processes one request at a time gives one notice with the setting to change."""
     photos(50)
     options: dict[str, Any] = {"backend": "ollama", "model": "tiny-vision", "concurrency": 4}
     with Endpoint(slots=1, delay=0.02) as serial, Endpoint(slots=4, delay=0.02) as parallel:

@@ -1,4 +1,4 @@
-"""What a question may ask for: no picture at all, and answers with flaws."""
+"""Requests without a picture, and requests that accept flaws of an answer."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ ALL = frozenset(("length", "loop", "empty"))
 
 @WIRES
 async def test_question_without_a_picture(name: str) -> None:
-    """It goes out as text alone, without an empty place for a picture, and is answered."""
+    """A request without a picture is sent as text only, and is answered."""
     with KINDS[name].endpoint() as endpoint:
         async with KINDS[name].open(endpoint.url) as backend:
             done = await backend.complete(replace(question("Are you there?"), images=()))
@@ -41,7 +41,7 @@ FLAWS = {
 @WIRES
 @pytest.mark.parametrize("mode", FLAWS)
 async def test_flaws_that_are_accepted(name: str, mode: str) -> None:
-    """An answer is taken with its flaws where all are accepted, with a warning each, and else is not."""
+    """An answer whose flaws are all accepted has a warning for each; otherwise it is an error."""
     needed, warnings = FLAWS[mode]
     with KINDS[name].endpoint(script=[mode] * 3) as endpoint:
         async with KINDS[name].open(endpoint.url) as backend:
@@ -57,7 +57,7 @@ async def test_flaws_that_are_accepted(name: str, mode: str) -> None:
     [("ollama", "content_filter"), ("openai", "content_filter"), ("openai", "refusal")],
 )
 async def test_refusals_are_never_accepted(name: str, mode: str) -> None:
-    """An answer that was filtered or refused is none, whatever is accepted."""
+    """A filtered or refused answer is an error, even if all flaws are accepted."""
     with KINDS[name].endpoint(script=[mode]) as endpoint:
         async with KINDS[name].open(endpoint.url) as backend:
             with pytest.raises(RejectedError):

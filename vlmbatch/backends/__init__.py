@@ -1,1 +1,1 @@
-"""The engines: how each is asked, and how its replies are read."""
+"""The backends: each sends requests to one type of engine and reads its replies."""

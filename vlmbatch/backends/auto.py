@@ -1,4 +1,4 @@
-"""Finds an endpoint where none is named: Ollama, a vLLM on its default port, then the demonstration model."""
+"""Finds an endpoint if none is named: Ollama, a vLLM on its default port, then the demonstration model."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,39 +20,40 @@ from vlmbatch.records import Endpoint
 T = TypeVar("T")
 
 UNNAMED_TIMEOUT_S = 2.0
-"""How long somebody may take on a port that nobody named."""
+"""Time limit in seconds for a server on a default port that the user did not name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """An engine to ask. `sure` says that the user named its place, so that its refusal counts."""
+    """A possible endpoint. `sure` says that the user named its address, so that its refusal counts."""
 
     make: Callable[[], Backend]
     sure: bool
 
-    async def asked(self, engine: Backend, question: Callable[[], Awaitable[T]]) -> T:
-        """What the question to this engine gives; a stranger who is no use is nobody.
+    async def asked(self, engine: Backend, call: Callable[[], Awaitable[T]]) -> T:
+        """The result of this call to the engine.
 
         Raises:
-            BackendError: it does not answer, or refuses, and that counts.
+            UnreachableError: an engine that the user did not name is too slow, busy, or refuses.
+            BackendError: any other error of the call.
         """
         try:
             async with asyncio.timeout(None if self.sure else UNNAMED_TIMEOUT_S):
-                return await question()
+                return await call()
         except TimeoutError as error:
             raise UnreachableError(f"no answer from {engine.place}") from error
         except BackendError as error:
-            # a stranger who is busy is nobody to wait for, and one who refuses may be no engine at all
+            # on an unnamed port a busy server is not worth a wait; one that refuses may be another program
             if self.sure or error.kind in ("model_not_found", "no_vision"):
                 raise
             raise UnreachableError(str(error)) from error
 
 
 class AutoBackend(ForwardingBackend):
-    """The first candidate that is there and has the model; from then on it is that backend."""
+    """Becomes the first candidate that is up and has the model."""
 
     def __init__(self, candidates: Sequence[Candidate], hint: str) -> None:
-        """`hint` is what to type where nobody answers."""
+        """`hint` ends the error if no candidate answers."""
         self._candidates = candidates
         self._hint = hint
         self._chosen: Backend | None = None
@@ -60,19 +61,19 @@ class AutoBackend(ForwardingBackend):
 
     @property
     def inner(self) -> Backend:
-        """The one that preflight has found."""
+        """The backend that preflight has chosen."""
         if self._chosen is None:
             raise RuntimeError("used before preflight has chosen a backend")
         return self._chosen
 
     @property
     def name(self) -> str:
-        """Its own: the chosen backend has another one."""
+        """`auto`; the chosen backend has its own name."""
         return "auto"
 
     @property
     def place(self) -> str:
-        """All that it would ask, in order."""
+        """The addresses of all candidates, in order."""
         made = [candidate.make() for candidate in self._candidates]
         return ", else ".join(f"{backend.name} at {backend.place}" for backend in made)
 
@@ -83,12 +84,12 @@ class AutoBackend(ForwardingBackend):
         await self._stack.aclose()
 
     async def preflight(self) -> Endpoint:
-        """Ask each candidate once, in order.
+        """Run the preflight of each candidate in order, until one succeeds.
 
         Raises:
-            ConfigError: one has several models to choose from.
-            FatalBackendError: those that are there do not have the model.
-            UnavailableError: nobody is there.
+            ConfigError: a candidate has several models.
+            FatalBackendError: no candidate that is up has the model.
+            UnavailableError: no candidate is up.
         """
         refused: list[BackendError] = []
         away: list[BackendError] = []
@@ -109,13 +110,13 @@ class AutoBackend(ForwardingBackend):
 
 
 def combined_error(refused: Sequence[BackendError], away: Sequence[BackendError], hint: str) -> BackendError:
-    """One error for all who were asked; that a path is unknown there says only that it speaks the other wire.
+    """One error for all candidates; `hint` ends it if all are down.
 
-    `hint` is what to type where nobody is there.
+    A wrong URL counts only if there is no other refusal: it shows just that the server has the other API.
     """
-    telling = [e for e in refused if e.kind != "wrong_url"] or refused
-    if telling:
-        return FatalBackendError("; ".join(map(str, telling)), kind=telling[0].kind)
-    told = [str(error).partition("; ")[0] for error in away]  # without what each says to do
+    relevant = [e for e in refused if e.kind != "wrong_url"] or refused
+    if relevant:
+        return FatalBackendError("; ".join(map(str, relevant)), kind=relevant[0].kind)
+    messages = [str(error).partition("; ")[0] for error in away]  # without the hint of each
     kind = UnreachableError if all(isinstance(e, UnreachableError) for e in away) else UnavailableError
-    return kind("; ".join((*told, hint)))
+    return kind("; ".join((*messages, hint)))

@@ -1,4 +1,4 @@
-"""What a backend is that stands before another one: it passes on all that it does not change."""
+"""The base class of a backend that wraps another one and forwards every call that it does not change."""
 
 from abc import ABC, abstractmethod
 from typing import Self
@@ -8,12 +8,12 @@ from vlmbatch.records import Completion, Endpoint, Generation, Load, Request
 
 
 class ForwardingBackend(ABC):
-    """Every method of protocols.Backend, passed on to `inner`."""
+    """Forwards every method of protocols.Backend to `inner`."""
 
     @property
     @abstractmethod
     def inner(self) -> Backend:
-        """The backend behind it."""
+        """The wrapped backend."""
 
     @property
     def name(self) -> str:
@@ -35,7 +35,7 @@ class ForwardingBackend(ABC):
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self.inner.__aexit__(*exc)  # type: ignore[arg-type]  # passed on as they came
+        await self.inner.__aexit__(*exc)  # type: ignore[arg-type]  # forwarded unchanged
 
     async def preflight(self) -> Endpoint:
         """See protocols.Backend."""

@@ -1,4 +1,4 @@
-"""How sure a model was of its words, out of the replies of both wires."""
+"""Requests log probabilities of the tokens, and reads them from the replies of both APIs."""
 
 import math
 from collections.abc import Mapping
@@ -10,14 +10,14 @@ MISSING = "the endpoint sent no logprobs"
 
 
 def logprobs_parameters(number: int | None) -> dict[str, Any]:
-    """What asks for them: those of the chosen tokens, and of so many alternatives to each."""
+    """The request parameters for the logprobs of the chosen tokens, and of `number` alternatives to each."""
     if number is None:
         return {}
     return {"logprobs": True, **({"top_logprobs": number} if number else {})}
 
 
 def logprobs_in(value: object, number: int | None) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
-    """The record's `logprobs`, and a warning where they were asked for and did not come."""
+    """The record's `logprobs`, and a warning if they were requested and the reply has none."""
     if number is None:
         return None, ()
     tokens = [_token(item, number) for item in mappings(value)]
@@ -30,15 +30,15 @@ def logprobs_in(value: object, number: int | None) -> tuple[Mapping[str, Any] | 
 def _token(item: Mapping[str, Any], number: int) -> dict[str, Any]:
     token: dict[str, Any] = {"token": string(item.get("token")), "logprob": _finite(item.get("logprob"))}
     if number:
-        others = mappings(item.get("top_logprobs"))[:number]
+        alternatives = mappings(item.get("top_logprobs"))[:number]
         token["top"] = [
             {"token": string(other.get("token")), "logprob": _finite(other.get("logprob"))}
-            for other in others
+            for other in alternatives
         ]
     return token
 
 
 def _finite(value: object) -> float:
-    """JSON has no infinity; -9999 is how OpenAI writes a token that could not be."""
+    """The rounded number, or -9999, OpenAI's value for an impossible token, since JSON has no infinity."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return round(float(value), 6) if is_number and math.isfinite(value) else -9999.0  # type: ignore[arg-type]

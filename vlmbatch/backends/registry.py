@@ -1,4 +1,4 @@
-"""The table of engines. A row imports its module only when it is used."""
+"""The table of backends. A row imports its module only when it is used."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -28,18 +28,18 @@ FILES_HINT = NO_ENDPOINT_HINT + "name files for the embedded engine: --model PAT
 def open_backend(
     config: RunConfig, environ: Mapping[str, str] = os.environ, deployment: Deployment | None = None
 ) -> Backend:
-    """The backend that the options name, for LiteLLM at this deployment. Nothing is contacted yet.
+    """The backend that the options name, for LiteLLM with this deployment. No request is sent yet.
 
     Raises:
-        ConfigError: the options or OLLAMA_HOST, OPENAI_BASE_URL do not fit together.
+        ConfigError: the options, OLLAMA_HOST and OPENAI_BASE_URL contradict each other.
         MissingDependencyError: the engine's package is not installed.
     """
     if config.endpoint.backend not in SERVER_TYPES:
         _check_wire(config)
     if config.endpoint.option and config.endpoint.backend != "ollama":
         raise ConfigError(
-            f"--option is for Ollama, and --backend {config.endpoint.backend} is or may be another one; name "
-            "--backend ollama, or for servers of OpenAI's form use --extra-body"
+            f"--option is for Ollama, and --backend {config.endpoint.backend} is or may be another server; "
+            "set --backend ollama, or for a server with an OpenAI API use --extra-body"
         )
     if deployment is not None:
         return _litellm(config, environ, deployment)
@@ -47,24 +47,24 @@ def open_backend(
 
 
 def _check_wire(config: RunConfig) -> None:
-    """Raise ConfigError for options that only OpenAI's wire has a place for."""
+    """Raise ConfigError for options that only the OpenAI API has."""
     for name in ("extra_body", "mm_processor_kwargs", "file_urls"):
         if getattr(config.request, name):
-            instead = "; Ollama's own are set with --option" if name == "extra_body" else ""
+            instead = "; set Ollama's own options with --option" if name == "extra_body" else ""
             raise ConfigError(
-                f"{flag(name)} is for servers of OpenAI's form, and --backend {config.endpoint.backend} is "
-                f"or may be another one; name one of {', '.join(SERVER_TYPES)}{instead}"
+                f"{flag(name)} is for servers with an OpenAI API, and --backend {config.endpoint.backend} is "
+                f"or may be another server; set --backend to one of {', '.join(SERVER_TYPES)}{instead}"
             )
 
 
 def open_ollama(config: RunConfig, environ: Mapping[str, str] = os.environ) -> "OllamaBackend":
-    """Ollama, whatever --backend says; it can do more than a backend has to. See `open_backend`."""
+    """The Ollama backend for any --backend; it has more methods than Backend. See `open_backend`."""
     from vlmbatch.backends.ollama.backend import OllamaBackend
     from vlmbatch.backends.ollama.options import host_url
 
     options = config.endpoint
     typed, question, query = (options.url or environ.get("OLLAMA_HOST") or OLLAMA_URL).partition("?")
-    url = host_url(typed).removesuffix("/v1")  # typed for OpenAI clients, which would let it truncate prompts
+    url = host_url(typed).removesuffix("/v1")  # an address for OpenAI clients; that API truncates prompts
     check_url(url, "--base-url" if options.url else "OLLAMA_HOST")
     return OllamaBackend(
         url + question + query,
@@ -94,7 +94,7 @@ def _openai_backend(
 
 
 def _openai_server(server_type: ServerType) -> Callable[[RunConfig, Mapping[str, str]], Backend]:
-    """What opens a server of this kind, at the URL and with the key that are meant for it."""
+    """The function that opens a server of this type with its own URL and key."""
 
     def opened(config: RunConfig, environ: Mapping[str, str]) -> Backend:
         options = config.endpoint
@@ -106,7 +106,7 @@ def _openai_server(server_type: ServerType) -> Callable[[RunConfig, Mapping[str,
         if server_type.hosted and url == server_type.url and not known:
             raise ConfigError(
                 f"{urlsplit(url).hostname} needs a key; set {server_type.key_variable}, "
-                "or say another place with --base-url"
+                "or set another URL with --base-url"
             )
         if config.request.file_urls and server_type_at(server_type, url).hosted:
             raise ConfigError(
@@ -119,12 +119,12 @@ def _openai_server(server_type: ServerType) -> Callable[[RunConfig, Mapping[str,
 
 
 def _require_price(config: RunConfig, server_type: ServerType) -> None:
-    """Raise ConfigError where --max-cost would never be reached, since nobody tells what answers cost."""
+    """Raise ConfigError if --max-cost would never be reached, since the cost of answers is unknown."""
     if config.run.max_cost is None or config.display.prices is not None:
         return
     if server_type.hosted and not server_type.reports_cost:
         raise ConfigError(
-            f"--max-cost: {server_type.name} does not tell what answers cost; add --prices FILE"
+            f"--max-cost: {server_type.name} does not report the cost of answers; add --prices FILE"
         )
 
 
@@ -152,7 +152,7 @@ def _litellm(config: RunConfig, environ: Mapping[str, str], deployment: Deployme
     options = config.endpoint
     for name in ("ca_cert", "client_cert", "insecure"):
         if getattr(config.request, name):
-            raise ConfigError(f"{flag(name)} does not reach LiteLLM; set SSL_CERT_FILE, which it reads")
+            raise ConfigError(f"{flag(name)} has no effect on LiteLLM; set SSL_CERT_FILE, which it reads")
     if deployment is None:
         if options.model is None:
             raise ConfigError(f"--backend litellm needs a model; name it with --model, {EXAMPLES}")
@@ -167,7 +167,7 @@ def _litellm(config: RunConfig, environ: Mapping[str, str], deployment: Deployme
 
 
 def _auto(config: RunConfig, environ: Mapping[str, str]) -> Backend:
-    """Ollama, then a vLLM, then the demonstration model, but that only where nothing at all is named."""
+    """Ollama, then a vLLM; then the demonstration model, but only if neither model nor address is named."""
     from vlmbatch.backends.auto import AutoBackend, Candidate
     from vlmbatch.backends.llama_cpp.backend import is_installed
 
@@ -181,7 +181,7 @@ def _auto(config: RunConfig, environ: Mapping[str, str]) -> Backend:
 
 
 def servers(config: RunConfig, environ: Mapping[str, str] = os.environ) -> "list[Candidate]":
-    """Who may be asked what they have: the engine that is named, else Ollama and then a vLLM or its like.
+    """The possible endpoints of these options: the named one, else Ollama and then a vLLM or similar server.
 
     Raises ConfigError as `open_backend` does.
     """
@@ -194,7 +194,7 @@ def servers(config: RunConfig, environ: Mapping[str, str] = os.environ) -> "list
 
 
 def catalogue_of(backend: Backend) -> Catalogue | None:
-    """What tells of the engine that answers here; None where that tells nothing. After preflight."""
+    """The backend as a Catalogue, or None if it is not one; call it after preflight."""
     from vlmbatch.backends.auto import AutoBackend
 
     engine = backend.inner if isinstance(backend, AutoBackend) else backend
@@ -202,7 +202,7 @@ def catalogue_of(backend: Backend) -> Catalogue | None:
 
 
 def nobody_there(refused: Sequence[BackendError], away: Sequence[BackendError]) -> BackendError:
-    """The error where of several engines none is of use, with what to type then."""
+    """The error if none of several endpoints is usable, with a hint."""
     from vlmbatch.backends.auto import combined_error
 
     return combined_error(refused, away, _no_endpoint_hint())
@@ -224,7 +224,7 @@ def _servers(config: RunConfig, environ: Mapping[str, str]) -> "list[Candidate]"
     if named_openai:
         vllm_or_other = _openai_server(VLLM_OR_OTHER)
         candidates.append(Candidate(make=lambda: vllm_or_other(config, environ), sure=True))
-    else:  # a stranger may listen there: it must say that it is vLLM, and gets no key of somebody else
+    else:  # any program may listen there: it must identify as vLLM, and gets no key from the environment
         key = options.api_key
         candidates.append(
             Candidate(
