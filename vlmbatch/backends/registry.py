@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 OLLAMA_URL = "http://127.0.0.1:11434"
 VLLM_URL = VLLM.url
-NO_ENDPOINT_HINT = "start Ollama (ollama serve) or vLLM, say where with --base-url, or "
+NO_ENDPOINT_HINT = "start Ollama (ollama serve) or vLLM, set its URL with --base-url, or "
 INSTALL_HINT = NO_ENDPOINT_HINT + 'install the embedded engine: pip install "vlmbatch[embedded]"'
 FILES_HINT = NO_ENDPOINT_HINT + "name files for the embedded engine: --model PATH.gguf --mmproj PATH.gguf"
 
