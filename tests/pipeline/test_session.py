@@ -423,6 +423,31 @@ async def test_answer_many_returns_results_as_they_are_ready(endpoint: Endpoint,
     assert all(result.ok for result in results)
 
 
+async def test_a_call_that_is_cancelled_before_it_begins_waits_no_more(endpoint: Endpoint) -> None:
+    """Calls that are cancelled in the moment they are made leave no trace in the state."""
+    async with open_session(**at(endpoint)) as session:
+        question = session.question()
+        calls = [asyncio.create_task(session.answer(encoded((n, 0, 0)), question)) for n in range(20)]
+        await asyncio.sleep(0)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+        assert session.state.waiting == 0
+        assert (await session.answer(encoded((1, 9, 1)), question)).ok
+
+
+async def test_many_do_not_make_the_session_busy(endpoint: Endpoint) -> None:
+    """While answer_many() has more pairs than there is room for, a single call is not refused."""
+    photos = [encoded((n, n, 0)) for n in range(60)]
+    async with open_session(**at(endpoint), max_waiting=1) as session:
+        question = session.question()
+        singles = []
+        async for _ in session.answer_many((photo, question) for photo in photos):
+            if len(singles) < 10:
+                singles.append(await session.answer(encoded((len(singles), 0, 77)), question))
+    assert [result.ok for result in singles] == [True] * 10
+
+
 async def test_leaving_the_loop_ends_the_other_calls(endpoint: Endpoint) -> None:
     """If the caller stops after the first of many results, no request stays in flight."""
     photos = [encoded((n, n, 0)) for n in range(50)]

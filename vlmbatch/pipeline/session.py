@@ -69,7 +69,8 @@ class Session:
         self._notify = notify
         self._stop = stop
         self._max_waiting = max_waiting
-        self._waiting = 0  # calls that have not begun
+        self._waiting: set[asyncio.Task[Result]] = set()
+        """Calls of answer() that have not begun; answer_many() bounds its calls itself."""
         self._given = GivenImages(config.input.max_bytes)
         self._calls: set[asyncio.Task[Result]] = set()
 
@@ -178,8 +179,8 @@ class Session:
             SessionClosed: the session was closed.
             VlmbatchError: no endpoint can answer now: they were down for too long, or refuse all requests.
         """
-        if self._waiting >= self._max_waiting:
-            raise Busy(f"{self._waiting} calls wait to begin, which is the most; try again later")
+        if len(self._waiting) >= self._max_waiting:
+            raise Busy(f"{len(self._waiting)} calls wait to begin, which is the most; try again later")
         return await self._call(self._task(image, question, image_id, reuse), deadline_s)
 
     async def answer_many(
@@ -225,7 +226,9 @@ class Session:
                 if pair is None:
                     return
                 image, question = pair
-                await results.put(await self._call(self._task(image, question, None, reuse), deadline_s))
+                await results.put(
+                    await self._call(self._task(image, question, None, reuse), deadline_s, is_bounded=True)
+                )
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -245,7 +248,7 @@ class Session:
     def state(self) -> SessionState:
         """Each endpoint, and the calls that wait to begin."""
         endpoints = [each for each in self.supervisor.pool if not each.leaving]
-        return SessionState(endpoints=tuple(map(EndpointState.of, endpoints)), waiting=self._waiting)
+        return SessionState(endpoints=tuple(map(EndpointState.of, endpoints)), waiting=len(self._waiting))
 
     async def close(self, *, at_once: bool = False) -> None:
         """Begin nothing more, and wait for the requests in flight for --drain seconds, unless `at_once`."""
@@ -273,14 +276,16 @@ class Session:
         refs = [self._given.ref(each) for each in images]
         return ImageTask(refs, self._given, question, id=image_id, reuse=reuse)
 
-    async def _call(self, task: ImageTask, deadline_s: float | None) -> Result:
+    async def _call(self, task: ImageTask, deadline_s: float | None, *, is_bounded: bool = False) -> Result:
         """Process the task in an asyncio task of its own, so that close() can end it without its caller."""
         if self._stop.is_set():
             raise SessionClosed("the session is closed; open another one")
-        self._waiting += 1
         call = asyncio.ensure_future(self._processed(task, deadline_s))
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
+        if not is_bounded:
+            self._waiting.add(call)
+            call.add_done_callback(self._waiting.discard)
         try:
             await asyncio.wait((call,))
         except asyncio.CancelledError:
@@ -292,11 +297,10 @@ class Session:
         return call.result()
 
     async def _processed(self, task: ImageTask, deadline_s: float | None) -> Result:
-        waiting = True
+        call = asyncio.current_task()
         try:
             async with asyncio.timeout(deadline_s) as deadline, self.processor.pool.room():
-                self._waiting -= 1
-                waiting = False
+                self._waiting.discard(call)
                 result = await self.processor.process(task)
         except TimeoutError:
             if not deadline.expired():
@@ -305,8 +309,7 @@ class Session:
             told = f"no answer within {deadline_s:g} s" + (f": {away}" if away is not None else "")
             return task.result(Failure(kind="timeout", message=told, retryable=True))
         finally:
-            self._waiting -= waiting
-            self.processor.in_flight.discard(asyncio.current_task())
+            self.processor.in_flight.discard(call)
         if self.cache is not None:
             self.cache.keep(result)
         return result
