@@ -10,6 +10,7 @@ import pytest
 from documents import ROOT, blocks, page, section
 from endpoint import Endpoint
 
+import vlmbatch
 from vlmbatch.batch import Batch
 from vlmbatch.config import RunConfig
 from vlmbatch.pipeline.workers import WorkerPool
@@ -18,6 +19,7 @@ PAGE = page("CONTRIBUTING.md")
 (TREE,) = blocks(PAGE, "text")
 WAY = re.findall(r"^\d\. `(\S+)`: ", section(PAGE, "## The way of one image"), re.MULTILINE)
 PACKAGE = ROOT / "vlmbatch"
+INSTALLED = Path(vlmbatch.__file__).parents[1]  # the checkout, or where pip has put the package
 
 
 def test_each_path_exists() -> None:
@@ -56,7 +58,7 @@ def files_entered() -> list[str]:
         if codes[0] is WorkerPool._work.__code__:
             last = max((at for at, code in enumerate(codes) if code.co_name == "complete"), default=None)
             if last is not None:
-                files = (Path(code.co_filename).relative_to(ROOT) for code in codes[: last + 1])
+                files = (Path(code.co_filename).relative_to(INSTALLED) for code in codes[: last + 1])
                 return list(dict.fromkeys(map(str, files)))
     raise AssertionError("no worker waits for an answer")
 
