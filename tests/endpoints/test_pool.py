@@ -1,7 +1,9 @@
 """The endpoint pool: which endpoint gives the next slot, which images wait, and none waits for ever."""
 
 import asyncio
+import gc
 import random
+import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -428,3 +430,33 @@ async def test_a_refused_image_gets_the_slot_of_the_fallback() -> None:
             assert await asyncio.wait_for(asyncio.gather(*refused), 30) == ["second"] * 5
             assert not any(task.done() for task in patient)
         await asyncio.gather(*patient)
+
+
+async def test_closing_waits_for_the_tasks_in_the_background() -> None:
+    """When the pool is closed, a task in its background has been cancelled and has ended."""
+    fleet = Fleet()
+    ended = False
+
+    async def work() -> None:
+        nonlocal ended
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)  # as a request that is closed
+            ended = True
+
+    async with fleet.pool:
+        fleet.pool.in_background(work())
+        await asyncio.sleep(0)
+    assert ended
+
+
+async def test_a_task_in_the_background_that_has_ended_takes_no_memory() -> None:
+    """A pool that is open for days keeps none of the tasks that have ended."""
+    fleet = Fleet()
+    async with fleet.pool:
+        ended = weakref.WeakSet(fleet.pool.in_background(is_well()) for _ in range(10))
+        await until(lambda: all(task.done() for task in ended))
+        await asyncio.sleep(0)
+        gc.collect()
+        assert not ended
