@@ -145,6 +145,20 @@ async def test_rpm_spaces_attempts_evenly() -> None:
     assert slept == [0.5, 1.0, 0.5]
 
 
+async def test_a_request_that_must_be_alone_waits_for_its_turn() -> None:
+    """The requests of a suspect keep to the rate, too."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    limiter = Limiter(8, pace=RateLimiter(120, sleep=sleep, clock=lambda: 100.0))
+    for alone in (True, False, True):
+        async with limiter.slot(alone=alone):
+            pass
+    assert slept == [0.5, 1.0]
+
+
 async def test_rpm_allows_no_burst_after_a_stall() -> None:
     """Slots that become free at the same time start their requests one interval apart."""
     now, starts = 0.0, list[float]()
