@@ -228,12 +228,15 @@ async def test_records_of_other_settings_are_not_mixed(output: Path) -> None:
 
 
 async def test_at_most_five_differences_are_named(output: Path) -> None:
-    """Of many differing settings, five are named and the rest is counted."""
+    """Of many differing settings, five are named and the rest is counted; five are all named."""
     await write(output, [answered("a", run="old")], run="old", settings=dict.fromkeys("abcdefgh", 1))
     with pytest.raises(ConfigError) as caught:
         await write(output, [], settings=dict.fromkeys("abcdefgh", 2))
     assert "e: 1 -> 2\n  and 3 more\n" in str(caught.value)
     assert "f: " not in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        await write(output, [], settings=dict.fromkeys("abcde", 2) | dict.fromkeys("fgh", 1))
+    assert "e: 1 -> 2\nAdd --append" in str(caught.value)
 
 
 @pytest.mark.parametrize("garbled", [None, b"", b'{"runs": {"old": ', b'{"runs": [1]}', b'"\xff'])
