@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from backend_contract import closed_port
-from endpoint import Endpoint
+from endpoint import Endpoint, Model
 from PIL import Image
 from running import briefly, ran
 
@@ -365,6 +365,20 @@ async def test_a_question_needs_a_known_model(endpoint: Endpoint) -> None:
             session.question()
 
 
+async def test_the_model_is_known_once_the_endpoint_is_up() -> None:
+    """A session that opens while its endpoint is down asks the model that the endpoint turns out to have."""
+    with Endpoint(models={"only-vision": Model()}) as endpoint:
+        endpoint.down()
+        config = RunConfig.of_session(backend="vllm", base_url=endpoint.url)
+        async with module.opened(config, lambda event: None, sleep=briefly, wait=False) as session:
+            endpoint.up()
+            await until(lambda: session.state.up)
+            question = session.question()
+            result = await session.answer(encoded((1, 1, 1)), question)
+    assert result.ok
+    assert question.endpoint.model == result.endpoint.model == "only-vision"
+
+
 async def test_closing_waits_for_requests_in_flight(endpoint: Endpoint) -> None:
     """A request in flight is answered before the close; waiting and later calls raise SessionClosed."""
     endpoint.script = lambda request: "held" if request.chat == 0 else "ok"
@@ -391,6 +405,25 @@ async def test_closing_waits_no_longer_than_drain(endpoint: Endpoint) -> None:
         await until(lambda: endpoint.questions)
     with pytest.raises(SessionClosed):
         await call
+
+
+async def test_an_interrupt_does_not_wait_for_what_is_in_flight(endpoint: Endpoint) -> None:
+    """A task that is cancelled inside its session leaves the session at once, whatever `drain` is."""
+    endpoint.script = lambda request: "held"
+    calls: list[asyncio.Task[Any]] = []
+
+    async def serve() -> None:
+        async with open_session(**at(endpoint, drain=3600)) as session:
+            calls.append(asyncio.create_task(session.answer(encoded((1, 1, 1)), session.question())))
+            await asyncio.Event().wait()
+
+    serving = asyncio.create_task(serve())
+    await until(lambda: endpoint.questions)
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(serving, 30)
+    with pytest.raises(SessionClosed):
+        await calls[0]
 
 
 @pytest.mark.parametrize("form", ["list", "generator", "async"])
