@@ -194,6 +194,29 @@ async def test_suspects_share_the_slowest_endpoint() -> None:
         assert await asyncio.gather(*(fleet.place(alone=True) for _ in range(5))) == ["slow"] * 5
 
 
+async def test_all_slots_are_used_after_a_request_that_was_alone() -> None:
+    """When a request that was alone at its endpoint has ended, as many requests begin as there are slots."""
+    fleet = Fleet()
+    fleet.add("a", limit=3)
+    begun = 0
+    free = asyncio.Event()
+
+    async def hold() -> None:
+        nonlocal begun
+        async with fleet.pool.slot(0, history()):
+            begun += 1
+            await free.wait()
+
+    async with fleet.pool:
+        await fleet.ask()
+        async with fleet.pool.slot(0, history(suspect=True)):
+            tasks = [asyncio.create_task(hold()) for _ in range(5)]
+            await asyncio.sleep(0)
+        await until(lambda: begun == 3)
+        free.set()
+        await asyncio.gather(*tasks)
+
+
 async def test_a_halved_limit_is_used_again() -> None:
     """After an overload halves the slots of the only endpoint, waiting requests get the remaining slots."""
     fleet = Fleet()
