@@ -109,6 +109,31 @@ async def test_a_try_that_hangs_is_abandoned() -> None:
     assert await until_available(ask, patience_s=9, try_s=0.01, sleep=Time().sleep) == "open"
 
 
+async def test_a_slow_try_has_the_patience_that_is_left() -> None:
+    """A try is cut off when the patience ends, and not before."""
+
+    async def slow() -> str:
+        await asyncio.sleep(0.05)
+        return "open"
+
+    async def hang() -> str:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    time = Time()
+    time.now = 1000.0
+    assert (
+        await until_available(slow, patience_s=60, least_try_s=0.001, sleep=time.sleep, clock=time) == "open"
+    )
+    with pytest.raises(UnavailableError, match="did not answer in time"):
+        await asyncio.wait_for(
+            until_available(
+                hang, patience_s=0.01, try_s=3600, least_try_s=0.001, sleep=time.sleep, clock=time
+            ),
+            30,
+        )
+
+
 async def test_a_fatal_error_is_not_retried() -> None:
     """A fatal error ends the wait at once."""
     time = Time()
