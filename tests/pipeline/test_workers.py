@@ -4,6 +4,7 @@ import asyncio
 import base64
 import gc
 import io
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,14 @@ from running import Ran, briefly, ran
 from vlmbatch.batch import Batch
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import FatalBackendError, UnavailableError
-from vlmbatch.events import EndpointPaused, EndpointResumed, ImageFinished, RetryScheduled, RunStarted
+from vlmbatch.events import (
+    ConcurrencyChanged,
+    EndpointPaused,
+    EndpointResumed,
+    ImageFinished,
+    RetryScheduled,
+    RunStarted,
+)
 from vlmbatch.images import PreparedImage
 from vlmbatch.machine import preparers
 
@@ -325,6 +333,34 @@ async def test_stopping_does_not_wait_for_an_endpoint_that_is_down(
     async with asyncio.timeout(20):
         results = [result async for result in batch]
     assert all(result.ok for result in results)
+
+
+async def test_a_run_that_ends_early_leaves_no_thread_behind(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """The thread that finds the images ends with the run, although many images are left."""
+    photos(200)
+    endpoint.script = lambda request: "404-model"
+    done = await ran(**asked, canary=False)
+    assert isinstance(done.error, FatalBackendError)
+    walking = [thread for thread in threading.enumerate() if thread.name == "vlmbatch-walk"]
+    for thread in walking:
+        await asyncio.to_thread(thread.join, 30)
+    assert not any(thread.is_alive() for thread in walking)
+
+
+async def test_a_busy_endpoint_gets_fewer_requests_at_once(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """With --concurrency auto, one "busy" at least halves the number of requests at once."""
+    photos(20)
+    endpoint.script = lambda request: "503-busy" if request.chat == 3 else "ok"
+    done = await ran(**asked)
+    (started,) = done.of(RunStarted)
+    assert isinstance(started, RunStarted)
+    limits = [event.concurrency for event in done.events if isinstance(event, ConcurrencyChanged)]
+    assert min(limits) <= started.concurrency // 2
+    assert all(result.ok for result in done.results)
 
 
 async def test_the_run_digest_changes_with_the_options_of_an_answer(
