@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import shutil
 import stat
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from written_results import RUN, answered, failed, records, start_python, write
 
 from vlmbatch.config.run import OutputOptions
-from vlmbatch.errors import ConfigError, LockedError, OutputError
+from vlmbatch.errors import ConfigError, LockedError, OutputError, ResourceError
 from vlmbatch.records import to_line
 from vlmbatch.writers import JsonlWriter
 
@@ -189,6 +190,26 @@ async def test_an_output_that_is_moved_away_ends_the_run(output: Path) -> None:
             await writer.write(answered("b.jpg"))
         with pytest.raises(OutputError, match="moved, deleted or emptied"):
             await writer.write(answered("c.jpg"))
+
+
+async def test_an_output_that_cannot_be_opened_is_named(output: Path) -> None:
+    """A file that turns into a folder between lock and begin is an OutputError with the reason."""
+    async with JsonlWriter(str(output), OutputOptions()) as writer:
+        output.mkdir()
+        with pytest.raises(OutputError, match=r"cannot open .*out\.jsonl: Is a directory.*--output"):
+            await writer.begin(RUN, {})
+
+
+async def test_too_many_open_files_are_no_fault_of_the_output(output: Path) -> None:
+    """If the machine is out of descriptors when the output is opened, the error says so."""
+    async with JsonlWriter(str(output), OutputOptions()) as writer:
+        usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, usual[1]))
+        try:
+            with pytest.raises(ResourceError, match="ulimit -n"):
+                await writer.begin(RUN, {})
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, usual)
 
 
 @pytest.mark.parametrize("failing", [True, False])
