@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from running import briefly, ran
 
 import vlmbatch
 from vlmbatch.batch import open_session
+from vlmbatch.cache import FILE
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError, FatalBackendError, SessionClosed, UnavailableError
+from vlmbatch.events import Event, Notice
 from vlmbatch.pipeline import session as module
 from vlmbatch.pipeline.session import Session
 
@@ -203,6 +206,20 @@ async def test_reuse_can_be_switched_off(endpoint: Endpoint, tmp_path: Path) -> 
         assert (await session.answer(photo, session.question())).cached
         assert not (await session.answer(photo, session.question(), reuse=False)).cached
     assert len(endpoint.questions) == 3
+
+
+async def test_a_cache_that_fails_is_told_of_and_costs_no_answer(endpoint: Endpoint, tmp_path: Path) -> None:
+    """A cache that is damaged while a session is open is reported once, and the calls are answered."""
+    told: list[Event] = []
+    config = RunConfig.of_session(**at(endpoint, cache=str(tmp_path / "cache")))
+    async with module.opened(config, told.append) as session:
+        with closing(sqlite3.connect(tmp_path / "cache" / FILE)) as other:
+            other.execute("DROP TABLE answers")
+        question = session.question()
+        results = [await session.answer(encoded((n, n, n)), question) for n in range(3)]
+    assert [result.ok for result in results] == [True] * 3
+    notices = [event.message for event in told if isinstance(event, Notice)]
+    assert len([message for message in notices if "continues without it" in message]) == 1
 
 
 async def test_a_hundred_callers_lose_nothing_when_the_endpoint_restarts(endpoint: Endpoint) -> None:
