@@ -284,6 +284,30 @@ async def test_an_answer_restarts_the_probes_of_a_lost_endpoint() -> None:
         await until(lambda: a.is_open)
 
 
+async def test_an_endpoint_that_was_given_up_unproven_is_proven_before_its_first_image() -> None:
+    """An endpoint that was down from the start gets no image before its proof succeeds."""
+    away, proofs = True, 0
+
+    async def prove() -> None:
+        nonlocal proofs
+        proofs += 1
+        if away:
+            raise UnavailableError("away")
+
+    fleet = Fleet(patience_s=10)
+    a, b = fleet.add("a", prove=prove), fleet.add("b")
+    async with fleet.pool:
+        fleet.pool.prove_all()
+        await until(lambda: a.end is not None and b.is_open)
+        before = proofs
+        fleet.pool.answered(b)
+        await until(lambda: a.end is not None and proofs > before)
+        assert not a.is_open
+        away = False
+        fleet.pool.answered(b)
+        await until(lambda: a.is_open)
+
+
 async def test_a_fallback_replaces_an_endpoint_during_its_outage() -> None:
     """The fallback gets the requests while the first endpoint is down, and no more once it is up."""
     away = True
