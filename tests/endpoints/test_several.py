@@ -193,6 +193,35 @@ async def test_the_first_event_names_all_endpoints(photos: Photos, three: list[E
     assert {started.endpoint.url, *started.others} == {f"{e.url}/v1" for e in three}
 
 
+@pytest.mark.parametrize(("first", "told"), [("", 1), ("https://ollama.example:443", 0)])
+async def test_the_start_has_the_notes_of_the_other_endpoints(photos: Photos, first: str, told: int) -> None:
+    """That images leave the machine at the second and third endpoint is noted once, or with the first."""
+    photos(1)
+    with ExitStack() as stack:
+        remotes = [first, *["https://ollama.example:443"] * 2]
+        models = [{"tiny-vision": Model(remote=remote)} for remote in remotes]
+        endpoints = [stack.enter_context(Endpoint(models=each)) for each in models]
+        done = await ran(**at(endpoints, "ollama"))
+    (started,) = done.of(RunStarted)
+    assert isinstance(started, RunStarted)
+    leaving = [note for note in started.notes if "images leave this machine" in note]
+    assert len(leaving) == told
+    assert len([note for note in started.endpoint.notes if "images leave" in note]) == 1 - told
+
+
+@pytest.mark.parametrize(("digests", "told"), [("ab", 1), ("aa", 0)])
+async def test_weights_that_differ_are_noted_at_the_start(photos: Photos, digests: str, told: int) -> None:
+    """Models of one name with other weights answer together, and a note says so."""
+    photos(1)
+    with ExitStack() as stack:
+        models = [{"tiny-vision": Model(digest=digest * 64)} for digest in digests]
+        endpoints = [stack.enter_context(Endpoint(models=each)) for each in models]
+        done = await ran(**at(endpoints, "ollama"))
+    (started,) = done.of(RunStarted)
+    assert isinstance(started, RunStarted)
+    assert list(started.notes) == ["the weights of tiny-vision are not the same at all endpoints"] * told
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
