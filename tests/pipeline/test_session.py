@@ -182,6 +182,21 @@ async def test_a_fallback_gets_the_question_of_the_call(endpoint: Endpoint) -> N
     assert request.body["options"]["num_predict"] == 9
 
 
+@pytest.mark.parametrize(
+    ("model", "size", "told"),
+    [("mystery", "auto", True), ("qwen2.5vl:7b", "auto", False), ("mystery", "512", False)],
+)
+async def test_an_unknown_count_of_tokens_is_told(model: str, size: str, told: bool) -> None:
+    """With --max-size auto, and only then, a question reports a model whose count of tokens is unknown."""
+    events: list[Event] = []
+    with Endpoint(models={model: Model()}) as endpoint:
+        config = RunConfig.of_session(backend="vllm", base_url=endpoint.url, max_size=size)
+        async with module.opened(config, events.append) as session:
+            session.question()
+    messages = [event.message for event in events if isinstance(event, Notice)]
+    assert any("unknown how mystery counts the tokens" in message for message in messages) is told
+
+
 async def test_a_session_has_the_fingerprint_of_a_run(photos: Photos, endpoint: Endpoint) -> None:
     """The same settings have the same fingerprint in a run and in a session."""
     photos(1)
