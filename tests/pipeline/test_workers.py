@@ -363,6 +363,30 @@ async def test_a_busy_endpoint_gets_fewer_requests_at_once(
     assert all(result.ok for result in done.results)
 
 
+async def test_failures_of_many_images_in_a_row_pause_the_run(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """An endpoint that fails over ten images in a row is probed, and all images are answered in the end."""
+    photos(30)
+    endpoint.script = lambda request: "500" if 5 <= (request.chat or 0) < 15 else "ok"
+    done = await ran(**asked, concurrency=4)
+    assert all(result.ok for result in done.results)
+    paused = [event for event in done.events if isinstance(event, EndpointPaused)]
+    assert "requests in a row failed" in paused[0].message
+
+
+async def test_the_summary_counts_the_images_of_earlier_runs(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """Images that an earlier run answered, or found to fail for good, are part of the total."""
+    photos(5)
+    endpoint.script = lambda request: "400" if request.chat == 2 else "ok"
+    await ran(**asked, output="o.jsonl")
+    done = await ran(**asked, output="o.jsonl")
+    assert done.summary is not None
+    assert (done.summary.total, done.summary.skipped, done.summary.failed_before) == (5, 4, 1)
+
+
 async def test_the_run_digest_changes_with_the_options_of_an_answer(
     photos: Photos, asked: dict[str, Any]
 ) -> None:
