@@ -96,6 +96,18 @@ async def test_a_second_run_gets_the_process_that_holds_the_output(output: Path)
     assert len(records(output)) == 1
 
 
+@pytest.mark.parametrize("content", [b"", b'{"pid": 7}', b'{"started": "2026"}', b'{"pid": ', b"[7]"])
+async def test_a_damaged_lock_file_names_no_process(output: Path, content: bytes) -> None:
+    """A second process gets LockedError, without a process, if the lock file does not say which one it is."""
+    with start_python(HOLD_LOCK, output) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        Path(f"{output}.lock").write_bytes(content)
+        with pytest.raises(LockedError, match=f"^another run is writing to {output};"):
+            await write(output, [])
+        holder.kill()
+
+
 async def test_nothing_but_the_lock_exists_before_begin(output: Path) -> None:
     """Taking the lock does not create the output, and the lock file stays after the run."""
     async with JsonlWriter(str(output), OutputOptions()):
