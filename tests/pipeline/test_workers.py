@@ -4,6 +4,7 @@ import asyncio
 import base64
 import gc
 import io
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -347,6 +348,28 @@ async def test_a_run_that_ends_early_leaves_no_thread_behind(
     for thread in walking:
         await asyncio.to_thread(thread.join, 30)
     assert not any(thread.is_alive() for thread in walking)
+
+
+async def test_a_count_that_hangs_does_not_hold_the_end(
+    photos: Photos, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run whose images are all answered ends, although a disk hangs while the images are counted."""
+    photos(3)
+    hung, free, scandir = threading.Event(), threading.Event(), os.scandir
+
+    def hanging(path: Any) -> Any:
+        if threading.current_thread().name.startswith("vlmbatch-count"):
+            hung.set()
+            free.wait(60)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", hanging)
+    try:
+        done = await asyncio.wait_for(ran(**asked), 30)
+    finally:
+        free.set()
+    assert hung.is_set()
+    assert len(done.ids) == 3
 
 
 async def test_a_busy_endpoint_gets_fewer_requests_at_once(
