@@ -330,6 +330,22 @@ async def test_a_fallback_replaces_an_endpoint_during_its_outage() -> None:
         assert await fleet.place() == "first"
 
 
+async def test_a_fallback_with_one_slot_serves_all_images_that_wait() -> None:
+    """During an outage, each slot that comes free at the fallback goes to the next image that waits."""
+
+    async def probe() -> None:
+        raise UnavailableError("away")
+
+    fleet = Fleet(steps_in=True, patience_s=1e9)
+    first = fleet.add("first", probe=probe)
+    fleet.add("second", rank=1)
+    async with fleet.pool:
+        await asyncio.gather(fleet.ask(), fleet.ask(rank=1))
+        await fleet.pool.unavailable(first, UnavailableError("away"), 1)
+        asked = asyncio.gather(*(fleet.ask() for _ in range(10)))
+        assert await asyncio.wait_for(asked, 30) == ["second"] * 10
+
+
 async def test_a_busy_first_endpoint_keeps_its_images() -> None:
     """Images wait for the slots of a busy first endpoint; the fallback does not get them."""
     fleet = Fleet(steps_in=True)
