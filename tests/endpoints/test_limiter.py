@@ -65,6 +65,21 @@ async def test_a_request_alone_excludes_all_others() -> None:
     assert flight.most == 5
 
 
+async def test_a_slot_is_free_while_slot_would_return_at_once() -> None:
+    """A limiter is free unless all its slots are taken, or a request has it or wants it for itself."""
+    limiter = Limiter(2)
+    assert limiter.free
+    async with limiter.slot():
+        assert limiter.free
+        async with limiter.slot():
+            assert not limiter.free
+        alone = asyncio.create_task(Flight().take(limiter, alone=True))
+        await asyncio.sleep(0)
+        assert not limiter.free
+    await alone
+    assert limiter.free
+
+
 async def overload(limiter: Limiter, requests: int) -> None:
     """N requests at once, and all of them are refused."""
 
