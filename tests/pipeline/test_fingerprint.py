@@ -33,3 +33,17 @@ def test_a_whole_number_names_the_same_run() -> None:
     found = Endpoint(backend="ollama", url="http://a", model="m")
     runs = {run_digest(answer_settings(RunConfig.of("p", temperature=t), found, "p")) for t in (0, 0.0)}
     assert len(runs) == 1
+
+
+def test_the_order_of_settings_does_not_matter() -> None:
+    """Settings have one fingerprint in any order, as in a lock file that another program has written."""
+    settings = answer_settings(RunConfig.of("p"), Endpoint(backend="ollama", url="http://a", model="m"), "p")
+    assert run_digest(dict(reversed(settings.items()))) == run_digest(settings)
+
+
+def test_sizes_have_fingerprints_of_their_own() -> None:
+    """--max-size auto and two sizes in pixels are three runs."""
+    found = Endpoint(backend="ollama", url="http://a", model="m")
+    sizes = ("auto", "512", "1024")
+    runs = {run_digest(answer_settings(RunConfig.of("p", max_size=size), found, "p")) for size in sizes}
+    assert len(runs) == 3
