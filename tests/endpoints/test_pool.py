@@ -208,7 +208,7 @@ async def test_all_slots_are_used_after_a_request_that_was_alone() -> None:
             await free.wait()
 
     async with fleet.pool:
-        await fleet.ask()
+        await fleet.place()
         async with fleet.pool.slot(0, history(suspect=True)):
             tasks = [asyncio.create_task(hold()) for _ in range(5)]
             await asyncio.sleep(0)
@@ -340,9 +340,9 @@ async def test_a_fallback_with_one_slot_serves_all_images_that_wait() -> None:
     first = fleet.add("first", probe=probe)
     fleet.add("second", rank=1)
     async with fleet.pool:
-        await asyncio.gather(fleet.ask(), fleet.ask(rank=1))
+        await asyncio.gather(fleet.place(), fleet.place(rank=1))
         await fleet.pool.unavailable(first, UnavailableError("away"), 1)
-        asked = asyncio.gather(*(fleet.ask() for _ in range(10)))
+        asked = asyncio.gather(*(fleet.place() for _ in range(10)))
         assert await asyncio.wait_for(asked, 30) == ["second"] * 10
 
 
