@@ -30,11 +30,11 @@ def run_batch(
     observers: Sequence[Observer] = (),
     **options: object,
 ) -> "Batch":
-    """Ask a vision model about every image below `paths`; iterate over what this returns.
+    """Send every image below `paths` to a vision model; iterate over the Batch that this returns.
 
     ``for result in run_batch("photos", prompt="Describe this image", model="llava:7b"): ...``, or with
     ``async for`` inside an event loop. Results come as they are ready. With ``output="captions.jsonl"``
-    they are appended there too, and what the file has already is skipped.
+    their records are appended to that file, too, and images that it has already are skipped.
 
     Args:
         paths: folders or files, as on the command line.
@@ -43,8 +43,8 @@ def run_batch(
         options: options by their flag's name with underscores, for example ``max_size=768``.
 
     Raises:
-        VlmbatchError: at once for a wrong option; while iterating for what ends a whole run. The failure
-            of an image raises nothing: it is a result with `failure`.
+        VlmbatchError: at once for a wrong option; while iterating, for an error that ends the run. The
+            failure of an image is a result with `failure`, not an exception.
     """
     if config is None:
         config = RunConfig.of(*(os.fspath(p) for p in paths), **options)
@@ -64,13 +64,13 @@ class Batch:
         stdout: bool = False,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        """`stdout` writes records to standard output where `config` names no output file.
+        """With `stdout`, records go to standard output if `config` names no output file.
 
-        `sleep` is how to wait between attempts, for tests that must not.
+        `sleep` waits between attempts; tests replace it, so that they do not wait.
         """
         self.config = config
         self.summary: Summary | None = None
-        """How the run ended; None until then, and where it never started."""
+        """How the run ended; None before that, or if the run never started."""
         self._observers = tuple(observers)
         self._stdout = stdout
         self._sleep = sleep
@@ -121,7 +121,7 @@ class Batch:
     def __iter__(self) -> Iterator[Result]:
         """Run in a thread of its own, and yield each result once it is written.
 
-        Leaving the loop ends the run; what is being answered at that moment is dropped.
+        Leaving the loop ends the run at once; answers to requests in flight are lost.
         """
         results: queue.SimpleQueue[Result | BaseException | None] = queue.SimpleQueue()
         other: concurrent.futures.Future[_Other] = concurrent.futures.Future()
@@ -198,8 +198,8 @@ def open_session(
         observers: called with every event of the session.
         wait: whether to wait until an endpoint is up; without it, name the model.
         max_waiting: this many calls may wait to begin; for more, `Busy` is raised.
-        options: options of endpoint, retries, prompt, answer, picture, `dedupe` and `cache`, by their flag's
-            name with underscores.
+        options: all options but those of a run alone (paths, output, limits, display), by their flag's name
+            with underscores.
 
     Raises:
         ConfigError: an option is unknown, out of range, or one of a run, such as `output`.

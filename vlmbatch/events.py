@@ -105,7 +105,7 @@ class EndpointResumed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointProven:
-    """The canary, if there is one, has passed: images are sent from now on."""
+    """The proof of an endpoint has ended: images are sent from now on. The canary may have proved nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

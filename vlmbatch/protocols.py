@@ -29,7 +29,7 @@ class Source(Protocol):
     """Provides images. All methods block and are called in a thread."""
 
     ignored: int
-    """Entries found so far that are not images: other files, FIFOs, devices, broken links."""
+    """Entries found so far that are no images: other files, FIFOs, devices, broken links of other names."""
     unreadable: int
     """Folders found so far that could not be listed, and files of unknown type that could not be opened."""
 
@@ -92,6 +92,7 @@ class Backend(AsyncContext, Protocol):
             UnreachableError: no connection can be opened.
             UnavailableError: the endpoint is up, but loading or busy.
             FatalBackendError: unknown model, no vision, wrong key or URL; the message says what to type next.
+            ConfigError: several models and no --model, or --prices without a price for the model.
         """
 
     async def probe(self) -> None:

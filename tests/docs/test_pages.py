@@ -43,7 +43,7 @@ def test_the_table_of_fields_matches_real_records() -> None:
 
 def test_the_keys_of_reused_answers_are_listed() -> None:
     """docs/records.md lists the keys that only reused answers have, and no other."""
-    listed = [row[0] for row in table(section(RECORDS, "## Answers that were known"))]
+    listed = [row[0] for row in table(section(RECORDS, "## Reused answers"))]
     plain = answered("a").to_record()
     known = [answered("a", duplicate_of="b").to_record(), answered("a", cached=True).to_record()]
     assert listed == [key for record in known for key in record if key not in plain]

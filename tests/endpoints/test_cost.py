@@ -27,4 +27,4 @@ def test_the_limit_ends_the_run_once() -> None:
     assert stop.is_set()
     budget.spend(0.25)
     assert len(told) == 1
-    assert told[0].startswith("$1.0000 are spent, the limit of --max-cost")
+    assert told[0].startswith("$1.0000 are spent, and --max-cost is reached")

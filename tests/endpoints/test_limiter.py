@@ -237,3 +237,13 @@ async def test_a_queue_of_other_clients_changes_nothing() -> None:
     async with limiter.slot():
         limiter.queueing(50)
     assert limiter.limit == 16
+
+
+async def test_a_request_that_is_alone_is_in_flight() -> None:
+    """The number of requests in flight counts one that is alone, too."""
+    limiter = Limiter(4)
+    async with limiter.slot(alone=True):
+        assert limiter.in_flight == 1
+    async with limiter.slot(), limiter.slot():
+        assert limiter.in_flight == 2
+    assert limiter.in_flight == 0

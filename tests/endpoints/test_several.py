@@ -284,3 +284,18 @@ async def test_a_dead_endpoint_does_not_hold_up_the_start(photos: Photos, three:
     (started,) = done.of(RunStarted)
     assert isinstance(started, RunStarted)
     assert any(f"{three[0].url}" in note for note in started.notes)
+
+
+async def test_a_late_endpoint_with_several_models_gets_no_images(photos: Photos) -> None:
+    """An endpoint that comes up late with several models gets no images; the other one answers them all."""
+    photos(30)
+    one_model, two_models = {"a": Model(vision=True)}, {"a": Model(vision=True), "b": Model(vision=True)}
+    with Endpoint(models=one_model, delay=0.05) as one, Endpoint(models=two_models) as late:
+        late.down()
+        one.script = lambda request: late.up() or "ok" if request.chat == 3 else "ok"
+        options: dict[str, Any] = {"backend": "vllm", "base_url": (one.url, late.url), "give_up_after": 600}
+        done = await ran(**options, concurrency=2)
+    assert done.error is None
+    assert len(done.ids) == 30
+    assert all(result.ok for result in done.results)
+    assert not late.questions

@@ -40,7 +40,7 @@ def test_ten_equal_transient_failures_are_the_endpoint() -> None:
     """Ten equal server errors and no answer are an unavailable endpoint, so that a later run is safe."""
     anomalies = systemic()
     passed(anomalies, [failed(n, "server_error") for n in range(SAME_FAILURES - 1)])
-    with pytest.raises(UnavailableError, match="it is the endpoint"):
+    with pytest.raises(UnavailableError, match="the endpoint is at fault"):
         anomalies.look_at(failed(99, "server_error"))
 
 

@@ -412,6 +412,19 @@ async def test_the_model_is_known_once_the_endpoint_is_up() -> None:
     assert question.endpoint.model == result.endpoint.model == "only-vision"
 
 
+async def test_a_mistake_that_shows_late_is_raised_by_calls(endpoint: Endpoint, tmp_path: Path) -> None:
+    """A price file without the model of a late endpoint is an error of the calls, not of the session."""
+    (tmp_path / "prices.json").write_text("{}")
+    endpoint.down()
+    config = RunConfig.of_session(**at(endpoint, prices=str(tmp_path / "prices.json")))
+    async with module.opened(config, lambda event: None, sleep=briefly, wait=False) as session:
+        question = session.question()
+        endpoint.up()
+        with pytest.raises(FatalBackendError, match="no price for tiny-vision"):
+            await asyncio.wait_for(session.answer(encoded((1, 1, 1)), question), 60)
+        assert "no price for tiny-vision" in str(session.state.endpoints[0].reason)
+
+
 async def test_closing_waits_for_requests_in_flight(endpoint: Endpoint) -> None:
     """A request in flight is answered before the close; waiting and later calls raise SessionClosed."""
     endpoint.script = lambda request: "held" if request.chat == 0 else "ok"

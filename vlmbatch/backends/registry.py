@@ -31,7 +31,7 @@ def open_backend(
     """The backend that the options name, for LiteLLM with this deployment. No request is sent yet.
 
     Raises:
-        ConfigError: the options, OLLAMA_HOST and OPENAI_BASE_URL contradict each other.
+        ConfigError: options contradict each other, or a key, model, price or valid URL is missing.
         MissingDependencyError: the engine's package is not installed.
     """
     if config.endpoint.backend not in SERVER_TYPES:

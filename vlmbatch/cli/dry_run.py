@@ -1,4 +1,4 @@
-"""`vlmbatch run --dry-run`: shows on standard error what a run would send, where, and what it would take."""
+"""`vlmbatch run --dry-run`: shows the images, the endpoint and the estimate of a run on standard error."""
 
 import asyncio
 from typing import TYPE_CHECKING

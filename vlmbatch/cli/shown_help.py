@@ -12,11 +12,11 @@ class Command(TyperCommand):
     """
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """What stands behind the name of the command."""
+        """The parts of the usage line after the name of the command."""
         return [self.options_metavar or "", *(name for name, _ in self._arguments(ctx))]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write what the command takes."""
+        """Write the sections of arguments and options."""
         records = [p.get_help_record(ctx) for p in self.get_params(ctx) if not isinstance(p, TyperArgument)]
         for title, rows in (
             ("Arguments", self._arguments(ctx)),

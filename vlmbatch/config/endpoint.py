@@ -35,7 +35,7 @@ class FallbackSpec:
 
     @classmethod
     def of(cls, text: str) -> "FallbackSpec":
-        """Parse the text of the flag; raises ConfigError if it names no backend, or no URL after the @."""
+        """Parse the flag; raises ConfigError for an unknown backend, or for a wrong URL after @http."""
         named, at, address = text.partition("@http")
         backend, _, model = named.partition(":")
         known = [name for name in get_args(BackendName) if name != "auto"]
@@ -145,7 +145,7 @@ class EndpointOptions:
 
     @property
     def reasons(self) -> frozenset[FallbackReason]:
-        """The kinds of failure for which a fallback is used."""
+        """The reasons for which a fallback is used (--fallback-on)."""
         return frozenset(word for word in REASONS if word in self.fallback_on.split(","))
 
 

@@ -28,7 +28,7 @@ def parse_object(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestOptions:
-    """What every request carries, and how its connection is secured."""
+    """Headers and arguments of each request, and the TLS options of its connection."""
 
     header: tuple[str, ...] = option(
         (),

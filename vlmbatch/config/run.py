@@ -146,7 +146,7 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DisplayOptions:
-    """What a run shows to the user; no option here changes a record."""
+    """The dry run, the display, the reports and the prices. Only the prices change a record (its `cost`)."""
 
     dry_run: bool = option(False, "Walk, read headers, show what a run would send, and send nothing.")
     probe: int | None = option(

@@ -1,4 +1,4 @@
-"""The declaration of one option and the parsers of typed texts; which options exist is not known here."""
+"""The declaration of one option, and the parsers of typed texts. This module does not list the options."""
 
 import json
 import math

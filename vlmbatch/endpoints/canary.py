@@ -80,7 +80,7 @@ class Canary:
         Raises:
             FatalBackendError: they do not, or no image can succeed for another reason.
             UnavailableError: the endpoint is down.
-            TransientError: the question failed, at most twice so far.
+            TransientError: the question timed out, or has failed at most twice so far.
         """
         try:
             doubt = await self._doubt()
@@ -95,7 +95,7 @@ class Canary:
             self._tell(f"{UNPROVEN}: {doubt}")
 
     async def ask(self) -> None:
-        """Ask about one tiny picture, as a probe, if the endpoint ever answered that.
+        """Probe with one tiny picture, if the endpoint ever answered that.
 
         Raises:
             UnavailableError: the endpoint is down, or fails.

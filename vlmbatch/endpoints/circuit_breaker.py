@@ -44,11 +44,11 @@ async def until_available(
 ) -> T:
     """Call `ask` until the endpoint is up, and return the result of `ask`.
 
-    Waits `delay_s` first, then 1, 2, 4 ... 30 seconds between the tries. Gives up after `patience_s`, or
-    after `loading_patience_s` if the endpoint takes connections and is only busy or loading. A try counts as
-    unavailable if it fails in passing, or takes longer than `try_s` and than the patience that is left (at
-    least `least_try_s`). `on_away` receives the error of each such try and the seconds of patience that are
-    left. `name` is the endpoint in a message.
+    Waits `delay_s` first, and then twice the last wait each time, 1 to 30 seconds. Gives up after
+    `patience_s`, or after `loading_patience_s` if the endpoint accepts connections and is busy or loading. A
+    try has `try_s` seconds, or only the patience that is left, but at least `least_try_s` of it. A try that
+    takes longer or fails in passing counts as unavailable. `on_away` receives the error of each such try but
+    the last, and the seconds of patience that are left. `name` is the endpoint in a message.
 
     Raises:
         UnavailableError: the last one, when the patience is used up.
@@ -72,8 +72,8 @@ async def until_available(
             ) from error
         except TimeoutError:
             away = UnavailableError(f"{name} did not answer in time; http or https? is the server healthy?")
-        is_there = not isinstance(away, UnreachableError)
-        patience = loading_patience_s if is_there and loading_patience_s is not None else patience_s
+        accepts = not isinstance(away, UnreachableError)
+        patience = loading_patience_s if accepts and loading_patience_s is not None else patience_s
         left = began + patience - clock()
         if left <= 0:
             raise away
@@ -95,10 +95,10 @@ class CircuitBreaker(ABC):
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """A proof or a probe may take `try_s` seconds, since the model may have to be loaded, and at least
-        `least_try_s`.
+        """A proof or a probe may take `try_s` seconds, since the model may have to be loaded. It may take
+        `least_try_s` even if less patience is left.
 
-        `patience_s` is how long the endpoint may go without a single answer before it is given up.
+        `patience_s` is how long an outage may last, from its first pause, until the endpoint is given up.
         """
         self._patience_s = patience_s
         self._try_s = try_s
@@ -124,7 +124,7 @@ class CircuitBreaker(ABC):
 
     @abstractmethod
     async def prove(self) -> None:
-        """Prove once, before the first image, that the endpoint answers; raises a BackendError if not."""
+        """Prove, before the first image, that the endpoint answers; raises a BackendError if not."""
 
     @abstractmethod
     async def probe(self) -> None:
@@ -132,7 +132,7 @@ class CircuitBreaker(ABC):
 
     @property
     def up(self) -> bool:
-        """Whether requests may be sent."""
+        """Whether no pause holds requests back; also true once the endpoint is given up."""
         return self._up.is_set()
 
     async def ready(self) -> None:
@@ -175,7 +175,7 @@ class CircuitBreaker(ABC):
         await self._pause(error)
 
     async def failed(self, error: BackendError, image: str) -> None:
-        """A request about `image` failed in passing; five such failures in a row pause all images.
+        """A request about `image` failed in passing; five in a row, over several images, pause all images.
 
         The first good probe then ends the outage, if the endpoint ever answered an image: later failures cost
         the images their attempts. If it never did, the patience runs on.

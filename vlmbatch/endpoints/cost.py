@@ -37,8 +37,8 @@ class Budget:
         self._spent += cost
         if self._most is not None and self._spent >= self._most and not self._stop.is_set():
             self._tell(
-                f"${self._spent:.4f} are spent, the limit of --max-cost: no image is begun any more; "
-                "the next run continues with the rest"
+                f"${self._spent:.4f} are spent, and --max-cost is reached: no new image starts; "
+                "the next run does the rest"
             )
             self._stop.set()
 

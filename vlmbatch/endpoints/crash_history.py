@@ -9,7 +9,7 @@ REPORTED_CRASHES = 2
 """An image is guilty after this many crashes that the engine reported while it had no other request."""
 CRASHES = 4
 """An image is guilty after this many crashes in all. An engine that is found down may have been restarted: if
-restarts come every few seconds (benchmarks/soak.py), one image meets two of them by chance."""
+restarts come every few seconds (benchmarks/soak.py), two of them hit one image by chance."""
 
 
 class CrashHistory:

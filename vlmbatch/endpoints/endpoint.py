@@ -83,7 +83,7 @@ class PooledEndpoint:
 
     @property
     def is_closed(self) -> bool:
-        """Whether it never takes requests again."""
+        """Whether it never takes requests again in a run; a session may prove it anew after a fatal error."""
         return self.leaving or isinstance(self.end, FatalBackendError)
 
     @property
@@ -93,5 +93,5 @@ class PooledEndpoint:
 
     @property
     def limit(self) -> int:
-        """How many requests it may get at once; 0 while that is unknown."""
+        """How many requests it may get at once; 0 if that is unknown, or if it is closed."""
         return 0 if self._limiter is None or self.is_closed else self._limiter.limit

@@ -71,6 +71,7 @@ class Limiter:
         self._clock = clock
         self._slots = ResizableSemaphore(limit)
         self._busy = 0
+        self._is_alone = False
         self._alone = asyncio.Lock()
         self._open = asyncio.Event()
         self._open.set()
@@ -86,7 +87,7 @@ class Limiter:
     @property
     def in_flight(self) -> int:
         """How many requests are in flight."""
-        return self._busy
+        return self._busy + self._is_alone
 
     @property
     def load(self) -> float:
@@ -95,7 +96,7 @@ class Limiter:
 
     @property
     def free(self) -> bool:
-        """Whether slot() would return at once."""
+        """Whether a slot is free; with --rpm its request may still have to wait."""
         return self._open.is_set() and self._slots.free
 
     @property
@@ -112,8 +113,10 @@ class Limiter:
                 try:
                     await self._empty.wait()
                     await self._pace.turn()
+                    self._is_alone = True
                     yield
                 finally:
+                    self._is_alone = False
                     self._open.set()
             return
         await self._take_slot()

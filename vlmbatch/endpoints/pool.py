@@ -34,9 +34,9 @@ class EndpointPool:
     ) -> None:
         """At least `ahead` more images than slots may be on their way.
 
-        `steps_in`: fallbacks take the images while all endpoints before them are down. `recovers`: an
-        endpoint that is lost is tried again for as long as the pool is open, as a session needs it; in a run
-        its loss is final.
+        `fallbacks_step_in`: fallbacks get the images while all endpoints before them are down. `recovers`: a
+        lost endpoint is proven anew until the pool is closed, as a session needs it. In a run a fatal loss is
+        final; an endpoint lost to an outage is tried again while another one answers.
         """
         self._ahead = ahead
         self._notify = notify
@@ -136,7 +136,7 @@ class EndpointPool:
         """
         endpoint, alone = await self._free_endpoint(rank, crashes, last)
         try:
-            async with endpoint.limiter.slot(alone=alone):  # waits only to be alone
+            async with endpoint.limiter.slot(alone=alone):  # waits to be alone, or for --rpm
                 if (
                     self._waiting and endpoint.limiter.free
                 ):  # after one that was alone, several slots are free
@@ -226,7 +226,7 @@ class EndpointPool:
         return next((each.away for each in first if each.away is not None), None)
 
     def answered(self, endpoint: PooledEndpoint) -> None:
-        """The endpoint answered a request. While one answers, the others that were lost are tried again."""
+        """Count an answer. In a run, each answer also makes the pool try lost endpoints again."""
         endpoint.answers += 1
         endpoint.breaker.answered()
         endpoint.limiter.answered()

@@ -67,7 +67,7 @@ async def preflight_all(
     *,
     wait: bool = True,
 ) -> list[Preflight]:
-    """Open all endpoints and send their preflights at once. Unless `wait` is false, at least one is up.
+    """Open all endpoints and run their preflights at once. With `wait`, one is up or known from the cache.
 
     Raises:
         UnavailableError: all endpoints are down.
@@ -111,10 +111,14 @@ async def identify(backend: Backend, model: str | None = None) -> Endpoint:
     Raises:
         BackendError: the endpoint is down, or cannot be used.
     """
-    endpoint = await backend.preflight()
+    try:
+        endpoint = await backend.preflight()
+    except ConfigError as error:  # several models and no --model, or no price for the model
+        raise FatalBackendError(str(error)) from error
     if model is not None and endpoint.model != model:
         raise FatalBackendError(
-            f"{endpoint.url} has the model {endpoint.model}, and the others {model}; name one with --model",
+            f"{endpoint.url} has the model {endpoint.model}, but another endpoint has {model}; "
+            "name one with --model",
             kind="model_not_found",
         )
     return endpoint

@@ -177,7 +177,7 @@ class EndpointBreaker(CircuitBreaker):
         notify: Observer,
         sleep: Sleep,
     ) -> None:
-        """If `preflight` found the endpoint down and its answers in the cache, it stays down."""
+        """If the endpoint is down and its identity comes from the cache, it stays down."""
         config = preflight.spec.config
         self._known_away = None if preflight.endpoint is None else preflight.away
         self._cold_s = WARM_UP * config.run.timeout

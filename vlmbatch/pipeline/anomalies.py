@@ -14,7 +14,7 @@ RELOADS = 3
 QUEUE_WINDOW = 20
 ONE_AT_A_TIME = 1.15
 SOME_WAIT = 1.8
-"""A serial server works on at most the first number of requests while it has at least the second."""
+"""A serial server works on at most ONE_AT_A_TIME requests on average, and has at least SOME_WAIT."""
 MOST_HELD = 1000
 """At most this many results are held back; many may be about the same content."""
 
@@ -33,8 +33,8 @@ OF_THE_ENDPOINT: frozenset[FailureKind] = frozenset(
 class SerialServer:
     """Finds an Ollama server that works on one request while other requests queue there, by Little's law.
 
-    Over a window of answers, the seconds of work per second are the requests in work at once; the seconds
-    from request to answer per second are the requests at the server.
+    It divides two sums over a window of answers by the length of the window. The seconds of work give the
+    number of requests in work at once; the seconds from request to answer give the number at the server.
     """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
@@ -146,12 +146,12 @@ def _all_alike(failure: Failure | None) -> FatalBackendError | UnavailableError:
     message = failure.message if failure else ""
     if failure and failure.kind in OF_THE_ENDPOINT:
         return UnavailableError(
-            f"the first {SAME_FAILURES} images all failed alike, so it is the endpoint: {message}; "
+            f"the first {SAME_FAILURES} images failed alike, so the endpoint is at fault: {message}; "
             "they are not recorded",
             kind=failure.kind,
         )
     return FatalBackendError(
-        f"the endpoint refused the first {SAME_FAILURES} images alike, so it is the set-up: {message}; "
+        f"the endpoint refused the first {SAME_FAILURES} images alike, so the set-up is wrong: {message}; "
         "they are not recorded",
         kind=failure.kind if failure else None,
     )

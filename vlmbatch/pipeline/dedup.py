@@ -1,4 +1,4 @@
-"""Deduplication: no question is sent twice about the same content, and earlier answers are reused."""
+"""Deduplication: sends the same question about the same content once, and reuses earlier answers."""
 
 import asyncio
 import threading
@@ -14,7 +14,8 @@ from vlmbatch.protocols import Writer
 from vlmbatch.records import Answered, Completion, Endpoint, Failure, Fallback, Result, Usage, content_of
 
 RECENT = 4096
-"""This many answers are kept in memory, at about a kilobyte each: those that are in no output, or not yet."""
+"""Memory holds this many of the last answers, about a kilobyte each; an output may lack them, or not have
+them yet."""
 
 
 class Key(NamedTuple):
@@ -26,10 +27,10 @@ class Key(NamedTuple):
 
 
 class Turn(Enum):
-    """Which task asks a question that has no answer yet."""
+    """Which task sends the request if no answer is stored."""
 
     ASK = "the task that looked"
-    WAIT = "another task, which is already asking"
+    WAIT = "another task, which has begun already"
 
 
 class Deduplicator:
@@ -38,7 +39,7 @@ class Deduplicator:
     def __init__(self, *, output: Writer | None, cache: Cache | None, enabled: bool = True) -> None:
         """`output` holds the answers of this run so far, `cache` those of earlier runs.
 
-        Unless it is `enabled`, each image is asked about, but for answers in the cache.
+        If not `enabled`, each image gets its own request, unless the cache has the answer.
         """
         self._output = output
         self._cache = cache
@@ -51,9 +52,9 @@ class Deduplicator:
         self._lock = threading.Lock()
 
     def look(self, key: Key, task: Hashable) -> Answered | Turn:
-        """The answer if there is one, else whether to ask or to wait; blocks.
+        """The stored answer; else whether this task sends the request or waits for another task. Blocks.
 
-        Unless told to wait, `task` holds the question until release().
+        If it does not have to wait, `task` holds the question until release().
         """
         if self._enabled:
             with self._lock:

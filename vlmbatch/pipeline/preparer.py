@@ -74,10 +74,10 @@ class Preparer:
         self._notify = notify
 
     async def prepare(self, task: ImageTask) -> Answered | None:
-        """The answer if the same question was asked before; else None, and the task has its pictures.
+        """A stored answer to the same question. Else None: the task has its pictures, and holds the question
+        until `Deduplicator.release`.
 
-        Waits while another task asks the same. Otherwise the task holds its question until
-        `Deduplicator.release`.
+        Waits while another task has begun with the same question.
 
         Raises:
             ImageError: an image cannot be read or decoded.
@@ -103,7 +103,7 @@ class Preparer:
         task.set_pictures(await self._in_thread(task, smaller))
 
     def _read_or_reuse(self, task: ImageTask) -> Answered | list[PreparedImage] | Turn:
-        """The pictures, unless the answer is known or another task asks for it; blocks."""
+        """The pictures, unless the answer is stored or another task has sent the request; blocks."""
         turn = self._turn(task)  # the task that this one waited for may have ended
         if turn is not Turn.ASK:
             return turn

@@ -25,7 +25,7 @@ from vlmbatch.protocols import Observer
 from vlmbatch.records import Completion, Failure, FallbackReason, Result
 
 FREE_WAITS = 20
-"""An image may be turned away this often by endpoints that are down or busy; then its failure counts."""
+"""An image may find its endpoint down or busy this often at no cost; after that it has failed."""
 
 LEAST_SIDE = 32
 """The longest side of a picture is never shrunk below this many pixels."""
@@ -49,9 +49,9 @@ class ImageProcessor:
         is not sent again."""
         self.pool = pool
         self.in_flight: set[asyncio.Task[object] | None] = set()
-        """The asyncio tasks with a request at an endpoint, or with an answer that is not yet delivered.
+        """The asyncio tasks with a request at an endpoint, or with a result that is not yet passed on.
 
-        The caller of process() removes its task once it has delivered the result.
+        The caller of process() removes its task once it has written or returned the result.
         """
         self._preparer = preparer
         self._dedup = dedup
@@ -64,7 +64,7 @@ class ImageProcessor:
         """The result of this task; a failure of the image is a result too.
 
         Raises:
-            VlmbatchError: no endpoint can answer, or the machine is out of something.
+            VlmbatchError: no endpoint can answer, or the machine is out of descriptors or memory.
         """
         result = None
         try:
@@ -118,7 +118,7 @@ class ImageProcessor:
         raise AssertionError("retries end with a completion or an error")
 
     async def _attempt(self, task: ImageTask) -> Completion:
-        """One attempt. To wait for endpoints that are down costs no attempt, FREE_WAITS times at most."""
+        """One attempt. Waiting for an endpoint that is down costs no attempt, at most FREE_WAITS times."""
         while True:
             async with self.pool.slot(task.rank, task.crashes, task.endpoint) as endpoint:
                 if not endpoint.is_open:  # it was lost while this task waited to be alone
@@ -141,7 +141,7 @@ class ImageProcessor:
                 await self._wait(task, endpoint, turned_away)
 
     async def _complete(self, task: ImageTask, endpoint: PooledEndpoint) -> Completion:
-        """One request. A task with a completion stays in flight until its result is delivered."""
+        """Send one request. A task with a completion stays in flight until its result is passed on."""
         current = asyncio.current_task()
         self.in_flight.add(current)
         task.started_at, task.began = datetime.now(UTC), time.monotonic()

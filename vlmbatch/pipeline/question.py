@@ -17,10 +17,10 @@ from vlmbatch.records import DEFAULT_PROMPT_NAME, Completion, Endpoint, Request
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Question:
-    """What is asked about an image; it never changes, and many images share it.
+    """Prompt, schema and options of a request, without its images. It never changes; many images share it.
 
-    `request` holds no images yet. `run` is the fingerprint: a digest of `settings`, of all that changes an
-    answer. `endpoint` is the one whose model it names. `name` is the prompt's name in records.
+    `run` is the fingerprint: a digest of `settings`, which are all settings that change an answer. They name
+    the model of `endpoint`. `name` is the prompt's name in records.
     """
 
     request: Request
@@ -34,10 +34,10 @@ class Question:
 
     @classmethod
     def of(cls, config: RunConfig, endpoint: Endpoint, prompt: str, schema: str | None) -> Self:
-        """The question that these options ask this endpoint; `schema` is text as of schemas.schema_text.
+        """The question of these options for this endpoint; `schema` is a text from schemas.schema_text().
 
         Raises:
-            ConfigError: --image-tokens, and it is unknown how this model counts the tokens of pictures.
+            ConfigError: --image-tokens is set, and how this model counts image tokens is unknown.
         """
         settings = answer_settings(config, endpoint, prompt, schema)
         return cls(

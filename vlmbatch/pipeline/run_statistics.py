@@ -61,7 +61,7 @@ class RunStatistics:
         endpoints: Iterable[Endpoint] = (),
         cost: float | None = None,
     ) -> Summary:
-        """The summary so far, with the images that were not asked about and a row for each endpoint."""
+        """The summary so far, with the images that needed no request and a row for each of `endpoints`."""
         return Summary(
             total=self._succeeded + self._failed + skipped + failed_before,
             succeeded=self._succeeded,

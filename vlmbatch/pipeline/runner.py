@@ -1,4 +1,4 @@
-"""A run: what it adds to a session. It walks the source, resumes, writes, stops and sums up."""
+"""A run: a session, and the parts around it that walk the source, resume, write, stop and sum up."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -45,7 +45,7 @@ async def run(config: RunConfig, context: RunContext) -> None:
     """One run, from its options to its summary; ends early once `context.stop` is set.
 
     Raises:
-        VlmbatchError: the error that ends the run; its class tells the exit code.
+        VlmbatchError: the error that ends the run; its class has the exit code.
     """
     stopping = RunStopping(drain_s=config.run.drain)
     with resource_errors():
@@ -59,7 +59,7 @@ async def run(config: RunConfig, context: RunContext) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """A run that has told its observers RunStarted."""
+    """The parts of a run after its RunStarted event."""
 
     session: Session
     question: Question
@@ -123,7 +123,7 @@ async def _work(config: RunConfig, context: RunContext, started: Started) -> Non
     try:
         try:
             async with session.supervisor.at_work(session.urls):
-                # with a limit, the number of images says nothing about how many will be asked about
+                # with a limit, the number of images is not the number that the run will process
                 if config.input.limit is None:
                     await _counted(workers.run(), source, context.notify)
                 else:

@@ -90,8 +90,8 @@ class Session:
     ) -> "Session":
         """Find the endpoints and open all parts; `stack` closes them.
 
-        `output` holds answers to reuse. With `wait`, at least one endpoint is up. `recovers` is that of
-        EndpointPool.
+        `output` holds answers to reuse. With `wait`, at least one endpoint is up, or a single endpoint is
+        down and the cache has its identity. For `recovers` see EndpointPool.
 
         Raises:
             VlmbatchError: the options are wrong, or no endpoint is up.
@@ -135,7 +135,7 @@ class Session:
 
     @property
     def endpoint(self) -> Endpoint:
-        """The endpoint whose model names the session; raises UnavailableError while that is unknown."""
+        """The endpoint whose model the questions name; raises UnavailableError while the model is unknown."""
         first = next((each for each in self.supervisor.pool if each.rank == 0 and each.is_identified), None)
         return naming_endpoint(self.found) if first is None else first.identity
 
@@ -167,12 +167,12 @@ class Session:
         deadline_s: float | None = None,
         reuse: bool = True,
     ) -> Result:
-        """The result for this image, or for several images asked about at once.
+        """The result for this image, or for several images in one request.
 
         An image is a path, the bytes of a file, or a PIL image. A failure of the image is a result, too.
         `image_id` names the result; by default it is the path. After `deadline_s` seconds the result is a
         failure of kind `timeout`. With `reuse`, an answer to the same question about the same content is
-        taken from memory or the cache. To cancel the call frees its slot.
+        reused from memory or the cache. Cancelling the call frees its slot.
 
         Raises:
             Busy: too many calls wait to begin.
@@ -180,7 +180,9 @@ class Session:
             VlmbatchError: no endpoint can answer now: they were down for too long, or refuse all requests.
         """
         if len(self._waiting) >= self._max_waiting:
-            raise Busy(f"{len(self._waiting)} calls wait to begin, which is the most; try again later")
+            raise Busy(
+                f"{len(self._waiting)} calls wait to begin, as many as max_waiting allows; try again later"
+            )
         return await self._call(self._task(image, question, image_id, reuse), deadline_s)
 
     async def answer_many(
@@ -192,8 +194,8 @@ class Session:
     ) -> AsyncGenerator[Result, None]:
         """The results for pairs of image and question, in the order in which they are ready.
 
-        Pairs are taken from `asked` only as fast as results are taken from here. A blocking iterable is read
-        in a thread. Otherwise as answer(); the first error ends it and cancels the other calls.
+        At most `most_at_once` pairs are in work; the next one is read when one of them is done. A blocking
+        iterable is read in a thread. See answer() for the rest. The first error cancels the other calls.
         """
         pairs = _in_thread(asked) if isinstance(asked, Iterable) else aiter(asked)
         results: asyncio.Queue[Result | BaseException | None] = asyncio.Queue(1)

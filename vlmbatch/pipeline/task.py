@@ -25,7 +25,7 @@ from vlmbatch.records import (
 
 
 class ImageTask:
-    """One task. In a run it has one image; a session may ask about several at once."""
+    """One task. In a run it has one image; in a session it may have several."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class ImageTask:
         id: str | None = None,  # noqa: A002  # as in records
         reuse: bool = True,
     ) -> None:
-        """`source` reads the images; without `reuse` no earlier answer counts; `id` is else theirs."""
+        """`source` reads the images. Without `reuse` no stored answer counts. `id` defaults to theirs."""
         self.images = tuple(images)
         self.id = " + ".join(image.id for image in self.images) if id is None else id
         self.source = source
@@ -51,7 +51,7 @@ class ImageTask:
         self.attempts = 0
         self.free_waits = 0
         self.stale = False
-        """Whether a kept connection was found closed; one retry for that is free."""
+        """Whether a pooled connection was found closed; the first retry for that costs no attempt."""
         self.crashes = CrashHistory()
         self.rank = 0
         """The rank of the endpoints to try now: 1 and more are fallbacks."""

@@ -44,7 +44,7 @@ class TimeLimit:
             self._timer.cancel()
 
     def _look(self) -> None:
-        """Set `stop`, or look again when the time should be over."""
+        """Set `stop` if the time is over; else look again then, or after LONGEST_WAIT_S if that is sooner."""
         left = {}
         if self._until is not None:
             left[f"it is {self._options.until} (--until)"] = (self._until - self._now()).total_seconds()
@@ -55,7 +55,7 @@ class TimeLimit:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(min(left_s, LONGEST_WAIT_S), self._look)
         elif not self._stop.is_set():
-            self._tell(f"{why}: no image is begun any more; the next run continues with the rest")
+            self._tell(f"{why}: no new image starts; the next run does the rest")
             self._stop.set()
 
 

@@ -38,8 +38,8 @@ class WorkerPool:
     ) -> None:
         """Setting `stop` ends the run: no image is begun, and tasks in flight have `drain_s` seconds left.
 
-        At most `workers` images are on their way at once, as far as the endpoint pool has room; `limit` is
-        the most images that are asked about at all.
+        At most `workers` images are on their way at once, and no more than the endpoint pool has rooms.
+        `limit` is the largest number of images that the run processes.
         """
         self.skipped = 0
         self.failed_before = 0
@@ -127,7 +127,7 @@ class WorkerPool:
                 self.failed_before += 1
 
     async def _next_image(self) -> ImageRef | None:
-        """The next image to ask about; a thread walks and skips."""
+        """The next image to process; a thread walks the source and skips finished images."""
         async with self._pulling:
             if self._exhausted:
                 return None

@@ -64,7 +64,7 @@ class Credentials:
         )
 
     def masked(self, text: str) -> str:
-        """The text with key, password and query masked; some gateways repeat them in their errors."""
+        """The text with all secrets masked, also values of --header; some gateways repeat them in errors."""
         for secret in self._secrets:
             text = text.replace(secret, "[key]")
         return text

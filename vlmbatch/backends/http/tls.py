@@ -12,7 +12,7 @@ PEM_MARK = b"-----BEGIN "
 
 
 def tls_context(options: RequestOptions) -> ssl.SSLContext | None:
-    """The SSL context of the options; None if they set none of TLS's.
+    """The SSL context of the options; None if no TLS option is set.
 
     Raises:
         ConfigError: a file cannot be read, is not PEM, or the key is not that of the certificate.

@@ -53,7 +53,7 @@ class Reply:
 
 
 class Transport:
-    """One aiohttp session, whose connection pool serves all requests of a run."""
+    """One aiohttp session, whose connection pool serves all requests to one endpoint."""
 
     def __init__(
         self, url: str, api_key: str | None, *, timeout_s: float, hint: str, wire: RequestOptions = PLAIN

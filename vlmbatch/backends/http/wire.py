@@ -34,7 +34,7 @@ Pieces = tuple[bytes, ...]
 
 
 class BodyTemplate:
-    """The JSON around the pictures of a request, encoded once for all requests with the same prompt."""
+    """The JSON around the pictures of a request; reused as long as the next request has the same question."""
 
     def __init__(self, build: Callable[[Request, str], Mapping[str, Any]]) -> None:
         """`build` returns the body of a request with a placeholder for the base64 text of each picture.
