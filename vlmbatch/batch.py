@@ -124,10 +124,10 @@ class Batch:
         Leaving the loop ends the run at once; answers to requests in flight are lost.
         """
         results: queue.SimpleQueue[Result | BaseException | None] = queue.SimpleQueue()
-        other: concurrent.futures.Future[_Other] = concurrent.futures.Future()
+        other: concurrent.futures.Future[_LoopThread] = concurrent.futures.Future()
 
         async def pump() -> None:
-            here = _Other()
+            here = _LoopThread()
             other.set_result(here)
             async with aclosing(aiter(self)) as found:
                 async for result in found:
@@ -162,7 +162,7 @@ class Batch:
             observer(event)
 
 
-class _Other:
+class _LoopThread:
     """The event loop and the task in the other thread, as the iterating thread needs them."""
 
     def __init__(self) -> None:

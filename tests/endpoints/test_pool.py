@@ -180,7 +180,7 @@ async def test_no_request_waits_for_ever(seed: int) -> None:
         for task in tasks:
             with suppress(asyncio.CancelledError, RejectedError):
                 task.result()
-        assert all(endpoint.limiter.free and endpoint.limiter.load == 0 for endpoint in endpoints)
+        assert all(endpoint.limiter.free and endpoint.limiter.share_in_use == 0 for endpoint in endpoints)
 
 
 async def test_suspects_share_the_slowest_endpoint() -> None:

@@ -40,7 +40,7 @@ def holding(result: Result) -> Any:
 async def test_the_second_waits_for_the_first_and_gets_its_answer() -> None:
     """Of two images with the same content one is sent, and the other reuses its answer at no cost."""
     answers = Deduplicator(output=None, cache=None)
-    assert answers.look(KEY, "first") is Turn.ASK
+    assert answers.look(KEY, "first") is Turn.SEND
     assert answers.look(KEY, "second") is Turn.WAIT
     waiting = asyncio.create_task(answers.settled(KEY))
     await asyncio.sleep(0)
@@ -61,7 +61,7 @@ async def test_a_content_that_failed_twice_is_not_sent_again() -> None:
     answers = Deduplicator(output=None, cache=None)
     outcomes = [None, seen(failed("a.jpg", attempts=4)), None, seen(failed("b.jpg", attempts=4))]
     for who, result in enumerate(outcomes):
-        assert answers.look(KEY, who) is Turn.ASK
+        assert answers.look(KEY, who) is Turn.SEND
         answers.release(who, result)
         await answers.settled(KEY)
     known = answers.look(KEY, "another")
@@ -74,9 +74,9 @@ async def test_a_failure_without_a_request_is_not_reused() -> None:
     """A failure without an attempt is not reused for other images; a crash is reused at once."""
     answers = Deduplicator(output=None, cache=None)
     for who in range(5):
-        assert answers.look(KEY, who) is Turn.ASK
+        assert answers.look(KEY, who) is Turn.SEND
         answers.release(who, seen(failed("a.jpg")))
-    assert answers.look(KEY, 5) is Turn.ASK
+    assert answers.look(KEY, 5) is Turn.SEND
     answers.release(5, seen(failed("a.jpg", kind="crash", attempts=3)))
     assert isinstance(answers.look(KEY, 6), Answered)
 
@@ -84,8 +84,8 @@ async def test_a_failure_without_a_request_is_not_reused() -> None:
 async def test_another_run_is_another_question() -> None:
     """The same content is sent again if the question is a different one."""
     answers = Deduplicator(output=None, cache=None)
-    assert answers.look(KEY, 1) is Turn.ASK
-    assert answers.look(KEY._replace(run="another"), 2) is Turn.ASK
+    assert answers.look(KEY, 1) is Turn.SEND
+    assert answers.look(KEY._replace(run="another"), 2) is Turn.SEND
 
 
 async def test_an_answer_in_the_output_is_reused() -> None:
@@ -105,9 +105,9 @@ async def test_an_answer_in_the_cache_is_reused_but_no_duplicate() -> None:
 async def test_without_dedupe_no_image_waits() -> None:
     """With --no-dedupe each image is sent and none waits, but answers in the cache are reused."""
     answers = Deduplicator(output=None, cache=None, enabled=False)
-    assert [answers.look(KEY, who) for who in range(3)] == [Turn.ASK] * 3
+    assert [answers.look(KEY, who) for who in range(3)] == [Turn.SEND] * 3
     answers.release(0, seen(answered("a.jpg")))
-    assert answers.look(KEY, 3) is Turn.ASK
+    assert answers.look(KEY, 3) is Turn.SEND
     await answers.settled(KEY)
     cached = Deduplicator(output=None, cache=holding(seen(answered("a.jpg"))), enabled=False)
     assert isinstance(cached.look(KEY, 0), Answered)
@@ -116,9 +116,9 @@ async def test_without_dedupe_no_image_waits() -> None:
 async def test_an_answer_of_a_changed_file_is_not_reused() -> None:
     """If a file changed before it was sent, its answer is not reused for images of the old content."""
     answers = Deduplicator(output=None, cache=None)
-    assert answers.look(KEY, 1) is Turn.ASK
+    assert answers.look(KEY, 1) is Turn.SEND
     answers.release(1, seen(answered("a.jpg"), "cd" * 32))
-    assert answers.look(KEY, 2) is Turn.ASK
+    assert answers.look(KEY, 2) is Turn.SEND
 
 
 async def test_only_recent_answers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from vlmbatch.backends.registry import nobody_there, servers
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.circuit_breaker import PREFLIGHT_S, until_available
-from vlmbatch.endpoints.discovery import EndpointUrls, at
+from vlmbatch.endpoints.discovery import EndpointUrls, spec_at
 from vlmbatch.errors import BackendError, ConfigError, TransientError, UnavailableError
 from vlmbatch.protocols import Catalogue
 from vlmbatch.records import ModelFacts
@@ -32,7 +32,7 @@ def each_endpoint(config: RunConfig) -> list[RunConfig]:
         ConfigError: a file of URLs cannot be used.
     """
     urls = EndpointUrls(config.endpoint.base_url).read()
-    return [at(config, url).config for url in urls] or [config]
+    return [spec_at(config, url).config for url in urls] or [config]
 
 
 async def take_inventory(config: RunConfig) -> Inventory:

@@ -29,7 +29,7 @@ class Phase(Enum):
 class Trial:
     """A limit on trial: the limit before it, and the answers a second at that."""
 
-    back: int
+    before: int
     rate: float
 
 
@@ -122,7 +122,7 @@ class AdaptiveLimit:
             else:
                 self._enter(Phase.HOLD)
             return
-        self.limit = trial.back
+        self.limit = trial.before
         if self._grew or self.limit == 1:
             self._enter(Phase.HOLD)
         else:
@@ -131,7 +131,7 @@ class AdaptiveLimit:
 
     def _shrink(self, trial: Trial | None, rate: float) -> None:
         if trial is not None and rate < LOSES_NOTHING * trial.rate:
-            self.limit = trial.back
+            self.limit = trial.before
         elif self.limit > 1:
             self._try(self.limit // 2, max(rate, trial.rate if trial else 0.0))
             return
@@ -144,13 +144,13 @@ class AdaptiveLimit:
             if self._held >= self._hold:
                 self._try(self._another(), self._held_rate)
             return
-        if self.limit > trial.back and rate >= PAYS * trial.rate:
+        if self.limit > trial.before and rate >= PAYS * trial.rate:
             self._hold = HOLD
             self._enter(Phase.CLIMB)  # and continue
             self._climb(trial, rate)
             return
-        if self.limit > trial.back or rate < LOSES_NOTHING * trial.rate:
-            self.limit = trial.back
+        if self.limit > trial.before or rate < LOSES_NOTHING * trial.rate:
+            self.limit = trial.before
             self._hold = min(2 * self._hold, LONGEST_HOLD)
         self._enter(Phase.HOLD)
 
@@ -173,7 +173,7 @@ class AdaptiveLimit:
 
     def _try(self, limit: int, rate: float) -> None:
         if limit != self.limit:
-            self._trial = Trial(back=self.limit, rate=rate)
+            self._trial = Trial(before=self.limit, rate=rate)
             self.limit = limit
         else:
             self._held = 0

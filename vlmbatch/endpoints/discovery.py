@@ -92,7 +92,7 @@ def endpoint_specs(
     Raises:
         ConfigError: --litellm-config cannot be used.
     """
-    first = [at(config, url) for url in urls] or _deployed(0, config, environ)
+    first = [spec_at(config, url) for url in urls] or _deployed(0, config, environ)
     rest = [
         spec
         for rank, options in enumerate(fallbacks(config), 1)
@@ -112,15 +112,15 @@ def _deployed(rank: int, config: RunConfig, environ: Mapping[str, str]) -> list[
 
 def fallbacks(config: RunConfig) -> list[RunConfig]:
     """The options of each fallback."""
-    return [_instead(config, FallbackSpec.of(text)) for text in config.endpoint.fallback]
+    return [_fallback_config(config, FallbackSpec.of(text)) for text in config.endpoint.fallback]
 
 
-def at(config: RunConfig, url: str) -> EndpointSpec:
+def spec_at(config: RunConfig, url: str) -> EndpointSpec:
     """The endpoint of rank 0 at this URL."""
     return EndpointSpec(rank=0, config=_with(config, replace(config.endpoint, base_url=(url,), fallback=())))
 
 
-def _instead(config: RunConfig, spec: FallbackSpec) -> RunConfig:
+def _fallback_config(config: RunConfig, spec: FallbackSpec) -> RunConfig:
     """The options of a fallback. It never gets the key, headers and certificates of the first endpoint."""
     first = config.endpoint
     options = EndpointOptions(

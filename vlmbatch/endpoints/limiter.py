@@ -63,7 +63,7 @@ class Limiter:
         `waiting` says whether an image waits for a slot at any endpoint; `changed` is called for each new
         limit; `clock` is in seconds.
         """
-        self._climber = None if most is None else AdaptiveLimit(limit, most)
+        self._adaptive = None if most is None else AdaptiveLimit(limit, most)
         self._limit = limit
         self._pace = pace or RateLimiter()
         self._waiting = waiting
@@ -82,7 +82,7 @@ class Limiter:
     @property
     def most(self) -> int:
         """The largest number of requests that may ever be in flight."""
-        return self._climber.most if self._climber else self._limit
+        return self._adaptive.most if self._adaptive else self._limit
 
     @property
     def in_flight(self) -> int:
@@ -90,7 +90,7 @@ class Limiter:
         return self._busy + self._is_alone
 
     @property
-    def load(self) -> float:
+    def share_in_use(self) -> float:
         """The share of the slots that is taken, from 0 to 1."""
         return self._busy / self._limit
 
@@ -145,25 +145,25 @@ class Limiter:
 
     def answered(self) -> None:
         """A request was answered; its slot is still held."""
-        if self._climber is not None:
+        if self._adaptive is not None:
             full = self._slots.waiting > 0 or self._waiting()
-            self._climber.answered(self._clock(), waiting=full and not self._pace.is_behind)
-            self._follow(self._climber.limit)
+            self._adaptive.answered(self._clock(), waiting=full and not self._pace.is_behind)
+            self._follow(self._adaptive.limit)
 
     def overloaded(self) -> None:
         """The endpoint was overloaded. Requests that were in flight together halve the limit once."""
-        if self._climber is None or self._old_requests:
+        if self._adaptive is None or self._old_requests:
             return
         self._old_requests = self._busy
-        self._climber.overloaded()
-        self._follow(self._climber.limit)
+        self._adaptive.overloaded()
+        self._follow(self._adaptive.limit)
 
     def queueing(self, waiting: int) -> None:
         """`waiting` requests queue at the endpoint: more of them would only wait longer."""
         spare = max(self._limit // QUEUE_SHARE, 1)
-        if self._climber is not None and waiting > spare:
-            self._climber.queueing(min(waiting, self._busy) - spare)
-            self._follow(self._climber.limit)
+        if self._adaptive is not None and waiting > spare:
+            self._adaptive.queueing(min(waiting, self._busy) - spare)
+            self._follow(self._adaptive.limit)
 
     def _follow(self, limit: int) -> None:
         if limit != self._limit:

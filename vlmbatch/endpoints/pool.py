@@ -194,7 +194,7 @@ class EndpointPool:
                 return min(up, key=lambda each: each.answers)
             if up:
                 free = [each for each in up if each.limiter.free]
-                return min(free, key=lambda each: (each is last, each.limiter.load)) if free else None
+                return min(free, key=lambda each: (each is last, each.limiter.share_in_use)) if free else None
             if any(each.away is None for each in endpoints):
                 return None  # it is being proven
             if level == 0 and not self._fallbacks_step_in:
@@ -249,7 +249,7 @@ class EndpointPool:
         self, endpoint: PooledEndpoint, waiting: Callable[[], Awaitable[None]]
     ) -> None:
         """Wait as the circuit breaker says, but not for an endpoint that is down: another one may be up."""
-        task = self.in_background(self._guarded(endpoint, waiting))
+        task = self.in_background(self._lose_on_error(endpoint, waiting))
         await asyncio.sleep(0)  # now the circuit breaker has judged the error
         if endpoint.breaker.up:
             await task
@@ -268,12 +268,12 @@ class EndpointPool:
             self.in_background(self._prove(endpoint, endpoint.breaker.ready))
 
     async def _prove(self, endpoint: PooledEndpoint, ready: Callable[[], Awaitable[None]]) -> None:
-        await self._guarded(endpoint, ready)
+        await self._lose_on_error(endpoint, ready)
         if endpoint.end is None:
             endpoint.proven = self._was_proven = True
         self.changed()
 
-    async def _guarded(self, endpoint: PooledEndpoint, work: Callable[[], Awaitable[None]]) -> None:
+    async def _lose_on_error(self, endpoint: PooledEndpoint, work: Callable[[], Awaitable[None]]) -> None:
         """Do work that may find the endpoint lost, or back."""
         try:
             await work()

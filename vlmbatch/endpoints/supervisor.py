@@ -10,7 +10,7 @@ from functools import partial
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.canary import QUESTIONS, Canary
 from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, CircuitBreaker
-from vlmbatch.endpoints.discovery import EndpointUrls, at
+from vlmbatch.endpoints.discovery import EndpointUrls, spec_at
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.limiter import Limiter, RateLimiter
 from vlmbatch.endpoints.pool import EndpointPool
@@ -160,7 +160,7 @@ class EndpointSupervisor:
             self.pool.remove(endpoint)
             tell(self._notify, f"{endpoint.place} gets no more images: --base-url does not name it any more")
         for url in sorted(urls - self._by_url.keys()):
-            preflight = await self._opener.open(at(self._config, url))
+            preflight = await self._opener.open(spec_at(self._config, url))
             tell(self._notify, f"{preflight.place} gets images from now on: --base-url names it")
             self.add(preflight)
 

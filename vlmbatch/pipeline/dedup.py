@@ -29,7 +29,7 @@ class Key(NamedTuple):
 class Turn(Enum):
     """Which task sends the request if no answer is stored."""
 
-    ASK = "the task that looked"
+    SEND = "the task that looked"
     WAIT = "another task, which has begun already"
 
 
@@ -46,7 +46,7 @@ class Deduplicator:
         self._enabled = enabled
         self._recent: OrderedDict[Key, Answered] = OrderedDict()
         self._failed_once: OrderedDict[Key, None] = OrderedDict()
-        self._asked_by: dict[Key, Hashable] = {}
+        self._held_by: dict[Key, Hashable] = {}
         self._held: dict[Hashable, Key] = {}
         self._waiting: dict[Key, list[asyncio.Future[None]]] = {}
         self._lock = threading.Lock()
@@ -58,15 +58,15 @@ class Deduplicator:
         """
         if self._enabled:
             with self._lock:
-                if self._asked_by.setdefault(key, task) is not task:
+                if self._held_by.setdefault(key, task) is not task:
                     return Turn.WAIT
                 self._held[task] = key
-        return self._found(key) or Turn.ASK
+        return self._found(key) or Turn.SEND
 
     async def settled(self, key: Key) -> None:
         """Return once no task holds this question."""
         with self._lock:
-            if key not in self._asked_by:
+            if key not in self._held_by:
                 return
             future = asyncio.get_running_loop().create_future()
             self._waiting.setdefault(key, []).append(future)
@@ -82,7 +82,7 @@ class Deduplicator:
                 self._recent[key] = known
                 if len(self._recent) > RECENT:
                     self._recent.popitem(last=False)
-            del self._asked_by[key]
+            del self._held_by[key]
             waiting = self._waiting.pop(key, ())
         for future in waiting:
             if not future.done():

@@ -105,13 +105,13 @@ class Preparer:
     def _read_or_reuse(self, task: ImageTask) -> Answered | list[PreparedImage] | Turn:
         """The pictures, unless the answer is stored or another task has sent the request; blocks."""
         turn = self._turn(task)  # the task that this one waited for may have ended
-        if turn is not Turn.ASK:
+        if turn is not Turn.SEND:
             return turn
         with self._room_to_read(task):
             is_first, images = task.key is None, self._read(task)
             if is_first:
                 turn = self._turn(task)
-                if turn is not Turn.ASK:
+                if turn is not Turn.SEND:
                     return turn
             pictures = [self.picture(task.question, image, None) for image in images]
             files = zip(pictures, task.images, strict=True)  # for a server that reads the file itself
@@ -119,7 +119,7 @@ class Preparer:
 
     def _turn(self, task: ImageTask) -> Answered | Turn:
         if task.key is None or not task.reuse:
-            return Turn.ASK
+            return Turn.SEND
         return self._dedup.look(task.key, task)
 
     def _room_to_read(self, task: ImageTask) -> AbstractContextManager[None]:

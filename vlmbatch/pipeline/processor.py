@@ -69,7 +69,7 @@ class ImageProcessor:
         result = None
         try:
             known = await self._preparer.prepare(task)
-            result = task.reused(known) if known else await self._ask(task)
+            result = task.reused(known) if known else await self._complete_or_fall_back(task)
         except ImageError as error:
             forget_trace(error)
             result = task.result(Failure(kind=error.kind, message=str(error), retryable=error.retryable))
@@ -77,11 +77,11 @@ class ImageProcessor:
             self._dedup.release(task, result)
         return result
 
-    async def _ask(self, task: ImageTask) -> Result:
+    async def _complete_or_fall_back(self, task: ImageTask) -> Result:
         """The result from the endpoints, and if they fail, from one fallback after the other."""
         while True:
             try:
-                return task.result(await self._ask_rank(task))
+                return task.result(await self._complete_at_rank(task))
             except (FatalBackendError, UnavailableError) as error:  # no endpoint is left
                 if task.failed is None:
                     raise
@@ -92,7 +92,7 @@ class ImageProcessor:
                     return task.result(task.failed_with(error))
                 task.fall_back(reason, error)
 
-    async def _ask_rank(self, task: ImageTask) -> Completion:
+    async def _complete_at_rank(self, task: ImageTask) -> Completion:
         """The completion from the endpoints of the task's rank, with retries."""
 
         def on_retry(attempt: int, delay_s: float, error: BackendError) -> None:
@@ -105,7 +105,7 @@ class ImageProcessor:
         with self._retry.attempts(on_retry, lambda: task.crashes.refunded) as attempts:
             async for attempt in attempts:
                 with attempt:
-                    await self._ask_differently(task)
+                    await self._change_request(task)
                     try:
                         return await self._attempt(task)
                     except BadAnswerError as error:
@@ -150,7 +150,7 @@ class ImageProcessor:
             completion = task.question.read(await endpoint.backend.complete(task.request))
         except BackendError as error:
             task.spend(error.cost)
-            self._judge(task, endpoint, error, alone, downs)
+            self._report_failure(task, endpoint, error, alone, downs)
             self.in_flight.discard(current)
             if self._stop.is_set() and not isinstance(error, (RejectedError, FatalBackendError)):
                 raise asyncio.CancelledError from error  # no image is lost: the next run sends it
@@ -158,7 +158,7 @@ class ImageProcessor:
         self.pool.answered(endpoint)
         return completion
 
-    def _judge(
+    def _report_failure(
         self, task: ImageTask, endpoint: PooledEndpoint, error: BackendError, alone: bool, downs: int
     ) -> None:
         """Report a failed request to the parts that watch the endpoint and the task."""
@@ -179,7 +179,7 @@ class ImageProcessor:
             raise RejectedError(str(error), kind=error.kind, retryable=True) from error
         await self.pool.unavailable(endpoint, error, task.free_waits)
 
-    async def _ask_differently(self, task: ImageTask) -> None:
+    async def _change_request(self, task: ImageTask) -> None:
         """Change the request if the last attempt ended with a bad answer."""
         error, task.bad_answer = task.bad_answer, None
         if error is None:

@@ -107,7 +107,7 @@ class ImageTask:
     def fall_back(self, reason: FallbackReason, error: BackendError) -> None:
         """Use the endpoints of the next rank from now on; retries and free waits start again."""
         self.failed = self.failed_with(error)
-        self.fallback = self.fallback or _fallback(reason, error, self._asked)
+        self.fallback = self.fallback or _fallback(reason, error, self._last_endpoint)
         self.rank = self.asked_rank + 1
         self.request = replace(self.question.request, images=self.request.images)
         self.attempts, self.crashes = self.counted_attempts, CrashHistory()
@@ -155,7 +155,7 @@ class ImageTask:
         image, *more_images = self._facts()
         return Result(
             id=self.id,
-            endpoint=self._asked,
+            endpoint=self._last_endpoint,
             run=self.question.run,
             prompt=self.question.name,
             started_at=self.started_at,
@@ -171,7 +171,7 @@ class ImageTask:
         )
 
     @property
-    def _asked(self) -> Endpoint:
+    def _last_endpoint(self) -> Endpoint:
         """The endpoint of the last attempt, else that of the question."""
         return self.question.endpoint if self.endpoint is None else self.endpoint.identity
 
