@@ -2,6 +2,7 @@
 
 import functools
 import math
+import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -29,6 +30,9 @@ _RGB_IDS = list(b"RGB")  # component numbers by which libjpeg recognises RGB if 
 
 _KNOWN_PILLOW = "13"
 """cykooz.resizer works on the memory of Pillow's images, and knows its layout for this version."""
+
+_SLACK_BYTES = 1 << 20
+"""Room for small allocations and for the growth of the heap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +160,24 @@ def _simd_resize() -> Resize | None:
 
     def resize(image: Image.Image, target: Size, box: Box) -> Image.Image:
         small = Image.new(image.mode, target)
+        _require_memory(_simd_bytes(image.size, target))
         part = CropBox(box[0], box[1], box[2] - box[0], box[3] - box[1])
         # a resizer works for one thread at a time
         Resizer().resize_pil(image, small, ResizeOptions(lanczos, use_alpha=False, crop_box=part))
         return small
 
     return resize
+
+
+def _simd_bytes(size: Size, target: Size) -> int:
+    """An upper bound of what cykooz.resizer allocates itself: kernels, and the rows between passes."""
+    kernels = sum(64 * (side + shrunk) for side, shrunk in zip(size, target, strict=True))
+    return kernels + 4 * target[0] * size[1] + _SLACK_BYTES
+
+
+def _require_memory(size: int) -> None:
+    """Raise MemoryError if this process cannot get `size` bytes: cykooz.resizer would abort it."""
+    try:
+        mmap.mmap(-1, size).close()  # costs nothing as long as no page is touched
+    except OSError as error:
+        raise MemoryError from error
