@@ -310,7 +310,8 @@ class SyncSession:
             while (result := self._wait(take())) is not None:
                 yield result
         finally:
-            self._wait(results.aclose())
+            with suppress(SessionClosed):  # closing the session has ended it
+                self._wait(results.aclose())
 
     @property
     def state(self) -> SessionState:

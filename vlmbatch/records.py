@@ -196,7 +196,7 @@ class Result:
 
     @property
     def content(self) -> str | None:
-        """The digest of what was asked about, see `content_of`; None if an image was not read."""
+        """The digest of its images, see `content_of`; None if an image was not read."""
         digests = [facts.sha256 for facts in (self.image, *self.more_images)]
         return None if None in digests else content_of(map(str, digests))
 

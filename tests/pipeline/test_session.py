@@ -621,6 +621,15 @@ async def test_a_question_can_come_from_files(endpoint: Endpoint, tmp_path: Path
     assert files.request.prompt == "Which colour?"
 
 
+def test_results_may_outlive_a_session_without_an_event_loop(endpoint: Endpoint) -> None:
+    """A caller that keeps half-read results beyond the session can put them down without an error."""
+    with open_session(**at(endpoint)) as session:
+        question = session.question()
+        results = session.answer_many((encoded((0, n, 0)), question) for n in range(10))
+        assert next(results).ok
+    results.close()  # type: ignore[attr-defined]  # a generator
+
+
 def test_the_session_is_public() -> None:
     """The names of sessions are public names of the package."""
     assert {"open_session", "Session", "Question", "Busy", "SessionClosed"} <= set(vlmbatch.__all__)
