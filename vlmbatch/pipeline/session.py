@@ -14,10 +14,11 @@ from vlmbatch.endpoints.cost import Budget, Prices
 from vlmbatch.endpoints.discovery import EndpointUrls, endpoint_specs
 from vlmbatch.endpoints.preflight import EndpointOpener, Preflight, naming_endpoint, preflight_all
 from vlmbatch.endpoints.supervisor import EndpointSupervisor
-from vlmbatch.errors import Busy, SessionClosed, resource_errors
+from vlmbatch.errors import resource_errors
 from vlmbatch.events import tell
 from vlmbatch.imaging.memory import DecodeMemory
 from vlmbatch.machine import preparers
+from vlmbatch.pipeline.calls import Calls
 from vlmbatch.pipeline.dedup import Deduplicator
 from vlmbatch.pipeline.fingerprint import request_of
 from vlmbatch.pipeline.preparer import Preparer
@@ -29,7 +30,7 @@ from vlmbatch.pipeline.task import ImageTask
 from vlmbatch.prompts import prompt_text
 from vlmbatch.prompts.schemas import schema_text
 from vlmbatch.protocols import Observer, Sleep, Writer
-from vlmbatch.records import Endpoint, Failure, Result
+from vlmbatch.records import Endpoint, Result
 from vlmbatch.sources.given import GivenImage, GivenImages
 
 ITEMS_AHEAD = 16
@@ -67,12 +68,8 @@ class Session:
         self.budget = budget
         self.cache = cache
         self._notify = notify
-        self._stop = stop
-        self._max_waiting = max_waiting
-        self._waiting: set[asyncio.Task[Result]] = set()
-        """Calls of answer() that have not begun; answer_many() bounds its calls itself."""
         self._given = GivenImages(config.input.max_bytes)
-        self._calls: set[asyncio.Task[Result]] = set()
+        self._calls = Calls(processor, cache, stop, max_waiting=max_waiting, drain_s=config.run.drain)
 
     @classmethod
     async def open(
@@ -179,11 +176,7 @@ class Session:
             SessionClosed: the session was closed.
             VlmbatchError: no endpoint can answer now: they were down for too long, or refuse all requests.
         """
-        if len(self._waiting) >= self._max_waiting:
-            raise Busy(
-                f"{len(self._waiting)} calls wait to begin, as many as max_waiting allows; try again later"
-            )
-        return await self._call(self._task(image, question, image_id, reuse), deadline_s)
+        return await self._calls.answer(self._task(image, question, image_id, reuse), deadline_s)
 
     async def answer_many(
         self,
@@ -228,9 +221,8 @@ class Session:
                 if pair is None:
                     return
                 image, question = pair
-                await results.put(
-                    await self._call(self._task(image, question, None, reuse), deadline_s, is_bounded=True)
-                )
+                task = self._task(image, question, None, reuse)
+                await results.put(await self._calls.answer(task, deadline_s, is_bounded=True))
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -250,20 +242,11 @@ class Session:
     def state(self) -> SessionState:
         """Each endpoint, and the calls that wait to begin."""
         endpoints = [each for each in self.supervisor.pool if not each.leaving]
-        return SessionState(endpoints=tuple(map(EndpointState.of, endpoints)), waiting=len(self._waiting))
+        return SessionState(endpoints=tuple(map(EndpointState.of, endpoints)), waiting=self._calls.waiting)
 
     async def close(self, *, at_once: bool = False) -> None:
         """Begin nothing more, and wait for the requests in flight for --drain seconds, unless `at_once`."""
-        self._stop.set()
-        for call in self._calls:
-            if at_once or call not in self.processor.in_flight:
-                call.cancel()
-        if self._calls:
-            await asyncio.wait(self._calls, timeout=self.config.run.drain)
-        for call in self._calls:
-            call.cancel()
-        if self._calls:
-            await asyncio.wait(self._calls)
+        await self._calls.close(at_once=at_once)
 
     def _task(
         self,
@@ -277,44 +260,6 @@ class Session:
             raise ValueError("a question needs at least one image")
         refs = [self._given.ref(each) for each in images]
         return ImageTask(refs, self._given, question, id=image_id, reuse=reuse)
-
-    async def _call(self, task: ImageTask, deadline_s: float | None, *, is_bounded: bool = False) -> Result:
-        """Process the task in an asyncio task of its own, so that close() can end it without its caller."""
-        if self._stop.is_set():
-            raise SessionClosed("the session is closed; open another one")
-        call = asyncio.ensure_future(self._processed(task, deadline_s))
-        self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
-        if not is_bounded:
-            self._waiting.add(call)
-            call.add_done_callback(self._waiting.discard)
-        try:
-            await asyncio.wait((call,))
-        except asyncio.CancelledError:
-            call.cancel()
-            await asyncio.wait((call,))
-            raise
-        if call.cancelled():
-            raise SessionClosed(f"the session was closed before {task.id} had its answer")
-        return call.result()
-
-    async def _processed(self, task: ImageTask, deadline_s: float | None) -> Result:
-        call = asyncio.current_task()
-        try:
-            async with asyncio.timeout(deadline_s) as deadline, self.processor.pool.room():
-                self._waiting.discard(call)
-                result = await self.processor.process(task)
-        except TimeoutError:
-            if not deadline.expired():
-                raise
-            away = self.processor.pool.first_away()
-            told = f"no answer within {deadline_s:g} s" + (f": {away}" if away is not None else "")
-            return task.result(Failure(kind="timeout", message=told, retryable=True))
-        finally:
-            self.processor.in_flight.discard(call)
-        if self.cache is not None:
-            self.cache.keep(result)
-        return result
 
 
 @asynccontextmanager

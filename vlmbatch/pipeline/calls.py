@@ -1,0 +1,99 @@
+"""The calls of a session: bounded in number, ended by a deadline, and closed with the session."""
+
+import asyncio
+
+from vlmbatch.cache import Cache
+from vlmbatch.errors import Busy, SessionClosed
+from vlmbatch.pipeline.processor import ImageProcessor
+from vlmbatch.pipeline.task import ImageTask
+from vlmbatch.records import Failure, Result
+
+
+class Calls:
+    """Each call runs in an asyncio task of its own, so that close() can end it without its caller."""
+
+    def __init__(
+        self,
+        processor: ImageProcessor,
+        cache: Cache | None,
+        stop: asyncio.Event,
+        *,
+        max_waiting: int,
+        drain_s: float,
+    ) -> None:
+        """At most `max_waiting` calls may wait to begin. `stop` is set when the session closes."""
+        self._processor = processor
+        self._cache = cache
+        self._stop = stop
+        self._max_waiting = max_waiting
+        self._drain_s = drain_s
+        self._calls: set[asyncio.Task[Result]] = set()
+        self._waiting: set[asyncio.Task[Result]] = set()
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait to begin, without those that their caller bounds."""
+        return len(self._waiting)
+
+    async def answer(self, task: ImageTask, deadline_s: float | None, *, is_bounded: bool = False) -> Result:
+        """The result of the task, or a failure of kind `timeout` after `deadline_s` seconds.
+
+        With `is_bounded`, the caller bounds its calls itself.
+
+        Raises:
+            Busy: too many calls wait to begin.
+            SessionClosed: the session was closed.
+            VlmbatchError: see ImageProcessor.process().
+        """
+        if not is_bounded and len(self._waiting) >= self._max_waiting:
+            raise Busy(
+                f"{len(self._waiting)} calls wait to begin, as many as max_waiting allows; try again later"
+            )
+        if self._stop.is_set():
+            raise SessionClosed("the session is closed; open another one")
+        call = asyncio.ensure_future(self._processed(task, deadline_s))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        if not is_bounded:
+            self._waiting.add(call)
+            call.add_done_callback(self._waiting.discard)
+        try:
+            await asyncio.wait((call,))
+        except asyncio.CancelledError:
+            call.cancel()
+            await asyncio.wait((call,))
+            raise
+        if call.cancelled():
+            raise SessionClosed(f"the session was closed before {task.id} had its answer")
+        return call.result()
+
+    async def _processed(self, task: ImageTask, deadline_s: float | None) -> Result:
+        call = asyncio.current_task()
+        try:
+            async with asyncio.timeout(deadline_s) as deadline, self._processor.pool.room():
+                self._waiting.discard(call)
+                result = await self._processor.process(task)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            away = self._processor.pool.first_away()
+            told = f"no answer within {deadline_s:g} s" + (f": {away}" if away is not None else "")
+            return task.result(Failure(kind="timeout", message=told, retryable=True))
+        finally:
+            self._processor.in_flight.discard(call)
+        if self._cache is not None:
+            self._cache.keep(result)
+        return result
+
+    async def close(self, *, at_once: bool = False) -> None:
+        """Begin nothing more, and wait for the requests in flight for `drain_s` seconds, unless `at_once`."""
+        self._stop.set()
+        for call in self._calls:
+            if at_once or call not in self._processor.in_flight:
+                call.cancel()
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=self._drain_s)
+        for call in self._calls:
+            call.cancel()
+        if self._calls:
+            await asyncio.wait(self._calls)
