@@ -1,5 +1,6 @@
 """The entry point of the `vlmbatch` command and of ``python -m vlmbatch``."""
 
+import errno
 import os
 import signal
 import sys
@@ -35,7 +36,10 @@ class StandardOutput(LossyStream):
         self._is_lost = True
         if isinstance(error, BrokenPipeError):  # vlmbatch --help | true
             raise SystemExit(0) from error
-        sys.stderr.write(f"vlmbatch: cannot write to standard output: {error.strerror}\n")
+        reason = "it is closed" if error.errno == errno.EBADF else error.strerror
+        sys.stderr.write(
+            f"vlmbatch: cannot write to standard output: {reason}; send it to another file or pipe\n"
+        )
         raise SystemExit(5) from error
 
 
@@ -46,8 +50,7 @@ def main() -> None:
     must neither delay the exit nor change its code.
     """
     open_closed_streams()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback on Ctrl-C, until a run handles SIGINT
+    end_on_ctrl_c()
     code = 1
     sys.stdout = as_text(StandardOutput(sys.stdout))
     sys.stderr = lossy(sys.stderr)  # an unreadable message must not change the exit code
@@ -58,14 +61,26 @@ def main() -> None:
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
     except BaseException as error:  # noqa: BLE001  # a bug: print the traceback, as Python does
         code = report(error)
+    end_on_ctrl_c()
     try:
         sys.stdout.flush()  # os._exit would drop the rest
     except SystemExit as end:
         code = code or int(end.code or 0)
     sys.stderr.flush()
     os._exit(code)
+
+
+def end_on_ctrl_c() -> None:
+    """Let Ctrl-C end the process without a traceback, until a command handles SIGINT itself.
+
+    When an event loop closes, asyncio puts Python's handler back, which raises KeyboardInterrupt.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def report(error: BaseException) -> int:

@@ -98,23 +98,11 @@ def test_the_readme_explains_each() -> None:
     assert sorted(int(code) for row in rows for code in row.split(",")) == sorted(ENDS)
 
 
-@pytest.mark.parametrize(
-    ("command", "code"),
-    [
-        ("--bogus 2>/dev/full", 2),
-        ("--bogus 2>&-", 2),
-        ("--help >/dev/full", 5),
-        ("--help >&-", 5),
-        ("--help | true", 0),
-        ("--help", 0),
-    ],
-)
-def test_streams_that_cannot_be_written_change_no_other_code(command: str, code: int) -> None:
-    """A failing standard error keeps the exit code, and help that cannot be written exits 5."""
-    shell = f"{' '.join(COMMAND)} run {command}; exit ${{PIPESTATUS[0]}}"
-    done = run(command=("bash", "-c", shell))
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize("stream", ["2>/dev/full", "2>&-"])
+def test_a_failing_standard_error_keeps_the_exit_code(stream: str) -> None:
+    """A message that cannot be written changes no exit code."""
+    done = run(command=("bash", "-c", f"{' '.join(COMMAND)} run --bogus {stream}"))
+    assert done.returncode == 2
 
 
 def test_a_deleted_working_folder_is_reported(photos: Photos, endpoint: Endpoint, tmp_path: Path) -> None:
