@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vlmbatch.cli.repeated import note_repeated, refuse_repeated
 from vlmbatch.config import EXCLUSIVE, Option, RunConfig, options, typed_options
 from vlmbatch.errors import ConfigError
 
@@ -57,9 +58,11 @@ def _typer_command(
     def from_command_line(context: typer.Context, config: str | None, **values: object) -> None:
         given = {parameter.name: values.pop(parameter.name) for parameter in own}
         try:
+            refuse_repeated(context)
             made = RunConfig.of(UNUSED_PATH, **_without_weaker(context, values | _lines(context)))
         except ConfigError as error:
             raise _bad(str(error)) from error
+        note_repeated(context, made.display)
         command(made, **given)
 
     from_command_line.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # defined by PEP 362

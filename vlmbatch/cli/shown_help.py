@@ -1,8 +1,10 @@
-"""How a command shows its help."""
+"""How a command parses its command line and shows its help."""
 
 from typing import Any
 
 from typer.core import TyperArgument, TyperCommand
+
+from vlmbatch.cli.repeated import remember_repeated
 
 
 class Command(TyperCommand):
@@ -10,6 +12,14 @@ class Command(TyperCommand):
 
     Contexts and formatters come from a private copy of click inside typer, so their types have no name here.
     """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command line, and remember the options that are given more than once."""
+        typed = list(args)  # the next line empties the list
+        rest: list[str] = super().parse_args(ctx, args)
+        _, _, parsed = self.make_parser(ctx).parse_args(args=typed)
+        remember_repeated(ctx, parsed)
+        return rest
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """The parts of the usage line after the name of the command."""

@@ -1,0 +1,52 @@
+"""Options that are given more than once in one command line."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import typer
+from typer.core import TyperOption
+
+from vlmbatch.config.run import DisplayOptions
+from vlmbatch.errors import ConfigError
+
+SINGLE = ("prompt", "prompt_file", "schema")
+"""Options that decide what is asked: no value of them may get lost. Of other options the last one wins."""
+_KEY = "vlmbatch.repeated"
+
+
+def remember_repeated(context: Any, parsed: Iterable[object]) -> None:
+    """Store in the context how often each option was given, if more than once; `parsed` are the parameters.
+
+    Repeatable options do not count. The context comes from a private copy of click inside typer.
+    """
+    counted = Counter(
+        (param.name, param.opts[0])
+        for param in parsed
+        if isinstance(param, TyperOption) and not param.multiple
+    )
+    context.meta[_KEY] = {key: times for key, times in counted.items() if times > 1}
+
+
+def refuse_repeated(context: typer.Context) -> None:
+    """Raise ConfigError if a prompt or a schema is given more than once."""
+    for (name, flag), times in context.meta[_KEY].items():
+        if name in SINGLE:
+            raise ConfigError(f"{flag} is given {_often(times)}; keep one")
+
+
+def note_repeated(context: typer.Context, display: DisplayOptions) -> None:
+    """Print a line for each option that is given more than once; it shows no value, which may be secret."""
+    repeated = context.meta[_KEY]
+    if not repeated or display.quiet:
+        return
+    from vlmbatch.cli.console import Console  # imports rich, which --help does not need
+
+    console = Console(display)
+    for (_, flag), times in repeated.items():
+        console.say(f"{flag} is given {_often(times)}; the last one is used")
+    console.close()
+
+
+def _often(times: int) -> str:
+    return "twice" if times == 2 else f"{times} times"
