@@ -123,7 +123,7 @@ def test_no_path_goes_to_a_hosted_server(backend: str) -> None:
 
 
 def test_extra_arguments_change_the_run_digest() -> None:
-    """Arguments that change answers change the run digest, equal objects do not, and older digests stay."""
+    """Arguments that change answers change the run digest, also by their order, and older digests stay."""
     found = Found(backend="vllm", url="http://a", model="m")
 
     def digest(**options: Any) -> str:
@@ -131,6 +131,7 @@ def test_extra_arguments_change_the_run_digest() -> None:
 
     plain = digest()
     assert digest(header=["X-A: b"], ca_cert="ca.pem", file_urls=True) == plain
-    assert digest(extra_body='{"b": 1, "a": 2}') == digest(extra_body={"a": 2, "b": 1}) != plain
+    assert digest(extra_body='{"b":1,"a":2}') == digest(extra_body={"b": 1, "a": 2}) != plain
+    assert digest(extra_body={"a": 2, "b": 1}) != digest(extra_body={"b": 1, "a": 2})
     assert digest(mm_processor_kwargs={"max_pixels": 1}) != digest(extra_body={"max_pixels": 1})
     assert "extra_body" not in json.dumps(answer_settings(RunConfig.of("p"), found, "p"))

@@ -3,6 +3,7 @@
 from vlmbatch.config import RunConfig
 from vlmbatch.config.spec import redact
 from vlmbatch.pipeline.fingerprint import answer_settings, run_digest
+from vlmbatch.prompts.schemas import schema_text
 from vlmbatch.records import Endpoint
 
 
@@ -47,3 +48,33 @@ def test_sizes_have_fingerprints_of_their_own() -> None:
     sizes = ("auto", "512", "1024")
     runs = {run_digest(answer_settings(RunConfig.of("p", max_size=size), found, "p")) for size in sizes}
     assert len(runs) == 3
+
+
+def test_what_was_sorted_keeps_its_fingerprint() -> None:
+    """A schema and an extra body whose keys are sorted have their earlier digest; blanks do not count."""
+    found = Endpoint(backend="vllm", url="http://a", model="m")
+    extra = '{"a": 1, "b": {"c": [1.5, true]}}'
+    sorted_schema = '{"properties":{"animal":{"type":"string"},"legs":{"type":"integer"}},"type":"object"}'
+    for schema in (sorted_schema, sorted_schema.replace(":", " :\n")):
+        config = RunConfig.of("p", extra_body=extra, schema=schema)
+        assert run_digest(answer_settings(config, found, "p", schema_text(schema))) == "4e66f5270f32"
+
+
+def test_the_order_of_a_schema_names_another_run() -> None:
+    """Schemas that differ only in the order of their keys are two runs, since their answers differ."""
+    found = Endpoint(backend="vllm", url="http://a", model="m")
+    schemas = ('{"properties": {"why": {}, "animal": {}}}', '{"properties": {"animal": {}, "why": {}}}')
+    config = RunConfig.of("p")
+    runs = {run_digest(answer_settings(config, found, "p", schema_text(schema))) for schema in schemas}
+    assert len(runs) == 2
+
+
+def test_only_the_last_value_of_an_option_counts() -> None:
+    """The order of --option does not matter, but the last of two values of one name counts."""
+    found = Endpoint(backend="ollama", url="http://a", model="m")
+
+    def digest(*options: str) -> str:
+        return run_digest(answer_settings(RunConfig.of("p", option=options), found, "p"))
+
+    assert digest("top_k=1", "min_p=0") == digest("min_p=0", "top_k=1")
+    assert digest("top_k=1", "top_k=2") == digest("top_k=2") != digest("top_k=2", "top_k=1")

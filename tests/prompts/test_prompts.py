@@ -21,8 +21,10 @@ def test_without_a_prompt_the_default_is_used() -> None:
 
 def test_a_file_is_read_whole_without_its_last_line_break(tmp_path: Path) -> None:
     """A prompt file is used as it is, but without the last line break that editors add."""
-    (tmp_path / "p.txt").write_text("Über zwei\nZeilen\n", encoding="utf-8")
-    assert prompt_text(PromptOptions(prompt_file=str(tmp_path / "p.txt"))) == "Über zwei\nZeilen"
+    for content in ("Über zwei\nZeilen", "\r\nEins\rzwei \u2028\r\n\r\n", "Eins\n\n"):
+        for end in ("\n", "\r\n"):
+            (tmp_path / "p.txt").write_bytes((content + end).encode())
+            assert prompt_text(PromptOptions(prompt_file=str(tmp_path / "p.txt"))) == content
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vlmbatch import strict_json
 from vlmbatch.config.spec import option, require
 
 SET_ALREADY = ("content-type", "content-length", "host", "transfer-encoding")
@@ -16,14 +17,14 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def parse_object(text: str) -> str:
-    """Parse a JSON object; returns it with sorted keys, so that equal objects give the same run digest."""
+    """Parse a JSON object; returns its text with the keys in the order as written."""
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = strict_json.loads(text, unique_keys=True)
+    except ValueError as error:
         raise ValueError(f"the value is not JSON ({error}); write for example '{{\"top_k\": 20}}'") from error
     if not isinstance(value, dict):
         raise ValueError("the value is JSON, but not an object; write for example '{\"top_k\": 20}'")
-    return json.dumps(value, sort_keys=True)
+    return json.dumps(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -142,7 +142,7 @@ def typed(name: str, kind: Any, spec: OptionSpec, value: object) -> object:
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if isinstance(value, Mapping) and spec.parse is not None:
-        value = _as_json(name, value)
+        value = as_json(name, value)
     kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
     shown = type(value).__name__ if spec.secret else repr(value)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -170,11 +170,11 @@ def typed(name: str, kind: Any, spec: OptionSpec, value: object) -> object:
     return value
 
 
-def _as_json(name: str, value: Mapping[str, object]) -> str:
+def as_json(name: str, value: Mapping[str, object]) -> str:
     """Write a table as JSON text; raises ConfigError for a value that JSON lacks, such as a date in TOML."""
     try:
-        return json.dumps(value)
-    except (TypeError, ValueError) as error:
+        return json.dumps(dict(value))
+    except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{flag(name)} has a value that JSON cannot hold: {error}") from error
 
 

@@ -46,6 +46,8 @@ def answer_settings(
 ) -> dict[str, Any]:
     """All settings that change an answer, flat and without secrets."""
     image = config.image
+    # the order of options does not matter, except that the last value of a name counts
+    options = {text.partition("=")[0].strip(): text for text in config.endpoint.option}
     # left out if they are not set, so that older records keep their fingerprint
     later = {
         "max_pixels": image.max_pixels,
@@ -53,7 +55,7 @@ def answer_settings(
         "extra_body": config.request.extra_body,
         "mm_processor_kwargs": config.request.mm_processor_kwargs,
         "schema": schema,
-        "option": " ".join(sorted(config.endpoint.option)) or None,
+        "option": " ".join(sorted(options.values())) or None,
     }
     return {
         "model": endpoint.model,

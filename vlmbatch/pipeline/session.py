@@ -1,7 +1,6 @@
 """The session: opened once, it answers many questions. A run, a service and a queue worker all use it."""
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -10,6 +9,7 @@ from typing import Any, TypeAlias
 from vlmbatch.aio import ReadAhead, first, threads
 from vlmbatch.cache import Cache
 from vlmbatch.config import RunConfig
+from vlmbatch.config.spec import as_json
 from vlmbatch.endpoints.cost import Budget, Prices
 from vlmbatch.endpoints.discovery import EndpointUrls, endpoint_specs
 from vlmbatch.endpoints.preflight import EndpointOpener, Preflight, naming_endpoint, preflight_all
@@ -149,7 +149,7 @@ class Session:
         """
         config = self.config.for_question(**options)
         if isinstance(schema, Mapping):
-            schema = json.dumps(schema)
+            schema = as_json("schema", schema)
         schema = config.generation.schema if schema is None else schema
         question = Question.of(config, self.endpoint, prompt_text(config.prompt), schema_text(schema))
         report_sizing(question, self._notify)

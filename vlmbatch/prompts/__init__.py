@@ -9,17 +9,19 @@ from vlmbatch.errors import ConfigError
 def prompt_text(options: PromptOptions) -> str:
     """The content of the prompt file without its last line break, else the prompt typed, else the default.
 
+    All other characters of the file are kept, also other line breaks of any kind.
+
     Raises:
         ConfigError: the file cannot be read, is not UTF-8, or is empty.
     """
     if options.prompt_file is None:
         return options.prompt or DEFAULT_PROMPT
     try:
-        text = Path(options.prompt_file).read_text(encoding="utf-8-sig").rstrip("\r\n")
+        text = Path(options.prompt_file).read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"--prompt-file {options.prompt_file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"--prompt-file {options.prompt_file} is not UTF-8 text") from error
     if not text.strip():
         raise ConfigError(f"--prompt-file {options.prompt_file} is empty")
-    return text
+    return text.removesuffix("\n").removesuffix("\r")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vlmbatch import strict_json
 from vlmbatch.errors import BadAnswerError, ConfigError
 from vlmbatch.records import Completion
 
@@ -15,22 +16,24 @@ LONGEST_REASON = 300
 
 
 def schema_text(typed: str | None) -> str | None:
-    """The JSON Schema in the text or file of --schema, in a normalised form; blocks.
+    """The JSON Schema in the text or file of --schema, with its keys in the order as written; blocks.
+
+    Engines write the properties of an answer in the order of the schema, so the order changes answers.
 
     Raises:
-        ConfigError: it cannot be read, is not JSON, or is not a usable schema.
+        ConfigError: it cannot be read, is not JSON, has a key twice, or is not a usable schema.
     """
     if typed is None:
         return None
     named = typed if len(typed) <= 60 else f"{typed[:57]}..."
     try:
         text = typed if typed.lstrip().startswith("{") else Path(typed).read_text(encoding="utf-8-sig")
-        schema = json.loads(text)
+        schema = strict_json.loads(text, unique_keys=True)
     except OSError as error:
         raise ConfigError(
             f"--schema {named} cannot be read: {error.strerror}; give a file, or the schema itself"
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ConfigError(f"--schema {named} is not JSON: {error}") from error
     if not isinstance(schema, dict):
         raise ConfigError(f"--schema {named} is not a JSON Schema: it must be an object")
@@ -38,7 +41,7 @@ def schema_text(typed: str | None) -> str | None:
     if elsewhere is not None:
         raise ConfigError(f"--schema {named} refers to {elsewhere}; include that in the schema itself")
     _check(schema, named)
-    return json.dumps(schema, sort_keys=True, separators=(",", ":"))
+    return json.dumps(schema, separators=(",", ":"))
 
 
 def _references(value: object) -> Iterator[str]:

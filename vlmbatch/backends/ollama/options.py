@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vlmbatch import strict_json
 from vlmbatch.errors import ConfigError
 
 KNOWN = frozenset(
@@ -24,7 +25,7 @@ def own_options(typed: Sequence[str], num_ctx: int | None) -> dict[str, Any]:
     """The typed options by name; `num_ctx` is the value of --num-ctx.
 
     Raises:
-        ConfigError: an option is not NAME=VALUE, or another flag sets it.
+        ConfigError: an option is not NAME=VALUE, is no number of JSON, or another flag sets it.
     """
     options = dict(_split(text) for text in typed)
     for name, flag in FLAGS.items():
@@ -41,10 +42,16 @@ def _split(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise ConfigError(f"--option {text} is not NAME=VALUE; write for example --option num_ctx=8192")
+    name = name.strip()
     try:
-        return name.strip(), json.loads(value)
-    except ValueError:
-        return name.strip(), value
+        return name, strict_json.loads(value, unique_keys=True)
+    except json.JSONDecodeError:
+        return name, value  # a text does not need the quotes of JSON
+    except ValueError as error:
+        hint = (
+            f"for a text write --option {name}='{json.dumps(value)}'" if len(value) <= 40 else "leave it out"
+        )
+        raise ConfigError(f"--option {name}: {error}; {hint}") from error
 
 
 def unknown_names(options: Mapping[str, Any]) -> tuple[str, ...]:

@@ -275,7 +275,8 @@ class OpenAICompatibleBackend:
             **logprobs_parameters(request.generation.logprobs),
             **response_format(request.generation.schema),
         }
-        return payload | dict(self._extra)
+        # arguments of the user keep their own order, also those that replace one of ours
+        return {name: value for name, value in payload.items() if name not in self._extra} | self._extra
 
     async def _models(self) -> list[Mapping[str, Any]]:
         """The models that the server lists."""
