@@ -11,6 +11,7 @@ from typing import Any
 
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
+from vlmbatch import strict_json
 from vlmbatch.errors import ConfigError
 from vlmbatch.records import Endpoint, Result
 
@@ -92,8 +93,8 @@ class Cache:
             self._give_up(error)
             return None
         try:
-            found = None if row is None else json.loads(row[0])
-        except (ValueError, TypeError, RecursionError):  # the entry was edited or damaged
+            found = None if row is None else strict_json.loads(row[0])
+        except (ValueError, TypeError):  # the entry was edited or damaged
             return None
         return found if isinstance(found, dict) else None
 

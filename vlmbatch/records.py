@@ -254,11 +254,15 @@ def _flat(value: Failure | Usage | ImageFacts | Fallback) -> dict[str, Any]:
     return {name: getattr(value, name) for name in value.__slots__}
 
 
-_ENCODER = json.JSONEncoder(separators=(",", ":"))
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 def to_line(record: Mapping[str, Any]) -> bytes:
-    """Return the JSONL line: ASCII only, so that it keeps any file name and contains no other line break."""
+    """Return the JSONL line: ASCII only, so that it keeps any file name and contains no other line break.
+
+    The numbers of a reply are checked where they are read (backends/http/wire.py, strict_json.py), since NaN
+    and infinite numbers are no JSON.
+    """
     return _ENCODER.encode(record).encode("ascii") + b"\n"
 
 

@@ -1,10 +1,9 @@
 """Requests log probabilities of the tokens, and reads them from the replies of both APIs."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from vlmbatch.backends.http.wire import mappings, string
+from vlmbatch.backends.http.wire import mappings, number, string
 
 MISSING = "the endpoint sent no logprobs"
 
@@ -40,5 +39,5 @@ def _token(item: Mapping[str, Any], number: int) -> dict[str, Any]:
 
 def _finite(value: object) -> float:
     """The rounded number, or -9999, OpenAI's value for an impossible token, since JSON has no infinity."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return round(float(value), 6) if is_number and math.isfinite(value) else -9999.0  # type: ignore[arg-type]
+    known = number(value)
+    return -9999.0 if known is None else round(known, 6)

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vlmbatch import strict_json
 from vlmbatch.backends.forwarding import ForwardingBackend
+from vlmbatch.backends.http.wire import number
 from vlmbatch.errors import BackendError, ConfigError
 from vlmbatch.protocols import Backend
 from vlmbatch.records import Completion, Endpoint, Request, Usage
@@ -66,12 +68,12 @@ class Prices:
         """Raises ConfigError if the file cannot be read."""
         self._path = path
         try:
-            prices = json.loads(Path(path).read_text(encoding="utf-8"))
+            prices = strict_json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(
                 f"--prices {path} cannot be read: {error.strerror}; docs/image-tokens.md shows such a file"
             ) from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise ConfigError(f"--prices {path} is not JSON: {error}") from error
         self._prices: Mapping[str, Any] = prices if isinstance(prices, dict) else {}
 
@@ -82,13 +84,21 @@ class Prices:
         try:
             entry = self._prices[min(named, key=len)]
             return Price(
-                input=float(entry["input_cost_per_token"]), output=float(entry["output_cost_per_token"])
+                input=_price(entry["input_cost_per_token"]), output=_price(entry["output_cost_per_token"])
             )
         except (KeyError, TypeError, ValueError) as error:  # also if no name is the model's
             example = {model: {"input_cost_per_token": 2.5e-6, "output_cost_per_token": 1e-5}}
             raise ConfigError(
                 f"--prices {self._path} has no price for {model}; add for example {json.dumps(example)}"
             ) from error
+
+
+def _price(value: object) -> float:
+    """Dollars for a token; raises ValueError for anything but a number from 0 on."""
+    dollars = number(value)
+    if dollars is None or dollars < 0:
+        raise ValueError(f"{value!r} is no price")
+    return dollars
 
 
 def _means(name: str, model: str) -> bool:

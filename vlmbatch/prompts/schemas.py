@@ -62,6 +62,8 @@ def _check(schema: dict[str, Any], named: str) -> None:
         validator_for(schema).check_schema(schema)
     except SchemaError as error:
         raise ConfigError(f"--schema {named} is not a JSON Schema: {error.message}") from error
+    except RecursionError as error:
+        raise ConfigError(f"--schema {named} is nested too deeply; write it with fewer levels") from error
 
 
 class AnswerSchema:
@@ -82,8 +84,8 @@ class AnswerSchema:
             BadAnswerError: the answer is not JSON, or does not match the schema; says where.
         """
         try:
-            data = json.loads(_unfenced(completion.text))
-        except (ValueError, RecursionError) as error:
+            data = _parsed(_unfenced(completion.text))
+        except ValueError as error:
             raise _bad(f"the answer is not JSON: {error}", completion) from error
         flaw = self._flaw(data)
         if flaw is not None:
@@ -97,11 +99,19 @@ class AnswerSchema:
 
         try:
             error = best_match(self._validator.iter_errors(data))
+        except RecursionError:
+            return "it is nested too deeply to be checked"
         except Unresolvable as missing:
             return f"the schema refers to {missing.ref}, which it does not contain"
         if error is None:
             return None
         return f"{error.json_path}: {error.message}"[:LONGEST_REASON]
+
+
+def _parsed(text: str) -> Any:
+    """The JSON value in a text; raises ValueError if there is none."""
+    value = strict_json.loads(text)
+    return strict_json.whole_texts(value) if "\\ud" in text.lower() else value
 
 
 def _unfenced(text: str) -> str:

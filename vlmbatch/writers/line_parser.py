@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from vlmbatch import strict_json
 from vlmbatch.records import DEFAULT_PROMPT_NAME
 
 _64_BITS = (1 << 64) - 1
@@ -87,8 +88,8 @@ def parse(line: bytes) -> dict[str, Any] | None:
     if b"\0" in line:  # json would read it as UTF-16
         return None
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):  # a crash or an editor may leave endless nesting
+        record = strict_json.loads(line)
+    except ValueError:  # a crash or an editor may leave anything
         return None
     if isinstance(record, dict) and "v" in record and isinstance(record.get("id"), str):
         return record

@@ -5,6 +5,7 @@ import errno
 import ipaddress
 import json
 import os
+import re
 import ssl
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -23,11 +24,16 @@ from vlmbatch.errors import (
     UnreachableError,
 )
 from vlmbatch.records import Request
+from vlmbatch.strict_json import whole
 
 CONNECT_TIMEOUT_S = 5.0
 KEEPALIVE_S = 2.0
 """Idle connections are closed before the server closes them: uvicorn, which runs vLLM, does so after 5 s."""
 
+
+LARGEST = 2**53
+"""The largest number of a reply: all whole numbers up to it are exact."""
+_NUMBER = re.compile(r"\s*-?[0-9]{1,20}(?:\.[0-9]{1,40})?(?:[eE][-+]?[0-9]{1,3})?\s*")
 
 Pieces = tuple[bytes, ...]
 """A request's body in pieces, so that its picture is not copied."""
@@ -97,13 +103,26 @@ def mappings(value: object) -> list[Mapping[str, Any]]:
 
 
 def string(value: object) -> str:
-    """A string inside a reply; empty if the value is anything else."""
-    return value if isinstance(value, str) else ""
+    """A string inside a reply, with U+FFFD for half characters; empty if the value is anything else."""
+    return whole(value) if isinstance(value, str) else ""
+
+
+def number(value: object) -> float | None:
+    """A number inside a reply, also one that is written as text; None if the value is anything else.
+
+    NaN, infinite numbers and those beyond 2**53 are None: no server measures them.
+    """
+    if isinstance(value, str) and _NUMBER.fullmatch(value) is not None:
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if -LARGEST <= value <= LARGEST else None
 
 
 def count(value: object) -> int:
-    """A token count inside a reply; 0 if the value is anything else."""
-    return max(value, 0) if isinstance(value, int) and not isinstance(value, bool) else 0
+    """A token count inside a reply, also one that is written as text; 0 if the value is anything else."""
+    found = number(value)
+    return int(found) if found is not None and found > 0 else 0
 
 
 def is_loopback(url: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from vlmbatch.backends.classify import attach_cost, check_answer
 from vlmbatch.backends.http.auth import Credentials, Headers
-from vlmbatch.backends.http.wire import count, is_loopback, mapping, mappings, string
+from vlmbatch.backends.http.wire import count, is_loopback, mapping, mappings, number, string
 from vlmbatch.backends.litellm.deployments import Deployment
 from vlmbatch.backends.litellm.errors import to_backend_error
 from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
@@ -281,4 +281,5 @@ def _without_keys(text: str) -> str:
 def _cost(reply: Any) -> float | None:
     """US dollars by LiteLLM's own list of prices; None if the model is not listed."""
     cost = getattr(reply, "_hidden_params", {}).get("response_cost")
-    return float(cost) if isinstance(cost, (int, float)) and cost > 0 else None
+    known = number(cost)
+    return known if known is not None and known > 0 else None

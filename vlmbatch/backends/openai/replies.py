@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from vlmbatch.backends.http.wire import count, mapping, mappings, string
+from vlmbatch.backends.http.wire import count, mapping, mappings, number, string
 from vlmbatch.errors import TransientError
 from vlmbatch.records import Load, ModelFacts
 
@@ -84,10 +84,8 @@ def _names(value: object) -> list[object]:
 
 def cost_in(usage: Mapping[str, Any]) -> float | None:
     """US dollars if the server reports its charge, as OpenRouter does; None otherwise."""
-    cost = usage.get("cost")
-    if isinstance(cost, bool) or not isinstance(cost, (int, float)):
-        return None
-    return float(cost) if 0 <= cost < float("inf") else None
+    cost = number(usage.get("cost"))
+    return cost if cost is not None and cost >= 0 else None
 
 
 def response_format(schema: str | None) -> dict[str, Any]:
@@ -101,8 +99,8 @@ def response_format(schema: str | None) -> dict[str, Any]:
 def busy_s(reply: Mapping[str, Any]) -> float:
     """Seconds of work of the engine itself, reported by llama.cpp's server; 0 for other servers."""
     timings = mapping(reply.get("timings"))
-    spent = [timings.get(name) for name in ("prompt_ms", "predicted_ms")]
-    return sum(ms for ms in spent if isinstance(ms, (int, float))) / 1000
+    spent = [number(timings.get(name)) for name in ("prompt_ms", "predicted_ms")]
+    return sum(ms for ms in spent if ms is not None and ms > 0) / 1000
 
 
 GAUGES = (
@@ -120,7 +118,7 @@ def load_in(text: str) -> Load | None:
     """The load in Prometheus' text format, summed over all engines; None unless both numbers are present."""
     sums: dict[str, float] = {}
     for name, value in _SAMPLE.findall(text):
-        sums[name] = sums.get(name, 0.0) + float(value)
+        sums[name] = sums.get(name, 0.0) + (number(value) or 0.0)
     for running, waiting in GAUGES:
         if running in sums and waiting in sums:
             return Load(running=round(sums[running]), waiting=round(sums[waiting]))
