@@ -383,6 +383,12 @@ def test_an_error_is_found_in_every_shape() -> None:
     assert error_in({"object": "error", "message": "old", "code": 404}) == "old"
     assert error_in({"detail": "Not Found"}) == "Not Found"
     assert error_in({"detail": [{"msg": "one"}, {"msg": "two"}]}) == "one; two"
+    place = ["body", "messages", 0, "content", 1, "image_url", "detail"]
+    missing = {"detail": [{"loc": place, "msg": "Field required"}], "body": {}}
+    assert error_in(missing) == "Field required (messages[0].content[1].image_url.detail)"
+    assert error_in({"detail": [{"loc": ["body"], "msg": "Field required"}]}) == "Field required (body)"
+    assert error_in({"error": {"message": "bad value", "param": "top_p"}}) == "bad value (top_p)"
+    assert error_in({"error": {"message": "bad top_p", "param": "top_p"}}) == "bad top_p"
     assert error_in({"error": {"status": 3}}) == "an error without a message"
 
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MAX_LENGTH = 500
 _MAX_DEPTH = 6
@@ -88,7 +88,7 @@ def _error_of(payload: object, depth: int) -> ErrorBody | None:
     # vLLM before 0.10 has the fields at the top level; gateways send only {"message": "..."}
     if payload.get("object") == "error" or (isinstance(message, str) and message):
         return _read_value(payload, depth)
-    if list(payload) == ["detail"]:  # FastAPI
+    if payload.get("detail") and "choices" not in payload:  # FastAPI
         return _read_value(payload["detail"], depth)
     return None
 
@@ -109,10 +109,13 @@ def _read_value(value: object, depth: int) -> ErrorBody:
 def _read_object(value: dict[str, object], depth: int) -> ErrorBody:
     message = next((value[key] for key in ("message", "msg", "detail", "error") if value.get(key)), None)
     inner = _read_value(message, depth + 1)
+    place = _place(value.get("loc")) or value.get("param")
+    if isinstance(place, str) and place.rpartition(".")[2] not in inner.message:
+        inner = replace(inner, message=f"{inner.message} ({place})")
     behind = _read_metadata(value.get("metadata"), depth)
     if behind is not None:
         both = ": ".join(filter(None, (inner.message, behind.message)))
-        inner = ErrorBody(message=both, marks=(*inner.marks, *behind.marks), code=inner.code)
+        inner = replace(inner, message=both, marks=(*inner.marks, *behind.marks))
     code, deeper = value.get("code"), value.get("innererror")
     marks = [value.get("type"), code, deeper.get("code") if isinstance(deeper, dict) else None]
     known = isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600
@@ -121,6 +124,15 @@ def _read_object(value: dict[str, object], depth: int) -> ErrorBody:
         marks=(*inner.marks, *(mark for mark in marks if isinstance(mark, str))),
         code=code if isinstance(code, int) and known else inner.code,
     )
+
+
+def _place(loc: object) -> str:
+    """FastAPI's `loc`, the place of a wrong field, as `messages[0].content`; empty if there is none."""
+    steps = [step for step in loc if isinstance(step, (str, int))] if isinstance(loc, list) else []
+    if steps[:1] == ["body"] and len(steps) > 1:
+        del steps[0]
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+    return path.removeprefix(".")
 
 
 def _read_metadata(metadata: object, depth: int) -> ErrorBody | None:
