@@ -169,6 +169,12 @@ class BackendError(VlmbatchError):
         """The input and output tokens of the unusable answer."""
         self.partial = partial
         self.change: Change = change
+        self.status: int | None = None
+        """The HTTP status of the reply; None if no reply of the endpoint caused this error."""
+        self.told = ""
+        """The endpoint's own words."""
+        self.marks: tuple[str, ...] = ()
+        """The endpoint's types and codes of the error."""
 
 
 class TransientError(BackendError):

@@ -94,7 +94,7 @@ REPLIES: dict[str, Callable[[Received, str], Reply]] = {
     "html504": fixed(html(504, "504 Gateway Time-out")),
     "broken_json": fixed(Reply(status=200, body=b'{"model": "tiny')),
     "302": fixed(Reply(status=302, body=b"", headers={"Location": "https://login.invalid/?next=1"})),
-    "400": failure(400, "temperature is not what it should be"),
+    "400": failure(400, "the request is not what it should be"),
     "401": failure(401, {"ollama": "unauthorized", "openai": "Invalid API Key"}),
     "403-empty": fixed(Reply(status=403, body=b"", content_type="text/plain")),
     "408": failure(408, "request timeout"),

@@ -37,8 +37,9 @@ class Endpoint(Service, Loopback):
     (`{"/api/show": "500"}`), and `pulls` the modes of the next /api/pull requests.
     `slots` is the number of questions processed at once, all further ones queue; `delay` is in seconds.
     `blind` hides the pictures from the model; `counts` selects the reported prompt tokens: `real` (a token
-    a word, 64 a picture), `words` (pictures cost none), `constant` or `none`. Two settings are attributes
-    only: `refuses`, arguments that get a 400 as from OpenAI, and `media`, the folder of file:// pictures.
+    a word, 64 a picture), `words` (pictures cost none), `constant` or `none`. Three settings are attributes
+    only: `refuses`, arguments that get a 400 as from OpenAI, `refusal`, a function that may return a reply
+    of its own to a question or canary, and `media`, the folder of file:// pictures.
 
     Canaries, the questions that check whether the model sees, are kept in `canaries`: they are not in
     `requests`, no script applies to them, and the mode `canary` decides their reply.

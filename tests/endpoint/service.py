@@ -36,6 +36,7 @@ class Service:
         self.speaks = frozenset(speaks)
         self.blind = blind
         self.refuses: frozenset[str] = frozenset()
+        self.refusal: Callable[[Received], Reply | None] = lambda request: None
         self.media: Path | None = None
 
     def _load(self) -> tuple[int, int]:
@@ -100,6 +101,9 @@ class Service:
         wires.check(request, self.models, self.owned_by, blind=self.blind)
         if not questions.has_messages(request):
             return wires.no_messages(request)
+        refused = self.refusal(request)
+        if refused is not None:
+            return refused
         wires.check_arguments(request, self.refuses)
         texts = questions.encoded_pictures(request.wire, request.body, self.media)
         if len(request.pictures) < len(texts):

@@ -22,7 +22,7 @@ REPLIED: dict[str, tuple[int, str | tuple[str, str]]] = {
     "429": (429, "Too many requests"),
     "429-ms": (429, "Too many requests"),
     # the set-up
-    "400": (400, "temperature"),
+    "400": (400, "the request"),
     "401": (401, ("unauthorized", "Invalid API Key")),
     "403-empty": (403, ""),
     "404-model": (404, ("model 'tiny-vision' not found", "The model `tiny-vision` does not exist.")),

@@ -139,7 +139,7 @@ async def test_a_record_has_the_refusals_of_both(
     (failed,) = [result.failure for result in done.results if result.failure]
     assert (failed.kind, failed.retryable) == ("refused", False)
     assert "; the fallback: " in failed.message
-    assert "temperature is not what it should be" in failed.message
+    assert "the request is not what it should be" in failed.message
 
 
 async def test_a_refused_image_is_left_for_the_next_run_if_the_fallback_is_down(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -10,6 +11,7 @@ from vlmbatch.backends.litellm.deployments import Deployment
 from vlmbatch.backends.ollama.options import own_options
 from vlmbatch.backends.openai.servers import SERVER_TYPES, VLLM, VLLM_OR_OTHER, ServerType, server_type_at
 from vlmbatch.config import RunConfig
+from vlmbatch.config.given import given_names
 from vlmbatch.config.spec import check_url, flag, redact
 from vlmbatch.errors import BackendError, ConfigError
 from vlmbatch.protocols import Backend, Catalogue
@@ -74,6 +76,7 @@ def open_ollama(config: RunConfig, environ: Mapping[str, str] = os.environ) -> "
         keep_alive=options.keep_alive,
         wire=config.request,
         options=own_options(options.option, config.generation.num_ctx),
+        given=given_names(config),
     )
 
 
@@ -82,9 +85,10 @@ def _openai_backend(
 ) -> Backend:
     from vlmbatch.backends.openai.backend import OpenAICompatibleBackend, api_url
 
+    meant = server_type_at(server_type, url)
     return OpenAICompatibleBackend(
         api_url(url),
-        server_type=server_type_at(server_type, url),
+        server_type=replace(meant, request_format=meant.request_format.of_user(config)),
         model=config.endpoint.model,
         api_key=key,
         timeout_s=config.run.timeout,
@@ -163,6 +167,7 @@ def _litellm(config: RunConfig, environ: Mapping[str, str], deployment: Deployme
         headers=config.request.headers,
         needs_price=config.run.max_cost is not None and config.display.prices is None,
         checks_vision=options.canary,
+        given=given_names(config),
     )
 
 

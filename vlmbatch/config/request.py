@@ -55,7 +55,7 @@ class RequestOptions:
     insecure: bool = option(False, "Do not check the endpoint's certificate.")
     extra_body: str | None = option(
         None,
-        "Add these arguments to each request in OpenAI's format, as a JSON object.",
+        "Add these arguments to each request in OpenAI's format, as a JSON object; null leaves one out.",
         metavar="JSON",
         parse=parse_object,
     )
@@ -81,9 +81,11 @@ class RequestOptions:
             self.client_key is None or self.client_cert is not None,
             "--client-key needs its certificate; add --client-cert FILE",
         )
+        arguments = self.extra_arguments
         for name in OURS:
+            may_be = name not in arguments or (name == "stream" and arguments[name] is None)
             require(
-                name not in self.extra_arguments,
+                may_be,
                 f"--extra-body cannot replace {name!r}, which vlmbatch sets itself; leave it out",
             )
 

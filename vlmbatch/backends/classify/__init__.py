@@ -36,12 +36,12 @@ def classify_error(
     # a 200 without an error object may be an answer, whose text must not be matched
     haystack = body.haystack if body.is_error or status != 200 else ""
     row = next(row for row in REPLIES if row.fits(meant, haystack))
-    return row.error(
-        _sentence(row, status, clean(masked(_redirect_target(status, headers) or body.message))),
-        kind=row.kind,
-        retry_after=retry_after(headers),
-        change=row.change,
+    told = clean(masked(_redirect_target(status, headers) or body.message))
+    error = row.error(
+        _sentence(row, status, told), kind=row.kind, retry_after=retry_after(headers), change=row.change
     )
+    error.status, error.told, error.marks = meant, told, body.marks
+    return error
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

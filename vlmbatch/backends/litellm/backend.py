@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any, Self
 
 from vlmbatch.backends.classify import attach_cost, check_answer
+from vlmbatch.backends.classify.refusals import Omissions, refusal_in
 from vlmbatch.backends.http.auth import Credentials, Headers
 from vlmbatch.backends.http.wire import count, is_loopback, mapping, mappings, number, string
 from vlmbatch.backends.litellm.deployments import Deployment
@@ -17,12 +18,14 @@ from vlmbatch.backends.litellm.errors import to_backend_error
 from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
 from vlmbatch.backends.openai.replies import answer_text, response_format, thoughts
 from vlmbatch.config.spec import redact
-from vlmbatch.errors import FatalBackendError, MissingDependencyError
+from vlmbatch.errors import BackendError, FatalBackendError, MissingDependencyError
 from vlmbatch.records import Completion, Endpoint, Generation, Load, Request, Usage
 
 EXAMPLES = "for example gpt-4o, anthropic/claude-sonnet-4-5 or gemini/gemini-2.5-flash"
 BROKEN_OFF = frozenset(("error", "abort", "aborted", "cancelled", "canceled", "repetition"))
 """Finish reasons of incomplete answers."""
+OPTIONAL: Mapping[str, tuple[str, ...]] = {"temperature": ("temperature",), "seed": ("seed",)}
+"""The parameters that vlmbatch sends by itself and that a provider may refuse, with their names there."""
 KEY_VARIABLES = ("_API_KEY", "_TOKEN", "_SECRET_ACCESS_KEY")
 NO_KEY = "none"
 """The placeholder key for a server on this machine: the client libraries require a key."""
@@ -76,8 +79,10 @@ class LiteLLMBackend:
         headers: Headers = (),
         needs_price: bool = False,
         checks_vision: bool = True,
+        given: frozenset[str] = frozenset(),
     ) -> None:
-        """`headers` are sent with each request.
+        """`headers` are sent with each request. `given` are the parameters of the user, which are always
+        sent, too.
 
         With `needs_price` a model without a known price is an error; with `checks_vision` a model is an error
         if LiteLLM reports that it has no vision.
@@ -91,6 +96,7 @@ class LiteLLMBackend:
         self._needs_price = needs_price
         self._checks_vision = checks_vision
         self._credentials = Credentials.of(deployment.url or "http://localhost", deployment.key, headers)
+        self._omissions = Omissions(given=given)
         self._library: ModuleType | None = None
         self._provider = deployment.model.partition("/")[0] if "/" in deployment.model else ""
 
@@ -156,7 +162,7 @@ class LiteLLMBackend:
 
     async def complete(self, request: Request) -> Completion:
         """Send one request; see protocols.Backend."""
-        reply = await self._send(request)
+        reply = await self._send_adapted(request)
         content = reply.model_dump()
         choice = next(iter(mappings(content.get("choices"))), {})
         message, usage = mapping(choice.get("message")), mapping(content.get("usage"))
@@ -179,10 +185,26 @@ class LiteLLMBackend:
             finish_reason=reason or "stop",
             usage=used,
             thinking=len(thinking),
-            warnings=(*flaws, *missing),
+            warnings=(*flaws, *missing, *self._omissions.warnings(request.generation)),
             cost=cost,
             logprobs=logprobs,
         )
+
+    async def _send_adapted(self, request: Request) -> Any:
+        """The reply to this request, without the parameters that the provider refuses."""
+        first = self._omissions
+        while True:
+            used = self._omissions
+            try:
+                return await self._send(request)
+            except BackendError as error:
+                sentence = refusal_in(error)
+                changed = used.after(sentence, OPTIONAL)
+                if changed is None:
+                    self._omissions = self._omissions.acquitted(first, sentence, OPTIONAL)
+                    raise
+            if self._omissions is used:  # else another request has changed them meanwhile
+                self._omissions = changed
 
     async def _send(self, request: Request) -> Any:
         library = self._loaded()
@@ -207,8 +229,9 @@ class LiteLLMBackend:
             url = f"data:{picture.media_type};base64,{picture.data.decode('ascii')}"
             content.append({"type": "image_url", "image_url": {"url": url}})
         system = [{"role": "system", "content": request.system}] if request.system else []
+        sampling = {"temperature": generation.temperature, "seed": generation.seed}
         optional = {
-            "seed": generation.seed,
+            **{name: v for name, v in sampling.items() if name not in self._omissions.refused},
             "api_base": self._deployment.url,
             "api_key": self._deployment.key or self._placeholder(),
             "extra_headers": self._headers or None,
@@ -218,7 +241,6 @@ class LiteLLMBackend:
             "model": self._deployment.model,
             "messages": [*system, {"role": "user", "content": content}],
             "max_tokens": generation.max_tokens,
-            "temperature": generation.temperature,
             "timeout": deadline_s,
             "num_retries": 0,  # only the run's own loop retries
             "max_retries": 0,

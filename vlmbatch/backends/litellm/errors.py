@@ -110,12 +110,14 @@ def to_backend_error(error: BaseException, place: str, masked: Callable[[str], s
     if name is not None and name in CLASSES:
         row = CLASSES[name]
         hint = f"; {row.hint}" if row.hint else ""
-        return row.error(
+        ours = row.error(
             f"{row.says}: {clean(text)}{hint}",
             kind=row.kind,
             retry_after=retry_after(headers),
             change=row.change,
         )
+        ours.status, ours.told = getattr(error, "status_code", None), clean(text)
+        return ours
     return classify_error(status, _body(error) or text, headers, masked)
 
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from vlmbatch.backends.classify import check_answer
+from vlmbatch.backends.classify.refusals import Omissions, refusal_in
 from vlmbatch.backends.http.transport import PLAIN, Transport
 from vlmbatch.backends.http.wire import (
     BodyTemplate,
@@ -33,12 +34,17 @@ from vlmbatch.backends.ollama.replies import (
     remote_note,
 )
 from vlmbatch.config.request import RequestOptions
-from vlmbatch.errors import BadAnswerError, FatalBackendError, RejectedError
+from vlmbatch.errors import BackendError, BadAnswerError, FatalBackendError, RejectedError
 from vlmbatch.records import Completion, Endpoint, Generation, ModelFacts, Request, Usage
 
 TAGS = "/api/tags"
 VERSION = "/api/version"
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+OPTIONAL: Mapping[str, tuple[str, ...]] = {
+    "think": ("think", "thinking"),
+    **{name: (name,) for name in ("truncate", "keep_alive", "temperature", "seed")},
+}
+"""The parameters that vlmbatch sends by itself and that a server may refuse, with their names there."""
 UNLOAD_S = 10.0
 PULL_HINT = "get one with: vlmbatch pull qwen2.5vl"
 SERVER_HINT = "start Ollama with: ollama serve, or set its URL with --base-url or OLLAMA_HOST"
@@ -60,10 +66,12 @@ class OllamaBackend:
         keep_alive: str | None,
         wire: RequestOptions = PLAIN,
         options: Mapping[str, Any] = NO_OPTIONS,
+        given: frozenset[str] = frozenset(),
     ) -> None:
         """`url` comes from host_url; `model` None means the only vision model; `timeout_s` is per request.
 
-        `options` are sent with each request in addition to the options of other flags.
+        `options` are sent with each request in addition to the options of other flags; None leaves one out.
+        `given` are the parameters of the user, which are sent even if Ollama refuses them.
         """
         self._body_template = BodyTemplate(self._payload)
         self._transport = Transport(url, api_key, timeout_s=timeout_s, hint=SERVER_HINT, wire=wire)
@@ -72,6 +80,7 @@ class OllamaBackend:
         self._timeout_s = timeout_s
         self._keep_alive = keep_alive
         self._own = dict(options)
+        self._omissions = Omissions(given=given)
         self._thinks = False
         self._loaded = False
 
@@ -147,7 +156,7 @@ class OllamaBackend:
             {
                 "model": self._model,
                 "messages": [],
-                "options": self._own | _options(generation),
+                "options": self._options(generation),
                 **self._keep_alive_option(),
             }
         )
@@ -166,14 +175,22 @@ class OllamaBackend:
         await self._transport.fetch_json("POST", f"{self.url}/api/chat", (body,), UNLOAD_S)
 
     def _keep_alive_option(self) -> dict[str, Any]:
-        return {"keep_alive": _duration(self._keep_alive)} if self._keep_alive else {}
+        if not self._keep_alive or "keep_alive" in self._omissions.refused:
+            return {}
+        return {"keep_alive": _duration(self._keep_alive)}
+
+    def _options(self, generation: Generation) -> dict[str, Any]:
+        options = _options(generation) | self._own
+        refused = self._omissions.refused
+        return {name: v for name, v in options.items() if v is not None and name not in refused}
 
     async def complete(self, request: Request) -> Completion:
-        """Send one request; see protocols.Backend."""
-        body = self._body_template.fill(request)
-        deadline_s = request.deadline_s or self._timeout_s
+        """Send one request, and again without each parameter of its own that Ollama refuses.
+
+        See protocols.Backend.
+        """
         warm = self._loaded
-        reply = await self._transport.fetch_json("POST", f"{self.url}/api/chat", body, deadline_s)
+        reply = await self._send(request)
         self._loaded = True
         message = mapping(reply.get("message"))
         text, thinking = string(message.get("content")), string(message.get("thinking"))
@@ -195,8 +212,33 @@ class OllamaBackend:
             load_s=reload_s(reply) if warm else 0.0,
             busy_s=busy_s(reply),
             logprobs=logprobs,
-            warnings=(*flaws, *missing, *cut_prompt(tokens, request.generation.num_ctx)),
+            warnings=(
+                *flaws,
+                *missing,
+                *cut_prompt(tokens, request.generation.num_ctx),
+                *self._omissions.warnings(request.generation),
+            ),
         )
+
+    async def _send(self, request: Request) -> dict[str, Any]:
+        """The reply to this request, without the parameters that this server refuses."""
+        deadline_s, first = request.deadline_s or self._timeout_s, self._omissions
+        while True:
+            used, body = self._omissions, self._body_template.fill(request)
+            try:
+                return await self._transport.fetch_json("POST", f"{self.url}/api/chat", body, deadline_s)
+            except BackendError as error:
+                sentence = refusal_in(error)
+                changed = used.after(sentence, OPTIONAL)
+                if changed is None:
+                    self._adopt(self._omissions.acquitted(first, sentence, OPTIONAL))
+                    raise
+            if self._omissions is used:  # else another request has changed them meanwhile
+                self._adopt(changed)
+
+    def _adopt(self, omissions: Omissions) -> None:
+        if omissions is not self._omissions:
+            self._omissions, self._body_template = omissions, BodyTemplate(self._payload)
 
     def _payload(self, request: Request, image: str) -> dict[str, Any]:
         system = [{"role": "system", "content": request.system}] if request.system else []
@@ -205,12 +247,13 @@ class OllamaBackend:
             "model": self._model,
             "messages": [*system, {"role": "user", "content": request.prompt, **pictures}],
             "stream": False,
-            "options": self._own | _options(request.generation),
+            "options": self._options(request.generation),
             "truncate": False,  # a prompt that does not fit is an error, not an answer to a part of it
         }
         payload |= self._keep_alive_option()
         if self._thinks or request.generation.thinking is False:
             payload["think"] = bool(request.generation.thinking)
+        payload = {name: value for name, value in payload.items() if name not in self._omissions.refused}
         if request.generation.schema is not None:
             payload["format"] = json.loads(request.generation.schema)
         return payload | logprobs_parameters(request.generation.logprobs)

@@ -22,14 +22,14 @@ FLAGS = {"num_predict": "--max-tokens", "temperature": "--temperature", "seed": 
 
 
 def own_options(typed: Sequence[str], num_ctx: int | None) -> dict[str, Any]:
-    """The typed options by name; `num_ctx` is the value of --num-ctx.
+    """The typed options by name; `num_ctx` is the value of --num-ctx. NAME=null leaves an option out.
 
     Raises:
         ConfigError: an option is not NAME=VALUE, is no number of JSON, or another flag sets it.
     """
     options = dict(_split(text) for text in typed)
     for name, flag in FLAGS.items():
-        if name in options:
+        if options.get(name) is not None:
             raise ConfigError(f"--option {name}: use {flag} for that")
     if num_ctx is not None and options.get("num_ctx", num_ctx) != num_ctx:
         raise ConfigError(

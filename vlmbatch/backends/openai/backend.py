@@ -34,6 +34,7 @@ from vlmbatch.backends.openai.replies import (
     takes_images,
     thoughts,
 )
+from vlmbatch.backends.openai.request_format import RequestFormat
 from vlmbatch.backends.openai.servers import GENERIC, ServerType
 from vlmbatch.config.request import RequestOptions
 from vlmbatch.errors import (
@@ -96,7 +97,7 @@ class OpenAICompatibleBackend:
         self._owner = owner
         self._format = server_type.request_format
         self._reports_load = server_type.metrics
-        self._extra = {**server_type.arguments, **wire.extra_arguments}
+        self._extra = wire.extra_arguments
         self._file_urls = wire.file_urls
         self._body_template = BodyTemplate(self._payload)
         self._transport = Transport(url, api_key, timeout_s=timeout_s, hint=SERVER_HINT, wire=wire)
@@ -245,13 +246,22 @@ class OpenAICompatibleBackend:
 
     async def _send(self, request: Request) -> dict[str, Any]:
         """The reply to this request; the request format adapts to the parameters that the server accepts."""
-        deadline_s = request.deadline_s or self._timeout_s
+        deadline_s, first = request.deadline_s or self._timeout_s, self._format
         while True:
             used, body = self._format, self._body(request)
             reply = await self._transport.exchange("POST", f"{self.url}/chat/completions", body, deadline_s)
-            changed = used.after_refusal(reply.status, reply.body)
-            if changed is None:
+            try:
                 return self._transport.parse(reply)
+            except BackendError as error:
+                changed = used.after_refusal(error, request.generation)
+                if changed is None:
+                    self._adopt(self._format.acquitted(first, error, request.generation))
+                    raise
+            if self._format is used:  # else another request has changed it meanwhile
+                self._adopt(changed)
+
+    def _adopt(self, changed: RequestFormat) -> None:
+        if changed is not self._format:
             self._format, self._body_template = changed, BodyTemplate(self._payload)
 
     def _body(self, request: Request) -> Pieces:
@@ -266,17 +276,17 @@ class OpenAICompatibleBackend:
         content: list[dict[str, Any]] = [{"type": "text", "text": request.prompt}]
         for picture in request.images:
             url = f"data:{picture.media_type};base64,{image}" if image else file_url(picture)
-            content.append({"type": "image_url", "image_url": {"url": url}})
+            content.append(self._format.picture(url))
         payload: dict[str, Any] = {
             "model": self._model,
             "messages": [*system, {"role": "user", "content": content}],
-            "stream": False,
             **self._format.parameters(request.generation),
             **logprobs_parameters(request.generation.logprobs),
             **response_format(request.generation.schema),
         }
-        # arguments of the user keep their own order, also those that replace one of ours
-        return {name: value for name, value in payload.items() if name not in self._extra} | self._extra
+        # arguments of the user keep their own order, also those that replace one of ours; null leaves one out
+        added = {name: value for name, value in self._extra.items() if value is not None}
+        return {name: value for name, value in payload.items() if name not in self._extra} | added
 
     async def _models(self) -> list[Mapping[str, Any]]:
         """The models that the server lists."""

@@ -1,62 +1,14 @@
 """The table of servers with the OpenAI API: default URL, environment variables and request format of each."""
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Any
 from urllib.parse import urlsplit
 
-from vlmbatch.records import Generation
+from vlmbatch.backends.openai.request_format import RequestFormat, TokenLimit
 
-_UNSUPPORTED = re.compile(r"unsupported (?:value|parameter): '(\w+)'")
 TEMPLATE: Mapping[str, Any] = {"chat_template_kwargs": {"enable_thinking": False}}
 """Turns thinking off for servers that fill in a model's chat template (vLLM, SGLang, llama.cpp)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestFormat:
-    """The name of the token limit, the parameters that turn thinking off, and the omitted parameters.
-
-    A server may refuse a parameter that another requires: api.openai.com accepts a temperature for some
-    models and answers 400 for others, and hosted servers refuse unknown parameters. A list of models would
-    soon be outdated, so the format adapts to the refusals.
-    """
-
-    limit_name: str = "max_tokens"
-    no_thinking: Mapping[str, Any] = field(default_factory=dict)
-    omitted: frozenset[str] = frozenset()
-
-    def parameters(self, generation: Generation) -> dict[str, Any]:
-        """The generation parameters of a request's body."""
-        parameters: dict[str, Any] = {
-            self.limit_name: generation.max_tokens,
-            "temperature": generation.temperature,
-        }
-        if generation.seed is not None:
-            parameters["seed"] = generation.seed
-        if generation.thinking is False:
-            parameters |= self.no_thinking
-        return {name: value for name, value in parameters.items() if name not in self.omitted}
-
-    def after_refusal(self, status: int, body: bytes) -> Self | None:
-        """The format for the next attempt; None if this reply refuses no optional parameter."""
-        if status not in (400, 422):
-            return None
-        text = body.decode("utf-8", errors="replace").replace("\\u0027", "'").lower()
-        named = set(_UNSUPPORTED.findall(text))
-        if self.limit_name == "max_tokens" and "max_tokens" in named and "max_completion_tokens" in text:
-            return replace(self, limit_name="max_completion_tokens")
-        refused = named & {"temperature", "seed"}
-        refused |= {name for name in self.no_thinking if name in text}
-        return replace(self, omitted=self.omitted | refused) if refused - self.omitted else None
-
-    def warnings(self, generation: Generation) -> tuple[str, ...]:
-        """Warnings about the parameters that the request omitted."""
-        if not self.omitted:
-            return ()
-        chosen = {"temperature": True, "seed": generation.seed is not None}
-        names = [name for name, counts in chosen.items() if counts and name in self.omitted]
-        return tuple(f"sent without --{name}, which this model does not accept" for name in names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +18,8 @@ class ServerType:
     `name` is written to records; None means `vllm` if the model is owned by vLLM, else `openai`.
     `url_variable` and `key_variable` are its environment variables: a key is sent only to the server that
     its variable is for. `slots` is the initial number of simultaneous requests. `metrics` says that /metrics
-    may report the queue; `hosted` says that images leave this machine and a key is required. `arguments` are
-    added to every request. `reports_cost` says that its usage includes the cost.
+    may report the queue; `hosted` says that images leave this machine and a key is required. `reports_cost`
+    says that its usage includes the cost.
     """
 
     name: str | None
@@ -78,7 +30,6 @@ class ServerType:
     request_format: RequestFormat = RequestFormat(no_thinking=TEMPLATE)
     metrics: bool = True
     hosted: bool = False
-    arguments: Mapping[str, Any] = field(default_factory=dict)
     reports_cost: bool = False
 
 
@@ -88,7 +39,7 @@ OPENAI = ServerType(
     url_variable="OPENAI_BASE_URL",
     key_variable="OPENAI_API_KEY",
     # max_tokens is deprecated there, and an error for all reasoning models
-    request_format=RequestFormat(limit_name="max_completion_tokens"),
+    request_format=RequestFormat(limit=TokenLimit(name="max_completion_tokens")),
     metrics=False,
     hosted=True,
 )
@@ -119,10 +70,11 @@ SERVER_TYPES: Mapping[str, ServerType] = {
         name="openrouter",
         url="https://openrouter.ai/api/v1",
         key_variable="OPENROUTER_API_KEY",
-        request_format=RequestFormat(no_thinking={"reasoning": {"enabled": False}}),
+        request_format=RequestFormat(
+            no_thinking={"reasoning": {"enabled": False}}, arguments={"usage": {"include": True}}
+        ),
         metrics=False,
         hosted=True,
-        arguments={"usage": {"include": True}},
         reports_cost=True,
     ),
 }

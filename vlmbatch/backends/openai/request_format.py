@@ -1,0 +1,163 @@
+"""The form of a request's parameters, which adapts to what a server refuses."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from vlmbatch.backends.classify.refusals import (
+    Omissions,
+    is_too_small,
+    is_unknown,
+    named,
+    refusal_in,
+    stated_range,
+)
+from vlmbatch.config import RunConfig
+from vlmbatch.config.given import TOKEN_LIMITS, extra_arguments, given_names
+from vlmbatch.errors import BackendError
+from vlmbatch.records import Generation
+
+_THINKING = ("enable_thinking", "thinking")
+_MORE_TOKENS = 64
+"""The limit of a short answer if a server says that it is too small, and not which one it accepts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLimit:
+    """How the limit of an answer is sent; `own` is the user's --max-tokens, or None.
+
+    `least` and `most` are the numbers that the server accepts, as far as it has stated them.
+    """
+
+    name: str = "max_tokens"
+    own: int | None = None
+    least: int = 0
+    most: int | None = None
+    is_renamed: bool = False
+    is_refused: bool = False
+    """The server knows no limit under either name."""
+
+    def value(self, tokens: int) -> int:
+        """The number to send: that of the user is sent as it is."""
+        if tokens == self.own:
+            return tokens
+        raised = max(tokens, self.least)
+        return raised if self.most is None else min(raised, self.most)
+
+    def after(self, sentence: str, tokens: int) -> Self | None:
+        """The limit for the next attempt; None if nothing is left to try."""
+        sent, is_own = self.value(tokens), tokens == self.own
+        least, most = stated_range(sentence, sent)
+        if least is None and is_too_small(sentence) and sent < _MORE_TOKENS:
+            least = _MORE_TOKENS
+        if least is not None or most is not None:
+            if is_own or (self.least if least is not None else self.most):
+                return None
+            return replace(self, least=least or self.least, most=most or self.most)
+        if not self.is_renamed and (not is_own or is_unknown(sentence)):
+            other = "max_completion_tokens" if self.name == "max_tokens" else "max_tokens"
+            return replace(self, name=other, is_renamed=True)
+        return None if is_own or self.is_refused else replace(self, is_refused=True)
+
+    def warnings(self, tokens: int) -> tuple[str, ...]:
+        """Warnings about a request with this number."""
+        if self.is_refused:
+            return ("sent without --max-tokens, which this model does not accept",)
+        if self.most is not None and tokens > self.most:
+            return (f"sent with --max-tokens {self.most}, the most that this model accepts",)
+        return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestFormat:
+    """The parameters that vlmbatch adds by itself, and their names.
+
+    A server may refuse a parameter that another requires: api.openai.com accepts a temperature for some
+    models and answers 400 for others, and strict servers refuse unknown parameters. A list of models would
+    soon be outdated, so the format adapts to the refusals. What the user gave is never left out or changed.
+
+    `no_thinking` has the parameters that turn thinking off, and `arguments` those that each request to this
+    type of server has. `left_out` are parameters that the user leaves out.
+    """
+
+    limit: TokenLimit = TokenLimit()
+    no_thinking: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    left_out: frozenset[str] = frozenset()
+    omissions: Omissions = Omissions()
+    has_detail: bool = False
+    """Whether the server requires the detail of a picture."""
+    is_settled: bool = False
+    """Whether a change of the limit was in vain: it is not changed any more."""
+
+    def of_user(self, config: RunConfig) -> Self:
+        """This format with what the user gave and left out."""
+        given, extra = given_names(config), extra_arguments(config)
+        return replace(
+            self,
+            limit=replace(self.limit, own=config.generation.max_tokens if "max_tokens" in given else None),
+            omissions=Omissions(given=given),
+            left_out=frozenset(name for name, value in extra.items() if value is None),
+        )
+
+    def parameters(self, generation: Generation) -> dict[str, Any]:
+        """The parameters of a request's body around its messages."""
+        sent = {
+            name: value
+            for name, value in self._optional(generation).items()
+            if name not in self.omissions.refused | self.left_out
+        }
+        if not self.limit.is_refused and self.left_out.isdisjoint(TOKEN_LIMITS):
+            sent[self.limit.name] = self.limit.value(generation.max_tokens)
+        return sent
+
+    def picture(self, url: str) -> dict[str, Any]:
+        """The part of a message for the picture at this URL."""
+        detail = {"detail": "auto"} if self.has_detail else {}
+        return {"type": "image_url", "image_url": {"url": url, **detail}}
+
+    def after_refusal(self, error: BackendError, generation: Generation) -> Self | None:
+        """The format for the next attempt; None if this error refuses nothing that can be changed."""
+        sentence = refusal_in(error)
+        about_detail = named(sentence, ("detail",)) and named(sentence, ("image_url", "required"))
+        if about_detail and not self.has_detail:
+            return replace(self, has_detail=True)
+        if named(sentence, TOKEN_LIMITS) and not self.is_settled:
+            limit = self.limit.after(sentence, generation.max_tokens)
+            if limit is not None:
+                return replace(self, limit=limit)
+        omissions = self.omissions.after(sentence, self._names(generation))
+        return None if omissions is None else replace(self, omissions=omissions)
+
+    def acquitted(self, first: Self, error: BackendError, generation: Generation) -> Self:
+        """The format after a final refusal: what it still names was changed in vain since `first`."""
+        sentence = refusal_in(error)
+        omissions = self.omissions.acquitted(first.omissions, sentence, self._names(generation))
+        kept = self if omissions is self.omissions else replace(self, omissions=omissions)
+        if self.limit != first.limit and named(sentence, TOKEN_LIMITS):
+            return replace(kept, limit=first.limit, is_settled=True)
+        return kept
+
+    def warnings(self, generation: Generation) -> tuple[str, ...]:
+        """Warnings about the parameters that the request lacked or changed."""
+        return (*self.omissions.warnings(generation), *self.limit.warnings(generation.max_tokens))
+
+    def _optional(self, generation: Generation) -> dict[str, Any]:
+        """The parameters of a request that may be left out, without the token limit."""
+        optional: dict[str, Any] = {
+            "stream": False,
+            "temperature": generation.temperature,
+            **self.arguments,
+        }
+        if generation.seed is not None:
+            optional["seed"] = generation.seed
+        if generation.thinking is False:
+            optional |= self.no_thinking
+        return optional
+
+    def _names(self, generation: Generation) -> dict[str, Iterable[str]]:
+        """The same parameters, each with its names in a refusal."""
+        return {
+            name: (name, *_THINKING) if name in self.no_thinking else (name,)
+            for name in self._optional(generation)
+        }
