@@ -203,3 +203,16 @@ def test_flaws_to_accept_may_be_in_any_order() -> None:
     for typed in ("loop,length", "length, loop", "length,loop,"):
         assert RunConfig.of("photos", accept=typed).generation.accept == "length,loop"
     assert RunConfig.of("photos", accept="").generation.accept == ""
+
+
+@pytest.mark.parametrize("typed", ["1d", "30 m", "soon", "1.5", "2w", "-", "1h30"])
+def test_a_time_that_ollama_does_not_know(typed: str) -> None:
+    """--keep-alive with a time that Ollama cannot read is refused at once, with times that it can."""
+    with pytest.raises(ConfigError, match=r"--keep-alive .* write seconds.* 24h, or -1"):
+        RunConfig.of("photos", keep_alive=typed)
+
+
+@pytest.mark.parametrize("typed", ["", "0", "300", "-1", "30m", "1h30m", "-1m", "1.5h", ".5s", "500ms"])
+def test_times_that_ollama_knows(typed: str) -> None:
+    """--keep-alive takes seconds and every duration of Ollama as it is."""
+    assert RunConfig.of("photos", keep_alive=typed).endpoint.keep_alive == typed

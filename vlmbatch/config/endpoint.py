@@ -1,5 +1,6 @@
 """The options of the endpoint: which server, model and key a run uses, and its fallbacks."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -22,6 +23,8 @@ BackendName = Literal[
 ]
 
 
+_KEEP_ALIVE = re.compile(r"[-+]?(\d+|((\d+(\.\d*)?|\.\d+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h))+)")
+"""A number of seconds, or a duration of Go (time.ParseDuration), whose longest unit is the hour."""
 REASONS: tuple[FallbackReason, ...] = get_args(FallbackReason)
 
 
@@ -127,6 +130,11 @@ class EndpointOptions:
         require(
             self.backend in get_args(BackendName),
             f"--backend {self.backend} is not known; choose one of {', '.join(get_args(BackendName))}",
+        )
+        require(
+            not self.keep_alive or _KEEP_ALIVE.fullmatch(self.keep_alive) is not None,
+            f"--keep-alive {self.keep_alive} is not a duration that Ollama accepts; write seconds, or a number "
+            "with s, m or h, for example 300, 30m, 1h30m or 24h, or -1 to keep the model loaded",
         )
         for url in self.base_url:
             if not is_file_of_urls(url):

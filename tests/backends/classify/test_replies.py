@@ -184,6 +184,7 @@ QUOTED: tuple[tuple[int, str, Outcome], ...] = (
     (404, ollama('model "x" not found, try pulling it first'), NO_MODEL),
     (400, ollama('"x" does not support thinking'), BAD_CONFIG),
     (400, ollama('"nomic-embed" does not support chat'), BAD_CONFIG),
+    (400, ollama('time: unknown unit "d" in duration "1d"'), BAD_CONFIG),
     (400, ollama("this model only supports one image while more than one image requested"), BAD_CONFIG),
     (500, ollama("Failed to create new sequence: failed to process inputs: image: unknown format"), REJECTED),
     (500, ollama("http: panic serving: height:27 or width:257 must be larger than factor:28"), BAD_SHAPE),

@@ -180,7 +180,7 @@ REPLIES: tuple[Row, ...] = (
     Row(
         "option",
         r"JSON schema|Grammar error|invalid format: |must be of type|response_format"
-        r"|(invalid|missing unit in) duration"
+        r"|(invalid|missing unit in) duration|unknown unit"
         r"|does not support (thinking|tools|chat|generate|completion)|mm_processor_kwargs"
         r"|\b(max_tokens|max_completion_tokens|temperature|top_p|seed)\b.{0,40}\bmust be"
         r"|unsupported_(parameter|value)",
