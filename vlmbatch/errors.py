@@ -24,6 +24,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 FailureKind = Literal[
@@ -137,6 +138,20 @@ class ImageError(VlmbatchError):
         self.retryable = retryable
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overflow:
+    """A request that does not fit into a context: the sizes in tokens, as the endpoint counts them.
+
+    `input_tokens` is the size of pictures and prompt. `output_tokens` is the room that the answer needs, None
+    if that is unknown. `at_least`: the input may be larger, since the endpoint stopped counting.
+    """
+
+    input_tokens: int
+    context: int
+    output_tokens: int | None = None
+    at_least: bool = False
+
+
 class BackendError(VlmbatchError):
     """The endpoint gave no usable answer. `partial` is the text that arrived, if any."""
 
@@ -175,6 +190,8 @@ class BackendError(VlmbatchError):
         """The endpoint's own words."""
         self.marks: tuple[str, ...] = ()
         """The endpoint's types and codes of the error."""
+        self.overflow: Overflow | None = None
+        """By how much the request exceeds the context, if the endpoint says so."""
 
 
 class TransientError(BackendError):

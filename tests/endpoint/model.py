@@ -8,6 +8,7 @@ from endpoint.messages import Received
 from endpoint.questions import texts
 
 PICTURE_TOKENS = 64
+PATCH = 28
 CONSTANT_TOKENS = 40
 PLACEHOLDER_TOKENS = 5
 COLOURS = {
@@ -26,13 +27,14 @@ COLOURS = {
 def count_tokens(request: Received, counts: str, blind: bool) -> int | None:
     """The prompt tokens that the reply reports, None for no report.
 
-    `counts` is "real" (a token a word, 64 a picture), "words" (pictures take no token, as in models that
-    process them outside their context), "constant" (the same for all questions) or "none".
+    `counts` is "real" (a token a word, 64 a picture), "patches" (a token a word and for each 28x28 pixels),
+    "words" (pictures take no token, as in models that process them outside their context), "constant" (the
+    same for all questions) or "none".
 
     Raises:
         ValueError: `counts` is none of these.
     """
-    if counts not in ("real", "words", "constant", "none"):
+    if counts not in ("real", "patches", "words", "constant", "none"):
         raise ValueError(f"no counts {counts!r}")
     if counts == "none":
         return None
@@ -41,6 +43,8 @@ def count_tokens(request: Received, counts: str, blind: bool) -> int | None:
     words = sum(len(text.split()) for text in texts(request))
     if counts == "words":
         return words
+    if counts == "patches":
+        return words + sum(-(-p.width // PATCH) * -(-p.height // PATCH) for p in request.pictures)
     if blind:
         # Ollama's runners before 0.25 put a literal [img-0] into the prompt of a model that cannot see
         return words + (PLACEHOLDER_TOKENS * len(request.pictures) if request.wire == "ollama" else 0)

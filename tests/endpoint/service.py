@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from endpoint import questions, wires
+from endpoint.context import answer_within
 from endpoint.messages import Received, Reply
 from endpoint.model import colour, describe
 from endpoint.pull import pull
@@ -38,6 +39,7 @@ class Service:
         self.refuses: frozenset[str] = frozenset()
         self.refusal: Callable[[Received], Reply | None] = lambda request: None
         self.media: Path | None = None
+        self.context: int | None = None
 
     def _load(self) -> tuple[int, int]:
         """The numbers of questions in progress and in the queue."""
@@ -72,7 +74,7 @@ class Service:
             case "GET", "/api/tags":
                 return wires.tags(self.models)
             case "GET", "/api/ps":
-                return wires.loaded(self.models)
+                return wires.loaded(self.models, self.context or wires.CONTEXT_TOKENS // 2)
             case "POST", "/api/show":
                 return wires.show(self.models, request)
             case "POST", "/api/pull":
@@ -91,7 +93,7 @@ class Service:
             case "GET", "/metrics":
                 return wires.metrics(*self._load())
             case "GET", "/v1/models":
-                return wires.model_list(self.models, self.owned_by)
+                return wires.model_list(self.models, self.owned_by, self.context or wires.CONTEXT_TOKENS)
             case "POST", "/v1/chat/completions":
                 return self._chat(request)
             case _:
@@ -113,6 +115,8 @@ class Service:
         text = self._answer(request)
         if request.body.get("stream", request.wire == "ollama"):
             return stream(request, text)
+        if self.context is not None:
+            return answer_within(request, text, self.context)
         return wires.chat(request, text, thinking="Let me look." if thinks else None)
 
     def _answer(self, request: Received) -> str:

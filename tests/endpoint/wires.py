@@ -148,12 +148,12 @@ def tags(models: dict[str, Model]) -> Reply:
     return as_json(200, {"models": [_listed(name, model) for name, model in models.items()]})
 
 
-def loaded(models: dict[str, Model]) -> Reply:
+def loaded(models: dict[str, Model], context: int) -> Reply:
     """The reply of /api/ps."""
     running = []
     for name, model in models.items():
         if model.on_gpu is not None:
-            entry = {**_listed(name, model), "expires_at": CREATED, "context_length": CONTEXT_TOKENS // 2}
+            entry = {**_listed(name, model), "expires_at": CREATED, "context_length": context}
             running.append({**entry, "size_vram": int(model.bytes * model.on_gpu)})
     return as_json(200, {"models": running})
 
@@ -206,7 +206,7 @@ def show(models: dict[str, Model], request: Received) -> Reply:
     )
 
 
-def model_list(models: dict[str, Model], owned_by: str) -> Reply:
+def model_list(models: dict[str, Model], owned_by: str, context: int) -> Reply:
     """The reply of /v1/models; only llama.cpp's has the modalities of a model."""
     data: list[dict[str, Any]] = []
     for name, model in models.items():
@@ -214,11 +214,9 @@ def model_list(models: dict[str, Model], owned_by: str) -> Reply:
         sees = ["text", "image"] if model.vision else ["text"]
         llama: dict[str, Any] = {
             "architecture": {"input_modalities": sees},
-            "meta": {"n_ctx": CONTEXT_TOKENS},
+            "meta": {"n_ctx": context},
         }
-        extra: dict[str, Any] = {"vllm": {"max_model_len": CONTEXT_TOKENS}, "llamacpp": llama}.get(
-            owned_by, {}
-        )
+        extra: dict[str, Any] = {"vllm": {"max_model_len": context}, "llamacpp": llama}.get(owned_by, {})
         data.append({**entry, **extra})
     return as_json(200, {"object": "list", "data": data})
 

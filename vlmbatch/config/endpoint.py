@@ -133,8 +133,8 @@ class EndpointOptions:
         )
         require(
             not self.keep_alive or _KEEP_ALIVE.fullmatch(self.keep_alive) is not None,
-            f"--keep-alive {self.keep_alive} is not a duration that Ollama accepts; write seconds, or a number "
-            "with s, m or h, for example 300, 30m, 1h30m or 24h, or -1 to keep the model loaded",
+            f"--keep-alive {self.keep_alive} is not a duration that Ollama accepts; write seconds, or a "
+            "number with s, m or h, for example 300, 30m, 1h30m or 24h, or -1 to keep the model loaded",
         )
         for url in self.base_url:
             if not is_file_of_urls(url):

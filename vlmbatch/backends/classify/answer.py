@@ -4,7 +4,8 @@ import re
 
 from vlmbatch.backends.classify.body import clean
 from vlmbatch.backends.classify.row import Row
-from vlmbatch.errors import BadAnswerError, RejectedError, TransientError
+from vlmbatch.backends.classify.token_limits import UNKNOWN, TokenLimits
+from vlmbatch.errors import BadAnswerError, Change, RejectedError, TransientError
 
 _RULES = frozenset(" \t\n-_=.*~|+#:/\\<>\u00b7\u2013\u2014\u2026\u2500\u2501\u2502\u2550")
 _LONGEST_UNIT = 400
@@ -46,12 +47,13 @@ def check_answer(
     thinking: str | None = None,
     refusal: str | None = None,
     accept: frozenset[str] = frozenset(),
+    limits: TokenLimits = UNKNOWN,
 ) -> tuple[str, ...]:
     """Check that the answer ended by itself, is not empty and not a loop; return warnings.
 
     `done` is Ollama's end mark, None for an API without one; only with `done=True` may the finish reason be
     missing. `refusal` is OpenAI's field of that name. `accept` names the flaws to accept: `length` (cut by
-    the token limit), `loop` and `empty`; each accepted flaw is a warning.
+    a token limit), `loop` and `empty`; each accepted flaw is a warning. `limits` say what cut the answer.
 
     Raises:
         BadAnswerError: empty, truncated or degenerate; `partial` is the text, `change` is for the retry.
@@ -65,25 +67,26 @@ def check_answer(
         if row.fits(200, reason):
             details = f": {clean(answer)}" if reason == "error" and answer.strip() else ""
             raise row.error(row.says + details, kind=row.kind, change=row.change, partial=answer or None)
-    flaws = _flaws(answer, reason, done, bool(thinking))
+    flaws = _flaws(answer, reason, done, bool(thinking), limits)
     for flaw, error in flaws.items():
         if flaw not in accept:
             raise error
     if reason not in _ENDS and not (reason == "" and done is not None):
         ending = f"with {clean(reason)!r}" if reason else "without a finish reason"
         raise TransientError(f"the answer ended {ending}", kind="bad_response")
-    return tuple(_ACCEPTED[flaw] for flaw in flaws)
+    return tuple(limits.accepted if flaw == "length" else _ACCEPTED[flaw] for flaw in flaws)
 
 
 _ENDS = ("stop", "length", "max_tokens", "repetition")
 _ACCEPTED = {
-    "length": "accepted although --max-tokens cut it",
     "loop": "accepted although it repeats itself",
     "empty": "accepted although it is empty",
 }
 
 
-def _flaws(answer: str, reason: str, done: bool | None, thought: bool) -> dict[str, BadAnswerError]:
+def _flaws(
+    answer: str, reason: str, done: bool | None, thought: bool, limits: TokenLimits
+) -> dict[str, BadAnswerError]:
     """The flaws of an answer, named like the values of --accept, the worst first."""
     cut = reason in ("length", "max_tokens")
     if done is False:
@@ -94,19 +97,27 @@ def _flaws(answer: str, reason: str, done: bool | None, thought: bool) -> dict[s
         message = "the engine stopped an answer that repeated itself"
         return {"loop": BadAnswerError(message, kind="degenerate", partial=answer or None)}
     if not answer.strip():
-        return {"empty": _empty(thought, cut)}
+        no_room = cut and limits.overflow is not None and not thought
+        return {"empty": _cut(answer, limits, loops=False) if no_room else _empty(thought, cut)}
     loops = repeats(answer)
     flaws = {}
     if cut:
-        message = (
-            "the answer repeats itself up to the limit of --max-tokens"
-            if loops
-            else "the answer is longer than --max-tokens allows; a larger --max-tokens lets it finish"
-        )
-        flaws["length"] = BadAnswerError(message, kind="truncated", partial=answer)
+        flaws["length"] = _cut(answer, limits, loops=loops)
     if loops:
         flaws["loop"] = BadAnswerError("the answer repeats itself", kind="degenerate", partial=answer)
     return flaws
+
+
+def _cut(answer: str, limits: TokenLimits, *, loops: bool) -> BadAnswerError:
+    """The error for an answer that a token limit cut; a smaller picture leaves it more of the context."""
+    if loops:
+        return BadAnswerError(
+            f"the answer repeats itself up to {limits.name}", kind="truncated", partial=answer
+        )
+    change: Change = "shrink" if limits.may_be_full else "reseed"
+    error = BadAnswerError(limits.told, kind="truncated", partial=answer or None, change=change)
+    error.overflow = limits.overflow
+    return error
 
 
 def _empty(thought: bool, cut: bool) -> BadAnswerError:

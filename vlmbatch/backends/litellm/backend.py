@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from vlmbatch.backends.classify import attach_cost, check_answer
 from vlmbatch.backends.classify.refusals import Omissions, refusal_in
+from vlmbatch.backends.classify.token_limits import TokenLimits
 from vlmbatch.backends.http.auth import Credentials, Headers
 from vlmbatch.backends.http.wire import count, is_loopback, mapping, mappings, number, string
 from vlmbatch.backends.litellm.deployments import Deployment
@@ -177,7 +178,12 @@ class LiteLLMBackend:
         reason = _finish_reason(choice)
         with attach_cost(used, cost):
             flaws = check_answer(
-                text, reason, thinking=thinking, refusal=string(message.get("refusal")), accept=request.accept
+                text,
+                reason,
+                thinking=thinking,
+                refusal=string(message.get("refusal")),
+                accept=request.accept,
+                limits=TokenLimits(usage=used, max_tokens=request.generation.max_tokens),
             )
         return Completion(
             text=text,

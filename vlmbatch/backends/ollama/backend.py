@@ -3,12 +3,14 @@
 import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Self
 
 from vlmbatch.backends.classify import check_answer
 from vlmbatch.backends.classify.refusals import Omissions, refusal_in
+from vlmbatch.backends.classify.token_limits import TokenLimits
 from vlmbatch.backends.http.transport import PLAIN, Transport
 from vlmbatch.backends.http.wire import (
     BodyTemplate,
@@ -20,6 +22,7 @@ from vlmbatch.backends.http.wire import (
     unknown_model,
 )
 from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
+from vlmbatch.backends.ollama.loaded import loaded_models
 from vlmbatch.backends.ollama.models import facts_of
 from vlmbatch.backends.ollama.options import unknown_names
 from vlmbatch.backends.ollama.pull import Pulled, follow
@@ -83,6 +86,7 @@ class OllamaBackend:
         self._omissions = Omissions(given=given)
         self._thinks = False
         self._loaded = False
+        self._most_context: int | None = None
 
     async def __aenter__(self) -> Self:
         await self._transport.__aenter__()
@@ -113,12 +117,13 @@ class OllamaBackend:
                 kind="no_vision",
             )
         self._thinks = "thinking" in (capabilities or ())
+        self._most_context = context_of(shown)
         return Endpoint(
             backend=self.name,
             url=self.place,
             model=self._model.removesuffix(":latest"),  # the same model with and without the tag
             digest=str(listed.get("digest") or "") or None,
-            context=context_of(shown),
+            context=self._most_context,
             architecture=architecture_of(shown),
             notes=notes,
         )
@@ -195,19 +200,22 @@ class OllamaBackend:
         message = mapping(reply.get("message"))
         text, thinking = string(message.get("content")), string(message.get("thinking"))
         reason = string(reply.get("done_reason"))
-        flaws = check_answer(
-            text, reason, done=reply.get("done") is True, thinking=thinking, accept=request.accept
-        )
         tokens = count(reply.get("prompt_eval_count"))
+        usage = Usage(input_tokens=tokens, output_tokens=count(reply.get("eval_count")))
+        flaws = check_answer(
+            text,
+            reason,
+            done=reply.get("done") is True,
+            thinking=thinking,
+            accept=request.accept,
+            limits=await self._limits(request.generation, usage, reason),
+        )
         logprobs, missing = logprobs_in(reply.get("logprobs"), request.generation.logprobs)
         return Completion(
             text=text,
             model=(string(reply.get("model")) or self._model or "").removesuffix(":latest"),
             finish_reason=reason or "stop",
-            usage=Usage(
-                input_tokens=tokens,
-                output_tokens=count(reply.get("eval_count")),
-            ),
+            usage=usage,
             thinking=len(thinking),
             load_s=reload_s(reply) if warm else 0.0,
             busy_s=busy_s(reply),
@@ -239,6 +247,22 @@ class OllamaBackend:
     def _adopt(self, omissions: Omissions) -> None:
         if omissions is not self._omissions:
             self._omissions, self._body_template = omissions, BodyTemplate(self._payload)
+
+    async def _limits(self, generation: Generation, usage: Usage, reason: str) -> TokenLimits:
+        """The limits of an answer; only if one was cut early does Ollama have to report its context."""
+        context = generation.num_ctx or count(self._own.get("num_ctx")) or None
+        limits = TokenLimits(usage=usage, max_tokens=generation.max_tokens, context=context)
+        if context is None and reason == "length" and limits.ended_early:
+            context = await self._loaded_context()
+        elif context is not None and self._most_context is not None:
+            context = min(context, self._most_context)
+        return replace(limits, context=context)
+
+    async def _loaded_context(self) -> int | None:
+        """The context of the model as Ollama has loaded it; None if it does not report that."""
+        loaded = await loaded_models(partial(self._query, "GET"))
+        name = (self._model or "").removesuffix(":latest")
+        return next((model.context for model in loaded if model.name == name), None)
 
     def _payload(self, request: Request, image: str) -> dict[str, Any]:
         system = [{"role": "system", "content": request.system}] if request.system else []

@@ -9,6 +9,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from vlmbatch.backends.classify import attach_cost, check_answer
+from vlmbatch.backends.classify.token_limits import TokenLimits
 from vlmbatch.backends.http.transport import PLAIN, Transport
 from vlmbatch.backends.http.wire import (
     BodyTemplate,
@@ -24,6 +25,7 @@ from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
 from vlmbatch.backends.openai.replies import (
     answer_text,
     busy_s,
+    context_of,
     cost_in,
     facts_of,
     find_by_alias,
@@ -95,6 +97,7 @@ class OpenAICompatibleBackend:
         self._model = model
         self._timeout_s = timeout_s
         self._owner = owner
+        self._context: int | None = None
         self._format = server_type.request_format
         self._reports_load = server_type.metrics
         self._extra = wire.extra_arguments
@@ -146,12 +149,13 @@ class OpenAICompatibleBackend:
                 "(llama.cpp: with --mmproj), or name another with --model",
                 kind="no_vision",
             )
+        self._context = context_of(entry)
         return Endpoint(
             backend=self.name,
             url=self.place,
             model=self._model,
             slots=slots,
-            context=count(entry.get("max_model_len")) or count(entry.get("context_length")) or None,
+            context=self._context,
             architecture=string(entry.get("root")) or None,  # the model behind vLLM's --served-model-name
             notes=(*self._transport.notes, *hosted_note(self._server_type.hosted, self.place)),
         )
@@ -224,6 +228,8 @@ class OpenAICompatibleBackend:
         cost = cost_in(reported)
         tokens = mapping(choice.get("logprobs")).get("content")
         logprobs, missing = logprobs_in(tokens, request.generation.logprobs)
+        limit = self._format.limit
+        most = count(self._extra.get(limit.name)) or limit.value(request.generation.max_tokens)
         with attach_cost(usage, cost):
             flaws = check_answer(
                 text,
@@ -231,6 +237,7 @@ class OpenAICompatibleBackend:
                 thinking=thinking,
                 refusal=string(message.get("refusal")),
                 accept=request.accept,
+                limits=TokenLimits(usage=usage, max_tokens=most, context=self._context),
             )
         return Completion(
             text=text,

@@ -48,6 +48,13 @@ def hosted_note(hosted: bool, place: str) -> tuple[str, ...]:
     return (f"{place} is hosted: images leave this machine",) if hosted else ()
 
 
+def context_of(model: Mapping[str, Any]) -> int | None:
+    """The context of a listed model in tokens, as vLLM, llama.cpp's server and hosted servers report it."""
+    meta = mapping(model.get("meta"))
+    contexts = (model.get("max_model_len"), meta.get("n_ctx"), model.get("context_length"))
+    return next(filter(None, map(count, contexts)), None)
+
+
 def facts_of(model: Mapping[str, Any], props: Mapping[str, Any], backend: str, place: str) -> ModelFacts:
     """The facts of a listed model; `props` are those of llama.cpp's server, which has one model.
 
@@ -57,7 +64,6 @@ def facts_of(model: Mapping[str, Any], props: Mapping[str, Any], backend: str, p
     sees = takes_images(model)
     if "vision" in mapping(props.get("modalities")):
         sees = mapping(props["modalities"])["vision"] is True
-    contexts = (model.get("max_model_len"), meta.get("n_ctx"), model.get("context_length"))
     return ModelFacts(
         name=string(model.get("id")),
         backend=backend,
@@ -65,7 +71,7 @@ def facts_of(model: Mapping[str, Any], props: Mapping[str, Any], backend: str, p
         bytes=count(meta.get("size")) or None,
         parameters=_in_short(count(meta.get("n_params"))) or None,
         quantization=string(props.get("model_ftype")) or string(meta.get("ftype")) or None,
-        context=next(filter(None, map(count, contexts)), None),
+        context=context_of(model),
         sees=sees,
         loaded=True if owner in ("vllm", "llamacpp") else None,
     )
