@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 
 from vlmbatch.backends.classify.answer import check_answer
 from vlmbatch.backends.classify.body import clean, error_in, read
+from vlmbatch.backends.classify.overflow import overflow_in
 from vlmbatch.backends.classify.row import Row
 from vlmbatch.backends.classify.rows import REPLIES
 from vlmbatch.config.spec import redact
@@ -20,6 +21,8 @@ from vlmbatch.records import Usage
 __all__ = ["check_answer", "classify_error", "error_in", "retry_after"]
 
 LONGEST_WAIT_S = 900.0
+MOST_TEXT = 4000
+"""Characters of a reply that are searched for numbers."""
 
 
 def classify_error(
@@ -41,6 +44,9 @@ def classify_error(
         _sentence(row, status, told), kind=row.kind, retry_after=retry_after(headers), change=row.change
     )
     error.status, error.told, error.marks = meant, told, body.marks
+    error.overflow = (
+        overflow_in(body.message[:MOST_TEXT], text[:MOST_TEXT]) if row.kind == "context" else None
+    )
     return error
 
 

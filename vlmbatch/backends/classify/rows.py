@@ -4,8 +4,7 @@ Text comes before status, since servers send permanent errors as 500 and errors 
 come first. The message is one sentence: `says`, then the server's own text, then `hint`.
 """
 
-import re
-
+from vlmbatch.backends.classify.overflow import wants_too_many_tokens
 from vlmbatch.backends.classify.row import Row
 from vlmbatch.errors import (
     BadAnswerError,
@@ -23,13 +22,6 @@ _MODEL_HINT = "name another model with --model"
 _WIRE_HINT = "check --backend and --base-url"
 _KEY_HINT = "set --api-key, or OPENAI_API_KEY (OPENROUTER_API_KEY for OpenRouter, OLLAMA_API_KEY for Ollama)"
 _OPTION_HINT = "correct the option, or leave it out"
-
-
-def _wants_too_many_tokens(text: str) -> bool:
-    """Whether max_tokens alone fills the context, so that no image is small enough."""
-    limit = re.search(r"(?:max_model_len=|context length is (?:only )?)(\d{1,12})", text)
-    requested = re.search(r"(?:max_tokens=|too large: |requested )(\d{1,12})", text)
-    return limit is not None and requested is not None and int(requested[1]) >= int(limit[1])
 
 
 REPLIES: tuple[Row, ...] = (
@@ -95,6 +87,15 @@ REPLIES: tuple[Row, ...] = (
         (403,),
     ),
     Row(
+        "encoder cache",
+        r"encoder cache size",  # its hint names --limit-mm-per-prompt, too
+        BadAnswerError,
+        "context",
+        "the image has more tokens than the endpoint accepts",
+        "a smaller --max-size helps, or a larger --max-num-batched-tokens (vLLM)",
+        change="shrink",
+    ),
+    Row(
         "images per request",
         r"at most \d+ image|limit.mm.per.prompt|only supports one image",
         FatalBackendError,
@@ -104,12 +105,12 @@ REPLIES: tuple[Row, ...] = (
     ),
     Row(
         "max_tokens",
-        r"max_tokens|output tokens",
+        r"max_tokens|output tokens|in the (completion|output)|for the completion",
         FatalBackendError,
         "bad_config",
         "--max-tokens is more than the model's whole context",
         "set a smaller --max-tokens",
-        holds=_wants_too_many_tokens,
+        holds=wants_too_many_tokens,
     ),
     Row(
         "file URL",
@@ -127,7 +128,8 @@ REPLIES: tuple[Row, ...] = (
         "context",
         r"exceed_context_size|context_length_exceeded|exceeds the available context|context length"
         r"|maximum model length|prompt( is)? too long|too long to fit|max_tokens' is too large"
-        r"|request too large for",
+        r"|request too large for|context (window|limit|size)|maximum (prompt|input) length|input is too long"
+        r"|max_seq_len|tokens \+ .max_new_tokens|too many tokens: total|number of tokens allowed",
         BadAnswerError,
         "context",
         "image and prompt do not fit into the model's context",

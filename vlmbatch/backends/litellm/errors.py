@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 from vlmbatch.backends.classify import classify_error, retry_after
 from vlmbatch.backends.classify.body import clean
+from vlmbatch.backends.classify.overflow import overflow_in
 from vlmbatch.backends.classify.row import Row
 from vlmbatch.errors import (
     BackendError,
@@ -117,6 +118,7 @@ def to_backend_error(error: BaseException, place: str, masked: Callable[[str], s
             change=row.change,
         )
         ours.status, ours.told = getattr(error, "status_code", None), clean(text)
+        ours.overflow = overflow_in(clean(text)) if row.kind == "context" else None
         return ours
     return classify_error(status, _body(error) or text, headers, masked)
 
