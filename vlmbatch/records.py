@@ -102,7 +102,8 @@ class Endpoint:
 
     `digest` identifies the exact weights; `slots` is the number of requests that the endpoint processes at
     once; `context` is the model's context length in tokens; `architecture` is the kind of model, in the
-    endpoint's words. Each is None if the endpoint does not report it.
+    endpoint's words. `sees` False: the endpoint reports that the model cannot see images; the canary decides
+    then. Each is None if the endpoint does not report it.
     """
 
     backend: str
@@ -112,6 +113,7 @@ class Endpoint:
     slots: int | None = None
     context: int | None = None
     architecture: str | None = None
+    sees: bool | None = None
     notes: tuple[str, ...] = ()
 
 
