@@ -185,7 +185,7 @@ class OllamaBackend:
         return {"keep_alive": _duration(self._keep_alive)}
 
     def _options(self, generation: Generation) -> dict[str, Any]:
-        options = _options(generation) | self._own
+        options = self._own | {n: v for n, v in _options(generation).items() if n not in self._own}
         refused = self._omissions.refused
         return {name: v for name, v in options.items() if v is not None and name not in refused}
 
