@@ -95,6 +95,11 @@ def records(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in content.split(b"\n")[:-1]]
 
 
+def lines_of_runs(output: Path) -> list[dict[str, Any]]:
+    """All lines of FILE.runs next to this output; each must be JSON."""
+    return records(Path(f"{output}.runs"))
+
+
 def start_python(script: str, *arguments: object, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     """A new Python process with the import path of this one."""
     return subprocess.Popen(

@@ -1,6 +1,6 @@
 """The protocols of pluggable parts: any class with these methods can be used in the pipeline."""
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
@@ -154,8 +154,8 @@ class Writer(AsyncContext, Protocol):
         """Notices for the user about the output that begin() found."""
 
     @property
-    def earlier(self) -> Iterable[Mapping[str, Any]]:
-        """The known settings of earlier runs whose records are in the output."""
+    def earlier(self) -> Mapping[str, Mapping[str, Any]]:
+        """The known settings of earlier runs in this output, by fingerprint and without secrets."""
 
     async def begin(self, run: str, settings: Mapping[str, Any]) -> Finished:
         """Open the output for the run with this digest; the result says which images are finished.

@@ -103,6 +103,7 @@ def test_a_summary_that_cannot_be_written_is_no_success(photos: Photos, endpoint
         ("photos/p0000.jpg", "vlmbatch did not write"),
         ("o.jsonl", "--output"),
         ("o.jsonl.lock", "--output"),
+        ("o.jsonl.runs", "--output"),
         ("link", "--output"),
         ("-", "takes a file"),
         ("x" * 300, "name too long"),
@@ -112,7 +113,7 @@ def test_a_summary_that_cannot_be_written_is_no_success(photos: Photos, endpoint
 def test_no_report_replaces_another_file(
     photos: Photos, endpoint: Endpoint, flag: str, place: str, told: str
 ) -> None:
-    """A picture, the output, its lock or an impossible name as report exits 2, and no file is changed."""
+    """A picture, the output, a file next to it or an impossible name as report exits 2; no file changes."""
     photo = photos(1) / "p0000.jpg"
     before = photo.read_bytes()
     Path("link").symlink_to("o.jsonl")

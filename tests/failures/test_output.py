@@ -139,7 +139,10 @@ def test_x3_a_run_without_a_record_removes_no_foreign_file(
 
 @pytest.mark.slow
 def test_x5_kills_lose_and_repeat_no_record(photos: Photos, endpoint: Endpoint) -> None:
-    """After SIGKILL at 8 random moments and a last run, every image has exactly one whole record."""
+    """After SIGKILL at 8 random moments and a last run, every image has exactly one whole record.
+
+    The settings of the run are next to its records after each kill.
+    """
     photos(100)
     endpoint.delay = 0.01
     moments = random.Random(7)
@@ -149,6 +152,8 @@ def test_x5_kills_lose_and_repeat_no_record(photos: Photos, endpoint: Endpoint) 
         endpoint.until(lambda asked=asked: len(endpoint.questions) >= asked)  # type: ignore[misc]
         running.kill()
         running.wait()
+        if Path("o.jsonl").stat().st_size:
+            assert len(records(Path("o.jsonl.runs").read_text())) == 1
         if moments.random() < 0.3:  # as a power cut leaves it
             with Path("o.jsonl").open("ab") as output:
                 output.write(b'{"v":1,"id":"photos/p0')

@@ -4,7 +4,6 @@ import asyncio
 import os
 import resource
 import shutil
-import stat
 from pathlib import Path
 
 import pytest
@@ -178,7 +177,7 @@ async def test_lines_are_synced_to_disk_every_few_seconds(
     fsync = os.fsync
 
     def recording_fsync(fd: int) -> None:
-        if stat.S_ISREG(os.fstat(fd).st_mode):
+        if os.path.samestat(os.fstat(fd), output.stat()):
             synced.append(os.fstat(fd).st_size)
         fsync(fd)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from vlmbatch.config import RunConfig
@@ -72,18 +72,19 @@ def answer_settings(
     }
 
 
-def with_known_digest(settings: dict[str, Any], earlier: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """These settings, or those of an earlier run that differ only in that one model digest is unknown.
+def with_known_digest(settings: dict[str, Any], earlier: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """These settings, with the model digest of an earlier run that differs only in that one is unknown.
 
-    The digest is unknown if the endpoint was down when the run started and a fallback answered.
+    The digest is unknown if the endpoint was down when the run started and a fallback answered. `earlier` has
+    the settings of runs by fingerprint.
     """
-    runs = [dict(run) for run in earlier]
-    if settings in runs:
+    if run_digest(settings) in earlier:
         return settings
-    for run in runs:
-        unknown = None in (run.get("model_digest"), settings["model_digest"])
-        if unknown and {**run, "model_digest": None} == {**settings, "model_digest": None}:
-            return run
+    for run, old in earlier.items():
+        candidate = {**settings, "model_digest": old.get("model_digest")}
+        is_unknown = None in (candidate["model_digest"], settings["model_digest"])
+        if is_unknown and run_digest(candidate) == run:
+            return candidate
     return settings
 
 

@@ -1,6 +1,6 @@
 """The question that a session asks about images: prompt, system, schema, generation and image options."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -50,7 +50,7 @@ class Question:
             run=run_digest(settings),
         )
 
-    def continuing(self, earlier: Iterable[Mapping[str, Any]]) -> Self:
+    def continuing(self, earlier: Mapping[str, Mapping[str, Any]]) -> Self:
         """This question, named as an earlier run that differs only by an unknown model digest."""
         settings = with_known_digest(dict(self.settings), earlier)
         return replace(self, settings=settings, run=run_digest(settings))

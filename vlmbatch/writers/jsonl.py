@@ -6,15 +6,16 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import aiofiles
 from aiofiles.threadpool.binary import AsyncFileIO
 
+from vlmbatch.config.masking import without_secrets
 from vlmbatch.config.run import OutputOptions
-from vlmbatch.errors import FailureKind, OutputError, ResourceError
+from vlmbatch.errors import FailureKind, OutputError, ResourceError, VlmbatchError
 from vlmbatch.integer_map import IntegerMap
 from vlmbatch.protocols import Finished
 from vlmbatch.records import Result
@@ -22,6 +23,7 @@ from vlmbatch.writers.append import Lines, append, completed, reason
 from vlmbatch.writers.lock import OutputLock
 from vlmbatch.writers.lookup import AnswerIndex, Line
 from vlmbatch.writers.resume import finished_by, read_contents, refuse_foreign, refuse_mixture, repair
+from vlmbatch.writers.run_log import RunLog, sync_folder
 
 MOVED = "the file was moved, deleted or emptied during the run"
 
@@ -57,6 +59,10 @@ class JsonlWriter:
         self._clock = clock
         self._synced_at = clock()
         self._lock = OutputLock(path)
+        self._log = RunLog(path)
+        self._run = ""
+        self._settings: dict[str, Any] = {}
+        self._is_described = False
         self._lines = Lines(self._put)
         self._answers = AnswerIndex(IntegerMap())
         self._file: AsyncFileIO | None = None
@@ -76,13 +82,17 @@ class JsonlWriter:
             )
         if self.bad_lines:
             found.append(f"{self.path}: {self.bad_lines} lines hold no record; they are left unchanged")
+        if self._log.bad_lines:
+            found.append(
+                f"{self._log.path}: {self._log.bad_lines} lines describe no run; they are left unchanged"
+            )
         return tuple(found)
 
     async def __aenter__(self) -> Self:
         """Take the lock of the output; nothing but the lock file is created yet.
 
         Raises:
-            ConfigError: the file does not belong to vlmbatch.
+            ConfigError: the file, or FILE.runs next to it, does not belong to vlmbatch.
             LockedError: another run writes to this file.
             OutputError: the file can never be written here.
         """
@@ -90,8 +100,9 @@ class JsonlWriter:
             await asyncio.to_thread(refuse_foreign, self.path)
         try:
             await completed(asyncio.to_thread(self._lock.acquire))
-        except asyncio.CancelledError:
-            self._lock.release()
+            await completed(asyncio.to_thread(self._log.open))
+        except (asyncio.CancelledError, VlmbatchError):
+            self._release()
             raise
         return self
 
@@ -108,22 +119,22 @@ class JsonlWriter:
                 raise
 
     @property
-    def earlier(self) -> Iterable[Mapping[str, Any]]:
+    def earlier(self) -> Mapping[str, Mapping[str, Any]]:
         """See protocols.Writer."""
-        return self._lock.runs.values()
+        return self._lock.runs | self._log.runs
 
     async def begin(self, run: str, settings: Mapping[str, Any]) -> Finished:
         """Read the file back, repair an incomplete end, and open it for appending.
 
-        `settings` are JSON values by name, without secrets; a message names those that differ.
+        `settings` are JSON values by name; a message names those that differ.
 
         Raises:
             ConfigError: the file holds only records of other settings, or does not belong to vlmbatch.
             OutputError: the file cannot be read or written.
         """
-        plain: dict[str, Any] = json.loads(json.dumps(dict(settings)))
+        self._run, self._settings = run, without_secrets(json.loads(json.dumps(dict(settings))))
         try:
-            return finished_by(await completed(self._begin(run, plain)))
+            return finished_by(await completed(self._begin()))
         except OSError as error:
             if trouble := ResourceError.behind(error):
                 raise trouble from error
@@ -144,34 +155,47 @@ class JsonlWriter:
         """See protocols.Writer."""
         return self._answers.find(sha256, prompt)
 
-    async def _begin(self, run: str, settings: dict[str, Any]) -> IntegerMap:
+    async def _begin(self) -> IntegerMap:
         # a dangling link counts as existing
         self._created = not await asyncio.to_thread(os.path.lexists, self.path)
         self._file = await aiofiles.open(self.path, "ab", buffering=0)
         await asyncio.to_thread(self._lock.hold, self._file.fileno())
-        index = await asyncio.to_thread(self._read_back, run, settings)
+        index = await asyncio.to_thread(self._read_back)
         self._answers.open(self.path)
         self._size = os.fstat(self._file.fileno()).st_size
         if self._created:
-            await asyncio.to_thread(_sync_folder, Path(self.path).parent)
+            await asyncio.to_thread(sync_folder, Path(self.path).parent)
         return index
 
-    def _read_back(self, run: str, settings: dict[str, Any]) -> IntegerMap:
+    def _read_back(self) -> IntegerMap:
         """Handle the earlier content before anything is written; blocks."""
+        run = self._run
         if self._created or self._options.overwrite:
             self._overwriting = not self._created
-            self._lock.remember(self._lock.runs | {run: settings})
+            self._log.require_writable()
             return IntegerMap()
         contents = read_contents(self.path, run, retry_failed=self._options.retry_failed, again=self._again)
         if not self._options.append:
-            refuse_mixture(self.path, contents, self._lock.runs, run, settings)
+            refuse_mixture(self.path, contents, self.earlier, run, self._settings)
         self.bad_lines = contents.bad_lines
         self.kept = repair(self.path, contents)
         self.repaired = contents.tail if self.kept else 0
         self._answers = AnswerIndex(contents.answers)
-        present = {known: old for known, old in self._lock.runs.items() if known in contents.runs}
-        self._lock.remember(present | {run: settings})
+        if contents.runs:
+            self._describe_runs()
+        else:
+            self._log.require_writable()
         return contents.index
+
+    def _describe_runs(self) -> None:
+        """Write the settings of this run to FILE.runs, before its first record; blocks, raises OSError."""
+        if self._overwriting:
+            self._log.start_anew(self._run, self._settings, self._lock.started)
+        else:
+            self._log.add(self._lock.runs, None)
+            self._log.add({self._run: self._settings}, self._lock.started)
+        self._lock.forget_runs()
+        self._is_described = True
 
     async def _put(self, lines: list[Line]) -> int:
         """Append these lines and return how many were written; `_failed` holds the reason if not all were."""
@@ -181,9 +205,8 @@ class JsonlWriter:
             raise RuntimeError("begin() comes before write()")
         fd = self._file.fileno()
         try:
-            if self._overwriting:  # only now: a run without an answer must not delete the old ones
-                await asyncio.to_thread(os.ftruncate, fd, 0)
-                self._overwriting, self._size = False, 0
+            if not self._is_described:
+                await asyncio.to_thread(self._prepare_first_line, fd)
             await append(self._file, b"".join(line.data for line in lines))
         except OSError as error:
             self._failed = self._failure(error)
@@ -196,6 +219,15 @@ class JsonlWriter:
             self._failed = self._failure(error)
             return 0
         return len(lines)
+
+    def _prepare_first_line(self, fd: int) -> None:
+        """Delete the old records only now, since a run without an answer must keep them; blocks."""
+        if self._overwriting:
+            os.ftruncate(fd, 0)
+            os.fsync(fd)  # no old record may outlive its settings
+            self._size = 0
+        self._describe_runs()
+        self._overwriting = False
 
     def _note(self, lines: list[Line]) -> None:
         """Note the place of lines that were appended to the file."""
@@ -227,7 +259,11 @@ class JsonlWriter:
         except OSError as error:
             raise self._failure(error) from error
         finally:
-            self._lock.release()
+            self._release()
+
+    def _release(self) -> None:
+        self._log.close()
+        self._lock.release()
 
     async def _close_file(self, file: AsyncFileIO) -> None:
         try:
@@ -267,13 +303,3 @@ def _cut(fd: int, size: int, lines: list[bytes]) -> int:
         whole += 1
     os.ftruncate(fd, min(size, found))
     return whole
-
-
-def _sync_folder(folder: Path) -> None:
-    """Sync the name of a new file to disk; some file systems cannot sync a folder, and do not need it."""
-    with contextlib.suppress(OSError):
-        fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)

@@ -1,4 +1,4 @@
-"""Allows one run at a time to write to an output file; the lock file also stores the settings of its runs.
+"""Allows one run at a time to write to an output file.
 
 The lock file is next to the output and is never deleted: a lock on the output itself would be lost if the
 output is moved, and two runs could hold two lock files of one name if a lock file were removed.
@@ -13,19 +13,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vlmbatch.config.masking import without_secrets
 from vlmbatch.errors import LockedError, OutputError, ResourceError
 from vlmbatch.writers.append import reason
 
 
 class OutputLock:
-    """The lock of one output file. `runs` has the known settings by the digest of their run."""
+    """The lock of one output file.
+
+    `runs` has settings by fingerprint, if an earlier version of vlmbatch has stored them in the lock file;
+    secrets are masked.
+    """
 
     def __init__(self, output: str) -> None:
         self.output = output
         self.path = ""
         self.runs: dict[str, dict[str, Any]] = {}
         self._fd: int | None = None
-        self._started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def acquire(self) -> None:
         """Take the lock or fail at once; creates the lock file and nothing else.
@@ -40,7 +45,8 @@ class OutputLock:
             self.path = os.path.realpath(self.output) + ".lock"
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             self._lock(self._fd, f"another run{_holder(_read(self._fd))} is writing to {self.output}")
-            self.remember(_runs(_read(self._fd)))
+            self.runs = _runs(_read(self._fd))
+            self._write()
         except OSError as error:
             self.release()
             if trouble := ResourceError.behind(error):
@@ -61,22 +67,27 @@ class OutputLock:
         """
         self._lock(output, f"another run is writing to {self.output} under another name")
 
-    def remember(self, runs: Mapping[str, Mapping[str, Any]]) -> None:
-        """Store these settings, and only these, for later runs."""
-        assert self._fd is not None, "the lock is not held"
-        self.runs = {run: dict(settings) for run, settings in runs.items()}
-        content = json.dumps({"pid": os.getpid(), "started": self._started, "runs": self.runs}).encode(
-            "ascii"
-        )
-        # in place, since a lock belongs to the inode; a reader must expect a truncated file
-        os.pwrite(self._fd, content, 0)
-        os.ftruncate(self._fd, len(content))
+    def forget_runs(self) -> None:
+        """Remove the settings from the lock file, once they are stored elsewhere; raises OSError."""
+        if self.runs:
+            self.runs = {}
+            self._write()
 
     def release(self) -> None:
         """Release the lock if it is held."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+    def _write(self) -> None:
+        assert self._fd is not None, "the lock is not held"
+        content: dict[str, Any] = {"pid": os.getpid(), "started": self.started}
+        if self.runs:
+            content["runs"] = self.runs
+        data = json.dumps(content).encode("ascii")
+        # in place, since a lock belongs to the inode; a reader must expect a truncated file
+        os.pwrite(self._fd, data, 0)
+        os.ftruncate(self._fd, len(data))
 
     def _lock(self, fd: int, message: str) -> None:
         try:
@@ -112,7 +123,7 @@ def _runs(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     runs = content.get("runs")
     if not isinstance(runs, dict):
         return {}
-    return {run: settings for run, settings in runs.items() if isinstance(settings, dict)}
+    return {run: without_secrets(old) for run, old in runs.items() if isinstance(old, dict)}
 
 
 def _holder(content: Mapping[str, Any]) -> str:

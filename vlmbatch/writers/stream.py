@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Self
 
 import aiofiles
@@ -22,10 +23,11 @@ class StreamWriter:
     """Writes records to an open descriptor, which it does not close."""
 
     notices: tuple[str, ...] = ()
-    earlier: tuple[Mapping[str, Any], ...] = ()
+    earlier: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
     def __init__(self, fd: int = 1) -> None:
         self._fd = fd
+        self._prompt: str | None = None
         self._file: AsyncFileIO | None = None
         self._lines = Lines(self._put)
         self._failed: OutputClosed | OutputError | None = None
@@ -38,11 +40,12 @@ class StreamWriter:
         """Leave the descriptor open."""
 
     async def begin(self, run: str, settings: Mapping[str, Any]) -> Finished:
-        """Open the stream; every image counts as open.
+        """Open the stream; every image counts as open. Each record gets the text of `settings["prompt"]`.
 
         Raises:
             OutputError: the descriptor is closed or cannot be written to.
         """
+        self._prompt = settings.get("prompt")
         try:
             os.fstat(self._fd)
             self._file = await aiofiles.open(self._fd, "wb", buffering=0, closefd=False)
@@ -57,7 +60,10 @@ class StreamWriter:
             OutputClosed: the reader has closed the stream.
             OutputError: the disk behind the stream is full, or the write failed otherwise.
         """
-        if not await self._lines.add(to_line(result.to_record())) and self._failed is not None:
+        record = result.to_record()
+        if self._prompt is not None:
+            record = with_prompt_text(record, self._prompt)
+        if not await self._lines.add(to_line(record)) and self._failed is not None:
             raise type(self._failed)(str(self._failed)) from self._failed
 
     def find(self, _sha256: str, _prompt: str) -> None:
@@ -84,3 +90,13 @@ class StreamWriter:
             f"cannot write to standard output: {reason(error)}. "
             "To be able to resume after a failure, write to a file: --output results.jsonl"
         )
+
+
+def with_prompt_text(record: Mapping[str, Any], text: str) -> dict[str, Any]:
+    """The record with `prompt_text` behind `prompt`: next to a pipe there is no FILE.runs with it."""
+    extended: dict[str, Any] = {}
+    for name, value in record.items():
+        extended[name] = value
+        if name == "prompt":
+            extended["prompt_text"] = text
+    return extended

@@ -1,0 +1,208 @@
+"""The file FILE.runs next to an output: one JSON line for each fingerprint in it, with prompts and settings.
+
+A line is on the disk before the first record of its run, so that each record leads to its prompt. The file is
+read and written only while the lock of the output is held.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vlmbatch.errors import ConfigError, OutputError, ResourceError
+from vlmbatch.records import DEFAULT_PROMPT_NAME
+from vlmbatch.writers.append import reason
+
+LINE_START = b'{"v":1,"run":"'
+MOST_BYTES = 1 << 26
+"""The largest file that is read: a line has a few kilobytes, and comes once for each change of settings."""
+WAY_OUT = "Move it away, or name another file with --output"
+
+
+class RunLog:
+    """The settings of the runs in an output. `runs` has them by fingerprint, without secrets.
+
+    After open(), `bad_lines` is the number of lines that describe no run; they are skipped and stay.
+    """
+
+    def __init__(self, output: str) -> None:
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.bad_lines = 0
+        self.path = os.path.realpath(output) + ".runs"  # next to the lock file, also through a link
+        self._fd: int | None = None
+        self._is_writable = True
+        self._end = 0
+        self._tail = b""
+
+    def open(self) -> None:
+        """Read the file, if there is one; nothing is changed yet.
+
+        Raises:
+            ConfigError: the file does not belong to vlmbatch.
+            OutputError: it is not a regular file, or cannot be read.
+        """
+        try:
+            self._fd = self._opened()
+            if self._fd is not None:
+                self._read(self._fd)
+        except OSError as error:
+            self.close()
+            raise self._failure(error) from error
+        except (ConfigError, OutputError):
+            self.close()
+            raise
+
+    def require_writable(self) -> None:
+        """Raise OutputError if add() would fail for lack of permission."""
+        folder = Path(self.path).parent
+        if not (self._is_writable if self._fd is not None else os.access(folder, os.W_OK)):
+            raise self._failure(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+    def add(self, runs: Mapping[str, Mapping[str, Any]], started: str | None) -> None:
+        """Append a line for each of these runs that has none, and sync them to the disk.
+
+        `started` is the time of their start in UTC, None if unknown.
+
+        Raises:
+            OSError: the file cannot be written; it ends with a whole line, or the next run repairs it.
+        """
+        lines = b"".join(_line(run, runs[run], started) for run in runs if run not in self.runs)
+        if lines or self._tail:
+            self._append(self._repaired_end() + lines)
+        self.runs |= {run: dict(settings) for run, settings in runs.items()}
+
+    def start_anew(self, run: str, settings: Mapping[str, Any], started: str) -> None:
+        """Replace all lines by the line of this run.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        self.runs, self._tail, self._end = {}, b"", 0
+        if self._fd is not None:
+            os.ftruncate(self._fd, 0)
+        self.add({run: settings}, started)
+
+    def close(self) -> None:
+        """Close the file, if it is open."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _opened(self) -> int | None:
+        """A descriptor of the file, None without a file; a pipe does not block, and no link is followed."""
+        flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_APPEND | flags)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            self._is_writable = False
+            fd = os.open(self.path, os.O_RDONLY | flags)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OutputError(f"{self.path} is not a regular file. {WAY_OUT}")
+        return fd
+
+    def _read(self, fd: int) -> None:
+        if os.fstat(fd).st_size > MOST_BYTES:
+            raise OutputError(f"{self.path} has more than {MOST_BYTES >> 20} MiB. {WAY_OUT}")
+        with open(fd, "rb", closefd=False) as file:
+            for number, line in enumerate(file):
+                known = _run_in(line)
+                is_whole = line.endswith(b"\n")
+                if known is None and not number and not _is_start(line):
+                    raise self._foreign()
+                if known is not None:
+                    self.runs |= dict([known])
+                elif is_whole and line.strip():
+                    self.bad_lines += 1
+                if is_whole:
+                    self._end += len(line)
+                else:
+                    self._tail = line
+
+    def _repaired_end(self) -> bytes:
+        """Cut off an incomplete last line, which no record belongs to; returns the bytes to write first."""
+        tail, self._tail = self._tail, b""
+        if not tail:
+            return b""
+        if _run_in(tail) is not None or not _is_start(tail):
+            self._end += len(tail) + 1
+            return b"\n"
+        assert self._fd is not None, "a tail was read from it"
+        os.ftruncate(self._fd, self._end)
+        return b""
+
+    def _append(self, data: bytes) -> None:
+        created = self._fd is None
+        if self._fd is None:
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._fd = os.open(self.path, flags, 0o666)
+        size = os.fstat(self._fd).st_size
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+            os.fsync(self._fd)
+        except OSError:
+            with contextlib.suppress(OSError):  # otherwise the next run repairs the end
+                os.ftruncate(self._fd, size)
+            raise
+        if created:
+            sync_folder(Path(self.path).parent)
+
+    def _foreign(self) -> ConfigError:
+        return ConfigError(
+            f"{self.path} contains something other than settings of runs and was left unchanged. {WAY_OUT}"
+        )
+
+    def _failure(self, error: OSError) -> ResourceError | OutputError:
+        told = "it is a link" if error.errno == errno.ELOOP else reason(error)
+        return ResourceError.behind(error) or OutputError(f"cannot use {self.path}: {told}. {WAY_OUT}")
+
+
+def sync_folder(folder: Path) -> None:
+    """Sync the name of a new file to disk; some file systems cannot sync a folder, and do not need it."""
+    with contextlib.suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _line(run: str, settings: Mapping[str, Any], started: str | None) -> bytes:
+    from importlib.metadata import version  # slow to import, and needed once
+
+    told = {
+        "v": 1,
+        "run": run,
+        "prompts": {DEFAULT_PROMPT_NAME: settings.get("prompt")},
+        "settings": dict(settings),
+        "version": version("vlmbatch") if started else None,
+        "started_at": started,
+    }
+    return json.dumps(told, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def _run_in(line: bytes) -> tuple[str, dict[str, Any]] | None:
+    """The fingerprint and the settings in a line, None if it has none."""
+    try:
+        told = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(told, dict):
+        return None
+    run, settings = told.get("run"), told.get("settings")
+    return (run, settings) if isinstance(run, str) and isinstance(settings, dict) else None
+
+
+def _is_start(line: bytes) -> bool:
+    """Whether it is a torn line of ours, as a crash leaves it, perhaps with zeros behind it or alone."""
+    start = line.rstrip(b"\0\n")
+    return start.startswith(LINE_START) or LINE_START.startswith(start)
