@@ -1,5 +1,6 @@
 """The pages in docs/ match the program: fields, kinds of error, recipes and the picture."""
 
+import asyncio
 import json
 import re
 import runpy
@@ -12,13 +13,17 @@ from typing import Any, get_args
 
 import pytest
 from documents import ROOT, blocks, jq_recipes, page, section, table
-from written_results import answered, failed
+from written_results import ENDPOINT, answered, failed, lines_of_runs, write
 
 from vlmbatch.backends.classify.rows import REPLIES
+from vlmbatch.config import RunConfig
 from vlmbatch.errors import BackendError, FailureKind, FatalBackendError
 from vlmbatch.images import ImageFacts
-from vlmbatch.records import Fallback, to_line
+from vlmbatch.pipeline.fingerprint import answer_settings
+from vlmbatch.records import Fallback
+from vlmbatch.writers.stream import with_prompt_text
 
+PROMPT = "Name the objects \u732b."
 RECORDS = page("docs/records.md")
 JQ = [*jq_recipes(RECORDS), *jq_recipes(page("README.md"))]
 needs_jq = pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
@@ -65,6 +70,23 @@ def test_the_key_of_several_images_is_told() -> None:
     record = replace(plain, more_images=(ImageFacts(width=7),)).to_record()
     assert listed == [key for key in record if key not in plain.to_record()]
     assert record["images"][0] == record["image"]
+
+
+def test_the_key_of_records_in_a_pipe_is_told() -> None:
+    """docs/records.md lists the key that only records in a pipe have, and each key of a line of FILE.runs."""
+    text = section(RECORDS, "## The prompt and the settings of a record")
+    (shown,) = (json.loads(block) for block in blocks(text, "jsonl"))
+    plain = answered("a").to_record()
+    piped = with_prompt_text(plain, "Describe this image.")
+    assert [row[0] for row in table(text)] == [*shown, *(key for key in piped if key not in plain)]
+
+
+def test_the_example_of_a_run_has_the_keys_of_a_real_line(captions: Path) -> None:
+    """The line of FILE.runs that is shown has all keys of a real line in their order, and real settings."""
+    (shown,) = (json.loads(block) for block in blocks(RECORDS, "jsonl"))
+    (real,) = lines_of_runs(captions)
+    assert (list(shown), list(shown["settings"])) == (list(real), list(real["settings"]))
+    assert shown["prompts"]["default"] == shown["settings"]["prompt"]
 
 
 def test_the_key_of_the_cost_is_told() -> None:
@@ -117,7 +139,10 @@ def test_the_page_is_right_about_retries(row: Any) -> None:
 
 @pytest.fixture
 def captions(tmp_path: Path) -> Path:
-    """captions.jsonl with answers and failures, one image sent twice, and one name with odd bytes."""
+    """captions.jsonl with answers and failures, one image sent twice, and one name with odd bytes.
+
+    Its runs are described next to it.
+    """
     seen = ImageFacts(sha256="ab" * 32, bytes=9, mtime=1.5, width=4, height=3)
     results = [
         failed("b.jpg", retryable=True),
@@ -126,7 +151,8 @@ def captions(tmp_path: Path) -> Path:
         failed("caf\udce9.jpg"),
     ]
     path = tmp_path / "captions.jsonl"
-    path.write_bytes(b"".join(to_line(result.to_record()) for result in results))
+    settings = answer_settings(RunConfig.of("photos"), ENDPOINT, PROMPT)
+    asyncio.run(write(path, results, settings=settings))
     return path
 
 
@@ -139,6 +165,14 @@ def test_each_jq_recipe_runs(recipe: str, captions: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.strip()
+
+
+@needs_jq
+def test_the_recipe_for_the_prompt_shows_it(captions: Path) -> None:
+    """The recipe shows for each record the exact prompt that its run has asked."""
+    recipe = next(line for line in JQ if "captions.jsonl.runs" in line)
+    done = subprocess.run(["bash", "-c", recipe], cwd=captions.parent, capture_output=True, check=True)
+    assert [line.split(b"\t")[-1].decode() for line in done.stdout.splitlines()] == [PROMPT] * 4
 
 
 @needs_jq
