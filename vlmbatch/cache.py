@@ -13,6 +13,7 @@ from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
 from vlmbatch import strict_json
 from vlmbatch.errors import ConfigError
+from vlmbatch.finish_reasons import is_cut
 from vlmbatch.records import Endpoint, Result
 
 FILE = "answers.sqlite3"
@@ -64,7 +65,7 @@ class Cache:
     def keep(self, result: Result) -> None:
         """Store an answer, unless it is reused, truncated or of a fallback; returns at once."""
         content, done = result.content, result.completion
-        is_new = done is not None and done.finish_reason != "length" and not result.is_known
+        is_new = done is not None and not is_cut(done.finish_reason) and not result.is_known
         is_new = is_new and result.fallback is None  # the key names the endpoint, not its fallback
         if is_new and content is not None:
             self._unwritten.append((_key(result.run, content, result.prompt), json.dumps(result.to_record())))

@@ -9,6 +9,7 @@ from wire_outcomes import BAD_RESPONSE, OK, SERVER_ERROR, Outcome
 from vlmbatch.backends.classify import check_answer
 from vlmbatch.backends.classify.answer import repeats
 from vlmbatch.errors import BackendError, BadAnswerError, RejectedError
+from vlmbatch.finish_reasons import reason_in
 
 REFUSED: Outcome = (RejectedError, "refused")
 
@@ -32,8 +33,9 @@ def answer(text: str | None, reason: str | None, **marks: Any) -> BackendError |
         ("A cat.", "stop", {"done": True}, OK),
         ("A cat.", "", {"done": True}, OK),
         ("A cat.", None, {"done": True}, OK),
-        ("A cat.", None, {}, BAD_RESPONSE),
-        ("A cat.", "whatever", {}, BAD_RESPONSE),
+        ("A cat.", None, {}, OK),
+        ("A cat.", "whatever", {}, OK),
+        ("", None, {}, (BadAnswerError, "empty")),
         ("A cat", None, {"done": False}, (BadAnswerError, "degenerate")),
         ("", None, {"done": False}, (BadAnswerError, "degenerate")),
         ("A cat and", "length", {}, (BadAnswerError, "truncated")),
@@ -41,6 +43,7 @@ def answer(text: str | None, reason: str | None, **marks: Any) -> BackendError |
         ("", "stop", {}, (BadAnswerError, "empty")),
         (" \n", "stop", {"done": True}, (BadAnswerError, "empty")),
         (None, "stop", {}, (BadAnswerError, "empty")),
+        ("A cat and", "FinishReason.MAX_TOKENS", {}, (BadAnswerError, "truncated")),
         ("", "content_filter", {}, REFUSED),
         ("", "content_filter: PROHIBITED_CONTENT", {}, REFUSED),
         ("", "IMAGE_SAFETY", {}, REFUSED),
@@ -67,6 +70,7 @@ def test_status_200_is_not_success(
         ("stop", "hmm", "no_thinking"),
         ("length", "hmm", "no_thinking"),
         ("length", None, "no_thinking"),
+        ("stop", " \n", "reseed"),
         ("stop", None, "reseed"),
         ("stop", "", "reseed"),
     ],
@@ -78,6 +82,23 @@ def test_an_empty_answer_after_thinking_is_retried_without_it(
     error = answer("", reason, thinking=thinking)
     assert error is not None
     assert (error.kind, error.change) == ("empty", change)
+
+
+def test_only_thoughts_are_told_as_thinking() -> None:
+    """The message speaks of thinking where there was any; --max-tokens 1 alone is told as a limit."""
+    told = {
+        name: str(answer("", reason, thinking=thinking))
+        for name, reason, thinking in (
+            ("both", "length", "Hm"),
+            ("thought", "stop", "Hm"),
+            ("cut", "length", ""),
+            ("neither", "stop", ""),
+        )
+    }
+    assert told["both"].startswith("the model used all of --max-tokens for thinking")
+    assert told["thought"] == "the model only thought and gave no answer"
+    assert told["cut"].startswith("the answer reached --max-tokens before its first word; set a larger")
+    assert told["neither"] == "the model gave no answer"
 
 
 def test_a_cut_answer_keeps_what_came() -> None:
@@ -153,8 +174,67 @@ def test_flaws_that_are_accepted_are_warnings() -> None:
 
 
 @pytest.mark.parametrize("reason", [None, "", "whatever"])
-def test_accepting_flaws_accepts_no_reply_without_its_end(reason: str | None) -> None:
-    """An accepted flaw does not replace the finish reason, which proves that a reply is complete."""
-    for text in ("", "A cat. " * 60):
-        error = answer(text, reason, accept=frozenset(("length", "loop", "empty")))
-        assert outcome(error) == BAD_RESPONSE
+def test_accepting_flaws_accepts_no_reply_without_text_and_end(reason: str | None) -> None:
+    """A reply without text and a known finish reason is no answer, even if empty answers are accepted."""
+    assert outcome(answer("", reason, accept=frozenset(("length", "loop", "empty")))) == BAD_RESPONSE
+    assert answer("", "stop", accept=frozenset(("empty",))) is None
+
+
+ENDS = (
+    *("stop", "STOP", "stopped", "eos_token", "eos", "end", "end_turn", "stop_sequence", "COMPLETE", "null"),
+    *("FINISHED", "STOP_CRITERIA_MET", "FinishReason.STOP", "FINISH_REASON_STOP", "REASON_STOP", "eosFound"),
+    *("stopStringFound", "normal", "", None),
+)
+UNKNOWN_ENDS = ("OTHER", "whatever", "5")
+CUT = (
+    *("length", "LENGTH", "max_tokens", "MAX_TOKENS", "max_output_tokens", "model_length", "maxTokens"),
+    *("FinishReason.MAX_TOKENS", "max_new_tokens", "token_limit", "model_context_window_exceeded"),
+    *("maxPredictedTokensReached", "contextLengthReached", "ERROR_LIMIT", "limit", "max-tokens"),
+)
+STOPPED = {
+    "refused": (
+        *("content_filter", "content-filter", "CONTENT_FILTERED", "SAFETY", "guardrail_intervened", "spii"),
+        *("refusal", "sensitive", "ERROR_TOXIC", "MODEL_ARMOR", "content_filter: SAFETY"),
+    ),
+    "server_error": (
+        *("abort", "cancelled", "insufficient_system_resource", "network_error", "TIMEOUT", "USER_CANCEL"),
+        *("userStopped", "modelUnloaded"),
+    ),
+    "bad_response": (
+        *("error", "ERROR", "failed", "internal_error", "load", "tool_calls", "tool_use", "function_call"),
+        *("toolCalls", "MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "pause_turn"),
+    ),
+}
+
+
+def test_a_text_has_ended_unless_its_reason_says_otherwise() -> None:
+    """A text has ended by any word but those for cut, filtered, aborted, failed and tools."""
+    for reason in ENDS:
+        assert check_answer("A cat.", reason) == (), reason
+    for reason in UNKNOWN_ENDS:
+        (warning,) = check_answer("A cat.", reason)
+        assert "an unknown finish reason" in warning, reason
+    for reason in CUT:
+        assert outcome(answer("A cat and", reason)) == (BadAnswerError, "truncated"), reason
+    for kind, reasons in STOPPED.items():
+        for reason in reasons:
+            error = answer("A cat and", reason)
+            assert error is not None, reason
+            assert (error.kind, error.partial) == (kind, "A cat and"), reason
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("stop", "stop"),
+        ({"type": "length", "length": 16}, "length"),
+        ({"reason": "eos"}, "eos"),
+        ({"type": 5}, ""),
+        (None, ""),
+        (5, ""),
+        (["stop"], ""),
+    ],
+)
+def test_a_reason_may_be_an_object(value: object, expected: str) -> None:
+    """SGLang's object has the reason in its `type`; a value without a word says nothing."""
+    assert reason_in(value) == expected

@@ -4,8 +4,10 @@ import re
 
 from vlmbatch.backends.classify.body import clean
 from vlmbatch.backends.classify.row import Row
-from vlmbatch.backends.classify.token_limits import UNKNOWN, TokenLimits
+from vlmbatch.backends.classify.token_limits import UNKNOWN as UNKNOWN_LIMITS
+from vlmbatch.backends.classify.token_limits import TokenLimits
 from vlmbatch.errors import BadAnswerError, Change, RejectedError, TransientError
+from vlmbatch.finish_reasons import ENDED, UNKNOWN, is_cut, word_of
 
 _RULES = frozenset(" \t\n-_=.*~|+#:/\\<>\u00b7\u2013\u2014\u2026\u2500\u2501\u2502\u2550")
 _LONGEST_UNIT = 400
@@ -13,20 +15,29 @@ _LONGEST_UNIT = 400
 FINISHES: tuple[Row, ...] = (
     Row(
         "filtered",
-        # Gemini's own finish reasons are unchanged on its OpenAI route
-        r"^(content_filter|(image_)?(safety|prohibited_content|recitation)|blocklist|spii)\b",
+        # Gemini's own words are unchanged on its OpenAI route; refusal is Anthropic's, sensitive Zhipu's
+        r"^((content_)?(filter(ed)?|moderation)|(image_)?(safety|prohibited_content|recitation)|blocklist"
+        r"|blocked|spii|sensitive|refusal|refused|guardrails?|model_armor|error_toxic|language)(_|$)",
         RejectedError,
         "refused",
         "a content filter stopped the answer",
     ),
     Row(
         "aborted",
-        r"^(abort|aborted|cancell?ed)$",
+        r"^(abort(ed)?|cancell?ed|cancel|user_cancel|user_stopped|interrupted|time(d_|_)?out|time_limit"
+        r"|insufficient_system_resources?|network_error|preempted|model_unloaded|incomplete|not_finished)$",
         TransientError,
         "server_error",
         "the engine aborted the answer",
     ),
-    Row("failed", r"^error$", TransientError, "bad_response", "the engine failed while it answered"),
+    Row(
+        "failed",
+        r"^(failed|failure|((internal|server|engine|model|generation|unknown)_)?error"
+        r"|malformed_(model_output|response))$",
+        TransientError,
+        "bad_response",
+        "the engine failed while it answered",
+    ),
     Row(
         "loaded",
         r"^(un)?load$",
@@ -34,9 +45,15 @@ FINISHES: tuple[Row, ...] = (
         "bad_response",
         "the engine only loaded or unloaded the model",
     ),
-    Row("tool", r"^(tool_calls|function_call)$", BadAnswerError, "bad_response", "the model called a tool"),
+    Row(
+        "tool",
+        r"^(((malformed|unexpected|too_many)_)?(tool_calls?|tool_use|function_calls?)|pause_turn)$",
+        BadAnswerError,
+        "bad_response",
+        "the model called a tool",
+    ),
 )
-"""Finish reasons of unusable answers."""
+"""Finish reasons of unusable answers, as of `word_of`."""
 
 
 def check_answer(
@@ -47,37 +64,44 @@ def check_answer(
     thinking: str | None = None,
     refusal: str | None = None,
     accept: frozenset[str] = frozenset(),
-    limits: TokenLimits = UNKNOWN,
+    limits: TokenLimits = UNKNOWN_LIMITS,
 ) -> tuple[str, ...]:
     """Check that the answer ended by itself, is not empty and not a loop; return warnings.
 
-    `done` is Ollama's end mark, None for an API without one; only with `done=True` may the finish reason be
-    missing. `refusal` is OpenAI's field of that name. `accept` names the flaws to accept: `length` (cut by
-    a token limit), `loop` and `empty`; each accepted flaw is a warning. `limits` say what cut the answer.
+    An answer with text has ended, unless its finish reason is a known word for anything else. `done` is
+    Ollama's end mark, None for an API without one. `refusal` is OpenAI's field of that name. `accept` names
+    the flaws to accept: `length` (cut by a token limit), `loop` and `empty`; each accepted flaw is a
+    warning, and so is an unknown finish reason. `limits` say what cut the answer.
 
     Raises:
         BadAnswerError: empty, truncated or degenerate; `partial` is the text, `change` is for the retry.
         RejectedError: a content filter or the model refuses.
-        TransientError: the engine aborted the answer, or the reply has no finish reason.
+        TransientError: the engine aborted the answer, or the reply has neither text nor a finish reason.
     """
-    answer, reason = text or "", (finish_reason or "").strip().lower()
+    answer, reason = text or "", finish_reason or ""
+    word = word_of(reason)
     if refusal:
         raise RejectedError(f"the model refuses: {clean(refusal)}", kind="refused")
     for row in FINISHES:
-        if row.fits(200, reason):
-            details = f": {clean(answer)}" if reason == "error" and answer.strip() else ""
+        if row.fits(200, word):
+            details = f": {clean(answer)}" if row.name == "failed" and answer.strip() else ""
             raise row.error(row.says + details, kind=row.kind, change=row.change, partial=answer or None)
-    flaws = _flaws(answer, reason, done, bool(thinking), limits)
+    flaws = _flaws(answer, word, done, bool((thinking or "").strip()), limits)
     for flaw, error in flaws.items():
         if flaw not in accept:
             raise error
-    if reason not in _ENDS and not (reason == "" and done is not None):
+    warnings = tuple(limits.accepted if flaw == "length" else _ACCEPTED[flaw] for flaw in flaws)
+    if word in ENDED or word in _LOOPED or is_cut(word) or (word in UNKNOWN and done is not None):
+        return warnings
+    if not answer.strip():
         ending = f"with {clean(reason)!r}" if reason else "without a finish reason"
-        raise TransientError(f"the answer ended {ending}", kind="bad_response")
-    return tuple(limits.accepted if flaw == "length" else _ACCEPTED[flaw] for flaw in flaws)
+        raise TransientError(f"the answer is empty and ended {ending}", kind="bad_response")
+    if word in UNKNOWN:
+        return warnings
+    return (*warnings, f"the answer ended with {clean(reason)!r}, an unknown finish reason")
 
 
-_ENDS = ("stop", "length", "max_tokens", "repetition")
+_LOOPED = ("repetition", "repetition_detected")
 _ACCEPTED = {
     "loop": "accepted although it repeats itself",
     "empty": "accepted although it is empty",
@@ -85,15 +109,15 @@ _ACCEPTED = {
 
 
 def _flaws(
-    answer: str, reason: str, done: bool | None, thought: bool, limits: TokenLimits
+    answer: str, word: str, done: bool | None, thought: bool, limits: TokenLimits
 ) -> dict[str, BadAnswerError]:
     """The flaws of an answer, named like the values of --accept, the worst first."""
-    cut = reason in ("length", "max_tokens")
+    cut = is_cut(word)
     if done is False:
         message = "the answer broke off without its end mark; Ollama does that if a model repeats itself"
         flaw = "loop" if answer.strip() else "empty"
         return {flaw: BadAnswerError(message, kind="degenerate", partial=answer or None)}
-    if reason == "repetition":
+    if word in _LOOPED:
         message = "the engine stopped an answer that repeated itself"
         return {"loop": BadAnswerError(message, kind="degenerate", partial=answer or None)}
     if not answer.strip():
@@ -121,11 +145,19 @@ def _cut(answer: str, limits: TokenLimits, *, loops: bool) -> BadAnswerError:
 
 
 def _empty(thought: bool, cut: bool) -> BadAnswerError:
-    """The error for an empty answer; if it used up its tokens, the model has thought, perhaps hidden."""
-    if thought or cut:
-        message = "the model used its tokens for thinking and gave no answer"
-        return BadAnswerError(message, kind="empty", change="no_thinking")
-    return BadAnswerError("the model gave no answer", kind="empty", change="reseed")
+    """The error for an empty answer; a model may think without showing it, so a cut answer is one, too."""
+    if thought and cut:
+        message = "the model used all of --max-tokens for thinking and gave no answer; a larger one helps"
+    elif thought:
+        message = "the model only thought and gave no answer"
+    elif cut:
+        message = (
+            "the answer reached --max-tokens before its first word; set a larger --max-tokens "
+            "(a model that thinks in secret needs more)"
+        )
+    else:
+        return BadAnswerError("the model gave no answer", kind="empty", change="reseed")
+    return BadAnswerError(message, kind="empty", change="no_thinking")
 
 
 def repeats(text: str) -> bool:

@@ -20,11 +20,10 @@ from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
 from vlmbatch.backends.openai.replies import answer_text, response_format, thoughts
 from vlmbatch.config.spec import redact
 from vlmbatch.errors import BackendError, FatalBackendError, MissingDependencyError
+from vlmbatch.finish_reasons import ENDED, UNKNOWN, reason_in, word_of
 from vlmbatch.records import Completion, Endpoint, Generation, Load, Request, Usage
 
 EXAMPLES = "for example gpt-4o, anthropic/claude-sonnet-4-5 or gemini/gemini-2.5-flash"
-BROKEN_OFF = frozenset(("error", "abort", "aborted", "cancelled", "canceled", "repetition"))
-"""Finish reasons of incomplete answers."""
 OPTIONAL: Mapping[str, tuple[str, ...]] = {"temperature": ("temperature",), "seed": ("seed",)}
 """The parameters that vlmbatch sends by itself and that a provider may refuse, with their names there."""
 KEY_VARIABLES = ("_API_KEY", "_TOKEN", "_SECRET_ACCESS_KEY")
@@ -293,9 +292,10 @@ class LiteLLMBackend:
 
 
 def _finish_reason(choice: Mapping[str, Any]) -> str:
-    """The finish reason; the provider's own one if LiteLLM has turned a failure into `stop`."""
-    native = string(mapping(choice.get("provider_specific_fields")).get("native_finish_reason")).lower()
-    return native if native in BROKEN_OFF else string(choice.get("finish_reason"))
+    """The finish reason; the provider's own one if LiteLLM has made `stop` of it, as it does of failures."""
+    reason = reason_in(choice.get("finish_reason"))
+    native = reason_in(mapping(choice.get("provider_specific_fields")).get("native_finish_reason"))
+    return native if reason == "stop" and word_of(native) not in (*ENDED, *UNKNOWN) else reason
 
 
 def _without_keys(text: str) -> str:

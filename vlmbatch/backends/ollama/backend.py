@@ -38,6 +38,7 @@ from vlmbatch.backends.ollama.replies import (
 )
 from vlmbatch.config.request import RequestOptions
 from vlmbatch.errors import BackendError, BadAnswerError, FatalBackendError, RejectedError
+from vlmbatch.finish_reasons import is_cut, reason_in
 from vlmbatch.records import Completion, Endpoint, Generation, ModelFacts, Request, Usage
 
 TAGS = "/api/tags"
@@ -199,7 +200,7 @@ class OllamaBackend:
         self._loaded = True
         message = mapping(reply.get("message"))
         text, thinking = string(message.get("content")), string(message.get("thinking"))
-        reason = string(reply.get("done_reason"))
+        reason = reason_in(reply.get("done_reason"))
         tokens = count(reply.get("prompt_eval_count"))
         usage = Usage(input_tokens=tokens, output_tokens=count(reply.get("eval_count")))
         flaws = check_answer(
@@ -252,7 +253,7 @@ class OllamaBackend:
         """The limits of an answer; only if one was cut early does Ollama have to report its context."""
         context = generation.num_ctx or count(self._own.get("num_ctx")) or None
         limits = TokenLimits(usage=usage, max_tokens=generation.max_tokens, context=context)
-        if context is None and reason == "length" and limits.ended_early:
+        if context is None and is_cut(reason) and limits.ended_early:
             context = await self._loaded_context()
         elif context is not None and self._most_context is not None:
             context = min(context, self._most_context)

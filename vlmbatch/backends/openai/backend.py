@@ -46,6 +46,7 @@ from vlmbatch.errors import (
     TransientError,
     UnavailableError,
 )
+from vlmbatch.finish_reasons import reason_in
 from vlmbatch.images import PreparedImage
 from vlmbatch.records import Completion, Endpoint, Generation, Load, ModelFacts, Request, Usage
 
@@ -219,7 +220,7 @@ class OpenAICompatibleBackend:
         reply = await self._send(request)
         choice, message = first_choice(reply)
         text, thinking = answer_text(message), thoughts(message)
-        reason = string(choice.get("finish_reason"))
+        reason = reason_in(choice.get("finish_reason"))
         reported = mapping(reply.get("usage"))
         usage = Usage(
             input_tokens=count(reported.get("prompt_tokens")),
