@@ -30,14 +30,15 @@ def classify_error(
 ) -> BackendError:
     """The error for a reply, which the caller raises.
 
-    It covers every status other than 200, and a 200 whose body is not the expected JSON or in which
+    It covers every status other than 2xx, and a 2xx whose body is not the expected JSON or in which
     `error_in` finds an error. `masked` hides the secrets in the reply's text.
     """
     body = read(text)
     # OpenRouter and some llama.cpp proxies put the real status into the body of a 200
-    meant = body.code if status == 200 and body.code is not None else status
+    good = 200 <= status < 300
+    meant = status if not good else 200 if body.code is None else body.code
     # a 200 without an error object may be an answer, whose text must not be matched
-    haystack = body.haystack if body.is_error or status != 200 else ""
+    haystack = body.haystack if body.is_error or not good else ""
     row = next(row for row in REPLIES if row.fits(meant, haystack))
     told = clean(masked(_redirect_target(status, headers) or body.message))
     error = row.error(

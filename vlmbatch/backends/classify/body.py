@@ -3,6 +3,9 @@
 import json
 import re
 from dataclasses import dataclass, replace
+from typing import Any
+
+from vlmbatch.backends.classify.streams import Pieces, join, pieces_in
 
 MAX_LENGTH = 500
 _MAX_DEPTH = 6
@@ -31,6 +34,19 @@ def error_in(payload: object) -> str | None:
     """The message of the error in a JSON object, for any status; None if it has no error."""
     body = _error_of(payload, 0)
     return None if body is None else clean(body.message) or _NO_MESSAGE
+
+
+def answer_in(text: str) -> dict[str, Any] | None:
+    """The JSON object of a good reply, also of one that came as a stream; None if there is none, or an error.
+
+    Raises:
+        TransientError: the stream broke off before its end.
+    """
+    value = _parse(text)
+    pieces = Pieces([value]) if isinstance(value, dict) else pieces_in(text)
+    if pieces is None or any(_error_of(piece, 0) for piece in pieces.objects):
+        return None
+    return join(pieces)
 
 
 def read(text: str) -> ErrorBody:
@@ -65,16 +81,12 @@ def _parse(text: str) -> object:
 
 
 def _stream(text: str) -> ErrorBody | None:
-    """The last error of a stream of JSON lines (Ollama) or server-sent events (OpenAI); None if no stream."""
-    lines = [line.removeprefix("data:").strip() for line in text.splitlines()]
-    pieces = [piece for piece in map(_parse, lines) if isinstance(piece, dict)]
-    errors = filter(None, (_error_of(piece, 0) for piece in reversed(pieces)))
-    is_stream = len(pieces) > 1 or text.startswith("data:")
-    return (
-        next(errors, ErrorBody(message="a stream instead of one object", is_error=False))
-        if is_stream
-        else None
-    )
+    """The last error of a stream; None if the text is no stream."""
+    pieces = pieces_in(text)
+    if pieces is None or (len(pieces.objects) == 1 and text.lstrip().startswith("{")):
+        return None
+    errors = filter(None, (_error_of(piece, 0) for piece in reversed(pieces.objects)))
+    return next(errors, ErrorBody(message="a stream instead of one object", is_error=False))
 
 
 def _error_of(payload: object, depth: int) -> ErrorBody | None:
@@ -83,14 +95,34 @@ def _error_of(payload: object, depth: int) -> ErrorBody | None:
     if not isinstance(payload, dict):
         return None
     error, message = payload.get("error"), payload.get("message")
-    if error:
+    answers = _answers(payload)
+    if error and not (answers and _is_no_error(error)):
         return _read_value(error if isinstance(error, (str, dict, list)) else payload, depth)
     # vLLM before 0.10 has the fields at the top level; gateways send only {"message": "..."}
-    if payload.get("object") == "error" or (isinstance(message, str) and message):
+    if payload.get("object") == "error" or (isinstance(message, str) and message and not answers):
         return _read_value(payload, depth)
-    if payload.get("detail") and "choices" not in payload:  # FastAPI
+    if payload.get("detail") and not answers:  # FastAPI
         return _read_value(payload["detail"], depth)
     return None
+
+
+def _answers(payload: dict[str, object]) -> bool:
+    """Whether the object has what was requested: an answer, a piece of one, or a list of models.
+
+    Gateways add `"message": "Success"` and `"code": 0` to such an object.
+    """
+    choices = payload.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    if isinstance(first, dict) and ("message" in first or "delta" in first):
+        return True
+    return isinstance(payload.get("message"), dict) or bool(payload.get("data") or payload.get("models"))
+
+
+def _is_no_error(error: object) -> bool:
+    """Whether this value of the key `error`, beside an answer, says that there was no error."""
+    if isinstance(error, dict):
+        return str(error.get("code")) in ("0", "200") or not any(error.values())
+    return str(error).strip().lower() in ("none", "null", "ok", "success", "0", "no error")
 
 
 def _read_value(value: object, depth: int) -> ErrorBody:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from vlmbatch.backends.classify import classify_error, error_in
-from vlmbatch.backends.classify.body import clean
+from vlmbatch.backends.classify import classify_error
+from vlmbatch.backends.classify.body import answer_in, clean
 from vlmbatch.backends.http.auth import Credentials
 from vlmbatch.errors import (
     ConfigError,
@@ -72,24 +72,19 @@ class BodyTemplate:
 def reply_object(
     status: int, body: bytes, headers: Mapping[str, str], credentials: Credentials
 ) -> dict[str, Any]:
-    """The JSON object of a good reply; `credentials` masks secrets in errors.
+    """The JSON object of a good reply, also of one that came as a stream.
+
+    `credentials` masks secrets in errors.
 
     Raises:
-        BackendError: the status or the body reports an error; classified.
+        BackendError: the status or the body reports an error, or a stream broke off; classified.
     """
     text = body.decode("utf-8-sig", errors="replace")  # JSON is UTF-8, whatever charset the header claims
-    if status == 200:
-        payload = _parsed(text)
-        if isinstance(payload, dict) and error_in(payload) is None:
+    if 200 <= status < 300:
+        payload = answer_in(text)
+        if payload is not None:
             return payload
     raise classify_error(status, text, headers, credentials.masked)
-
-
-def _parsed(text: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def mapping(value: object) -> Mapping[str, Any]:
