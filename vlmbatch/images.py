@@ -38,8 +38,9 @@ class PreparedImage:
 
     `data` is the base64 text (ASCII bytes) of the encoded picture, made in a worker thread; backends insert
     it into their request. `sent_bytes` is the encoded size before base64. `frames` is 1, or more for an
-    animation whose first frame is sent. `is_original` says that the picture was not encoded again and only
-    lost its metadata; then `file` is the path of the file, if it has one.
+    animation whose first frame is sent. `is_reduced`: it is smaller than the options say, since a larger one
+    did not fit at the endpoint. `is_original` says that the picture was not encoded again and only lost its
+    metadata; then `file` is the path of the file, if it has one.
     """
 
     data: bytes
@@ -51,6 +52,7 @@ class PreparedImage:
     sent_bytes: int
     frames: int = 1
     warnings: tuple[str, ...] = ()
+    is_reduced: bool = False
     is_original: bool = False
     file: str | None = None
 

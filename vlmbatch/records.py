@@ -167,7 +167,8 @@ class Result:
     A session may ask about several images at once; `more_images` are the facts of all but the first.
     `duplicate_of` is the image with the same content whose answer is reused; `cached` means that the answer
     comes from --cache. Both needed no request. `endpoint` answered or failed last, and `fallback` says why it
-    was used if it is a fallback. `cost` is the cost of all attempts in US dollars, None if unknown.
+    was used if it is a fallback. `cost` is the cost of all attempts in US dollars, None if unknown. `reduced`
+    means that a picture was smaller than the options say, since a larger one did not fit at the endpoint.
     """
 
     id: str
@@ -186,6 +187,7 @@ class Result:
     cached: bool = False
     fallback: Fallback | None = None
     cost: float | None = None
+    reduced: bool = False
 
     def __post_init__(self) -> None:
         if (self.completion is None) == (self.failure is None):
@@ -286,7 +288,8 @@ class Summary:
 
     `skipped` images were done before; `unreadable` counts folders and files that could not be read; `ignored`
     counts entries that are not images. Of the images that succeeded, `duplicates` reuse the answer of an
-    image with the same content, `cached` have an answer from --cache, and a fallback answered `fallbacks`.
+    image with the same content, `cached` have an answer from --cache, and a fallback answered `fallbacks`;
+    `reduced` got a smaller picture than the options say, since a larger one did not fit at the endpoint.
     `endpoints` has a row for each endpoint, and is empty for a single one. `cost` is in US dollars and covers
     all requests, even those without a record; None if unknown.
     """
@@ -301,6 +304,7 @@ class Summary:
     duplicates: int = 0
     cached: int = 0
     fallbacks: int = 0
+    reduced: int = 0
     usage: Usage = field(default_factory=Usage)
     duration_s: float = 0.0
     stopped: bool = False

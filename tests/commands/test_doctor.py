@@ -68,6 +68,21 @@ async def test_no_run_to_type_after_a_failed_check(endpoint: Endpoint) -> None:
     assert (await last(RunConfig.of(".", base_url=endpoint.url, model="nobody"))).mark == "skipped"
 
 
+async def test_a_picture_that_does_not_fit_is_sent_smaller_as_in_a_run(endpoint: Endpoint) -> None:
+    """Doctor agrees with run: it says that the usual size does not fit, and sends what a run would send."""
+    endpoint.counts, endpoint.context = "patches", 300
+    config = RunConfig.of(".", backend="vllm", base_url=endpoint.url, model="tiny-vision")
+    findings = [finding async for finding in check_up(config, None)]
+    told = [found for found in findings if found.check == "one image"]
+    assert [found.mark for found in told] == ["warning", "ok"]
+    picture = endpoint.questions[-1].pictures[0]
+    assert picture.width < 1024
+    assert "a picture of 1024x768 does not fit" in told[0].told
+    assert f"{picture.width}x{picture.height}" in told[0].told
+    assert "--max-model-len" in (told[0].advice or "")
+    assert findings[-1].mark == "ok"
+
+
 async def test_fallbacks_are_checked_too(endpoint: Endpoint) -> None:
     """A fallback has its own findings, and the run to type names it with --fallback, not with --base-url."""
     with Endpoint() as other:

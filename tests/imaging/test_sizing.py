@@ -67,9 +67,12 @@ def test_limits_are_kept_and_nothing_grows(width: int, height: int, longest: int
 
 @pytest.mark.parametrize("longest", [0, 256, 1024])
 def test_a_smaller_limit_never_sends_larger(longest: int) -> None:
-    """at_most() keeps --max-size as its upper bound."""
+    """within() keeps --max-size and --max-pixels as upper bounds."""
     sizing = Sizing(longest=longest)
-    assert max(sizing.at_most(512)(PHOTO)) == min(512, longest or 512)
+    width, height = sizing.within(200_000)(PHOTO)
+    assert width * height <= 200_000
+    assert max(width, height) <= (longest or max(PHOTO))
+    assert Sizing(pixels=1000).within(200_000).pixels == 1000
 
 
 def test_a_model_is_known_by_its_real_name_too() -> None:

@@ -62,6 +62,11 @@ def test_cleaned_text_is_printable_utf_8(text: str) -> None:
             "2 folders or files could not be read in 1.0 s",
         ),
         (Summary(stopped=True, duration_s=3), "stopped: 0 answered in 3.0 s"),
+        (
+            Summary(total=3, succeeded=3, reduced=2, duration_s=1),
+            "finished: 3 answered, 2 of them with a smaller picture, since a larger one did not fit in 1.0 s "
+            "(3.0 images/s, 0 tokens)",
+        ),
     ],
 )
 def test_the_summary_line(summary: Summary, line: str) -> None:

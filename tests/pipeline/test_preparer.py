@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from vlmbatch.events import Event, Notice
-from vlmbatch.pipeline.preparer import SlowWatch
+from vlmbatch.pipeline.slow_watch import SlowWatch
 
 
 async def events_after(*, began_s_ago: float | None, slow_s: float = 0.05) -> list[Event]:

@@ -219,9 +219,9 @@ async def test_a_cut_answer_is_retried_and_then_stored_as_partial(
 async def test_a_picture_too_large_for_the_context_is_sent_smaller(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """After a context error or a 413 the next attempt has half the picture, and the record has a warning."""
+    """After a refusal without numbers or a 413, the next picture has half the sides; the record tells it."""
     photos(1, (1200, 600))
-    endpoint.script = ["context", "413"]
+    endpoint.script = ["context:9", "413"]
     [result] = (await ran(**asked)).results
     assert result.ok
     assert [q.pictures[0].width for q in endpoint.questions] == [1024, 512, 256]

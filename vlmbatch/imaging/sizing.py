@@ -28,9 +28,9 @@ class Sizing:
         """The size to send for a picture of this size; never larger, with the same aspect."""
         return _sized(self, size)
 
-    def at_most(self, longest: int) -> Self:
-        """The same sizing with a longest side of at most this many pixels."""
-        return replace(self, longest=min(self.longest or longest, longest))
+    def within(self, pixels: int) -> Self:
+        """The same sizing with an area of at most this many pixels."""
+        return replace(self, pixels=min(self.pixels or pixels, pixels))
 
     @property
     def is_symmetric(self) -> bool:

@@ -63,6 +63,10 @@ def summary_line(summary: Summary) -> str:
         (summary.duplicates, f"{summary.duplicates} of them duplicates"),
         (summary.cached, f"{summary.cached} of them from the cache"),
         (summary.fallbacks, f"{summary.fallbacks} of them by a fallback"),
+        (
+            summary.reduced,
+            f"{summary.reduced} of them with a smaller picture, since a larger one did not fit",
+        ),
         (summary.failed, f"{summary.failed} failed"),
         (summary.skipped, f"{summary.skipped} done before"),
         (summary.failed_before, f"{summary.failed_before} failed before (--retry-failed retries them)"),

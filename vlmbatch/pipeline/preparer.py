@@ -9,48 +9,20 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from vlmbatch.endpoints.picture_limits import PictureLimits
 from vlmbatch.errors import ImageError
-from vlmbatch.events import Notice
 from vlmbatch.images import PreparedImage, SourceImage
+from vlmbatch.imaging.fitting import marked
 from vlmbatch.imaging.memory import FILES_SHARE, DecodeMemory
 from vlmbatch.imaging.prepare import prepare
 from vlmbatch.pipeline.dedup import Deduplicator, Turn
 from vlmbatch.pipeline.question import Question
+from vlmbatch.pipeline.slow_watch import SlowWatch
 from vlmbatch.pipeline.task import ImageTask
 from vlmbatch.protocols import Observer
 from vlmbatch.records import Answered
 
 T = TypeVar("T")
-
-SLOW_S = 60.0
-
-
-class SlowWatch:
-    """Inside its ``with`` block, reports once if a thread works on an image for very long.
-
-    The disk or the decoder may hang, and nothing else would show at which of many images.
-    """
-
-    def __init__(self, image: str, notify: Observer, *, slow_s: float = SLOW_S) -> None:
-        """The thread sets `began`, in monotonic seconds, when it begins."""
-        self.began: float | None = None
-        self._image = image
-        self._notify = notify
-        self._slow_s = slow_s
-
-    def __enter__(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._slow_s, self._report_if_slow)
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-
-    def _report_if_slow(self) -> None:
-        left_s = self._slow_s if self.began is None else self.began + self._slow_s - time.monotonic()
-        if left_s > 0:
-            self._timer = asyncio.get_running_loop().call_later(left_s, self._report_if_slow)
-        else:
-            told = f"still being read and decoded after {self._slow_s:g} s; --exclude leaves it out"
-            self._notify(Notice(message=f"{self._image}: {told}"))
 
 
 class Preparer:
@@ -63,6 +35,7 @@ class Preparer:
         max_bytes: int,
         dedup: Deduplicator,
         threads: ThreadPoolExecutor,
+        limits: PictureLimits,
         notify: Observer,
     ) -> None:
         """A file of more than `max_bytes` is refused when it is read, so it needs no more room than that."""
@@ -71,6 +44,7 @@ class Preparer:
         self._max_bytes = max_bytes
         self._dedup = dedup
         self._threads = threads
+        self._limits = limits
         self._notify = notify
 
     async def prepare(self, task: ImageTask) -> Answered | None:
@@ -93,12 +67,12 @@ class Preparer:
             task.set_pictures(found)
         return None
 
-    async def shrink(self, task: ImageTask, longest: int) -> None:
-        """Prepare the pictures anew, each side at most `longest` pixels; raises as prepare() does."""
+    async def shrink(self, task: ImageTask, pixels: int) -> None:
+        """Prepare the pictures anew, with at most `pixels` together; raises as prepare() does."""
 
         def smaller(task: ImageTask) -> list[PreparedImage]:
             with self._room_to_read(task):
-                return [self.picture(task.question, image, longest) for image in self._read(task)]
+                return self._pictures(task.question, self._read(task), pixels)
 
         task.set_pictures(await self._in_thread(task, smaller))
 
@@ -113,7 +87,8 @@ class Preparer:
                 turn = self._turn(task)
                 if turn is not Turn.SEND:
                     return turn
-            pictures = [self.picture(task.question, image, None) for image in images]
+            limit = self._limits.everywhere(task.question.run)
+            pictures = self._pictures(task.question, images, limit)
             files = zip(pictures, task.images, strict=True)  # for a server that reads the file itself
             return [replace(p, file=ref.uri or None) if p.is_original else p for p, ref in files]
 
@@ -133,16 +108,22 @@ class Preparer:
         task.set_content(images)
         return images
 
-    def picture(self, question: Question, image: SourceImage, longest: int | None) -> PreparedImage:
-        """One picture, in the size that the question says, each side at most `longest` pixels; blocks.
+    def _pictures(
+        self, question: Question, images: list[SourceImage], pixels: int | None
+    ) -> list[PreparedImage]:
+        each = None if pixels is None else pixels // len(images)
+        return [self.picture(question, image, each) for image in images]
+
+    def picture(self, question: Question, image: SourceImage, pixels: int | None) -> PreparedImage:
+        """One picture, in the size that the question says, but with at most `pixels`; blocks.
 
         Raises:
             ImageError: it cannot be decoded.
             ResourceError: the machine is out of memory.
         """
-        sizing = question.sizing if longest is None else question.sizing.at_most(longest)
+        sizing = question.sizing if pixels is None else question.sizing.within(pixels)
         try:
-            return prepare(image.data, question.image, self._memory.room, sizing)
+            return marked(prepare(image.data, question.image, self._memory.room, sizing), question.sizing)
         except ImageError:  # many errors of decoders really mean that memory is out
             self._memory.prove()
             raise

@@ -17,6 +17,7 @@ from vlmbatch.errors import (
     UnavailableError,
 )
 from vlmbatch.events import RetryScheduled
+from vlmbatch.pipeline.context_fit import ContextFit
 from vlmbatch.pipeline.dedup import Deduplicator
 from vlmbatch.pipeline.preparer import Preparer
 from vlmbatch.pipeline.retry import RetryPolicy
@@ -27,9 +28,6 @@ from vlmbatch.records import Completion, Failure, FallbackReason, Result
 FREE_WAITS = 20
 """An image may find its endpoint down or busy this often at no cost; after that it has failed."""
 
-LEAST_SIDE = 32
-"""The longest side of a picture is never shrunk below this many pixels."""
-
 
 class ImageProcessor:
     """Brings tasks to their results, many at once."""
@@ -38,6 +36,7 @@ class ImageProcessor:
         self,
         *,
         preparer: Preparer,
+        fit: ContextFit,
         dedup: Deduplicator,
         pool: EndpointPool,
         retry: RetryPolicy,
@@ -54,6 +53,7 @@ class ImageProcessor:
         The caller of process() removes its task once it has written or returned the result.
         """
         self._preparer = preparer
+        self._fit = fit
         self._dedup = dedup
         self._retry = retry
         self._fallback_on = fallback_on
@@ -75,6 +75,7 @@ class ImageProcessor:
             result = task.result(Failure(kind=error.kind, message=str(error), retryable=error.retryable))
         finally:
             self._dedup.release(task, result)
+            self._fit.ended(task, answered=result is not None and result.ok)
         return result
 
     async def _complete_or_fall_back(self, task: ImageTask) -> Result:
@@ -124,6 +125,7 @@ class ImageProcessor:
                 if not endpoint.is_open:  # it was lost while this task waited to be alone
                     continue
                 task.attempt_at(endpoint, self.pool.first_away() if endpoint.rank > task.rank else None)
+                await self._fit.keep_limit(task, endpoint)
                 try:
                     return await self._complete(task, endpoint)
                 except StaleConnectionError:
@@ -150,6 +152,7 @@ class ImageProcessor:
             completion = task.question.read(await endpoint.backend.complete(task.request))
         except BackendError as error:
             task.spend(error.cost)
+            self._fit.refused(task, endpoint, error)
             self._report_failure(task, endpoint, error, alone, downs)
             self.in_flight.discard(current)
             if self._stop.is_set() and not isinstance(error, (RejectedError, FatalBackendError)):
@@ -186,9 +189,7 @@ class ImageProcessor:
             return
         forget_trace(error)
         task.request, warning = self._retry.ask_differently(task.request, error, task.counted_attempts)
-        if error.change == "shrink" and task.pictures:
-            longest = max(max(picture.width, picture.height) for picture in task.pictures)
-            await self._preparer.shrink(task, max(longest // 2, LEAST_SIDE))
+        await self._fit.shrink(task, error)
         task.warnings += (warning,)
 
 

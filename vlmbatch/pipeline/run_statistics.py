@@ -18,6 +18,7 @@ class RunStatistics:
         self._duplicates = 0
         self._cached = 0
         self._fallbacks = 0
+        self._reduced = 0
         self._usage = Usage()
         self._by_endpoint: dict[tuple[str, str, str], EndpointSummary] = {}
 
@@ -31,6 +32,7 @@ class RunStatistics:
             self._duplicates += result.duplicate_of is not None
             self._cached += result.cached
             self._fallbacks += result.fallback is not None
+            self._reduced += result.reduced
             self._usage += result.completion.usage
 
     def _count_endpoint(self, result: Result) -> None:
@@ -73,6 +75,7 @@ class RunStatistics:
             duplicates=self._duplicates,
             cached=self._cached,
             fallbacks=self._fallbacks,
+            reduced=self._reduced,
             usage=self._usage,
             duration_s=self._clock() - self._began,
             stopped=stopped,

@@ -12,6 +12,7 @@ from vlmbatch.config import RunConfig
 from vlmbatch.config.spec import as_json
 from vlmbatch.endpoints.cost import Budget, Prices
 from vlmbatch.endpoints.discovery import EndpointUrls, endpoint_specs
+from vlmbatch.endpoints.picture_limits import PictureLimits
 from vlmbatch.endpoints.preflight import EndpointOpener, Preflight, naming_endpoint, preflight_all
 from vlmbatch.endpoints.supervisor import EndpointSupervisor
 from vlmbatch.errors import resource_errors
@@ -19,6 +20,7 @@ from vlmbatch.events import tell
 from vlmbatch.imaging.memory import DecodeMemory
 from vlmbatch.machine import preparers
 from vlmbatch.pipeline.calls import Calls
+from vlmbatch.pipeline.context_fit import ContextFit
 from vlmbatch.pipeline.dedup import Deduplicator
 from vlmbatch.pipeline.fingerprint import request_of
 from vlmbatch.pipeline.preparer import Preparer
@@ -108,8 +110,11 @@ class Session:
         for each in found:
             supervisor.add(each)
         dedup = Deduplicator(output=output, cache=cache, enabled=config.output.dedupe)
+        limits = PictureLimits(supervisor.pool)
+        preparer = _preparer(config, dedup, limits, notify, stack)
         processor = ImageProcessor(
-            preparer=_preparer(config, dedup, notify, stack),
+            preparer=preparer,
+            fit=ContextFit(preparer, limits, notify),
             dedup=dedup,
             pool=supervisor.pool,
             retry=RetryPolicy(retries=config.run.retries, sleep=sleep),
@@ -312,12 +317,15 @@ async def _in_thread(items: Iterable[Asked]) -> AsyncGenerator[Asked, None]:
         ahead.close()
 
 
-def _preparer(config: RunConfig, dedup: Deduplicator, notify: Observer, stack: AsyncExitStack) -> Preparer:
+def _preparer(
+    config: RunConfig, dedup: Deduplicator, limits: PictureLimits, notify: Observer, stack: AsyncExitStack
+) -> Preparer:
     return Preparer(
         memory=DecodeMemory.of(config.run.decode_memory),
         max_bytes=config.input.max_bytes,
         dedup=dedup,
         threads=stack.enter_context(threads(preparers(), "vlmbatch-prepare")),
+        limits=limits,
         notify=notify,
     )
 

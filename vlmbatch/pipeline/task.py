@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from vlmbatch.endpoints.crash_history import CrashHistory
 from vlmbatch.endpoints.endpoint import PooledEndpoint
+from vlmbatch.endpoints.picture_limits import Shrunk
 from vlmbatch.errors import BackendError, BadAnswerError, VlmbatchError
 from vlmbatch.images import FileStamp, ImageFacts, ImageRef, PreparedImage, SourceImage
 from vlmbatch.pipeline.dedup import Key
@@ -63,6 +64,7 @@ class ImageTask:
         self.spent: float | None = None
         """Cost of all attempts so far in US dollars; None if unknown."""
         self.bad_answer: BadAnswerError | None = None
+        self.shrunk: Shrunk | None = None
         self.warnings: tuple[str, ...] = ()
         self.started_at = datetime.now(UTC)
         """The start of the last request, or of the task if there was none."""
@@ -167,6 +169,7 @@ class ImageTask:
             attempts=self.counted_attempts,
             warnings=self.warnings + (outcome.warnings if isinstance(outcome, Completion) else ()),
             fallback=self.fallback,
+            reduced=any(picture.is_reduced for picture in self.pictures),
             cost=None if self.spent is None else round(self.spent, 8),
         )
 
