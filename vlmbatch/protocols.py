@@ -12,6 +12,14 @@ from vlmbatch.records import Completion, Endpoint, Generation, Load, ModelFacts,
 Observer = Callable[[Event], None]
 """Receives every event of a run, on the event loop's thread; it must return quickly and never raise."""
 
+Tell = Callable[[str], None]
+"""Receives a message for the user."""
+
+
+def quiet(message: str) -> None:
+    """Drop a message: the Tell of a caller without a user."""
+
+
 Sleep = Callable[[float], Awaitable[None]]
 """Waits for a number of seconds."""
 
@@ -85,13 +93,16 @@ class Backend(AsyncContext, Protocol):
     def concurrency(self) -> int:
         """A good initial number of simultaneous requests for this engine."""
 
-    async def preflight(self) -> Endpoint:
-        """Check once that the endpoint is up, has the model, and that the model has vision.
+    async def preflight(self, tell: Tell = quiet) -> Endpoint:
+        """Check once that the endpoint is up and has the model; find out whether the model has vision.
+
+        Helper requests that fail are notes of the result. If they leave open whether the model is there, a
+        question with a picture decides, which may take three times --timeout; `tell` gets the reason before.
 
         Raises:
             UnreachableError: no connection can be opened.
             UnavailableError: the endpoint is up, but loading or busy.
-            FatalBackendError: unknown model, no vision, wrong key or URL; the message says what to type next.
+            FatalBackendError: unknown model, wrong key or URL; the message says what to type next.
             ConfigError: several models and no --model, or --prices without a price for the model.
         """
 

@@ -248,4 +248,5 @@ async def test_proxy_settings_apply_to_other_hosts(backend: str, monkeypatch: py
         async with KINDS[backend].open("http://model.invalid:1234") as opened:
             with pytest.raises(FatalBackendError, match="--backend"):
                 await opened.preflight()
-    assert [r.path.startswith("http://model.invalid:1234/") for r in proxy.requests] == [True]
+    assert proxy.requests
+    assert all(request.path.startswith("http://model.invalid:1234/") for request in proxy.requests)

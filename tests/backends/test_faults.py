@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import resource
 from dataclasses import replace
 
@@ -103,16 +104,17 @@ async def test_outage_and_return(kind: Kind) -> None:
 @pytest.mark.parametrize("name", ["ollama", "openai"])
 @pytest.mark.parametrize("mode", ["hang", "trickle"])
 async def test_deadline(name: str, mode: str) -> None:
-    """A request to an endpoint that sends nothing, or a byte now and then, ends at --timeout."""
-    routes = {"/api/tags": mode, "/v1/models": mode}
+    """A request that gets nothing, or a byte now and then, ends at --timeout; a helper request is a note."""
+    routes = {"/api/tags": mode, "/api/show": mode, "/v1/models": mode}
     with KINDS[name].endpoint(script=[mode], routes=routes) as endpoint:
         async with KINDS[name].open(endpoint.url, timeout=0.2) as backend:
-            for work in (backend.preflight(), backend.complete(question())):
-                with pytest.raises(
-                    TransientError, match=rf"{endpoint.url}\S* within 0\.2 s .--timeout"
-                ) as caught:
-                    await asyncio.wait_for(work, 30)
-                assert caught.value.kind == "timeout"
+            found = await asyncio.wait_for(backend.preflight(), 30)
+            assert re.search(rf"{endpoint.url}\S* within 0\.2 s .--timeout", found.notes[0])
+            with pytest.raises(
+                TransientError, match=rf"{endpoint.url}\S* within 0\.2 s .--timeout"
+            ) as caught:
+                await asyncio.wait_for(backend.complete(question()), 30)
+            assert caught.value.kind == "timeout"
 
 
 @pytest.mark.parametrize("name", ["ollama", "openai"])

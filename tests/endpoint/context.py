@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from endpoint.messages import Received, Reply
-from endpoint.wires import Refusal, chat, error
+from endpoint.wires import Refusal, chat, error, max_tokens
 
 
 def answer_within(request: Received, text: str, context: int) -> Reply:
@@ -17,7 +17,7 @@ def answer_within(request: Received, text: str, context: int) -> Reply:
     if tokens >= context:
         raise Refusal(refusal(request.wire, tokens, context))
     words = text.split()
-    most = min(_max_tokens(request), context - tokens)
+    most = min(max_tokens(request), context - tokens)
     if len(words) < most:
         return chat(request, text)
     return chat(request, " ".join(words[: most - 1]), "length")
@@ -38,8 +38,3 @@ def refusal(wire: str, tokens: int, context: int) -> Reply:
         "n_ctx": context,
     }
     return error(wire, 400, json.dumps({"error": told}))
-
-
-def _max_tokens(request: Received) -> int:
-    options = request.body.get("options") or {}
-    return int(request.body.get("max_tokens") or options.get("num_predict") or 10**9)

@@ -37,8 +37,9 @@ class Picture:
 class Received:
     """One request. `chat` numbers the questions from 0, and is None for canaries and all other requests.
 
-    The reply reports `tokens` as the prompt's tokens (None: no report), `busy_ns` as the time of the
-    generation, and `load_ns` as the time to load the model before it.
+    The reply reports `tokens` as the prompt's tokens (None: no report), `written` as the answer's (None: a
+    token a word), `busy_ns` as the time of the generation, and `load_ns` as the time to load the model
+    before it.
     """
 
     method: str
@@ -51,6 +52,7 @@ class Received:
     is_canary: bool = False
     mode: str = "ok"
     tokens: int | None = None
+    written: int | None = None
     load_ns: int = 1000
     busy_ns: int = 0
 

@@ -11,7 +11,7 @@ from endpoint.messages import Line, Received, Reply
 from endpoint.pull import PULL_REPLIES, PULL_SOCKETS
 from endpoint.refusals import REFUSALS, fixed
 from endpoint.streams import error_midstream, no_done
-from endpoint.wires import ENGINE_DEAD, UNEXPECTED_EOF, as_json, chat, error
+from endpoint.wires import ENGINE_DEAD, UNEXPECTED_EOF, as_json, chat, error, max_tokens
 
 RUNNER_STOPPED = (
     "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
@@ -41,6 +41,8 @@ def answer(
     text: str | None, reason: str | None, thinking: str | None = None, refusal: str | None = None
 ) -> Callable[[Received, str], Reply]:
     def reply(request: Received, argument: str) -> Reply:
+        if reason == "length":
+            request = dataclasses.replace(request, written=max_tokens(request))
         return chat(request, text, reason, thinking=thinking, refusal=refusal)
 
     return reply

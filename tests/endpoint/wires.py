@@ -103,7 +103,7 @@ def usage(request: Received, text: str) -> dict[str, int]:
     """OpenAI's counts of an answer; empty if they are not reported."""
     if request.tokens is None:
         return {}
-    said = _tokens_of(text)
+    said = _tokens_of(request, text)
     return {
         "prompt_tokens": request.tokens,
         "completion_tokens": said,
@@ -111,9 +111,15 @@ def usage(request: Received, text: str) -> dict[str, int]:
     }
 
 
-def _tokens_of(text: str) -> int:
+def _tokens_of(request: Received, text: str) -> int:
     """A token a word, and one for the end."""
-    return len(text.split()) + 1
+    return request.written or len(text.split()) + 1
+
+
+def max_tokens(request: Received) -> int:
+    """The limit of an answer that the request names."""
+    options = request.body.get("options") or {}
+    return int(request.body.get("max_tokens") or options.get("num_predict") or 10**9)
 
 
 def ollama_chat(
@@ -128,7 +134,7 @@ def ollama_chat(
     payload |= {"done": True, "done_reason": reason}
     payload |= {"total_duration": 2_000_000 + request.load_ns, "load_duration": request.load_ns}
     if request.tokens:  # Ollama leaves out counts that are 0
-        payload |= {"prompt_eval_count": request.tokens, "eval_count": _tokens_of(text)}
+        payload |= {"prompt_eval_count": request.tokens, "eval_count": _tokens_of(request, text)}
     if request.busy_ns:
         payload["eval_duration"] = request.busy_ns
     return payload

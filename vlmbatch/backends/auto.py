@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self, TypeVar
 
 from vlmbatch.backends.forwarding import ForwardingBackend
+from vlmbatch.backends.http.hints import HINT_S, reason_of
 from vlmbatch.errors import (
     BackendError,
     FatalBackendError,
@@ -14,39 +16,125 @@ from vlmbatch.errors import (
     UnavailableError,
     UnreachableError,
 )
-from vlmbatch.protocols import Backend
+from vlmbatch.protocols import Backend, Tell, quiet
 from vlmbatch.records import Endpoint
 
 T = TypeVar("T")
 
-UNNAMED_TIMEOUT_S = 2.0
-"""Time limit in seconds for a server on a default port that the user did not name."""
+UNNAMED_S = 15.0
+"""Time limit in seconds for all requests to a server on a default port that the user did not name."""
+HEAD_START_S = HINT_S + 1.0
+"""A candidate that has not been found or refused after this many seconds competes with the next one."""
+
+
+class OddServerError(UnreachableError):
+    """A server that the user did not name accepts connections, and its replies do not show what it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A candidate whose preflight succeeded; `stack` closes its backend."""
+
+    backend: Backend
+    endpoint: Endpoint
+    stack: AsyncExitStack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A possible endpoint. `sure` says that the user named its address, so that its refusal counts."""
+    """A possible endpoint. `sure` says that the user named its address, so that its refusal counts.
+
+    `is_demo`: it is the demonstration model, which must not take the place of a server that may be meant.
+    """
 
     make: Callable[[], Backend]
     sure: bool
+    is_demo: bool = False
 
     async def asked(self, engine: Backend, call: Callable[[], Awaitable[T]]) -> T:
         """The result of this call to the engine.
 
         Raises:
-            UnreachableError: an engine that the user did not name is too slow, busy, or refuses.
+            OddServerError: an engine that the user did not name is too slow, busy, or refuses.
+            UnreachableError: no engine listens at an address that the user did not name.
             BackendError: any other error of the call.
         """
+        if self.sure:
+            return await call()
         try:
-            async with asyncio.timeout(None if self.sure else UNNAMED_TIMEOUT_S):
+            async with asyncio.timeout(UNNAMED_S):
                 return await call()
         except TimeoutError as error:
-            raise UnreachableError(f"no answer from {engine.place}") from error
+            raise OddServerError(f"{engine.place} did not answer within {UNNAMED_S:g} s") from error
         except BackendError as error:
-            # on an unnamed port a busy server is not worth a wait; one that refuses may be another program
-            if self.sure or error.kind in ("model_not_found", "no_vision"):
+            if isinstance(error, UnreachableError) or error.kind in ("model_not_found", "no_vision"):
                 raise
-            raise UnreachableError(str(error)) from error
+            if error.kind == "wrong_url":  # it has other routes: another program
+                raise UnreachableError(str(error)) from error
+            raise OddServerError(f"a server listens at {engine.place}, but {reason_of(error)}") from error
+
+    async def look(self, tell: Tell) -> Found:
+        """The candidate after its preflight; raises the errors of `asked`."""
+        backend = self.make()
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(backend)
+            endpoint = await self.asked(backend, partial(backend.preflight, tell))
+            return Found(backend=backend, endpoint=endpoint, stack=stack.pop_all())
+
+
+class Search:
+    """Looks at candidates in order, each with a head start before the next one, and keeps those it found."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._looks: set[asyncio.Task[Found]] = set()
+        self.found: list[Found] = []
+        self.refused: list[BackendError] = []
+        self.away: list[BackendError] = []
+
+    @property
+    def odd(self) -> list[BackendError]:
+        """The errors of servers whose replies do not show what they are."""
+        return [error for error in self.away if isinstance(error, OddServerError)]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a candidate is found whose model may have vision."""
+        return any(each.endpoint.sees is not False for each in self.found)
+
+    async def look(self, candidate: Candidate) -> None:
+        """Look at one more candidate, until it is found, has failed, or has used up its head start."""
+        look = asyncio.create_task(candidate.look(self._tell))
+        self._looks.add(look)
+        await asyncio.wait((look,), timeout=HEAD_START_S)
+        self._collect()
+
+    async def finish(self) -> None:
+        """Wait for the candidates that are still busy, unless one is found."""
+        while self._looks and not self.is_over:
+            await asyncio.wait(self._looks, return_when=asyncio.FIRST_COMPLETED)
+            self._collect()
+
+    async def close(self, *, but: Found | None) -> None:
+        """End all looks, and close all backends but this one."""
+        for look in self._looks:
+            look.cancel()
+        ended = await asyncio.gather(*self._looks, return_exceptions=True)
+        late = [each for each in ended if isinstance(each, Found)]
+        for each in (*self.found, *late):
+            if each is not but:
+                await each.stack.aclose()
+
+    def _collect(self) -> None:
+        """Sort the results of the looks that have ended; raises what is no BackendError."""
+        for look in [look for look in self._looks if look.done()]:
+            self._looks.discard(look)
+            try:
+                self.found.append(look.result())
+            except (UnavailableError, TransientError) as error:
+                self.away.append(error)
+            except BackendError as error:
+                self.refused.append(error)
 
 
 class AutoBackend(ForwardingBackend):
@@ -83,30 +171,34 @@ class AutoBackend(ForwardingBackend):
     async def __aexit__(self, *exc: object) -> None:
         await self._stack.aclose()
 
-    async def preflight(self) -> Endpoint:
-        """Run the preflight of each candidate in order, until one succeeds.
+    async def preflight(self, tell: Tell = quiet) -> Endpoint:
+        """Look at each candidate in order, until one is found; one without vision is the last choice.
 
         Raises:
             ConfigError: a candidate has several models.
             FatalBackendError: no candidate that is up has the model.
             UnavailableError: no candidate is up.
         """
-        refused: list[BackendError] = []
-        away: list[BackendError] = []
-        for candidate in self._candidates:
-            backend = candidate.make()
-            async with AsyncExitStack() as stack:
-                await stack.enter_async_context(backend)
-                try:
-                    endpoint = await candidate.asked(backend, backend.preflight)
-                except (UnavailableError, TransientError) as error:
-                    away.append(error)
-                except BackendError as error:
-                    refused.append(error)
-                else:
-                    self._chosen, self._stack = backend, stack.pop_all()
-                    return endpoint
-        raise combined_error(refused, away, self._hint)
+        search, chosen = Search(tell), None
+        try:
+            for candidate in self._candidates:
+                if search.is_over or (candidate.is_demo and (search.odd or search.found)):
+                    break
+                await search.look(candidate)
+            await search.finish()
+            chosen = max(search.found, key=lambda each: each.endpoint.sees is not False, default=None)
+        finally:
+            await search.close(but=chosen)
+        if chosen is None:
+            raise combined_error(search.refused, search.away, self._hint)
+        self._chosen, self._stack = chosen.backend, chosen.stack
+        passed = tuple(f"not used: {error}" for error in search.odd)
+        return replace(chosen.endpoint, notes=(*chosen.endpoint.notes, *passed))
+
+
+ODD_HINT = (
+    "name the endpoint with --backend and --base-url, or use the demonstration model with --backend llama-cpp"
+)
 
 
 def combined_error(refused: Sequence[BackendError], away: Sequence[BackendError], hint: str) -> BackendError:
@@ -115,8 +207,9 @@ def combined_error(refused: Sequence[BackendError], away: Sequence[BackendError]
     A wrong URL counts only if there is no other refusal: it shows just that the server has the other API.
     """
     relevant = [e for e in refused if e.kind != "wrong_url"] or refused
+    odd = [error for error in away if isinstance(error, OddServerError)]
     if relevant:
-        return FatalBackendError("; ".join(map(str, relevant)), kind=relevant[0].kind)
-    messages = [str(error).partition("; ")[0] for error in away]  # without the hint of each
+        return FatalBackendError("; ".join(map(str, (*relevant, *odd))), kind=relevant[0].kind)
+    messages = map(reason_of, away)  # without the advice of each
     kind = UnreachableError if all(isinstance(e, UnreachableError) for e in away) else UnavailableError
-    return kind("; ".join((*messages, hint)))
+    return kind("; ".join((*messages, ODD_HINT if odd else hint)))

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Self
 
-from vlmbatch.protocols import Backend
+from vlmbatch.protocols import Backend, Tell, quiet
 from vlmbatch.records import Completion, Endpoint, Generation, Load, Request
 
 
@@ -37,9 +37,9 @@ class ForwardingBackend(ABC):
     async def __aexit__(self, *exc: object) -> None:
         await self.inner.__aexit__(*exc)  # type: ignore[arg-type]  # forwarded unchanged
 
-    async def preflight(self) -> Endpoint:
+    async def preflight(self, tell: Tell = quiet) -> Endpoint:
         """See protocols.Backend."""
-        return await self.inner.preflight()
+        return await self.inner.preflight(tell)
 
     async def probe(self) -> None:
         """See protocols.Backend."""

@@ -181,7 +181,7 @@ def _auto(config: RunConfig, environ: Mapping[str, str]) -> Backend:
         return _llama_cpp(config, environ)
     servers = _servers(config, environ)
     named = options.model or any(server.sure for server in servers)
-    embedded = [Candidate(make=lambda: _llama_cpp(config, environ), sure=True)]
+    embedded = [Candidate(make=lambda: _llama_cpp(config, environ), sure=True, is_demo=True)]
     return AutoBackend([*servers, *(embedded if not named and is_installed() else [])], _no_endpoint_hint())
 
 

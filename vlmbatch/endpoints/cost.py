@@ -11,7 +11,7 @@ from vlmbatch import strict_json
 from vlmbatch.backends.forwarding import ForwardingBackend
 from vlmbatch.backends.http.wire import number
 from vlmbatch.errors import BackendError, ConfigError
-from vlmbatch.protocols import Backend
+from vlmbatch.protocols import Backend, Tell, quiet
 from vlmbatch.records import Completion, Endpoint, Request, Usage
 
 
@@ -120,9 +120,9 @@ class MeteredBackend(ForwardingBackend):
         """See ForwardingBackend."""
         return self._backend
 
-    async def preflight(self) -> Endpoint:
+    async def preflight(self, tell: Tell = quiet) -> Endpoint:
         """See protocols.Backend; raises ConfigError if the prices lack its model."""
-        endpoint = await self._backend.preflight()
+        endpoint = await self._backend.preflight(tell)
         self._model = endpoint.model
         if self._prices is not None:
             self._prices.of(self._model)

@@ -10,7 +10,7 @@ from certificates import Certificates, make_certificates
 from command import run
 from endpoint import Endpoint
 
-from vlmbatch.errors import ConfigError, FatalBackendError, TransientError
+from vlmbatch.errors import ConfigError, FatalBackendError, TransientError, UnavailableError
 
 Photos = Callable[..., Path]
 WIRES = pytest.mark.parametrize("backend", ["ollama", "openai"])
@@ -66,7 +66,7 @@ async def test_a_missing_client_certificate(backend: str, files: Certificates) -
     """If an endpoint closes the connection for lack of a client certificate, the error names the flag."""
     with Endpoint(tls=files.server(wants_client=True)) as endpoint:
         async with KINDS[backend].open(endpoint.url, ca_cert=files.path("ca.pem")) as opened:
-            with pytest.raises(TransientError, match=r"lost.*name one with --client-cert"):
+            with pytest.raises(UnavailableError, match=r"lost.*name one with --client-cert"):
                 await opened.preflight()
     with Endpoint(tls=files.server(), script=["rst"]) as endpoint:
         async with KINDS[backend].open(endpoint.url, ca_cert=files.path("ca.pem")) as opened:

@@ -49,6 +49,12 @@ def answer_in(text: str) -> dict[str, Any] | None:
     return join(pieces)
 
 
+def list_in(text: str) -> list[Any] | None:
+    """The JSON list of a good reply; None if there is none, or an error."""
+    value = _parse(text)
+    return value if isinstance(value, list) and _error_of(value, 0) is None else None
+
+
 def read(text: str) -> ErrorBody:
     """The error of a body: its error object, the error in a stream, a page's title, or the plain text."""
     body = _error_of(_parse(text), 0) or _stream(text)
@@ -101,7 +107,7 @@ def _error_of(payload: object, depth: int) -> ErrorBody | None:
     # vLLM before 0.10 has the fields at the top level; gateways send only {"message": "..."}
     if payload.get("object") == "error" or (isinstance(message, str) and message and not answers):
         return _read_value(payload, depth)
-    if payload.get("detail") and not answers:  # FastAPI
+    if payload.get("detail") and not answers and "choices" not in payload:  # FastAPI
         return _read_value(payload["detail"], depth)
     return None
 

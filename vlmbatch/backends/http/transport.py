@@ -25,6 +25,8 @@ from vlmbatch.backends.http.wire import (
     no_secure_connection,
     reason,
     reply_object,
+    reply_value,
+    with_query,
 )
 from vlmbatch.config.request import RequestOptions
 from vlmbatch.config.spec import redact
@@ -120,6 +122,14 @@ class Transport:
         """
         return reply_object(reply.status, reply.body, reply.headers, self._credentials)
 
+    def value(self, reply: Reply, *, lists: bool) -> object:
+        """The JSON object of a reply to a helper request, or with `lists` its JSON list.
+
+        Raises:
+            BackendError: the reply has neither, or reports an error; classified.
+        """
+        return reply_value(reply.status, reply.body, reply.headers, self._credentials, lists=lists)
+
     async def exchange(
         self, method: str, url: str, body: Pieces = (), deadline_s: float | None = None
     ) -> Reply:
@@ -198,7 +208,7 @@ class Transport:
                 limit,
                 self._session.request(
                     method,
-                    url + self._credentials.query,
+                    with_query(url, self._credentials.query),
                     data=Body(body) if body else None,
                     allow_redirects=False,
                     proxy=self._proxy,

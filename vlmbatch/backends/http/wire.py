@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vlmbatch.backends.classify import classify_error
-from vlmbatch.backends.classify.body import answer_in, clean
+from vlmbatch.backends.classify.body import answer_in, clean, list_in
 from vlmbatch.backends.http.auth import Credentials
 from vlmbatch.errors import (
     ConfigError,
@@ -85,6 +85,28 @@ def reply_object(
         if payload is not None:
             return payload
     raise classify_error(status, text, headers, credentials.masked)
+
+
+def reply_value(
+    status: int, body: bytes, headers: Mapping[str, str], credentials: Credentials, *, lists: bool
+) -> object:
+    """The JSON object of a good reply to a helper request, or with `lists` its JSON list.
+
+    Raises:
+        BackendError: the status or the body reports an error; classified.
+    """
+    text = body.decode("utf-8-sig", errors="replace")
+    if 200 <= status < 300:
+        found = list_in(text) if lists else None
+        payload = answer_in(text) if found is None else found
+        if payload is not None:
+            return payload
+    raise classify_error(status, text, headers, credentials.masked)
+
+
+def with_query(url: str, query: str) -> str:
+    """The URL with this query, which begins with `?`, in addition to its own one."""
+    return f"{url}&{query[1:]}" if query and "?" in url else url + query
 
 
 def mapping(value: object) -> Mapping[str, Any]:

@@ -21,6 +21,7 @@ from vlmbatch.backends.openai.replies import answer_text, response_format, thoug
 from vlmbatch.config.spec import redact
 from vlmbatch.errors import BackendError, FatalBackendError, MissingDependencyError
 from vlmbatch.finish_reasons import ENDED, UNKNOWN, reason_in, word_of
+from vlmbatch.protocols import Tell, quiet
 from vlmbatch.records import Completion, Endpoint, Generation, Load, Request, Usage
 
 EXAMPLES = "for example gpt-4o, anthropic/claude-sonnet-4-5 or gemini/gemini-2.5-flash"
@@ -115,7 +116,7 @@ class LiteLLMBackend:
         if self._library is not None:
             await self._library.close_litellm_async_clients()
 
-    async def preflight(self) -> Endpoint:
+    async def preflight(self, tell: Tell = quiet) -> Endpoint:
         """Check the model with LiteLLM's own tables; no request is sent. See protocols.Backend."""
         library, model = self._loaded(), self._deployment.model
         try:

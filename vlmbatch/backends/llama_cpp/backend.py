@@ -15,6 +15,7 @@ from vlmbatch.backends.openai.backend import OpenAICompatibleBackend
 from vlmbatch.backends.openai.servers import EMBEDDED
 from vlmbatch.errors import ConfigError, MissingDependencyError
 from vlmbatch.machine import usable_cpus
+from vlmbatch.protocols import Tell, quiet
 from vlmbatch.records import Completion, Endpoint, Generation, ModelFacts, Request
 
 if TYPE_CHECKING:
@@ -106,11 +107,11 @@ class LlamaCppBackend:
         _serve_once(server.listening_address, key)
         return server
 
-    async def preflight(self) -> Endpoint:
+    async def preflight(self, tell: Tell = quiet) -> Endpoint:
         """Return the model, which is already loaded; see protocols.Backend."""
         if self._wire is None or self._files is None:
             raise RuntimeError("used outside of its async with")
-        found = await self._wire.preflight()
+        found = await self._wire.preflight(tell)
         return replace(
             found,
             url=self.place,

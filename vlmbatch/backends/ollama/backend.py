@@ -4,26 +4,27 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from types import MappingProxyType
 from typing import Any, Self
 
 from vlmbatch.backends.classify import check_answer
 from vlmbatch.backends.classify.refusals import Omissions, refusal_in
 from vlmbatch.backends.classify.token_limits import TokenLimits
+from vlmbatch.backends.confirm import confirm
+from vlmbatch.backends.http.hints import Hint
 from vlmbatch.backends.http.transport import PLAIN, Transport
 from vlmbatch.backends.http.wire import (
     BodyTemplate,
     count,
     mapping,
-    mappings,
-    only_model,
     string,
     unknown_model,
 )
 from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
+from vlmbatch.backends.ollama.hints import OllamaHints, list_error, listed_models
 from vlmbatch.backends.ollama.loaded import loaded_models
 from vlmbatch.backends.ollama.models import facts_of
+from vlmbatch.backends.ollama.names import entry_of
 from vlmbatch.backends.ollama.options import unknown_names
 from vlmbatch.backends.ollama.pull import Pulled, follow
 from vlmbatch.backends.ollama.replies import (
@@ -32,16 +33,16 @@ from vlmbatch.backends.ollama.replies import (
     capabilities_of,
     context_of,
     cut_prompt,
-    entry_of,
     reload_s,
     remote_note,
+    vision_note,
 )
 from vlmbatch.config.request import RequestOptions
 from vlmbatch.errors import BackendError, BadAnswerError, FatalBackendError, RejectedError
 from vlmbatch.finish_reasons import is_cut, reason_in
+from vlmbatch.protocols import Tell, quiet
 from vlmbatch.records import Completion, Endpoint, Generation, ModelFacts, Request, Usage
 
-TAGS = "/api/tags"
 VERSION = "/api/version"
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 OPTIONAL: Mapping[str, tuple[str, ...]] = {
@@ -50,7 +51,6 @@ OPTIONAL: Mapping[str, tuple[str, ...]] = {
 }
 """The parameters that vlmbatch sends by itself and that a server may refuse, with their names there."""
 UNLOAD_S = 10.0
-PULL_HINT = "get one with: vlmbatch pull qwen2.5vl"
 SERVER_HINT = "start Ollama with: ollama serve, or set its URL with --base-url or OLLAMA_HOST"
 
 
@@ -80,6 +80,7 @@ class OllamaBackend:
         self._body_template = BodyTemplate(self._payload)
         self._transport = Transport(url, api_key, timeout_s=timeout_s, hint=SERVER_HINT, wire=wire)
         self.url, self.place = self._transport.url, self._transport.place
+        self._hints = OllamaHints(self._transport)
         self._model = model
         self._timeout_s = timeout_s
         self._keep_alive = keep_alive
@@ -96,50 +97,56 @@ class OllamaBackend:
     async def __aexit__(self, *exc: object) -> None:
         await self._transport.__aexit__(*exc)
 
-    async def preflight(self) -> Endpoint:
-        """Find the model and check that it has vision; see protocols.Backend."""
-        models = await self._models()
+    async def preflight(self, tell: Tell = quiet) -> Endpoint:
+        """Find the model and whether it has vision; see protocols.Backend."""
+        tags = await self._hints.tags()
         if self._model is None:
-            seeing = [name for name in models if await self._sees(name, models[name])]
-            self._model = only_model(seeing, self.place, PULL_HINT)
-        shown = await self._show(self._model, models)
-        capabilities = capabilities_of(shown)
-        listed = entry_of(self._model, models)
-        notes = (*self._transport.notes, *remote_note(self._model, shown, listed), *unknown_names(self._own))
-        if capabilities is None:
-            notes += (
-                f"this Ollama does not report whether {self._model} can see images; "
-                "version 0.6.4 and later do",
-            )
-        elif "vision" not in capabilities:
-            raise FatalBackendError(
-                f"the model {self._model} at {self.place} cannot see images; "
-                f"choose a vision model with --model, or {PULL_HINT}",
-                kind="no_vision",
-            )
+            self._model = await self._hints.only_model(tags)
+        shown = await self._hints.show(self._model)
+        listed = entry_of(self._model, listed_models(tags))
+        if tags.may_be_loading or shown.may_be_loading or (shown.error is not None and not listed):
+            await self._confirm(self._model, tags, shown, tell)
+        capabilities = capabilities_of(shown.object) or capabilities_of(listed)
         self._thinks = "thinking" in (capabilities or ())
-        self._most_context = context_of(shown)
+        self._most_context = context_of(shown.object) or context_of(listed)
         return Endpoint(
             backend=self.name,
             url=self.place,
             model=self._model.removesuffix(":latest"),  # the same model with and without the tag
-            digest=str(listed.get("digest") or "") or None,
+            digest=string(listed.get("digest")) or None,
             context=self._most_context,
-            architecture=architecture_of(shown),
-            notes=notes,
+            architecture=architecture_of(shown.object) or architecture_of(listed),
+            sees=None if capabilities is None else "vision" in capabilities,
+            notes=(
+                *self._transport.notes,
+                *remote_note(self._model, shown.object, listed),
+                *unknown_names(self._own),
+                *tags.notes,
+                *(shown.notes or vision_note(self._model, capabilities)),
+            ),
         )
+
+    async def has(self, name: str) -> bool:
+        """Whether the server lists this model; False also if it sends no list.
+
+        Raises:
+            UnreachableError: no connection can be opened.
+            FatalBackendError: this is not an Ollama server.
+        """
+        return bool(entry_of(name, listed_models(await self._hints.tags())))
 
     async def models(self) -> list[ModelFacts]:
         """All models of the server; see protocols.Catalogue."""
-
-        async def show(name: str) -> dict[str, Any]:
-            return await self._query("POST", "/api/show", _named(name))
-
-        return await facts_of(await self._models(), self.place, show, partial(self._query, "GET"))
+        tags = await self._hints.tags()
+        error = list_error(tags, self.place)
+        if error is not None:
+            raise error
+        models = listed_models(tags)
+        return facts_of(models, self.place, await self._hints.show_all(models), await self._hints.loaded())
 
     async def version(self) -> str | None:
-        """The version that the server reports; see protocols.Catalogue."""
-        return string((await self._query("GET", VERSION)).get("version")) or None
+        """The version, or None if the server does not report it; see protocols.Catalogue."""
+        return await self._hints.version()
 
     async def pull(self, name: str, on_progress: Callable[[Pulled], None], *, silence_s: float) -> None:
         """Let Ollama download a model, and report its progress; see pull.follow."""
@@ -261,7 +268,7 @@ class OllamaBackend:
 
     async def _loaded_context(self) -> int | None:
         """The context of the model as Ollama has loaded it; None if it does not report that."""
-        loaded = await loaded_models(partial(self._query, "GET"))
+        loaded = await loaded_models(self._hints)
         name = (self._model or "").removesuffix(":latest")
         return next((model.context for model in loaded if model.name == name), None)
 
@@ -283,36 +290,20 @@ class OllamaBackend:
             payload["format"] = json.loads(request.generation.schema)
         return payload | logprobs_parameters(request.generation.logprobs)
 
-    async def _models(self) -> dict[str, Mapping[str, Any]]:
-        """The listed models by name."""
-        listed = mappings((await self._query("GET", TAGS)).get("models"))
-        named = {string(m.get("name")) or string(m.get("model")): m for m in listed}
-        return {name: m for name, m in named.items() if name}
-
-    async def _sees(self, name: str, listed: Mapping[str, Any]) -> bool:
-        """Whether this model accepts images; older servers report it only for each single model."""
-        known = capabilities_of(listed)
-        if known is None:
-            known = capabilities_of(await self._query("POST", "/api/show", _named(name)))
-        return "vision" in (known or ())
-
-    async def _show(self, name: str, models: Mapping[str, Any]) -> dict[str, Any]:
+    async def _confirm(self, name: str, tags: Hint, shown: Hint, tell: Tell) -> None:
+        """Return if a question with a picture is answered; raises a BackendError if not."""
+        unlisted = unknown_model(name, listed_models(tags), self.place, f"or: vlmbatch pull {name}")
+        doubt = list_error(tags, self.place) or shown.error or unlisted
         try:
-            return await self._query("POST", "/api/show", _named(name))
+            await confirm(self, doubt, tell, timeout_s=self._timeout_s)
         except FatalBackendError as error:
-            if error.kind not in ("model_not_found", "wrong_url"):
-                raise
-            raise unknown_model(name, models, self.place, f"or: vlmbatch pull {name}") from error
+            if error.kind == "model_not_found":
+                raise unlisted from error
+            raise doubt if error.kind == doubt.kind == "wrong_url" else error from error
 
     async def _query(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
         """Send a request about the server or its models, and return the JSON object of the reply."""
         reply = await self._transport.exchange(method, f"{self.url}{path}", (body,) if body else ())
-        if path in (TAGS, VERSION) and reply.status in (404, 405):
-            raise FatalBackendError(
-                f"{self.place} is not an Ollama server: it has no {path}; for another server use "
-                "--backend vllm or --backend openai, else check --base-url",
-                kind="wrong_url",
-            )
         return self._transport.parse(reply)
 
 
@@ -331,7 +322,3 @@ def _duration(typed: str) -> str | int:
         return int(typed)
     except ValueError:
         return typed
-
-
-def _named(name: str) -> bytes:
-    return json.dumps({"model": name}).encode("ascii")

@@ -1,17 +1,11 @@
 """Asks Ollama which models are loaded now. The answer is a hint: a run goes on without it."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from vlmbatch.backends.http.wire import count, mappings, string
+from vlmbatch.backends.ollama.hints import OllamaHints
 from vlmbatch.errors import BackendError
-
-PATH = "/api/ps"
-HINT_S = 5.0
-"""The longest wait for this hint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,12 +20,11 @@ class LoadedModel:
     until: datetime | None
 
 
-async def loaded_models(ask: Callable[[str], Awaitable[Mapping[str, Any]]]) -> list[LoadedModel]:
-    """The loaded models, by a request to a path with `ask`; empty if Ollama does not report them in time."""
+async def loaded_models(hints: OllamaHints) -> list[LoadedModel]:
+    """The loaded models; empty if Ollama does not report them."""
     try:
-        async with asyncio.timeout(HINT_S):
-            listed = mappings((await ask(PATH)).get("models"))
-    except (BackendError, TimeoutError):
+        reply = await hints.loaded()
+    except BackendError:
         return []
     return [
         LoadedModel(
@@ -39,7 +32,7 @@ async def loaded_models(ask: Callable[[str], Awaitable[Mapping[str, Any]]]) -> l
             context=count(entry.get("context_length")) or None,
             until=_time(string(entry.get("expires_at"))),
         )
-        for entry in listed
+        for entry in mappings(reply.object.get("models"))
     ]
 
 

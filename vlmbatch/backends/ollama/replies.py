@@ -9,15 +9,11 @@ from vlmbatch.config.spec import redact
 RELOAD_S = 1.0
 
 
-def entry_of(name: str, models: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The listed model of this name, which may lack the tag `:latest`."""
-    return models.get(name) or models.get(f"{name}:latest") or {}
-
-
 def context_of(shown: Mapping[str, Any]) -> int | None:
-    """The model's context length in tokens."""
+    """The model's context length in tokens; newer versions list it, too."""
     info = mapping(shown.get("model_info"))
-    return next((count(info[key]) or None for key in info if key.endswith(".context_length")), None)
+    lengths = (count(info[key]) for key in info if key.endswith(".context_length"))
+    return next(lengths, 0) or count(mapping(shown.get("details")).get("context_length")) or None
 
 
 def architecture_of(shown: Mapping[str, Any]) -> str | None:
@@ -61,3 +57,10 @@ def capabilities_of(reply: Mapping[str, Any]) -> list[object] | None:
     """The capabilities of a model; None if this Ollama does not report them."""
     known = reply.get("capabilities")
     return known if isinstance(known, list) else None
+
+
+def vision_note(name: str, capabilities: list[object] | None) -> tuple[str, ...]:
+    """A note if the server does not report the capabilities of its models."""
+    if capabilities is not None:
+        return ()
+    return (f"this Ollama does not report whether {name} can see images; version 0.6.4 and later do",)

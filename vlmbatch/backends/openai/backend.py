@@ -3,51 +3,45 @@
 import asyncio
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 from vlmbatch.backends.classify import attach_cost, check_answer
 from vlmbatch.backends.classify.token_limits import TokenLimits
+from vlmbatch.backends.confirm import confirm
 from vlmbatch.backends.http.transport import PLAIN, Transport
 from vlmbatch.backends.http.wire import (
     BodyTemplate,
     Pieces,
     count,
     mapping,
-    mappings,
-    only_model,
     string,
     unknown_model,
 )
 from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
+from vlmbatch.backends.openai.hints import OpenAIHints
+from vlmbatch.backends.openai.listing import Listing, only_listed
 from vlmbatch.backends.openai.replies import (
     answer_text,
     busy_s,
     context_of,
     cost_in,
     facts_of,
-    find_by_alias,
     first_choice,
     hosted_note,
     load_in,
     response_format,
-    takes_images,
+    sees_in,
     thoughts,
 )
 from vlmbatch.backends.openai.request_format import RequestFormat
 from vlmbatch.backends.openai.servers import GENERIC, ServerType
 from vlmbatch.config.request import RequestOptions
-from vlmbatch.errors import (
-    BackendError,
-    FatalBackendError,
-    RejectedError,
-    TransientError,
-    UnavailableError,
-)
+from vlmbatch.errors import BackendError, UnreachableError
 from vlmbatch.finish_reasons import reason_in
 from vlmbatch.images import PreparedImage
+from vlmbatch.protocols import Tell, quiet
 from vlmbatch.records import Completion, Endpoint, Generation, Load, ModelFacts, Request, Usage
 
 MODEL_HINT = "name a served one with --model"
@@ -97,7 +91,6 @@ class OpenAICompatibleBackend:
         self._server_type = server_type
         self._model = model
         self._timeout_s = timeout_s
-        self._owner = owner
         self._context: int | None = None
         self._format = server_type.request_format
         self._reports_load = server_type.metrics
@@ -105,6 +98,7 @@ class OpenAICompatibleBackend:
         self._file_urls = wire.file_urls
         self._body_template = BodyTemplate(self._payload)
         self._transport = Transport(url, api_key, timeout_s=timeout_s, hint=SERVER_HINT, wire=wire)
+        self._hints = OpenAIHints(self._transport, owner)
         self.url = self._transport.url
 
     @property
@@ -123,61 +117,51 @@ class OpenAICompatibleBackend:
     async def __aexit__(self, *exc: object) -> None:
         await self._transport.__aexit__(*exc)
 
-    async def preflight(self) -> Endpoint:
+    async def preflight(self, tell: Tell = quiet) -> Endpoint:
         """Find the model and, if the server reports it, whether it has vision; see protocols.Backend."""
-        listed = {str(m.get("id")): m for m in await self._models()}
+        listing = await self._hints.models()
         if self._model is None:
-            self._model = only_model(
-                (n for n in listed if takes_images(listed[n]) is not False), self.place, MODEL_HINT
-            )
-        entry = listed.get(self._model) or find_by_alias(self._model, listed)
-        if (
-            entry is None and self._server_type.hosted
-        ):  # OpenRouter does not list NAME:nitro, :floor and the like
-            entry = listed.get(self._model.partition(":")[0])
+            self._model = only_listed(listing, self.place, MODEL_HINT)
+        entry = self._entry(listing, self._model)
+        notes = listing.notes
         if entry is None:
-            raise unknown_model(self._model, listed, self.place, MODEL_HINT)
+            notes += await self._unlisted(listing, self._model, tell)
+            entry = {}
         if self._server_type.name is None and entry.get("owned_by") == "vllm":
             self.name = "vllm"
-        slots, sees = None, takes_images(entry)
-        if entry.get("owned_by") == "llamacpp":
-            props = await self._transport.fetch_json("GET", f"{self._root}/props")
-            slots = count(props.get("total_slots")) or None
-            sees = bool(mapping(props.get("modalities")).get("vision"))
-        if sees is False:
-            raise FatalBackendError(
-                f"the model {self._model} at {self.place} cannot see images; serve a vision model "
-                "(llama.cpp: with --mmproj), or name another with --model",
-                kind="no_vision",
-            )
         self._context = context_of(entry)
+        props = await self._hints.props(entry)
+        if props.error is not None and props.may_be_loading:
+            await confirm(self, props.error, tell, timeout_s=self._timeout_s)
         return Endpoint(
             backend=self.name,
             url=self.place,
             model=self._model,
-            slots=slots,
+            slots=count(props.object.get("total_slots")) or None,
             context=self._context,
             architecture=string(entry.get("root")) or None,  # the model behind vLLM's --served-model-name
-            notes=(*self._transport.notes, *hosted_note(self._server_type.hosted, self.place)),
+            sees=sees_in(entry, props.object),
+            notes=(
+                *self._transport.notes,
+                *hosted_note(self._server_type.hosted, self.place),
+                *notes,
+                *props.notes,
+            ),
         )
 
     async def models(self) -> list[ModelFacts]:
         """All models of the server; see protocols.Catalogue."""
-        listed = await self._models()
-        props: Mapping[str, Any] = {}
-        if any(m.get("owned_by") == "llamacpp" for m in listed):
-            props = await self._transport.fetch_json("GET", f"{self._root}/props")
-        name = "vllm" if any(m.get("owned_by") == "vllm" for m in listed) else self.name
-        return [facts_of(m, props, name, self.place) for m in listed if string(m.get("id"))]
+        listing = await self._hints.models()
+        if listing.error is not None:
+            raise listing.error
+        name = "vllm" if listing.has_owner("vllm") else self.name
+        props = await asyncio.gather(*map(self._hints.props, listing.models.values()))
+        facts = zip(listing.models.items(), props, strict=True)
+        return [facts_of(key, entry, told.object, name, self.place) for (key, entry), told in facts]
 
     async def version(self) -> str | None:
         """The version of the server, or None if it does not report one; see protocols.Catalogue."""
-        with suppress(FatalBackendError, RejectedError, TransientError):
-            return (
-                string((await self._transport.fetch_json("GET", f"{self._root}/version")).get("version"))
-                or None
-            )
-        return None
+        return await self._hints.version()
 
     @property
     def _root(self) -> str:
@@ -296,9 +280,31 @@ class OpenAICompatibleBackend:
         added = {name: value for name, value in self._extra.items() if value is not None}
         return {name: value for name, value in payload.items() if name not in self._extra} | added
 
-    async def _models(self) -> list[Mapping[str, Any]]:
-        """The models that the server lists."""
-        models = mappings((await self._transport.fetch_json("GET", f"{self.url}/models")).get("data"))
-        if self._owner and not any(m.get("owned_by") == self._owner for m in models):
-            raise UnavailableError(f"{self.place} is not {self._owner}")
-        return models
+    def _entry(self, listing: Listing, name: str) -> Mapping[str, Any] | None:
+        """The listed model of this name."""
+        entry = listing.find(name)
+        if entry is None and self._server_type.hosted:  # OpenRouter does not list NAME:nitro and the like
+            return listing.models.get(name.partition(":")[0])
+        return entry
+
+    async def _unlisted(self, listing: Listing, name: str, tell: Tell) -> tuple[str, ...]:
+        """Find out by a question whether the server has a model that it does not list; returns a note.
+
+        Raises:
+            BackendError: it has not, or does not answer; the class is that of protocols.Backend.preflight.
+        """
+        missing = unknown_model(name, listing.models, self.place, MODEL_HINT)
+        if listing.is_complete and listing.has_owner("llamacpp"):  # it answers under any name
+            raise missing
+        try:
+            done = await confirm(self, listing.error or missing, tell, timeout_s=self._timeout_s)
+        except UnreachableError:
+            raise
+        except BackendError as error:
+            if listing.is_complete or error.kind == "model_not_found":
+                raise missing from error
+            raise
+        is_another = done is None or (done.model in listing.models and not self._server_type.hosted)
+        if listing.is_complete and is_another:  # LM Studio answers with another model than the one named
+            raise missing
+        return () if listing.error else (f"{self.place} does not list {name}, but it answers",)

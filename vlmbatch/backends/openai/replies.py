@@ -32,15 +32,16 @@ def thoughts(message: Mapping[str, Any]) -> str:
     return string(message.get("reasoning")) or string(message.get("reasoning_content"))
 
 
-def find_by_alias(name: str, listed: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The listed model with this alias, or None."""
-    return next((m for m in listed.values() if name in _names(m.get("aliases"))), None)
-
-
 def takes_images(model: Mapping[str, Any]) -> bool | None:
     """Whether the listing says that the model accepts images; None if it does not say."""
     modalities = mapping(model.get("architecture")).get("input_modalities")
-    return None if modalities is None else "image" in _names(modalities)
+    return "image" in modalities if isinstance(modalities, list) else None
+
+
+def sees_in(model: Mapping[str, Any], props: Mapping[str, Any]) -> bool | None:
+    """Whether a listed model accepts images; `props` are those of llama.cpp's server, and count first."""
+    vision = mapping(props.get("modalities")).get("vision")
+    return vision if isinstance(vision, bool) else takes_images(model)
 
 
 def hosted_note(hosted: bool, place: str) -> tuple[str, ...]:
@@ -55,24 +56,23 @@ def context_of(model: Mapping[str, Any]) -> int | None:
     return next(filter(None, map(count, contexts)), None)
 
 
-def facts_of(model: Mapping[str, Any], props: Mapping[str, Any], backend: str, place: str) -> ModelFacts:
-    """The facts of a listed model; `props` are those of llama.cpp's server, which has one model.
+def facts_of(
+    name: str, model: Mapping[str, Any], props: Mapping[str, Any], backend: str, place: str
+) -> ModelFacts:
+    """The facts of a listed model; `props` are those of llama.cpp's server about this model.
 
     vLLM and llama.cpp load their model when they start; for other servers `loaded` is unknown.
     """
     owner, meta = model.get("owned_by"), mapping(model.get("meta"))
-    sees = takes_images(model)
-    if "vision" in mapping(props.get("modalities")):
-        sees = mapping(props["modalities"])["vision"] is True
     return ModelFacts(
-        name=string(model.get("id")),
+        name=name,
         backend=backend,
         endpoint=place,
         bytes=count(meta.get("size")) or None,
         parameters=_in_short(count(meta.get("n_params"))) or None,
         quantization=string(props.get("model_ftype")) or string(meta.get("ftype")) or None,
         context=context_of(model),
-        sees=sees,
+        sees=sees_in(model, props),
         loaded=True if owner in ("vllm", "llamacpp") else None,
     )
 
@@ -82,10 +82,6 @@ def _in_short(parameters: int) -> str:
     if parameters >= 1e9:
         return f"{parameters / 1e9:.1f}B"
     return f"{parameters / 1e6:.3g}M" if parameters else ""
-
-
-def _names(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
 
 
 def cost_in(usage: Mapping[str, Any]) -> float | None:
