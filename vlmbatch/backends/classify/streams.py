@@ -137,7 +137,7 @@ def _join_openai(pieces: Pieces) -> dict[str, Any]:
     if messages and not any(message.values()):  # each one holds the whole text so far
         message = messages[-1]
     if not pieces.whole or not (reasons or pieces.ended):
-        raise _broken_off(message["content"])
+        raise _broken_off(message.get("content"))
     tokens = [token for choice in choices for token in _list(_mapping(choice.get("logprobs")).get("content"))]
     choice = {
         "message": message,

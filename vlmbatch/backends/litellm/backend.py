@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from vlmbatch.backends.classify import attach_cost, check_answer
 from vlmbatch.backends.classify.refusals import Omissions, refusal_in
+from vlmbatch.backends.classify.thoughts import without_thinking
 from vlmbatch.backends.classify.token_limits import TokenLimits
 from vlmbatch.backends.http.auth import Credentials, Headers
 from vlmbatch.backends.http.wire import count, is_loopback, mapping, mappings, number, string
@@ -167,7 +168,8 @@ class LiteLLMBackend:
         content = reply.model_dump()
         choice = next(iter(mappings(content.get("choices"))), {})
         message, usage = mapping(choice.get("message")), mapping(content.get("usage"))
-        text, thinking = answer_text(message), thoughts(message)
+        told = without_thinking(answer_text(message), request)
+        text, thinking = told.answer, thoughts(message) + told.thinking
         used = Usage(
             input_tokens=count(usage.get("prompt_tokens")),
             output_tokens=count(usage.get("completion_tokens")),
@@ -191,7 +193,7 @@ class LiteLLMBackend:
             finish_reason=reason or "stop",
             usage=used,
             thinking=len(thinking),
-            warnings=(*flaws, *missing, *self._omissions.warnings(request.generation)),
+            warnings=(*told.warnings, *flaws, *missing, *self._omissions.warnings(request.generation)),
             cost=cost,
             logprobs=logprobs,
         )

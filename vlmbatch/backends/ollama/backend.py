@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from vlmbatch.backends.classify import check_answer
 from vlmbatch.backends.classify.refusals import Omissions, refusal_in
+from vlmbatch.backends.classify.thoughts import without_thinking
 from vlmbatch.backends.classify.token_limits import TokenLimits
 from vlmbatch.backends.confirm import confirm
 from vlmbatch.backends.http.hints import Hint
@@ -206,7 +207,8 @@ class OllamaBackend:
         reply = await self._send(request)
         self._loaded = True
         message = mapping(reply.get("message"))
-        text, thinking = string(message.get("content")), string(message.get("thinking"))
+        told = without_thinking(string(message.get("content")), request)
+        text, thinking = told.answer, string(message.get("thinking")) + told.thinking
         reason = reason_in(reply.get("done_reason"))
         tokens = count(reply.get("prompt_eval_count"))
         usage = Usage(input_tokens=tokens, output_tokens=count(reply.get("eval_count")))
@@ -229,6 +231,7 @@ class OllamaBackend:
             busy_s=busy_s(reply),
             logprobs=logprobs,
             warnings=(
+                *told.warnings,
                 *flaws,
                 *missing,
                 *cut_prompt(tokens, request.generation.num_ctx),

@@ -8,6 +8,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from vlmbatch.backends.classify import attach_cost, check_answer
+from vlmbatch.backends.classify.thoughts import without_thinking
 from vlmbatch.backends.classify.token_limits import TokenLimits
 from vlmbatch.backends.confirm import confirm
 from vlmbatch.backends.http.transport import PLAIN, Transport
@@ -203,7 +204,8 @@ class OpenAICompatibleBackend:
         """
         reply = await self._send(request)
         choice, message = first_choice(reply)
-        text, thinking = answer_text(message), thoughts(message)
+        told = without_thinking(answer_text(message), request)
+        text, thinking = told.answer, thoughts(message) + told.thinking
         reason = reason_in(choice.get("finish_reason"))
         reported = mapping(reply.get("usage"))
         usage = Usage(
@@ -233,7 +235,7 @@ class OpenAICompatibleBackend:
             cost=cost,
             busy_s=busy_s(reply),
             logprobs=logprobs,
-            warnings=(*flaws, *missing, *self._format.warnings(request.generation)),
+            warnings=(*told.warnings, *flaws, *missing, *self._format.warnings(request.generation)),
         )
 
     async def _send(self, request: Request) -> dict[str, Any]:
