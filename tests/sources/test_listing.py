@@ -1,5 +1,6 @@
 """Lists of paths from standard input: separators, laziness, duplicates, folders."""
 
+import codecs
 import io
 import os
 import sys
@@ -45,6 +46,47 @@ def ids(content: bytes, **options: object) -> list[str]:
 def test_separators(content: bytes) -> None:
     """Paths come in the order of the list, split by lines or NULs, and blank ones are skipped."""
     assert ids(content) == ["b.jpg", "a.jpg"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("text", ["caf\u00e9.jpg\nb.jpg\n", "caf\u00e9.jpg\r\nb.jpg", "", "\n"])
+def test_lists_of_windows(encoding: str, text: str) -> None:
+    """A list with a byte order mark, in UTF-8 or as PowerShell's `>` writes it, has the same paths."""
+    expected = ["caf\u00e9.jpg", "b.jpg"] if text.strip() else []
+    assert ids(text.encode(encoding)) == expected
+    assert ids(codecs.BOM_UTF16_BE + text.encode("utf-16-be")) == expected
+    slow = [bytes([byte]) for byte in text.encode(encoding)]  # each byte arrives on its own
+    assert [path.decode() for path in split_paths(Arriving(slow))] == expected
+
+
+class Arriving(io.BytesIO):
+    """A stream whose pieces arrive one by one."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        super().__init__()
+        self._pieces = pieces
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        """The next piece."""
+        return self._pieces.pop(0) if self._pieces else b""
+
+
+def test_a_path_before_more_arrives_is_taken_at_once() -> None:
+    """A short first path comes before the list goes on, although a byte order mark could be longer."""
+    pieces = [b"a\n", b"b\n"]
+    paths = split_paths(Arriving(pieces))
+    assert (next(paths), pieces) == (b"a", [b"b\n"])
+
+
+def test_a_name_that_begins_like_a_mark_needs_nul() -> None:
+    """With NUL as separator, the bytes of a byte order mark belong to the first name."""
+    assert ids("\ufeffa.jpg\0b.jpg\0".encode()) == ["\ufeffa.jpg", "b.jpg"]
+
+
+def test_a_list_that_is_cut_in_utf16_is_an_error() -> None:
+    """A list in UTF-16 that ends within a character is an error that says what to write."""
+    with pytest.raises(ConfigError, match="write it in UTF-8"):
+        ids("a.jpg\n".encode("utf-16")[:-1])
 
 
 def test_newlines_in_names_need_nul() -> None:

@@ -12,6 +12,7 @@ import typer
 
 from vlmbatch.cli.repeated import note_repeated, refuse_repeated
 from vlmbatch.config import EXCLUSIVE, Option, RunConfig, options, typed_options
+from vlmbatch.config.text_file import read_text
 from vlmbatch.errors import ConfigError
 
 CONFIG_NAME = "vlmbatch.toml"
@@ -197,8 +198,7 @@ def read_config(path: Path) -> dict[str, Any]:
     import tomllib  # only if there is a file, so that --help stays fast
 
     try:
-        with path.open("rb") as file:
-            table = tomllib.load(file)
+        table = tomllib.loads(read_text(path))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -4,12 +4,12 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from vlmbatch import strict_json
 from vlmbatch.backends.forwarding import ForwardingBackend
 from vlmbatch.backends.http.wire import number
+from vlmbatch.config.text_file import read_text
 from vlmbatch.errors import BackendError, ConfigError
 from vlmbatch.protocols import Backend, Tell, quiet
 from vlmbatch.records import Completion, Endpoint, Request, Usage
@@ -68,7 +68,7 @@ class Prices:
         """Raises ConfigError if the file cannot be read."""
         self._path = path
         try:
-            prices = strict_json.loads(Path(path).read_text(encoding="utf-8"))
+            prices = strict_json.loads(read_text(path))
         except OSError as error:
             raise ConfigError(
                 f"--prices {path} cannot be read: {error.strerror}; docs/image-tokens.md shows such a file"

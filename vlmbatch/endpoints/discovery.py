@@ -10,6 +10,7 @@ from vlmbatch.config import RunConfig
 from vlmbatch.config.endpoint import EndpointOptions, FallbackSpec, is_file_of_urls
 from vlmbatch.config.request import RequestOptions
 from vlmbatch.config.spec import check_url
+from vlmbatch.config.text_file import read_text
 from vlmbatch.errors import ConfigError
 
 
@@ -57,7 +58,7 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 def _urls_in(path: Path) -> list[str]:
     """The URLs in a file: one a line, # begins a comment."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         told = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(f"--base-url {path} cannot be read: {told}") from error

@@ -1,8 +1,7 @@
 """The text of the prompt, from the options or a file."""
 
-from pathlib import Path
-
 from vlmbatch.config.groups import DEFAULT_PROMPT, PromptOptions
+from vlmbatch.config.text_file import read_text
 from vlmbatch.errors import ConfigError
 
 
@@ -17,7 +16,7 @@ def prompt_text(options: PromptOptions) -> str:
     if options.prompt_file is None:
         return options.prompt or DEFAULT_PROMPT
     try:
-        text = Path(options.prompt_file).read_bytes().decode("utf-8-sig")
+        text = read_text(options.prompt_file)
     except OSError as error:
         raise ConfigError(f"--prompt-file {options.prompt_file}: {error.strerror}") from error
     except UnicodeDecodeError as error:

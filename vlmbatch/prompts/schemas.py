@@ -4,10 +4,10 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from vlmbatch import strict_json
+from vlmbatch.config.text_file import read_text
 from vlmbatch.errors import BadAnswerError, ConfigError
 from vlmbatch.records import Completion
 
@@ -27,7 +27,7 @@ def schema_text(typed: str | None) -> str | None:
         return None
     named = typed if len(typed) <= 60 else f"{typed[:57]}..."
     try:
-        text = typed if typed.lstrip().startswith("{") else Path(typed).read_text(encoding="utf-8-sig")
+        text = typed if typed.lstrip().startswith("{") else read_text(typed)
         schema = strict_json.loads(text, unique_keys=True)
     except OSError as error:
         raise ConfigError(

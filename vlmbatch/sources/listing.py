@@ -1,11 +1,14 @@
 """Reads images from a list of paths, one by one as the list arrives."""
 
+import codecs
 import io
 import os
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import BinaryIO, cast
 
 from vlmbatch.config.groups import InputOptions
+from vlmbatch.config.text_file import UTF16_MARKS
 from vlmbatch.errors import ConfigError
 from vlmbatch.events import SourceProblem
 from vlmbatch.images import ImageRef
@@ -67,7 +70,7 @@ def split_paths(stream: BinaryIO) -> Iterator[bytes]:
     """
     separator = b""
     rest = b""
-    for chunk in _chunks(stream):
+    for chunk in _in_utf8(_chunks(stream)):
         rest += chunk
         separator = separator or _separator(rest)
         if separator:
@@ -76,6 +79,33 @@ def split_paths(stream: BinaryIO) -> Iterator[bytes]:
         if len(rest) > _LONGEST_PATH:
             raise ConfigError("standard input is not a list of paths; write one path per line")
     yield from _clean([rest], separator)
+
+
+def _in_utf8(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The chunks without a byte order mark, and in UTF-8 if the mark is that of UTF-16 (PowerShell's ``>``).
+
+    In a list with NUL separators, all bytes belong to the names.
+    """
+    start = b""
+    for chunk in chunks:
+        start += chunk
+        if not any(mark.startswith(start) for mark in (codecs.BOM_UTF8, *UTF16_MARKS)):
+            break
+    if start.startswith(UTF16_MARKS):
+        yield from _from_utf16(chain([start], chunks))
+        return
+    yield start if b"\0" in start else start.removeprefix(codecs.BOM_UTF8)
+    yield from chunks
+
+
+def _from_utf16(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    decoder = codecs.getincrementaldecoder("utf-16")("surrogatepass")
+    try:
+        for chunk in chunks:
+            yield decoder.decode(chunk).encode("utf-8", "surrogatepass")
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise ConfigError("standard input is not a list of paths in UTF-16; write it in UTF-8") from error
 
 
 def _separator(start: bytes) -> bytes:

@@ -3,9 +3,9 @@
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from vlmbatch.config.text_file import read_text
 from vlmbatch.errors import ConfigError, MissingDependencyError
 
 _ENVIRON = "os.environ/"
@@ -65,7 +65,7 @@ def _model_list(path: str, where: str) -> list[Mapping[str, Any]]:
             'LiteLLM is not installed; install it with: pip install "vlmbatch[litellm]"'
         ) from error
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(f"{where} cannot be read: {reason}") from error

@@ -1,0 +1,20 @@
+"""Reads the text files that a user names: prompts, schemas, prices, URLs and options."""
+
+import codecs
+import os
+from pathlib import Path
+
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The text of a file in UTF-8, or in UTF-16 with its byte order mark; line breaks stay as they are.
+
+    Windows writes such marks: PowerShell's ``>`` before UTF-16, and Notepad before UTF-8, too.
+
+    Raises:
+        OSError: the file cannot be read.
+        UnicodeDecodeError: it is not such a text.
+    """
+    data = Path(path).read_bytes()
+    return data.decode("utf-16" if data.startswith(UTF16_MARKS) else "utf-8-sig")
