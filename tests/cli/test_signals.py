@@ -44,7 +44,7 @@ def test_the_second_signal_ends_at_once(photos: Photos, endpoint: Endpoint) -> N
     photos(5)
     endpoint.script = ["ok", *["hang"] * 9]
     running = start(*arguments(endpoint), stderr=subprocess.PIPE)
-    endpoint.until(lambda: len(endpoint.questions) >= 3)
+    endpoint.until(lambda: len(endpoint.questions) >= 3 and bool(Path("o.jsonl").read_bytes()))
     running.send_signal(signal.SIGINT)
     assert running.stderr is not None
     while "stopping" not in running.stderr.readline():

@@ -32,7 +32,8 @@ class RunLog:
     def __init__(self, output: str) -> None:
         self.runs: dict[str, dict[str, Any]] = {}
         self.bad_lines = 0
-        self.path = os.path.realpath(output) + ".runs"  # next to the lock file, also through a link
+        self.output = output
+        self.path = ""
         self._fd: int | None = None
         self._is_writable = True
         self._end = 0
@@ -46,6 +47,7 @@ class RunLog:
             OutputError: it is not a regular file, or cannot be read.
         """
         try:
+            self.path = os.path.realpath(self.output) + ".runs"  # next to the lock file, also through a link
             self._fd = self._opened()
             if self._fd is not None:
                 self._read(self._fd)
