@@ -121,23 +121,29 @@ async def test_an_unreachable_endpoint_at_the_start_records_nothing(
     assert not Path("out.jsonl").exists()
 
 
-async def test_a_model_that_disappears_ends_the_run(
+async def test_a_model_that_disappears_pauses_the_run(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """A 404 for the model in the middle of a run ends it at once instead of failing every image."""
+    """A 404 for the model in the middle of a run fails no image: the run pauses, then ends with code 4."""
     photos(50)
-    endpoint.script = lambda received: "404-model" if len(endpoint.questions) > 5 else "ok"
-    done = await ran(**asked)
-    assert isinstance(done.error, FatalBackendError)
-    assert done.error.exit_code == 2
+
+    def disappears(request: Received) -> str:
+        endpoint.canary = mode = "404-model" if len(endpoint.questions) > 5 else "ok"
+        return mode
+
+    endpoint.script = disappears
+    done = await ran(**asked, give_up_after=0.3)
+    assert isinstance(done.error, UnavailableError)
+    assert (done.error.exit_code, done.error.kind) == (4, "model_not_found")
+    assert "it has answered before" in str(done.error)
     assert all(result.ok for result in done.results)
     assert len(endpoint.questions) < 40
 
 
 async def test_received_answers_are_written_before_a_run_ends(photos: Photos, endpoint: Endpoint) -> None:
-    """When the model disappears, every received answer is written: it may have cost money."""
+    """When the account is used up, every received answer is written: it may have cost money."""
     photos(60)
-    endpoint.script = [*["ok"] * 39, *["404-model"] * 99]
+    endpoint.script = [*["ok"] * 39, *["402"] * 99]
     done = await ran(
         backend="vllm", base_url=endpoint.url, model="tiny-vision", output="o.jsonl", concurrency=16
     )
@@ -148,9 +154,9 @@ async def test_received_answers_are_written_before_a_run_ends(photos: Photos, en
 async def test_held_failures_are_written_when_the_endpoint_ends_the_run(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """When the model disappears, equal failures from before are written as failures of their images."""
+    """When the account is used up, equal failures from before are written as failures of their images."""
     photos(10)
-    endpoint.script = [*["400"] * 3, *["404-model"] * 9]
+    endpoint.script = [*["400"] * 3, *["402"] * 9]
     done = await ran(**asked, output="o.jsonl", concurrency=1)
     assert isinstance(done.error, FatalBackendError)
     assert [result.ok for result in done.results] == [False] * 3

@@ -1,4 +1,4 @@
-"""The crashes of an engine during the requests of one image."""
+"""The crashes of an engine during the requests of one image, and how often it was turned away."""
 
 from vlmbatch.endpoints.circuit_breaker import CircuitBreaker
 from vlmbatch.errors import FailureKind, RejectedError
@@ -11,9 +11,14 @@ CRASHES = 4
 """An image is guilty after this many crashes in all. An engine that is found down may have been restarted: if
 restarts come every few seconds (benchmarks/soak.py), two of them hit one image by chance."""
 
+TURNS = 20
+"""An image that was turned away this often is sent alone."""
+ACCUSATIONS = 3
+"""An image fails if it was turned away alone, and another picture was answered then, this often."""
+
 
 class CrashHistory:
-    """The crashes of one image's requests, at the endpoints of one rank.
+    """The crashes of one image's requests, and the replies that turned it away, at endpoints of one rank.
 
     Two things count as a crash: the engine reports one, or a request breaks off and the endpoint is then
     found down. A crash makes suspects of all images in flight; each suspect is then sent alone. `reported`
@@ -27,6 +32,9 @@ class CrashHistory:
         self.found = 0
         self.refunded = 0
         """Attempts of the image that were lost to crashes and do not count."""
+        self.waits = 0
+        """How often an endpoint was down or busy for this image."""
+        self._accusations = 0
         self.breaker: CircuitBreaker | None = None
         """The circuit breaker of the endpoint at which a request failed last."""
         self._downs: int | None = None
@@ -50,6 +58,17 @@ class CrashHistory:
         elif kind in BROKEN_OFF:
             self._cost = counted + (self._cost if self._downs == downs else 0)
             self._downs, self._alone = downs, alone
+
+    def turned_away(self) -> bool:
+        """Count that an endpoint was down or busy; returns whether the image was alone because of that."""
+        self.waits += 1
+        self.suspect = self.suspect or self.waits >= TURNS
+        return self.waits > TURNS
+
+    def accused(self) -> bool:
+        """Count that the endpoint answered another picture then; returns whether the image has failed."""
+        self._accusations += 1
+        return self._accusations >= ACCUSATIONS
 
     def must_be_alone(self) -> bool:
         """Whether the image's next request must be the only one at its endpoint; called before each request.

@@ -12,6 +12,7 @@ from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, START_PATIENCE_S, until_available
 from vlmbatch.endpoints.cost import Budget, MeteredBackend, Prices
 from vlmbatch.endpoints.discovery import EndpointSpec
+from vlmbatch.endpoints.second_opinion import SecondOpinion
 from vlmbatch.errors import ConfigError, FatalBackendError, UnavailableError, UnreachableError
 from vlmbatch.protocols import Backend, Sleep
 from vlmbatch.records import Endpoint
@@ -55,7 +56,8 @@ class EndpointOpener:
         """
         backend = open_backend(spec.config, deployment=spec.deployment)
         metered = MeteredBackend(backend, self._budget, self._prices)
-        return Preflight(spec=spec, backend=await self._stack.enter_async_context(metered))
+        careful = SecondOpinion(metered, spec.config)
+        return Preflight(spec=spec, backend=await self._stack.enter_async_context(careful))
 
 
 async def preflight_all(

@@ -1,0 +1,278 @@
+"""Refusals: whether one picture, an option of the user or the whole endpoint is the reason."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import records
+from endpoint import Endpoint, Received
+from endpoint.messages import Reply
+from endpoint.modes import html
+from endpoint.wires import as_json, error
+from running import Ran, ran
+
+from vlmbatch.endpoints.second_opinion import MANY_IN_A_ROW, MOST_PROOFS
+from vlmbatch.errors import FatalBackendError, UnavailableError
+from vlmbatch.events import EndpointPaused, EndpointResumed
+from vlmbatch.records import Failure
+
+Photos = Callable[..., Path]
+FIREWALL = html(403, "Attention Required! | Cloudflare")
+CLOSED: dict[str, Reply] = {
+    "401": as_json(401, {"error": {"message": "Invalid API Key", "type": "authentication_error"}}),
+    "403": FIREWALL,
+    "404": as_json(404, {"detail": "Not Found"}),
+    "404-model": as_json(404, {"error": {"message": "The model `tiny-vision` does not exist."}}),
+}
+OPTIONS: list[tuple[str, dict[str, object], str, int, str]] = [
+    ("vllm", {"logprobs": 20}, "--logprobs 20", 400, "Requested sample logprobs of 20 exceeds: 5"),
+    ("vllm", {"logprobs": 20}, "--logprobs 20", 422, "top_logprobs must be between 0 and 5"),
+    ("vllm", {"logprobs": 3}, "--logprobs 3", 500, "logprobs are not supported with this model"),
+    ("vllm", {"temperature": 1.9}, "--temperature 1.9", 400, "temperature must be in [0, 1]"),
+    ("vllm", {"seed": 7}, "--seed 7", 422, "Extra inputs are not permitted: seed"),
+    ("vllm", {"max_tokens": 8}, "--max-tokens 8", 400, "max_tokens must be at least 32"),
+    ("vllm", {"system": "You are terse."}, "--system", 400, "System role not supported"),
+    ("vllm", {"schema": '{"type": "object"}'}, "--schema", 400, "json_schema is not available here"),
+    ("vllm", {"extra_body": '{"top_k": 5}'}, "top_k of --extra-body", 400, "Unknown parameter: top_k"),
+    ("vllm", {"mm_processor_kwargs": '{"crop": 1}'}, "--mm-processor-kwargs", 400, "crop is no argument"),
+    ("ollama", {"keep_alive": "24h"}, "--keep-alive 24h", 400, "keep_alive is longer than allowed"),
+    ("ollama", {"option": ("num_gpu=99",)}, "--option num_gpu=99", 500, "num_gpu must not be above 4"),
+    ("ollama", {"num_ctx": 999}, "--num-ctx 999", 400, "num_ctx is odd"),
+]
+
+
+@pytest.fixture
+def asked(endpoint: Endpoint) -> dict[str, Any]:
+    """The options of a run at the endpoint, over OpenAI's API."""
+    return {"backend": "vllm", "base_url": endpoint.url, "model": "tiny-vision"}
+
+
+def first_picture(seen: list[str]) -> Callable[[Received], bool]:
+    """Whether a request is about the picture that came first of all."""
+
+    def is_first(request: Received) -> bool:
+        if request.is_canary or not request.pictures:
+            return False
+        seen.append(request.pictures[0].sha256)
+        return request.pictures[0].sha256 == seen[0]
+
+    return is_first
+
+
+def failures(done: Ran) -> list[Failure]:
+    return [result.failure for result in done.results if result.failure]
+
+
+@pytest.mark.parametrize("images", [1, 4])
+@pytest.mark.parametrize(("backend", "options", "shown", "status", "words"), OPTIONS)
+async def test_a_refused_option_ends_the_run(
+    photos: Photos,
+    endpoint: Endpoint,
+    backend: str,
+    options: dict[str, object],
+    shown: str,
+    status: int,
+    words: str,
+    images: int,
+) -> None:
+    """An option that is refused with any picture ends the run with exit code 2, and nothing is recorded."""
+    photos(images)
+    wire = "ollama" if backend == "ollama" else "openai"
+    endpoint.refusal = lambda request: None if request.is_canary else error(wire, status, words)
+    done = await ran(backend=backend, base_url=endpoint.url, model="tiny-vision", output="o.jsonl", **options)
+    assert isinstance(done.error, FatalBackendError)
+    assert str(done.error).startswith(f"the endpoint does not accept {shown}: {words}")
+    assert "leave it out" in str(done.error)
+    assert done.results == []
+    assert not Path("o.jsonl").exists()
+    assert len(endpoint.questions) <= images + 2
+
+
+@pytest.mark.parametrize("canary", [True, False])
+async def test_a_refused_option_in_a_resumed_run(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any], canary: bool
+) -> None:
+    """A run that goes on after earlier answers ends for a refused option, too, with or without a canary."""
+    photos(3)
+    assert (await ran(**asked, limit=1, output="o.jsonl")).error is None
+    endpoint.refusal = lambda request: (
+        error("openai", 400, "max logprobs is 5") if "logprobs" in request.body else None
+    )
+    done = await ran(**asked, output="o.jsonl", logprobs=20, append=True, canary=canary)
+    assert isinstance(done.error, FatalBackendError)
+    assert [record["status"] for record in records(Path("o.jsonl").read_text())] == ["ok"]
+    corrected = await ran(**asked, output="o.jsonl", logprobs=5, append=True)
+    assert isinstance(corrected.error, FatalBackendError)
+    endpoint.refusal = lambda request: None
+    assert [r.ok for r in (await ran(**asked, output="o.jsonl", logprobs=5)).results] == [True] * 2
+
+
+async def test_an_option_that_the_canary_has(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """If the canary is refused for an option, and a second picture, too, no image is sent."""
+    photos(1)
+    endpoint.refusal = lambda request: error("openai", 400, "temperature must be 1")
+    done = await ran(**asked, temperature=0.7)
+    assert isinstance(done.error, FatalBackendError)
+    assert "--temperature 0.7" in str(done.error)
+    assert endpoint.questions == []
+
+
+async def test_a_picture_whose_refusal_names_an_option(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """If another picture is accepted with the option, the image has failed, and the next run retries it."""
+    photos(6)
+    is_first = first_picture([])
+    words = "no logprobs for this picture"
+    endpoint.refusal = lambda request: error("openai", 400, words) if is_first(request) else None
+    done = await ran(**asked, logprobs=2, concurrency=1, output="o.jsonl")
+    assert done.error is None
+    assert [(f.kind, f.retryable, words in f.message) for f in failures(done)] == [("rejected", True, True)]
+    assert len(endpoint.questions) == 7
+    endpoint.refusal = lambda request: None
+    assert [r.ok for r in (await ran(**asked, logprobs=2, output="o.jsonl")).results] == [True]
+
+
+async def test_a_few_proofs_are_enough(photos: Photos, endpoint: Endpoint, asked: dict[str, Any]) -> None:
+    """Once an option was accepted three times although refusals named it, no other picture is sent for it."""
+    photos(8)
+    sizes = {(64, 48)}
+    endpoint.refusal = lambda request: (
+        error("openai", 400, f"seed {request.chat} is odd")
+        if request.pictures and (request.pictures[0].width, request.pictures[0].height) in sizes
+        else None
+    )
+    endpoint.script = lambda request: "ok"
+    done = await ran(**asked, seed=3, concurrency=1)
+    assert [f.retryable for f in failures(done)] == [True] * 8
+    assert len(endpoint.questions) == 8 + MOST_PROOFS
+
+
+async def test_an_option_that_one_endpoint_refuses(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """One of several endpoints that refuses an option gets no more images, and the others answer all."""
+    photos(6)
+    with Endpoint() as other:
+        other.refusal = lambda request: error("openai", 400, "Unknown argument: top_k")
+        asked["base_url"] = (endpoint.url, other.url)
+        done = await ran(**asked, extra_body='{"top_k": 3}')
+    assert done.error is None
+    assert [r.ok for r in done.results] == [True] * 6
+    assert {r.endpoint.url for r in done.results} == {f"{endpoint.url}/v1"}
+
+
+@pytest.mark.parametrize("name", CLOSED)
+async def test_a_firewall_refuses_one_picture(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any], name: str
+) -> None:
+    """A 401, 403 or 404 for one picture, although the endpoint answers others, fails that image alone."""
+    photos(6)
+    is_first = first_picture([])
+    endpoint.refusal = lambda request: CLOSED[name] if is_first(request) else None
+    done = await ran(**asked, concurrency=2, output="o.jsonl")
+    assert done.error is None
+    assert sum(r.ok for r in done.results) == 5
+    [failure] = failures(done)
+    assert (failure.kind, failure.retryable) == ("rejected", False)
+    assert "accepts another one" in failure.message
+    assert "--" not in failure.message
+    assert done.of(EndpointPaused) == []
+    assert (await ran(**asked, output="o.jsonl")).results == []
+
+
+@pytest.mark.parametrize("canary", [True, False])
+@pytest.mark.parametrize("name", CLOSED)
+async def test_a_door_that_is_closed_for_a_while(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any], name: str, canary: bool
+) -> None:
+    """If an endpoint refuses every request for a while after answers, the run pauses and loses nothing."""
+    photos(12)
+    closed = [CLOSED[name]] * 9
+
+    def refusal(request: Received) -> Reply | None:
+        return closed.pop() if closed and len(endpoint.questions) > 4 else None
+
+    endpoint.refusal = refusal
+    done = await ran(**asked, concurrency=3, canary=canary)
+    assert done.error is None
+    assert [r.ok for r in done.results] == [True] * 12
+    assert {r.attempts for r in done.results} == {1}
+    assert len(done.of(EndpointPaused)) == len(done.of(EndpointResumed)) > 0
+
+
+@pytest.mark.parametrize("name", CLOSED)
+async def test_a_door_that_stays_closed(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any], name: str
+) -> None:
+    """If an endpoint refuses every request for the whole patience after answers, the run ends with code 4."""
+    photos(12)
+    endpoint.refusal = lambda request: CLOSED[name] if len(endpoint.questions) > 4 else None
+    done = await ran(**asked, concurrency=3, give_up_after=0.3)
+    assert isinstance(done.error, UnavailableError)
+    assert failures(done) == []
+
+
+@pytest.mark.parametrize("canary", [True, False])
+@pytest.mark.parametrize("name", CLOSED)
+async def test_a_door_that_was_never_open(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any], name: str, canary: bool
+) -> None:
+    """Before the first answer such a refusal is a wrong set-up: exit code 2 at once."""
+    photos(3)
+    endpoint.refusal = lambda request: CLOSED[name]
+    done = await ran(**asked, concurrency=1, canary=canary)
+    assert isinstance(done.error, FatalBackendError)
+    assert len(endpoint.questions) + len(endpoint.canaries) == 1
+
+
+async def test_a_firewall_refuses_the_prompt(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """If the canary is answered and any picture with the prompt is refused, the set-up is wrong."""
+    photos(4)
+    endpoint.refusal = lambda request: None if request.is_canary else FIREWALL
+    done = await ran(**asked, prompt="' OR 1=1; DROP TABLE pictures")
+    assert isinstance(done.error, FatalBackendError)
+    assert done.results == []
+
+
+async def test_many_pictures_refused_in_a_row(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """If a firewall refuses one image after another, the later ones are left to the next run."""
+    photos(12)
+    endpoint.refusal = lambda request: (
+        FIREWALL if request.pictures and request.pictures[0].width == 64 and (request.chat or 0) > 1 else None
+    )
+    done = await ran(**asked, concurrency=1)
+    assert done.error is None
+    kept = [failure.retryable for failure in failures(done)]
+    assert kept == [False] * (MANY_IN_A_ROW - 1) + [True] * (10 - MANY_IN_A_ROW + 1)
+
+
+async def test_a_door_that_opens_while_it_is_looked_at(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """A single 404 of a proxy costs neither an attempt nor a pause: the image is asked about again."""
+    photos(3)
+    closed = [CLOSED["404"]]
+    endpoint.refusal = lambda request: closed.pop() if closed and request.chat == 1 else None
+    done = await ran(**asked, concurrency=1)
+    assert [(r.ok, r.attempts) for r in done.results] == [(True, 1)] * 3
+    assert done.of(EndpointPaused) == []
+
+
+async def test_a_file_url_is_still_a_wrong_set_up(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """A server that cannot read files ends the run at once: another picture would be sent without a file."""
+    photos(2)
+    done = await ran(**asked, file_urls=True, max_size=0)
+    assert isinstance(done.error, FatalBackendError)
+    assert "--allowed-local-media-path" in str(done.error)
+    assert json.dumps(endpoint.questions[0].body).count("file://") == 1

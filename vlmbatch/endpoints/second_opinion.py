@@ -1,0 +1,236 @@
+"""Asks an endpoint about another picture, to learn whether it refuses one image or every request."""
+
+import asyncio
+from dataclasses import replace
+from typing import NamedTuple
+
+from vlmbatch.backends.classify.refusals import named
+from vlmbatch.backends.forwarding import ForwardingBackend
+from vlmbatch.config import RunConfig
+from vlmbatch.config.given import given_options
+from vlmbatch.endpoints.canary import MAX_TOKENS, ORANGE, PURPLE, QUESTION
+from vlmbatch.endpoints.crash_history import CrashHistory
+from vlmbatch.errors import (
+    BackendError,
+    BadAnswerError,
+    FailureKind,
+    FatalBackendError,
+    RejectedError,
+    TransientError,
+    UnavailableError,
+)
+from vlmbatch.imaging.prepare import uniform
+from vlmbatch.protocols import Backend
+from vlmbatch.records import Completion, Request
+
+OF_THE_CLIENT: frozenset[FailureKind] = frozenset(("auth", "wrong_url", "model_not_found"))
+"""Refusals that are a wrong set-up before the first answer. After it they pass, or concern one picture."""
+OF_THE_OPTIONS: frozenset[FailureKind] = frozenset(("bad_config", "no_vision"))
+MOST_PROOFS = 3
+"""Once the options were accepted this often although a refusal named one, the endpoint is not asked again."""
+MANY_IN_A_ROW = 5
+"""If the endpoint refuses this many images in a row, the next run tries them again."""
+ANY_FLAW = frozenset(("length", "loop", "empty"))
+
+
+class Refusal(NamedTuple):
+    """What makes two refusals alike. Their texts may differ, for example in the number of the request."""
+
+    kind: FailureKind
+    status: int | None
+    option: str
+    """The option of the user that the refusal names; empty if it names none."""
+
+
+class SecondOpinion(ForwardingBackend):
+    """A backend that turns a doubtful refusal into a failure of the image, an outage, or a wrong set-up.
+
+    A refusal is doubtful if it names an option of the user, or if it would be a wrong set-up although the
+    endpoint has answered before. Then the endpoint is asked about another picture.
+    """
+
+    def __init__(self, backend: Backend, config: RunConfig) -> None:
+        """`config` has the options that a refusal may name."""
+        self._backend = backend
+        self._given = given_options(config)
+        self._file_urls = config.request.file_urls
+        self._has_answered = False
+        self._has_accepted_image = False
+        self._refused_in_a_row = 0
+        self._proofs = 0
+        self._asking = asyncio.Lock()
+        self._opinions = 0
+        self._last: tuple[tuple[Refusal, str], bool] | None = None
+
+    @property
+    def inner(self) -> Backend:
+        """See ForwardingBackend."""
+        return self._backend
+
+    async def complete(self, request: Request) -> Completion:
+        """Send one request; see protocols.Backend. After a doubtful refusal, ask about another picture.
+
+        Raises:
+            FatalBackendError: the endpoint refuses the prompt or the options with any picture.
+            UnavailableError: the endpoint has answered before, and now refuses every request.
+            RejectedError: the endpoint refuses only this picture.
+            BackendError: any other error of the request, or of the question about another picture.
+        """
+        try:
+            completion = await self._backend.complete(request)
+        except BadAnswerError:
+            self._has_answered = True
+            raise
+        except (FatalBackendError, RejectedError, TransientError) as error:
+            refusal = self._refusal(error)
+            if refusal is None or not self._can_ask(request):
+                raise
+            if refusal.kind in OF_THE_CLIENT:
+                return await self._after_a_closed_door(request, error, refusal)
+            raise await self._about_the_options(request, error, refusal) from error
+        self._has_answered = True
+        if not request.accept >= ANY_FLAW:  # no question of vlmbatch itself
+            self._has_accepted_image, self._refused_in_a_row = True, 0
+        return completion
+
+    def _can_ask(self, request: Request) -> bool:
+        """Whether another picture can take the place of those of the request: none has a file:// URL."""
+        return bool(request.images) and not (self._file_urls and any(p.file for p in request.images))
+
+    def _refusal(self, error: BackendError) -> Refusal | None:
+        """The refusal in this error if it is doubtful."""
+        if error.status is None:  # an error of this machine, or of the connection
+            return None
+        option = self._named_option(error)
+        if isinstance(error, FatalBackendError):
+            doubtful = error.kind in OF_THE_OPTIONS or (error.kind in OF_THE_CLIENT and self._has_answered)
+        else:
+            doubtful = bool(option) and error.kind in ("rejected", "server_error")
+        return Refusal(error.kind, error.status, option) if doubtful else None
+
+    def _named_option(self, error: BackendError) -> str:
+        sentence = " ".join((error.told, *error.marks))
+        return next((option.shown for option in self._given if named(sentence, option.names)), "")
+
+    async def _about_the_options(
+        self, request: Request, error: BackendError, refusal: Refusal
+    ) -> BackendError:
+        """The error that a refusal of the options means. A few proofs that they are accepted are enough."""
+        if self._proofs < MOST_PROOFS and await self._refuses(refusal, _other(request)):
+            return _of_the_option(error, refusal)
+        self._proofs += 1
+        return error if isinstance(error, TransientError) else _of_the_picture(error, retryable=True)
+
+    async def _after_a_closed_door(
+        self, request: Request, error: BackendError, refusal: Refusal
+    ) -> Completion:
+        """Raise the error that this refusal means after answers, or return the answer of another try."""
+        if await self._refuses(refusal, _briefly(_other(request))):
+            if self._has_accepted_image or await self._refuses(refusal, _unrelated(request)):
+                told = f"{error}; it has answered before, and refuses every request now"
+                raise UnavailableError(told, kind=error.kind) from error
+            raise error  # it answers, but not this prompt
+        try:
+            return await self._backend.complete(request)
+        except FatalBackendError as again:
+            if self._refusal(again) != refusal:
+                raise
+            self._refused_in_a_row += 1
+            many = self._refused_in_a_row >= MANY_IN_A_ROW
+            raise _of_the_picture(again, retryable=many) from again
+
+    async def _refuses(self, refusal: Refusal, question: Request) -> bool:
+        """Whether the endpoint refuses this question, too. Images in flight share one opinion.
+
+        Raises:
+            UnavailableError: the endpoint is down or busy.
+            TransientError: the question failed in passing.
+        """
+        known, matter = self._opinions, (refusal, question.prompt)
+        async with self._asking:
+            if self._opinions != known and self._last is not None and self._last[0] == matter:
+                return self._last[1]
+            is_refused = await self._asks_in_vain(refusal, question)
+            self._opinions += 1
+            self._last = matter, is_refused
+            return is_refused
+
+    async def _asks_in_vain(self, refusal: Refusal, question: Request) -> bool:
+        try:
+            await self._backend.complete(question)
+        except UnavailableError:
+            raise
+        except BackendError as error:
+            if self._refusal(error) == refusal:
+                return True
+            if isinstance(error, TransientError):
+                raise
+        return False
+
+
+async def check_turned_away(
+    crashes: CrashHistory, backend: Backend, request: Request, error: UnavailableError
+) -> None:
+    """Count that the endpoint turned this request away, since it is busy or down.
+
+    If that goes on although the request is the only one at the endpoint, ask about another picture.
+
+    Raises:
+        RejectedError: the endpoint has answered others several times while it turned this image away.
+    """
+    if not crashes.turned_away() or not await _answers_others(backend, request):
+        return
+    if crashes.accused():
+        raise RejectedError(
+            f"{error}; this image was turned away {crashes.waits} times, also without other requests, while "
+            "the endpoint answered about another picture; the next run tries it again",
+            kind=error.kind,
+            retryable=True,
+        ) from error
+
+
+async def _answers_others(backend: Backend, request: Request) -> bool:
+    """Whether the endpoint answers a short question about another picture, with these options."""
+    try:
+        await backend.complete(_unrelated(request))
+    except (RejectedError, BadAnswerError):
+        return True
+    except BackendError:
+        return False
+    return True
+
+
+def _other(request: Request) -> Request:
+    """The same request about a small picture of one colour."""
+    return replace(request, images=(uniform(PURPLE.rgb),) * len(request.images), accept=ANY_FLAW)
+
+
+def _briefly(request: Request) -> Request:
+    """This request with a short answer, which costs little."""
+    generation = replace(request.generation, max_tokens=MAX_TOKENS, schema=None, logprobs=None)
+    return replace(request, generation=generation)
+
+
+def _unrelated(request: Request) -> Request:
+    """The canary's question with the options of this request."""
+    question = replace(request, images=(uniform(ORANGE.rgb),), prompt=QUESTION, system=None, accept=ANY_FLAW)
+    return _briefly(question)
+
+
+def _of_the_option(error: BackendError, refusal: Refusal) -> BackendError:
+    """The error for an option that the endpoint refuses with any picture."""
+    if not refusal.option:
+        return error
+    return FatalBackendError(
+        f"the endpoint does not accept {refusal.option}: {error.told} (HTTP {error.status}); change it or "
+        "leave it out, and run the same command again",
+        kind="bad_config",
+    )
+
+
+def _of_the_picture(error: BackendError, *, retryable: bool) -> RejectedError:
+    """The error for an image that the endpoint refuses, although it accepts others."""
+    return RejectedError(
+        f"the endpoint refuses this image, and accepts another one: {error.told} (HTTP {error.status})",
+        retryable=retryable,
+    )
