@@ -12,6 +12,7 @@ from vlmbatch.events import (
     ImageFinished,
     ImagesSkipped,
     Notice,
+    PreflightDelayed,
     QueueMeasured,
     RetryScheduled,
     RunFinished,
@@ -33,6 +34,7 @@ ANSWERED = ImageFinished(result=answered("good.jpg", "the answer"))
 FAILED = ImageFinished(result=failed(HOSTILE))
 
 EVENTS: tuple[Event, ...] = (
+    PreflightDelayed(endpoint=ENDPOINT.url, message=f"loading {HOSTILE}"),
     STARTED,
     Notice(message=f"a note {HOSTILE}"),
     TotalKnown(total=10),

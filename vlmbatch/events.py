@@ -8,6 +8,14 @@ from vlmbatch.records import Endpoint, Result, Summary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PreflightDelayed:
+    """The preflight of an endpoint has not succeeded yet, and goes on; `message` is the last reason."""
+
+    endpoint: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
     """The endpoint is found and the output is open. `adapts`: `concurrency` is only the initial limit.
 
@@ -131,7 +139,8 @@ class RunFinished:
 
 
 Event = (
-    RunStarted
+    PreflightDelayed
+    | RunStarted
     | ConcurrencyChanged
     | QueueMeasured
     | Notice
@@ -146,6 +155,10 @@ Event = (
     | RunStopping
     | RunFinished
 )
+
+
+def ignore(event: Event) -> None:
+    """The observer of a caller without a user."""
 
 
 def tell(notify: Callable[[Event], None], message: str) -> None:

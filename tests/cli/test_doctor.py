@@ -88,20 +88,23 @@ def test_no_endpoint() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "told", "advice"),
+    ("args", "check", "told", "advice"),
     [
-        ("tiny-visoin", "has no model 'tiny-visoin'", "tiny-vision"),
-        ("tiny-text", "cannot see images", "--model"),
+        (("-m", "tiny-visoin"), "model", "has no model 'tiny-visoin'", "tiny-vision"),
+        (("-m", "tiny-text"), "really sees", "cannot see images", "--model"),
+        (("-m", "tiny-text", "--no-canary"), "model", "cannot see images", "--model"),
     ],
 )
-def test_an_unusable_model(endpoint: Endpoint, model: str, told: str, advice: str) -> None:
-    """An unknown model and one without vision exit 2, with the error in the finding of the model."""
-    done = doctor("--json", "-b", "ollama", "--base-url", endpoint.url, "-m", model)
+def test_an_unusable_model(
+    endpoint: Endpoint, args: tuple[str, ...], check: str, told: str, advice: str
+) -> None:
+    """An unknown model and one without vision exit 2, with the error in the finding of its check."""
+    done = doctor("--json", "-b", "ollama", "--base-url", endpoint.url, *args)
     found = findings(done)
     assert done.returncode == 2
     assert found["reachable"]["mark"] == "ok"
-    assert told in found["model"]["told"]
-    assert advice in found["model"]["advice"]
+    assert told in found[check]["told"]
+    assert advice in found[check]["advice"]
     assert found["one image"]["mark"] == "skipped"
 
 

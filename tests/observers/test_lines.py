@@ -165,6 +165,7 @@ def test_each_event_is_one_json_line() -> None:
     assert stream.getvalue().isascii()
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [line["event"] for line in lines] == [
+        "preflight_delayed",
         "run_started",
         "notice",
         "total_known",
@@ -182,8 +183,8 @@ def test_each_event_is_one_json_line() -> None:
         "run_finished",
     ]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}\.\d{3}\+00:00", line["time"]) for line in lines)
-    assert lines[0]["endpoint"]["url"] == "http://127.0.0.1:11434"
-    answer, failure = lines[11], lines[12]
+    assert lines[1]["endpoint"]["url"] == "http://127.0.0.1:11434"
+    answer, failure = lines[12], lines[13]
     assert {k: answer[k] for k in ("id", "status", "attempts")} == {
         "id": "good.jpg",
         "status": "ok",

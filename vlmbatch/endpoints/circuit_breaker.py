@@ -46,21 +46,22 @@ async def until_available(
 
     Waits `delay_s` first, and then twice the last wait each time, 1 to 30 seconds. Gives up after
     `patience_s`, or after `loading_patience_s` if the endpoint accepts connections and is busy or loading. A
-    try has `try_s` seconds, or only the patience that is left, but at least `least_try_s` of it. A try that
-    takes longer or fails in passing counts as unavailable. `on_away` receives the error of each such try but
-    the last, and the seconds of patience that are left. `name` is the endpoint in a message.
+    try has `try_s` seconds, or only the longer patience that is left, but at least `least_try_s` of it. A try
+    that takes longer or fails in passing counts as unavailable. `on_away` receives the error of each such try
+    but the last, and the seconds of patience that are left. `name` is the endpoint in a message.
 
     Raises:
         UnavailableError: the last one, when the patience is used up.
         FatalBackendError: the endpoint is up and refuses.
     """
     began = clock()
-    patience = patience_s
+    loading_s = patience_s if loading_patience_s is None else loading_patience_s
+    end = began + max(patience_s, loading_s)
     while True:
         if delay_s > 0:
             await sleep(delay_s)
         try:
-            async with asyncio.timeout(min(try_s, max(began + patience - clock(), least_try_s))):
+            async with asyncio.timeout(min(try_s, max(end - clock(), least_try_s))):
                 return await ask()
         except UnavailableError as error:
             away = error
@@ -72,9 +73,7 @@ async def until_available(
             ) from error
         except TimeoutError:
             away = UnavailableError(f"{name} did not answer in time; http or https? is the server healthy?")
-        accepts = not isinstance(away, UnreachableError)
-        patience = loading_patience_s if accepts and loading_patience_s is not None else patience_s
-        left = began + patience - clock()
+        left = began + (patience_s if isinstance(away, UnreachableError) else loading_s) - clock()
         if left <= 0:
             raise away
         on_away(away, left)

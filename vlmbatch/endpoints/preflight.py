@@ -4,21 +4,31 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 
 from vlmbatch.aio import first
+from vlmbatch.backends.confirm import COLD
 from vlmbatch.backends.registry import open_backend
 from vlmbatch.cache import Cache
 from vlmbatch.config import RunConfig
-from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, START_PATIENCE_S, until_available
+from vlmbatch.endpoints.circuit_breaker import (
+    PREFLIGHT_S,
+    RUN_PATIENCE_S,
+    START_PATIENCE_S,
+    until_available,
+)
 from vlmbatch.endpoints.cost import Budget, MeteredBackend, Prices
 from vlmbatch.endpoints.discovery import EndpointSpec
 from vlmbatch.endpoints.second_opinion import SecondOpinion
 from vlmbatch.errors import ConfigError, FatalBackendError, UnavailableError, UnreachableError
-from vlmbatch.protocols import Backend, Sleep
+from vlmbatch.events import PreflightDelayed
+from vlmbatch.protocols import Backend, Observer, Sleep, Tell, quiet
 from vlmbatch.records import Endpoint
 
 STRAGGLERS_S = 1.0
 """Once a run could begin, it waits this long for the preflight of the other endpoints."""
+LEAST_TRY_S = 1.0
+"""A session that does not wait gives each endpoint this long, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,25 +75,29 @@ async def preflight_all(
     specs: Sequence[EndpointSpec],
     opener: EndpointOpener,
     cache: Cache | None,
+    notify: Observer,
     sleep: Sleep,
     *,
     wait: bool = True,
 ) -> list[Preflight]:
     """Open all endpoints and run their preflights at once. With `wait`, one is up or known from the cache.
 
+    `notify` receives the reasons of delays.
+
     Raises:
         UnavailableError: all endpoints are down.
         VlmbatchError: an endpoint refuses, or the options do not fit together.
     """
     opened = [await opener.open(spec) for spec in specs]
+    if wait and len(opened) == 1:
+        return [await _single(opened[0], cache, notify, sleep)]
+    start_s, loading_s = config.run.patience_s(START_PATIENCE_S), config.run.patience_s(RUN_PATIENCE_S)
     if not wait:
-        found = await _all(opened, config, 0.0, sleep, patience_s=0.0)
-    elif len(opened) == 1:
-        return [await _single(opened[0], cache, sleep)]
+        found = await _all([Search(each, notify, sleep) for each in opened], 0.0, least_try_s=LEAST_TRY_S)
     else:
-        found = await _all(opened, config, config.run.patience_s(START_PATIENCE_S), sleep)
+        found = await _all([Search(each, notify, sleep) for each in opened], start_s)
         if all(each.endpoint is None for each in found):  # some may be loading
-            found = await _all(found, config, config.run.patience_s(RUN_PATIENCE_S), sleep)
+            found = await _all([Search(each, notify, sleep) for each in found], start_s, loading_s)
         if all(each.endpoint is None for each in found):
             raise UnavailableError("; ".join(str(each.away) for each in found))
     _require_one_model([each for each in found if each.spec.rank == 0])
@@ -107,14 +121,18 @@ def naming_endpoint(found: Sequence[Preflight]) -> Endpoint:
     return Endpoint(backend=firsts[0].backend.name, url=firsts[0].backend.place, model=options.model)
 
 
-async def identify(backend: Backend, model: str | None = None) -> Endpoint:
+async def identify(
+    backend: Backend, model: str | None = None, *, has_canary: bool = True, tell: Tell = quiet
+) -> Endpoint:
     """Send one preflight; `model` is the model that the endpoint must have.
+
+    Without a canary, a model whose endpoint reports that it cannot see images is refused.
 
     Raises:
         BackendError: the endpoint is down, or cannot be used.
     """
     try:
-        endpoint = await backend.preflight()
+        endpoint = await look(backend, has_canary=has_canary, tell=tell)
     except ConfigError as error:  # several models and no --model, or no price for the model
         raise FatalBackendError(str(error)) from error
     if model is not None and endpoint.model != model:
@@ -126,17 +144,86 @@ async def identify(backend: Backend, model: str | None = None) -> Endpoint:
     return endpoint
 
 
-async def _single(each: Preflight, cache: Cache | None, sleep: Sleep) -> Preflight:
-    """Probe the single endpoint; if it is down, fall back to the model remembered in the cache."""
+async def look(backend: Backend, *, has_canary: bool, tell: Tell) -> Endpoint:
+    """Send one preflight; raises its errors, and FatalBackendError if nothing else shows that it sees."""
+    endpoint = await backend.preflight(tell)
+    if endpoint.sees is False and not has_canary:
+        pull = ", or get one with: vlmbatch pull qwen2.5vl" if endpoint.backend == "ollama" else ""
+        raise FatalBackendError(
+            f"{endpoint.url} reports that {endpoint.model} cannot see images; choose a vision model with "
+            f"--model{pull}, or leave out --no-canary, so that a picture decides",
+            kind="no_vision",
+        )
+    return endpoint
+
+
+class Search:
+    """The search for one endpoint: preflights until one succeeds; observers receive the reasons of delays."""
+
+    def __init__(self, found: Preflight, notify: Observer, sleep: Sleep) -> None:
+        self.found = found
+        self._notify = notify
+        self._sleep = sleep
+        self._reason: UnavailableError | None = None
+
+    async def endpoint(
+        self, patience_s: float, loading_patience_s: float, *, least_try_s: float = PREFLIGHT_S
+    ) -> Endpoint:
+        """The endpoint, once a preflight has succeeded; see `until_available` for the seconds.
+
+        Raises:
+            UnavailableError: the last one, when the patience is used up.
+            FatalBackendError: the endpoint is up and refuses.
+            ConfigError: the options do not fit to its models.
+        """
+        config, backend = self.found.spec.config, self.found.backend
+        try:
+            return await until_available(
+                partial(look, backend, has_canary=config.endpoint.canary, tell=self._delayed),
+                patience_s=patience_s,
+                loading_patience_s=loading_patience_s,
+                try_s=PREFLIGHT_S + COLD * config.run.timeout,
+                least_try_s=least_try_s,
+                name=backend.place,
+                on_away=self._failed,
+                sleep=self._sleep,
+            )
+        except (FatalBackendError, ConfigError) as error:
+            if self.found.spec.rank > 0:
+                error.args = (_for_fallback(str(error), backend.place),)
+            raise
+
+    async def result(
+        self, patience_s: float, loading_patience_s: float, *, least_try_s: float = PREFLIGHT_S
+    ) -> Preflight:
+        """The endpoint, or why it is away; raises the other errors of `endpoint`."""
+        try:
+            endpoint = await self.endpoint(patience_s, loading_patience_s, least_try_s=least_try_s)
+        except UnavailableError as error:
+            return replace(self.found, away=error)
+        return replace(self.found, endpoint=endpoint, away=None)
+
+    @property
+    def unfinished(self) -> Preflight:
+        """The result of a search that was cut short: the last reason of its delay."""
+        late = UnavailableError(f"{self.found.backend.place} did not answer in time")
+        return replace(self.found, away=self._reason or late)
+
+    def _failed(self, error: UnavailableError, _left_s: float) -> None:
+        self._reason = error
+        self._delayed(str(error))
+
+    def _delayed(self, reason: str) -> None:
+        self._notify(PreflightDelayed(endpoint=self.found.backend.place, message=reason))
+
+
+async def _single(each: Preflight, cache: Cache | None, notify: Observer, sleep: Sleep) -> Preflight:
+    """Search the single endpoint; if it is down, fall back to the model remembered in the cache."""
     options, run = each.spec.config.endpoint, each.spec.config.run
     asked = (options.backend, each.backend.place, options.model or "")
     try:
-        endpoint = await until_available(
-            each.backend.preflight,
-            patience_s=run.patience_s(START_PATIENCE_S),
-            loading_patience_s=run.patience_s(RUN_PATIENCE_S),
-            name=each.backend.place,
-            sleep=sleep,
+        endpoint = await Search(each, notify, sleep).endpoint(
+            run.patience_s(START_PATIENCE_S), run.patience_s(RUN_PATIENCE_S)
         )
     except UnreachableError as error:
         if cache is None or options.backend == "auto":  # auto may find another endpoint each time
@@ -151,36 +238,24 @@ async def _single(each: Preflight, cache: Cache | None, sleep: Sleep) -> Preflig
 
 
 async def _all(
-    opened: Sequence[Preflight],
-    config: RunConfig,
-    loading_patience_s: float,
-    sleep: Sleep,
+    searches: Sequence[Search],
+    patience_s: float,
+    loading_patience_s: float | None = None,
     *,
-    patience_s: float | None = None,
+    least_try_s: float = PREFLIGHT_S,
 ) -> list[Preflight]:
-    """Send all preflights at once, until each has answered or its patience has ended.
+    """Send all preflights at once, until each has succeeded or its patience has ended.
 
     Once an endpoint of rank 0 is up, the others have STRAGGLERS_S left; a later one joins the pool later.
     """
-    usual_s = config.run.patience_s(START_PATIENCE_S) if patience_s is None else patience_s
-
-    async def look(each: Preflight) -> Preflight:
-        try:
-            endpoint = await until_available(
-                each.backend.preflight,
-                patience_s=usual_s,
-                loading_patience_s=loading_patience_s,
-                name=each.backend.place,
-                sleep=sleep,
-            )
-        except UnavailableError as error:
-            return replace(each, away=error)
-        return replace(each, endpoint=endpoint)
-
+    loading_s = patience_s if loading_patience_s is None else loading_patience_s
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(look(each)) for each in opened]
-            firsts = {task for task, each in zip(tasks, opened, strict=True) if each.spec.rank == 0}
+            tasks = [
+                group.create_task(search.result(patience_s, loading_s, least_try_s=least_try_s))
+                for search in searches
+            ]
+            firsts = {task for task, each in zip(tasks, searches, strict=True) if each.found.spec.rank == 0}
             while firsts:
                 done, firsts = await asyncio.wait(firsts, return_when=asyncio.FIRST_COMPLETED)
                 if any(task.result().endpoint for task in done):
@@ -190,11 +265,17 @@ async def _all(
                 task.cancel()
     except BaseExceptionGroup as group_error:
         raise first(group_error) from group_error
-    late = UnavailableError("it did not answer in time")
     return [
-        replace(each, away=late) if task.cancelled() else task.result()
-        for each, task in zip(opened, tasks, strict=True)
+        each.unfinished if task.cancelled() else task.result()
+        for each, task in zip(searches, tasks, strict=True)
     ]
+
+
+def _for_fallback(text: str, place: str) -> str:
+    """The message about a fallback, which gets its model and URL from --fallback and not from other flags."""
+    for name in ("--model", "--base-url", "--backend"):
+        text = text.replace(f" {name}", " --fallback")
+    return f"the fallback {place}: {text}"
 
 
 def _require_one_model(found: Sequence[Preflight]) -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vlmbatch.events import Event, RunStarted
-from vlmbatch.observers.format import countdown
+from vlmbatch.observers.format import clean, countdown
 from vlmbatch.observers.lines import LineObserver
 from vlmbatch.observers.meter import DOWN, SEARCHING
 
@@ -65,8 +65,8 @@ class Bar(LineObserver):
     def __rich__(self) -> RenderableType:
         """The two lines with the current values, or one line until the endpoint is found."""
         if self.meter.endpoint == SEARCHING:
-            row = _row(None, None)
-            row.add_row(self._spinner, SEARCHING)
+            row = _row(None, 1)
+            row.add_row(self._spinner, Text(clean(self.meter.state)))
             return row
         return Group(Constrain(self._how_far(), WIDEST), self._how_well())
 

@@ -14,6 +14,7 @@ from vlmbatch.events import (
     Event,
     ImageFinished,
     Notice,
+    PreflightDelayed,
     RetryScheduled,
     RunFinished,
     RunStarted,
@@ -39,6 +40,7 @@ class LineObserver:
         self.console = self._make_console(lossy(stream))
         self.meter = Meter(clock)
         self._verbose = verbose
+        self._delay = ""
         self._failures: list[str] = []
 
     def _make_console(self, stream: TextIO) -> Console:
@@ -73,6 +75,9 @@ class LineObserver:
             case RunStopping(drain_s=drain_s, error=None):
                 wait = f"waiting up to {duration(drain_s)} for requests in flight"
                 return [f"stopping: {wait}; a second signal or Ctrl-C stops at once"]
+            case PreflightDelayed(message=message) if self._verbose and message != self._delay:
+                self._delay = message
+                return [self.meter.state]
             case RetryScheduled() if self._verbose:
                 return [f"{event.id}: {event.kind}: {event.message}; retry in {event.delay_s:.1f} s"]
             case ImageFinished(result=result) if result.failure is not None:

@@ -13,6 +13,7 @@ from vlmbatch.events import (
     Event,
     ImageFinished,
     ImagesSkipped,
+    PreflightDelayed,
     QueueMeasured,
     RunStarted,
     TotalKnown,
@@ -38,6 +39,7 @@ class Meter:
         self.skipped = 0
         self.total: int | None = None
         self.endpoint = SEARCHING
+        self._reason = ""
         self.concurrency = 0
         self._endpoints = 1
         self._away: set[str] = set()
@@ -55,7 +57,9 @@ class Meter:
 
     @property
     def state(self) -> str:
-        """The state of the endpoints, and the limit of requests at once."""
+        """The state of the endpoints, and the limit of requests at once or why no endpoint is found yet."""
+        if self.endpoint == SEARCHING and self._reason:
+            return f"{SEARCHING}: {self._reason}"
         if self.endpoint != UP:
             return self.endpoint
         up = (
@@ -69,6 +73,8 @@ class Meter:
     def update(self, event: Event) -> None:
         """Count this event."""
         match event:
+            case PreflightDelayed(message=message):
+                self._reason = message
             case RunStarted(concurrency=concurrency):
                 self.endpoint, self._window_began = UP, self._clock()
                 self.concurrency = concurrency
@@ -81,14 +87,9 @@ class Meter:
                 self.total = total
             case ImagesSkipped(skipped=skipped):
                 self.skipped = skipped
-            case EndpointPaused(endpoint=endpoint, others_up=others_up):
-                self._away.add(endpoint)
-                self._queued.pop(endpoint, None)
-                self.endpoint = UP if others_up else DOWN
+            case EndpointPaused() | EndpointResumed():
+                self._outage(event)
             case EndpointProven():
-                self.endpoint = UP
-            case EndpointResumed(endpoint=endpoint):
-                self._away.discard(endpoint)
                 self.endpoint = UP
             case ImageFinished(result=result):
                 self.ok += result.ok
@@ -96,6 +97,15 @@ class Meter:
                 self._count(result.completion.usage.output_tokens if result.completion else 0)
             case _:
                 pass
+
+    def _outage(self, event: EndpointPaused | EndpointResumed) -> None:
+        if isinstance(event, EndpointResumed):
+            self._away.discard(event.endpoint)
+            self.endpoint = UP
+        else:
+            self._away.add(event.endpoint)
+            self._queued.pop(event.endpoint, None)
+            self.endpoint = UP if event.others_up else DOWN
 
     def _count(self, tokens: int) -> None:
         with self._lock:

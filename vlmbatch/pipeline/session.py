@@ -101,7 +101,7 @@ class Session:
         cache = await _open_cache(config, notify, stack)
         budget = Budget(config.run.max_cost, stop, partial(tell, notify))
         opener = EndpointOpener(budget, prices, stack)
-        found = await preflight_all(config, specs, opener, cache, sleep, wait=wait)
+        found = await preflight_all(config, specs, opener, cache, notify, sleep, wait=wait)
         if len(found) == 1 and found[0].endpoint is not None and found[0].away is not None:
             tell(notify, f"{found[0].away}; answers come from the cache alone")
         supervisor = EndpointSupervisor(

@@ -19,7 +19,9 @@ from vlmbatch.config import Option, RunConfig, options
 from vlmbatch.config.spec import AUTO, redact
 from vlmbatch.endpoints.discovery import fallbacks
 from vlmbatch.errors import BackendError
+from vlmbatch.events import ignore
 from vlmbatch.prompts import prompt_text
+from vlmbatch.protocols import Observer
 from vlmbatch.records import Endpoint
 
 __all__ = ["Finding", "Mark", "check_up"]
@@ -31,8 +33,10 @@ SHAPING = ("prompt", "generation", "image")
 """Groups of options that shape an answer; the suggested run repeats those that were checked."""
 
 
-async def check_up(config: RunConfig, image: str | None) -> AsyncIterator[Finding]:
+async def check_up(config: RunConfig, image: str | None, notify: Observer = ignore) -> AsyncIterator[Finding]:
     """Check this machine, then every endpoint with this image or a drawn one; end with the run to type.
+
+    `notify` receives the reasons while a check waits for an endpoint.
 
     Raises:
         ConfigError: the prompt or the image cannot be read.
@@ -46,11 +50,12 @@ async def check_up(config: RunConfig, image: str | None) -> AsyncIterator[Findin
     for one in each_endpoint(config) + others:
         wrongs = 0
         async with AsyncExitStack() as stack:
-            checks = EndpointChecks(config=one, prompt=prompt, stack=stack)
+            rank = others.index(one) + 1 if one in others else 0
+            checks = EndpointChecks(config=one, prompt=prompt, stack=stack, notify=notify, rank=rank)
             async for finding in _findings(checks, data):
                 wrongs += finding.mark == "wrong"
                 yield replace(finding, endpoint=one.endpoint.url and redact(one.endpoint.url))
-            if not wrongs and one not in others:
+            if not wrongs and not rank:
                 passed.append((one, checks.found))
     yield _next(config, passed)
 

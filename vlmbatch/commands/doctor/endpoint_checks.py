@@ -1,5 +1,6 @@
 """The checks of one endpoint; each stores its results for the checks after it."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -10,12 +11,14 @@ from vlmbatch.commands.doctor.finding import Finding, wrong
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.canary import QUESTIONS, Canary
 from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, START_PATIENCE_S, until_available
+from vlmbatch.endpoints.discovery import EndpointSpec
+from vlmbatch.endpoints.preflight import Preflight, Search
 from vlmbatch.endpoints.supervisor import PROBE_S, WARM_UP
 from vlmbatch.errors import BackendError, ConfigError, VlmbatchError
 from vlmbatch.imaging.sizing import sizing_of
 from vlmbatch.imaging.tokens import family_of
 from vlmbatch.pipeline.fingerprint import request_of
-from vlmbatch.protocols import Backend
+from vlmbatch.protocols import Backend, Observer
 from vlmbatch.records import Endpoint, ModelFacts, Request
 
 PHOTO = (4000, 3000)
@@ -25,11 +28,16 @@ PROMPT_TOKENS = 200
 
 @dataclass(kw_only=True)
 class EndpointChecks:
-    """The checks of one endpoint, and the facts they have found so far."""
+    """The checks of one endpoint of this rank (see EndpointSpec), and the facts they have found so far.
+
+    `notify` receives the reasons while the checks wait for the endpoint.
+    """
 
     config: RunConfig
     prompt: str
     stack: AsyncExitStack
+    notify: Observer
+    rank: int = 0
     clock: Callable[[], float] = time.monotonic
     endpoint: Endpoint | None = None
     version: str | None = None
@@ -66,11 +74,9 @@ class EndpointChecks:
         run = self.config.run
         try:
             self._backend = await self.stack.enter_async_context(open_backend(self.config))
-            self.endpoint = await until_available(
-                self._backend.preflight,
-                patience_s=run.patience_s(START_PATIENCE_S),
-                loading_patience_s=run.patience_s(RUN_PATIENCE_S),
-                name=self._backend.place,
+            each = Preflight(spec=EndpointSpec(rank=self.rank, config=self.config), backend=self._backend)
+            self.endpoint = await Search(each, self.notify, asyncio.sleep).endpoint(
+                run.patience_s(START_PATIENCE_S), run.patience_s(RUN_PATIENCE_S)
             )
         except ConfigError as error:
             if self._backend is None:
@@ -112,10 +118,14 @@ class EndpointChecks:
         return [Finding(check="model", mark="ok", told=", ".join(filter(None, (self.found.model, *more))))]
 
     async def sees(self) -> list[Finding]:
-        """Check whether the endpoint reports vision for the model; if it denies vision, preflight fails."""
-        if self.facts is None or self.facts.sees is None:
+        """Check whether the endpoint reports vision for the model."""
+        sees = self.found.sees if self.facts is None or self.facts.sees is None else self.facts.sees
+        if sees is None:
             told = "the endpoint does not report it; the check below tests it"
             return [Finding(check="takes pictures", mark="skipped", told=told)]
+        if not sees:
+            told = "the endpoint says no; the check below tests it"
+            return [Finding(check="takes pictures", mark="warning", told=told)]
         return [Finding(check="takes pictures", mark="ok", told="the endpoint says so")]
 
     async def loaded(self) -> list[Finding]:
