@@ -11,12 +11,14 @@ from vlmbatch.errors import UnavailableError
 class RecordedPull:
     """A pull that records its steps and messages, and never waits."""
 
-    def __init__(self, endpoint: Endpoint, *, stalled_s: float = 30.0, **options: object) -> None:
+    def __init__(
+        self, endpoint: Endpoint, *, stalled_s: float = 30.0, wait: bool = False, **options: object
+    ) -> None:
         self.steps: list[Step] = []
         self.told: list[str] = []
         self.puller = Puller(
             config=RunConfig.of(".", base_url=endpoint.url, **options),
-            wait=False,
+            wait=wait,
             on_step=self.steps.append,
             on_message=self.told.append,
             sleep=self._sleep,
@@ -43,6 +45,26 @@ async def test_a_present_model_is_not_fetched(endpoint: Endpoint) -> None:
     pull = RecordedPull(endpoint)
     await pull.puller.pull(["tiny-vision"])
     assert (pull.steps[-1].done, pull.steps[-1].fetched, pull.steps[-1].total) == (True, 0, 5_000_000)
+
+
+@pytest.mark.parametrize(
+    "name", ["tiny-vision", "Tiny-Vision:latest", "registry.ollama.ai/library/tiny-vision"]
+)
+async def test_with_wait_a_present_model_needs_no_network(endpoint: Endpoint, name: str) -> None:
+    """With --wait, the pull of a model that Ollama lists under any form of its name sends no pull request."""
+    pull = RecordedPull(endpoint, wait=True)
+    await pull.puller.pull([name, "llava"])
+    assert [request.model for request in endpoint.requests if request.path == "/api/pull"] == ["llava"]
+    assert (pull.steps[0].model, pull.steps[0].done, pull.steps[0].fetched) == (name, True, 0)
+
+
+@pytest.mark.parametrize("mode", ["404-route", "403-empty", "500", "html200", "rst"])
+async def test_a_list_that_fails_ends_no_pull(endpoint: Endpoint, mode: str) -> None:
+    """If Ollama is up and sends no list of its models, the model is pulled."""
+    endpoint.routes["/api/tags"] = mode
+    pull = RecordedPull(endpoint, wait=True)
+    await pull.puller.pull(["llava"])
+    assert pull.steps[-1].done
 
 
 @pytest.mark.parametrize("mode", ["pull_stall", "pull_still"])

@@ -18,7 +18,11 @@ Models = Annotated[
     ),
 ]
 Wait = Annotated[
-    bool, typer.Option("--wait", help="Wait until Ollama is up, at most --give-up-after (here 15m).")
+    bool,
+    typer.Option(
+        "--wait",
+        help="Wait until Ollama is up, at most --give-up-after (here 15m), and leave out models it has.",
+    ),
 ]
 
 

@@ -15,7 +15,7 @@ from rich.progress import (
 
 from vlmbatch.cli.console import Console, has_terminal
 from vlmbatch.cli.signals import run_until_signal
-from vlmbatch.commands.pull import Puller, Step
+from vlmbatch.commands.pull import PRESENT, Puller, Step
 from vlmbatch.config import RunConfig
 from vlmbatch.observers import clean, duration
 from vlmbatch.observers.bar import BarConsole
@@ -114,5 +114,5 @@ def _in_short(status: str) -> str:
 
 def _came(step: Step, seconds: float) -> str:
     if not step.fetched:
-        return "already present"
+        return PRESENT
     return f"fetched {in_bytes(step.fetched)} in {duration(seconds)}"

@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Self
 
 from vlmbatch.backends.ollama.pull import OTHERS_LOAD, Pulled, not_ollama
 from vlmbatch.backends.registry import open_ollama
@@ -30,6 +31,7 @@ STALLED_S = 30.0
 """A pull without a new byte for this long is reported as stalled; Ollama itself then retries the part."""
 LOCAL_WORK = ("verif", "writ", "remov", "success")
 """How Ollama's status begins for work without the network."""
+PRESENT = "already present"
 CHECKING = 3
 """Ollama may be silent for this many times --timeout: it sends nothing while it verifies a download."""
 
@@ -45,6 +47,11 @@ class Step:
     total: int
     fetched: int
     done: bool = False
+
+    @classmethod
+    def present(cls, model: str, place: str) -> Self:
+        """The only step of a model that is present."""
+        return cls(model=model, place=place, status=PRESENT, completed=0, total=0, fetched=0, done=True)
 
 
 @dataclass(kw_only=True)
@@ -65,6 +72,8 @@ class Puller:
     async def pull(self, models: Sequence[str]) -> None:
         """Pull all models at each endpoint, one after the other; a model that is present takes a moment.
 
+        With `wait`, a model that is present is not pulled, which needs the network.
+
         Raises:
             ConfigError: the options name another backend.
             FatalBackendError: there is no such model, or the server is not Ollama.
@@ -77,16 +86,18 @@ class Puller:
             )
         for config in each_endpoint(self.config):
             async with open_ollama(config) as ollama:
-                await self._wait_for(ollama, self._patience_s)
                 for model in models:
-                    await self._pull_one(ollama, model)
+                    if await self._has(ollama, model, self._patience_s) and self.wait:
+                        self.on_step(Step.present(model, ollama.place))
+                    else:
+                        await self._pull_one(ollama, model)
 
     @property
     def _patience_s(self) -> float:
         return self.config.run.patience_s(RUN_PATIENCE_S if self.wait else START_PATIENCE_S)
 
-    async def _wait_for(self, ollama: "OllamaBackend", patience_s: float) -> None:
-        """Wait until Ollama answers."""
+    async def _has(self, ollama: "OllamaBackend", model: str, patience_s: float) -> bool:
+        """Wait until Ollama is up; returns whether it lists the model."""
         reported = False
 
         def report(error: UnavailableError, left_s: float) -> None:
@@ -96,8 +107,8 @@ class Puller:
             reported = True
 
         try:
-            await until_available(
-                ollama.version,
+            return await until_available(
+                partial(ollama.has, model),
                 patience_s=patience_s,
                 loading_patience_s=self.config.run.patience_s(RUN_PATIENCE_S),
                 name=ollama.place,
@@ -123,7 +134,7 @@ class Puller:
                 async for attempt in attempts:
                     with attempt:
                         if one.broken:
-                            await self._wait_for(ollama, self.config.run.patience_s(RUN_PATIENCE_S))
+                            await self._has(ollama, model, self.config.run.patience_s(RUN_PATIENCE_S))
                         await one.attempt()
         except TransientError as error:
             raise UnavailableError(

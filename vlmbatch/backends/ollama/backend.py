@@ -39,7 +39,7 @@ from vlmbatch.backends.ollama.replies import (
     vision_note,
 )
 from vlmbatch.config.request import RequestOptions
-from vlmbatch.errors import BackendError, BadAnswerError, FatalBackendError, RejectedError
+from vlmbatch.errors import BackendError, BadAnswerError, FatalBackendError, RejectedError, TransientError
 from vlmbatch.finish_reasons import is_cut, reason_in
 from vlmbatch.protocols import Tell, quiet
 from vlmbatch.records import Completion, Endpoint, Generation, ModelFacts, Request, Usage
@@ -128,13 +128,18 @@ class OllamaBackend:
         )
 
     async def has(self, name: str) -> bool:
-        """Whether the server lists this model; False also if it sends no list.
+        """Whether the server, which is up, lists this model; False also if it sends no list.
 
         Raises:
-            UnreachableError: no connection can be opened.
-            FatalBackendError: this is not an Ollama server.
+            UnavailableError: it is down, or loading.
+            TransientError: it sends neither a list nor its version.
+            FatalBackendError: it is llama.cpp's server.
         """
-        return bool(entry_of(name, listed_models(await self._hints.tags())))
+        tags = await self._hints.tags()
+        may_be_down = tags.may_be_loading or isinstance(tags.error, TransientError)
+        if tags.error is not None and may_be_down and await self._hints.version() is None:
+            raise tags.error
+        return bool(entry_of(name, listed_models(tags)))
 
     async def models(self) -> list[ModelFacts]:
         """All models of the server; see protocols.Catalogue."""
