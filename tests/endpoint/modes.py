@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Awaitable, Callable
 
+from endpoint.helper_replies import HELPER_REPLIES
 from endpoint.messages import Line, Received, Reply
 from endpoint.pull import PULL_REPLIES, PULL_SOCKETS
 from endpoint.refusals import REFUSALS, fixed
@@ -135,8 +136,8 @@ REPLIES: dict[str, Callable[[Received, str], Reply]] = {
 }
 """Modes that send a whole reply to a question."""
 
-ALL_REPLIES = {**REPLIES, **PULL_REPLIES}
-"""The replies to questions, and the replies of /api/pull."""
+ALL_REPLIES = {**REPLIES, **PULL_REPLIES, **HELPER_REPLIES}
+"""The replies to questions, those of /api/pull, and those of any status and body."""
 
 
 async def hang(line: Line, argument: str) -> None:

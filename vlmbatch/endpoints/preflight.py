@@ -179,7 +179,7 @@ class Search:
         config, backend = self.found.spec.config, self.found.backend
         try:
             return await until_available(
-                partial(look, backend, has_canary=config.endpoint.canary, tell=self._delayed),
+                partial(look, backend, has_canary=config.endpoint.canary, tell=self._asks),
                 patience_s=patience_s,
                 loading_patience_s=loading_patience_s,
                 try_s=PREFLIGHT_S + COLD * config.run.timeout,
@@ -212,6 +212,11 @@ class Search:
     def _failed(self, error: UnavailableError, _left_s: float) -> None:
         self._reason = error
         self._delayed(str(error))
+
+    def _asks(self, reason: str) -> None:
+        """A preflight begins to ask a question; the error of an earlier one says more."""
+        if self._reason is None:
+            self._delayed(reason)
 
     def _delayed(self, reason: str) -> None:
         self._notify(PreflightDelayed(endpoint=self.found.backend.place, message=reason))

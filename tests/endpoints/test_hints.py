@@ -1,0 +1,180 @@
+"""Helper requests: none of them ends, blocks or delays a run whose images are answered."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from endpoint import Endpoint
+from running import Ran, ran
+
+from vlmbatch.backends.http import hints
+from vlmbatch.commands.doctor import Finding, check_up
+from vlmbatch.commands.models import take_inventory
+from vlmbatch.config import RunConfig
+from vlmbatch.errors import FatalBackendError, UnavailableError
+from vlmbatch.events import EndpointPaused, PreflightDelayed, RunStarted
+
+Photos = Callable[..., Path]
+
+STREAM = 'body:data: {"id": "tiny-vision"}\n\ndata: [DONE]\n\n'
+LINES = 'body:{"name": "tiny-vision"}\n{"name": "tiny-vision"}\n'
+ODD = (
+    *("404-route", "401", "403-empty", "status:405", "500", "status:501", "503-loading", "503-empty"),
+    *("429:1", "302", "hang", "trickle", "rst", "closenoresp", "shortbody", "html200", "html502"),
+    *("body:", "body:[]", "body:5", 'body:"no"', "body:{}", 'body:{"data": null, "models": 5}'),
+    *(STREAM, LINES),
+)
+FEW = ("404-route", "403-empty", "503-empty", "hang", "html200", "body:[]")
+"""The replies of a helper request: statuses, silence, broken connections, and bodies of another shape."""
+RUN = {
+    "/api/tags": ("ollama", "vllm"),
+    "/api/show": ("ollama", "vllm"),
+    "/v1/models": ("llama-server", "llamacpp"),
+    "/props": ("llama-server", "llamacpp"),
+    # the routes that a run uses after preflight belong here, too: /api/version, /health, /metrics
+}
+"""The helper requests of a run: their --backend, and the `owned_by` of the server's models."""
+PROPS = {"modalities": {"vision": True}, "total_slots": 2}
+SHORT_S = 0.05
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[str, Endpoint]]:
+    """A server for each `owned_by`; its routes are set by the tests."""
+    with Endpoint() as ollama, Endpoint(owned_by="llamacpp", props=PROPS) as llama:
+        yield {"vllm": ollama, "llamacpp": llama}
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A helper request that hangs takes no time."""
+    monkeypatch.setattr(hints, "HINT_S", SHORT_S)
+
+
+async def answered(server: Endpoint, routes: dict[str, str], **options: object) -> Ran:
+    """A run of two images over this server, in which both must be answered."""
+    server.routes = routes
+    done = await ran(base_url=server.url, model="tiny-vision", **options)
+    assert done.error is None, done.error
+    assert [result.ok for result in done.results] == [True, True]
+    assert not done.of(EndpointPaused)
+    return done
+
+
+def notes(done: Ran) -> list[str]:
+    """The notes of a run about helper requests."""
+    (started,) = done.of(RunStarted)
+    assert isinstance(started, RunStarted)
+    told = (*started.endpoint.notes, *started.notes)
+    return [note for note in told if "no usable reply" in note or "does not list" in note]
+
+
+@pytest.mark.parametrize("mode", ODD)
+@pytest.mark.parametrize("path", RUN)
+async def test_a_run_goes_on_without_a_helper_request(
+    photos: Photos, servers: dict[str, Endpoint], path: str, mode: str
+) -> None:
+    """Whatever a helper request gets, all images of a run are answered, and at most one note says so."""
+    photos(2)
+    backend, owner = RUN[path]
+    done = await answered(servers[owner], {path: mode}, backend=backend)
+    assert len(notes(done)) <= 1
+    assert all(path in note or "does not list" in note for note in notes(done))
+
+
+@pytest.mark.parametrize("mode", FEW)
+@pytest.mark.parametrize("backend", ["auto", "ollama", "openai"])
+async def test_a_run_goes_on_without_any_helper_request(
+    photos: Photos, servers: dict[str, Endpoint], backend: str, mode: str
+) -> None:
+    """If all helper requests fail, a question with a picture decides, also without --backend."""
+    photos(2)
+    paths = ("/api/tags", "/api/show", "/v1/models", "/props")
+    done = await answered(servers["vllm"], dict.fromkeys(paths, mode), backend=backend)
+    assert {result.endpoint.backend for result in done.results} == {backend.replace("auto", "ollama")}
+
+
+@pytest.mark.parametrize("mode", ["403-empty", "500", "hang", "html200"])
+async def test_the_other_api_is_found_without_helper_requests(photos: Photos, mode: str) -> None:
+    """Without --backend, a server of OpenAI's form is found although all other paths fail in any way."""
+    photos(2)
+    with Endpoint(speaks=["openai"]) as server:
+        routes = dict.fromkeys(("/api/tags", "/api/show", "/api/chat", "/v1/models"), mode)
+        done = await answered(server, routes)
+    assert {result.endpoint.backend for result in done.results} == {"openai"}
+
+
+@pytest.mark.parametrize("mode", FEW)
+@pytest.mark.parametrize(
+    ("path", "backend", "owner"),
+    [("/api/ps", "ollama", "vllm"), ("/api/show", "ollama", "vllm"), ("/props", "openai", "llamacpp")],
+)
+async def test_models_are_listed_without_the_other_requests(
+    servers: dict[str, Endpoint], path: str, backend: str, owner: str, mode: str
+) -> None:
+    """`models` shows the list of the server, whatever its other helper requests get."""
+    servers[owner].routes = {path: mode}
+    config = RunConfig.of(".", backend=backend, base_url=servers[owner].url)
+    found = await take_inventory(config)
+    assert (len(found.models), found.missing) == (2, ())
+
+
+@pytest.mark.parametrize("mode", ["404-route", "500", "hang"])
+@pytest.mark.parametrize(
+    ("paths", "backend", "owner"),
+    [
+        (("/api/version", "/api/ps"), "ollama", "vllm"),
+        (("/api/tags", "/api/show"), "ollama", "vllm"),
+        (("/version", "/props"), "openai", "llamacpp"),
+        (("/v1/models",), "openai", "vllm"),
+    ],
+)
+async def test_doctor_agrees_with_a_run(
+    servers: dict[str, Endpoint], paths: tuple[str, ...], backend: str, owner: str, mode: str
+) -> None:
+    """doctor passes an endpoint whose helper requests fail, as a run does, and names the run to type."""
+    servers[owner].routes = dict.fromkeys(paths, mode)
+    config = RunConfig.of(".", backend=backend, base_url=servers[owner].url, model="tiny-vision")
+    found: list[Finding] = [finding async for finding in check_up(config, None)]
+    assert [finding for finding in found if finding.mark == "wrong"] == []
+    assert found[-1].mark == "ok"
+
+
+async def test_a_server_that_answers_nothing_is_awaited(photos: Photos, servers: dict[str, Endpoint]) -> None:
+    """If the question with a picture fails, too, the run waits, and each event has both reasons."""
+    photos(1)
+    server = servers["vllm"]
+    server.routes = {"/v1/models": "500", "/v1/chat/completions": "503-loading"}
+    done = await ran(backend="vllm", base_url=server.url, model="tiny-vision", give_up_after=0.3)
+    assert isinstance(done.error, UnavailableError)
+    delays = [event for event in done.events if isinstance(event, PreflightDelayed)]
+    assert "a question with a picture decides" in delays[0].message
+    assert "/v1/models" in delays[-1].message
+    assert "Loading model" in delays[-1].message
+
+
+@pytest.mark.parametrize("backend", ["ollama", "vllm"])
+async def test_a_refusal_of_the_question_ends_the_run(
+    photos: Photos, servers: dict[str, Endpoint], backend: str
+) -> None:
+    """A key that helper request and question refuse ends the run with exit code 2."""
+    photos(1)
+    server = servers["vllm"]
+    paths = ("/api/tags", "/api/show", "/api/chat", "/v1/models", "/v1/chat/completions")
+    server.routes = dict.fromkeys(paths, "401")
+    done = await ran(backend=backend, base_url=server.url, model="tiny-vision")
+    assert isinstance(done.error, FatalBackendError)
+    assert done.error.kind == "auth"
+
+
+@pytest.mark.parametrize("backend", ["ollama", "vllm"])
+async def test_without_a_list_the_model_must_be_named(
+    photos: Photos, servers: dict[str, Endpoint], backend: str
+) -> None:
+    """Without --model and without a list of models, the error says to name the model."""
+    photos(1)
+    server = servers["vllm"]
+    server.routes = {"/api/tags": "403-empty", "/v1/models": "403-empty"}
+    done = await ran(backend=backend, base_url=server.url)
+    assert isinstance(done.error, FatalBackendError)
+    assert "name the model with --model" in str(done.error)
