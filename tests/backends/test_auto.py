@@ -1,5 +1,6 @@
 """The choice of the endpoint without --backend."""
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +10,9 @@ from backend_contract import closed_port, question
 from endpoint import Endpoint, Model
 
 from vlmbatch.backends import registry
+from vlmbatch.backends.http import hints
 from vlmbatch.backends.registry import open_backend
+from vlmbatch.commands.models import take_inventory
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError, FatalBackendError, UnavailableError, UnreachableError
 from vlmbatch.protocols import Backend
@@ -106,6 +109,75 @@ async def test_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> 
         async with auto() as backend:
             with pytest.raises(UnavailableError, match=r"start Ollama .* or install the embedded engine"):
                 await backend.preflight()
+
+
+ODD = ("hang", "500", "503-loading", "429", "html200", "body:[]", "401", "rst", "status:501")
+
+
+@pytest.mark.parametrize("mode", ODD)
+@pytest.mark.parametrize("path", ["/api/tags", "/v1/models"])
+async def test_an_odd_server_never_leads_to_the_demonstration_model(
+    path: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server on a default port that hangs or answers oddly ends the search with an error that names it."""
+    monkeypatch.setattr(hints, "HINT_S", 0.05)
+    name = "ollama" if path == "/api/tags" else "vllm"
+    with Endpoint(routes={path: mode}) as odd, defaults(monkeypatch, **{name: odd.url}):
+        async with auto() as backend:
+            with pytest.raises(UnreachableError, match=odd.url) as caught:
+                await backend.preflight()
+    assert "--backend and --base-url" in str(caught.value)
+    assert "--backend llama-cpp" in str(caught.value)
+
+
+async def test_another_model_server_on_the_port_of_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server of another engine on the default port of vLLM is named, and not replaced."""
+    with Endpoint(owned_by="llamacpp") as other, defaults(monkeypatch, vllm=other.url):
+        async with auto() as backend:
+            with pytest.raises(UnreachableError, match=r"is not vllm.*--base-url"):
+                await backend.preflight()
+
+
+async def test_vllm_is_used_if_ollama_is_odd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vLLM on its default port is used although an Ollama answers oddly, and a note says so."""
+    with (
+        Endpoint(routes={"/api/tags": "500"}) as ollama,
+        Endpoint(models={"m": Model()}) as vllm,
+        defaults(monkeypatch, ollama.url, vllm.url),
+    ):
+        async with auto() as backend:
+            found = await backend.preflight()
+    assert found.backend == "vllm"
+    assert [note for note in found.notes if note.startswith("not used: ") and ollama.url in note]
+
+
+async def test_the_server_that_sees_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that an Ollama reports as blind is used at a vLLM that has it, too, else at that Ollama."""
+    models = {"m": Model(vision=False)}
+    with Endpoint(models=models) as blind, Endpoint(models={"m": Model()}) as vllm:
+        with defaults(monkeypatch, blind.url, vllm.url):
+            async with auto(model="m") as backend:
+                assert (await backend.preflight()).backend == "vllm"
+        with defaults(monkeypatch, blind.url):
+            async with auto(model="m") as backend:
+                found = await backend.preflight()
+    assert (found.backend, found.sees) == ("ollama", False)
+
+
+async def test_llama_cpp_with_a_list_like_ollamas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """llama.cpp's server, which has a list of models on Ollama's route, too, is used over OpenAI's API."""
+    both = {"models": [{"name": "m"}], "data": [{"id": "m", "owned_by": "llamacpp"}]}
+    with Endpoint(owned_by="llamacpp", props={}, models={"m": Model()}) as server:
+        server.routes["/api/tags"] = f"body:{json.dumps(both)}"
+        config = RunConfig.of(".", base_url=server.url)
+        inventory = await take_inventory(config)
+        async with auto(base_url=server.url) as backend:
+            found = await backend.preflight()
+        async with auto(base_url=server.url, backend="ollama") as wrong:
+            with pytest.raises(FatalBackendError, match="--backend llama-server"):
+                await wrong.preflight()
+    assert (found.backend, found.url) == (inventory.models[0].backend, inventory.models[0].endpoint)
+    assert found.backend == "openai"
 
 
 async def test_several_vision_models(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,7 @@ class Service:
         texts = questions.encoded_pictures(request.wire, request.body, self.media)
         if len(request.pictures) < len(texts):
             questions.picture(request.wire, texts[len(request.pictures)])
-        model = wires.find(self.models, request.model) or next(iter(self.models.values()))
+        model = wires.find_at_ollama(self.models, request.model) or next(iter(self.models.values()))
         thinks = model.thinking and request.body.get("think") is not False
         text = self._answer(request)
         if request.body.get("stream", request.wire == "ollama"):

@@ -145,6 +145,12 @@ def find(models: dict[str, Model], name: str) -> Model | None:
     return models.get(name) or models.get(name.removesuffix(":latest"))
 
 
+def find_at_ollama(models: dict[str, Model], name: str) -> Model | None:
+    """The model that Ollama finds: it ignores the case, and the place of its own library in a name."""
+    short = name.lower().removeprefix("registry.ollama.ai/").removeprefix("library/")
+    return find({known.lower(): model for known, model in models.items()}, short)
+
+
 def digest(name: str, model: Model) -> str:
     return model.digest or hashlib.sha256(name.encode()).hexdigest()
 
@@ -197,7 +203,7 @@ def capabilities(model: Model) -> list[str]:
 def show(models: dict[str, Model], request: Received) -> Reply:
     body = request.body if isinstance(request.body, dict) else {}
     name = str(body.get("model") or body.get("name") or "")
-    model = find(models, name)
+    model = find_at_ollama(models, name)
     if model is None:
         return error("ollama", 404, f"model '{name}' not found")
     return as_json(
@@ -235,7 +241,7 @@ def check(request: Received, models: dict[str, Model], owned_by: str, *, blind: 
     Raises:
         Refusal: with the recorded reply of that server.
     """
-    model = find(models, request.model)
+    model = (find_at_ollama if request.wire == "ollama" else find)(models, request.model)
     if model is None and owned_by == "llamacpp" and request.wire == "openai":
         model = next(iter(models.values()))  # llama.cpp's server has one model and ignores the name
     if model is None:

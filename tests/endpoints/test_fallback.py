@@ -243,6 +243,29 @@ async def test_an_error_of_the_fallback_ends_the_run_at_the_start(
     assert not endpoint.questions
 
 
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [("", "2 models to choose from: a, b; name one with --fallback"), (":c", "has no model 'c'")],
+)
+async def test_an_error_about_the_fallback_names_its_flag(
+    photos: Photos, endpoint: Endpoint, model: str, told: str
+) -> None:
+    """An error about the model of a fallback names the fallback and --fallback, and no flag of the first."""
+    photos(1)
+    with Endpoint(models={"a": Model(), "b": Model()}) as other:
+        done = await ran(
+            backend="ollama",
+            base_url=endpoint.url,
+            model="tiny-vision",
+            fallback=f"vllm{model}@{other.url}/v1",
+        )
+    assert done.error is not None
+    assert done.error.exit_code == 2
+    assert f"the fallback {other.url}/v1" in str(done.error)
+    assert told in str(done.error)
+    assert "--model" not in str(done.error)
+
+
 async def test_the_fallback_does_not_get_the_key_of_the_first(
     photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
 ) -> None:

@@ -140,6 +140,24 @@ async def test_doctor_agrees_with_a_run(
     assert found[-1].mark == "ok"
 
 
+@pytest.mark.parametrize("backend", ["ollama", "llama-server"])
+async def test_a_model_that_is_reported_as_blind(
+    photos: Photos, servers: dict[str, Endpoint], backend: str
+) -> None:
+    """A model that the server reports as blind is used if pictures reach it; with --no-canary it is not."""
+    photos(2)
+    server = servers["vllm" if backend == "ollama" else "llamacpp"]
+    routes = {
+        "/api/show": 'body:{"capabilities": ["completion"]}',
+        "/props": 'body:{"modalities": {"vision": false}}',
+    }
+    await answered(server, routes, backend=backend)
+    done = await ran(base_url=server.url, model="tiny-vision", backend=backend, canary=False)
+    assert isinstance(done.error, FatalBackendError)
+    assert (done.error.kind, done.results) == ("no_vision", [])
+    assert "--no-canary" in str(done.error)
+
+
 async def test_a_server_that_answers_nothing_is_awaited(photos: Photos, servers: dict[str, Endpoint]) -> None:
     """If the question with a picture fails, too, the run waits, and each event has both reasons."""
     photos(1)

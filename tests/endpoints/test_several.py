@@ -105,6 +105,20 @@ async def test_an_endpoint_that_is_down_at_the_start_joins_later(
     assert late.questions
 
 
+async def test_a_dead_endpoint_is_told_by_its_reason(photos: Photos, endpoint: Endpoint) -> None:
+    """The note about an endpoint that is down at the start has the reason, and no time that ran out."""
+    photos(2)
+    with closed_port() as dead:
+        done = await ran(
+            backend="vllm", model="tiny-vision", base_url=(endpoint.url, dead), give_up_after=0.05
+        )
+    (started,) = done.of(RunStarted)
+    assert isinstance(started, RunStarted)
+    (told,) = [note for note in started.notes if "is down at the start" in note]
+    assert "Connection refused" in told
+    assert "in time" not in told
+
+
 async def test_no_endpoint_up_is_unavailable(photos: Photos) -> None:
     """If no endpoint is up the run does not start, and the error names all of them."""
     photos(2)

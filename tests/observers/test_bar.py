@@ -11,11 +11,11 @@ import pytest
 from command import records
 from endpoint import Endpoint
 from rich.console import Console
-from run_events import ANSWERED, EVENTS, FAILED, PAUSED, STARTED
+from run_events import ANSWERED, EVENTS, FAILED, HOSTILE, PAUSED, STARTED
 from terminal import Terminal
 from written_results import answered
 
-from vlmbatch.events import ImageFinished, TotalKnown
+from vlmbatch.events import ImageFinished, PreflightDelayed, TotalKnown
 from vlmbatch.observers import Bar
 from vlmbatch.records import Completion, Usage
 
@@ -40,6 +40,17 @@ def rows(bar: Bar, columns: int = 80) -> list[str]:
 
 def arguments(endpoint: Endpoint, *more: str) -> tuple[str, ...]:
     return ("run", "photos", "-b", "ollama", "--base-url", endpoint.url, "-c", "2", *more)
+
+
+def test_the_bar_shows_why_the_endpoint_is_not_found() -> None:
+    """Before the start the bar has one row with the last reason, cut to the terminal and without markup."""
+    bar = Bar(Screen())
+    assert rows(bar)[0].strip().endswith("looking for the endpoint")
+    bar(PreflightDelayed(endpoint="e", message=f"[red]HTTP 500[/red] {HOSTILE} {'long ' * 40}"))
+    (row,) = rows(bar)
+    assert "looking for the endpoint: [red]HTTP 500[/red] xred" in row
+    assert len(row) <= 80
+    assert "\x1b" not in row
 
 
 def test_the_bar_shows_everything_in_80_columns(photos: Photos, endpoint: Endpoint) -> None:

@@ -17,7 +17,14 @@ from run_events import ANSWERED, EVENTS, FAILED, HOSTILE, PAUSED, RETRY, STARTED
 from written_results import failed
 
 from vlmbatch.errors import UnavailableError
-from vlmbatch.events import Event, ImageFinished, RunFinished, RunStopping, TotalKnown
+from vlmbatch.events import (
+    Event,
+    ImageFinished,
+    PreflightDelayed,
+    RunFinished,
+    RunStopping,
+    TotalKnown,
+)
 from vlmbatch.observers import Bar, JsonLog, Lines
 from vlmbatch.protocols import Observer
 from vlmbatch.records import Summary
@@ -50,6 +57,27 @@ def told(*events: Event, verbose: bool = False) -> list[str]:
         for event in events:
             lines(event)
     return stream.getvalue().splitlines()
+
+
+def test_the_reason_of_a_wait_is_in_each_progress_line() -> None:
+    """While the endpoint is not found, each progress line has the last reason, in one harmless line."""
+    stream = WatchedStream()
+    with Lines(stream, every_s=0.001) as lines:
+        lines(PreflightDelayed(endpoint="e", message=f"HTTP 500 {HOSTILE}"))
+        stream.until(lambda text: text.count("looking for the endpoint: HTTP 500 xred") >= 2)
+        lines(STARTED)
+        stream.until(lambda text: "endpoint up" in text)
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_each_reason_of_a_wait_is_shown_once_with_verbose() -> None:
+    """With -v each new reason of a wait is a line at once, and a reason that stays the same is not."""
+    one, two = (PreflightDelayed(endpoint="e", message=message) for message in ("one", "two"))
+    assert told(one, one, two, verbose=True) == [
+        "looking for the endpoint: one",
+        "looking for the endpoint: two",
+    ]
+    assert told(one, one, two) == []
 
 
 def test_progress_lines_come_without_events() -> None:
