@@ -94,3 +94,10 @@ class ImageFacts:
         if stamp is None:
             return replace(self, bytes=None, mtime=None)
         return replace(self, bytes=stamp.bytes, mtime=stamp.mtime)
+
+
+def unread(frames: int | None) -> tuple[str, ...]:
+    """The warning that a file has more pages or frames than its first, which alone was read."""
+    if frames is None or frames < 2:
+        return ()
+    return (f"the file has {frames:,} pages or frames; only the first was read",)

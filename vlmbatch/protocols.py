@@ -1,5 +1,6 @@
 """The protocols of pluggable parts: any class with these methods can be used in the pipeline."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -38,6 +39,8 @@ class Source(Protocol):
 
     ignored: int
     """Entries found so far that are no images: other files, FIFOs, devices, broken links of other names."""
+    ignored_kinds: Counter[str]
+    """How many of them may hold pictures, by kind, such as PDF or ZIP."""
     unreadable: int
     """Folders found so far that could not be listed, and files of unknown type that could not be opened."""
 

@@ -287,8 +287,10 @@ class Summary:
     """How a run ended. `failed` counts failures of this run, `failed_before` failures of earlier runs.
 
     `skipped` images were done before; `unreadable` counts folders and files that could not be read; `ignored`
-    counts entries that are not images. Of the images that succeeded, `duplicates` reuse the answer of an
-    image with the same content, `cached` have an answer from --cache, and a fallback answered `fallbacks`;
+    counts entries that are not images, and `ignored_kinds` those that may hold pictures, by kind, such as
+    PDF. `frames` images have more pages or frames than the first, which alone was read. Of the images that
+    succeeded, `duplicates` reuse the answer of an image with the same content, `cached` have an answer from
+    --cache, and a fallback answered `fallbacks`;
     `reduced` got a smaller picture than the options say, since a larger one did not fit at the endpoint.
     `endpoints` has a row for each endpoint, and is empty for a single one. `cost` is in US dollars and covers
     all requests, even those without a record; None if unknown.
@@ -301,6 +303,8 @@ class Summary:
     failed_before: int = 0
     unreadable: int = 0
     ignored: int = 0
+    ignored_kinds: Mapping[str, int] = field(default_factory=dict)
+    frames: int = 0
     duplicates: int = 0
     cached: int = 0
     fallbacks: int = 0

@@ -31,6 +31,7 @@ from PIL import Image, ImageFilter, ImageOps, TiffImagePlugin
 
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
+from vlmbatch.images import unread
 from vlmbatch.imaging.prepare import inspect, prepare
 from vlmbatch.imaging.sizing import Sizing
 from vlmbatch.imaging.tokens import Family
@@ -52,7 +53,7 @@ def test_every_format_decodes(name: str) -> None:
     assert prepared.sent_bytes == len(b64decode(prepared.data))
     assert prepared.media_type == "image/jpeg"
     assert (prepared.original_width, prepared.original_height) == (prepared.width, prepared.height)
-    assert prepared.warnings == ()
+    assert prepared.warnings == unread(prepared.frames)
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF"])

@@ -105,3 +105,27 @@ def test_a_jpeg_of_several_scans_looks_the_same() -> None:
     data = multi_scan(SMALL)
     assert survey(data).scans == 3
     assert psnr(sent(prepare(data, OPTIONS)), SMALL) > 25
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("tag", "kind", "value", "pages"),
+    [
+        (254, 4, 0, 2),
+        (254, 4, 2, 2),  # one page of many
+        (254, 4, 1, 1),  # a smaller version of the first page
+        (254, 4, 4, 1),  # its mask
+        (254, 3, 1, 1),
+        (255, 3, 2, 1),
+        (255, 3, 3, 2),
+    ],
+)
+def test_a_smaller_version_of_a_page_is_no_page(
+    order: str, tag: int, kind: int, value: int, pages: int
+) -> None:
+    """The levels of a pyramid and the masks of a TIFF do not count as pages."""
+    field = struct.pack(f"{order}I", value) if kind == 4 else struct.pack(f"{order}HH", value, 0)
+    first = struct.pack(f"{order}HI", 0, 14)  # an empty directory that points to the next one
+    second = struct.pack(f"{order}HHHI4sI", 1, tag, kind, 1, field, 0)
+    mark = b"II*\x00" if order == "<" else b"MM\x00*"
+    assert pages_of(mark + struct.pack(f"{order}I", 8) + first + second) == pages

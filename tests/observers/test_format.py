@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlmbatch.observers import clean, summary_line
-from vlmbatch.observers.format import countdown, duration
+from vlmbatch.observers.format import countdown, duration, not_read
 from vlmbatch.records import Summary, Usage
 
 
@@ -63,6 +63,18 @@ def test_cleaned_text_is_printable_utf_8(text: str) -> None:
         ),
         (Summary(stopped=True, duration_s=3), "stopped: 0 answered in 3.0 s"),
         (
+            Summary(ignored=4, ignored_kinds={"PDF": 3, "ZIP": 1}),
+            "no images found (4 other files, 0 folders or files that could not be read); "
+            "3 PDF, 1 ZIP: not read",
+        ),
+        (
+            Summary(
+                total=2, succeeded=2, frames=1, ignored=9, ignored_kinds={"CBZ": 1, "PDF": 3}, duration_s=1
+            ),
+            "finished: 2 answered, 1 with more pages or frames, of which only the first was read, "
+            "9 other files ignored (3 PDF, 1 CBZ: not read) in 1.0 s (2.0 images/s, 0 tokens)",
+        ),
+        (
             Summary(total=3, succeeded=3, reduced=2, duration_s=1),
             "finished: 3 answered, 2 of them with a smaller picture, since a larger one did not fit in 1.0 s "
             "(3.0 images/s, 0 tokens)",
@@ -84,3 +96,9 @@ def test_times_are_short() -> None:
         "2h 03m",
     ]
     assert [countdown(s) for s in (None, 0, 31.6, 245, 7390)] == ["-:--", "0:00", "0:32", "4:05", "2:03:10"]
+
+
+def test_the_most_frequent_kinds_are_named() -> None:
+    """Of many kinds of files that were not read, the most frequent six are named, then by name."""
+    kinds = {"AI": 1, "CR2": 9, "MOV": 2, "PDF": 3, "PSD": 1, "SVG": 1, "TAR": 1, "ZIP": 1}
+    assert not_read(kinds) == "9 CR2, 3 PDF, 2 MOV, 1 AI, 1 PSD, 1 SVG, 2 of other kinds: not read"

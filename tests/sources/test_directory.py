@@ -147,6 +147,28 @@ class TestIncludedEntries:
             assert [ref.id for ref in photos] == ["p/z.jpg"]
         assert photos.ignored == 5
 
+    def test_files_that_may_hold_pictures_are_counted_by_kind(self) -> None:
+        """Ignored documents, archives, raw photos and films are counted by name, else by their first bytes."""
+        put("p/a.jpg")
+        put("p/a.pdf", "p/sub/B.PDF", "p/scan", data=b"%PDF-1.7")
+        put("p/c.cbz", "p/d.zip", "p/unknown.bin", data=b"PK\x03\x04")
+        put("p/e.cr2", "p/f.MOV", "p/g.svg", "p/h.psd", "p/i.tar.gz", "p/j.jxl", "p/notes.txt", data=b"text")
+        put("p/.hidden.pdf", data=b"%PDF")
+        photos = source("p")
+        assert [ref.id for ref in photos] == ["p/a.jpg"]
+        assert photos.ignored_kinds == {
+            "PDF": 3,
+            "ZIP": 2,
+            "CBZ": 1,
+            "CR2": 1,
+            "MOV": 1,
+            "SVG": 1,
+            "PSD": 1,
+            "GZ": 1,
+            "JXL": 1,
+        }
+        assert photos.ignored == 13
+
     def test_linked_files_are_included_even_if_they_are_missing(self) -> None:
         """A link with the name of an image is included, even if its target is missing, unless it loops."""
         put("elsewhere/a.jpg", "p/b.jpg")

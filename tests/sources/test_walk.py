@@ -32,7 +32,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def walk(path: str, chunk: int, problems: list[SourceProblem] | None = None) -> Iterator[str]:
     told = [] if problems is None else problems
-    return Walk(Globs(InputOptions()), lambda: None, told.append, chunk=chunk).images(path)
+    return Walk(Globs(InputOptions()), lambda kind: None, told.append, chunk=chunk).images(path)
 
 
 def grow(place: bytes, tree: dict[bytes, Any]) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ from vlmbatch.commands.dry_run import DryRunReport, dry_run
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.cost import Prices
 from vlmbatch.events import tell
-from vlmbatch.observers import JsonLog, Lines, duration
+from vlmbatch.observers import JsonLog, Lines, duration, not_read
 from vlmbatch.protocols import Observer
 
 if TYPE_CHECKING:
@@ -57,6 +57,10 @@ def report_lines(config: RunConfig, found: DryRunReport) -> list[str]:
         lines.append(
             f"skipped: {found.ignored} files that are not images, {found.unreadable} unreadable folders"
         )
+    if found.ignored_kinds:
+        lines.append(f"may hold pictures: {not_read(found.ignored_kinds)}")
+    if found.frames:
+        lines.append(f"with more pages or frames, of which only the first is read: {found.frames}")
     if found.failing:
         lines.append(f"would fail: {found.failing}")
         lines += [f"  {problem}" for problem in found.problems]

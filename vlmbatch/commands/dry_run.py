@@ -36,6 +36,8 @@ class DryRunReport:
     sent_megapixels: float = 0.0
     image_tokens: int | None = None
     ignored: int = 0
+    ignored_kinds: Counter[str] = field(default_factory=Counter)
+    frames: int = 0
     unreadable: int = 0
     formats: Counter[str] = field(default_factory=Counter)
     sent_sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
@@ -68,6 +70,7 @@ def dry_run(config: RunConfig, notify: Observer) -> DryRunReport:
         if len(found.problems) < SHOWN_PROBLEMS:
             found.problems.append(problem)
     found.ignored, found.unreadable = source.ignored, source.unreadable
+    found.ignored_kinds = source.ignored_kinds
     return found
 
 
@@ -88,6 +91,7 @@ def _problems(config: RunConfig, source: Source, sizing: Sizing, found: DryRunRe
             continue
         found.bytes += len(image.data)
         found.formats[header.format] += 1
+        found.frames += header.frames > 1
         found.megapixels += header.width * header.height / 1e6
         if config.output.dedupe and not contents.add(int(image.sha256[:16], 16), found.images):
             found.duplicates += 1

@@ -43,9 +43,9 @@ _SIGNATURES = (
 )
 
 _OTHER_KINDS = (
-    (b"%PDF", "a PDF"),
+    (b"%PDF", "a PDF; make pictures of its pages first: pdftoppm -r 150 -png FILE.pdf page"),
     (b"%!PS", "PostScript"),
-    (b"PK\x03\x04", "a ZIP archive"),
+    (b"PK\x03\x04", "a ZIP archive; unpack it first: unzip FILE.zip -d FOLDER"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"8BPS", "a Photoshop file"),
     (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),

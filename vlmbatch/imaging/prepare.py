@@ -13,7 +13,7 @@ from pybase64 import b64encode
 
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
-from vlmbatch.images import PreparedImage
+from vlmbatch.images import PreparedImage, unread
 from vlmbatch.imaging import jpeg_structure, tiff_structure
 from vlmbatch.imaging.colour import in_plain_colours, on_white, to_srgb
 from vlmbatch.imaging.decode import (
@@ -28,6 +28,7 @@ from vlmbatch.imaging.decode import (
 from vlmbatch.imaging.decode_cost import decode_bytes
 from vlmbatch.imaging.encode import MEDIA_TYPE, encode
 from vlmbatch.imaging.formats import HEAD_BYTES, sniff
+from vlmbatch.imaging.frames import frames_in
 from vlmbatch.imaging.geometry import check_side, padded, upright
 from vlmbatch.imaging.passthrough import passed
 from vlmbatch.imaging.resize import draft, shrunk
@@ -43,12 +44,16 @@ UNIFORM_QUALITY = 85
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageHeader:
-    """The header of an image file; the sides, in pixels, are those of the upright picture."""
+    """The header of an image file; the sides, in pixels, are those of the upright picture.
+
+    `frames` is the number of its pages or frames, 1 if only a file was given and not its bytes.
+    """
 
     format: str
     mode: str
     width: int
     height: int
+    frames: int = 1
 
 
 @contextmanager
@@ -66,7 +71,14 @@ def inspect(file: BinaryIO | bytes, max_pixels_in: int | None = None) -> ImageHe
     with decoding(file) as image:
         check_pixels(image.size, max_pixels_in)
         width, height = upright_size(image.size, image.format, orientation_of(image, []))
-        return ImageHeader(format=image.format or "", mode=image.mode, width=width, height=height)
+        frames = _frames(image, file) if isinstance(file, bytes) else 1
+        return ImageHeader(
+            format=image.format or "", mode=image.mode, width=width, height=height, frames=frames
+        )
+
+
+def _frames(image: ImageFile.ImageFile, data: bytes) -> int:
+    return frames_in(image, data, tiff_structure.survey(data) if image.format == "TIFF" else None)
 
 
 def prepare(
@@ -112,8 +124,8 @@ def _prepare(data: bytes, options: ImageOptions, sizing: Sizing, room: Room) -> 
         with decoding(data) as image:
             declared = image.size
             check_pixels(declared, options.max_pixels_in)
-            # before load(), since GIF moves through its file to count
-            frames = pages or int(getattr(image, "n_frames", 1))
+            frames = frames_in(image, data, pages)
+            warnings += unread(frames)
             target = _target(image, sizing)
             if target == declared and (original := passed(data, image, structure, room)) is not None:
                 picture = _prepared(original, declared, declared, frames, warnings)

@@ -1,8 +1,11 @@
 """Pure functions that format numbers, summaries and foreign text for the user."""
 
 import re
+from collections.abc import Mapping
 
 from vlmbatch.records import Summary
+
+SHOWN_KINDS = 6
 
 # ECMA-48: CSI sequences, then strings that end with BEL or ST, then two-character sequences
 _ESCAPE_SEQUENCE = re.compile(
@@ -57,8 +60,10 @@ def summary_line(summary: Summary) -> str:
     closed = f"{summary.unreadable} folders or files" if summary.unreadable != 1 else "1 folder or file"
     if summary.total == 0 and not summary.stopped:
         others = _counted(summary.ignored, "other file")
-        return f"no images found ({others}, {closed} that could not be read)"
+        kinds = f"; {not_read(summary.ignored_kinds)}" if summary.ignored_kinds else ""
+        return f"no images found ({others}, {closed} that could not be read){kinds}"
     parts = [f"{summary.succeeded} answered"]
+    kinds = f" ({not_read(summary.ignored_kinds)})" if summary.ignored_kinds else ""
     for number, what in (
         (summary.duplicates, f"{summary.duplicates} of them duplicates"),
         (summary.cached, f"{summary.cached} of them from the cache"),
@@ -70,7 +75,8 @@ def summary_line(summary: Summary) -> str:
         (summary.failed, f"{summary.failed} failed"),
         (summary.skipped, f"{summary.skipped} done before"),
         (summary.failed_before, f"{summary.failed_before} failed before (--retry-failed retries them)"),
-        (summary.ignored, f"{_counted(summary.ignored, 'other file')} ignored"),
+        (summary.frames, f"{summary.frames} with more pages or frames, of which only the first was read"),
+        (summary.ignored, f"{_counted(summary.ignored, 'other file')} ignored{kinds}"),
         (summary.unreadable, f"{closed} could not be read"),
     ):
         if number:
@@ -81,6 +87,14 @@ def summary_line(summary: Summary) -> str:
     end = "stopped" if summary.stopped else "finished"
     pace = f" ({rate:.1f} images/s, {summary.usage.output_tokens} tokens)" if summary.succeeded else ""
     return f"{end}: {', '.join(parts)} in {duration(summary.duration_s)}{pace}"
+
+
+def not_read(kinds: Mapping[str, int]) -> str:
+    """The ignored files that may hold pictures: `3 PDF, 1 ZIP: not read`."""
+    ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    named = [f"{number} {kind}" for kind, number in ordered[:SHOWN_KINDS]]
+    others = sum(number for _, number in ordered[SHOWN_KINDS:])
+    return ", ".join([*named, *([f"{others} of other kinds"] if others else [])]) + ": not read"
 
 
 def endpoint_lines(summary: Summary) -> list[str]:

@@ -1,7 +1,7 @@
 """The counts of a run, for its summary."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from vlmbatch.records import Endpoint, EndpointSummary, Result, Summary, Usage
@@ -19,12 +19,14 @@ class RunStatistics:
         self._cached = 0
         self._fallbacks = 0
         self._reduced = 0
+        self._frames = 0
         self._usage = Usage()
         self._by_endpoint: dict[tuple[str, str, str], EndpointSummary] = {}
 
     def add(self, result: Result) -> None:
         """Count a result."""
         self._count_endpoint(result)
+        self._frames += any((facts.frames or 1) > 1 for facts in (result.image, *result.more_images))
         if result.completion is None:
             self._failed += 1
         else:
@@ -59,6 +61,7 @@ class RunStatistics:
         failed_before: int,
         unreadable: int,
         ignored: int,
+        ignored_kinds: Mapping[str, int],
         stopped: bool,
         endpoints: Iterable[Endpoint] = (),
         cost: float | None = None,
@@ -72,6 +75,8 @@ class RunStatistics:
             failed_before=failed_before,
             unreadable=unreadable,
             ignored=ignored,
+            ignored_kinds=dict(ignored_kinds),
+            frames=self._frames,
             duplicates=self._duplicates,
             cached=self._cached,
             fallbacks=self._fallbacks,

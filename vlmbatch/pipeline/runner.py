@@ -141,6 +141,7 @@ async def _work(config: RunConfig, context: RunContext, started: Started) -> Non
             failed_before=workers.failed_before,
             unreadable=source.unreadable,
             ignored=source.ignored,
+            ignored_kinds=source.ignored_kinds,
             stopped=not whole,
             endpoints=session.supervisor.endpoints,
             cost=session.budget.spent,

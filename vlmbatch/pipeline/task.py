@@ -9,7 +9,7 @@ from vlmbatch.endpoints.crash_history import CrashHistory
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.picture_limits import Shrunk
 from vlmbatch.errors import BackendError, BadAnswerError, VlmbatchError
-from vlmbatch.images import FileStamp, ImageFacts, ImageRef, PreparedImage, SourceImage
+from vlmbatch.images import FileStamp, ImageFacts, ImageRef, PreparedImage, SourceImage, unread
 from vlmbatch.pipeline.dedup import Key
 from vlmbatch.pipeline.question import Question
 from vlmbatch.protocols import Source
@@ -145,7 +145,9 @@ class ImageTask:
             more_images=tuple(
                 facts.stamped(stamp) for facts, stamp in zip(known.more_images, self.stamps[1:], strict=True)
             ),
-            warnings=completion.warnings if completion else (),
+            warnings=tuple(
+                dict.fromkeys((*(completion.warnings if completion else ()), *unread(known.image.frames)))
+            ),
             duplicate_of=None if is_own else known.id,
             cached=known.id is None or is_own,
             fallback=known.fallback,

@@ -50,7 +50,7 @@ class DirectorySource(FileSource):
 
     def count(self) -> int:
         """The current number of images; a separate walk, possible while another thread iterates."""
-        walk = Walk(self._globs, lambda: None, lambda problem: None, roots=frozenset(self._paths))
+        walk = Walk(self._globs, lambda kind: None, lambda problem: None, roots=frozenset(self._paths))
         return sum(1 for path in self._paths for _ in walk.images(path))
 
 

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -28,6 +29,7 @@ class FileSource:
     ) -> None:
         """`on_problem` receives each folder or file that cannot be opened, on the thread that iterates."""
         self.ignored = 0
+        self.ignored_kinds = Counter[str]()
         self.unreadable = 0
         self._globs = Globs(options)
         self._max_bytes = options.max_bytes
@@ -41,8 +43,10 @@ class FileSource:
         """See `stamp_file`."""
         return stamp_file(ref)
 
-    def _ignore(self) -> None:
+    def _ignore(self, kind: str | None) -> None:
         self.ignored += 1
+        if kind is not None:
+            self.ignored_kinds[kind] += 1
 
     def _report(self, problem: SourceProblem) -> None:
         self.unreadable += 1

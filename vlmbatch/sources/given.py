@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -32,6 +33,7 @@ class GivenImages:
 
     def __init__(self, max_bytes: int) -> None:
         """`max_bytes` is the largest size of an image file."""
+        self.ignored_kinds = Counter[str]()
         self._max_bytes = max_bytes
 
     def __iter__(self) -> Iterator[ImageRef]:

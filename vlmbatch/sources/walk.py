@@ -7,6 +7,7 @@ from itertools import islice
 from vlmbatch.errors import ResourceError
 from vlmbatch.events import SourceProblem
 from vlmbatch.imaging.formats import IMAGE_EXTENSIONS, NON_IMAGE_EXTENSIONS, looks_like_image
+from vlmbatch.imaging.unread_kinds import unread_kind
 from vlmbatch.sources.files import read_head, reason
 from vlmbatch.sources.globs import Globs
 
@@ -28,11 +29,12 @@ class Walk:
     def __init__(
         self,
         globs: Globs,
-        on_ignored: Callable[[], None],
+        on_ignored: Callable[[str | None], None],
         on_problem: Callable[[SourceProblem], None],
         roots: frozenset[str] = frozenset(),
         chunk: int = CHUNK,
     ) -> None:
+        """`on_ignored` gets the kind of each ignored entry that may hold pictures, such as PDF, else None."""
         self._globs = globs
         self._on_ignored = on_ignored
         self._on_problem = on_problem
@@ -85,7 +87,7 @@ class Walk:
                     elif _leads_to_file(entry):
                         yield entry.name
                     else:
-                        self._on_ignored()
+                        self._on_ignored(None)
         except OSError as error:
             if trouble := ResourceError.behind(error):
                 raise trouble from error
@@ -96,17 +98,19 @@ class Walk:
         lower = path.lower()
         if lower.endswith(_IMAGE_ENDINGS):
             return True
-        if lower.endswith(_NON_IMAGE_ENDINGS) or not self._looks_like_image(path):
-            self._on_ignored()
-            return False
-        return True
+        head = b"" if lower.endswith(_NON_IMAGE_ENDINGS) else self._head(path)
+        if looks_like_image(head):
+            return True
+        self._on_ignored(unread_kind(path, head))
+        return False
 
-    def _looks_like_image(self, path: str) -> bool:
+    def _head(self, path: str) -> bytes:
+        """The first bytes of a file; empty if it cannot be read, which is reported."""
         try:
-            return looks_like_image(read_head(path))
+            return read_head(path)
         except OSError as error:
             self._on_problem(SourceProblem(path=path, message=f"cannot be read: {reason(error)}"))
-            return False
+            return b""
 
     def _is_first_visit(self, path: str) -> bool:
         """False for a root that was visited before, as a PATH or below another one."""

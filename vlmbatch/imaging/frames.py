@@ -1,0 +1,53 @@
+"""Counts the frames of an animation and the pages of a document, of which only the first is read."""
+
+from contextlib import suppress
+
+from PIL import ImageFile, MpoImagePlugin
+
+from vlmbatch.errors import ImageError
+from vlmbatch.imaging.decode import decoding
+from vlmbatch.imaging.gif_structure import count_frames
+
+MOST_FRAMES = 10_000
+"""More are not counted."""
+
+_MOST_OF_MPO = 100
+_ENTRIES = 0xB002  # of the index of an MPO (CIPA DC-007)
+_OF_MANY = "Multi-Frame Image"  # a panorama, or the two of a stereo camera
+_UNDEFINED = "Undefined"
+_GAIN_MAPS = (b"hdrgm:", b"hdrgainmap", b"iso:ts:21496")
+"""Marks of the brightness map that phones put behind a photo."""
+
+
+def frames_in(image: ImageFile.ImageFile, data: bytes, pages: int | None) -> int:
+    """The number of frames, pages or pictures of an opened file, from 1 to MOST_FRAMES.
+
+    `pages` are those of a TIFF. Previews and gain maps behind a photo are no pictures of their own.
+    """
+    if pages is not None:
+        return min(pages, MOST_FRAMES)
+    if image.format == "GIF":
+        return count_frames(data, MOST_FRAMES)
+    if isinstance(image, MpoImagePlugin.MpoImageFile):
+        return _pictures_of(image, data)
+    return min(max(int(getattr(image, "n_frames", 1)), 1), MOST_FRAMES)
+
+
+def _pictures_of(image: MpoImagePlugin.MpoImageFile, data: bytes) -> int:
+    """The number of pictures of an MPO: those of a series, and undefined ones in the size of the first."""
+    entries = (image.mpinfo or {}).get(_ENTRIES, ())
+    kinds = [str(entry["Attribute"]["MPType"]) for entry in entries[1:_MOST_OF_MPO]]
+    has_map = any(mark in data for mark in _GAIN_MAPS)
+    pictures = 1
+    for number, kind in enumerate(kinds, 1):
+        is_same = kind == _UNDEFINED and not has_map and _size_of(data, number) == image.size
+        pictures += kind.startswith(_OF_MANY) or is_same
+    return pictures
+
+
+def _size_of(data: bytes, number: int) -> tuple[int, int] | None:
+    """The size of this picture of an MPO; None if there is none at its place."""
+    with suppress(ImageError), decoding(data) as image:
+        image.seek(number)
+        return image.size
+    return None
