@@ -43,6 +43,96 @@ def test_a_matching_answer_is_parsed(answer: str) -> None:
     assert read(answer) == {"animal": "cat", "legs": 4}
 
 
+GOOD = '{"animal": "cat", "legs": 4}'
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f"```JSON\n{GOOD}\n```",
+        f"```json {GOOD} ```",
+        f"```{GOOD}```",
+        f"```json\n{GOOD}",
+        f"```json5\n{GOOD}\n```",
+        f"~~~json\n{GOOD}\n~~~",
+        f"Here is the JSON:\n```json\n{GOOD}\n```",
+        f"Here is the JSON: {GOOD}",
+        f"{GOOD}\n\nAnything else?",
+        f"{GOOD}\n```",
+        f"json\n{GOOD}",
+        f"<answer>{GOOD}</answer>",
+        f"A [note], a {{remark}} and a smiley :{{ or :[ come first: {GOOD} (see [1])",
+        f"It's 5\" wide. {GOOD} It's so.",
+        f'First {GOOD}, and once more:\n{{\n  "legs": 4, "animal": "cat"\n}}',
+        f'Not {{"legs": 4}} but {GOOD}, and not {{"animal": 5}}.',
+    ],
+)
+def test_json_inside_other_text_is_read(answer: str) -> None:
+    """The only object that matches is the answer, whatever stands around it; a warning says so."""
+    done = AnswerSchema(TEXT).read(Completion(text=answer, model="m", finish_reason="stop", warnings=("a",)))
+    assert done.data == {"animal": "cat", "legs": 4}
+    assert done.warnings == ("a", "the JSON was read from inside other text")
+    assert done.text == answer
+
+
+def test_a_list_inside_other_text_is_read() -> None:
+    """A list that matches is the answer, and objects in it are not read by themselves."""
+    schema = AnswerSchema('{"type": "array", "items": {"type": "object"}}')
+    done = schema.read(Completion(text='Here: [{"a": "]"}, {"b": "\\"}"}]', model="m", finish_reason="stop"))
+    assert done.data == [{"a": "]"}, {"b": '"}'}]
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer", "told"),
+    [
+        ("{}", 'Either {"a": 1} or {"a": 2}.', "more than one"),
+        ("{}", 'Either {"a": 1} or {"a": true}.', "more than one"),
+        ("{}", "[1] " * 100, "more than one"),
+        (TEXT, 'Here: {"legs": 4}', "the JSON in the answer does not match --schema: .*'animal'"),
+        (TEXT, 'Either {"legs": 4} or {"legs": 5}', "is not JSON"),
+        ('{"type": "string"}', 'It is a "cat".', "is not JSON"),
+        ('{"type": "number"}', "There are 4 cats.", "is not JSON"),
+        ('{"type": "string"}', '```json\n"cat"', "is not JSON"),
+        ('{"type": "object"}', 'Here: {"a": {"b": 1}, "c": ', "is not JSON"),
+        ('{"type": "object"}', '```json\n{"a": [{"b": 1}, {"c": 2}', "is not JSON"),
+        ('{"type": "object"}', "Here: {'a': {\"b\": 1}}", "is not JSON"),
+        ('{"type": "object"}', 'Here: {"a" {"b": 1}}', "is not JSON"),
+        ('{"type": "object"}', '[{"b": 1}, oh', "is not JSON"),
+        ('{"type": "object"}', 'Here: {"a": 1e999}', "is not JSON"),
+    ],
+)
+def test_text_without_one_matching_value_is_bad(schema: str, answer: str, told: str) -> None:
+    """Two values that match, none, a part of a value that was cut, and a word of a sentence are no answer."""
+    with pytest.raises(BadAnswerError, match=told) as caught:
+        AnswerSchema(schema).read(Completion(text=answer, model="m", finish_reason="stop"))
+    assert (caught.value.kind, caught.value.partial) == ("bad_schema", answer)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{" * 100_000,
+        "[" * 100_000,
+        '{"a":' * 20_000,
+        "{}" * 50_000,
+        "{ x" * 30_000,
+        "[1, " * 25_000,
+        '["' * 50_000,
+        '{"' + '\\"' * 50_000,
+        '{"' + "\\" * 99_999,
+        "```\n" + "\n" * 100_000 + "x",
+        "```json" + " " * 100_000 + "x",
+        "[" + " " * 100_000,
+        "}" * 100_000,
+        "{]" * 50_000,
+    ],
+)
+def test_hostile_text_is_read_once(text: str) -> None:
+    """100 kB of brackets, quotes or blanks are a bad answer at once."""
+    with pytest.raises(BadAnswerError):
+        AnswerSchema('{"type": "string"}').read(Completion(text=text, model="m", finish_reason="stop"))
+
+
 @pytest.mark.parametrize(
     ("answer", "told"),
     [

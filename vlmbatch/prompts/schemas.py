@@ -1,18 +1,21 @@
 """Structured answers (--schema): reads JSON Schemas and checks the answers of a model."""
 
 import json
-import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from vlmbatch import strict_json
 from vlmbatch.config.text_file import read_text
 from vlmbatch.errors import BadAnswerError, ConfigError
+from vlmbatch.prompts.embedded_json import candidates
 from vlmbatch.records import Completion
 
-_FENCE = re.compile(r"```(?:json)?\s*\n(.*?)\n?\s*```", re.DOTALL)
 LONGEST_REASON = 300
+MOST_INSIDE = 50
+"""Of a text with more objects and lists than this, none is the answer."""
 
 
 def schema_text(typed: str | None) -> str | None:
@@ -80,17 +83,34 @@ class AnswerSchema:
     def read(self, completion: Completion) -> Completion:
         """The completion with its answer parsed.
 
+        An answer that is not JSON may have it inside other text: the only object or list there that matches
+        is the answer, with a warning.
+
         Raises:
             BadAnswerError: the answer is not JSON, or does not match the schema; says where.
         """
         try:
             data = _parsed(_unfenced(completion.text))
         except ValueError as error:
-            raise _bad(f"the answer is not JSON: {error}", completion) from error
+            return self._read_inside(completion, error)
         flaw = self._flaw(data)
         if flaw is not None:
             raise _bad(f"the answer does not match --schema: {flaw}", completion)
         return replace(completion, data=data)
+
+    def _read_inside(self, completion: Completion, error: ValueError) -> Completion:
+        """The completion with the JSON that is inside its text; `error` says why the whole text is none."""
+        found = list(islice(_values_inside(completion.text), MOST_INSIDE + 1))
+        flaws = [self._flaw(value) for value in found[:MOST_INSIDE]]
+        fitting = [value for value, flaw in zip(found, flaws, strict=False) if flaw is None]
+        if len(found) > MOST_INSIDE or len({json.dumps(value, sort_keys=True) for value in fitting}) > 1:
+            raise _bad("the answer has more than one JSON value that matches --schema", completion)
+        if fitting:
+            warnings = (*completion.warnings, "the JSON was read from inside other text")
+            return replace(completion, data=fitting[0], warnings=warnings)
+        if len(found) == 1:
+            raise _bad(f"the JSON in the answer does not match --schema: {flaws[0]}", completion)
+        raise _bad(f"the answer is not JSON: {error}", completion) from error
 
     def _flaw(self, data: Any) -> str | None:
         """The first mismatch and its place; None if the data matches."""
@@ -108,6 +128,13 @@ class AnswerSchema:
         return f"{error.json_path}: {error.message}"[:LONGEST_REASON]
 
 
+def _values_inside(text: str) -> Iterator[Any]:
+    """The objects and lists inside a text that are JSON."""
+    for candidate in candidates(text):
+        with suppress(ValueError):  # a remark in brackets
+            yield _parsed(candidate)
+
+
 def _parsed(text: str) -> Any:
     """The JSON value in a text; raises ValueError if there is none."""
     value = strict_json.loads(text)
@@ -116,8 +143,9 @@ def _parsed(text: str) -> Any:
 
 def _unfenced(text: str) -> str:
     """The text without the ``` that models often put around JSON."""
-    found = _FENCE.fullmatch(text.strip())
-    return found[1] if found else text
+    head, _, inside = text.strip().partition("\n")
+    fenced = head.rstrip() in ("```", "```json") and inside.endswith("```")
+    return inside.removesuffix("```") if fenced else text
 
 
 def _bad(told: str, completion: Completion) -> BadAnswerError:
