@@ -162,6 +162,8 @@ QUOTED: tuple[tuple[int, str, Outcome], ...] = (
     # proxies
     (502, HTML_502, SERVER_ERROR),
     (504, "<html><head><title>504 Gateway Time-out</title></head></html>", TIMEOUT),
+    (524, "<html><head><title>524: A timeout occurred</title></head></html>", TIMEOUT),
+    (599, "", TIMEOUT),
     (413, "<html><head><title>413 Request Entity Too Large</title></head></html>", BODY_TOO_LARGE),
     (200, "<!DOCTYPE html><html><head><title>Sign in</title></head></html>", BAD_RESPONSE),
     (200, "", BAD_RESPONSE),
@@ -441,6 +443,41 @@ def test_good_replies_hold_no_error(payload: object) -> None:
 def test_retry_after_is_believed_within_reason(headers: dict[str, str], wait: float | None) -> None:
     """Seconds, milliseconds and dates are read, up to 900 s; infinite or non-positive values are ignored."""
     assert retry_after(headers) == wait
+
+
+GEMINI_429 = {
+    "error": {
+        "code": 429,
+        "message": "Resource has been exhausted. Please retry in 45.306567158s.",
+        "status": "RESOURCE_EXHAUSTED",
+        "details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "45s"}],
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "wait"),
+    [
+        (json.dumps([GEMINI_429]), 45.306567158),
+        (json.dumps({"error": {**GEMINI_429["error"], "message": "Quota"}}), 45.0),
+        (json.dumps({"error": json.dumps({"message": "Quota", "retryDelay": "3.5s"})}), 3.5),
+        ("Rate limit reached. Please try again in 20s. Visit https://example.org", 20.0),
+        ("Rate limit reached. Please try again in 7m12.5s.", 432.5),
+        ("Rate limit reached. Please try again in 120ms.", 0.12),
+        ("Please retry after 10 seconds.", 10.0),
+        ("Please retry after 1 minute and 3 seconds.", 63.0),
+        ("Please try again in 2h30m.", 900.0),
+        ("Please try again in 0s.", None),
+        ("Please try again in 3 days.", None),
+        ("Please try again later.", None),
+        ("try again in " + "9" * 5000, None),
+    ],
+)
+def test_a_wait_in_the_text_is_believed(text: str, wait: float | None) -> None:
+    """A wait that only the text of a busy server names is read in any unit; a header counts first."""
+    assert classify_error(429, text, {}).retry_after == wait
+    assert classify_error(429, text, {"Retry-After": "7"}).retry_after == 7.0
+    assert classify_error(400, text, {}).retry_after is None
 
 
 def test_retry_after_reads_dates() -> None:

@@ -14,9 +14,11 @@ import pytest
 from backend_contract import KINDS, picture, question, reply
 from hypothesis import given
 from hypothesis import strategies as st
+from replying import Raw, replying
 
 from vlmbatch.backends.http.connection import CHUNK_BYTES
 from vlmbatch.backends.http.wire import BodyTemplate
+from vlmbatch.errors import TransientError
 from vlmbatch.records import Generation, Request
 
 WIRES = pytest.mark.parametrize("name", ["ollama", "openai"])
@@ -104,3 +106,24 @@ async def test_requests_share_a_pool(name: str) -> None:
             assert endpoint.connections == 1
             await asyncio.gather(*(backend.complete(question()) for _ in range(5)))
             assert endpoint.connections == 5
+
+
+@pytest.mark.parametrize(
+    ("encoding", "told"),
+    [
+        ("br", "is compressed with br, which needs another package; .*pip install Brotli"),
+        ("zstd", r"is compressed with zstd, which needs another package; .*pip install backports\.zstd"),
+        ("gzip", "cannot be decompressed: .*; turn compression off at the server"),
+    ],
+)
+@WIRES
+async def test_a_reply_that_cannot_be_decompressed(name: str, encoding: str, told: str) -> None:
+    """A compressed reply that cannot be read is a bad response that says what to do; br is not requested."""
+    with replying(
+        lambda path, text: Raw(body=b"\x0b\x02\x80not", headers=(("Content-Encoding", encoding),))
+    ) as server:
+        async with KINDS[name].open(server.url, model="tiny") as backend:
+            with pytest.raises(TransientError, match=told) as caught:
+                await backend.complete(question())
+    assert caught.value.kind == "bad_response"
+    assert server.asked[0].headers["accept-encoding"] == "gzip, deflate"

@@ -4,6 +4,7 @@ It uses no HTTP library; a backend passes a status, a text and headers, or the p
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from vlmbatch.backends.classify.overflow import overflow_in
 from vlmbatch.backends.classify.row import Row
 from vlmbatch.backends.classify.rows import REPLIES
 from vlmbatch.config.spec import redact
-from vlmbatch.errors import BackendError
+from vlmbatch.errors import BackendError, UnavailableError
 from vlmbatch.records import Usage
 
 __all__ = ["check_answer", "classify_error", "error_in", "retry_after"]
@@ -23,6 +24,19 @@ __all__ = ["check_answer", "classify_error", "error_in", "retry_after"]
 LONGEST_WAIT_S = 900.0
 MOST_TEXT = 4000
 """Characters of a reply that are searched for numbers."""
+_UNITS = {"ms": 0.001, "mil": 0.001, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "hou": 3600}
+"""Seconds of each unit, by its first three letters."""
+_DURATION = re.compile(
+    r"(\d{1,9}(?:\.\d{1,12})?)\s?(ms|milliseconds?|seconds?|secs?|s|minutes?|mins?|m|hours?|h)(?![a-z])",
+    re.IGNORECASE,
+)
+# Gemini: "Please retry in 45.3s." and "retryDelay": "45s"; OpenAI and Groq: "Please try again in 7m12.5s";
+# Azure: "Please retry after 10 seconds"
+_WAIT = re.compile(
+    r"(?:\b(?:retry|again) (?:in|after)|retryDelay\\?\":)\s?\\?\"?"
+    r"((?:\d[\d.]{0,25}\s?[a-z]{1,12}[,\s]{0,2}(?:and\s)?){1,4})",
+    re.IGNORECASE,
+)
 
 
 def classify_error(
@@ -41,8 +55,12 @@ def classify_error(
     haystack = body.haystack if body.is_error or not good else ""
     row = next(row for row in REPLIES if row.fits(meant, haystack))
     told = clean(masked(_redirect_target(status, headers) or body.message))
+    waits = row.error is UnavailableError
     error = row.error(
-        _sentence(row, status, told), kind=row.kind, retry_after=retry_after(headers), change=row.change
+        _sentence(row, status, told),
+        kind=row.kind,
+        retry_after=retry_after(headers) or (wait_in(text) if waits else None),
+        change=row.change,
     )
     error.status, error.told, error.marks = meant, told, body.marks
     error.overflow = (
@@ -61,6 +79,14 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     )
     wait = next((w for w in waits if w is not None and math.isfinite(w) and w > 0), None)
     return None if wait is None else min(wait, LONGEST_WAIT_S)
+
+
+def wait_in(text: str) -> float | None:
+    """The wait in seconds that a text requests, above 0 and at most 900; None if it requests none."""
+    found = _WAIT.search(text[:20_000])
+    parts = _DURATION.findall(found[1]) if found else []
+    wait = sum(float(amount) * _UNITS[unit.lower()[:3]] for amount, unit in parts)
+    return min(wait, LONGEST_WAIT_S) if wait > 0 else None
 
 
 def _seconds(text: str | None, parts: int) -> float | None:

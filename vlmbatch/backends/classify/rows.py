@@ -318,7 +318,7 @@ REPLIES: tuple[Row, ...] = (
         "timeout",
         "a proxy in front of the endpoint timed out",
         "raise its timeout (nginx: proxy_read_timeout)",
-        (504,),
+        (504, 524, 598, 599),  # 524 is Cloudflare's
     ),
     Row("server error", "", TransientError, "server_error", "the endpoint failed", statuses=range(500, 600)),
     Row(

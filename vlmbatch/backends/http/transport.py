@@ -13,12 +13,15 @@ from vlmbatch.backends.http.connection import CONNECTION_USE, Body, ConnectionUs
 from vlmbatch.backends.http.deadlines import Deadlines
 from vlmbatch.backends.http.proxies import HINT as PROXY_HINT
 from vlmbatch.backends.http.proxies import proxy_note, proxy_of, speaks_http
+from vlmbatch.backends.http.redirects import MOST_HOPS, target_of
 from vlmbatch.backends.http.tls import tls_context
 from vlmbatch.backends.http.wire import (
+    CANNOT_DECODE,
     CONNECT_TIMEOUT_S,
     KEEPALIVE_S,
     Pieces,
     brief,
+    cannot_decode,
     connection_lost,
     no_answer,
     no_connection,
@@ -206,12 +209,8 @@ class Transport:
         try:
             async with (
                 limit,
-                self._session.request(
-                    method,
-                    with_query(url, self._credentials.query),
-                    data=Body(body) if body else None,
-                    allow_redirects=False,
-                    proxy=self._proxy,
+                self._followed(
+                    self._session, method, with_query(url, self._credentials.query), body
                 ) as reply,
             ):
                 use.reply_began = True
@@ -224,6 +223,22 @@ class Transport:
                 f"no request can be sent to {self.place}: {brief(error)}; {PROXY_HINT}",
                 kind="bad_config",
             ) from error
+
+    @asynccontextmanager
+    async def _followed(
+        self, session: aiohttp.ClientSession, method: str, url: str, body: Pieces
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request, and again to the targets of redirects that may be followed (redirects.py)."""
+        for hops in range(MOST_HOPS + 1):
+            data = Body(body) if body else None
+            async with session.request(
+                method, url, data=data, allow_redirects=False, proxy=self._proxy
+            ) as reply:
+                target = target_of(reply.status, reply.headers.get("Location"), url)
+                if target is None or hops == MOST_HOPS:
+                    yield reply
+                    return
+                url = target
 
     def _lost_connection(
         self, error: aiohttp.ClientError | UnicodeError, use: "ConnectionUse"
@@ -239,6 +254,8 @@ class Transport:
             return no_connection(self.place, error, self._hint)
         if isinstance(error, (aiohttp.InvalidURL, UnicodeError)):  # UnicodeError: an impossible host name
             return FatalBackendError(f"{self.place} is not a valid URL; check --base-url", kind="wrong_url")
+        if CANNOT_DECODE in str(error):
+            return cannot_decode(self.place, error)
         # a reply that is not HTTP is a ClientResponseError: the server has received the request
         no_reply = use.stale and isinstance(error, aiohttp.ClientConnectionError)
         bare = self._may_want_certificate and self.url.startswith("https:")

@@ -31,6 +31,8 @@ KEEPALIVE_S = 2.0
 """Idle connections are closed before the server closes them: uvicorn, which runs vLLM, does so after 5 s."""
 
 
+CANNOT_DECODE = "Can not decode content-encoding"
+"""aiohttp's words for a reply that it cannot decompress."""
 LARGEST = 2**53
 """The largest number of a reply: all whole numbers up to it are exact."""
 _NUMBER = re.compile(r"\s*-?[0-9]{1,20}(?:\.[0-9]{1,40})?(?:[eE][-+]?[0-9]{1,3})?\s*")
@@ -209,6 +211,19 @@ def no_connection(url: str, error: BaseException, hint: str) -> UnavailableError
     if url.startswith("https:"):  # a plain HTTP server may wait for the rest of a TLS greeting, or just close
         hint = f"check that it speaks https and not http; {hint}"
     return UnreachableError(f"no connection to {url}: {reason(error)}; {hint}")
+
+
+def cannot_decode(url: str, error: BaseException) -> TransientError:
+    """The error for a compressed reply: broken, or compressed with br or zstd, which were not requested."""
+    hint = "; turn compression off at the server or its proxy"
+    for package, name in (("Brotli", "br"), ("backports.zstd", "zstd")):
+        if f"`{package}`" in str(error):
+            reads = f"the reply of {url} is compressed with {name}, which needs another package"
+            install = f"{hint}, or install the package with: pip install {package}"
+            return TransientError(f"{reads}{install}", kind="bad_response")
+    return TransientError(
+        f"the reply of {url} cannot be decompressed: {brief(error)}{hint}", kind="bad_response"
+    )
 
 
 def connection_lost(url: str, error: BaseException, *, stale: bool, bare: bool) -> TransientError:
