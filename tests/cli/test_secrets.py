@@ -164,7 +164,7 @@ def test_a_header_that_a_gateway_repeats_is_masked(photos: Photos, backend: str,
     left = everything(done.stdout, done.stderr)
     assert done.returncode in (2, 3, 4), done.stderr
     assert KEY not in left
-    assert ("[key]" in left) == ((status, backend) in ((401, "ollama"), (401, "vllm"), (404, "vllm")))
+    assert ("[key]" in left) == (status != 0)
 
 
 def test_a_placeholder_key_is_not_masked() -> None:

@@ -35,7 +35,7 @@ RUN = {
 }
 """The helper requests of a run: their --backend, and the `owned_by` of the server's models."""
 PROPS = {"modalities": {"vision": True}, "total_slots": 2}
-SHORT_S = 0.05
+SHORT_S = 0.4
 
 
 @pytest.fixture(scope="module")
