@@ -106,7 +106,7 @@ async def test_an_endpoint_that_is_down_at_the_start_joins_later(
 
 
 async def test_a_dead_endpoint_is_told_by_its_reason(photos: Photos, endpoint: Endpoint) -> None:
-    """The note about an endpoint that is down at the start has the reason, and no time that ran out."""
+    """The note about an endpoint that is down at the start has its reason, and no event pauses the run."""
     photos(2)
     with closed_port() as dead:
         done = await ran(
@@ -117,6 +117,7 @@ async def test_a_dead_endpoint_is_told_by_its_reason(photos: Photos, endpoint: E
     (told,) = [note for note in started.notes if "is down at the start" in note]
     assert "Connection refused" in told
     assert "in time" not in told
+    assert all(event.others_up for event in done.events if isinstance(event, EndpointPaused))
 
 
 async def test_no_endpoint_up_is_unavailable(photos: Photos) -> None:

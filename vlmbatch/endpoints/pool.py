@@ -86,9 +86,9 @@ class EndpointPool:
         return len(self._waiting)
 
     def has_others(self, endpoint: PooledEndpoint) -> bool:
-        """Whether images go on without this endpoint: another one is up, or a fallback may step in."""
+        """Whether images go on without this endpoint: another one is or may be up, or a fallback steps in."""
         return any(
-            other.is_open or (self._fallbacks_step_in and other.rank > endpoint.rank and other.away is None)
+            other.away is None and (self._fallbacks_step_in or other.rank <= endpoint.rank or other.is_open)
             for other in self._endpoints
             if other is not endpoint and not other.is_closed
         )
