@@ -16,6 +16,7 @@ from vlmbatch.events import (
     Event,
     ImageFinished,
     Notice,
+    PreflightDelayed,
     RunStarted,
 )
 from vlmbatch.protocols import Observer
@@ -108,5 +109,5 @@ class _ProbeObserver:
                 self.began = self.last = time.monotonic()
             case ImageFinished():
                 self.last = time.monotonic()
-            case Notice() | EndpointPaused() | EndpointResumed():
+            case PreflightDelayed() | Notice() | EndpointPaused() | EndpointResumed():
                 self._notify(event)
