@@ -130,6 +130,20 @@ async def test_an_odd_server_never_leads_to_the_demonstration_model(
     assert "--backend llama-cpp" in str(caught.value)
 
 
+@pytest.mark.parametrize("mode", ["404-route", "status:405", "302"])
+async def test_another_program_on_a_default_port(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program without a list of models is odd on the port of Ollama, and no server on that of vLLM."""
+    with Endpoint(routes={"/api/tags": mode}) as odd, defaults(monkeypatch, odd.url):
+        async with auto() as backend:
+            with pytest.raises(UnreachableError, match=f"a server listens at {odd.url}"):
+                await backend.preflight()
+    with Endpoint(routes={"/v1/models": mode}) as other, defaults(monkeypatch, vllm=other.url):
+        monkeypatch.setattr("vlmbatch.backends.llama_cpp.backend.is_installed", lambda: False)
+        async with auto() as backend:
+            with pytest.raises(UnreachableError, match="start Ollama"):
+                await backend.preflight()
+
+
 async def test_another_model_server_on_the_port_of_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server of another engine on the default port of vLLM is named, and not replaced."""
     with Endpoint(owned_by="llamacpp") as other, defaults(monkeypatch, vllm=other.url):

@@ -44,11 +44,13 @@ class Found:
 class Candidate:
     """A possible endpoint. `sure` says that the user named its address, so that its refusal counts.
 
-    `is_demo`: it is the demonstration model, which must not take the place of a server that may be meant.
+    `has_common_port`: many other programs listen at its default port, too. `is_demo`: it is the demonstration
+    model, which must not take the place of a server that may be meant.
     """
 
     make: Callable[[], Backend]
     sure: bool
+    has_common_port: bool = False
     is_demo: bool = False
 
     async def asked(self, engine: Backend, call: Callable[[], Awaitable[T]]) -> T:
@@ -56,7 +58,7 @@ class Candidate:
 
         Raises:
             OddServerError: an engine that the user did not name is too slow, busy, or refuses.
-            UnreachableError: no engine listens at an address that the user did not name.
+            UnreachableError: no engine listens at an address that the user did not name, or another program.
             BackendError: any other error of the call.
         """
         if self.sure:
@@ -69,7 +71,7 @@ class Candidate:
         except BackendError as error:
             if isinstance(error, UnreachableError) or error.kind in ("model_not_found", "no_vision"):
                 raise
-            if error.kind == "wrong_url":  # it has other routes: another program
+            if error.kind == "wrong_url" and self.has_common_port:  # another program, with other routes
                 raise UnreachableError(str(error)) from error
             raise OddServerError(f"a server listens at {engine.place}, but {reason_of(error)}") from error
 

@@ -235,6 +235,7 @@ def _servers(config: RunConfig, environ: Mapping[str, str]) -> "list[Candidate]"
             Candidate(
                 make=lambda: _openai_backend(config, VLLM, VLLM_URL, key=key, owner="vllm"),
                 sure=False,
+                has_common_port=True,
             )
         )
     return candidates
