@@ -9,7 +9,14 @@ from written_results import failed as failed_before
 
 from vlmbatch.errors import FailureKind, FatalBackendError, UnavailableError
 from vlmbatch.images import ImageFacts
-from vlmbatch.pipeline.anomalies import MOST_HELD, RELOADS, SAME_ANSWERS, SAME_FAILURES, SystemicFailures
+from vlmbatch.pipeline.anomalies import (
+    BLIND_ANSWERS,
+    MOST_HELD,
+    RELOADS,
+    SAME_ANSWERS,
+    SAME_FAILURES,
+    SystemicFailures,
+)
 from vlmbatch.records import Completion, Failure, Result
 
 
@@ -133,3 +140,48 @@ def test_repeated_loads_of_the_model_cause_one_notice() -> None:
     passed(anomalies, reloads)
     assert len(told) == 1
     assert "--keep-alive" in told[0]
+
+
+BLIND = "I'm sorry, but I cannot see any image."
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [BLIND],
+        ["A cat.", BLIND, "A dog.", "I'm unable to view images.", BLIND],
+        [*(f"Photo {n}." for n in range(40)), *(f"{BLIND} ({n})" for n in range(BLIND_ANSWERS))],
+    ],
+    ids=["the only answer", "half of the first answers", "ten of many"],
+)
+def test_answers_of_a_blind_model_warn_once(texts: list[str]) -> None:
+    """Answers that say that the model sees no image cause one notice with a hint, and all are written."""
+    told: list[str] = []
+    results = [answer(n, text) for n, text in enumerate([*texts, BLIND, BLIND])]
+    assert passed(systemic(told), results) == results
+    (notice,) = told
+    for words in ("cannot see", "vlmbatch doctor", "--model"):
+        assert words in notice
+
+
+def test_few_such_answers_among_many_warn_not() -> None:
+    """Up to nine such answers among many others are no notice: the text may be read from the pictures."""
+    told: list[str] = []
+    texts = [f"Photo {n}." for n in range(20)] + [BLIND] * (BLIND_ANSWERS - 1)
+    passed(systemic(told), [answer(n, text) for n, text in enumerate(texts)])
+    assert told == []
+
+
+def test_answers_about_blindness_warn_not() -> None:
+    """Answers about blind people and about signs without an image are no notice."""
+    told: list[str] = []
+    texts = ["A blind man who cannot see the image.", 'A sign: "no image available".', "No image available"]
+    passed(systemic(told), [answer(n, text) for n, text in enumerate(texts)])
+    assert told == []
+
+
+def test_known_answers_of_a_blind_model_warn_not() -> None:
+    """Answers that are reused from an earlier run are no notice of this run."""
+    told: list[str] = []
+    passed(systemic(told), [replace(answer(1, BLIND), cached=True)])
+    assert told == []

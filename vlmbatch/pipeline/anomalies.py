@@ -5,11 +5,14 @@ from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
 
+from vlmbatch.backends.classify.blindness import admits_blindness
+from vlmbatch.backends.classify.body import clean
 from vlmbatch.errors import FailureKind, FatalBackendError, UnavailableError
 from vlmbatch.records import Failure, Result
 
 SAME_FAILURES = 10
 SAME_ANSWERS = 20
+BLIND_ANSWERS = 10
 RELOADS = 3
 QUEUE_WINDOW = 20
 ONE_AT_A_TIME = 1.15
@@ -63,6 +66,32 @@ class SerialServer:
             self._tell = None
 
 
+class BlindAnswers:
+    """Counts the answers in which the model says that it cannot see; a model may see at one endpoint only."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell: Callable[[str], None] | None = tell
+        self._answers = 0
+        self._blind = 0
+
+    def look_at(self, text: str) -> None:
+        """Look at an answer; report once that half of the answers so far are such, or ten of them."""
+        if self._tell is None:
+            return
+        self._answers += 1
+        if not admits_blindness(text):
+            return
+        self._blind += 1
+        if 2 * self._blind >= self._answers or self._blind == BLIND_ANSWERS:
+            shown = clean(text)
+            self._tell(
+                f"the model says that it cannot see images, in {self._blind} of {self._answers} answers "
+                f"({shown if len(shown) <= 60 else f'{shown[:57]}...'}); check it with: vlmbatch doctor, or "
+                "choose a vision model with --model"
+            )
+            self._tell = None
+
+
 class SystemicFailures:
     """Looks at each result before it is written, and finds failures of the set-up.
 
@@ -81,6 +110,7 @@ class SystemicFailures:
         self._same_answers = 0
         self._reloads = 0
         self._queueing = SerialServer(tell)
+        self._blind = BlindAnswers(tell)
 
     def look_at(self, result: Result) -> list[Result]:
         """The results that may be written now.
@@ -94,6 +124,7 @@ class SystemicFailures:
         if result.completion is not None and not result.is_known:
             self._look_at_answer(result.completion.text, result.completion.load_s)
             self._queueing.look_at(result)
+            self._blind.look_at(result.completion.text)
         if self._answered or not _may_be_the_set_up(result.failure):
             self._answered = self._answered or (result.ok and not result.is_known)
             return [*self.rest(), result]
