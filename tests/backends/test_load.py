@@ -65,7 +65,7 @@ async def test_servers_without_metrics_are_not_queried(name: str) -> None:
     assert "/metrics" not in [r.path for r in endpoint.requests]
 
 
-@pytest.mark.parametrize("mode", ["404-route", "405", "401", "not_base64"])
+@pytest.mark.parametrize("mode", ["404-route", "405", "401", "not_base64", "html200"])
 async def test_missing_metrics_are_requested_once(mode: str) -> None:
     """/metrics is requested only once if the server lacks it (llama-server sends 501 without --metrics)."""
     with Endpoint(routes={"/metrics": mode}) as endpoint:
@@ -74,7 +74,28 @@ async def test_missing_metrics_are_requested_once(mode: str) -> None:
     assert len(endpoint.requests) == 1
 
 
-@pytest.mark.parametrize("mode", ["500", "503-busy", "429", "rst", "html200", "html502"])
+@pytest.mark.parametrize("mode", ["404-route", "500", "503-busy", "429", "html200", "html502"])
+async def test_an_unknown_server_is_requested_once(mode: str) -> None:
+    """A server of unknown type that does not report the load at once is never queried again for it."""
+    with Endpoint(routes={"/metrics": mode}, owned_by="me") as endpoint:
+        async with KINDS["openai"].open(endpoint.url) as backend:
+            await backend.preflight()
+            assert [await backend.load(), await backend.load()] == [None, None]
+    assert [r.path for r in endpoint.requests].count("/metrics") == 1
+
+
+async def test_an_unknown_server_with_metrics_is_polled() -> None:
+    """A server of unknown type that has reported its load is queried again after a passing failure."""
+    with Endpoint(owned_by="me") as endpoint:
+        async with KINDS["openai"].open(endpoint.url) as backend:
+            assert await backend.load() == Load(running=0, waiting=0)
+            endpoint.routes = {"/metrics": "500"}
+            assert await backend.load() is None
+            endpoint.routes.clear()
+            assert await backend.load() == Load(running=0, waiting=0)
+
+
+@pytest.mark.parametrize("mode", ["500", "503-busy", "429", "rst", "html502"])
 async def test_a_passing_failure(mode: str) -> None:
     """A passing failure returns None, raises nothing, and the next call queries again."""
     with Endpoint(routes={"/metrics": mode}) as endpoint:

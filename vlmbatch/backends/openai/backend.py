@@ -94,7 +94,8 @@ class OpenAICompatibleBackend:
         self._timeout_s = timeout_s
         self._context: int | None = None
         self._format = server_type.request_format
-        self._reports_load = server_type.metrics
+        self._may_report_load = server_type.metrics is not False
+        self._has_metrics = server_type.metrics is True
         self._extra = wire.extra_arguments
         self._file_urls = wire.file_urls
         self._body_template = BodyTemplate(self._payload)
@@ -179,16 +180,26 @@ class OpenAICompatibleBackend:
             self._transport.parse(reply)
 
     async def load(self) -> Load | None:
-        """The load from /metrics; see protocols.Backend. A server without that route is queried only once."""
-        if not self._reports_load:
+        """The load from /metrics; see protocols.Backend.
+
+        A reply without the two numbers is the last query, since some servers log an error for each. A failure
+        in passing is not, if the server is known to have them.
+        """
+        if not self._may_report_load:
             return None
+        load, passes = None, self._has_metrics
         try:
             async with asyncio.timeout(LOAD_S):
-                reply = await self._transport.exchange("GET", f"{self.url.removesuffix('/v1')}/metrics")
+                reply = await self._transport.exchange("GET", f"{self._root}/metrics")
         except (BackendError, TimeoutError):
-            return None
-        self._reports_load = reply.status < 400 or reply.status in (429, 500, 502, 503, 504)
-        return load_in(reply.body.decode("utf-8", errors="replace")) if reply.status == 200 else None
+            pass
+        else:
+            passes = passes and reply.status in (429, 500, 502, 503, 504)
+            if reply.status == 200:
+                load = load_in(reply.body.decode("utf-8", errors="replace"))
+        self._has_metrics = self._has_metrics or load is not None
+        self._may_report_load = load is not None or passes
+        return load
 
     async def warm_up(self, generation: Generation, deadline_s: float) -> float:
         """Do nothing: these servers load their model when they start; see protocols.Backend."""

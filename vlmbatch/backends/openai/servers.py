@@ -17,9 +17,9 @@ class ServerType:
 
     `name` is written to records; None means `vllm` if the model is owned by vLLM, else `openai`.
     `url_variable` and `key_variable` are its environment variables: a key is sent only to the server that
-    its variable is for. `slots` is the initial number of simultaneous requests. `metrics` says that /metrics
-    may report the queue; `hosted` says that images leave this machine and a key is required. `reports_cost`
-    says that its usage includes the cost.
+    its variable is for. `slots` is the initial number of simultaneous requests. `metrics` says whether
+    /metrics may report the queue, None if that is unknown; `hosted` says that images leave this machine and
+    a key is required. `reports_cost` says that its usage includes the cost.
     """
 
     name: str | None
@@ -28,7 +28,7 @@ class ServerType:
     key_variable: str | None = None
     slots: int = 8
     request_format: RequestFormat = RequestFormat(no_thinking=TEMPLATE)
-    metrics: bool = True
+    metrics: bool | None = None
     hosted: bool = False
     reports_cost: bool = False
 
@@ -50,14 +50,15 @@ VLLM = ServerType(
     url_variable="OPENAI_BASE_URL",
     key_variable="OPENAI_API_KEY",
     slots=16,
+    metrics=True,
 )
-VLLM_OR_OTHER = replace(VLLM, name=None)
+VLLM_OR_OTHER = replace(VLLM, name=None, metrics=None)
 EMBEDDED = ServerType(name="llama-cpp", metrics=False)
 
 SERVER_TYPES: Mapping[str, ServerType] = {
     "vllm": VLLM,
     "openai": OPENAI,
-    "llama-server": ServerType(name="llama-server", url="http://127.0.0.1:8080/v1", slots=4),
+    "llama-server": ServerType(name="llama-server", url="http://127.0.0.1:8080/v1", slots=4, metrics=True),
     "lmstudio": ServerType(
         name="lmstudio",
         url="http://127.0.0.1:1234/v1",
@@ -65,7 +66,7 @@ SERVER_TYPES: Mapping[str, ServerType] = {
         request_format=RequestFormat(),
         metrics=False,
     ),
-    "sglang": ServerType(name="sglang", url="http://127.0.0.1:30000/v1", slots=16),
+    "sglang": ServerType(name="sglang", url="http://127.0.0.1:30000/v1", slots=16, metrics=True),
     "openrouter": ServerType(
         name="openrouter",
         url="https://openrouter.ai/api/v1",
