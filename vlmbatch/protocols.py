@@ -112,20 +112,20 @@ class Backend(AsyncContext, Protocol):
     async def probe(self) -> None:
         """Check cheaply that the endpoint is up again.
 
-        Raises UnavailableError while it is down, TransientError for a passing failure. An endpoint that
-        refuses the probe is up.
+        Raises UnreachableError if no connection can be opened. Any other BackendError only hints that the
+        endpoint is not well: a question with a picture decides.
         """
 
     async def load(self) -> Load | None:
         """The number of running and of waiting requests at the server; None if it does not report them.
 
-        It never raises a BackendError: a failed query also returns None.
+        It takes seconds at most and never raises a BackendError: a failed query also returns None.
         """
 
     async def warm_up(self, generation: Generation, deadline_s: float) -> float:
         """Load the model with these options; returns the seconds that it took, 0 if nothing was loaded.
 
-        Raises BackendError, as complete() does.
+        Raises BackendError, as complete() does; the model may then be loaded by the first question.
         """
 
     async def unload(self) -> None:

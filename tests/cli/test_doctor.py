@@ -126,6 +126,18 @@ def test_a_blind_server(endpoint: Endpoint) -> None:
     assert found["one image"]["mark"] == "skipped"
 
 
+@pytest.mark.parametrize("counts", ["none", "text"])
+@pytest.mark.parametrize(
+    ("words", "mark"), [("I cannot see any image.", "wrong"), ("A picture.", "warning"), ("Orange", "ok")]
+)
+def test_a_colour_without_believable_counts(endpoint: Endpoint, counts: str, words: str, mark: str) -> None:
+    """Without believable token counts doctor judges by the colour, as a run does."""
+    endpoint.counts = counts
+    endpoint.answer_canary = lambda request: words
+    code, found = look(endpoint)
+    assert (code, found["really sees"]["mark"]) == (2 if mark == "wrong" else 0, mark)
+
+
 @pytest.mark.parametrize(
     ("share", "told"), [(0.61, "only 61% of it on the GPU"), (0.0, "all of it on the CPU")]
 )

@@ -11,6 +11,7 @@ PICTURE_TOKENS = 64
 PATCH = 28
 CONSTANT_TOKENS = 40
 PLACEHOLDER_TOKENS = 5
+CHARACTERS_A_TOKEN = 4
 COLOURS = {
     "orange": (255, 140, 0),
     "purple": (128, 0, 128),
@@ -28,13 +29,13 @@ def count_tokens(request: Received, counts: str, blind: bool) -> int | None:
     """The prompt tokens that the reply reports, None for no report.
 
     `counts` is "real" (a token a word, 64 a picture), "patches" (a token a word and for each 28x28 pixels),
-    "words" (pictures take no token, as in models that process them outside their context), "constant" (the
-    same for all questions) or "none".
+    "words" (pictures take no token, as in models that process them outside their context), "text" (their
+    base64 text is counted as text), "constant" (the same for all questions) or "none".
 
     Raises:
         ValueError: `counts` is none of these.
     """
-    if counts not in ("real", "patches", "words", "constant", "none"):
+    if counts not in ("real", "patches", "words", "text", "constant", "none"):
         raise ValueError(f"no counts {counts!r}")
     if counts == "none":
         return None
@@ -45,6 +46,8 @@ def count_tokens(request: Received, counts: str, blind: bool) -> int | None:
         return words
     if counts == "patches":
         return words + sum(-(-p.width // PATCH) * -(-p.height // PATCH) for p in request.pictures)
+    if counts == "text":
+        return words + sum(len(picture.data) * 4 // 3 for picture in request.pictures) // CHARACTERS_A_TOKEN
     if blind:
         # Ollama's runners before 0.25 put a literal [img-0] into the prompt of a model that cannot see
         return words + (PLACEHOLDER_TOKENS * len(request.pictures) if request.wire == "ollama" else 0)

@@ -37,10 +37,10 @@ class Endpoint(Service, Loopback):
     (`{"/api/show": "500"}`), and `pulls` the modes of the next /api/pull requests.
     `slots` is the number of questions processed at once, all further ones queue; `delay` is in seconds.
     `blind` hides the pictures from the model; `counts` selects the reported prompt tokens: `real` (a token
-    a word, 64 a picture), `patches` (64 a picture of 224x224 pixels), `words` (pictures cost none),
-    `constant` or `none`. Four settings are attributes only: `refuses`, arguments that get a 400 as from
-    OpenAI, `refusal`, a function that may return a reply of its own to a question or canary, `media`, the
-    folder of file:// pictures, and `context`, the tokens of a request with its answer.
+    a word, 64 a picture), `patches` (64 a picture of 224x224 pixels), `words` (pictures cost none), `text`
+    (their base64 text counts), `constant` or `none`. Four settings are attributes only: `refuses`, arguments
+    that get a 400 as from OpenAI, `refusal`, a function that may return a reply of its own to a question or
+    canary, `media`, the folder of file:// pictures, and `context`, the tokens of a request with its answer.
 
     Canaries, the questions that check whether the model sees, are kept in `canaries`: they are not in
     `requests`, no script applies to them, and the mode `canary` decides their reply.

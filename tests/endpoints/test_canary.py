@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backend_contract import KINDS, question
 from endpoint import Endpoint
 from running import ran
 
-from vlmbatch.endpoints.canary import UNPROVEN
+from vlmbatch.endpoints import canary
+from vlmbatch.endpoints.canary import UNPROVEN, Canary
 from vlmbatch.errors import FatalBackendError
 from vlmbatch.events import EndpointPaused, Notice
 
@@ -74,15 +76,115 @@ async def test_counts_that_never_change_prove_nothing(
     assert UNPROVEN in notices(done.events)[0]
 
 
-async def test_a_run_goes_on_without_counts(
-    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+@pytest.mark.parametrize("counts", ["none", "text"])
+async def test_without_believable_counts_the_colour_decides(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any], counts: str
 ) -> None:
-    """If the endpoint reports no tokens, the run goes on even if the model does not name the colour."""
+    """Without counts, or with base64 counted as text, a right colour is a proof, a wrong one a doubt."""
     photos(2)
-    endpoint.counts = "none"
+    endpoint.counts = counts
+    done = await ran(**asked)
+    assert (len(done.results), notices(done.events)) == (2, [])
+    assert [len(q.pictures) for q in endpoint.canaries] == [1, 0]
     endpoint.answer_canary = lambda request: "A nice picture."
     done = await ran(**asked)
     assert (len(done.results), done.error) == (2, None)
+    assert UNPROVEN in notices(done.events)[0]
+
+
+@pytest.mark.parametrize("counts", ["none", "text", "words"])
+@pytest.mark.parametrize("colours", [("Red", "purple"), ("Amber.", "Violet"), ("Yellow", "It is magenta")])
+async def test_one_right_colour_is_enough(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any], counts: str, colours: tuple[str, str]
+) -> None:
+    """A model that names the first colour wrongly and the second one rightly sees, whatever is counted."""
+    photos(1)
+    endpoint.counts = counts
+    left = [colours[0], "nothing", colours[1]]
+    endpoint.answer_canary = lambda request: left[min(len(endpoint.canaries), 3) - 1]
+    done = await ran(**asked)
+    assert (len(done.results), notices(done.events)) == (1, [])
+
+
+@pytest.mark.parametrize("counts", ["none", "text", "words", "real"])
+async def test_a_small_model_that_names_colours_roughly_is_not_called_blind(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any], counts: str
+) -> None:
+    """A model that says "Red" for orange and "Pink" for purple is at most a doubt."""
+    photos(1)
+    endpoint.counts = counts
+    endpoint.answer_canary = lambda request: "Pink" if len(endpoint.canaries) == 3 else "Red"
+    done = await ran(**asked)
+    assert (len(done.results), done.error) == (1, None)
+    assert len(notices(done.events)) == (counts != "real")
+
+
+@pytest.mark.parametrize("counts", ["none", "text", "constant", "words"])
+@pytest.mark.parametrize(
+    "words", ["I'm sorry, but I cannot see any image. Is it orange?", "This is a base64 encoded string."]
+)
+async def test_a_model_that_says_that_it_is_blind_ends_the_run(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any], counts: str, words: str
+) -> None:
+    """Without believable counts, a model that says that it sees no picture ends the run, with its words."""
+    photos(4)
+    endpoint.counts = counts
+    endpoint.answer_canary = lambda request: words
+    done = await ran(**asked)
+    assert isinstance(done.error, FatalBackendError)
+    assert (done.error.kind, done.results) == ("no_vision", [])
+    assert words[:20] in str(done.error)
+
+
+async def test_counts_against_words_are_a_doubt(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """If a picture takes its tokens and the model says that it sees none, the run goes on with a notice."""
+    photos(2)
+    endpoint.answer_canary = lambda request: "I cannot see any image."
+    done = await ran(**asked)
+    assert len(done.results) == 2
+    assert "I cannot see any image" in notices(done.events)[0]
+
+
+async def test_a_canary_without_a_reply_stops_no_run(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A canary that hangs ends after a model load and the time of one image, and the run goes on."""
+    monkeypatch.setattr(canary, "MODEL_LOAD_S", 0.1)
+    photos(2)
+    endpoint.canary = "hang"
+    done = await ran(**asked, timeout=0.4)
+    assert (len(done.results), len(endpoint.canaries)) == (2, 1)
+    assert UNPROVEN in notices(done.events)[0]
+
+
+DENIED = {
+    "a right colour": ("none", "orange"),
+    "believable counts": ("real", "Some picture."),
+    "a wrong colour": ("none", "Some picture."),
+    "no answer": ("real", None),
+    "an admission": ("real", "I cannot see any image."),
+}
+
+
+@pytest.mark.parametrize("case", DENIED)
+async def test_a_model_that_the_endpoint_calls_blind_needs_a_proof(endpoint: Endpoint, case: str) -> None:
+    """If the endpoint reports a model without vision, a right colour or believable counts overrule it."""
+    endpoint.counts, words = DENIED[case]
+    endpoint.canary = "400-image" if words is None else "ok"
+    endpoint.answer_canary = lambda request: str(words)
+    told: list[str] = []
+    async with KINDS["vllm"].open(endpoint.url) as backend:
+        await backend.preflight()
+        proving = Canary(backend, question(), deadline_s=30, tell=told.append).prove(denied=True)
+        if case in ("a right colour", "believable counts"):
+            await proving
+        else:
+            with pytest.raises(FatalBackendError, match=r"cannot see images.*--model") as caught:
+                await proving
+            assert caught.value.kind == "no_vision"
+    assert told == []
 
 
 async def test_a_right_colour_proves_a_model_that_counts_no_pictures(
@@ -108,7 +210,7 @@ async def test_failed_canaries_do_not_end_the_run(
     assert UNPROVEN in notices(done.events)[0]
 
 
-@pytest.mark.parametrize("mode", ["400-image", "413", "context", "422"])
+@pytest.mark.parametrize("mode", ["400-image", "413", "context", "422", "bad_option"])
 async def test_a_refused_canary_does_not_end_the_run(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any], mode: str
 ) -> None:
@@ -157,6 +259,6 @@ async def test_canaries_have_the_load_options_of_the_questions(photos: Photos, e
     """Canaries and questions have the same load options, so that Ollama does not reload the model."""
     photos(1)
     await ran(backend="ollama", base_url=endpoint.url, model="tiny-vision", num_ctx=4096, keep_alive="1h")
-    for question in [*endpoint.canaries, *endpoint.questions]:
-        assert question.body["options"]["num_ctx"] == 4096
-        assert question.body["keep_alive"] == "1h"
+    for received in [*endpoint.canaries, *endpoint.questions]:
+        assert received.body["options"]["num_ctx"] == 4096
+        assert received.body["keep_alive"] == "1h"

@@ -1,15 +1,20 @@
 """The canary: proves with a picture of one colour that pictures reach the model."""
 
+import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import Enum
 
+from vlmbatch.backends.classify.blindness import admits_blindness
+from vlmbatch.backends.classify.body import clean
 from vlmbatch.errors import (
     BackendError,
     BadAnswerError,
     FatalBackendError,
     RejectedError,
     TransientError,
+    UnavailableError,
 )
 from vlmbatch.imaging.prepare import uniform
 from vlmbatch.protocols import Backend
@@ -23,28 +28,65 @@ LONGER_QUESTION = (
 MAX_TOKENS = 16
 LEAST_PICTURE_TOKENS = 16
 """Fewer tokens than any known model takes for 224x224 pixels (Qwen3-VL: 49), more than its marks take."""
+CHARACTERS_A_TOKEN = 6
+"""A count that takes base64 for text has at least one token for this many characters of it: the tokenizers of
+models make a token of one to three characters of base64, and estimates one of three or four."""
 TRIES = 3
 QUESTIONS = 3
 """A proof takes at most this many questions."""
+MODEL_LOAD_S = 300.0
+"""An engine may take this long to load its model; Ollama gives up a load without progress after it."""
 UNPROVEN = "whether pictures reach the model could not be proven"
+CHOOSE = "choose a vision model with --model (a .gguf model also needs --mmproj)"
 
-_ADMISSION = re.compile(
-    r"\[img-\d+\]|<image>|\bno (image|picture|photo)|text-based"
-    r"|(don't|do not|can't|cannot|unable to|not able to) (actually |directly )?(see|view|look)",
-    re.IGNORECASE,
-)
+
+def cold_s(timeout_s: float) -> float:
+    """The time limit in seconds of a request that may have to load the model first."""
+    return MODEL_LOAD_S + timeout_s
+
+
+def proof_s(timeout_s: float) -> float:
+    """The time limit in seconds of a whole proof."""
+    return cold_s(timeout_s) + (QUESTIONS - 1) * timeout_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Colour:
-    """A colour that a model hardly guesses: red, green and blue, and a pattern of its names."""
+    """A colour that a model hardly guesses: red, green and blue, and patterns of its names.
+
+    `near` are names that a small model may give it.
+    """
 
     rgb: tuple[int, int, int]
     names: str
+    near: str
+
+    def is_named(self, text: str) -> bool:
+        """Whether this answer names the colour."""
+        return re.search(self.names, text, re.IGNORECASE) is not None and not admits_blindness(text)
+
+    def is_nearly_named(self, text: str) -> bool:
+        """Whether this answer names the colour, or one that is like it."""
+        return self.is_named(text) or re.search(self.near, text, re.IGNORECASE) is not None
 
 
-ORANGE = Colour(rgb=(255, 140, 0), names=r"orange|amber")
-PURPLE = Colour(rgb=(128, 0, 128), names=r"purple|violet|magenta|plum")
+ORANGE = Colour(
+    rgb=(255, 140, 0), names=r"orange|amber", near=r"\b(red|yellow|gold|brown|tan|peach|coral|apricot)"
+)
+PURPLE = Colour(
+    rgb=(128, 0, 128),
+    names=r"purple|violet|magenta|plum",
+    near=r"\b(pink|blue|indigo|lavender|mauve|maroon|fuchsia|lilac)",
+)
+
+
+class Counts(Enum):
+    """What the reported input tokens say about a picture."""
+
+    UNKNOWN = "they are not reported"
+    NO_PICTURE = "the picture took no tokens"
+    PICTURE = "the picture took tokens as a picture does"
+    MAYBE_TEXT = "the base64 text of the picture may have been counted as text"
 
 
 class Canary:
@@ -66,73 +108,93 @@ class Canary:
             question.generation, max_tokens=MAX_TOKENS, thinking=False, schema=None, logprobs=None
         )
         accept = frozenset(("length", "loop", "empty"))
-        self._question = replace(
-            question, system=None, generation=generation, accept=accept, deadline_s=deadline_s
-        )
+        self._question = replace(question, system=None, generation=generation, accept=accept)
+        self._deadline_s = deadline_s
         self._backend = backend
         self._tell = tell
         self._failures = 0
-        self._answered = False
+        self._first_try_at = 0.0
+        self.was_answered = False
+        """Whether the endpoint ever answered it, so that its failure shows that the endpoint is not well."""
 
-    async def prove(self) -> None:
+    async def prove(self, *, denied: bool = False) -> None:
         """Prove once that pictures reach the model; report if that cannot be proven.
 
+        `denied`: the endpoint says that the model cannot see, so that a proof is needed.
+
         Raises:
-            FatalBackendError: they do not, or no image can succeed for another reason.
+            FatalBackendError: pictures do not reach the model, or no image can succeed for another reason.
             UnavailableError: the endpoint is down.
-            TransientError: the question timed out, or has failed at most twice so far.
+            TransientError: the question has failed at most twice so far, and there is time for another try.
         """
-        try:
-            doubt = await self._doubt()
-        except TransientError as error:
-            self._failures += 1
-            if error.kind == "timeout" or self._failures < TRIES:
-                raise
-            doubt = str(error)
-        except (RejectedError, BadAnswerError) as error:
-            doubt = str(error)
+        if not self._failures:
+            self._first_try_at = asyncio.get_running_loop().time()
+        doubt = await self._doubt()
+        self._failures = 0
+        if doubt and denied:
+            raise FatalBackendError(
+                f"the endpoint reports that the model cannot see images, and a test did not prove otherwise: "
+                f"{doubt}; {CHOOSE}, or update the server",
+                kind="no_vision",
+            )
         if doubt:
             self._tell(f"{UNPROVEN}: {doubt}")
 
     async def ask(self) -> None:
-        """Probe with one tiny picture, if the endpoint ever answered that.
+        """Probe with one tiny picture.
 
         Raises:
-            UnavailableError: the endpoint is down, or fails.
-            FatalBackendError: the endpoint is up and refuses.
+            UnavailableError: the endpoint is down, fails, or refuses what it once answered.
+            FatalBackendError: no image can succeed any more.
         """
-        if not self._answered:
-            return
         try:
-            await self._look(ORANGE, QUESTION)
+            await self._look(ORANGE, QUESTION, self._deadline_s)
+        except FatalBackendError as error:
+            if error.kind not in ("auth", "wrong_url", "model_not_found"):
+                raise
+            # the set-up was right before: a proxy answers for a server that is away, or a model is replaced
+            raise UnavailableError(str(error), kind=error.kind) from error
         except (RejectedError, BadAnswerError):
             return  # the endpoint answers, which is all a probe needs
+        self.was_answered = True
 
     async def _doubt(self) -> str | None:
-        """Why it is unknown whether the model sees; None if it does."""
-        first = await self._look(ORANGE, QUESTION)
-        self._answered = True
+        """Why it is unknown whether the model sees; None if it does. Raises the errors of `prove`."""
+        try:
+            return await self._look_and_compare()
+        except TransientError as error:
+            self._failures += 1
+            spent_s = asyncio.get_running_loop().time() - self._first_try_at
+            if self._failures < TRIES and spent_s < self._deadline_s:
+                raise
+            return str(error)
+        except FatalBackendError as error:
+            if error.kind != "bad_config":  # an option may be wrong for this question alone
+                raise
+            return str(error)
+        except (RejectedError, BadAnswerError) as error:
+            return str(error)
+
+    async def _look_and_compare(self) -> str | None:
+        """Ask about one colour; if the token counts do not prove that the model sees, ask about another."""
+        first = await self._look(ORANGE, QUESTION, self._deadline_s)
+        self.was_answered = True
         without = await self._tokens_without_picture()
-        tokens = first.usage.input_tokens
-        if not tokens or not without or tokens - without >= LEAST_PICTURE_TOKENS:
+        counts = _counts_of(first, without)
+        if counts is Counts.PICTURE and not admits_blindness(first.text):
+            return None
+        if counts in (Counts.UNKNOWN, Counts.MAYBE_TEXT) and ORANGE.is_named(first.text):
             return None
         again = await self._look(PURPLE, LONGER_QUESTION)
-        if re.search(PURPLE.names, again.text, re.IGNORECASE):
+        if PURPLE.is_named(again.text):
             return None
-        admits = _ADMISSION.search(first.text) or _ADMISSION.search(again.text)
-        if again.usage.input_tokens in (0, tokens) and not admits:
-            return "the endpoint counts the same tokens for any question"
-        raise FatalBackendError(
-            f"pictures do not reach the model: a question costs {tokens} tokens with a picture and {without} "
-            "without it, and the model could not name the colour of a picture; choose a vision model with "
-            "--model (a .gguf model also needs --mmproj), update the server, or go on all the same with "
-            "--no-canary",
-            kind="no_vision",
-        )
+        return _compare(first, again, counts, without)
 
-    async def _look(self, colour: Colour, text: str) -> Completion:
+    async def _look(self, colour: Colour, text: str, deadline_s: float | None = None) -> Completion:
+        """The answer about a picture of this colour; without a deadline --timeout limits it."""
         picture = uniform(colour.rgb)
-        return await self._backend.complete(replace(self._question, prompt=text, images=(picture,)))
+        request = replace(self._question, prompt=text, images=(picture,), deadline_s=deadline_s)
+        return await self._backend.complete(request)
 
     async def _tokens_without_picture(self) -> int:
         """The tokens of the question without a picture; 0 if they are unknown."""
@@ -141,3 +203,48 @@ class Canary:
         except BackendError:  # some servers refuse a question without a picture, which proves nothing
             return 0
         return answer.usage.input_tokens
+
+
+def _counts_of(first: Completion, without: int) -> Counts:
+    """What the tokens of a question with a picture and `without` it say."""
+    tokens = first.usage.input_tokens
+    if not tokens or not without:
+        return Counts.UNKNOWN
+    if tokens - without < LEAST_PICTURE_TOKENS:
+        return Counts.NO_PICTURE
+    as_text = len(uniform(ORANGE.rgb).data) / CHARACTERS_A_TOKEN
+    return Counts.MAYBE_TEXT if tokens - without >= as_text else Counts.PICTURE
+
+
+def _compare(first: Completion, again: Completion, counts: Counts, without: int) -> str | None:
+    """The doubt after two answers that do not prove that the model sees; None if the counts prove it.
+
+    Raises:
+        FatalBackendError: the answers or the counts prove that it does not.
+    """
+    admission = next((each.text for each in (again, first) if admits_blindness(each.text)), None)
+    tokens = first.usage.input_tokens
+    if counts is Counts.PICTURE:
+        return f"the model answers: {clean(again.text)}" if admits_blindness(again.text) else None
+    if admission is not None:
+        raise _blind(f"it answers a question about a picture with: {clean(admission)}")
+    if counts is Counts.UNKNOWN:
+        return "it did not name the colour of a picture, and the endpoint does not report tokens"
+    if counts is Counts.MAYBE_TEXT:
+        return "it did not name the colour of a picture, and the endpoint counts the picture's data as text"
+    if again.usage.input_tokens in (0, tokens):
+        return "the endpoint counts the same tokens for any question"
+    if ORANGE.is_nearly_named(first.text) and PURPLE.is_nearly_named(again.text):
+        return "it named the colour of a picture only roughly, and the endpoint counts no tokens for pictures"
+    raise _blind(
+        f"a question costs {tokens} tokens with a picture and {without} without it, and the model could not "
+        "name the colour of a picture"
+    )
+
+
+def _blind(proof: str) -> FatalBackendError:
+    return FatalBackendError(
+        f"pictures do not reach the model: {proof}; {CHOOSE}, update the server, or go on all the same with "
+        "--no-canary",
+        kind="no_vision",
+    )

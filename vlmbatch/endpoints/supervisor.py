@@ -7,15 +7,16 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
+from vlmbatch.aio import first
 from vlmbatch.config import RunConfig
-from vlmbatch.endpoints.canary import QUESTIONS, Canary
+from vlmbatch.endpoints.canary import Canary, cold_s, proof_s
 from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, CircuitBreaker
 from vlmbatch.endpoints.discovery import EndpointUrls, spec_at
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.limiter import Limiter, RateLimiter
 from vlmbatch.endpoints.pool import EndpointPool
 from vlmbatch.endpoints.preflight import EndpointOpener, Preflight, identify
-from vlmbatch.errors import BackendError, VlmbatchError
+from vlmbatch.errors import BackendError, UnreachableError, VlmbatchError
 from vlmbatch.events import EndpointPaused, EndpointProven, EndpointResumed, Event, QueueMeasured, tell
 from vlmbatch.machine import preparers
 from vlmbatch.protocols import Observer, Sleep
@@ -29,12 +30,10 @@ BEYOND_SLOTS = 4
 slots, and with 16 connections at 4 slots some waited until all others were done."""
 OTHER_FILES = 32
 """A run may have this many files open besides one connection a request."""
-PROBE_S = 10.0
-"""A healthy endpoint answers a probe within this time."""
+HINT_S = 5.0
+"""A helper request that takes longer is ignored: a question with a picture decides."""
 SLOW_LOAD_S = 2.0
 """A model load of at least this many seconds is reported."""
-WARM_UP = 3
-"""The first answer of a cold model may take this many times --timeout."""
 WATCH_S = 2.0
 """The interval between two questions for an endpoint's load."""
 FOLLOW_S = 2.0
@@ -136,13 +135,13 @@ class EndpointSupervisor:
         """Poll the load of each endpoint, and lower its limit while our requests queue there."""
         while True:
             await self._sleep(WATCH_S)
-            for endpoint in [each for each in self.pool if each.is_open]:
-                endpoint.load = load = await endpoint.backend.load()
-                if load is not None:
-                    endpoint.limiter.queueing(load.waiting)
-                    self._notify(
-                        QueueMeasured(endpoint=endpoint.place, running=load.running, waiting=load.waiting)
-                    )
+            await asyncio.gather(*(self._measure(each) for each in self.pool if each.is_open))
+
+    async def _measure(self, endpoint: PooledEndpoint) -> None:
+        endpoint.load = load = await endpoint.backend.load()
+        if load is not None:
+            endpoint.limiter.queueing(load.waiting)
+            self._notify(QueueMeasured(endpoint=endpoint.place, running=load.running, waiting=load.waiting))
 
     async def _follow(self, urls: EndpointUrls) -> None:
         while True:
@@ -180,10 +179,9 @@ class EndpointBreaker(CircuitBreaker):
         """If the endpoint is down and its identity comes from the cache, it stays down."""
         config = preflight.spec.config
         self._known_away = None if preflight.endpoint is None else preflight.away
-        self._cold_s = WARM_UP * config.run.timeout
         super().__init__(
             patience_s=config.run.patience_s(RUN_PATIENCE_S) if self._known_away is None else 0.0,
-            try_s=PROBE_S + QUESTIONS * self._cold_s,
+            try_s=2 * HINT_S + proof_s(config.run.timeout),
             least_try_s=config.run.timeout,
             notify=self._outage,
             sleep=sleep,
@@ -193,30 +191,78 @@ class EndpointBreaker(CircuitBreaker):
         self._supervisor = supervisor
         self._generation = question.generation
         self._observer = notify
-        self._canary = Canary(
-            preflight.backend, question, deadline_s=self._cold_s, tell=partial(tell, notify)
-        )
+        self._tell = partial(tell, notify)
+        self._cold_s = cold_s(config.run.timeout)
+        self._has_canary = config.endpoint.canary
+        self._canary = Canary(preflight.backend, question, deadline_s=self._cold_s, tell=self._tell)
+        self._ignored: set[str] = set()
+        """The helper requests whose failure was reported."""
 
     async def prove(self) -> None:
-        """Identify the endpoint if it is not, load its model, and ask its canary."""
+        """Identify the endpoint if it is not, load its model, and ask its canary.
+
+        A warm-up that takes long goes on next to the canary, which waits for the model, too.
+        """
         if self._known_away is not None:
             raise self._known_away
-        backend = self._preflight.backend
         if not self._endpoint.is_identified:
-            identity = await identify(backend, self._model_of_peers())
+            identity = await identify(self._preflight.backend, self._model_of_peers())
             self._supervisor.identified(self._endpoint, self._preflight, identity)
-        took_s = await backend.warm_up(self._generation, self._cold_s)
-        if took_s > SLOW_LOAD_S:
-            tell(self._observer, f"{self._endpoint.identity.model} was loaded in {took_s:.0f} s")
-        if self._preflight.spec.config.endpoint.canary:
-            await self._canary.prove()
+        try:
+            async with asyncio.TaskGroup() as group:
+                loading = group.create_task(self._warm_up())
+                await asyncio.wait((loading,), timeout=HINT_S if self._has_canary else None)
+                if self._has_canary:
+                    await self._canary.prove(denied=self._endpoint.identity.sees is False)
+                loading.cancel()
+        except BaseExceptionGroup as error:
+            raise first(error) from error
         self._observer(EndpointProven())
 
+    async def _warm_up(self) -> None:
+        """Load the model; a failure is ignored, and the first question loads it then.
+
+        Raises UnreachableError if no connection can be opened.
+        """
+        try:
+            took_s = await self._preflight.backend.warm_up(self._generation, self._cold_s)
+        except UnreachableError:
+            raise
+        except BackendError as error:
+            self._ignore("warm-up", error, "the first question loads the model")
+            return
+        if took_s > SLOW_LOAD_S:
+            self._tell(f"{self._endpoint.identity.model} was loaded in {took_s:.0f} s")
+
     async def probe(self) -> None:
-        """Probe the server, then ask the canary if it was ever answered."""
-        async with asyncio.timeout(PROBE_S):
-            await self._preflight.backend.probe()
-        await self._canary.ask()
+        """Ask the canary if it was ever answered; otherwise the next images decide, if a server listens.
+
+        Images that are turned away lose no attempt. Failing ones do: if the endpoint never answered any, it
+        must pass its health probe, or answer the canary now.
+        """
+        if self._canary.was_answered:
+            await self._canary.ask()
+            return
+        try:
+            async with asyncio.timeout(HINT_S):
+                await self._preflight.backend.probe()
+        except UnreachableError:
+            raise
+        except (BackendError, TimeoutError) as error:
+            turns_away = self.away is not None and self.away.kind in ("busy", "down")
+            if turns_away or self._endpoint.answers:
+                self._ignore("health probe", error, "the next images show whether the endpoint is well")
+            elif self._has_canary:
+                await self._canary.ask()
+            else:
+                raise
+
+    def _ignore(self, name: str, error: Exception, instead: str) -> None:
+        """Report once that this helper request failed and does not count."""
+        if name not in self._ignored:
+            self._ignored.add(name)
+            reason = str(error) or f"no reply within {HINT_S:g} s"
+            self._tell(f"the {name} of {self._endpoint.place} failed and is ignored: {reason}; {instead}")
 
     def _outage(self, event: Event) -> None:
         """Pass on an event, with the endpoint's name and whether others are up."""

@@ -26,7 +26,7 @@ from vlmbatch.backends.ollama.hints import OllamaHints, list_error, listed_model
 from vlmbatch.backends.ollama.loaded import loaded_models
 from vlmbatch.backends.ollama.models import facts_of
 from vlmbatch.backends.ollama.names import entry_of
-from vlmbatch.backends.ollama.options import unknown_names
+from vlmbatch.backends.ollama.options import is_unload, unknown_names
 from vlmbatch.backends.ollama.pull import Pulled, follow
 from vlmbatch.backends.ollama.replies import (
     architecture_of,
@@ -171,18 +171,10 @@ class OllamaBackend:
     async def warm_up(self, generation: Generation, deadline_s: float) -> float:
         """Load the model with the options of the run; see protocols.Backend."""
         began = time.monotonic()
-        body = json.dumps(
-            {
-                "model": self._model,
-                "messages": [],
-                "options": self._options(generation),
-                **self._keep_alive_option(),
-            }
-        )
+        keep_alive = {} if is_unload(self._keep_alive) else self._keep_alive_option()
+        options = {"options": self._options(generation), **keep_alive}
         try:
-            await self._transport.fetch_json(
-                "POST", f"{self.url}/api/chat", (body.encode("ascii"),), deadline_s
-            )
+            await self._chat_without_messages(options, deadline_s)
         except (RejectedError, BadAnswerError):
             return 0.0  # old versions refuse an empty chat; the first request loads the model then
         self._loaded = True
@@ -190,8 +182,12 @@ class OllamaBackend:
 
     async def unload(self) -> None:
         """Unload the model; see protocols.Backend."""
-        body = json.dumps({"model": self._model, "messages": [], "keep_alive": 0}).encode("ascii")
-        await self._transport.fetch_json("POST", f"{self.url}/api/chat", (body,), UNLOAD_S)
+        await self._chat_without_messages({"keep_alive": 0}, UNLOAD_S)
+
+    async def _chat_without_messages(self, options: Mapping[str, Any], deadline_s: float) -> None:
+        """Load or unload the model: Ollama does so if a chat has no messages."""
+        body = json.dumps({"model": self._model, "messages": [], "stream": False, **options}).encode("ascii")
+        await self._transport.fetch_json("POST", f"{self.url}/api/chat", (body,), deadline_s)
 
     def _keep_alive_option(self) -> dict[str, Any]:
         if not self._keep_alive or "keep_alive" in self._omissions.refused:

@@ -3,6 +3,7 @@
 import difflib
 import ipaddress
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ KNOWN = frozenset(
     )
 )
 """The options of Ollama 0.33 and older (api/types.go, Options and Runner); it silently ignores all others."""
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|\u00b5s|ms|s|m|h)")
 FLAGS = {"num_predict": "--max-tokens", "temperature": "--temperature", "seed": "--seed"}
 
 
@@ -100,3 +103,17 @@ def _split_port(address: str) -> tuple[str, str]:
     if not colon or typed.endswith("]") or ("[" not in address and ":" in name):
         return address, ""
     return name, typed
+
+
+def is_unload(keep_alive: str | None) -> bool:
+    """Whether a chat without messages and with this duration unloads the model.
+
+    Ollama unloads it for a duration of less than a second, in a number of seconds or in Go's form (`1h30m`).
+    """
+    if keep_alive is None or keep_alive.startswith("-"):  # a negative duration has no end
+        return False
+    try:
+        return float(keep_alive) < 1
+    except ValueError:
+        parts = _DURATION.findall(keep_alive)
+        return bool(parts) and sum(float(number) * _SECONDS[unit] for number, unit in parts) < 1

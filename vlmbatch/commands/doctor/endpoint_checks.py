@@ -5,15 +5,15 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from vlmbatch.backends.registry import catalogue_of, open_backend
 from vlmbatch.commands.doctor.finding import Finding, wrong
 from vlmbatch.config import RunConfig
-from vlmbatch.endpoints.canary import QUESTIONS, Canary
+from vlmbatch.endpoints.canary import Canary, cold_s, proof_s
 from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, START_PATIENCE_S, until_available
 from vlmbatch.endpoints.discovery import EndpointSpec
 from vlmbatch.endpoints.preflight import Preflight, Search
-from vlmbatch.endpoints.supervisor import PROBE_S, WARM_UP
 from vlmbatch.errors import BackendError, ConfigError, VlmbatchError
 from vlmbatch.imaging.sizing import sizing_of
 from vlmbatch.imaging.tokens import family_of
@@ -67,7 +67,7 @@ class EndpointChecks:
     @property
     def cold_s(self) -> float:
         """The time limit in seconds of a request that may have to load the model first."""
-        return WARM_UP * self.config.run.timeout
+        return cold_s(self.config.run.timeout)
 
     async def reachable(self) -> list[Finding]:
         """Check whether the endpoint answers; a problem of the model is stored for the next check."""
@@ -161,9 +161,9 @@ class EndpointChecks:
         doubts: list[str] = []
         canary = Canary(self.backend, self.question, deadline_s=self.cold_s, tell=doubts.append)
         await until_available(
-            canary.prove,
+            partial(canary.prove, denied=self.found.sees is False),
             patience_s=self.config.run.patience_s(START_PATIENCE_S),
-            try_s=PROBE_S + QUESTIONS * self.cold_s,
+            try_s=proof_s(self.config.run.timeout),
             least_try_s=self.config.run.timeout,
         )
         if doubts:
