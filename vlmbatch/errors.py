@@ -229,6 +229,9 @@ class UnavailableError(BackendError):
 class UnreachableError(UnavailableError):
     """The endpoint accepts no connection: it is down, or the network path to it is closed."""
 
+    refused: bool = False
+    """Whether the connection was refused, so that no process listens at the address."""
+
 
 class FatalBackendError(BackendError):
     """No image can succeed with these settings."""

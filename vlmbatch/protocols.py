@@ -116,6 +116,12 @@ class Backend(AsyncContext, Protocol):
         endpoint is not well: a question with a picture decides.
         """
 
+    async def listens(self) -> bool:
+        """Whether the endpoint accepts connections; no request is sent.
+
+        False only if it refuses one; true if that is unknown, as over a proxy or without a server.
+        """
+
     async def load(self) -> Load | None:
         """The number of running and of waiting requests at the server; None if it does not report them.
 

@@ -45,6 +45,10 @@ class ForwardingBackend(ABC):
         """See protocols.Backend."""
         await self.inner.probe()
 
+    async def listens(self) -> bool:
+        """See protocols.Backend."""
+        return await self.inner.listens()
+
     async def load(self) -> Load | None:
         """See protocols.Backend."""
         return await self.inner.load()

@@ -129,6 +129,9 @@ class CircuitBreaker(ABC):
     async def probe(self) -> None:
         """Find out whether an outage is over; raises a BackendError while it is not."""
 
+    def restarted(self) -> None:  # noqa: B027  # only an endpoint with requests in flight has to act
+        """Act on the end of an outage in which the endpoint refused connections: a new server answers now."""
+
     @property
     def up(self) -> bool:
         """Whether no pause holds requests back; also true once the endpoint is given up."""
@@ -247,19 +250,23 @@ class CircuitBreaker(ABC):
         self._pauses = min(self._pauses + 1, 6)
         self._streak = 0
         self._failing.clear()
-        downs = self.downs
+        downs, was_gone = self.downs, False
 
-        def count_down(away: UnavailableError, _left_s: float = 0.0) -> None:
+        def judge(away: UnavailableError, _left_s: float = 0.0) -> None:
             """Count this pause as one time down if its cause or a probe says so."""
+            nonlocal was_gone
             self.downs = downs + 1 if away.kind == "down" else self.downs
+            was_gone |= isinstance(away, UnreachableError) and away.refused
 
-        count_down(error)
+        judge(error)
         self._up.clear()
         self.away = error
         try:
             self._notify(EndpointPaused(message=str(error), give_up_s=left))
-            await self._until(self.probe, left, delay_s, count_down)
+            await self._until(self.probe, left, delay_s, judge)
             self.away = None
+            if was_gone:
+                self.restarted()
             self._notify(EndpointResumed(paused_s=self._clock() - now))
         except BackendError as away:
             self._end = away

@@ -1,6 +1,7 @@
 """One endpoint of a pool: its backend, its limiter, its circuit breaker, and how far it has come."""
 
 from vlmbatch.endpoints.circuit_breaker import CircuitBreaker
+from vlmbatch.endpoints.in_flight import InFlight
 from vlmbatch.endpoints.limiter import Limiter
 from vlmbatch.errors import BackendError, FatalBackendError
 from vlmbatch.protocols import Backend
@@ -24,6 +25,10 @@ class PooledEndpoint:
         `place` names the endpoint for users until it is identified; it holds no secrets.
         """
         self.backend = backend
+        self.in_flight = InFlight()
+        """The requests about images."""
+        self.proofs = InFlight()
+        """The requests that prove or probe the endpoint."""
         self.rank = rank
         self.answers = 0
         """Number of requests that it has answered."""

@@ -11,6 +11,7 @@ from vlmbatch.aio import first
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.canary import Canary, cold_s, proof_s
 from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, CircuitBreaker
+from vlmbatch.endpoints.connection_watch import ConnectionWatch
 from vlmbatch.endpoints.discovery import EndpointUrls, spec_at
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.limiter import Limiter, RateLimiter
@@ -108,6 +109,7 @@ class EndpointSupervisor:
         """Look after the endpoints inside the ``async with``."""
         async with self.pool:
             self.pool.in_background(self._watch())
+            self.pool.in_background(ConnectionWatch(self.pool, self._sleep).run())
             if urls.may_change:
                 self.pool.in_background(self._follow(urls))
             yield
@@ -209,7 +211,7 @@ class EndpointBreaker(CircuitBreaker):
             identity = await identify(self._preflight.backend, self._model_of_peers())
             self._supervisor.identified(self._endpoint, self._preflight, identity)
         try:
-            async with asyncio.TaskGroup() as group:
+            async with self._endpoint.proofs.request(), asyncio.TaskGroup() as group:
                 loading = group.create_task(self._warm_up())
                 await asyncio.wait((loading,), timeout=HINT_S if self._has_canary else None)
                 if self._has_canary:
@@ -240,6 +242,10 @@ class EndpointBreaker(CircuitBreaker):
         Images that are turned away lose no attempt. Failing ones do: if the endpoint never answered any, it
         must pass its health probe, or answer the canary now.
         """
+        async with self._endpoint.proofs.request():
+            await self._probe()
+
+    async def _probe(self) -> None:
         if self._canary.was_answered:
             await self._canary.ask()
             return
@@ -263,6 +269,15 @@ class EndpointBreaker(CircuitBreaker):
             self._ignored.add(name)
             reason = str(error) or f"no reply within {HINT_S:g} s"
             self._tell(f"the {name} of {self._endpoint.place} failed and is ignored: {reason}; {instead}")
+
+    def restarted(self) -> None:
+        """Drop the requests to the server before: it is gone and does not reply to them any more."""
+        dropped = self._endpoint.in_flight.drop()
+        if dropped:
+            self._tell(
+                f"{self._endpoint.place} was restarted; requests without a reply from the old server are "
+                f"sent again: {dropped}"
+            )
 
     def _outage(self, event: Event) -> None:
         """Pass on an event, with the endpoint's name and whether others are up."""

@@ -149,7 +149,8 @@ class ImageProcessor:
         task.started_at, task.began = datetime.now(UTC), time.monotonic()
         alone, downs = task.crashes.suspect or endpoint.limiter.limit == 1, endpoint.breaker.downs
         try:
-            completion = task.question.read(await endpoint.backend.complete(task.request))
+            async with endpoint.in_flight.request():
+                completion = task.question.read(await endpoint.backend.complete(task.request))
         except BackendError as error:
             task.spend(error.cost)
             self._fit.refused(task, endpoint, error)

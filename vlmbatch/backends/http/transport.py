@@ -1,10 +1,12 @@
 """Sends requests to one endpoint over one connection pool; only this module and connection.py use aiohttp."""
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -46,6 +48,8 @@ PLAIN = RequestOptions()
 MOST_REPLY_BYTES = 64 * 1024**2
 """Limit of a decompressed reply; the longest answers have a few hundred kilobytes."""
 MOST_LINE_BYTES = 1024**2
+LISTENS_S = 2.0
+"""The time limit of a connection that only shows whether the server listens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +154,23 @@ class Transport:
                 return await _reply(reply, self.place)
         except TimeoutError as error:
             raise no_answer(self.place, deadline_s, self._timeout_s) from error
+
+    async def listens(self) -> bool:
+        """Whether the server accepts a connection; also true if that is unknown. No request is sent.
+
+        A connection to a TLS server is not tried: it would log a failed handshake each time.
+        """
+        parts = urlsplit(self.url)
+        if self._proxy is not None or parts.scheme != "http" or not parts.hostname:
+            return True
+        address = (parts.hostname, parts.port or 80)
+        try:
+            await asyncio.to_thread(_connect, address)
+        except ConnectionRefusedError:
+            return False
+        except OSError:  # too slow, an unknown host, no descriptor: only a refusal is certain
+            return True
+        return True
 
     async def lines(
         self,
@@ -275,6 +296,12 @@ class Transport:
             message = f"{self.place} or the proxy {proxy} is not a valid URL"
             return FatalBackendError(f"{message}; check --base-url; {PROXY_HINT}", kind="wrong_url")
         return None
+
+
+def _connect(address: tuple[str, int]) -> None:
+    """Open a connection and close it; raises OSError."""
+    with socket.create_connection(address, timeout=LISTENS_S):
+        pass
 
 
 async def _reply(reply: aiohttp.ClientResponse, place: str) -> Reply:

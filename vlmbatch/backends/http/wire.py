@@ -210,7 +210,9 @@ def no_connection(url: str, error: BaseException, hint: str) -> UnavailableError
         return FatalBackendError(f"no connection to {url}: {reason(error)}; {way_out}")
     if url.startswith("https:"):  # a plain HTTP server may wait for the rest of a TLS greeting, or just close
         hint = f"check that it speaks https and not http; {hint}"
-    return UnreachableError(f"no connection to {url}: {reason(error)}; {hint}")
+    unreachable = UnreachableError(f"no connection to {url}: {reason(error)}; {hint}")
+    unreachable.refused = cause is not None and cause.errno == errno.ECONNREFUSED
+    return unreachable
 
 
 def cannot_decode(url: str, error: BaseException) -> TransientError:

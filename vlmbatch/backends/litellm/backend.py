@@ -151,6 +151,10 @@ class LiteLLMBackend:
     async def probe(self) -> None:
         """Do nothing: providers have no cheap health check; see protocols.Backend."""
 
+    async def listens(self) -> bool:
+        """Return True: LiteLLM does not show its connections; see protocols.Backend."""
+        return True
+
     async def load(self) -> Load | None:
         """Return None: providers do not report their queue; see protocols.Backend."""
         return None

@@ -137,6 +137,10 @@ class LlamaCppBackend:
         if self._wire is not None:
             await self._wire.probe()
 
+    async def listens(self) -> bool:
+        """Return True: the engine runs in this process; see protocols.Backend."""
+        return True
+
     async def load(self) -> None:
         """Return None: only this run uses the engine; see protocols.Backend."""
 

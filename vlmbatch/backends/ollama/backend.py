@@ -165,6 +165,10 @@ class OllamaBackend:
         except (FatalBackendError, RejectedError):
             return  # any answer shows that the server is up
 
+    async def listens(self) -> bool:
+        """Whether the server accepts connections; see protocols.Backend."""
+        return await self._transport.listens()
+
     async def load(self) -> None:
         """Return None: Ollama does not report its queue; see protocols.Backend."""
 

@@ -179,6 +179,10 @@ class OpenAICompatibleBackend:
         if reply.status in (500, 502, 503, 504):
             self._transport.parse(reply)
 
+    async def listens(self) -> bool:
+        """Whether the server accepts connections; see protocols.Backend."""
+        return await self._transport.listens()
+
     async def load(self) -> Load | None:
         """The load from /metrics; see protocols.Backend.
 

@@ -1,0 +1,56 @@
+"""Finds out that a server is gone while all requests wait for a reply, so that no new one is refused."""
+
+import asyncio
+
+from vlmbatch.endpoints.endpoint import PooledEndpoint
+from vlmbatch.endpoints.in_flight import InFlight
+from vlmbatch.endpoints.pool import EndpointPool
+from vlmbatch.errors import UnreachableError
+from vlmbatch.protocols import Sleep
+
+LOOK_S = 1.0
+"""The interval between two looks at the endpoints."""
+SILENT_S = 2.0
+"""After this long without a reply, a connection is tried."""
+AGAIN_S = 0.5
+"""A server is gone if it refuses two connections with this interval."""
+
+
+class ConnectionWatch:
+    """Tries a connection to each endpoint whose requests have had no reply for a while.
+
+    A server that only takes long accepts it. One that refuses it twice is down: its endpoint pauses.
+    """
+
+    def __init__(self, pool: EndpointPool, sleep: Sleep) -> None:
+        self._pool = pool
+        self._sleep = sleep
+
+    async def run(self) -> None:
+        """Watch until it is cancelled."""
+        while True:
+            await self._sleep(LOOK_S)
+            await asyncio.gather(*map(self._look_at, list(self._pool)))
+
+    async def _look_at(self, endpoint: PooledEndpoint) -> None:
+        """Pause an endpoint that is gone; if it is paused or not proven yet, drop what it is asked meanwhile.
+
+        Requests about images stay: a server that is only closing may still reply to them.
+        """
+        asked = endpoint.in_flight if endpoint.is_open else endpoint.proofs
+        if not await self._is_gone(endpoint, asked):
+            return
+        if endpoint.is_open:
+            told = f"no connection to {endpoint.place}: Connection refused, and no reply to its requests"
+            error = UnreachableError(told)
+            error.refused = True
+            await self._pool.unavailable(endpoint, error, 1)
+        else:
+            endpoint.proofs.drop()
+
+    async def _is_gone(self, endpoint: PooledEndpoint, asked: InFlight) -> bool:
+        """Whether the server does not reply to these requests, and refuses two connections."""
+        if asked.silent_s < SILENT_S or await endpoint.backend.listens():
+            return False
+        await self._sleep(AGAIN_S)
+        return asked.silent_s >= SILENT_S and not await endpoint.backend.listens()
