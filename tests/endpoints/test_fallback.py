@@ -12,9 +12,9 @@ from command import run as command
 from endpoint import Endpoint, Model
 from running import ran
 
+from vlmbatch.endpoints.crash_history import TURNS
 from vlmbatch.errors import ConfigError, FatalBackendError, UnavailableError
 from vlmbatch.events import EndpointPaused, RunStarted
-from vlmbatch.pipeline.processor import FREE_WAITS
 
 Photos = Callable[..., Path]
 
@@ -315,15 +315,15 @@ async def test_the_fallback_has_its_own_free_retry(
     assert [result.ok for result in done.results] == [True]
 
 
-async def test_the_fallback_has_its_own_free_waits(
+async def test_the_fallback_has_its_own_turns(
     photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """After too many 503s of the first, the fallback may still answer 503 for as many free waits."""
+    """After too many 503s of the first, the fallback may still answer 503 for as many turns."""
     photos(1)
     endpoint.script = lambda request: "503-busy"
     other.script = ["503-busy"] * 15
     done = await ran(**asked, retries=0)
-    assert len(endpoint.questions) + 15 > FREE_WAITS
+    assert len(endpoint.questions) + 15 > TURNS
     assert len(other.questions) == 16
     assert [result.ok for result in done.results] == [True]
 

@@ -80,14 +80,14 @@ async def test_a_slot_is_free_while_slot_would_return_at_once() -> None:
     assert limiter.free
 
 
-async def overload(limiter: Limiter, requests: int) -> None:
+async def overload(limiter: Limiter, requests: int, *, is_busy: bool = True) -> None:
     """N requests at once, and all of them are refused."""
 
     async def refused() -> None:
         async with limiter.slot():
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-            limiter.overloaded()
+            limiter.overloaded(is_busy=is_busy)
 
     await asyncio.gather(*(refused() for _ in range(requests)))
 
@@ -132,13 +132,29 @@ async def test_a_higher_limit_admits_waiting_tasks() -> None:
 
 
 async def test_a_fixed_limit_stays() -> None:
-    """A fixed limit changes neither with refusals nor with answers."""
+    """A fixed limit changes neither with timeouts and crashes nor with answers."""
     told: list[int] = []
     limiter = Limiter(4, changed=lambda: told.append(limiter.limit))
-    await overload(limiter, 4)
+    await overload(limiter, 4, is_busy=False)
+    limiter.queueing(9)
     for _ in range(500):
         limiter.answered()
     assert (limiter.limit, told) == (4, [])
+
+
+async def test_a_fixed_limit_is_lower_while_the_endpoint_is_busy() -> None:
+    """A fixed limit is halved if the endpoint says that it is busy, and comes back with the answers."""
+    limiter = Limiter(64)
+    for number in (64, 32, 16):
+        await overload(limiter, number)
+    assert (limiter.limit, limiter.most) == (8, 64)
+    limits = [limiter.limit]
+    for _ in range(3000):
+        limiter.answered()
+        limits.append(limiter.limit)
+    assert limits == sorted(limits)
+    assert limits[100] == 15, "it grows below the number that was too many"
+    assert limits[-1] == 64
 
 
 async def test_rpm_spaces_attempts_evenly() -> None:

@@ -1,4 +1,4 @@
-"""The adaptive limit: finds the best number of requests at once from the times of the answers."""
+"""The limits of requests at once: one finds the best number by itself, the other keeps a fixed number."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -40,6 +40,8 @@ class AdaptiveLimit:
     rate shows S, however long an answer takes. An overload halves the limit; the limit at that moment is a
     ceiling for a while.
     """
+
+    adapts = True
 
     def __init__(self, start: int, most: int) -> None:
         """`start` is the first limit, `most` the largest."""
@@ -184,6 +186,43 @@ class AdaptiveLimit:
         self._held = 0
         self._held_rate = 0.0
         self._began = None
+
+
+class BackoffLimit:
+    """A fixed limit, which is lower while the endpoint says that it is busy.
+
+    Such a reply halves the limit. It grows again with the answers, at first only below the number that was
+    too many.
+    """
+
+    adapts = False
+
+    def __init__(self, fixed: int) -> None:
+        self.limit = fixed
+        self.most = fixed
+        self._too_many = fixed + 1
+        self._answers = 0
+
+    def answered(self, now: float, *, waiting: bool) -> None:
+        """Count an answer."""
+        if self.limit == self.most:
+            return
+        self._answers += 1
+        window = max(self.limit, LEAST_ANSWERS)
+        if self._answers >= HOLD * window:
+            self._too_many = self.most + 1  # the endpoint was busy long ago
+        if self.limit < self._too_many - 1 and self._answers >= window:
+            self.limit = min(self.limit + max(self.limit // 4, 1), self._too_many - 1)
+            self._answers = 0
+
+    def overloaded(self) -> None:
+        """The endpoint is busy: halve the limit."""
+        self._too_many = max(self.limit, 2)
+        self.limit = max(self.limit // 2, 1)
+        self._answers = 0
+
+    def queueing(self, surplus: int) -> None:
+        """Do nothing: the user wants requests to queue at the endpoint."""
 
 
 def _window(limit: int) -> int:

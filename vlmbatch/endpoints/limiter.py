@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from vlmbatch.endpoints.adaptive import AdaptiveLimit
+from vlmbatch.endpoints.adaptive import AdaptiveLimit, BackoffLimit
 from vlmbatch.endpoints.semaphore import ResizableSemaphore
 from vlmbatch.protocols import Sleep
 
@@ -58,12 +58,13 @@ class Limiter:
         changed: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """It starts with `limit` slots; they adapt up to `most`, or are fixed if that is None.
+        """It starts with `limit` slots; they adapt up to `most`. If that is None they are fixed, and fewer
+        only while the endpoint is busy.
 
         `waiting` says whether an image waits for a slot at any endpoint; `changed` is called for each new
         limit; `clock` is in seconds.
         """
-        self._adaptive = None if most is None else AdaptiveLimit(limit, most)
+        self._rule = BackoffLimit(limit) if most is None else AdaptiveLimit(limit, most)
         self._limit = limit
         self._pace = pace or RateLimiter()
         self._waiting = waiting
@@ -82,7 +83,7 @@ class Limiter:
     @property
     def most(self) -> int:
         """The largest number of requests that may ever be in flight."""
-        return self._adaptive.most if self._adaptive else self._limit
+        return self._rule.most
 
     @property
     def in_flight(self) -> int:
@@ -145,25 +146,27 @@ class Limiter:
 
     def answered(self) -> None:
         """A request was answered; its slot is still held."""
-        if self._adaptive is not None:
-            full = self._slots.waiting > 0 or self._waiting()
-            self._adaptive.answered(self._clock(), waiting=full and not self._pace.is_behind)
-            self._follow(self._adaptive.limit)
+        full = self._slots.waiting > 0 or self._waiting()
+        self._rule.answered(self._clock(), waiting=full and not self._pace.is_behind)
+        self._follow(self._rule.limit)
 
-    def overloaded(self) -> None:
-        """The endpoint was overloaded. Requests that were in flight together halve the limit once."""
-        if self._adaptive is None or self._old_requests:
+    def overloaded(self, *, is_busy: bool = True) -> None:
+        """The endpoint was overloaded, and with `is_busy` it says so.
+
+        Requests that were in flight together halve the limit once.
+        """
+        if self._old_requests or not (is_busy or self._rule.adapts):
             return
         self._old_requests = self._busy
-        self._adaptive.overloaded()
-        self._follow(self._adaptive.limit)
+        self._rule.overloaded()
+        self._follow(self._rule.limit)
 
     def queueing(self, waiting: int) -> None:
         """`waiting` requests queue at the endpoint: more of them would only wait longer."""
         spare = max(self._limit // QUEUE_SHARE, 1)
-        if self._adaptive is not None and waiting > spare:
-            self._adaptive.queueing(min(waiting, self._busy) - spare)
-            self._follow(self._adaptive.limit)
+        if self._rule.adapts and waiting > spare:
+            self._rule.queueing(min(waiting, self._busy) - spare)
+            self._follow(self._rule.limit)
 
     def _follow(self, limit: int) -> None:
         if limit != self._limit:

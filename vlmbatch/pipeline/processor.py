@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.pool import EndpointPool
+from vlmbatch.endpoints.second_opinion import check_turned_away
 from vlmbatch.errors import (
     BackendError,
     BadAnswerError,
@@ -24,9 +25,6 @@ from vlmbatch.pipeline.retry import RetryPolicy
 from vlmbatch.pipeline.task import ImageTask, forget_trace
 from vlmbatch.protocols import Observer
 from vlmbatch.records import Completion, Failure, FallbackReason, Result
-
-FREE_WAITS = 20
-"""An image may find its endpoint down or busy this often at no cost; after that it has failed."""
 
 
 class ImageProcessor:
@@ -119,7 +117,7 @@ class ImageProcessor:
         raise AssertionError("retries end with a completion or an error")
 
     async def _attempt(self, task: ImageTask) -> Completion:
-        """One attempt. Waiting for an endpoint that is down costs no attempt, at most FREE_WAITS times."""
+        """One attempt. Waiting for an endpoint that is down or busy costs none."""
         while True:
             async with self.pool.slot(task.rank, task.crashes, task.endpoint) as endpoint:
                 if not endpoint.is_open:  # it was lost while this task waited to be alone
@@ -134,13 +132,19 @@ class ImageProcessor:
                     task.stale = True
                     turned_away = None
                 except UnavailableError as error:
+                    await check_turned_away(task.crashes, endpoint.backend, task.request, error)
                     turned_away = error
-                except FatalBackendError as error:
+                except (FatalBackendError, RejectedError) as error:
+                    if task.changed_after and error.kind in ("rejected", "bad_config"):
+                        raise task.changed_after from error  # only the change is refused
+                    if isinstance(error, RejectedError):
+                        raise
                     self.pool.lose(endpoint, error)
                     turned_away = None
             task.attempts -= 1  # only a free attempt comes here
             if turned_away is not None:
-                await self._wait(task, endpoint, turned_away)
+                forget_trace(turned_away)
+                await self.pool.unavailable(endpoint, turned_away, task.crashes.waits)
 
     async def _complete(self, task: ImageTask, endpoint: PooledEndpoint) -> Completion:
         """Send one request. A task with a completion stays in flight until its result is passed on."""
@@ -169,19 +173,11 @@ class ImageProcessor:
         if isinstance(error, (RejectedError, BadAnswerError)):
             self.pool.answered(endpoint)
         elif error.kind in ("busy", "timeout", "crash"):
-            endpoint.limiter.overloaded()
+            endpoint.limiter.overloaded(is_busy=error.kind == "busy")
         if isinstance(error, TransientError):
             counted = task.stale or not isinstance(error, StaleConnectionError)
             task.crashes.breaker = endpoint.breaker
             task.crashes.failed(error.kind, alone=alone, counted=counted, downs=downs)
-
-    async def _wait(self, task: ImageTask, endpoint: PooledEndpoint, error: UnavailableError) -> None:
-        """Wait until an endpoint may take this task; it costs no attempt."""
-        forget_trace(error)
-        task.free_waits += 1
-        if task.free_waits > FREE_WAITS:  # too often for this image alone: now it has failed
-            raise RejectedError(str(error), kind=error.kind, retryable=True) from error
-        await self.pool.unavailable(endpoint, error, task.free_waits)
 
     async def _change_request(self, task: ImageTask) -> None:
         """Change the request if the last attempt ended with a bad answer."""
@@ -189,6 +185,7 @@ class ImageProcessor:
         if error is None:
             return
         forget_trace(error)
+        task.changed_after = error
         task.request, warning = self._retry.ask_differently(task.request, error, task.counted_attempts)
         await self._fit.shrink(task, error)
         task.warnings += (warning,)

@@ -50,7 +50,6 @@ class ImageTask:
         self.key: Key | None = None
         """Content and question, once the images have been read."""
         self.attempts = 0
-        self.free_waits = 0
         self.stale = False
         """Whether a pooled connection was found closed; the first retry for that costs no attempt."""
         self.crashes = CrashHistory()
@@ -65,6 +64,8 @@ class ImageTask:
         """Cost of all attempts so far in US dollars; None if unknown."""
         self.bad_answer: BadAnswerError | None = None
         self.shrunk: Shrunk | None = None
+        self.changed_after: BadAnswerError | None = None
+        """The bad answer after which the request was changed."""
         self.warnings: tuple[str, ...] = ()
         self.started_at = datetime.now(UTC)
         """The start of the last request, or of the task if there was none."""
@@ -107,13 +108,13 @@ class ImageTask:
             self.fallback = None if away is None else _fallback("unavailable", away, self.question.endpoint)
 
     def fall_back(self, reason: FallbackReason, error: BackendError) -> None:
-        """Use the endpoints of the next rank from now on; retries and free waits start again."""
+        """Use the endpoints of the next rank from now on; retries and waits start again."""
         self.failed = self.failed_with(error)
         self.fallback = self.fallback or _fallback(reason, error, self._last_endpoint)
         self.rank = self.asked_rank + 1
         self.request = replace(self.question.request, images=self.request.images)
         self.attempts, self.crashes = self.counted_attempts, CrashHistory()
-        self.bad_answer, self.free_waits, self.stale = None, 0, False
+        self.bad_answer, self.changed_after, self.stale = None, None, False
 
     def failed_with(self, error: BackendError, *, for_now: bool = False) -> Failure:
         """This error as a failure, after that of earlier endpoints; `for_now`: the next run retries."""
@@ -121,7 +122,8 @@ class ImageTask:
         for_now = for_now or (self.fallback is not None and self.fallback.reason == "unavailable")
         retryable = error.retryable or for_now
         if self.failed is None:
-            return Failure(kind=error.kind, message=str(error), retryable=retryable, partial=error.partial)
+            partial = error.partial or (self.changed_after.partial if self.changed_after else None)
+            return Failure(kind=error.kind, message=str(error), retryable=retryable, partial=partial)
         return replace(
             self.failed,
             message=f"{self.failed.message}; the fallback: {error}",

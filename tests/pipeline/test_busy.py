@@ -1,0 +1,107 @@
+"""A busy server costs no image; an image that alone is turned away fails in the end."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from endpoint import Endpoint, Received
+from endpoint.wires import error
+from running import ran
+
+from vlmbatch.endpoints.crash_history import ACCUSATIONS, TURNS
+from vlmbatch.errors import UnavailableError
+from vlmbatch.events import ConcurrencyChanged
+
+Photos = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def hardly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits are a thousandth of the time: these runs wait often."""
+
+    async def sleep(seconds: float) -> None:
+        await asyncio.sleep(seconds / 1000)
+
+    monkeypatch.setattr("running.briefly", sleep)
+
+
+@pytest.fixture(params=["ollama", "vllm"])
+def asked(request: pytest.FixtureRequest, endpoint: Endpoint) -> dict[str, Any]:
+    """Options that select the endpoint over one of the wires."""
+    return {"backend": request.param, "base_url": endpoint.url, "model": "tiny-vision"}
+
+
+@pytest.mark.parametrize("mode", ["503-busy", "429", "429:0.01"])
+async def test_a_number_that_overruns_the_server_costs_no_image(
+    photos: Photos, endpoint: Endpoint, mode: str
+) -> None:
+    """A server of four slots that refuses all other requests answers 300 images at `-c 64`."""
+    photos(300)
+    endpoint.delay = 0.005
+    endpoint.script = lambda request: mode if endpoint.open_questions > 4 else "ok"
+    done = await ran(backend="vllm", base_url=endpoint.url, model="tiny-vision", concurrency=64)
+    assert done.error is None
+    assert [result.ok for result in done.results] == [True] * 300
+    limits = [event.concurrency for event in done.of(ConcurrencyChanged)]
+    assert min(limits) <= 4
+
+
+async def test_a_fixed_number_comes_back(photos: Photos, endpoint: Endpoint) -> None:
+    """After a while in which the server was busy, the run sends the number of requests that was asked for."""
+    photos(300)
+    endpoint.delay = 0.001
+    endpoint.script = lambda request: "503-busy" if (request.chat or 0) < 20 else "ok"
+    done = await ran(backend="vllm", base_url=endpoint.url, model="tiny-vision", concurrency=8)
+    limits = [event.concurrency for event in done.of(ConcurrencyChanged)]
+    assert done.error is None
+    assert (min(limits) < 8, limits[-1]) == (True, 8)
+
+
+async def test_a_server_that_is_busy_for_all_costs_no_image(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """A server that turns every request away far more than twenty times, also a canary, fails no image."""
+    photos(2)
+    assert (await ran(**asked, limit=1, output="o.jsonl")).error is None
+    busy = [error(asked["backend"], 503, "server busy")] * 4 * TURNS
+    endpoint.refusal = lambda request: busy.pop() if busy else None
+    done = await ran(**asked, canary=False, concurrency=1, output="o.jsonl")
+    assert done.error is None
+    assert [result.ok for result in done.results] == [True]
+    assert len(endpoint.questions) > 2 * TURNS
+
+
+@pytest.mark.parametrize("mode", ["503-busy", "503-empty", "429"])
+async def test_an_image_that_alone_is_turned_away_fails(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any], mode: str
+) -> None:
+    """An image that is turned away without other requests, while another picture is answered, has failed."""
+    photos(4)
+    seen: list[str] = []
+
+    def script(request: Received) -> str:
+        seen.append(request.pictures[0].sha256)
+        return mode if request.pictures[0].sha256 == seen[0] else "ok"
+
+    endpoint.script = script
+    done = await ran(**asked, concurrency=2)
+    assert done.error is None
+    [failure] = [result.failure for result in done.results if result.failure]
+    assert (failure.kind in ("busy", "down"), failure.retryable) == (True, True)
+    assert "another picture" in failure.message
+    assert seen.count(seen[0]) == TURNS + ACCUSATIONS
+
+
+async def test_a_server_that_stays_busy_ends_the_run(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """A server that is busy for the whole patience ends the run with exit code 4, and no image fails."""
+    photos(3)
+    assert (await ran(**asked, limit=1, output="o.jsonl")).error is None
+    endpoint.script = lambda request: "503-busy"
+    endpoint.canary = "503-busy"
+    done = await ran(**asked, concurrency=2, give_up_after=0.3, output="o.jsonl")
+    assert isinstance(done.error, UnavailableError)
+    assert done.results == []
