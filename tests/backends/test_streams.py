@@ -207,6 +207,7 @@ BAD_ADDITIONS: tuple[dict[str, Any], ...] = (
     {"error": {"code": 0, "message": ""}, "object": "error", "message": "out of memory"},
     {"error": {"message": "out of memory"}},
     {"error": True, "message": "out of memory"},
+    {"code": 500, "message": "out of memory"},
 )
 
 
@@ -225,8 +226,9 @@ async def test_an_error_beside_an_answer_decides(more: dict[str, Any]) -> None:
     """An error beside an answer is an error, and so is a message where there is no answer."""
     with pytest.raises(BackendError, match="out of memory"):
         await completed("openai", reply(chat(OPENAI, "A cat.", **more)))
-    with pytest.raises(BackendError, match="try later"):
-        await completed("openai", reply({"message": "try later", "code": 0, "choices": []}))
+    for rest in ({"choices": []}, {"choices": None}, {"data": {"trace": 1}}, {"data": []}):
+        with pytest.raises(BackendError, match="try later"):
+            await completed("openai", reply({"message": "try later", "code": 0, **rest}))
 
 
 async def test_a_list_of_models_may_say_success() -> None:

@@ -21,6 +21,7 @@ TAKEN_OUT = (
     f"<seed:think>{THOUGHT}</seed:think>A cat.",
     f"\u25c1think\u25b7{THOUGHT}\u25c1/think\u25b7A cat.",
     f"[THINK]{THOUGHT}[/THINK]A cat.",
+    f"<|START_THINKING|>{THOUGHT}<|END_THINKING|>A cat.",
     f"<|begin_of_thought|>{THOUGHT}<|end_of_thought|>A cat.",
     f"<|channel|>analysis<|message|>{THOUGHT}<|end|>" + FINAL + "A cat.<|return|>",
     f"<|channel|>analysis<|message|>{THOUGHT}" + FINAL + "A cat.",

@@ -115,13 +115,16 @@ def _error_of(payload: object, depth: int) -> ErrorBody | None:
 def _answers(payload: dict[str, object]) -> bool:
     """Whether the object has what was requested: an answer, a piece of one, or a list of models.
 
-    Gateways add `"message": "Success"` and `"code": 0` to such an object.
+    Gateways add `"message": "Success"` and `"code": 0` to such an object. The code of a failure counts.
     """
-    choices = payload.get("choices")
+    code, choices = payload.get("code"), payload.get("choices")
+    if isinstance(code, int) and 400 <= code < 600:
+        return False
     first = choices[0] if isinstance(choices, list) and choices else None
     if isinstance(first, dict) and ("message" in first or "delta" in first):
         return True
-    return isinstance(payload.get("message"), dict) or bool(payload.get("data") or payload.get("models"))
+    lists = (payload.get("data"), payload.get("models"))
+    return isinstance(payload.get("message"), dict) or any(isinstance(each, list) and each for each in lists)
 
 
 def _is_no_error(error: object) -> bool:

@@ -15,6 +15,7 @@ _PAIRS = (
     *((f"<{tag}>", f"</{tag}>") for tag in _TAGS),
     ("\u25c1think\u25b7", "\u25c1/think\u25b7"),  # Kimi
     ("[think]", "[/think]"),  # Mistral
+    ("<|start_thinking|>", "<|end_thinking|>"),  # Cohere
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|channel>thought", "<channel|>"),  # Gemma 4
     ("<unused94>thought", "<unused95>"),  # MedGemma
