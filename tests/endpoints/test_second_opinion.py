@@ -9,13 +9,14 @@ import pytest
 from command import records
 from endpoint import Endpoint, Received
 from endpoint.messages import Reply
+from endpoint.model import colour
 from endpoint.modes import html
 from endpoint.wires import as_json, error
 from running import Ran, ran
 
 from vlmbatch.endpoints.second_opinion import MANY_IN_A_ROW, MOST_PROOFS
 from vlmbatch.errors import FatalBackendError, UnavailableError
-from vlmbatch.events import EndpointPaused, EndpointResumed
+from vlmbatch.events import EndpointPaused, EndpointResumed, Notice
 from vlmbatch.records import Failure
 
 Photos = Callable[..., Path]
@@ -152,18 +153,36 @@ async def test_a_few_proofs_are_enough(photos: Photos, endpoint: Endpoint, asked
     assert len(endpoint.questions) == 8 + MOST_PROOFS
 
 
+@pytest.mark.parametrize("canary", [True, False])
 async def test_an_option_that_one_endpoint_refuses(
-    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any], canary: bool
 ) -> None:
-    """One of several endpoints that refuses an option gets no more images, and the others answer all."""
+    """An endpoint that refuses an option gets no more images, also before the others are proven."""
     photos(6)
     with Endpoint() as other:
         other.refusal = lambda request: error("openai", 400, "Unknown argument: top_k")
+        endpoint.answer_canary = lambda request: other.until(lambda: other.canaries) or colour(request)
         asked["base_url"] = (endpoint.url, other.url)
-        done = await ran(**asked, extra_body='{"top_k": 3}')
+        done = await ran(**asked, extra_body='{"top_k": 3}', canary=canary)
     assert done.error is None
     assert [r.ok for r in done.results] == [True] * 6
     assert {r.endpoint.url for r in done.results} == {f"{endpoint.url}/v1"}
+    told = [event.message for event in done.of(Notice)]
+    assert any(f"{other.url}/v1 gets no more images" in message for message in told)
+
+
+async def test_an_option_that_all_endpoints_refuse(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """If each of several endpoints refuses an option, the run ends with exit code 2."""
+    photos(6)
+    with Endpoint() as other:
+        for each in (endpoint, other):
+            each.refusal = lambda request: error("openai", 400, "Unknown argument: top_k")
+        asked["base_url"] = (endpoint.url, other.url)
+        done = await ran(**asked, extra_body='{"top_k": 3}')
+    assert isinstance(done.error, FatalBackendError)
+    assert done.results == []
 
 
 @pytest.mark.parametrize("name", CLOSED)

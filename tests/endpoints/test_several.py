@@ -165,16 +165,16 @@ async def test_endpoints_with_different_models_need_a_model_name(photos: Photos)
     assert "--model" in str(done.error)
 
 
-async def test_an_endpoint_that_refuses_the_key_is_closed(photos: Photos, three: list[Endpoint]) -> None:
-    """If one endpoint starts to refuse the key, the others answer all images, and a notice names it."""
+async def test_an_endpoint_that_refuses_the_key_pauses(photos: Photos, three: list[Endpoint]) -> None:
+    """If one endpoint starts to refuse the key, it pauses, and the others answer all images."""
     photos(60)
     three[2].script = lambda request: "401" if (request.chat or 0) >= 5 else "ok"
     done = await ran(**at(three), concurrency=2)
     assert done.error is None
     assert len(done.ids) == 60
     assert not [result for result in done.results if result.failure]
-    told = [event.message for event in done.events if isinstance(event, Notice)]
-    assert any(f"{three[2].url}/v1 gets no more images" in message for message in told)
+    paused = [event for event in done.events if isinstance(event, EndpointPaused)]
+    assert {(event.endpoint, event.others_up) for event in paused} == {(f"{three[2].url}/v1", True)}
 
 
 async def test_changes_to_a_file_of_urls_are_followed(

@@ -282,15 +282,18 @@ class EndpointPool:
         self.changed()
 
     def lose(self, endpoint: PooledEndpoint, error: BackendError) -> None:
-        """The endpoint takes no requests any more. An error before the first proof ends a run at once."""
+        """The endpoint takes no requests any more. A fatal error before the first proof ends the run."""
         if endpoint.is_closed:
             return
         was_lost = endpoint.end is not None
         endpoint.end, endpoint.proven = error, False
         if isinstance(error, FatalBackendError):
-            if endpoint.rank == 0 and not self._was_proven and not self._recovers:
+            left = [other for other in self._endpoints if not other.is_closed]
+            # a peer may accept the options
+            may_go_on = error.kind == "bad_config" and any(other.rank == 0 for other in left)
+            if endpoint.rank == 0 and not (self._was_proven or self._recovers or may_go_on):
                 self._fatal = error
-            elif any(not other.is_closed for other in self._endpoints):
+            elif left:
                 tell(self._notify, f"{endpoint.place} gets no more images: {error}")
         if self._recovers and not was_lost:
             self.in_background(self._recover(endpoint))
