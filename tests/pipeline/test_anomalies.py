@@ -1,6 +1,8 @@
 """Anomalies of many results: failures that are all alike, answers that are all the same, reloads."""
 
+import random
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from vlmbatch.pipeline.anomalies import (
     SAME_FAILURES,
     SystemicFailures,
 )
-from vlmbatch.records import Completion, Failure, Result
+from vlmbatch.records import Completion, Endpoint, Failure, Result
 
 
 def failed(number: int, kind: FailureKind = "rejected", message: str = "HTTP 422: bad field") -> Result:
@@ -185,3 +187,57 @@ def test_known_answers_of_a_blind_model_warn_not() -> None:
     told: list[str] = []
     passed(systemic(told), [replace(answer(1, BLIND), cached=True)])
     assert told == []
+
+
+def served(clients: int, slots: int, way_s: float, work_s: float, seed: int, url: str = "u") -> list[Result]:
+    """A hundred answers of an Ollama with these slots, in their order.
+
+    Each request takes `way_s` on the way and `work_s` in a slot, both more or less.
+    """
+    dice, free, ready = random.Random(seed), [0.0] * slots, [0.0] * clients
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    results = []
+    for number in range(100):
+        client = ready.index(min(ready))
+        start, slot = ready[client], free.index(min(free))
+        took_s = work_s * dice.uniform(0.7, 1.3)
+        end = max(start + way_s * dice.uniform(0.7, 1.3), free[slot]) + took_s
+        free[slot] = ready[client] = end
+        result = replace(
+            answer(number, str(number), busy_s=took_s),
+            endpoint=Endpoint(backend="ollama", url=url, model="m"),
+            started_at=began + timedelta(seconds=start),
+            duration_s=end - start,
+        )
+        results.append(result)
+    return sorted(results, key=lambda each: each.started_at + timedelta(seconds=each.duration_s))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("clients", "slots", "way_s", "work_s", "notices"),
+    [
+        (4, 1, 0.0, 0.1, 1),
+        (8, 1, 0.05, 0.1, 1),
+        (8, 4, 0.0, 0.1, 0),
+        (8, 4, 0.3, 0.05, 0),
+        (4, 4, 0.2, 0.05, 0),
+        (8, 4, 1.0, 0.1, 0),
+        (1, 1, 0.0, 0.1, 0),
+    ],
+)
+def test_a_server_with_one_slot_is_told_from_one_with_four(
+    clients: int, slots: int, way_s: float, work_s: float, notices: int, seed: int
+) -> None:
+    """Only a server whose requests wait for one slot is called serial, however long they are on the way."""
+    told: list[str] = []
+    passed(systemic(told), served(clients, slots, way_s, work_s, seed))
+    assert sum("OLLAMA_NUM_PARALLEL" in text for text in told) == notices
+
+
+def test_two_servers_with_one_slot_are_looked_at_apart() -> None:
+    """The answers of two serial servers do not make them look like one with two slots."""
+    told: list[str] = []
+    both = [*served(4, 1, 0.0, 0.1, 1), *served(4, 1, 0.0, 0.1, 2, url="v")]
+    passed(systemic(told), sorted(both, key=lambda each: each.started_at))
+    assert sum("OLLAMA_NUM_PARALLEL" in text for text in told) == 1

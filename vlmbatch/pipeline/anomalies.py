@@ -3,7 +3,7 @@
 import re
 from collections import deque
 from collections.abc import Callable
-from datetime import timedelta
+from itertools import pairwise
 
 from vlmbatch.backends.classify.blindness import admits_blindness
 from vlmbatch.backends.classify.body import clean
@@ -18,6 +18,11 @@ QUEUE_WINDOW = 20
 ONE_AT_A_TIME = 1.15
 SOME_WAIT = 1.8
 """A serial server works on at most ONE_AT_A_TIME requests on average, and has at least SOME_WAIT."""
+MOST_IDLE = 0.6
+"""It works for at least this share of the time, since its next request is always there."""
+OVERLAP = 0.2
+MOST_OVERLAPS = 1
+"""Of a window, at most this many answers overlap by more than OVERLAP of their work: times are not exact."""
 MOST_HELD = 1000
 """At most this many results are held back; many may be about the same content."""
 
@@ -34,30 +39,37 @@ OF_THE_ENDPOINT: frozenset[FailureKind] = frozenset(
 
 
 class SerialServer:
-    """Finds an Ollama server that works on one request while other requests queue there, by Little's law.
+    """Finds an Ollama server that works on one request while other requests queue there.
 
-    It divides two sums over a window of answers by the length of the window. The seconds of work give the
-    number of requests in work at once; the seconds from request to answer give the number at the server.
+    Over a window of answers of one server, the seconds of work are at most the time that passes, and nearly
+    all of it; the seconds from request to answer are a multiple (Little's law). A server with several slots
+    can look the same while its requests are long on the way, but the work on its requests overlaps.
     """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell: Callable[[str], None] | None = tell
-        self._window: deque[Result] = deque(maxlen=QUEUE_WINDOW)
+        self._windows: dict[str, deque[Result]] = {}
+        self._parallel: set[str] = set()
 
     def look_at(self, result: Result) -> None:
         """Look at an answer; report at most once."""
         done = result.completion
         if self._tell is None or done is None or not done.busy_s or result.endpoint.backend != "ollama":
             return
-        self._window.append(result)
-        if len(self._window) < QUEUE_WINDOW:
+        server = result.endpoint.url
+        window = self._windows.setdefault(server, deque(maxlen=QUEUE_WINDOW))
+        window.append(result)
+        if len(window) < QUEUE_WINDOW or server in self._parallel:
             return
-        began = min(each.started_at for each in self._window)
-        ended = max(each.started_at + timedelta(seconds=each.duration_s) for each in self._window)
-        elapsed_s = (ended - began).total_seconds()
-        worked_s = sum(each.completion.busy_s for each in self._window if each.completion)
-        there_s = sum(each.duration_s for each in self._window)
-        if worked_s <= ONE_AT_A_TIME * elapsed_s and there_s >= SOME_WAIT * elapsed_s:
+        works = sorted((_end(each), _work_s(each)) for each in window)
+        if _overlaps(works) > MOST_OVERLAPS:
+            self._parallel.add(server)
+            return
+        elapsed_s = works[-1][0] - min(each.started_at.timestamp() for each in window)
+        worked_s = sum(map(_work_s, window))
+        there_s = sum(each.duration_s for each in window)
+        is_serial = MOST_IDLE * elapsed_s <= worked_s <= ONE_AT_A_TIME * elapsed_s
+        if is_serial and there_s >= SOME_WAIT * elapsed_s:
             self._tell(
                 f"Ollama works on one request at a time, while {there_s / elapsed_s - 1:.0f} more wait; "
                 "for more at once start it with OLLAMA_NUM_PARALLEL=4, which takes memory for four contexts "
@@ -90,6 +102,20 @@ class BlindAnswers:
                 "choose a vision model with --model"
             )
             self._tell = None
+
+
+def _end(result: Result) -> float:
+    return result.started_at.timestamp() + result.duration_s
+
+
+def _work_s(result: Result) -> float:
+    return result.completion.busy_s if result.completion else 0.0
+
+
+def _overlaps(works: list[tuple[float, float]]) -> int:
+    """How many answers began, by their seconds of work, well before the answer before them had ended."""
+    pairs = pairwise(works)
+    return sum(end - work_s < before - OVERLAP * work_s for (before, _), (end, work_s) in pairs)
 
 
 class SystemicFailures:
