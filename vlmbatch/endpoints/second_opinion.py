@@ -79,7 +79,7 @@ class SecondOpinion(ForwardingBackend):
         try:
             completion = await self._backend.complete(request)
         except BadAnswerError:
-            self._has_answered = True
+            self._note_answer(request)
             raise
         except (FatalBackendError, RejectedError, TransientError) as error:
             refusal = self._refusal(error)
@@ -87,11 +87,18 @@ class SecondOpinion(ForwardingBackend):
                 raise
             if refusal.kind in OF_THE_CLIENT:
                 return await self._after_a_closed_door(request, error, refusal)
-            raise await self._about_the_options(request, error, refusal) from error
+            if await self._refuses_the_options(request, refusal):
+                raise _of_the_option(error, refusal) from error
+            if isinstance(error, TransientError):
+                raise
+            raise _of_the_picture(error, retryable=True) from error
+        self._note_answer(request)
+        return completion
+
+    def _note_answer(self, request: Request) -> None:
         self._has_answered = True
         if not request.accept >= ANY_FLAW:  # no question of vlmbatch itself
             self._has_accepted_image, self._refused_in_a_row = True, 0
-        return completion
 
     def _can_ask(self, request: Request) -> bool:
         """Whether another picture can take the place of those of the request: none has a file:// URL."""
@@ -105,21 +112,20 @@ class SecondOpinion(ForwardingBackend):
         if isinstance(error, FatalBackendError):
             doubtful = error.kind in OF_THE_OPTIONS or (error.kind in OF_THE_CLIENT and self._has_answered)
         else:
-            doubtful = bool(option) and error.kind in ("rejected", "server_error")
+            failed = error.kind == "server_error" and error.status in (500, 501)
+            doubtful = bool(option) and (error.kind == "rejected" or failed)
         return Refusal(error.kind, error.status, option) if doubtful else None
 
     def _named_option(self, error: BackendError) -> str:
         sentence = " ".join((error.told, *error.marks))
         return next((option.shown for option in self._given if named(sentence, option.names)), "")
 
-    async def _about_the_options(
-        self, request: Request, error: BackendError, refusal: Refusal
-    ) -> BackendError:
-        """The error that a refusal of the options means. A few proofs that they are accepted are enough."""
+    async def _refuses_the_options(self, request: Request, refusal: Refusal) -> bool:
+        """Whether the endpoint refuses the options with any picture; it is not asked for ever."""
         if self._proofs < MOST_PROOFS and await self._refuses(refusal, _other(request)):
-            return _of_the_option(error, refusal)
+            return True
         self._proofs += 1
-        return error if isinstance(error, TransientError) else _of_the_picture(error, retryable=True)
+        return False
 
     async def _after_a_closed_door(
         self, request: Request, error: BackendError, refusal: Refusal
@@ -217,10 +223,10 @@ def _unrelated(request: Request) -> Request:
     return _briefly(question)
 
 
-def _of_the_option(error: BackendError, refusal: Refusal) -> BackendError:
-    """The error for an option that the endpoint refuses with any picture."""
+def _of_the_option(error: BackendError, refusal: Refusal) -> FatalBackendError:
+    """The error for options that the endpoint refuses with any picture."""
     if not refusal.option:
-        return error
+        return FatalBackendError(str(error), kind=error.kind)
     return FatalBackendError(
         f"the endpoint does not accept {refusal.option}: {error.told} (HTTP {error.status}); change it or "
         "leave it out, and run the same command again",
