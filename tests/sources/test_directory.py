@@ -148,7 +148,7 @@ class TestIncludedEntries:
         assert photos.ignored == 5
 
     def test_files_that_may_hold_pictures_are_counted_by_kind(self) -> None:
-        """Ignored documents, archives, raw photos and films are counted by name, else by first bytes."""
+        """Ignored documents, archives, raw photos and films are counted by name or first bytes."""
         put("p/a.jpg")
         put("p/a.pdf", "p/sub/B.PDF", "p/scan", data=b"%PDF-1.7")
         put("p/c.cbz", "p/d.zip", "p/unknown.bin", data=b"PK\x03\x04")
