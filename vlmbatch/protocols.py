@@ -166,6 +166,14 @@ class Catalogue(Protocol):
         """The version; None if the engine does not report it. Raises like `models`."""
 
 
+@runtime_checkable
+class ExplainsWaits(Protocol):
+    """A backend that can find out what may hold up a request."""
+
+    async def why_slow(self) -> str | None:
+        """What may hold up a request now, for the user; None if unknown. Takes seconds, never raises."""
+
+
 class Writer(AsyncContext, Protocol):
     """Stores results."""
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Self
 
-from vlmbatch.protocols import Backend, Tell, quiet
+from vlmbatch.protocols import Backend, ExplainsWaits, Tell, quiet
 from vlmbatch.records import Completion, Endpoint, Generation, Load, Request
 
 
@@ -52,6 +52,10 @@ class ForwardingBackend(ABC):
     async def load(self) -> Load | None:
         """See protocols.Backend."""
         return await self.inner.load()
+
+    async def why_slow(self) -> str | None:
+        """See protocols.ExplainsWaits."""
+        return await self.inner.why_slow() if isinstance(self.inner, ExplainsWaits) else None
 
     async def warm_up(self, generation: Generation, deadline_s: float) -> float:
         """See protocols.Backend."""

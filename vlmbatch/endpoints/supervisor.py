@@ -17,6 +17,7 @@ from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.limiter import Limiter, RateLimiter
 from vlmbatch.endpoints.pool import EndpointPool
 from vlmbatch.endpoints.preflight import EndpointOpener, Preflight, identify
+from vlmbatch.endpoints.slow_notice import SlowNotice
 from vlmbatch.errors import BackendError, UnreachableError, VlmbatchError
 from vlmbatch.events import EndpointPaused, EndpointProven, EndpointResumed, Event, QueueMeasured, tell
 from vlmbatch.machine import preparers
@@ -194,6 +195,7 @@ class EndpointBreaker(CircuitBreaker):
         self._generation = question.generation
         self._observer = notify
         self._tell = partial(tell, notify)
+        self._slow = SlowNotice(preflight.backend, self._tell)
         self._cold_s = cold_s(config.run.timeout)
         self._has_canary = config.endpoint.canary
         self._canary = Canary(preflight.backend, question, deadline_s=self._cold_s, tell=self._tell)
@@ -227,7 +229,8 @@ class EndpointBreaker(CircuitBreaker):
         Raises UnreachableError if no connection can be opened.
         """
         try:
-            took_s = await self._preflight.backend.warm_up(self._generation, self._cold_s)
+            warm_up = self._preflight.backend.warm_up(self._generation, self._cold_s)
+            took_s = await self._slow.loading(warm_up)
         except UnreachableError:
             raise
         except BackendError as error:
@@ -278,6 +281,12 @@ class EndpointBreaker(CircuitBreaker):
                 f"{self._endpoint.place} was restarted; requests without a reply from the old server are "
                 f"sent again: {dropped}"
             )
+
+    async def failed(self, error: BackendError, image: str) -> None:
+        """See CircuitBreaker; the first timeout is reported with what may have held up the request."""
+        if error.kind == "timeout":
+            self._supervisor.pool.in_background(self._slow.timed_out())
+        await super().failed(error, image)
 
     def _outage(self, event: Event) -> None:
         """Pass on an event, with the endpoint's name and whether others are up."""

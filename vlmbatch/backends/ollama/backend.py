@@ -38,6 +38,7 @@ from vlmbatch.backends.ollama.replies import (
     remote_note,
     vision_note,
 )
+from vlmbatch.backends.ollama.rivals import why_slow
 from vlmbatch.config.request import RequestOptions
 from vlmbatch.errors import BackendError, BadAnswerError, FatalBackendError, RejectedError, TransientError
 from vlmbatch.finish_reasons import is_cut, reason_in
@@ -90,6 +91,7 @@ class OllamaBackend:
         self._thinks = False
         self._loaded = False
         self._most_context: int | None = None
+        self._asked_context: int | None = None
 
     async def __aenter__(self) -> Self:
         await self._transport.__aenter__()
@@ -175,6 +177,7 @@ class OllamaBackend:
     async def warm_up(self, generation: Generation, deadline_s: float) -> float:
         """Load the model with the options of the run; see protocols.Backend."""
         began = time.monotonic()
+        self._asked_context = generation.num_ctx or count(self._own.get("num_ctx")) or None
         keep_alive = {} if is_unload(self._keep_alive) else self._keep_alive_option()
         options = {"options": self._options(generation), **keep_alive}
         try:
@@ -183,6 +186,11 @@ class OllamaBackend:
             return 0.0  # old versions refuse an empty chat; the first request loads the model then
         self._loaded = True
         return time.monotonic() - began
+
+    async def why_slow(self) -> str | None:
+        """Which loaded models may hold up a request; see protocols.ExplainsWaits."""
+        loaded = await loaded_models(self._hints)
+        return why_slow(loaded, (self._model or "").removesuffix(":latest"), self._asked_context)
 
     async def unload(self) -> None:
         """Unload the model; see protocols.Backend."""

@@ -1,0 +1,49 @@
+"""Tells once why an endpoint may keep a request waiting, for example for the model of another program."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from vlmbatch.protocols import Backend, ExplainsWaits
+
+T = TypeVar("T")
+
+SLOW_S = 30.0
+"""A model that takes longer to load is reported before it is loaded."""
+
+
+class SlowNotice:
+    """The notice about one slow endpoint; it is given once for a load, and once for a timeout."""
+
+    def __init__(self, backend: Backend, tell: Callable[[str], None], *, slow_s: float = SLOW_S) -> None:
+        """`tell` gets the message; `slow_s` is the time in seconds after which a load is slow."""
+        self._backend = backend
+        self._tell = tell
+        self._slow_s = slow_s
+        self._told_timeout = False
+
+    async def loading(self, load: Awaitable[T]) -> T:
+        """The result of this load of the model; a slow one is reported while it goes on."""
+        watch = asyncio.create_task(self._report_load())
+        try:
+            return await load
+        finally:
+            watch.cancel()
+
+    async def timed_out(self) -> None:
+        """Report the first request without an answer, if the endpoint says what may hold it up."""
+        if self._told_timeout:
+            return
+        self._told_timeout = True
+        reason = await self._reason()
+        if reason is not None:
+            self._tell(f"{self._backend.place} did not answer in time: {reason}")
+
+    async def _report_load(self) -> None:
+        await asyncio.sleep(self._slow_s)
+        reason = await self._reason()
+        still = f"{self._backend.place} is still loading the model after {self._slow_s:g} s"
+        self._tell(still if reason is None else f"{still}: {reason}")
+
+    async def _reason(self) -> str | None:
+        return await self._backend.why_slow() if isinstance(self._backend, ExplainsWaits) else None
