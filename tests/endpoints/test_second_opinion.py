@@ -110,6 +110,15 @@ async def test_a_refused_option_in_a_resumed_run(
     assert [r.ok for r in (await ran(**asked, output="o.jsonl", logprobs=5)).results] == [True] * 2
 
 
+async def test_an_option_that_stops_the_warm_up(photos: Photos, endpoint: Endpoint) -> None:
+    """If Ollama refuses an option when the model is loaded, the error names the option as it was typed."""
+    photos(1)
+    endpoint.routes = {"/api/chat": "bad_option"}
+    done = await ran(backend="ollama", base_url=endpoint.url, model="tiny-vision", num_ctx=4096)
+    assert isinstance(done.error, FatalBackendError)
+    assert str(done.error).startswith("the endpoint does not accept --num-ctx 4096: option")
+
+
 async def test_an_option_that_the_canary_has(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:

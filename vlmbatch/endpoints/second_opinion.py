@@ -21,7 +21,7 @@ from vlmbatch.errors import (
 )
 from vlmbatch.imaging.prepare import uniform
 from vlmbatch.protocols import Backend
-from vlmbatch.records import Completion, Request
+from vlmbatch.records import Completion, Generation, Request
 
 OF_THE_CLIENT: frozenset[FailureKind] = frozenset(("auth", "wrong_url", "model_not_found"))
 """Refusals that are a wrong set-up before the first answer. After it they pass, or concern one picture."""
@@ -94,6 +94,16 @@ class SecondOpinion(ForwardingBackend):
             raise _of_the_picture(error, retryable=True) from error
         self._note_answer(request)
         return completion
+
+    async def warm_up(self, generation: Generation, deadline_s: float) -> float:
+        """See protocols.Backend; the error for a refused option names it."""
+        try:
+            return await self._backend.warm_up(generation, deadline_s)
+        except FatalBackendError as error:
+            refusal = self._refusal(error)
+            if refusal is None or refusal.kind not in OF_THE_OPTIONS:
+                raise
+            raise _of_the_option(error, refusal) from error
 
     def _note_answer(self, request: Request) -> None:
         self._has_answered = True
