@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, replace
 
+MOST_FRAMES = 10_000
+"""More pages or frames of a file are not counted."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRef:
@@ -100,4 +103,5 @@ def unread(frames: int | None) -> tuple[str, ...]:
     """The warning that a file has more pages or frames than its first, which alone was read."""
     if frames is None or frames < 2:
         return ()
-    return (f"the file has {frames:,} pages or frames; only the first was read",)
+    number = f"{frames:,}" if frames < MOST_FRAMES else f"at least {MOST_FRAMES:,}"
+    return (f"the file has {number} pages or frames; only the first was read",)

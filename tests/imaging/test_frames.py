@@ -8,7 +8,7 @@ import pytest
 from pictures import OPTIONS, PLAIN, SMALL, animation, encoded
 from PIL import Image
 
-from vlmbatch.imaging.frames import MOST_FRAMES
+from vlmbatch.images import MOST_FRAMES
 from vlmbatch.imaging.gif_structure import MOST_BLOCKS, count_frames
 from vlmbatch.imaging.prepare import prepare
 
@@ -59,7 +59,9 @@ def test_a_claim_of_two_billion_frames_is_cut() -> None:
     at = data.index(b"acTL")
     claimed = data[:at] + b"acTL" + struct.pack(">II", 2**31 - 1, 0)
     crc = struct.pack(">I", zlib.crc32(claimed[at:]))
-    assert prepare(claimed + crc + data[at + 16 :], OPTIONS).frames == MOST_FRAMES
+    prepared = prepare(claimed + crc + data[at + 16 :], OPTIONS)
+    assert prepared.frames == MOST_FRAMES
+    assert "the file has at least 10,000 pages or frames; only the first was read" in prepared.warnings
 
 
 def with_second(kind: int, second: bytes) -> bytes:

@@ -5,11 +5,9 @@ from contextlib import suppress
 from PIL import ImageFile, MpoImagePlugin
 
 from vlmbatch.errors import ImageError
+from vlmbatch.images import MOST_FRAMES
 from vlmbatch.imaging.decode import decoding
 from vlmbatch.imaging.gif_structure import count_frames
-
-MOST_FRAMES = 10_000
-"""More are not counted."""
 
 _MOST_OF_MPO = 100
 _ENTRIES = 0xB002  # of the index of an MPO (CIPA DC-007)
