@@ -164,6 +164,19 @@ def is_black(request: Received) -> bool:
         return max(picture.convert("RGB").resize((1, 1)).tobytes()) < 5
 
 
+async def test_a_limit_is_kept_if_another_endpoint_answers(photos: Photos, endpoint: Endpoint) -> None:
+    """A picture that one endpoint refuses goes to the other one; the next ones fit at the first endpoint."""
+    photos(30, (1024, 768))
+    endpoint.counts, endpoint.context = "patches", 300
+    with Endpoint() as large:
+        urls = (endpoint.url, large.url)
+        done = await ran(**{**asked(endpoint, "vllm"), "base_url": urls})
+        assert done.summary is not None
+        assert done.summary.succeeded == 30
+    assert len([q for q in endpoint.questions if q.pictures[0].width == 1024]) == 1
+    assert len(endpoint.questions) > 1
+
+
 async def test_a_picture_that_never_fits_limits_no_other_one(photos: Photos, endpoint: Endpoint) -> None:
     """If an image fails in every size, the images after it are sent in full size."""
     photos(40, (1024, 768))

@@ -6,6 +6,7 @@ from weakref import WeakKeyDictionary
 
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.imaging.fitting import Misfit
+from vlmbatch.imaging.tokens import Size
 
 MOST_QUESTIONS = 100
 """An endpoint's limits are kept for this many questions; a session may have any number."""
@@ -15,21 +16,23 @@ MOST_QUESTIONS = 100
 class Shrunk:
     """The pictures of a task, made smaller after a refusal of this endpoint.
 
-    `before` is the size of the largest picture that did not fit. `is_lasting` says that other pictures of
-    that size would not fit either.
+    `pixels` is the new limit. `is_lasting` says that other pictures of the old size would not fit either.
     """
 
     endpoint: PooledEndpoint
     misfit: Misfit
-    before: tuple[int, int]
     pixels: int
     is_lasting: bool
 
 
 @dataclass(slots=True)
 class PictureLimit:
-    """The pixels that the pictures of one request may have: proven by an answer, and tried at the moment."""
+    """The pixels that the pictures of one request may have: proven by an answer, and tried at the moment.
 
+    `refused` is the size of a picture that did not fit.
+    """
+
+    refused: Size
     proven: int | None = None
     tried: int | None = None
 
@@ -63,25 +66,25 @@ class PictureLimits:
         known = [limit for limit in limits if limit is not None]
         return max(known) if known and len(known) == len(limits) else None
 
-    def try_out(self, endpoint: PooledEndpoint, question: str, pixels: int) -> None:
-        """A picture was refused: until this size is proven or withdrawn, no larger picture is sent."""
-        limit = self._limit(endpoint, question)
-        limit.tried = min(pixels, limit.tried or pixels)
-
-    def prove(self, endpoint: PooledEndpoint, question: str, pixels: int) -> bool:
-        """A picture of this size was answered; returns whether it is the first one for this question."""
-        limit = self._limit(endpoint, question)
-        is_first = limit.proven is None
-        limit.proven, limit.tried = min(pixels, limit.proven or pixels), None
-        return is_first
-
-    def withdraw(self, endpoint: PooledEndpoint, question: str) -> None:
-        """The image has failed in any size, so its refusals say nothing about other images."""
-        self._limit(endpoint, question).tried = None
-
-    def _limit(self, endpoint: PooledEndpoint, question: str) -> PictureLimit:
+    def try_out(self, endpoint: PooledEndpoint, question: str, pixels: int, refused: Size) -> None:
+        """A picture was refused: until this limit is proven or withdrawn, no larger picture is sent."""
         limits = self._limits.setdefault(endpoint, {})
-        limit = limits.setdefault(question, PictureLimit())
+        limit = limits.setdefault(question, PictureLimit(refused=refused))
+        limit.tried = min(pixels, limit.tried or pixels)
         if len(limits) > MOST_QUESTIONS:
             del limits[next(iter(limits))]
-        return limit
+
+    def prove(self, endpoint: PooledEndpoint, question: str) -> PictureLimit | None:
+        """An image that was refused before was answered; returns the limit if that is its first proof."""
+        limit = self._limits.get(endpoint, {}).get(question)
+        if limit is None or limit.tried is None:
+            return None
+        is_first = limit.proven is None
+        limit.proven, limit.tried = min(limit.tried, limit.proven or limit.tried), None
+        return limit if is_first else None
+
+    def withdraw(self, endpoint: PooledEndpoint, question: str) -> None:
+        """An image has failed in any size, so its refusals say nothing about other images."""
+        limit = self._limits.get(endpoint, {}).get(question)
+        if limit is not None:
+            limit.tried = None

@@ -1,7 +1,7 @@
 """Makes the pictures of a task fit into the context of its endpoint, and remembers what fits there."""
 
 from vlmbatch.endpoints.endpoint import PooledEndpoint
-from vlmbatch.endpoints.picture_limits import PictureLimits, Shrunk
+from vlmbatch.endpoints.picture_limits import PictureLimit, PictureLimits, Shrunk
 from vlmbatch.errors import BackendError, BadAnswerError
 from vlmbatch.events import tell
 from vlmbatch.imaging.fitting import Misfit, fitting_pixels, pixels_of
@@ -30,18 +30,13 @@ class ContextFit:
         """If the pictures did not fit, choose a smaller size; no larger picture is sent meanwhile."""
         if not isinstance(error, BadAnswerError) or error.change != "shrink" or not task.pictures:
             return
-        before = task.shrunk
         misfit = Misfit(pixels=pixels_of(task.pictures), overflow=error.overflow)
-        largest = max(task.pictures, key=lambda picture: picture.width * picture.height)
-        task.shrunk = Shrunk(
-            endpoint=endpoint,
-            misfit=misfit,
-            before=before.before if before else (largest.width, largest.height),
-            pixels=fitting_pixels(misfit, task.request, before.misfit if before else None),
-            is_lasting=error.kind == "context" or error.overflow is not None,
-        )
-        if task.shrunk.is_lasting:
-            self._limits.try_out(endpoint, task.question.run, task.shrunk.pixels)
+        pixels = fitting_pixels(misfit, task.request, task.shrunk.misfit if task.shrunk else None)
+        is_lasting = error.kind == "context" or error.overflow is not None
+        task.shrunk = Shrunk(endpoint=endpoint, misfit=misfit, pixels=pixels, is_lasting=is_lasting)
+        if is_lasting:
+            size = max((picture.width, picture.height) for picture in task.pictures)
+            self._limits.try_out(endpoint, task.question.run, pixels, size)
 
     async def shrink(self, task: ImageTask, error: BadAnswerError) -> None:
         """Make the pictures smaller after this error; raises as Preparer.shrink() does."""
@@ -55,21 +50,23 @@ class ContextFit:
             await self._preparer.shrink(task, limit)
 
     def ended(self, task: ImageTask, *, answered: bool) -> None:
-        """The task has its result: an answer proves the size of its pictures, a failure proves nothing."""
+        """The task has its result: an answer to smaller pictures proves the limit, a failure withdraws it."""
         shrunk, question = task.shrunk, task.question.run
         if shrunk is None or not shrunk.is_lasting:
             return
-        if not answered or task.endpoint is not shrunk.endpoint:
+        if not answered or task.asked_rank != shrunk.endpoint.rank:  # or only a fallback has answered
             self._limits.withdraw(shrunk.endpoint, question)
-        elif self._limits.prove(shrunk.endpoint, question, shrunk.pixels):
-            wide, high = shrunk.before
-            each = shrunk.pixels // len(task.pictures)
-            place, backend = shrunk.endpoint.place, shrunk.endpoint.identity.backend
-            tell(
-                self._notify,
-                f"pictures of {wide}x{high} pixels do not fit into the context of {place}: from now on they "
-                f"are sent with at most {each:,} pixels; {larger_context(backend)}",
-            )
+        elif (limit := self._limits.prove(shrunk.endpoint, question)) is not None:
+            self._report(shrunk.endpoint, limit, len(task.pictures))
+
+    def _report(self, endpoint: PooledEndpoint, limit: PictureLimit, pictures: int) -> None:
+        wide, high = limit.refused
+        tell(
+            self._notify,
+            f"pictures of {wide}x{high} pixels do not fit into the context of {endpoint.place}: from now on "
+            f"they are sent with at most {(limit.pixels or 0) // pictures:,} pixels; "
+            f"{larger_context(endpoint.identity.backend)}",
+        )
 
 
 def larger_context(backend: str) -> str:
