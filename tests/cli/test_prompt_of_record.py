@@ -64,3 +64,17 @@ def test_a_file_of_another_user_is_an_error_before_the_first_request(
     assert done.returncode == 5
     assert "o.jsonl.runs: permission denied. Move it away" in done.stderr
     assert endpoint.questions == []
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv of util-linux")
+def test_a_file_that_needs_no_new_line_may_be_read_only(folder: Path, endpoint: Endpoint) -> None:
+    """If FILE.runs is read-only, the same command goes on, and another prompt is an error that names it."""
+    plain = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    asked = arguments(endpoint, "-o", "o.jsonl")
+    assert run(*asked).returncode == 0
+    Path("o.jsonl.runs").chmod(0o444)
+    assert run(*asked, command=(*plain, *COMMAND)).returncode == 0
+    refused = run(*asked, "--append", "-p", "two", command=(*plain, *COMMAND))
+    assert refused.returncode == 5
+    assert "o.jsonl.runs: permission denied. Move it away" in refused.stderr
+    assert len(endpoint.questions) == 1

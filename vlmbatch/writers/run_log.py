@@ -70,10 +70,12 @@ class RunLog:
         `started` is the time of their start in UTC, None if unknown.
 
         Raises:
+            OutputError: there is no permission to write.
             OSError: the file cannot be written; it ends with a whole line, or the next run repairs it.
         """
         lines = b"".join(_line(run, runs[run], started) for run in runs if run not in self.runs)
         if lines or self._tail:
+            self.require_writable()
             self._append(self._repaired_end() + lines)
         self.runs |= {run: dict(settings) for run, settings in runs.items()}
 
