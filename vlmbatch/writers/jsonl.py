@@ -69,7 +69,7 @@ class JsonlWriter:
         self._size = 0
         self._created = False
         self._overwriting = False
-        self._failed: OutputError | None = None
+        self._failed: OutputError | ResourceError | None = None
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -114,7 +114,7 @@ class JsonlWriter:
         """
         try:
             await completed(self._lines.close(self._end))
-        except OutputError:
+        except (OutputError, ResourceError):
             if exc_type is None:  # otherwise the error that ends the run is the one to report
                 raise
 
@@ -147,9 +147,11 @@ class JsonlWriter:
 
         Raises:
             OutputError: this or an earlier write failed; the file ends at its last whole line.
+            ResourceError: the same, since the machine is out of descriptors or memory.
         """
         if not await self._lines.add(Line.of(result)):
-            raise OutputError(str(self._failed)) from self._failed
+            assert self._failed is not None, "a line is missing for a reason"
+            raise type(self._failed)(str(self._failed)) from self._failed
 
     def find(self, sha256: str, prompt: str) -> Mapping[str, Any] | None:
         """See protocols.Writer."""
@@ -275,8 +277,8 @@ class JsonlWriter:
             self._answers.close()
             await file.close()
 
-    def _failure(self, error: OSError) -> OutputError:
-        return OutputError(
+    def _failure(self, error: OSError) -> OutputError | ResourceError:
+        return ResourceError.behind(error) or OutputError(
             f"cannot write to {self.path}: {reason(error)}. "
             "All lines in it are complete; once this is fixed, run the same command again to continue"
         )

@@ -181,17 +181,25 @@ def sync_folder(folder: Path) -> None:
 
 
 def _line(run: str, settings: Mapping[str, Any], started: str | None) -> bytes:
-    from importlib.metadata import version  # slow to import, and needed once
-
     told = {
         "v": 1,
         "run": run,
         "prompts": {DEFAULT_PROMPT_NAME: settings.get("prompt")},
         "settings": dict(settings),
-        "version": version("vlmbatch") if started else None,
+        "version": _version() if started else None,
         "started_at": started,
     }
     return json.dumps(told, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def _version() -> str | None:
+    """The version of vlmbatch, None if it is not installed but only imported."""
+    from importlib import metadata  # slow to import, and needed once
+
+    try:
+        return metadata.version("vlmbatch")
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _run_in(line: bytes) -> tuple[str, dict[str, Any]] | None:
