@@ -1,6 +1,7 @@
 """Shared fixtures."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from PIL import Image
 pytest.register_assert_rewrite("failing")
 settings.register_profile("untimed", deadline=None)  # a machine may be slow
 settings.load_profile("untimed")
+
+
+def pytest_configure() -> None:
+    """Let SIGINT end the processes that tests start: a shell that starts pytest with `&` makes it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers() -> int:
