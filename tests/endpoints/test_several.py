@@ -242,7 +242,7 @@ async def test_weights_that_differ_are_noted_at_the_start(photos: Photos, digest
     [
         ("", "names no URL"),
         ("gpu1:8000\n", "line 1"),
-        (b"\xff\xfe", "not UTF-8"),
+        (b"caf\xe9", "not UTF-8"),
         ("# only\n", "names no URL"),
     ],
 )
