@@ -35,8 +35,7 @@ def fitting(overflow: Overflow | None, prompt: str = "What is it?", before: Misf
 @pytest.mark.parametrize(("read", "context"), [(419, 300), (1044, 1024), (5000, 4096), (20010, 2048)])
 def test_the_next_picture_fits_if_the_numbers_are_known(read: int, context: int, text: int) -> None:
     """With a picture of the computed size, prompt and picture fit, with room for an answer."""
-    if text >= context // 2:
-        pytest.skip("the prompt alone fills the context")
+    text = min(text, context // 4)
     prompt = "word " * (text - 20)
     share = fitting(Overflow(input_tokens=read, context=context), prompt)
     tokens = text + share * (read - text)
