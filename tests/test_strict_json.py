@@ -56,7 +56,7 @@ def test_a_key_twice_is_refused_on_request() -> None:
     """With `unique_keys` a repeated key is a ValueError that names the key; else the last value counts."""
     text = '{"a": {"b": 1, "c": 2, "b": 3}}'
     assert loads(text) == {"a": {"b": 3, "c": 2}}
-    with pytest.raises(ValueError, match='the key "b" stands twice'):
+    with pytest.raises(ValueError, match='the key "b" appears twice'):
         loads(text, unique_keys=True)
 
 

@@ -1,4 +1,4 @@
-"""Reads JSON by the letter: nothing that another program could not read, and no error but ValueError."""
+"""Reads strict JSON: it refuses what other programs cannot read, and its only error is ValueError."""
 
 import json
 import math
@@ -71,7 +71,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) < len(pairs):
         seen = set[str]()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {json.dumps(twice)} stands twice in one object; keep one")
+        raise ValueError(f"the key {json.dumps(twice)} appears twice in one object; keep one")
     return value
 
 

@@ -114,13 +114,13 @@ def test_a_number_that_json_lacks_is_refused(number: str) -> None:
 
 
 def test_a_key_that_is_written_twice_is_refused() -> None:
-    """A key that stands twice in one object is an error that names the flag and the key."""
+    """A key that appears twice in one object is an error that names the flag and the key."""
     twice = '{"type": "object", "properties": {"a": {}, "b": {}, "a": {}}}'
-    with pytest.raises(ConfigError, match=r'--extra-body: .*"a" stands twice'):
+    with pytest.raises(ConfigError, match=r'--extra-body: .*"a" appears twice'):
         RunConfig.of("photos", extra_body=twice)
-    with pytest.raises(ConfigError, match=r'--schema .*"a" stands twice'):
+    with pytest.raises(ConfigError, match=r'--schema .*"a" appears twice'):
         schema_text(twice)
-    with pytest.raises(ConfigError, match=r'--option x: .*"a" stands twice'):
+    with pytest.raises(ConfigError, match=r'--option x: .*"a" appears twice'):
         own_options((f"x={twice}",), None)
 
 

@@ -28,7 +28,7 @@ SCHEMA = '{"type": "object", "required": ["data"]}'
 
 
 def strictly(line: str | bytes) -> Any:
-    """The value of a JSON text by the letter: no NaN, no infinity, no half character."""
+    """The value of a strict JSON text: no NaN, no infinity, no half character."""
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is no JSON")

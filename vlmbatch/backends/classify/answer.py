@@ -147,13 +147,13 @@ def _cut(answer: str, limits: TokenLimits, *, loops: bool) -> BadAnswerError:
 def _empty(thought: bool, cut: bool) -> BadAnswerError:
     """The error for an empty answer; a model may think without showing it, so a cut answer is one, too."""
     if thought and cut:
-        message = "the model used all of --max-tokens for thinking and gave no answer; a larger one helps"
+        message = "the model used all of --max-tokens for thinking and gave no answer; set a larger one"
     elif thought:
         message = "the model only thought and gave no answer"
     elif cut:
         message = (
             "the answer reached --max-tokens before its first word; set a larger --max-tokens "
-            "(a model that thinks in secret needs more)"
+            "(hidden thinking may use it up)"
         )
     else:
         return BadAnswerError("the model gave no answer", kind="empty", change="reseed")
