@@ -160,6 +160,13 @@ def test_a_cold_model_is_loaded_first() -> None:
     assert first.body["options"]["num_ctx"] == 4096
 
 
+def test_a_question_without_a_picture_that_fails() -> None:
+    """If a question without a picture fails, doctor goes on to the pictures, as a run does."""
+    with Endpoint(models={"tiny-vision": Model(on_gpu=None)}, script=["500"]) as endpoint:
+        code, found = look(endpoint)
+    assert (code, found["loaded"]["mark"], found["one image"]["mark"]) == (0, "skipped", "ok")
+
+
 def test_a_context_that_is_too_small() -> None:
     """If photo, prompt and answer exceed the context, the advice names the option that enlarges it."""
     with Endpoint(models={"qwen2.5vl": Model(family="qwen25vl")}) as endpoint:

@@ -14,7 +14,7 @@ from vlmbatch.endpoints.canary import Canary, cold_s, proof_s
 from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, START_PATIENCE_S, until_available
 from vlmbatch.endpoints.discovery import EndpointSpec
 from vlmbatch.endpoints.preflight import Preflight, Search
-from vlmbatch.errors import BackendError, ConfigError, VlmbatchError
+from vlmbatch.errors import BackendError, ConfigError, UnreachableError, VlmbatchError
 from vlmbatch.imaging.sizing import sizing_of
 from vlmbatch.imaging.tokens import family_of
 from vlmbatch.pipeline.fingerprint import request_of
@@ -135,7 +135,13 @@ class EndpointChecks:
         told, figures = "loaded", dict[str, float]()
         if not self.facts.loaded:
             began = self.clock()
-            await self._warm_up()
+            try:
+                await self._warm_up()
+            except UnreachableError:
+                raise
+            except BackendError as error:  # a run goes on, too: its first question with a picture decides
+                told = f"a question without a picture failed; the first picture loads the model: {error}"
+                return [Finding(check="loaded", mark="skipped", told=told)]
             figures["load_s"] = round(self.clock() - began, 3)
             told = f"loaded in {figures['load_s']:.1f} s"
             await self._look_up()
