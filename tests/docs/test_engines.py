@@ -23,10 +23,10 @@ def ignore(_: object) -> None:
 
 
 async def sent(server: Endpoint, backend: str) -> set[str]:
-    """The requests of all commands that are no questions, with a run that has a pause."""
+    """The requests of all commands that are no questions, with a run that has a pause and no canary."""
     options = {"backend": backend, "base_url": server.url, "model": "tiny-vision"}
     server.script = ["429:1"]
-    done = await ran(**options, unload=True)
+    done = await ran(**options, unload=True, canary=False)
     assert done.error is None
     config = RunConfig.of("photos", **options)
     async for _ in check_up(config, None):

@@ -9,7 +9,7 @@ from backend_contract import KINDS, question
 from endpoint import Endpoint
 from running import ran
 
-from vlmbatch.endpoints import canary
+from vlmbatch.backends import confirm
 from vlmbatch.endpoints.canary import UNPROVEN, Canary
 from vlmbatch.errors import FatalBackendError
 from vlmbatch.events import EndpointPaused, Notice
@@ -151,7 +151,7 @@ async def test_a_canary_without_a_reply_stops_no_run(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A canary that hangs ends after a model load and the time of one image, and the run goes on."""
-    monkeypatch.setattr(canary, "MODEL_LOAD_S", 0.1)
+    monkeypatch.setattr(confirm, "MODEL_LOAD_S", 0.1)
     photos(2)
     endpoint.canary = "hang"
     done = await ran(**asked, timeout=0.4)

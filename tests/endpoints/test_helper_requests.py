@@ -9,7 +9,8 @@ from endpoint import Endpoint, Received
 from endpoint.messages import Line, Reply, render
 from running import Ran, ran
 
-from vlmbatch.endpoints import canary, supervisor
+from vlmbatch.backends import confirm
+from vlmbatch.endpoints import supervisor
 from vlmbatch.events import EndpointPaused, EndpointResumed, Notice
 
 Photos = Callable[..., Path]
@@ -102,7 +103,7 @@ async def test_a_warm_up_without_a_canary(photos: Photos) -> None:
 
 async def test_a_warm_up_that_hangs_without_a_canary(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
     """With --no-canary a warm-up that hangs ends after a model load and the time of one image."""
-    monkeypatch.setattr(canary, "MODEL_LOAD_S", 0.05)
+    monkeypatch.setattr(confirm, "MODEL_LOAD_S", 0.05)
     photos(2)
     with OddEndpoint("hang", "/api/chat") as endpoint:
         options = {"backend": "ollama", "base_url": endpoint.url, "model": "tiny-vision"}
@@ -154,11 +155,11 @@ async def test_a_pause_without_proof_waits_longer_each_time(photos: Photos) -> N
 class ProxiedEndpoint(Endpoint):
     """An endpoint that answers the canaries of the proof, and refuses the first three probes after it."""
 
-    refusal = "404-route"
+    odd_mode = "404-route"
 
     def _mode(self, request: Received) -> str:
         is_refused = request.is_canary and 2 <= len(self.canaries) < 5
-        return self.refusal if is_refused else super()._mode(request)
+        return self.odd_mode if is_refused else super()._mode(request)
 
 
 @pytest.mark.parametrize("mode", ["401", "403-empty", "404-route", "404-model"])
@@ -166,7 +167,7 @@ async def test_a_proxy_that_refuses_during_an_outage(photos: Photos, mode: str) 
     """A probe that is refused like a wrong set-up, as by a proxy without a server, lengthens the pause."""
     photos(3)
     with ProxiedEndpoint(script=["ok", "429:0.01"]) as endpoint:
-        endpoint.refusal = mode
+        endpoint.odd_mode = mode
         done = await ran(backend="openai", base_url=endpoint.url, model="tiny-vision", concurrency=1)
     is_whole(done, 3)
     assert len(endpoint.canaries) == 6

@@ -31,9 +31,11 @@ RUN = {
     "/api/show": ("ollama", "vllm"),
     "/v1/models": ("llama-server", "llamacpp"),
     "/props": ("llama-server", "llamacpp"),
-    # the routes that a run uses after preflight belong here, too: /api/version, /health, /metrics
 }
-"""The helper requests of a run: their --backend, and the `owned_by` of the server's models."""
+"""The helper requests before the first image: their --backend, and the `owned_by` of the server's models.
+
+test_helper_requests.py has those of the time after it.
+"""
 PROPS = {"modalities": {"vision": True}, "total_slots": 2}
 SHORT_S = 0.4
 

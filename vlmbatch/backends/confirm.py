@@ -15,10 +15,21 @@ from vlmbatch.imaging.prepare import uniform
 from vlmbatch.protocols import Backend
 from vlmbatch.records import Completion, Generation, Request
 
-COLD = 3
-"""The answer of a model that has to be loaded first may take this many times --timeout."""
+QUESTION = "What colour fills this picture? Answer with one word."
+MAX_TOKENS = 16
+ORANGE = (255, 140, 0)
+"""Red, green and blue of a colour that a model hardly guesses."""
+ANY_FLAW = frozenset(("length", "loop", "empty"))
+"""The flaws of answers whose text does not matter."""
+MODEL_LOAD_S = 300.0
+"""An engine may take this long to load its model; Ollama gives up a load without progress after it."""
 _DECIDES = ("auth", "quota", "model_not_found", "no_vision", "wrong_url")
 """Refusals that concern every image; another one may concern only this question."""
+
+
+def cold_s(timeout_s: float) -> float:
+    """The time limit in seconds of a request that may have to load the model first."""
+    return MODEL_LOAD_S + timeout_s
 
 
 async def confirm(
@@ -26,8 +37,8 @@ async def confirm(
 ) -> Completion | None:
     """Ask a question with a picture; returns if the endpoint answers, with None for an unusable answer.
 
-    `doubt` is the reason for the question. `tell` gets it before, since the model may have to be loaded, for
-    up to three times `timeout_s`.
+    `doubt` is the reason for the question. `tell` gets it before, since the model may have to be loaded.
+    `timeout_s` is the time limit of an answer in seconds.
 
     Raises:
         UnreachableError: no connection can be opened.
@@ -36,7 +47,7 @@ async def confirm(
     """
     tell(f"{doubt}; now a question with a picture decides")
     try:
-        return await backend.complete(_question(COLD * timeout_s))
+        return await backend.complete(_question(cold_s(timeout_s)))
     except (RejectedError, BadAnswerError):
         return None
     except FatalBackendError as error:
@@ -52,9 +63,9 @@ async def confirm(
 
 def _question(deadline_s: float) -> Request:
     return Request(
-        images=(uniform((255, 140, 0)),),
-        prompt="What colour fills this picture? Answer with one word.",
-        generation=Generation(max_tokens=16, thinking=False),
-        accept=frozenset(("length", "loop", "empty")),
+        images=(uniform(ORANGE),),
+        prompt=QUESTION,
+        generation=Generation(max_tokens=MAX_TOKENS, thinking=False),
+        accept=ANY_FLAW,
         deadline_s=deadline_s,
     )

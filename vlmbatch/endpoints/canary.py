@@ -8,6 +8,8 @@ from enum import Enum
 
 from vlmbatch.backends.classify.blindness import admits_blindness
 from vlmbatch.backends.classify.body import clean
+from vlmbatch.backends.confirm import ANY_FLAW, MAX_TOKENS, QUESTION, cold_s
+from vlmbatch.backends.confirm import ORANGE as ORANGE_RGB
 from vlmbatch.errors import (
     BackendError,
     BadAnswerError,
@@ -20,12 +22,10 @@ from vlmbatch.imaging.prepare import uniform
 from vlmbatch.protocols import Backend
 from vlmbatch.records import Completion, Request
 
-QUESTION = "What colour fills this picture? Answer with one word."
 LONGER_QUESTION = (
     f"{QUESTION} It is filled from edge to edge with a single colour, and the name of that colour is all "
     "that is wanted, without a sentence around it."
 )
-MAX_TOKENS = 16
 LEAST_PICTURE_TOKENS = 16
 """Fewer tokens than any known model takes for 224x224 pixels (Qwen3-VL: 49), more than its marks take."""
 CHARACTERS_A_TOKEN = 6
@@ -34,15 +34,8 @@ models make a token of one to three characters of base64, and estimates one of t
 TRIES = 3
 QUESTIONS = 3
 """A proof takes at most this many questions."""
-MODEL_LOAD_S = 300.0
-"""An engine may take this long to load its model; Ollama gives up a load without progress after it."""
 UNPROVEN = "whether pictures reach the model could not be proven"
 CHOOSE = "choose a vision model with --model (a .gguf model also needs --mmproj)"
-
-
-def cold_s(timeout_s: float) -> float:
-    """The time limit in seconds of a request that may have to load the model first."""
-    return MODEL_LOAD_S + timeout_s
 
 
 def proof_s(timeout_s: float) -> float:
@@ -71,7 +64,7 @@ class Colour:
 
 
 ORANGE = Colour(
-    rgb=(255, 140, 0), names=r"orange|amber", near=r"\b(red|yellow|gold|brown|tan|peach|coral|apricot)"
+    rgb=ORANGE_RGB, names=r"orange|amber", near=r"\b(red|yellow|gold|brown|tan|peach|coral|apricot)"
 )
 PURPLE = Colour(
     rgb=(128, 0, 128),
@@ -107,8 +100,7 @@ class Canary:
         generation = replace(
             question.generation, max_tokens=MAX_TOKENS, thinking=False, schema=None, logprobs=None
         )
-        accept = frozenset(("length", "loop", "empty"))
-        self._question = replace(question, system=None, generation=generation, accept=accept)
+        self._question = replace(question, system=None, generation=generation, accept=ANY_FLAW)
         self._deadline_s = deadline_s
         self._backend = backend
         self._tell = tell

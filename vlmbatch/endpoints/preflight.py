@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from vlmbatch.aio import first
-from vlmbatch.backends.confirm import COLD
+from vlmbatch.backends.confirm import cold_s
 from vlmbatch.backends.registry import open_backend
 from vlmbatch.cache import Cache
 from vlmbatch.config import RunConfig
@@ -182,7 +182,7 @@ class Search:
                 partial(look, backend, has_canary=config.endpoint.canary, tell=self._asks),
                 patience_s=patience_s,
                 loading_patience_s=loading_patience_s,
-                try_s=PREFLIGHT_S + COLD * config.run.timeout,
+                try_s=PREFLIGHT_S + cold_s(config.run.timeout),
                 least_try_s=least_try_s,
                 name=backend.place,
                 on_away=self._failed,

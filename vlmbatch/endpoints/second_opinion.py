@@ -5,10 +5,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from vlmbatch.backends.classify.refusals import named
+from vlmbatch.backends.confirm import ANY_FLAW, MAX_TOKENS, QUESTION
 from vlmbatch.backends.forwarding import ForwardingBackend
 from vlmbatch.config import RunConfig
 from vlmbatch.config.given import given_options
-from vlmbatch.endpoints.canary import MAX_TOKENS, ORANGE, PURPLE, QUESTION
+from vlmbatch.endpoints.canary import ORANGE, PURPLE
 from vlmbatch.endpoints.crash_history import CrashHistory
 from vlmbatch.errors import (
     BackendError,
@@ -30,7 +31,6 @@ MOST_PROOFS = 3
 """Once the options were accepted this often although a refusal named one, the endpoint is not asked again."""
 MANY_IN_A_ROW = 5
 """If the endpoint refuses this many images in a row, the next run tries them again."""
-ANY_FLAW = frozenset(("length", "loop", "empty"))
 
 
 class Refusal(NamedTuple):

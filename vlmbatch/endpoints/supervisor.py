@@ -8,8 +8,10 @@ from dataclasses import replace
 from functools import partial
 
 from vlmbatch.aio import first
+from vlmbatch.backends.confirm import cold_s
+from vlmbatch.backends.http.hints import HINT_S
 from vlmbatch.config import RunConfig
-from vlmbatch.endpoints.canary import Canary, cold_s, proof_s
+from vlmbatch.endpoints.canary import Canary, proof_s
 from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, CircuitBreaker
 from vlmbatch.endpoints.connection_watch import ConnectionWatch
 from vlmbatch.endpoints.discovery import EndpointUrls, spec_at
@@ -32,8 +34,6 @@ BEYOND_SLOTS = 4
 slots, and with 16 connections at 4 slots some waited until all others were done."""
 OTHER_FILES = 32
 """A run may have this many files open besides one connection a request."""
-HINT_S = 5.0
-"""A helper request that takes longer is ignored: a question with a picture decides."""
 SLOW_LOAD_S = 2.0
 """A model load of at least this many seconds is reported."""
 WATCH_S = 2.0
@@ -210,7 +210,12 @@ class EndpointBreaker(CircuitBreaker):
         if self._known_away is not None:
             raise self._known_away
         if not self._endpoint.is_identified:
-            identity = await identify(self._preflight.backend, self._model_of_peers())
+            identity = await identify(
+                self._preflight.backend,
+                self._model_of_peers(),
+                has_canary=self._has_canary,
+                tell=self._tell,
+            )
             self._supervisor.identified(self._endpoint, self._preflight, identity)
         try:
             async with self._endpoint.proofs.request(), asyncio.TaskGroup() as group:

@@ -7,10 +7,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from vlmbatch.backends.confirm import cold_s
 from vlmbatch.backends.registry import catalogue_of, open_backend
 from vlmbatch.commands.doctor.finding import Finding, wrong
 from vlmbatch.config import RunConfig
-from vlmbatch.endpoints.canary import Canary, cold_s, proof_s
+from vlmbatch.endpoints.canary import Canary, proof_s
 from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, START_PATIENCE_S, until_available
 from vlmbatch.endpoints.discovery import EndpointSpec
 from vlmbatch.endpoints.preflight import Preflight, Search
