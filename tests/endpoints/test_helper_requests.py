@@ -170,7 +170,7 @@ async def test_a_proxy_that_refuses_during_an_outage(photos: Photos, mode: str) 
         endpoint.odd_mode = mode
         done = await ran(backend="openai", base_url=endpoint.url, model="tiny-vision", concurrency=1)
     is_whole(done, 3)
-    assert len(endpoint.canaries) == 6
+    assert len(endpoint.canaries) > 5, "two of the proof, three that were refused, and the last one"
 
 
 @each_odd
