@@ -153,6 +153,6 @@ def test_no_secret_reaches_a_report(photos: Photos, endpoint: Endpoint, flag: st
     url = endpoint.url.replace("//", "//me:pa55@")
     asked = ["run", "photos", "-b", "vllm", "-m", "tiny-vision", "--api-key", "s3cret", flag, "report"]
     for code, mode in ((2, "401"), (0, "ok")):
-        endpoint.script = [mode]
+        endpoint.canary = mode
         assert run(*asked, "--base-url", url).returncode == code
         assert not [word for word in ("s3cret", "pa55") if word in Path("report").read_text()]
