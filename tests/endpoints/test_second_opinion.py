@@ -21,7 +21,7 @@ from vlmbatch.records import Failure
 
 Photos = Callable[..., Path]
 FIREWALL = html(403, "Attention Required! | Cloudflare")
-CLOSED: dict[str, Reply] = {
+CLIENT_REFUSED: dict[str, Reply] = {
     "401": as_json(401, {"error": {"message": "Invalid API Key", "type": "authentication_error"}}),
     "403": FIREWALL,
     "404": as_json(404, {"detail": "Not Found"}),
@@ -194,14 +194,14 @@ async def test_an_option_that_all_endpoints_refuse(
     assert done.results == []
 
 
-@pytest.mark.parametrize("name", CLOSED)
+@pytest.mark.parametrize("name", CLIENT_REFUSED)
 async def test_a_firewall_refuses_one_picture(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any], name: str
 ) -> None:
     """A 401, 403 or 404 for one picture, although the endpoint answers others, fails that image alone."""
     photos(6)
     is_first = first_picture([])
-    endpoint.refusal = lambda request: CLOSED[name] if is_first(request) else None
+    endpoint.refusal = lambda request: CLIENT_REFUSED[name] if is_first(request) else None
     done = await ran(**asked, concurrency=2, output="o.jsonl")
     assert done.error is None
     assert sum(r.ok for r in done.results) == 5
@@ -214,13 +214,13 @@ async def test_a_firewall_refuses_one_picture(
 
 
 @pytest.mark.parametrize("canary", [True, False])
-@pytest.mark.parametrize("name", CLOSED)
-async def test_a_door_that_is_closed_for_a_while(
+@pytest.mark.parametrize("name", CLIENT_REFUSED)
+async def test_refusals_of_every_request_for_a_while(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any], name: str, canary: bool
 ) -> None:
     """If an endpoint refuses every request for a while after answers, the run pauses and loses nothing."""
     photos(12)
-    closed = [CLOSED[name]] * 9
+    closed = [CLIENT_REFUSED[name]] * 9
 
     def refusal(request: Received) -> Reply | None:
         return closed.pop() if closed and len(endpoint.questions) > 4 else None
@@ -233,26 +233,26 @@ async def test_a_door_that_is_closed_for_a_while(
     assert len(done.of(EndpointPaused)) == len(done.of(EndpointResumed)) > 0
 
 
-@pytest.mark.parametrize("name", CLOSED)
-async def test_a_door_that_stays_closed(
+@pytest.mark.parametrize("name", CLIENT_REFUSED)
+async def test_refusals_of_every_request_that_stay(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any], name: str
 ) -> None:
     """If an endpoint refuses every request for the whole patience after answers, the run ends with code 4."""
     photos(12)
-    endpoint.refusal = lambda request: CLOSED[name] if len(endpoint.questions) > 4 else None
+    endpoint.refusal = lambda request: CLIENT_REFUSED[name] if len(endpoint.questions) > 4 else None
     done = await ran(**asked, concurrency=3, give_up_after=0.3)
     assert isinstance(done.error, UnavailableError)
     assert failures(done) == []
 
 
 @pytest.mark.parametrize("canary", [True, False])
-@pytest.mark.parametrize("name", CLOSED)
-async def test_a_door_that_was_never_open(
+@pytest.mark.parametrize("name", CLIENT_REFUSED)
+async def test_refusals_before_the_first_answer(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any], name: str, canary: bool
 ) -> None:
     """Before the first answer such a refusal is a wrong set-up: exit code 2 at once."""
     photos(3)
-    endpoint.refusal = lambda request: CLOSED[name]
+    endpoint.refusal = lambda request: CLIENT_REFUSED[name]
     done = await ran(**asked, concurrency=1, canary=canary)
     assert isinstance(done.error, FatalBackendError)
     assert len(endpoint.questions) + len(endpoint.canaries) == 1
@@ -283,12 +283,12 @@ async def test_many_pictures_refused_in_a_row(
     assert kept == [False] * (MANY_IN_A_ROW - 1) + [True] * (10 - MANY_IN_A_ROW + 1)
 
 
-async def test_a_door_that_opens_while_it_is_looked_at(
+async def test_a_single_refusal_that_passes(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
     """A single 404 of a proxy costs neither an attempt nor a pause: the image is asked about again."""
     photos(3)
-    closed = [CLOSED["404"]]
+    closed = [CLIENT_REFUSED["404"]]
     endpoint.refusal = lambda request: closed.pop() if closed and request.chat == 1 else None
     done = await ran(**asked, concurrency=1)
     assert [(r.ok, r.attempts) for r in done.results] == [(True, 1)] * 3

@@ -10,7 +10,7 @@ from endpoint import Endpoint, Received
 from endpoint.wires import error
 from running import ran
 
-from vlmbatch.endpoints.crash_history import ACCUSATIONS, TURNS
+from vlmbatch.endpoints.crash_history import PROOFS_AGAINST, TURNS
 from vlmbatch.errors import UnavailableError
 from vlmbatch.events import ConcurrencyChanged
 
@@ -91,7 +91,7 @@ async def test_an_image_that_alone_is_turned_away_fails(
     [failure] = [result.failure for result in done.results if result.failure]
     assert (failure.kind in ("busy", "down"), failure.retryable) == (True, True)
     assert "another picture" in failure.message
-    assert seen.count(seen[0]) == TURNS + ACCUSATIONS
+    assert seen.count(seen[0]) == TURNS + PROOFS_AGAINST
 
 
 async def test_a_server_that_stays_busy_ends_the_run(

@@ -13,7 +13,7 @@ restarts come every few seconds (benchmarks/soak.py), two of them hit one image 
 
 TURNS = 20
 """An image that was turned away this often is sent alone."""
-ACCUSATIONS = 3
+PROOFS_AGAINST = 3
 """An image fails if it was turned away alone, and another picture was answered then, this often."""
 
 
@@ -34,7 +34,7 @@ class CrashHistory:
         """Attempts of the image that were lost to crashes and do not count."""
         self.waits = 0
         """How often an endpoint was down or busy for this image."""
-        self._accusations = 0
+        self._proofs = 0
         self.breaker: CircuitBreaker | None = None
         """The circuit breaker of the endpoint at which a request failed last."""
         self._downs: int | None = None
@@ -65,10 +65,10 @@ class CrashHistory:
         self.suspect = self.suspect or self.waits >= TURNS
         return self.waits > TURNS
 
-    def accused(self) -> bool:
+    def others_answered(self) -> bool:
         """Count that the endpoint answered another picture then; returns whether the image has failed."""
-        self._accusations += 1
-        return self._accusations >= ACCUSATIONS
+        self._proofs += 1
+        return self._proofs >= PROOFS_AGAINST
 
     def must_be_alone(self) -> bool:
         """Whether the image's next request must be the only one at its endpoint; called before each request.

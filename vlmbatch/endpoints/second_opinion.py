@@ -86,7 +86,7 @@ class SecondOpinion(ForwardingBackend):
             if refusal is None or not self._can_ask(request):
                 raise
             if refusal.kind in OF_THE_CLIENT:
-                return await self._after_a_closed_door(request, error, refusal)
+                return await self._after_answers(request, error, refusal)
             if await self._refuses_the_options(request, refusal):
                 raise _of_the_option(error, refusal) from error
             if isinstance(error, TransientError):
@@ -137,9 +137,7 @@ class SecondOpinion(ForwardingBackend):
         self._proofs += 1
         return False
 
-    async def _after_a_closed_door(
-        self, request: Request, error: BackendError, refusal: Refusal
-    ) -> Completion:
+    async def _after_answers(self, request: Request, error: BackendError, refusal: Refusal) -> Completion:
         """Raise the error that this refusal means after answers, or return the answer of another try."""
         if await self._refuses(refusal, _briefly(_other(request))):
             if self._has_accepted_image or await self._refuses(refusal, _unrelated(request)):
@@ -166,12 +164,12 @@ class SecondOpinion(ForwardingBackend):
         async with self._asking:
             if self._opinions != known and self._last is not None and self._last[0] == matter:
                 return self._last[1]
-            is_refused = await self._asks_in_vain(refusal, question)
+            is_refused = await self._is_refused(refusal, question)
             self._opinions += 1
             self._last = matter, is_refused
             return is_refused
 
-    async def _asks_in_vain(self, refusal: Refusal, question: Request) -> bool:
+    async def _is_refused(self, refusal: Refusal, question: Request) -> bool:
         try:
             await self._backend.complete(question)
         except UnavailableError:
@@ -196,7 +194,7 @@ async def check_turned_away(
     """
     if not crashes.turned_away() or not await _answers_others(backend, request):
         return
-    if crashes.accused():
+    if crashes.others_answered():
         raise RejectedError(
             f"{error}; this image was turned away {crashes.waits} times, also without other requests, while "
             "the endpoint answered about another picture; the next run tries it again",

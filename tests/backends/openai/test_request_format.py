@@ -90,7 +90,7 @@ async def test_a_parameter_refused_on_a_later_request(endpoint: Endpoint) -> Non
     assert len(endpoint.questions) == 3
 
 
-async def test_an_innocent_parameter_is_sent_again(endpoint: Endpoint) -> None:
+async def test_a_parameter_left_out_without_effect_is_sent_again(endpoint: Endpoint) -> None:
     """A parameter without which the request is refused all the same is sent again, and never left out."""
     odd = as_json(400, words("this picture gives the temperature of nothing"))
     endpoint.refusal = lambda request: odd if request.body.get("seed") == 9 else None

@@ -41,26 +41,31 @@ _TOO_SMALL = re.compile(r"below_min|too (small|low|few)|below (the )?minimum")
 class Omissions:
     """The parameters that requests leave out, since the endpoint has refused them. Each is tried once.
 
-    `given` are parameters of the user, which are never left out. `innocent` are parameters that a refusal
+    `given` are parameters of the user, which are never left out. `kept` are parameters that a refusal
     named, and without which the endpoint refused the request all the same.
     """
 
     given: frozenset[str] = frozenset()
     refused: frozenset[str] = frozenset()
-    innocent: frozenset[str] = frozenset()
+    kept: frozenset[str] = frozenset()
 
     def after(self, sentence: str, optional: Mapping[str, Iterable[str]]) -> Self | None:
         """The omissions for the next attempt; None if the sentence names no other parameter to leave out.
 
         `optional` are the parameters of the request, each with the names that a sentence may have for it.
         """
-        more = _meant(sentence, optional) - self.given - self.innocent - self.refused
+        more = _meant(sentence, optional) - self.given - self.kept - self.refused
         return replace(self, refused=self.refused | more) if more else None
 
-    def acquitted(self, first: Self, sentence: str, optional: Mapping[str, Iterable[str]]) -> Self:
-        """The omissions after a final refusal: what it still names was left out in vain since `first`."""
-        vain = _meant(sentence, optional) & (self.refused - first.refused)
-        return replace(self, refused=self.refused - vain, innocent=self.innocent | vain) if vain else self
+    def restored(self, first: Self, sentence: str, optional: Mapping[str, Iterable[str]]) -> Self:
+        """The omissions after a final refusal.
+
+        Parameters that were left out since `first`, and that it names all the same, are sent again.
+        """
+        named_still = _meant(sentence, optional) & (self.refused - first.refused)
+        if not named_still:
+            return self
+        return replace(self, refused=self.refused - named_still, kept=self.kept | named_still)
 
     def warnings(self, generation: Generation) -> tuple[str, ...]:
         """Warnings about parameters that change an answer, and that its request lacked."""

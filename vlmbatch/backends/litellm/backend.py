@@ -213,7 +213,7 @@ class LiteLLMBackend:
                 sentence = refusal_in(error)
                 changed = used.after(sentence, OPTIONAL)
                 if changed is None:
-                    self._omissions = self._omissions.acquitted(first, sentence, OPTIONAL)
+                    self._omissions = self._omissions.restored(first, sentence, OPTIONAL)
                     raise
             if self._omissions is used:  # else another request has changed them meanwhile
                 self._omissions = changed

@@ -263,7 +263,7 @@ class OllamaBackend:
                 sentence = refusal_in(error)
                 changed = used.after(sentence, OPTIONAL)
                 if changed is None:
-                    self._adopt(self._omissions.acquitted(first, sentence, OPTIONAL))
+                    self._adopt(self._omissions.restored(first, sentence, OPTIONAL))
                     raise
             if self._omissions is used:  # else another request has changed them meanwhile
                 self._adopt(changed)

@@ -264,7 +264,7 @@ class OpenAICompatibleBackend:
             except BackendError as error:
                 changed = used.after_refusal(error, request.generation)
                 if changed is None:
-                    self._adopt(self._format.acquitted(first, error, request.generation))
+                    self._adopt(self._format.restored(first, error, request.generation))
                     raise
             if self._format is used:  # else another request has changed it meanwhile
                 self._adopt(changed)

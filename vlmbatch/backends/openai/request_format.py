@@ -88,7 +88,7 @@ class RequestFormat:
     has_detail: bool = False
     """Whether the server requires the detail of a picture."""
     is_settled: bool = False
-    """Whether a change of the limit was in vain: it is not changed any more."""
+    """Whether a change of the limit had no effect: it is not changed any more."""
 
     def of_user(self, config: RunConfig) -> Self:
         """This format with what the user gave and left out."""
@@ -129,10 +129,10 @@ class RequestFormat:
         omissions = self.omissions.after(sentence, self._names(generation))
         return None if omissions is None else replace(self, omissions=omissions)
 
-    def acquitted(self, first: Self, error: BackendError, generation: Generation) -> Self:
-        """The format after a final refusal: what it still names was changed in vain since `first`."""
+    def restored(self, first: Self, error: BackendError, generation: Generation) -> Self:
+        """The format after a final refusal: changes since `first` that did not help are undone."""
         sentence = refusal_in(error)
-        omissions = self.omissions.acquitted(first.omissions, sentence, self._names(generation))
+        omissions = self.omissions.restored(first.omissions, sentence, self._names(generation))
         kept = self if omissions is self.omissions else replace(self, omissions=omissions)
         if self.limit != first.limit and named(sentence, TOKEN_LIMITS):
             return replace(kept, limit=first.limit, is_settled=True)
