@@ -13,6 +13,7 @@ VlmbatchError                  the root; raised itself, it is a bug             
 │  ├─ UnavailableError         the endpoint is down or busy: the run pauses                    exit 4
 │  │  └─ UnreachableError      the endpoint accepts no connection                              exit 4
 │  └─ FatalBackendError        unknown model, no vision, bad key: no image can succeed         exit 2
+│     └─ RefusedOptionError    the endpoint refuses an option of the user with any picture
 ├─ OutputError                 the results cannot be written                                   exit 5
 ├─ OutputClosed                the reader of standard output has closed it (| head)            exit 0
 ├─ Busy                        a session has as many waiting calls as it may have
@@ -238,6 +239,10 @@ class FatalBackendError(BackendError):
 
     kind: FailureKind = "bad_config"
     exit_code = 2
+
+
+class RefusedOptionError(FatalBackendError):
+    """The endpoint refuses an option of the user by its name, with any picture."""
 
 
 class OutputError(VlmbatchError):

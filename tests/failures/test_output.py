@@ -107,7 +107,7 @@ def test_x3_an_emptied_output_ends_the_run(photos: Photos, endpoint: Endpoint) -
     photos(40)
     endpoint.delay = 0.2
     running = start(*arguments(endpoint, "-c", "1"), stderr=subprocess.PIPE)
-    endpoint.until(lambda: len(endpoint.questions) >= 3)
+    endpoint.until(lambda: len(endpoint.questions) >= 3 and Path("o.jsonl").stat().st_size > 0)
     os.truncate("o.jsonl", 0)
     _, told = running.communicate(timeout=60)
     assert running.returncode == 5

@@ -14,6 +14,7 @@ from vlmbatch.errors import (
     BackendError,
     BadAnswerError,
     FatalBackendError,
+    RefusedOptionError,
     RejectedError,
     TransientError,
     UnavailableError,
@@ -160,6 +161,8 @@ class Canary:
             if self._failures < TRIES and spent_s < self._deadline_s:
                 raise
             return str(error)
+        except RefusedOptionError:
+            raise
         except FatalBackendError as error:
             if error.kind != "bad_config":  # an option may be wrong for this question alone
                 raise

@@ -16,6 +16,7 @@ from vlmbatch.errors import (
     BadAnswerError,
     FailureKind,
     FatalBackendError,
+    RefusedOptionError,
     RejectedError,
     TransientError,
     UnavailableError,
@@ -235,7 +236,7 @@ def _of_the_option(error: BackendError, refusal: Refusal) -> FatalBackendError:
     """The error for options that the endpoint refuses with any picture."""
     if not refusal.option:
         return FatalBackendError(str(error), kind=error.kind)
-    return FatalBackendError(
+    return RefusedOptionError(
         f"the endpoint does not accept {refusal.option}: {error.told} (HTTP {error.status}); change it or "
         "leave it out, and run the same command again",
         kind="bad_config",
