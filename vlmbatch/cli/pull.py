@@ -21,7 +21,7 @@ Wait = Annotated[
     bool,
     typer.Option(
         "--wait",
-        help="Wait until Ollama is up, at most --give-up-after (here 15m), and leave out models it has.",
+        help="Wait until Ollama is up, at most --give-up-after (here 15m), and skip models that it has.",
     ),
 ]
 

@@ -239,7 +239,7 @@ def _compare(first: Completion, again: Completion, counts: Counts, without: int)
 
 def _blind(proof: str) -> FatalBackendError:
     return FatalBackendError(
-        f"pictures do not reach the model: {proof}; {CHOOSE}, update the server, or go on all the same with "
+        f"pictures do not reach the model: {proof}; {CHOOSE}, update the server, or go on without this test: "
         "--no-canary",
         kind="no_vision",
     )

@@ -197,8 +197,8 @@ async def check_turned_away(
         return
     if crashes.others_answered():
         raise RejectedError(
-            f"{error}; this image was turned away {crashes.waits} times, also without other requests, while "
-            "the endpoint answered about another picture; the next run tries it again",
+            f"{error}; the endpoint was busy or down for this image {crashes.waits} times, also without "
+            "other requests, but answered about another picture; the next run tries this image again",
             kind=error.kind,
             retryable=True,
         ) from error
@@ -238,7 +238,7 @@ def _of_the_option(error: BackendError, refusal: Refusal) -> FatalBackendError:
         return FatalBackendError(str(error), kind=error.kind)
     return RefusedOptionError(
         f"the endpoint does not accept {refusal.option}: {error.told} (HTTP {error.status}); change it or "
-        "leave it out, and run the same command again",
+        "leave it out, and run the command again",
         kind="bad_config",
     )
 

@@ -35,7 +35,7 @@ def cut(found: TokenLimits, text: str = "A cat and", **marks: str) -> BadAnswerE
         (limits(1536, 512, 512, 2048), "a larger --max-tokens lets it finish", "reseed"),
         (limits(0, 0, 512, 2048), "a larger --max-tokens lets it finish", "reseed"),
         (limits(1900, 148, 512, None), "cut the answer after 148 tokens, before the 512 of --max", "shrink"),
-        (limits(1900, 148, 512, 8192), "look for a limit of its own", "reseed"),
+        (limits(1900, 148, 512, 8192), "look for another limit", "reseed"),
     ],
 )
 def test_the_limit_that_cut_an_answer_is_named(found: TokenLimits, told: str, change: str) -> None:
@@ -43,7 +43,7 @@ def test_the_limit_that_cut_an_answer_is_named(found: TokenLimits, told: str, ch
     error = cut(found)
     assert (error.kind, error.change, error.partial) == ("truncated", change, "A cat and")
     assert told in str(error)
-    assert ("larger --max-tokens" in str(error)) == (change == "reseed" and "limit of its own" not in told)
+    assert ("larger --max-tokens" in str(error)) == (change == "reseed" and "another limit" not in told)
 
 
 def test_a_full_context_says_how_much_room_an_answer_needs() -> None:

@@ -72,7 +72,7 @@ class TokenLimits:
         cut = f"the endpoint cut the answer after {written:,} tokens, before {most}"
         if self.may_be_full:
             return f"{cut}; if its context is full ({read:,} tokens for picture and prompt), {HINT}"
-        return f"{cut}, although its context has {self.context:,} tokens; look for a limit of its own there"
+        return f"{cut}, although its context has {self.context:,} tokens; look for another limit there"
 
     @property
     def accepted(self) -> str:

@@ -324,4 +324,4 @@ class OpenAICompatibleBackend:
         is_another = done is None or (done.model in listing.models and not self._server_type.hosted)
         if listing.is_complete and is_another:  # LM Studio answers with another model than the one named
             raise missing
-        return () if listing.error else (f"{self.place} does not list {name}, but it answers",)
+        return () if listing.error else (f"{self.place} does not list {name}, but answers with it",)

@@ -125,7 +125,7 @@ class EndpointChecks:
             told = "the endpoint does not report it; the check below tests it"
             return [Finding(check="takes pictures", mark="skipped", told=told)]
         if not sees:
-            told = "the endpoint says no; the check below tests it"
+            told = "the endpoint reports no vision; the check below tests it"
             return [Finding(check="takes pictures", mark="warning", told=told)]
         return [Finding(check="takes pictures", mark="ok", told="the endpoint says so")]
 
