@@ -192,7 +192,7 @@ class BackendError(VlmbatchError):
         self.marks: tuple[str, ...] = ()
         """The endpoint's types and codes of the error."""
         self.overflow: Overflow | None = None
-        """By how much the request exceeds the context, if the endpoint says so."""
+        """The sizes of the request and the context, if the endpoint reports that the request does not fit."""
 
 
 class TransientError(BackendError):

@@ -158,7 +158,7 @@ Event = (
 
 
 def ignore(event: Event) -> None:
-    """The observer of a caller without a user."""
+    """Do nothing with an event: an observer for callers that show no events."""
 
 
 def tell(notify: Callable[[Event], None], message: str) -> None:

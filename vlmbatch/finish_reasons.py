@@ -1,4 +1,4 @@
-"""The words with which engines say why an answer ended; each engine has its own."""
+"""The words with which engines say why an answer ended; each engine has its own words."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ ENDED = frozenset(
         *("finished", "done", "normal", "success", "word"),
     )
 )
-"""Words for an answer that ended by itself, as of `word_of`."""
+"""Words for a complete answer, in the spelling of `word_of`."""
 UNKNOWN = frozenset(("", "null", "none", "unspecified"))
 """Words that say nothing."""
 _CUT = re.compile(

@@ -18,7 +18,7 @@ Tell = Callable[[str], None]
 
 
 def quiet(message: str) -> None:
-    """Drop a message: the Tell of a caller without a user."""
+    """Do nothing with a message: a Tell for callers that show no messages."""
 
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -100,7 +100,7 @@ class Backend(AsyncContext, Protocol):
         """Check once that the endpoint is up and has the model; find out whether the model has vision.
 
         Helper requests that fail are notes of the result. If they leave open whether the model is there, a
-        question with a picture decides, which may take three times --timeout; `tell` gets the reason before.
+        question with a picture decides, which may take three times --timeout; `tell` gets the reason first.
 
         Raises:
             UnreachableError: no connection can be opened.

@@ -1,4 +1,4 @@
-"""Reads strict JSON: it refuses what other programs cannot read, and its only error is ValueError."""
+"""Reads strict JSON. Text that other programs cannot read is refused with ValueError, the only error."""
 
 import json
 import math

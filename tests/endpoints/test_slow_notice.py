@@ -45,7 +45,7 @@ def loaded(name: str = "llava", context: int | None = 4096, minutes: float = 5.0
         (
             [loaded("qwen", None, 10**8)],
             None,
-            f"Ollama has loaded qwen for good, while this run needs llava; {ADVICE}",
+            f"Ollama has loaded qwen without a time limit, while this run needs llava; {ADVICE}",
         ),
         (
             [loaded("qwen", None, -3), loaded()],

@@ -24,11 +24,11 @@ T = TypeVar("T")
 UNNAMED_S = 15.0
 """Time limit in seconds for all requests to a server on a default port that the user did not name."""
 HEAD_START_S = HINT_S + 1.0
-"""A candidate that has not been found or refused after this many seconds competes with the next one."""
+"""After this many seconds without a result, the next candidate is tried, too."""
 
 
 class OddServerError(UnreachableError):
-    """A server that the user did not name accepts connections, and its replies do not show what it is."""
+    """A server that the user did not name accepts connections, but does not show which engine it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class Candidate:
 
         Raises:
             OddServerError: an engine that the user did not name is too slow, busy, or refuses.
-            UnreachableError: no engine listens at an address that the user did not name, or another program.
+            UnreachableError: no engine listens at an address that the user did not name; another program may.
             BackendError: any other error of the call.
         """
         if self.sure:
@@ -96,7 +96,7 @@ class Search:
 
     @property
     def odd(self) -> list[BackendError]:
-        """The errors of servers whose replies do not show what they are."""
+        """The errors of servers that did not show which engine they are."""
         return [error for error in self.away if isinstance(error, OddServerError)]
 
     @property
@@ -128,7 +128,7 @@ class Search:
                 await each.stack.aclose()
 
     def _collect(self) -> None:
-        """Sort the results of the looks that have ended; raises what is no BackendError."""
+        """Sort the results of the looks that have ended; raises errors that are not a BackendError."""
         for look in [look for look in self._looks if look.done()]:
             self._looks.discard(look)
             try:

@@ -20,7 +20,7 @@ MAX_TOKENS = 16
 ORANGE = (255, 140, 0)
 """Red, green and blue of a colour that a model hardly guesses."""
 ANY_FLAW = frozenset(("length", "loop", "empty"))
-"""The flaws of answers whose text does not matter."""
+"""The flaws to accept in an answer whose text does not matter."""
 MODEL_LOAD_S = 300.0
 """An engine may take this long to load its model; Ollama gives up a load without progress after it."""
 _DECIDES = ("auth", "quota", "model_not_found", "no_vision", "wrong_url")
@@ -37,7 +37,7 @@ async def confirm(
 ) -> Completion | None:
     """Ask a question with a picture; returns if the endpoint answers, with None for an unusable answer.
 
-    `doubt` is the reason for the question. `tell` gets it before, since the model may have to be loaded.
+    `doubt` is the reason for the question. `tell` gets it before the question, which may load the model.
     `timeout_s` is the time limit of an answer in seconds.
 
     Raises:

@@ -11,7 +11,7 @@ from vlmbatch.config.run import DisplayOptions
 from vlmbatch.errors import ConfigError
 
 SINGLE = ("prompt", "prompt_file", "schema")
-"""Options that decide what is asked: no value of them may get lost. Of other options the last one wins."""
+"""Options that decide the question: no value of them may be lost. Of others the last value counts."""
 _KEY = "vlmbatch.repeated"
 
 

@@ -30,7 +30,7 @@ class GivenOption:
 
 
 def given_options(config: RunConfig) -> tuple[GivenOption, ...]:
-    """The options of a request whose value is not the default: the endpoint gets them only for the user."""
+    """The options of a request whose value is not the default."""
     return (*_of_generation(config), *_of_endpoint(config), *_of_body(config))
 
 

@@ -30,8 +30,8 @@ LONGER_QUESTION = (
 LEAST_PICTURE_TOKENS = 16
 """Fewer tokens than any known model takes for 224x224 pixels (Qwen3-VL: 49), more than its marks take."""
 CHARACTERS_A_TOKEN = 6
-"""A count that takes base64 for text has at least one token for this many characters of it: the tokenizers of
-models make a token of one to three characters of base64, and estimates one of three or four."""
+"""A count of base64 as text has at least one token for this many characters: the tokenizers of models make a
+token of one to three characters of base64, and estimates make one of three or four."""
 TRIES = 3
 QUESTIONS = 3
 """A proof takes at most this many questions."""
@@ -48,7 +48,7 @@ def proof_s(timeout_s: float) -> float:
 class Colour:
     """A colour that a model hardly guesses: red, green and blue, and patterns of its names.
 
-    `near` are names that a small model may give it.
+    `near` is a pattern of names that a small model may use for it.
     """
 
     rgb: tuple[int, int, int]
@@ -108,12 +108,12 @@ class Canary:
         self._failures = 0
         self._first_try_at = 0.0
         self.was_answered = False
-        """Whether the endpoint ever answered it, so that its failure shows that the endpoint is not well."""
+        """Whether the endpoint has ever answered it; then a failure shows that the endpoint is not well."""
 
     async def prove(self, *, denied: bool = False) -> None:
         """Prove once that pictures reach the model; report if that cannot be proven.
 
-        `denied`: the endpoint says that the model cannot see, so that a proof is needed.
+        `denied`: the endpoint reports that the model cannot see, so a proof is needed.
 
         Raises:
             FatalBackendError: pictures do not reach the model, or no image can succeed for another reason.
@@ -137,7 +137,7 @@ class Canary:
         """Probe with one tiny picture.
 
         Raises:
-            UnavailableError: the endpoint is down, fails, or refuses what it once answered.
+            UnavailableError: the endpoint is down, fails, or refuses the canary that it answered before.
             FatalBackendError: no image can succeed any more.
         """
         try:
@@ -145,7 +145,7 @@ class Canary:
         except FatalBackendError as error:
             if error.kind not in ("auth", "wrong_url", "model_not_found"):
                 raise
-            # the set-up was right before: a proxy answers for a server that is away, or a model is replaced
+            # the set-up was right before: a proxy replies for a server that is down, or a model is replaced
             raise UnavailableError(str(error), kind=error.kind) from error
         except (RejectedError, BadAnswerError):
             return  # the endpoint answers, which is all a probe needs
@@ -186,7 +186,7 @@ class Canary:
         return _compare(first, again, counts, without)
 
     async def _look(self, colour: Colour, text: str, deadline_s: float | None = None) -> Completion:
-        """The answer about a picture of this colour; without a deadline --timeout limits it."""
+        """The answer about a picture of this colour; without a deadline, --timeout is its time limit."""
         picture = uniform(colour.rgb)
         request = replace(self._question, prompt=text, images=(picture,), deadline_s=deadline_s)
         return await self._backend.complete(request)

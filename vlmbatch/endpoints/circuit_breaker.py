@@ -46,9 +46,10 @@ async def until_available(
 
     Waits `delay_s` first, and then twice the last wait each time, 1 to 30 seconds. Gives up after
     `patience_s`, or after `loading_patience_s` if the endpoint accepts connections and is busy or loading. A
-    try has `try_s` seconds, or only the longer patience that is left, but at least `least_try_s` of it. A try
-    that takes longer or fails in passing counts as unavailable. `on_away` receives the error of each such try
-    but the last, and the seconds of patience that are left. `name` is the endpoint in a message.
+    try has `try_s` seconds, or the rest of the longer patience if that is less, but at least `least_try_s`.
+    If a try takes longer or fails for a reason that may pass, the endpoint counts as unavailable. `on_away`
+    receives the error of each such try except the last, and the seconds of patience that are left. `name` is
+    the endpoint in a message.
 
     Raises:
         UnavailableError: the last one, when the patience is used up.
@@ -158,7 +159,7 @@ class CircuitBreaker(ABC):
         self._failing.clear()
 
     async def unavailable(self, error: UnavailableError, waits: int) -> None:
-        """Wait until an image that was turned away `waits` times may try again.
+        """Wait until an image may try again for which the endpoint was busy or down `waits` times.
 
         After a "busy" only that image waits. All images pause if the endpoint is down or loading, if it asks
         for a wait, or after five such replies in a row. A server that takes probes but answers no request

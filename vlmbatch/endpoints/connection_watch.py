@@ -1,4 +1,4 @@
-"""Finds out that a server is gone while all requests wait for a reply, so that no new one is refused."""
+"""Finds a server that is gone while all slots wait for a reply, so that no new request can be refused."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ AGAIN_S = 0.5
 class ConnectionWatch:
     """Tries a connection to each endpoint whose requests have had no reply for a while.
 
-    A server that only takes long accepts it. One that refuses it twice is down: its endpoint pauses.
+    A slow server accepts it. A server that refuses it twice is down: its endpoint pauses.
     """
 
     def __init__(self, pool: EndpointPool, sleep: Sleep) -> None:
@@ -33,9 +33,9 @@ class ConnectionWatch:
             await asyncio.gather(*map(self._look_at, list(self._pool)))
 
     async def _look_at(self, endpoint: PooledEndpoint) -> None:
-        """Pause an endpoint that is gone; if it is paused or not proven yet, drop what it is asked meanwhile.
+        """Pause an endpoint that is gone; if it is paused or not proven yet, drop the requests that prove it.
 
-        Requests about images stay: a server that is only closing may still reply to them.
+        Requests about images are not dropped: a server that is still closing may reply to them.
         """
         asked = endpoint.in_flight if endpoint.is_open else endpoint.proofs
         if not await self._is_gone(endpoint, asked):

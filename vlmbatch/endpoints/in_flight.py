@@ -10,8 +10,8 @@ from vlmbatch.errors import StaleConnectionError
 class InFlight:
     """Knows the requests in flight, and drops them if their server is gone.
 
-    A server that is stopped may keep its connections open and never reply to them (vLLM does), so that only
-    the time limit of each request would end it.
+    A server that is stopped may keep its connections open and never reply (vLLM does). Then only the time
+    limit of each request would end it.
     """
 
     def __init__(self) -> None:

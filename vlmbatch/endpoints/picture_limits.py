@@ -1,4 +1,4 @@
-"""How large pictures may be at each endpoint: what its refusals for a full context have shown."""
+"""How large pictures may be at each endpoint, learnt from its refusals for a full context."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Shrunk:
 
 @dataclass(slots=True)
 class PictureLimit:
-    """The pixels that the pictures of one request may have: proven by an answer, and tried at the moment.
+    """The pixels that the pictures of one request may have: the proven limit, and the one that is tried now.
 
     `refused` is the size of a picture that did not fit.
     """
@@ -60,7 +60,7 @@ class PictureLimits:
         return None if limit is None else limit.pixels
 
     def everywhere(self, question: str) -> int | None:
-        """The limit that all endpoints of the first rank have at least; None if one has none."""
+        """The highest limit of the endpoints of the first rank; None if one of them has no limit."""
         firsts = [each for each in self._endpoints if each.rank == 0 and not each.is_closed]
         limits = [self.of(each, question) for each in firsts]
         known = [limit for limit in limits if limit is not None]

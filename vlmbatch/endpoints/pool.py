@@ -129,10 +129,10 @@ class EndpointPool:
         """Hold a slot of the first endpoint that is up and free, of this rank if one is up.
 
         `crashes` says before each choice whether the image must be alone at its endpoint, and raises if
-        it is guilty. `last` is the endpoint that failed the image last: another one is preferred.
+        the image causes crashes. `last` is the endpoint that failed the image last: another one is preferred.
 
         Raises:
-            BackendError: no endpoint is left, or the image is guilty of crashes.
+            BackendError: no endpoint is left, or the engine crashes because of the image.
         """
         endpoint, alone = await self._free_endpoint(rank, crashes, last)
         try:
@@ -238,7 +238,7 @@ class EndpointPool:
                 self.in_background(self._prove(other, other.breaker.again))
 
     async def unavailable(self, endpoint: PooledEndpoint, error: UnavailableError, waits: int) -> None:
-        """An image was turned away with this error, `waits` times so far. Wait until it may try again."""
+        """The endpoint was busy or down `waits` times for an image. Wait until the image may try again."""
         await self._wait_unless_down(endpoint, lambda: endpoint.breaker.unavailable(error, waits))
 
     async def failed(self, endpoint: PooledEndpoint, error: BackendError, image: str) -> None:

@@ -145,7 +145,7 @@ async def identify(
 
 
 async def look(backend: Backend, *, has_canary: bool, tell: Tell) -> Endpoint:
-    """Send one preflight; raises its errors, and FatalBackendError if nothing else shows that it sees."""
+    """Send one preflight; raises its errors, and FatalBackendError for a blind model without a canary."""
     endpoint = await backend.preflight(tell)
     if endpoint.sees is False and not has_canary:
         pull = ", or get one with: vlmbatch pull qwen2.5vl" if endpoint.backend == "ollama" else ""
@@ -173,8 +173,8 @@ class Search:
 
         Raises:
             UnavailableError: the last one, when the patience is used up.
-            FatalBackendError: the endpoint is up and refuses.
-            ConfigError: the options do not fit to its models.
+            FatalBackendError: the endpoint is up and refuses the run.
+            ConfigError: the options do not fit its models.
         """
         config, backend = self.found.spec.config, self.found.backend
         try:

@@ -26,16 +26,16 @@ from vlmbatch.protocols import Backend
 from vlmbatch.records import Completion, Generation, Request
 
 OF_THE_CLIENT: frozenset[FailureKind] = frozenset(("auth", "wrong_url", "model_not_found"))
-"""Refusals that are a wrong set-up before the first answer. After it they pass, or concern one picture."""
+"""Before the first answer such a refusal is a wrong set-up; later it may pass, or concern one picture."""
 OF_THE_OPTIONS: frozenset[FailureKind] = frozenset(("bad_config", "no_vision"))
 MOST_PROOFS = 3
-"""Once the options were accepted this often although a refusal named one, the endpoint is not asked again."""
+"""The endpoint is not asked again if it has accepted a refused option with another picture this often."""
 MANY_IN_A_ROW = 5
 """If the endpoint refuses this many images in a row, the next run tries them again."""
 
 
 class Refusal(NamedTuple):
-    """What makes two refusals alike. Their texts may differ, for example in the number of the request."""
+    """The values in which two refusals must agree. Their texts may differ: they may have a request number."""
 
     kind: FailureKind
     status: int | None
@@ -132,7 +132,7 @@ class SecondOpinion(ForwardingBackend):
         return next((option.shown for option in self._given if named(sentence, option.names)), "")
 
     async def _refuses_the_options(self, request: Request, refusal: Refusal) -> bool:
-        """Whether the endpoint refuses the options with any picture; it is not asked for ever."""
+        """Whether the endpoint refuses the options with any picture; it is asked only a few times."""
         if self._proofs < MOST_PROOFS and await self._refuses(refusal, _other(request)):
             return True
         self._proofs += 1
@@ -155,11 +155,11 @@ class SecondOpinion(ForwardingBackend):
             raise _of_the_picture(again, retryable=many) from again
 
     async def _refuses(self, refusal: Refusal, question: Request) -> bool:
-        """Whether the endpoint refuses this question, too. Images in flight share one opinion.
+        """Whether the endpoint refuses this question, too. Images in flight share one check.
 
         Raises:
             UnavailableError: the endpoint is down or busy.
-            TransientError: the question failed in passing.
+            TransientError: the question failed for a reason that may pass.
         """
         known, matter = self._opinions, (refusal, question.prompt)
         async with self._asking:

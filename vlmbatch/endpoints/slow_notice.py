@@ -1,4 +1,4 @@
-"""Tells once why an endpoint may keep a request waiting, for example for the model of another program."""
+"""Reports once why a request may have to wait, for example because another program uses another model."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -203,9 +203,9 @@ class EndpointBreaker(CircuitBreaker):
         """The helper requests whose failure was reported."""
 
     async def prove(self) -> None:
-        """Identify the endpoint if it is not, load its model, and ask its canary.
+        """Identify the endpoint if necessary, load its model, and ask its canary.
 
-        A warm-up that takes long goes on next to the canary, which waits for the model, too.
+        A long warm-up goes on while the canary is asked, which waits for the model, too.
         """
         if self._known_away is not None:
             raise self._known_away
@@ -247,8 +247,8 @@ class EndpointBreaker(CircuitBreaker):
     async def probe(self) -> None:
         """Ask the canary if it was ever answered; otherwise the next images decide, if a server listens.
 
-        Images that are turned away lose no attempt. Failing ones do: if the endpoint never answered any, it
-        must pass its health probe, or answer the canary now.
+        Images that are refused as busy lose no attempt, but images that fail do: if the endpoint has never
+        answered any, it must pass its health probe, or answer the canary now.
         """
         async with self._endpoint.proofs.request():
             await self._probe()
@@ -279,7 +279,7 @@ class EndpointBreaker(CircuitBreaker):
             self._tell(f"the {name} of {self._endpoint.place} failed and is ignored: {reason}; {instead}")
 
     def restarted(self) -> None:
-        """Drop the requests to the server before: it is gone and does not reply to them any more."""
+        """Drop the requests to the old server: it is gone and does not reply to them any more."""
         dropped = self._endpoint.in_flight.drop()
         if dropped:
             self._tell(

@@ -23,7 +23,7 @@ TEMPLATE_TOKENS = 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Misfit:
-    """Pictures of a request that did not fit: their pixels together, and by how much, if that is known."""
+    """Pictures of a request that did not fit: their pixels together, and the sizes in tokens, if known."""
 
     pixels: int
     overflow: Overflow | None = None
@@ -64,7 +64,7 @@ def _share(misfit: Misfit, request: Request, before: Misfit | None) -> float:
     text = _text_tokens(misfit, request, before)
     room, taken = overflow.context - answer - text, overflow.input_tokens - text
     share = MARGIN * room / taken if taken > 0 else QUARTER
-    if not LEAST_SHARE <= share < 1:  # the estimate is no use, or the prompt alone fills the context
+    if not LEAST_SHARE <= share < 1:  # the estimate is useless, or the prompt alone fills the context
         return QUARTER
     return min(share, QUARTER) if overflow.at_least else share
 

@@ -14,13 +14,13 @@ _ENTRIES = 0xB002  # of the index of an MPO (CIPA DC-007)
 _OF_MANY = "Multi-Frame Image"  # a panorama, or the two of a stereo camera
 _UNDEFINED = "Undefined"
 _GAIN_MAPS = (b"hdrgm:", b"hdrgainmap", b"iso:ts:21496")
-"""Marks of the brightness map that phones put behind a photo."""
+"""Marks of the brightness map that phones put after a photo."""
 
 
 def frames_in(image: ImageFile.ImageFile, data: bytes, pages: int | None) -> int:
     """The number of frames, pages or pictures of an opened file, from 1 to MOST_FRAMES.
 
-    `pages` are those of a TIFF. Previews and gain maps behind a photo are no pictures of their own.
+    `pages` are those of a TIFF. Previews and gain maps after a photo do not count.
     """
     if pages is not None:
         return min(pages, MOST_FRAMES)
@@ -32,7 +32,7 @@ def frames_in(image: ImageFile.ImageFile, data: bytes, pages: int | None) -> int
 
 
 def _pictures_of(image: MpoImagePlugin.MpoImageFile, data: bytes) -> int:
-    """The number of pictures of an MPO: those of a series, and undefined ones in the size of the first."""
+    """The number of pictures of an MPO: pictures of a series, and undefined ones in the size of the first."""
     entries = (image.mpinfo or {}).get(_ENTRIES, ())
     kinds = [str(entry["Attribute"]["MPType"]) for entry in entries[1:_MOST_OF_MPO]]
     has_map = any(mark in data for mark in _GAIN_MAPS)

@@ -9,7 +9,7 @@ _IMAGE_HEADER = 10  # bytes, before a table of colours and the size of its codes
 
 
 def count_frames(data: bytes, most: int) -> int:
-    """The number of frames, from 1 to `most`; those behind a broken block or MOST_BLOCKS do not count."""
+    """The number of frames, from 1 to `most`; frames after a broken block or MOST_BLOCKS do not count."""
     frames, blocks = 0, 0
     try:
         at = _HEADER + _table(data[10])

@@ -19,7 +19,7 @@ ONE_AT_A_TIME = 1.15
 SOME_WAIT = 1.8
 """A serial server works on at most ONE_AT_A_TIME requests on average, and has at least SOME_WAIT."""
 MOST_IDLE = 0.6
-"""It works for at least this share of the time, since its next request is always there."""
+"""Such a server works for at least this share of the time, since the next request always waits."""
 OVERLAP = 0.2
 MOST_OVERLAPS = 1
 """Of a window, at most this many answers overlap by more than OVERLAP of their work: times are not exact."""
@@ -43,7 +43,7 @@ class SerialServer:
 
     Over a window of answers of one server, the seconds of work are at most the time that passes, and nearly
     all of it; the seconds from request to answer are a multiple (Little's law). A server with several slots
-    can look the same while its requests are long on the way, but the work on its requests overlaps.
+    can look the same if requests take long on the way, but the work on its requests overlaps.
     """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
@@ -87,7 +87,7 @@ class BlindAnswers:
         self._blind = 0
 
     def look_at(self, text: str) -> None:
-        """Look at an answer; report once that half of the answers so far are such, or ten of them."""
+        """Look at an answer; report once if the model says so in half of the answers so far, or in ten."""
         if self._tell is None:
             return
         self._answers += 1
@@ -113,7 +113,7 @@ def _work_s(result: Result) -> float:
 
 
 def _overlaps(works: list[tuple[float, float]]) -> int:
-    """How many answers began, by their seconds of work, well before the answer before them had ended."""
+    """How many answers were begun, by their seconds of work, well before the previous answer ended."""
     pairs = pairwise(works)
     return sum(end - work_s < before - OVERLAP * work_s for (before, _), (end, work_s) in pairs)
 

@@ -27,7 +27,7 @@ class ContextFit:
         self._notify = notify
 
     def refused(self, task: ImageTask, endpoint: PooledEndpoint, error: BackendError) -> None:
-        """If the pictures did not fit, choose a smaller size; no larger picture is sent meanwhile."""
+        """If the pictures did not fit, choose a smaller size; no larger picture is sent while it is tried."""
         if not isinstance(error, BadAnswerError) or error.change != "shrink" or not task.pictures:
             return
         misfit = Misfit(pixels=pixels_of(task.pictures), overflow=error.overflow)

@@ -1,4 +1,4 @@
-"""Finds JSON inside other text: between the fences of Markdown, or before and behind sentences."""
+"""Finds JSON inside other text: between the fences of Markdown, or between sentences."""
 
 import re
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\(?:.|\Z))*+(?:"|\Z)|[{}\[\]]', re.DOTALL)
 _BRACKET = re.compile(r"[{}\[\]]")
 _PAIRS = {"}": "{", "]": "["}
 _STARTS = re.compile(r'\{\s*"|\[\s*["{\[\d-]')
-"""What begins JSON, and not a remark in brackets."""
+"""The start of JSON, in contrast to that of a remark in brackets."""
 
 
 def candidates(text: str) -> Iterator[str]:
-    """The parts of a text that stand between two brackets that belong together, without those inside others.
+    """The parts of a text between two brackets that belong together, without the parts inside others.
 
     Where JSON begins and does not end, nothing that follows is a candidate: the text was cut, and a part of
     it is not the whole. The time grows with the length of the text.

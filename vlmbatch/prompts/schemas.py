@@ -15,7 +15,7 @@ from vlmbatch.records import Completion
 
 LONGEST_REASON = 300
 MOST_INSIDE = 50
-"""Of a text with more objects and lists than this, none is the answer."""
+"""If a text has more objects and lists than this, none of them is the answer."""
 
 
 def schema_text(typed: str | None) -> str | None:

@@ -226,7 +226,7 @@ class JsonlWriter:
         """Delete the old records only now, since a run without an answer must keep them; blocks."""
         if self._overwriting:
             os.ftruncate(fd, 0)
-            os.fsync(fd)  # no old record may outlive its settings
+            os.fsync(fd)  # no old record may remain without its settings
             self._size = 0
         self._describe_runs()
         self._overwriting = False

@@ -19,7 +19,7 @@ from vlmbatch.writers.append import reason
 
 LINE_START = b'{"v":1,"run":"'
 MOST_BYTES = 1 << 26
-"""The largest file that is read: a line has a few kilobytes, and comes once for each change of settings."""
+"""The largest file that is read: each change of settings adds one line of a few kilobytes."""
 WAY_OUT = "Move it away, or name another file with --output"
 
 
@@ -215,6 +215,6 @@ def _run_in(line: bytes) -> tuple[str, dict[str, Any]] | None:
 
 
 def _is_start(line: bytes) -> bool:
-    """Whether it is a torn line of ours, as a crash leaves it, perhaps with zeros behind it or alone."""
+    """Whether this is the start of our line: a crash may leave one, zeros after it, or only zeros."""
     start = line.rstrip(b"\0\n")
     return start.startswith(LINE_START) or LINE_START.startswith(start)

@@ -93,7 +93,7 @@ class StreamWriter:
 
 
 def with_prompt_text(record: Mapping[str, Any], text: str) -> dict[str, Any]:
-    """The record with `prompt_text` behind `prompt`: next to a pipe there is no FILE.runs with it."""
+    """The record with `prompt_text` after `prompt`: a pipe has no FILE.runs that would have the text."""
     extended: dict[str, Any] = {}
     for name, value in record.items():
         extended[name] = value

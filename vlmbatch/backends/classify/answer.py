@@ -53,7 +53,7 @@ FINISHES: tuple[Row, ...] = (
         "the model called a tool",
     ),
 )
-"""Finish reasons of unusable answers, as of `word_of`."""
+"""Finish reasons of unusable answers, in the spelling of `word_of`."""
 
 
 def check_answer(
@@ -68,7 +68,7 @@ def check_answer(
 ) -> tuple[str, ...]:
     """Check that the answer ended by itself, is not empty and not a loop; return warnings.
 
-    An answer with text has ended, unless its finish reason is a known word for anything else. `done` is
+    An answer with text is complete, unless its finish reason is a known word for anything else. `done` is
     Ollama's end mark, None for an API without one. `refusal` is OpenAI's field of that name. `accept` names
     the flaws to accept: `length` (cut by a token limit), `loop` and `empty`; each accepted flaw is a
     warning, and so is an unknown finish reason. `limits` say what cut the answer.
@@ -133,7 +133,7 @@ def _flaws(
 
 
 def _cut(answer: str, limits: TokenLimits, *, loops: bool) -> BadAnswerError:
-    """The error for an answer that a token limit cut; a smaller picture leaves it more of the context."""
+    """The error for an answer that a token limit cut; a smaller picture leaves more room in the context."""
     if loops:
         return BadAnswerError(
             f"the answer repeats itself up to {limits.name}", kind="truncated", partial=answer
@@ -145,7 +145,7 @@ def _cut(answer: str, limits: TokenLimits, *, loops: bool) -> BadAnswerError:
 
 
 def _empty(thought: bool, cut: bool) -> BadAnswerError:
-    """The error for an empty answer; a model may think without showing it, so a cut answer is one, too."""
+    """The error for an empty answer; a cut answer without text, too: a model may think without showing it."""
     if thought and cut:
         message = "the model used all of --max-tokens for thinking and gave no answer; set a larger one"
     elif thought:

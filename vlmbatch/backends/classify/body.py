@@ -128,7 +128,7 @@ def _answers(payload: dict[str, object]) -> bool:
 
 
 def _is_no_error(error: object) -> bool:
-    """Whether this value of the key `error`, beside an answer, says that there was no error."""
+    """Whether this value of the key `error`, next to an answer, says that there was no error."""
     if isinstance(error, dict):
         return str(error.get("code")) in ("0", "200") or not any(error.values())
     return str(error).strip().lower() in ("none", "null", "ok", "success", "0", "no error")

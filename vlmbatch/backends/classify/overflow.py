@@ -26,7 +26,7 @@ _FORMS = tuple(
     )
 )
 _PICTURE = re.compile(rf"item with (?:length )?{_INPUT}\b.{{1,60}}encoder cache size {_CONTEXT}", re.DOTALL)
-"""vLLM's limit for one picture, which has no part in prompt and answer."""
+"""vLLM's limit for one picture, without prompt and answer."""
 _CONTEXT_NAMED = re.compile(
     rf"(?:context|model|prompt) (?:length|size|window|limit)[^\d]{{0,40}}{_N}", re.IGNORECASE
 )

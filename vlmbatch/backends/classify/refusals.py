@@ -9,7 +9,7 @@ from vlmbatch.errors import BackendError, FailureKind
 from vlmbatch.records import Generation
 
 _REFUSING = (400, 422)
-"""With these statuses, any sentence about a parameter may be a refusal of it."""
+"""With these statuses, any sentence that names a parameter may refuse it."""
 _FAILING = (500, 501)
 """With these, the sentence must also say that something is refused: a crash may name a parameter, too."""
 _OF_A_PARAMETER: frozenset[FailureKind] = frozenset(("rejected", "bad_config", "wrong_url", "server_error"))
@@ -42,7 +42,7 @@ class Omissions:
     """The parameters that requests leave out, since the endpoint has refused them. Each is tried once.
 
     `given` are parameters of the user, which are never left out. `kept` are parameters that a refusal
-    named, and without which the endpoint refused the request all the same.
+    named, but without which the endpoint still refused the request.
     """
 
     given: frozenset[str] = frozenset()
@@ -60,7 +60,7 @@ class Omissions:
     def restored(self, first: Self, sentence: str, optional: Mapping[str, Iterable[str]]) -> Self:
         """The omissions after a final refusal.
 
-        Parameters that were left out since `first`, and that it names all the same, are sent again.
+        Parameters that were left out since `first`, but are still named in it, are sent again.
         """
         named_still = _meant(sentence, optional) & (self.refused - first.refused)
         if not named_still:
@@ -91,7 +91,7 @@ def refusal_in(error: BackendError) -> str:
 
 
 def named(sentence: str, names: Iterable[str]) -> frozenset[str]:
-    """Those of the names that stand in the sentence as a word, also as `top logprobs` or `topLogprobs`."""
+    """The names that the sentence has as a word, also in the form `top logprobs` or `topLogprobs`."""
     words = _CAMEL.sub("_", sentence).lower()
     return frozenset(name for name in names if re.search(_pattern(name), words))
 
@@ -104,7 +104,7 @@ def _pattern(name: str) -> str:
 def stated_range(sentence: str, sent: int) -> tuple[int | None, int | None]:
     """The smallest and the largest number that the sentence allows where `sent` was sent; None if unstated.
 
-    A number that allows `sent` is none: it cannot be why `sent` was refused.
+    A number that allows `sent` does not count: it cannot be why `sent` was refused.
     """
     words = sentence.lower()
     between = _RANGE.search(words)

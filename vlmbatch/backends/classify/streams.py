@@ -1,7 +1,7 @@
 """Puts an answer together that came as a stream, although none was requested.
 
-Streams are server-sent events (OpenAI's API) or JSON lines (Ollama's API). Also JSON with an event behind it
-is read, such as `data: [DONE]`.
+Streams are server-sent events (OpenAI's API) or JSON lines (Ollama's API). JSON with an event after it
+(`data: [DONE]`) is read, too.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Takes the thinking of a model out of its answer, where a server leaves it in the text.
 
-Thinking counts only at the start of an answer: a text may speak of <think>, such as the text of a page about
+Thinking counts only at the start of an answer: a text may contain <think>, such as the text of a page about
 HTML.
 """
 
@@ -51,10 +51,10 @@ class Told(NamedTuple):
 
 
 def without_thinking(text: str, request: Request) -> Told:
-    """The answer without its thinking, which stands between marks at its start.
+    """The answer without its thinking, which is between marks at its start.
 
-    The mark at the end may be missing, and then all is thinking; or that at the start, which some chat
-    templates put into the prompt. A mark that the prompt of the request mentions belongs to the answer.
+    The mark at the end may be missing: then all is thinking. The mark at the start may be missing: some
+    chat templates put it into the prompt. A mark that the request mentions belongs to the answer.
     """
     channels = _final_channel(text)
     if channels is not None:
@@ -72,7 +72,7 @@ def without_thinking(text: str, request: Request) -> Told:
 
 
 def _end_of(text: str, opening: re.Match[str]) -> tuple[int, int]:
-    """Where the thinking ends, and where the text goes on behind its mark."""
+    """Where the thinking ends, and where the text goes on after its mark."""
     opener = opening[0]
     closer = _CLOSERS[opener.lower()]
     mark = re.compile(f"{re.escape(opener)}|({re.escape(closer)})", re.IGNORECASE)
@@ -118,7 +118,7 @@ def _final_channel(text: str) -> Told | None:
 
 
 def _channels(text: str) -> Iterator[re.Match[str]]:
-    """The channels at the start of the text, one behind the other."""
+    """The channels at the start of the text, one after the other."""
     channel = _CHANNEL.match(text)
     while channel is not None:
         yield channel

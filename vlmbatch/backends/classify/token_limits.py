@@ -6,7 +6,7 @@ from vlmbatch.errors import Overflow
 from vlmbatch.records import Usage
 
 SLACK = 2
-"""Servers differ by this many tokens in what they count: the end mark, or the token that found no room."""
+"""Servers differ by this many tokens in what they count: the end mark, or the token that did not fit."""
 HINT = "a smaller --max-size or a larger context helps"
 
 
@@ -38,7 +38,7 @@ class TokenLimits:
 
     @property
     def overflow(self) -> Overflow | None:
-        """What the context lacked; None if it did not cut the answer, or is unknown."""
+        """The request and the context that it fills; None if the context is unknown or did not cut it."""
         if self.context is None or not (self.ended_early and self.is_full):
             return None
         context = max(self.context, self._total)
@@ -58,7 +58,7 @@ class TokenLimits:
 
     @property
     def told(self) -> str:
-        """What cut the answer, as the start of a message."""
+        """What cut the answer, for a message."""
         read, written = self.usage.input_tokens, self.usage.output_tokens
         if not self.ended_early:
             return "the answer is longer than --max-tokens allows; a larger --max-tokens lets it finish"

@@ -17,7 +17,7 @@ HINT_S = 6.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hint:
-    """The status and JSON `value` of the reply to a helper request, or the `error` that says why not."""
+    """The status and JSON `value` of the reply to a helper request, or the `error` if it failed."""
 
     asked: str
     """Method and URL of the request."""
@@ -55,7 +55,7 @@ async def hint(
     Raises:
         UnreachableError: no connection can be opened.
         UnavailableError: the proxy opens no connection.
-        FatalBackendError: no request arrives with these options (TLS, proxy, URL).
+        FatalBackendError: no request reaches the server with these options (TLS, proxy, URL).
     """
     asked = f"{method} {url}"
     try:
@@ -75,7 +75,7 @@ async def hint(
 
 
 def reason_of(error: BackendError) -> str:
-    """The text of an error without its advice, which is for a request that has to succeed."""
+    """The text of an error without its advice; the run does not need this request."""
     return str(error).partition("; ")[0]
 
 

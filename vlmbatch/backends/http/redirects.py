@@ -1,4 +1,4 @@
-"""Decides which redirects are followed: those that keep the request and do not take its key elsewhere."""
+"""Decides which redirects are followed: those that keep the request and its host, since it has a key."""
 
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -9,7 +9,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def target_of(status: int, location: str | None, url: str) -> str | None:
-    """Where to send the request to this URL again; None if the reply is no redirect or is not followed.
+    """The URL to which the request is sent again; None if the reply is no redirect or is not followed.
 
     It goes to the same host and port only, or from http to https on the same host, since it has a key.
     """

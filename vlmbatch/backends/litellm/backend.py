@@ -215,7 +215,7 @@ class LiteLLMBackend:
                 if changed is None:
                     self._omissions = self._omissions.restored(first, sentence, OPTIONAL)
                     raise
-            if self._omissions is used:  # else another request has changed them meanwhile
+            if self._omissions is used:  # else another request has changed them
                 self._omissions = changed
 
     async def _send(self, request: Request) -> Any:
@@ -299,7 +299,7 @@ class LiteLLMBackend:
 
 
 def _finish_reason(choice: Mapping[str, Any]) -> str:
-    """The finish reason; the provider's own one if LiteLLM has made `stop` of it, as it does of failures."""
+    """The finish reason; the provider's own one if LiteLLM replaced it by `stop`, as it does for failures."""
     reason = reason_in(choice.get("finish_reason"))
     native = reason_in(mapping(choice.get("provider_specific_fields")).get("native_finish_reason"))
     return native if reason == "stop" and word_of(native) not in (*ENDED, *UNKNOWN) else reason

@@ -265,7 +265,7 @@ class OllamaBackend:
                 if changed is None:
                     self._adopt(self._omissions.restored(first, sentence, OPTIONAL))
                     raise
-            if self._omissions is used:  # else another request has changed them meanwhile
+            if self._omissions is used:  # else another request has changed them
                 self._adopt(changed)
 
     def _adopt(self, omissions: Omissions) -> None:
@@ -273,7 +273,7 @@ class OllamaBackend:
             self._omissions, self._body_template = omissions, BodyTemplate(self._payload)
 
     async def _limits(self, generation: Generation, usage: Usage, reason: str) -> TokenLimits:
-        """The limits of an answer; only if one was cut early does Ollama have to report its context."""
+        """The limits of an answer; Ollama is asked for its context only if the answer was cut early."""
         context = generation.num_ctx or count(self._own.get("num_ctx")) or None
         limits = TokenLimits(usage=usage, max_tokens=generation.max_tokens, context=context)
         if context is None and is_cut(reason) and limits.ended_early:
@@ -307,7 +307,7 @@ class OllamaBackend:
         return payload | logprobs_parameters(request.generation.logprobs)
 
     async def _confirm(self, name: str, tags: Hint, shown: Hint, tell: Tell) -> None:
-        """Return if a question with a picture is answered; raises a BackendError if not."""
+        """Ask a question with a picture; raises a BackendError if the model cannot be used."""
         unlisted = unknown_model(name, listed_models(tags), self.place, f"or: vlmbatch pull {name}")
         doubt = list_error(tags, self.place) or shown.error or unlisted
         try:

@@ -55,7 +55,7 @@ class OllamaHints:
         return await self._hint("POST", "/api/show", body)
 
     async def show_all(self, models: Models) -> dict[str, Mapping[str, Any]]:
-        """The facts of each model whose list entry lacks some; empty for the others, and if it fails."""
+        """The facts of each model whose list entry lacks some; empty for the others and after failures."""
         facts = await asyncio.gather(*(self._missing(name, models[name]) for name in models))
         return dict(zip(models, facts, strict=True))
 
@@ -92,7 +92,7 @@ class OllamaHints:
 
 
 def list_error(tags: Hint, place: str) -> BackendError | None:
-    """Why there is no list of models, for a server that needs one; None if there is a list."""
+    """Why there is no list of models, for a run that needs one; None if there is a list."""
     if tags.error is None or tags.status not in (404, 405):
         return tags.error
     return FatalBackendError(

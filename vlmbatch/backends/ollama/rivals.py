@@ -10,7 +10,7 @@ ADVICE = (
     "or wait until it is done"
 )
 _LONGEST_MIN = 24 * 60
-"""A model that stays longer is kept for good (keep_alive: -1)."""
+"""A model that stays longer is never unloaded (keep_alive: -1)."""
 
 
 def why_slow(
@@ -36,5 +36,5 @@ def _named(loaded: LoadedModel, now: datetime) -> str:
     minutes = 0 if loaded.until is None else (loaded.until - now).total_seconds() / 60
     if minutes <= 0:
         return loaded.name + context
-    stays = f"for another {max(round(minutes), 1)} min" if minutes <= _LONGEST_MIN else "for good"
+    stays = f"for another {max(round(minutes), 1)} min" if minutes <= _LONGEST_MIN else "without a time limit"
     return f"{loaded.name}{context} {stays}"

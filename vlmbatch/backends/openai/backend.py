@@ -186,8 +186,8 @@ class OpenAICompatibleBackend:
     async def load(self) -> Load | None:
         """The load from /metrics; see protocols.Backend.
 
-        A reply without the two numbers is the last query, since some servers log an error for each. A failure
-        in passing is not, if the server is known to have them.
+        After a reply without the two numbers the server is not queried again, since some servers log an error
+        for each query. A server that has sent them before is queried again after a failure that may pass.
         """
         if not self._may_report_load:
             return None
@@ -266,7 +266,7 @@ class OpenAICompatibleBackend:
                 if changed is None:
                     self._adopt(self._format.restored(first, error, request.generation))
                     raise
-            if self._format is used:  # else another request has changed it meanwhile
+            if self._format is used:  # else another request has changed it
                 self._adopt(changed)
 
     def _adopt(self, changed: RequestFormat) -> None:
@@ -308,7 +308,7 @@ class OpenAICompatibleBackend:
         """Find out by a question whether the server has a model that it does not list; returns a note.
 
         Raises:
-            BackendError: it has not, or does not answer; the class is that of protocols.Backend.preflight.
+            BackendError: it does not have it, or does not answer; see protocols.Backend.preflight.
         """
         missing = unknown_model(name, listing.models, self.place, MODEL_HINT)
         if listing.is_complete and listing.has_owner("llamacpp"):  # it answers under any name

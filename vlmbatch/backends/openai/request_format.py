@@ -1,4 +1,4 @@
-"""The form of a request's parameters, which adapts to what a server refuses."""
+"""The names and values of a request's parameters; they change with what a server refuses."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ from vlmbatch.records import Generation
 
 _THINKING = ("enable_thinking", "thinking")
 _MORE_TOKENS = 64
-"""The limit of a short answer if a server says that it is too small, and not which one it accepts."""
+"""The limit of a short answer if a server says that the limit is too small, but not what it accepts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class TokenLimit:
     """The server knows no limit under either name."""
 
     def value(self, tokens: int) -> int:
-        """The number to send: that of the user is sent as it is."""
+        """The number to send: the number of the user is not changed."""
         if tokens == self.own:
             return tokens
         raised = max(tokens, self.least)
@@ -74,7 +74,7 @@ class RequestFormat:
 
     A server may refuse a parameter that another requires: api.openai.com accepts a temperature for some
     models and answers 400 for others, and strict servers refuse unknown parameters. A list of models would
-    soon be outdated, so the format adapts to the refusals. What the user gave is never left out or changed.
+    soon be outdated, so the format adapts to the refusals. Options of the user are never left out or changed.
 
     `no_thinking` has the parameters that turn thinking off, and `arguments` those that each request to this
     type of server has. `left_out` are parameters that the user leaves out.
