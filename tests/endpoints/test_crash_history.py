@@ -4,31 +4,31 @@ from vlmbatch.endpoints.crash_history import CrashHistory
 
 
 def test_a_reported_crash_makes_a_suspect() -> None:
-    """A reported crash among other images makes a suspect; two crashes alone make the image guilty."""
+    """A reported crash among other images makes a suspect; after two crashes alone the image fails."""
     crashes = CrashHistory()
     crashes.failed("crash", alone=False, counted=True, downs=0)
     assert (crashes.suspect, crashes.reported) == (True, 0)
     crashes.failed("crash", alone=True, counted=True, downs=0)
-    assert (crashes.reported, crashes.is_guilty) == (1, False)
+    assert (crashes.reported, crashes.causes_crashes) == (1, False)
     crashes.failed("crash", alone=True, counted=True, downs=0)
-    assert crashes.is_guilty
+    assert crashes.causes_crashes
 
 
 def test_unreported_crashes_need_more_evidence() -> None:
-    """Crashes that the engine does not report make an image guilty at the fourth in all, reports included."""
+    """With crashes that the engine does not report, an image fails at the fourth in all, reports included."""
     unreported, reported_once = CrashHistory(), CrashHistory()
     reported_once.failed("crash", alone=True, counted=True, downs=0)
     for downs in range(3):
-        assert not unreported.is_guilty
-        assert not reported_once.is_guilty
+        assert not unreported.causes_crashes
+        assert not reported_once.causes_crashes
         for crashes in (unreported, reported_once):
             crashes.failed("connection", alone=True, counted=True, downs=downs)
             crashes.refund(downs + 1)
-    assert reported_once.is_guilty
-    assert not unreported.is_guilty
+    assert reported_once.causes_crashes
+    assert not unreported.causes_crashes
     unreported.failed("connection", alone=True, counted=True, downs=3)
     unreported.refund(4)
-    assert unreported.is_guilty
+    assert unreported.causes_crashes
 
 
 def test_a_request_lost_in_an_outage_is_a_crash_and_no_attempt() -> None:

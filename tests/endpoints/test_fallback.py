@@ -12,7 +12,7 @@ from command import run as command
 from endpoint import Endpoint, Model
 from running import ran
 
-from vlmbatch.endpoints.crash_history import TURNS
+from vlmbatch.endpoints.crash_history import MOST_WAITS
 from vlmbatch.errors import ConfigError, FatalBackendError, UnavailableError
 from vlmbatch.events import EndpointPaused, RunStarted
 
@@ -323,7 +323,7 @@ async def test_the_fallback_has_its_own_turns(
     endpoint.script = lambda request: "503-busy"
     other.script = ["503-busy"] * 15
     done = await ran(**asked, retries=0)
-    assert len(endpoint.questions) + 15 > TURNS
+    assert len(endpoint.questions) + 15 > MOST_WAITS
     assert len(other.questions) == 16
     assert [result.ok for result in done.results] == [True]
 

@@ -1,4 +1,4 @@
-"""A busy server costs no image; an image that alone is turned away fails in the end."""
+"""A busy server costs no image; an image that is refused as busy when sent alone fails in the end."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from endpoint import Endpoint, Received
 from endpoint.wires import error
 from running import ran
 
-from vlmbatch.endpoints.crash_history import PROOFS_AGAINST, TURNS
+from vlmbatch.endpoints.crash_history import MOST_WAITS, OTHER_ANSWERS
 from vlmbatch.errors import UnavailableError
 from vlmbatch.events import ConcurrencyChanged
 
@@ -48,8 +48,8 @@ async def test_a_number_that_overruns_the_server_costs_no_image(
     assert min(limits) <= 4
 
 
-async def test_a_fixed_number_comes_back(photos: Photos, endpoint: Endpoint) -> None:
-    """After a while in which the server was busy, the run sends the number of requests that was asked for."""
+async def test_a_fixed_number_grows_back(photos: Photos, endpoint: Endpoint) -> None:
+    """After a while in which the server was busy, the run sends the fixed number of requests again."""
     photos(300)
     endpoint.delay = 0.001
     endpoint.script = lambda request: "503-busy" if (request.chat or 0) < 20 else "ok"
@@ -62,22 +62,22 @@ async def test_a_fixed_number_comes_back(photos: Photos, endpoint: Endpoint) -> 
 async def test_a_server_that_is_busy_for_all_costs_no_image(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """A server that turns every request away far more than twenty times, also a canary, fails no image."""
+    """If a server is busy for every request, also a canary, far more than twenty times, no image fails."""
     photos(2)
     assert (await ran(**asked, limit=1, output="o.jsonl")).error is None
-    busy = [error(asked["backend"], 503, "server busy")] * 4 * TURNS
+    busy = [error(asked["backend"], 503, "server busy")] * 4 * MOST_WAITS
     endpoint.refusal = lambda request: busy.pop() if busy else None
     done = await ran(**asked, canary=False, concurrency=1, output="o.jsonl")
     assert done.error is None
     assert [result.ok for result in done.results] == [True]
-    assert len(endpoint.questions) > 2 * TURNS
+    assert len(endpoint.questions) > 2 * MOST_WAITS
 
 
 @pytest.mark.parametrize("mode", ["503-busy", "503-empty", "429"])
-async def test_an_image_that_alone_is_turned_away_fails(
+async def test_an_image_that_alone_is_refused_as_busy_fails(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any], mode: str
 ) -> None:
-    """An image that is turned away without other requests, while another picture is answered, has failed."""
+    """An image fails if it is refused as busy without other requests, but another picture is answered."""
     photos(4)
     seen: list[str] = []
 
@@ -91,7 +91,7 @@ async def test_an_image_that_alone_is_turned_away_fails(
     [failure] = [result.failure for result in done.results if result.failure]
     assert (failure.kind in ("busy", "down"), failure.retryable) == (True, True)
     assert "another picture" in failure.message
-    assert seen.count(seen[0]) == TURNS + PROOFS_AGAINST
+    assert seen.count(seen[0]) == MOST_WAITS + OTHER_ANSWERS
 
 
 async def test_a_server_that_stays_busy_ends_the_run(

@@ -1,4 +1,4 @@
-"""The crashes of an engine during the requests of one image, and how often it was turned away."""
+"""The crashes of an engine during the requests of one image, and how often the engine was busy for it."""
 
 from vlmbatch.endpoints.circuit_breaker import CircuitBreaker
 from vlmbatch.errors import FailureKind, RejectedError
@@ -6,19 +6,19 @@ from vlmbatch.errors import FailureKind, RejectedError
 BROKEN_OFF: frozenset[FailureKind] = frozenset(("connection", "server_error"))
 """How a request ends if its engine dies without a message."""
 REPORTED_CRASHES = 2
-"""An image is guilty after this many crashes that the engine reported while it had no other request."""
+"""An image fails after this many crashes that the engine reported while it had no other request."""
 CRASHES = 4
-"""An image is guilty after this many crashes in all. An engine that is found down may have been restarted: if
+"""An image fails after this many crashes in all. An engine that is found down may have been restarted: if
 restarts come every few seconds (benchmarks/soak.py), two of them hit one image by chance."""
 
-TURNS = 20
-"""An image that was turned away this often is sent alone."""
-PROOFS_AGAINST = 3
-"""An image fails if it was turned away alone, and another picture was answered then, this often."""
+MOST_WAITS = 20
+"""An image for which the endpoint was busy or down this often is sent alone."""
+OTHER_ANSWERS = 3
+"""An image that is sent alone fails if the endpoint is busy for it but answers another picture this often."""
 
 
 class CrashHistory:
-    """The crashes of one image's requests, and the replies that turned it away, at endpoints of one rank.
+    """The crashes of one image's requests, and the busy replies to them, at endpoints of one rank.
 
     Two things count as a crash: the engine reports one, or a request breaks off and the endpoint is then
     found down. A crash makes suspects of all images in flight; each suspect is then sent alone. `reported`
@@ -34,7 +34,7 @@ class CrashHistory:
         """Attempts of the image that were lost to crashes and do not count."""
         self.waits = 0
         """How often an endpoint was down or busy for this image."""
-        self._proofs = 0
+        self._other_answers = 0
         self.breaker: CircuitBreaker | None = None
         """The circuit breaker of the endpoint at which a request failed last."""
         self._downs: int | None = None
@@ -42,7 +42,7 @@ class CrashHistory:
         self._cost = 0
 
     @property
-    def is_guilty(self) -> bool:
+    def causes_crashes(self) -> bool:
         """Whether the engine crashes because of this image."""
         return self.reported >= REPORTED_CRASHES or self.reported + self.found >= CRASHES
 
@@ -59,16 +59,16 @@ class CrashHistory:
             self._cost = counted + (self._cost if self._downs == downs else 0)
             self._downs, self._alone = downs, alone
 
-    def turned_away(self) -> bool:
-        """Count that an endpoint was down or busy; returns whether the image was alone because of that."""
+    def unavailable(self) -> bool:
+        """Count that an endpoint was busy or down; returns whether the image was therefore alone."""
         self.waits += 1
-        self.suspect = self.suspect or self.waits >= TURNS
-        return self.waits > TURNS
+        self.suspect = self.suspect or self.waits >= MOST_WAITS
+        return self.waits > MOST_WAITS
 
     def others_answered(self) -> bool:
-        """Count that the endpoint answered another picture then; returns whether the image has failed."""
-        self._proofs += 1
-        return self._proofs >= PROOFS_AGAINST
+        """Count that the endpoint answered another picture then; returns whether the image fails."""
+        self._other_answers += 1
+        return self._other_answers >= OTHER_ANSWERS
 
     def must_be_alone(self) -> bool:
         """Whether the image's next request must be the only one at its endpoint; called before each request.
@@ -81,7 +81,7 @@ class CrashHistory:
         """
         if self.breaker is not None:
             self.refunded += self.refund(self.breaker.downs)
-        if self.is_guilty:
+        if self.causes_crashes:
             raise RejectedError(
                 f"the engine crashes over this image: {self.reported + self.found} times while it had no "
                 "other request; --retry-failed tries again, a smaller --max-size may help",

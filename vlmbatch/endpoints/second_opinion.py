@@ -183,17 +183,17 @@ class SecondOpinion(ForwardingBackend):
         return False
 
 
-async def check_turned_away(
+async def check_unavailable(
     crashes: CrashHistory, backend: Backend, request: Request, error: UnavailableError
 ) -> None:
-    """Count that the endpoint turned this request away, since it is busy or down.
+    """Count that the endpoint was busy or down for this request.
 
-    If that goes on although the request is the only one at the endpoint, ask about another picture.
+    If it still is when the request is the only one at the endpoint, ask about another picture.
 
     Raises:
-        RejectedError: the endpoint has answered others several times while it turned this image away.
+        RejectedError: the endpoint has answered others several times, but not this image.
     """
-    if not crashes.turned_away() or not await _answers_others(backend, request):
+    if not crashes.unavailable() or not await _answers_others(backend, request):
         return
     if crashes.others_answered():
         raise RejectedError(

@@ -263,8 +263,8 @@ class EndpointBreaker(CircuitBreaker):
         except UnreachableError:
             raise
         except (BackendError, TimeoutError) as error:
-            turns_away = self.away is not None and self.away.kind in ("busy", "down")
-            if turns_away or self._endpoint.answers:
+            is_unavailable = self.away is not None and self.away.kind in ("busy", "down")
+            if is_unavailable or self._endpoint.answers:
                 self._ignore("health probe", error, "the next images show whether the endpoint is well")
             elif self._has_canary:
                 await self._canary.ask()

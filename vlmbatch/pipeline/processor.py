@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.pool import EndpointPool
-from vlmbatch.endpoints.second_opinion import check_turned_away
+from vlmbatch.endpoints.second_opinion import check_unavailable
 from vlmbatch.errors import (
     BackendError,
     BadAnswerError,
@@ -130,21 +130,21 @@ class ImageProcessor:
                     if task.stale:
                         raise
                     task.stale = True
-                    turned_away = None
+                    unavailable = None
                 except UnavailableError as error:
-                    await check_turned_away(task.crashes, endpoint.backend, task.request, error)
-                    turned_away = error
+                    await check_unavailable(task.crashes, endpoint.backend, task.request, error)
+                    unavailable = error
                 except (FatalBackendError, RejectedError) as error:
                     if task.changed_after and error.kind in ("rejected", "bad_config"):
                         raise task.changed_after from error  # only the change is refused
                     if isinstance(error, RejectedError):
                         raise
                     self.pool.lose(endpoint, error)
-                    turned_away = None
+                    unavailable = None
             task.attempts -= 1  # only a free attempt comes here
-            if turned_away is not None:
-                forget_trace(turned_away)
-                await self.pool.unavailable(endpoint, turned_away, task.crashes.waits)
+            if unavailable is not None:
+                forget_trace(unavailable)
+                await self.pool.unavailable(endpoint, unavailable, task.crashes.waits)
 
     async def _complete(self, task: ImageTask, endpoint: PooledEndpoint) -> Completion:
         """Send one request. A task with a completion stays in flight until its result is passed on."""

@@ -35,7 +35,7 @@ _BARE_CHANNELS = re.compile(r"\s*analysis(?=[A-Z\"'])(.*?)assistantfinal", re.DO
 _QUOTES = frozenset("`'\"\u2018\u2019\u201c\u201d<>()[]")
 
 
-class Told(NamedTuple):
+class SplitText(NamedTuple):
     """What a model wrote: the answer and its thinking."""
 
     answer: str
@@ -50,7 +50,7 @@ class Told(NamedTuple):
         )
 
 
-def without_thinking(text: str, request: Request) -> Told:
+def without_thinking(text: str, request: Request) -> SplitText:
     """The answer without its thinking, which is between marks at its start.
 
     The mark at the end may be missing: then all is thinking. The mark at the start may be missing: some
@@ -68,7 +68,7 @@ def without_thinking(text: str, request: Request) -> Told:
     closing = _CLOSING.search(rest)
     if closing is not None and closing[0].lower() not in asked and _is_dangling(rest, closing):
         thinking, rest = thinking + rest[: closing.start()], rest[closing.end() :]
-    return Told(text, "") if rest is text else Told(rest.strip(), thinking)
+    return SplitText(text, "") if rest is text else SplitText(rest.strip(), thinking)
 
 
 def _end_of(text: str, opening: re.Match[str]) -> tuple[int, int]:
@@ -102,11 +102,11 @@ def _is_dangling(text: str, closing: re.Match[str]) -> bool:
     return not in_sentence
 
 
-def _final_channel(text: str) -> Told | None:
+def _final_channel(text: str) -> SplitText | None:
     """The text of gpt-oss's channel `final`, with the other channels as thinking; None without channels."""
     bare = _BARE_CHANNELS.match(text)
     if bare is not None:
-        return Told(text[bare.end() :].strip(), bare[1])
+        return SplitText(text[bare.end() :].strip(), bare[1])
     answer, thinking, end = "", "", 0
     for channel in _channels(text):
         if channel[1].lower() == "final":
@@ -114,7 +114,7 @@ def _final_channel(text: str) -> Told | None:
         else:
             thinking += channel[2]
         end = channel.end()
-    return Told((answer + text[end:]).strip(), thinking) if end else None
+    return SplitText((answer + text[end:]).strip(), thinking) if end else None
 
 
 def _channels(text: str) -> Iterator[re.Match[str]]:

@@ -172,8 +172,8 @@ class LiteLLMBackend:
         content = reply.model_dump()
         choice = next(iter(mappings(content.get("choices"))), {})
         message, usage = mapping(choice.get("message")), mapping(content.get("usage"))
-        told = without_thinking(answer_text(message), request)
-        text, thinking = told.answer, thoughts(message) + told.thinking
+        split = without_thinking(answer_text(message), request)
+        text, thinking = split.answer, thoughts(message) + split.thinking
         used = Usage(
             input_tokens=count(usage.get("prompt_tokens")),
             output_tokens=count(usage.get("completion_tokens")),
@@ -197,7 +197,7 @@ class LiteLLMBackend:
             finish_reason=reason or "stop",
             usage=used,
             thinking=len(thinking),
-            warnings=(*told.warnings, *flaws, *missing, *self._omissions.warnings(request.generation)),
+            warnings=(*split.warnings, *flaws, *missing, *self._omissions.warnings(request.generation)),
             cost=cost,
             logprobs=logprobs,
         )

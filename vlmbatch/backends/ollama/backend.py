@@ -220,8 +220,8 @@ class OllamaBackend:
         reply = await self._send(request)
         self._loaded = True
         message = mapping(reply.get("message"))
-        told = without_thinking(string(message.get("content")), request)
-        text, thinking = told.answer, string(message.get("thinking")) + told.thinking
+        split = without_thinking(string(message.get("content")), request)
+        text, thinking = split.answer, string(message.get("thinking")) + split.thinking
         reason = reason_in(reply.get("done_reason"))
         tokens = count(reply.get("prompt_eval_count"))
         usage = Usage(input_tokens=tokens, output_tokens=count(reply.get("eval_count")))
@@ -244,7 +244,7 @@ class OllamaBackend:
             busy_s=busy_s(reply),
             logprobs=logprobs,
             warnings=(
-                *told.warnings,
+                *split.warnings,
                 *flaws,
                 *missing,
                 *cut_prompt(tokens, request.generation.num_ctx),

@@ -219,8 +219,8 @@ class OpenAICompatibleBackend:
         """
         reply = await self._send(request)
         choice, message = first_choice(reply)
-        told = without_thinking(answer_text(message), request)
-        text, thinking = told.answer, thoughts(message) + told.thinking
+        split = without_thinking(answer_text(message), request)
+        text, thinking = split.answer, thoughts(message) + split.thinking
         reason = reason_in(choice.get("finish_reason"))
         reported = mapping(reply.get("usage"))
         usage = Usage(
@@ -250,7 +250,7 @@ class OpenAICompatibleBackend:
             cost=cost,
             busy_s=busy_s(reply),
             logprobs=logprobs,
-            warnings=(*told.warnings, *flaws, *missing, *self._format.warnings(request.generation)),
+            warnings=(*split.warnings, *flaws, *missing, *self._format.warnings(request.generation)),
         )
 
     async def _send(self, request: Request) -> dict[str, Any]:
