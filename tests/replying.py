@@ -50,7 +50,7 @@ class Replying:
 
 
 Reply = Callable[[str, str], Raw | None]
-"""A function of the path and of the text that the model says; None means the usual reply."""
+"""A function of the path and of the answer of the model; None means the usual reply."""
 
 
 def as_json(value: object, status: int = 200, **headers: str) -> Raw:

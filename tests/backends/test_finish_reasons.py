@@ -50,7 +50,7 @@ async def test_a_run_takes_answers_that_ended_by_another_word(
 )
 @pytest.mark.parametrize("name", OPENERS)
 async def test_all_wires_understand_the_same_words(name: str, reason: Any, outcome: str) -> None:
-    """Each backend reads the reasons of all engines alike; an unknown one is a warning in the record."""
+    """Each backend reads the reasons of all engines in the same way; an unknown reason is a warning."""
     if name == "litellm" and isinstance(reason, dict):
         pytest.skip("the library itself accepts only a text")
 
@@ -81,7 +81,7 @@ async def test_an_answer_without_ollamas_end_mark_is_no_answer(photos: Photos) -
 
 
 def test_no_cut_answer_is_cached(tmp_path: Path) -> None:
-    """An accepted answer that was cut is not cached, under whatever name of the limit."""
+    """An accepted answer that was cut is not cached, whatever the finish reason is called."""
     cache = Cache(str(tmp_path), print)
     for name, reason in (("a", "MAX_TOKENS"), ("b", "model_length"), ("c", "eos")):
         done = Completion(text="A cat", model="m", finish_reason=reason)

@@ -47,7 +47,7 @@ def record_of(done: Completion) -> Any:
 @pytest.mark.parametrize("digits", ODD_NUMBERS)
 @pytest.mark.parametrize("name", ["ollama", "openai", "openrouter"])
 async def test_odd_numbers_of_a_server_are_no_numbers(name: str, digits: str) -> None:
-    """Counts, times, costs and logprobs that no JSON has, or no server measures, count as missing."""
+    """Counts, times, costs and logprobs that JSON cannot have, or no server measures, are missing."""
     tokens = '[{"token": "a", "logprob": #, "top_logprobs": [{"token": "a", "logprob": #}]}]'
     raw = (
         '{"message": {"content": "a"}, "done": true, "done_reason": "stop", "prompt_eval_count": #,'

@@ -85,7 +85,7 @@ async def test_an_unknown_server_is_requested_once(mode: str) -> None:
 
 
 async def test_an_unknown_server_with_metrics_is_polled() -> None:
-    """A server of unknown type that has reported its load is queried again after a passing failure."""
+    """A server of unknown type that has reported its load is queried again after a transient failure."""
     with Endpoint(owned_by="me") as endpoint:
         async with KINDS["openai"].open(endpoint.url) as backend:
             assert await backend.load() == Load(running=0, waiting=0)

@@ -1,4 +1,4 @@
-"""Answers that come as a stream although none was requested, and answers with more than an answer in them."""
+"""Answers that come as a stream although none was requested, and answers with other fields next to them."""
 
 import json
 from collections.abc import Callable
@@ -150,7 +150,7 @@ async def test_a_stream_of_ollama_is_one_answer(stream: str) -> None:
     ],
 )
 async def test_a_stream_that_breaks_off_is_no_answer(name: str, stream: str, partial: str | None) -> None:
-    """A stream without its end, or with a piece that cannot be read, is a passing failure with its text."""
+    """A stream without its end, or with a piece that cannot be read, is a transient failure with its text."""
     with pytest.raises(TransientError, match="broke off before its end") as caught:
         await completed(name, reply(stream.encode()))
     assert (caught.value.kind, caught.value.partial) == ("bad_response", partial)
@@ -182,7 +182,7 @@ async def test_an_error_in_a_stream_decides(name: str, stream: str) -> None:
 )
 @pytest.mark.parametrize("name", ["openai", "ollama"])
 async def test_any_good_status_is_good(name: str, status: str) -> None:
-    """An answer under any 2xx is an answer, and any other reply under it is a bad response."""
+    """An answer with any 2xx status is an answer, and any other reply with it is a bad response."""
     answer = chat(OLLAMA if name == "ollama" else OPENAI, "A grey cat.")
     assert (await completed(name, reply(answer, status=status))).text == "A grey cat."
     with pytest.raises(TransientError, match=f"HTTP {status[:3]}") as caught:
@@ -213,7 +213,7 @@ BAD_ADDITIONS: tuple[dict[str, Any], ...] = (
 
 @pytest.mark.parametrize("more", GOOD_ADDITIONS, ids=json.dumps)
 async def test_what_says_success_beside_an_answer_is_no_error(more: dict[str, Any]) -> None:
-    """Words of success and empty errors beside a good answer do not matter, on both APIs and in a stream."""
+    """Words of success and empty errors next to a good answer do not matter, on both APIs and in a stream."""
     assert (await completed("openai", reply(chat(OPENAI, "A cat.", **more)))).text == "A cat."
     stream = events({**delta("stop", content="A cat."), **more})
     assert (await completed("openai", reply(stream.encode()))).text == "A cat."
@@ -223,7 +223,7 @@ async def test_what_says_success_beside_an_answer_is_no_error(more: dict[str, An
 
 @pytest.mark.parametrize("more", BAD_ADDITIONS, ids=json.dumps)
 async def test_an_error_beside_an_answer_decides(more: dict[str, Any]) -> None:
-    """An error beside an answer is an error, and so is a message where there is no answer."""
+    """An error next to an answer is an error, and so is a message without an answer."""
     with pytest.raises(BackendError, match="out of memory"):
         await completed("openai", reply(chat(OPENAI, "A cat.", **more)))
     for rest in ({"choices": []}, {"choices": None}, {"data": {"trace": 1}}, {"data": []}):
@@ -232,7 +232,7 @@ async def test_an_error_beside_an_answer_decides(more: dict[str, Any]) -> None:
 
 
 async def test_a_list_of_models_may_say_success() -> None:
-    """A list of models with a message of success beside it is a list of models."""
+    """A list of models with a message of success next to it is a list of models."""
     listed = {"code": 0, "message": "Success", "data": [{"id": "tiny"}]}
     async with babbling(reply(listed)) as url, KINDS["openai"].open(url, model=None) as backend:
         assert (await backend.preflight()).model == "tiny"
@@ -267,7 +267,7 @@ async def test_a_run_over_streams_is_answered(photos: Photos, backend: str) -> N
 
 
 async def test_a_run_under_another_good_status_is_answered(photos: Photos) -> None:
-    """A server that answers with 201 is answered like any other."""
+    """A run over a server that answers with 201 ends as with any other server."""
     photos(1)
     with replying(lambda path, text: as_json(chat(path, text), 201) if path == OPENAI else None) as server:
         done = await ran(backend="openai", base_url=server.url, model="tiny")

@@ -23,7 +23,7 @@ def runs() -> list[dict[str, dict[str, str]]]:
 
 @pytest.mark.parametrize("is_file", [False, True])
 def test_a_record_in_a_pipe_has_the_text(folder: Path, endpoint: Endpoint, is_file: bool) -> None:
-    """A record that goes to standard output has the prompt as it was sent, right behind its name."""
+    """A record that goes to standard output has the prompt as it was sent, right after its name."""
     Path("prompt.txt").write_text(PROMPT + "\n")
     typed = ("--prompt-file", "prompt.txt") if is_file else ("--prompt", PROMPT)
     done = run(*arguments(endpoint, *typed))

@@ -26,7 +26,7 @@ CLOSED = "http://127.0.0.1:9"
 def test_a_second_prompt_or_schema_is_an_error(
     folder: Path, command: str, typed: tuple[str, ...], told: str
 ) -> None:
-    """A prompt or schema that is given twice, in any spelling, is exit code 2, since one would get lost."""
+    """A prompt or schema that is given twice, in any spelling, is exit code 2, since one would be lost."""
     done = called(command, "photos", *typed)
     assert done.returncode == 2
     assert told in done.stderr

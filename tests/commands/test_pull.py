@@ -51,7 +51,7 @@ async def test_a_present_model_is_not_fetched(endpoint: Endpoint) -> None:
     "name", ["tiny-vision", "Tiny-Vision:latest", "registry.ollama.ai/library/tiny-vision"]
 )
 async def test_with_wait_a_present_model_needs_no_network(endpoint: Endpoint, name: str) -> None:
-    """With --wait, the pull of a model that Ollama lists under any form of its name sends no pull request."""
+    """With --wait, no pull request is sent for a model that Ollama lists under any form of its name."""
     pull = RecordedPull(endpoint, wait=True)
     await pull.puller.pull([name, "llava"])
     assert [request.model for request in endpoint.requests if request.path == "/api/pull"] == ["llava"]

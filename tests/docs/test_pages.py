@@ -72,7 +72,7 @@ def test_the_key_of_several_images_is_told() -> None:
     assert record["images"][0] == record["image"]
 
 
-def test_the_key_of_records_in_a_pipe_is_told() -> None:
+def test_the_key_of_records_in_a_pipe_is_listed() -> None:
     """docs/records.md lists the key that only records in a pipe have, and each key of a line of FILE.runs."""
     text = section(RECORDS, "## The prompt and the settings of a record")
     (shown,) = (json.loads(block) for block in blocks(text, "jsonl"))
@@ -169,7 +169,7 @@ def test_each_jq_recipe_runs(recipe: str, captions: Path) -> None:
 
 @needs_jq
 def test_the_recipe_for_the_prompt_shows_it(captions: Path) -> None:
-    """The recipe shows for each record the exact prompt that its run has asked."""
+    """The recipe shows for each record the exact prompt that its run has sent."""
     recipe = next(line for line in JQ if "captions.jsonl.runs" in line)
     done = subprocess.run(["bash", "-c", recipe], cwd=captions.parent, capture_output=True, check=True)
     assert [line.split(b"\t")[-1].decode() for line in done.stdout.splitlines()] == [PROMPT] * 4

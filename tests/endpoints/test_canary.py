@@ -80,7 +80,7 @@ async def test_counts_that_never_change_prove_nothing(
 async def test_without_believable_counts_the_colour_decides(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any], counts: str
 ) -> None:
-    """Without counts, or with base64 counted as text, a right colour is a proof, a wrong one a doubt."""
+    """Without counts, or with base64 counted as text, a right colour is a proof, a wrong one a notice."""
     photos(2)
     endpoint.counts = counts
     done = await ran(**asked)
@@ -110,7 +110,7 @@ async def test_one_right_colour_is_enough(
 async def test_a_small_model_that_names_colours_roughly_is_not_called_blind(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any], counts: str
 ) -> None:
-    """A model that says "Red" for orange and "Pink" for purple is at most a doubt."""
+    """A model that says "Red" for orange and "Pink" for purple leads to a notice at most."""
     photos(1)
     endpoint.counts = counts
     endpoint.answer_canary = lambda request: "Pink" if len(endpoint.canaries) == 3 else "Red"
@@ -136,7 +136,7 @@ async def test_a_model_that_says_that_it_is_blind_ends_the_run(
     assert words[:20] in str(done.error)
 
 
-async def test_counts_against_words_are_a_doubt(
+async def test_counts_that_contradict_the_words_lead_to_a_notice(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
     """If a picture takes its tokens and the model says that it sees none, the run goes on with a notice."""

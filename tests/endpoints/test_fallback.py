@@ -315,10 +315,10 @@ async def test_the_fallback_has_its_own_free_retry(
     assert [result.ok for result in done.results] == [True]
 
 
-async def test_the_fallback_has_its_own_turns(
+async def test_the_fallback_has_its_own_count_of_503s(
     photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """After too many 503s of the first, the fallback may still answer 503 for as many turns."""
+    """After too many 503s of the first endpoint, the fallback may answer 503 as often."""
     photos(1)
     endpoint.script = lambda request: "503-busy"
     other.script = ["503-busy"] * 15

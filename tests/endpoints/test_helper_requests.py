@@ -43,7 +43,7 @@ class OddEndpoint(Endpoint):
         self.odd = odd
         self.path = path
         self.asked = 0
-        """How often it was asked for the odd reply."""
+        """How often the odd reply was requested."""
 
     async def _perform(self, line: Line, request: Received, mode: str) -> bool:
         has_messages = isinstance(request.body, dict) and bool(request.body.get("messages"))

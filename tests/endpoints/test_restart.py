@@ -59,7 +59,7 @@ async def test_each_of_several_restarts_costs_nothing(photos: Photos, endpoint: 
 
 
 async def test_a_restart_of_one_of_two_endpoints(photos: Photos, endpoint: Endpoint) -> None:
-    """The other endpoint goes on meanwhile, and the requests to the restarted one are sent again."""
+    """The other endpoint goes on, and the requests to the restarted one are sent again."""
     photos(8)
     with Endpoint(delay=0.02) as other:
         endpoint.script = [RESTART]
@@ -87,7 +87,7 @@ async def test_a_restart_during_the_canary(photos: Photos) -> None:
 
 
 async def test_a_slow_server_keeps_its_requests(photos: Photos, endpoint: Endpoint) -> None:
-    """A server that accepts connections and only takes long gets each request once, without a pause."""
+    """A slow server that accepts connections gets each request once, without a pause."""
     photos(3)
     endpoint.delay = 0.3
     done = await ran(**asking(endpoint, concurrency=1))
@@ -96,7 +96,7 @@ async def test_a_slow_server_keeps_its_requests(photos: Photos, endpoint: Endpoi
 
 
 class DrainingEndpoint(Endpoint):
-    """An endpoint that closes its port at its third question, and answers those in flight all the same."""
+    """An endpoint that closes its port at its third question, and still answers those in flight."""
 
     def _mode(self, request: Received) -> str:
         if request.chat == 2:

@@ -148,7 +148,7 @@ async def test_a_picture_whose_refusal_names_an_option(
 
 
 async def test_a_few_proofs_are_enough(photos: Photos, endpoint: Endpoint, asked: dict[str, Any]) -> None:
-    """Once an option was accepted three times although refusals named it, no other picture is sent for it."""
+    """After a refused option was accepted with three other pictures, no other picture is sent for it."""
     photos(8)
     sizes = {(64, 48)}
     endpoint.refusal = lambda request: (

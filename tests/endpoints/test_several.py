@@ -105,7 +105,7 @@ async def test_an_endpoint_that_is_down_at_the_start_joins_later(
     assert late.questions
 
 
-async def test_a_dead_endpoint_is_told_by_its_reason(photos: Photos, endpoint: Endpoint) -> None:
+async def test_the_note_about_a_dead_endpoint_has_the_reason(photos: Photos, endpoint: Endpoint) -> None:
     """The note about an endpoint that is down at the start has its reason, and no event pauses the run."""
     photos(2)
     with closed_port() as dead:

@@ -28,9 +28,7 @@ def shelf(photos: Photos) -> Path:
     return folder
 
 
-async def test_pages_that_were_not_read_are_told_in_record_and_summary(
-    shelf: Path, endpoint: Endpoint
-) -> None:
+async def test_pages_that_were_not_read_are_in_record_and_summary(shelf: Path, endpoint: Endpoint) -> None:
     """Each record of a TIFF of three pages warns, also of a duplicate, and the summary counts them."""
     done = await ran(backend="ollama", base_url=endpoint.url, model="tiny-vision")
     assert done.summary is not None

@@ -43,7 +43,7 @@ def test_the_next_picture_fits_if_the_numbers_are_known(read: int, context: int,
 
 
 def test_the_room_for_the_answer_is_what_the_server_keeps() -> None:
-    """If the server says how much room it keeps for the answer, the input fits beside it."""
+    """If the server says how much room it keeps for the answer, the input fits into the rest."""
     share = fitting(Overflow(input_tokens=8000, context=8192, output_tokens=512))
     assert 0.9 < share * 8000 / (8192 - 512) <= 1
     share = fitting(Overflow(input_tokens=4641, context=3721, output_tokens=0))
@@ -72,7 +72,7 @@ def test_a_lower_bound_shrinks_by_half_at_least() -> None:
 
 
 def test_two_refusals_give_the_tokens_of_the_prompt() -> None:
-    """From two sizes the tokens of the prompt are known: the third picture fits, whatever the script."""
+    """From two sizes the tokens of the prompt are known: the third picture fits in any script."""
     text, rate, context = 700, 1000 / PIXELS, 1200  # the prompt is far longer in tokens than its bytes say
     first = Misfit(pixels=2 * PIXELS, overflow=Overflow(input_tokens=text + 2000, context=context))
     share = fitting(Overflow(input_tokens=text + 1000, context=context), before=first)
@@ -80,7 +80,7 @@ def test_two_refusals_give_the_tokens_of_the_prompt() -> None:
 
 
 def test_a_second_refusal_shrinks_by_a_quarter_at_least() -> None:
-    """After a second refusal the estimate is not trusted alone."""
+    """After a second refusal the picture shrinks by a quarter or more, whatever the estimate is."""
     overflow = Overflow(input_tokens=1030, context=1024, output_tokens=0)
     assert fitting(overflow, before=Misfit(pixels=PIXELS)) <= 3 / 4
 

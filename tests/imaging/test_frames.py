@@ -19,7 +19,7 @@ NETSCAPE = b"\x21\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"
 
 
 @pytest.mark.parametrize("name", ["GIF", "WEBP", "PNG", "MPO", "TIFF", "AVIF"])
-def test_what_was_not_read_is_told(name: str) -> None:
+def test_what_was_not_read_is_a_warning(name: str) -> None:
     """A record of a file with three pages or frames warns that only the first was read."""
     assert TOLD in prepare(animation(name), OPTIONS).warnings
     assert prepare(encoded(SMALL, "JPEG" if name == "MPO" else name), OPTIONS).warnings == ()
@@ -65,7 +65,7 @@ def test_a_claim_of_two_billion_frames_is_cut() -> None:
 
 
 def with_second(kind: int, second: bytes) -> bytes:
-    """A JPEG with the index of an MPO and a second picture of this kind behind it."""
+    """A JPEG with the index of an MPO and a second picture of this kind after it."""
     entries = struct.pack(">IIIHH", 0x030000, 0, 0, 0, 0)
 
     def index(offset: int) -> bytes:
@@ -91,7 +91,7 @@ def with_second(kind: int, second: bytes) -> bytes:
     ],
 )
 def test_a_gain_map_or_preview_is_no_second_picture(kind: int, second: bytes, frames: int) -> None:
-    """Phones put a map of brightness behind a photo, and cameras a preview: neither was left out."""
+    """Phones put a map of brightness after a photo, and cameras a preview: neither counts as a picture."""
     prepared = prepare(with_second(kind, second), OPTIONS)
     assert prepared.frames == frames
     assert len(prepared.warnings) == frames - 1

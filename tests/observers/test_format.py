@@ -99,6 +99,6 @@ def test_times_are_short() -> None:
 
 
 def test_the_most_frequent_kinds_are_named() -> None:
-    """Of many kinds of files that were not read, the most frequent six are named, then by name."""
+    """Of many kinds of files that were not read, the six most frequent are named; equal ones by name."""
     kinds = {"AI": 1, "CR2": 9, "MOV": 2, "PDF": 3, "PSD": 1, "SVG": 1, "TAR": 1, "ZIP": 1}
     assert not_read(kinds) == "9 CR2, 3 PDF, 2 MOV, 1 AI, 1 PSD, 1 SVG, 2 of other kinds: not read"

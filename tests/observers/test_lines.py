@@ -71,7 +71,7 @@ def test_the_reason_of_a_wait_is_in_each_progress_line() -> None:
 
 
 def test_each_reason_of_a_wait_is_shown_once_with_verbose() -> None:
-    """With -v each new reason of a wait is a line at once, and a reason that stays the same is not."""
+    """With -v each new reason of a wait is printed at once, and the same reason is not printed again."""
     one, two = (PreflightDelayed(endpoint="e", message=message) for message in ("one", "two"))
     assert told(one, one, two, verbose=True) == [
         "looking for the endpoint: one",

@@ -166,24 +166,24 @@ def test_answers_of_a_blind_model_warn_once(texts: list[str]) -> None:
         assert words in notice
 
 
-def test_few_such_answers_among_many_warn_not() -> None:
-    """Up to nine such answers among many others are no notice: the text may be read from the pictures."""
+def test_few_such_answers_among_many_do_not_warn() -> None:
+    """Up to nine such answers among many others cause no notice: the text may be read from the pictures."""
     told: list[str] = []
     texts = [f"Photo {n}." for n in range(20)] + [BLIND] * (BLIND_ANSWERS - 1)
     passed(systemic(told), [answer(n, text) for n, text in enumerate(texts)])
     assert told == []
 
 
-def test_answers_about_blindness_warn_not() -> None:
-    """Answers about blind people and about signs without an image are no notice."""
+def test_answers_about_blindness_do_not_warn() -> None:
+    """Answers about blind people and about signs without an image cause no notice."""
     told: list[str] = []
     texts = ["A blind man who cannot see the image.", 'A sign: "no image available".', "No image available"]
     passed(systemic(told), [answer(n, text) for n, text in enumerate(texts)])
     assert told == []
 
 
-def test_known_answers_of_a_blind_model_warn_not() -> None:
-    """Answers that are reused from an earlier run are no notice of this run."""
+def test_known_answers_of_a_blind_model_do_not_warn() -> None:
+    """Answers that are reused from an earlier run cause no notice."""
     told: list[str] = []
     passed(systemic(told), [replace(answer(1, BLIND), cached=True)])
     assert told == []
@@ -226,16 +226,16 @@ def served(clients: int, slots: int, way_s: float, work_s: float, seed: int, url
         (1, 1, 0.0, 0.1, 0),
     ],
 )
-def test_a_server_with_one_slot_is_told_from_one_with_four(
+def test_a_server_with_one_slot_is_not_mistaken_for_one_with_four(
     clients: int, slots: int, way_s: float, work_s: float, notices: int, seed: int
 ) -> None:
-    """Only a server whose requests wait for one slot is called serial, however long they are on the way."""
+    """Only a server whose requests wait for one slot counts as serial, however long they are on the way."""
     told: list[str] = []
     passed(systemic(told), served(clients, slots, way_s, work_s, seed))
     assert sum("OLLAMA_NUM_PARALLEL" in text for text in told) == notices
 
 
-def test_two_servers_with_one_slot_are_looked_at_apart() -> None:
+def test_two_servers_with_one_slot_are_judged_separately() -> None:
     """The answers of two serial servers do not make them look like one with two slots."""
     told: list[str] = []
     both = [*served(4, 1, 0.0, 0.1, 1), *served(4, 1, 0.0, 0.1, 2, url="v")]

@@ -33,7 +33,7 @@ def asked(endpoint: Endpoint, backend: str, **options: Any) -> dict[str, Any]:
 async def test_an_answer_that_the_context_cuts_is_requested_with_a_smaller_picture(
     photos: Photos, small: Endpoint, backend: str
 ) -> None:
-    """An answer that the context cuts is whole once the picture is smaller, and the record says so."""
+    """An answer that the context cuts is complete with a smaller picture, and the record has a warning."""
     photos(1, (448, 448))
     small.context = 400
     [result] = (await ran(**asked(small, backend))).results
@@ -99,8 +99,8 @@ def notices(done: Ran) -> list[str]:
 
 
 @both
-async def test_a_refusal_with_numbers_is_paid_once(photos: Photos, endpoint: Endpoint, backend: str) -> None:
-    """The first refusal gives the size of all pictures after it; records, notice and summary tell it."""
+async def test_only_the_first_picture_is_refused(photos: Photos, endpoint: Endpoint, backend: str) -> None:
+    """The first refusal gives the size of all later pictures; records, notice and summary report it."""
     photos(6, (1024, 768))
     endpoint.counts, endpoint.context = "patches", 300
     done = await ran(**asked(endpoint, backend))
@@ -122,7 +122,7 @@ async def test_a_refusal_with_numbers_is_paid_once(photos: Photos, endpoint: End
 async def test_pictures_that_were_prepared_before_the_limit_was_known_are_not_refused(
     photos: Photos, endpoint: Endpoint
 ) -> None:
-    """Only pictures in flight with the first one are refused, not those that were prepared meanwhile."""
+    """Only pictures in flight with the first one are refused, not those that were already prepared."""
     photos(30, (1024, 768))
     endpoint.counts, endpoint.context = "patches", 300
     done = await ran(**asked(endpoint, "vllm", concurrency=2))

@@ -225,7 +225,7 @@ async def test_a_cut_answer_is_retried_and_then_stored_as_partial(
 async def test_a_picture_too_large_for_the_context_is_sent_smaller(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """After a refusal without numbers or a 413, the next picture has half the sides; the record tells it."""
+    """After a refusal without numbers or a 413, the next picture has half the sides, with a warning."""
     photos(1, (1200, 600))
     endpoint.script = ["context:9", "413"]
     [result] = (await ran(**asked)).results

@@ -68,7 +68,7 @@ GOOD = '{"animal": "cat", "legs": 4}'
     ],
 )
 def test_json_inside_other_text_is_read(answer: str) -> None:
-    """The only object that matches is the answer, whatever stands around it; a warning says so."""
+    """The only object that matches is the answer, whatever text is around it; a warning says so."""
     done = AnswerSchema(TEXT).read(Completion(text=answer, model="m", finish_reason="stop", warnings=("a",)))
     assert done.data == {"animal": "cat", "legs": 4}
     assert done.warnings == ("a", "the JSON was read from inside other text")
@@ -76,7 +76,7 @@ def test_json_inside_other_text_is_read(answer: str) -> None:
 
 
 def test_a_list_inside_other_text_is_read() -> None:
-    """A list that matches is the answer, and objects in it are not read by themselves."""
+    """A list that matches is the answer, and objects in it are not read on their own."""
     schema = AnswerSchema('{"type": "array", "items": {"type": "object"}}')
     done = schema.read(Completion(text='Here: [{"a": "]"}, {"b": "\\"}"}]', model="m", finish_reason="stop"))
     assert done.data == [{"a": "]"}, {"b": '"}'}]

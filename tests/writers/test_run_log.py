@@ -79,7 +79,7 @@ async def test_append_adds_a_line(output: Path) -> None:
 
 
 async def test_overwrite_starts_anew_with_the_first_answer(output: Path) -> None:
-    """With --overwrite the old lines stay as long as the old records, and only the new line is left then."""
+    """With --overwrite the old lines stay as long as the old records, and then are deleted."""
     await write(output, [answered("a", run="old")], run="old", settings=OLD)
     await write(output, [], OVERWRITE, settings=NEW)
     assert [line["run"] for line in lines_of_runs(output)] == ["old"]
@@ -136,7 +136,7 @@ WHOLE = b"".join(
 @settings(max_examples=60, deadline=None)
 @given(cut=st.integers(0, len(WHOLE)), zeros=st.sampled_from([b"", b"\0" * 40]))
 def test_a_file_cut_anywhere_is_repaired(cut: int, zeros: bytes) -> None:
-    """After a crash at any byte, with or without zeros behind it, all whole lines stay, and one follows."""
+    """After a crash at any byte, also with zeros after it, all whole lines stay, and a new one is added."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "out.jsonl")
         runs_of(output).write_bytes(WHOLE[:cut] + zeros)

@@ -84,8 +84,8 @@ def test_an_empty_answer_after_thinking_is_retried_without_it(
     assert (error.kind, error.change) == ("empty", change)
 
 
-def test_only_thoughts_are_told_as_thinking() -> None:
-    """The message speaks of thinking where there was any; --max-tokens 1 alone is told as a limit."""
+def test_the_message_names_thinking_only_after_thoughts() -> None:
+    """The message names thinking if the model thought; with --max-tokens 1 alone it names the limit."""
     told = {
         name: str(answer("", reason, thinking=thinking))
         for name, reason, thinking in (
@@ -208,7 +208,7 @@ STOPPED = {
 
 
 def test_a_text_has_ended_unless_its_reason_says_otherwise() -> None:
-    """A text has ended by any word but those for cut, filtered, aborted, failed and tools."""
+    """A text is complete unless its finish reason is a word for cut, filtered, aborted, failed or tools."""
     for reason in ENDS:
         assert check_answer("A cat.", reason) == (), reason
     for reason in UNKNOWN_ENDS:

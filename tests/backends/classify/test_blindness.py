@@ -79,5 +79,5 @@ def test_a_model_that_says_so(text: str) -> None:
     ],
 )
 def test_an_answer_that_only_sounds_like_it(text: str) -> None:
-    """Text from a picture, people who cannot see, and doubts about a detail are no such statement."""
+    """Text from a picture, people who cannot see, and doubts about a detail are not such a statement."""
     assert not admits_blindness(text)

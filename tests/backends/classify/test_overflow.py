@@ -94,7 +94,7 @@ WORDINGS = (
         "tokens per minute (TPM): Limit 6000, Requested 7000",
         (7000, 6000, None),
     ),
-    # llama.cpp and its kin
+    # llama.cpp and servers that contain it
     (
         "request (20010 tokens) exceeds the available context size (2048 tokens), try increasing it",
         (20010, 2048, None),
@@ -131,7 +131,7 @@ def refused(message: str, status: int = 400) -> BadAnswerError | FatalBackendErr
 def test_every_wording_of_a_full_context_has_its_numbers(
     message: str, tokens: tuple[int, int, int | None], status: int
 ) -> None:
-    """A refusal for a full context asks for a smaller picture, and has the numbers of its message."""
+    """A refusal for a full context leads to a smaller picture, and has the numbers of its message."""
     read, context, answer = tokens
     error = refused(message, status)
     assert (error.kind, error.change) == ("context", "shrink")
@@ -168,12 +168,12 @@ def test_a_count_that_was_stopped_is_only_a_lower_bound(message: str) -> None:
     ],
 )
 def test_a_wording_without_clear_numbers_still_asks_for_a_smaller_picture(message: str) -> None:
-    """A refusal that does not count tokens has no numbers, and is no other error."""
+    """A refusal that does not count tokens has no numbers, but is the same error."""
     error = refused(message)
     assert (error.kind, error.change, error.overflow) == ("context", "shrink", None)
 
 
-def test_numbers_beside_the_message_are_read() -> None:
+def test_numbers_next_to_the_message_are_read() -> None:
     """llama-server repeats the numbers in fields, also inside the error text of Ollama."""
     body = {
         "error": {

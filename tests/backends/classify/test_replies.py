@@ -474,7 +474,7 @@ GEMINI_429 = {
     ],
 )
 def test_a_wait_in_the_text_is_believed(text: str, wait: float | None) -> None:
-    """A wait that only the text of a busy server names is read in any unit; a header counts first."""
+    """A wait in the text of a busy server is read in any unit; a wait in a header counts first."""
     assert classify_error(429, text, {}).retry_after == wait
     assert classify_error(429, text, {"Retry-After": "7"}).retry_after == 7.0
     assert classify_error(400, text, {}).retry_after is None

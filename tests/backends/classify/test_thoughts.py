@@ -73,7 +73,7 @@ LEFT_ALONE = (
 
 @pytest.mark.parametrize("text", TAKEN_OUT)
 def test_thinking_at_the_start_is_taken_out(text: str) -> None:
-    """Thinking between marks at the start, or before a mark at its end, is no part of the answer."""
+    """Thinking between marks at the start, or before a mark at its end, is not part of the answer."""
     told = without_thinking(text, ASKED)
     assert told.answer == "A cat."
     assert "fur" in told.thinking.lower()
@@ -82,13 +82,13 @@ def test_thinking_at_the_start_is_taken_out(text: str) -> None:
 
 @pytest.mark.parametrize("text", ONLY_THOUGHTS)
 def test_an_answer_may_be_only_thinking(text: str) -> None:
-    """An answer that ends in its thinking, or before the mark behind it, is empty."""
+    """An answer that ends in its thinking, or has nothing after it, is empty."""
     told = without_thinking(text, ASKED)
     assert (told.answer, told.thinking.strip()) == ("", THOUGHT)
 
 
 @pytest.mark.parametrize("text", LEFT_ALONE)
-def test_a_text_that_speaks_of_thinking_stays(text: str) -> None:
+def test_a_text_that_mentions_thinking_stays(text: str) -> None:
     """A mark in the middle of a text, such as the text of a page about HTML, changes nothing."""
     told = without_thinking(text, ASKED)
     assert (told.answer, told.thinking, told.warnings) == (text, "", ())
@@ -98,7 +98,7 @@ def test_a_text_that_speaks_of_thinking_stays(text: str) -> None:
     "text", ["<think>\n\n</think>\n\nA cat.", "</think>\n\nA cat.", "<think></think>A cat."]
 )
 def test_empty_thinking_is_no_warning(text: str) -> None:
-    """Marks around nothing, as models write them if thinking is off, are taken out without a warning."""
+    """Marks without text, which models write if thinking is off, are taken out without a warning."""
     told = without_thinking(text, ASKED)
     assert (told.answer, told.thinking.strip(), told.warnings) == ("A cat.", "", ())
 
@@ -119,7 +119,7 @@ def test_marks_that_the_prompt_requests_stay() -> None:
     ["<think>" * 20_000, "<think></think>" * 7_000, "</think>" * 50_000, "<|channel|>a<|message|>" * 20_000],
 )
 def test_endless_marks_are_read(text: str) -> None:
-    """An answer of nothing but marks is read, too."""
+    """An answer that has only marks is read, too."""
     assert len(without_thinking(text, ASKED).answer) <= len(text)
 
 
@@ -139,6 +139,6 @@ async def test_all_wires_take_thinking_out(name: str) -> None:
             with pytest.raises(BadAnswerError, match="the model only thought") as caught:
                 await backend.complete(question())
     assert (done.text, done.thinking) == ("A cat.", len(THOUGHT))
-    if name != "litellm":  # the library itself takes it out, without a word
+    if name != "litellm":  # the library itself takes it out, without a warning
         assert "15 characters of thinking were taken out of the answer" in done.warnings
     assert (caught.value.kind, caught.value.change) == ("empty", "no_thinking")

@@ -59,7 +59,7 @@ def test_a_full_context_says_how_much_room_an_answer_needs() -> None:
 
 
 def test_an_answer_without_text_in_a_full_context_asks_for_a_smaller_picture() -> None:
-    """An empty answer that the context cut is cut; after thoughts, or with room left, it is empty."""
+    """An empty answer that the context cut is `truncated`; after thoughts, or with room left, `empty`."""
     assert (cut(limits(2047, 1, 512, 2048), "").kind, cut(limits(2047, 1, 512, 2048), " ").change) == (
         "truncated",
         "shrink",

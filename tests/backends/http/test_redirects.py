@@ -40,7 +40,7 @@ def redirect(status: int, target: str) -> Raw:
     ],
 )
 def test_a_redirect_stays_at_its_host(location: str | None, target: str | None) -> None:
-    """Only the same host and port, or https on the same host, gets the request again."""
+    """The request is sent again only to the same host and port, or to https on the same host."""
     url = "http://h:8000/v1/chat/completions?a=1"
     for status in (307, 308):
         assert target_of(status, location, url) == target
@@ -57,7 +57,7 @@ def test_a_redirect_never_leaves_https() -> None:
 
 @pytest.mark.parametrize("status", [307, 308])
 @pytest.mark.parametrize(("name", "path"), [("openai", OPENAI), ("ollama", OLLAMA)])
-async def test_a_question_follows_to_the_same_host(name: str, path: str, status: int) -> None:
+async def test_a_redirect_to_the_same_host_is_followed(name: str, path: str, status: int) -> None:
     """A redirect that keeps the request is followed with the same body and key, to any path of the host."""
 
     def reply(at: str, text: str) -> Raw | None:

@@ -118,7 +118,7 @@ async def test_requests_share_a_pool(name: str) -> None:
 )
 @WIRES
 async def test_a_reply_that_cannot_be_decompressed(name: str, encoding: str, told: str) -> None:
-    """A compressed reply that cannot be read is a bad response that says what to do; br is not requested."""
+    """A compressed reply that cannot be read is an error that says what to do; br is not requested."""
     with replying(
         lambda path, text: Raw(body=b"\x0b\x02\x80not", headers=(("Content-Encoding", encoding),))
     ) as server:

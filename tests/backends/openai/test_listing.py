@@ -88,7 +88,7 @@ async def test_a_name_that_the_list_lacks_and_the_server_answers() -> None:
 
 
 async def test_a_server_that_answers_with_another_model() -> None:
-    """A server that answers under any name, with a model that it lists, has no model of the typed name."""
+    """If a server answers any name with a model that it lists, it does not have a model of the typed name."""
     listed = {"data": [{"id": "real"}]}
     answer = {"model": "real", "choices": [{"message": {"content": "orange"}, "finish_reason": "stop"}]}
     raw = reply({**listed, **answer})
@@ -126,14 +126,14 @@ async def test_the_router_of_llama_cpp_is_asked_for_the_model() -> None:
 
 @pytest.mark.parametrize("props", [{}, {"role": "router"}, {"modalities": {}}, {"modalities": None}], ids=str)
 async def test_a_missing_fact_is_not_blind(props: dict[str, Any]) -> None:
-    """If /props of llama.cpp's server lacks the modalities, the list of models counts."""
+    """If /props of llama.cpp's server lacks the modalities, the list of models decides."""
     with Endpoint(owned_by="llamacpp", props=props, models={"m": Model()}) as endpoint:
         async with KINDS["llama-server"].open(endpoint.url, model="m") as backend:
             assert (await backend.preflight()).sees is True
 
 
 async def test_a_query_of_the_url_is_kept() -> None:
-    """The query of --base-url stands behind the one of a helper request."""
+    """The query of --base-url comes after the query of a helper request."""
     with Endpoint(owned_by="llamacpp", props={}, models={"m": Model()}) as endpoint:
         async with KINDS["llama-server"].open(f"{endpoint.url}/v1?key=abc", model="m") as backend:
             await backend.preflight()

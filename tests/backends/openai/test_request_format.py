@@ -62,7 +62,7 @@ WORDINGS = [
 def refusing(
     holds: Callable[[dict[str, Any]], object], status: int, body: object
 ) -> Callable[[Received], Reply | None]:
-    """A server that refuses with this reply whatever request `holds` for."""
+    """A server that refuses with this reply each request for which `holds` is true."""
     return lambda request: as_json(status, body) if holds(request.body) else None
 
 
@@ -81,7 +81,7 @@ async def test_a_parameter_refused_in_any_words(
 
 
 async def test_a_parameter_refused_on_a_later_request(endpoint: Endpoint) -> None:
-    """A parameter that only a later request has is learnt then."""
+    """If a later request is the first one with a parameter, its refusal is learnt then."""
     endpoint.refusal = refusing(lambda sent: "seed" in sent, 400, GEMINI)
     async with opened(endpoint) as backend:
         await backend.complete(question())
@@ -91,7 +91,7 @@ async def test_a_parameter_refused_on_a_later_request(endpoint: Endpoint) -> Non
 
 
 async def test_a_parameter_left_out_without_effect_is_sent_again(endpoint: Endpoint) -> None:
-    """A parameter without which the request is refused all the same is sent again, and never left out."""
+    """If the request is also refused without a parameter, the parameter is sent again, and never left out."""
     odd = as_json(400, words("this picture gives the temperature of nothing"))
     endpoint.refusal = lambda request: odd if request.body.get("seed") == 9 else None
     async with opened(endpoint) as backend:
@@ -144,7 +144,7 @@ async def test_a_limit_of_tokens_that_is_refused(
 
 
 async def test_a_minimum_without_a_number(endpoint: Endpoint) -> None:
-    """A limit that is too small is raised also if the reply has only a code for that."""
+    """A limit that is too small is also raised if the reply only has an error code for that."""
     body = {"error": {"message": "Invalid value", "param": "max_tokens", "code": "integer_below_min_value"}}
     endpoint.refusal = refusing(lambda sent: sent.get("max_tokens", 64) < 32, 400, body)
     async with opened(endpoint) as backend:
