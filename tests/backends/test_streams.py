@@ -64,7 +64,7 @@ OPENAI_STREAMS = {
         ),
         {"model": "tiny", "usage": USAGE},
     ),
-    "JSON with an event behind it": json.dumps(
+    "JSON with an event after it": json.dumps(
         {
             "model": "tiny",
             "choices": [
@@ -242,7 +242,7 @@ async def test_a_list_of_models_may_say_success() -> None:
     "text", ["", "ok", "[1]", "<html>\n{}", '{"a": ', "data:\n\n", ": x\n", "{" * 100_000]
 )
 def test_other_texts_are_no_stream(text: str) -> None:
-    """A text that is no stream of objects is not taken for one."""
+    """A text that is no stream of objects is not read as one."""
     assert pieces_in(text) is None
     assert answer_in(text) is None
 

@@ -18,7 +18,7 @@ from vlmbatch.records import Completion, Generation, Request
 QUESTION = "What colour fills this picture? Answer with one word."
 MAX_TOKENS = 16
 ORANGE = (255, 140, 0)
-"""Red, green and blue of a colour that a model hardly guesses."""
+"""Red, green and blue of a colour that a model is unlikely to guess."""
 ANY_FLAW = frozenset(("length", "loop", "empty"))
 """The flaws to accept in an answer whose text does not matter."""
 MODEL_LOAD_S = 300.0

@@ -46,7 +46,7 @@ def proof_s(timeout_s: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Colour:
-    """A colour that a model hardly guesses: red, green and blue, and patterns of its names.
+    """A colour that a model is unlikely to guess: red, green and blue, and patterns of its names.
 
     `near` is a pattern of names that a small model may use for it.
     """

@@ -86,7 +86,7 @@ class EndpointPool:
         return len(self._waiting)
 
     def has_others(self, endpoint: PooledEndpoint) -> bool:
-        """Whether images go on without this endpoint: another one is or may be up, or a fallback steps in."""
+        """Whether images go on without this endpoint: another one is or may be up, or a fallback is used."""
         return any(
             other.away is None and (self._fallbacks_step_in or other.rank <= endpoint.rank or other.is_open)
             for other in self._endpoints

@@ -68,7 +68,7 @@ class Preparer:
         return None
 
     async def shrink(self, task: ImageTask, pixels: int) -> None:
-        """Prepare the pictures anew, with at most `pixels` together; raises as prepare() does."""
+        """Prepare the pictures again, with at most `pixels` together; raises as prepare() does."""
 
         def smaller(task: ImageTask) -> list[PreparedImage]:
             with self._room_to_read(task):

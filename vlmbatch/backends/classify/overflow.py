@@ -10,7 +10,7 @@ _INPUT, _OUTPUT, _CONTEXT = (_N.replace("(", f"(?P<{name}>", 1) for name in ("in
 _FORMS = tuple(
     re.compile(form, re.IGNORECASE | re.DOTALL)
     for form in (
-        # llama-server, in the fields beside its message
+        # llama-server, in the fields next to its message
         rf"n_prompt_tokens\W{{1,8}}{_INPUT}.{{1,40}}n_ctx\W{{1,8}}{_CONTEXT}",
         # vLLM, by version
         rf"length is (?:only )?{_CONTEXT}.{{1,60}}requested {_OUTPUT} output tok.{{1,60}}?{_INPUT} input tok",
