@@ -100,7 +100,7 @@ class ImageFacts:
 
 
 def unread(frames: int | None) -> tuple[str, ...]:
-    """The warning that a file has more pages or frames than its first, which alone was read."""
+    """The warning that a file has several pages or frames; only the first was read."""
     if frames is None or frames < 2:
         return ()
     number = f"{frames:,}" if frames < MOST_FRAMES else f"at least {MOST_FRAMES:,}"

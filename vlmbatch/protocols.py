@@ -168,10 +168,10 @@ class Catalogue(Protocol):
 
 @runtime_checkable
 class ExplainsWaits(Protocol):
-    """A backend that can find out what may hold up a request."""
+    """A backend that can find out what may delay a request."""
 
     async def why_slow(self) -> str | None:
-        """What may hold up a request now, for the user; None if unknown. Takes seconds, never raises."""
+        """What may delay a request now, for the user; None if unknown. Takes seconds, never raises."""
 
 
 class Writer(AsyncContext, Protocol):

@@ -288,7 +288,7 @@ class Summary:
 
     `skipped` images were done before; `unreadable` counts folders and files that could not be read; `ignored`
     counts entries that are not images, and `ignored_kinds` those that may hold pictures, by kind, such as
-    PDF. `frames` images have more pages or frames than the first, which alone was read. Of the images that
+    PDF. `frames` images have several pages or frames, of which only the first was read. Of the images that
     succeeded, `duplicates` reuse the answer of an image with the same content, `cached` have an answer from
     --cache, and a fallback answered `fallbacks`;
     `reduced` got a smaller picture than the options say, since a larger one did not fit at the endpoint.

@@ -45,7 +45,7 @@ class Candidate:
     """A possible endpoint. `sure` says that the user named its address, so that its refusal counts.
 
     `has_common_port`: many other programs listen at its default port, too. `is_demo`: it is the demonstration
-    model, which must not take the place of a server that may be meant.
+    model, which must not replace a server that the user may want.
     """
 
     make: Callable[[], Backend]
@@ -85,7 +85,7 @@ class Candidate:
 
 
 class Search:
-    """Looks at candidates in order, each with a head start before the next one, and keeps those it found."""
+    """Tries candidates in order, each some seconds before the next one, and keeps those that it found."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
@@ -105,7 +105,7 @@ class Search:
         return any(each.endpoint.sees is not False for each in self.found)
 
     async def look(self, candidate: Candidate) -> None:
-        """Look at one more candidate, until it is found, has failed, or has used up its head start."""
+        """Try one more candidate, until it is found, has failed, or HEAD_START_S have passed."""
         look = asyncio.create_task(candidate.look(self._tell))
         self._looks.add(look)
         await asyncio.wait((look,), timeout=HEAD_START_S)
@@ -118,7 +118,7 @@ class Search:
             self._collect()
 
     async def close(self, *, but: Found | None) -> None:
-        """End all looks, and close all backends but this one."""
+        """End all looks, and close all backends except this one."""
         for look in self._looks:
             look.cancel()
         ended = await asyncio.gather(*self._looks, return_exceptions=True)

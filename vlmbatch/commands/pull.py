@@ -72,7 +72,7 @@ class Puller:
     async def pull(self, models: Sequence[str]) -> None:
         """Pull all models at each endpoint, one after the other; a model that is present takes a moment.
 
-        With `wait`, a model that is present is not pulled, which needs the network.
+        With `wait`, a model that is present is not pulled, so no network is needed for it.
 
         Raises:
             ConfigError: the options name another backend.

@@ -201,7 +201,7 @@ class Canary:
 
 
 def _counts_of(first: Completion, without: int) -> Counts:
-    """What the tokens of a question with a picture and `without` it say."""
+    """What the token counts say: of the question with a picture, and `without` it."""
     tokens = first.usage.input_tokens
     if not tokens or not without:
         return Counts.UNKNOWN

@@ -205,7 +205,7 @@ class Search:
 
     @property
     def unfinished(self) -> Preflight:
-        """The result of a search that was cut short: the last reason of its delay."""
+        """The result of a search that was ended early: the last reason of its delay."""
         late = UnavailableError(f"{self.found.backend.place} did not answer in time")
         return replace(self.found, away=self._reason or late)
 

@@ -188,7 +188,7 @@ async def check_unavailable(
 ) -> None:
     """Count that the endpoint was busy or down for this request.
 
-    If it still is when the request is the only one at the endpoint, ask about another picture.
+    If the request was the only one at the endpoint then, ask about another picture.
 
     Raises:
         RejectedError: the endpoint has answered others several times, but not this image.

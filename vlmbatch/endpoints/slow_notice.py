@@ -31,7 +31,7 @@ class SlowNotice:
             watch.cancel()
 
     async def timed_out(self) -> None:
-        """Report the first request without an answer, if the endpoint says what may hold it up."""
+        """Report the first request without an answer, if the endpoint says what may delay it."""
         if self._told_timeout:
             return
         self._told_timeout = True

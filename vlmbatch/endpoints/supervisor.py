@@ -288,7 +288,7 @@ class EndpointBreaker(CircuitBreaker):
             )
 
     async def failed(self, error: BackendError, image: str) -> None:
-        """See CircuitBreaker; the first timeout is reported with what may have held up the request."""
+        """See CircuitBreaker; the first timeout is reported with what may have delayed the request."""
         if error.kind == "timeout":
             self._supervisor.pool.in_background(self._slow.timed_out())
         await super().failed(error, image)

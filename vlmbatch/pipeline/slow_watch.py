@@ -12,7 +12,7 @@ SLOW_S = 60.0
 class SlowWatch:
     """Inside its ``with`` block, reports once if a thread works on an image for very long.
 
-    The disk or the decoder may hang, and nothing else would show at which of many images.
+    The disk or the decoder may hang, and nothing else would show which of many images is the cause.
     """
 
     def __init__(self, image: str, notify: Observer, *, slow_s: float = SLOW_S) -> None:

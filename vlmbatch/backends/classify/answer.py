@@ -145,7 +145,7 @@ def _cut(answer: str, limits: TokenLimits, *, loops: bool) -> BadAnswerError:
 
 
 def _empty(thought: bool, cut: bool) -> BadAnswerError:
-    """The error for an empty answer; a cut answer without text, too: a model may think without showing it."""
+    """The error for an answer without text, also a cut one: a model may think without showing it."""
     if thought and cut:
         message = "the model used all of --max-tokens for thinking and gave no answer; set a larger one"
     elif thought:

@@ -32,7 +32,7 @@ _CONTEXT_NAMED = re.compile(
 )
 _NUMBER = re.compile(r"(?<![\w.,-])\d[\d,]{0,14}(?![\w-]|\.\d)")
 _LEAST = 16
-"""Smaller numbers in a message are no sizes of a context."""
+"""Smaller numbers in a message do not count as sizes of a context."""
 
 
 def overflow_in(message: str, body: str = "") -> Overflow | None:

@@ -102,7 +102,7 @@ def _pattern(name: str) -> str:
 
 
 def stated_range(sentence: str, sent: int) -> tuple[int | None, int | None]:
-    """The smallest and the largest number that the sentence allows where `sent` was sent; None if unstated.
+    """The smallest and the largest number that the sentence allows instead of `sent`; None if unstated.
 
     A number that allows `sent` does not count: it cannot be why `sent` was refused.
     """

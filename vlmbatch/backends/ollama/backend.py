@@ -188,7 +188,7 @@ class OllamaBackend:
         return time.monotonic() - began
 
     async def why_slow(self) -> str | None:
-        """Which loaded models may hold up a request; see protocols.ExplainsWaits."""
+        """Which loaded models may delay a request; see protocols.ExplainsWaits."""
         loaded = await loaded_models(self._hints)
         return why_slow(loaded, (self._model or "").removesuffix(":latest"), self._asked_context)
 
@@ -212,9 +212,9 @@ class OllamaBackend:
         return {name: v for name, v in options.items() if v is not None and name not in refused}
 
     async def complete(self, request: Request) -> Completion:
-        """Send one request, and again without each parameter of its own that Ollama refuses.
+        """Send one request; see protocols.Backend.
 
-        See protocols.Backend.
+        Parameters that Ollama refuses and that the user did not give are left out.
         """
         warm = self._loaded
         reply = await self._send(request)

@@ -1,4 +1,4 @@
-"""Says which loaded models may hold up a request: Ollama unloads a model only when it is not in use."""
+"""Says which loaded models may delay a request: Ollama unloads a model only when it is not in use."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
