@@ -49,6 +49,8 @@ OPENAI_STREAMS = {
     "with comments and names": ": OPENROUTER PROCESSING\n\n"
     + WHOLE.replace("data:", "event: chunk\nid: 7\ndata:"),
     "without blanks after the colon": WHOLE.replace("data: ", "data:"),
+    "with events that keep it open": "data:\n\n"
+    + WHOLE.replace("\n\n", "\n\ndata: \n\ndata:\n\nevent: ping\ndata: 12:30\n\nevent: ping\ndata: {}\n\n"),
     "without empty lines": WHOLE.replace("\n\n", "\n"),
     "over several lines": "".join(
         "".join(f"data: {line}\n" for line in json.dumps(piece, indent=1).splitlines()) + "\n"
@@ -175,6 +177,59 @@ async def test_an_error_in_a_stream_decides(name: str, stream: str) -> None:
     with pytest.raises(TransientError, match="the engine crashed: The engine died") as caught:
         await completed(name, reply(stream.encode()))
     assert caught.value.kind == "crash"
+
+
+@pytest.mark.parametrize(
+    ("name", "stream"),
+    [
+        ("openai", events(*CHUNKS[:4], {"error": "Provider disconnected"})),
+        ("openai", events(*CHUNKS[:4], end="event: error\ndata: Provider disconnected\n\n")),
+        ("openai", json.dumps(chat(OPENAI, "A grey", error="Provider disconnected"))),
+        ("ollama", json.dumps(LINES[1]) + "\n" + json.dumps({"error": "Provider disconnected"})),
+    ],
+)
+async def test_the_text_before_an_error_is_kept(name: str, stream: str) -> None:
+    """The text that arrived before an error is in the failure, which says that an error was reported."""
+    with pytest.raises(TransientError, match="reports an error: Provider disconnected") as caught:
+        await completed(name, reply(stream.encode()))
+    assert caught.value.partial == "A grey"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [
+            {"type": "thinking", "thinking": [{"type": "text", "text": "Fur."}]},
+            {"type": "text", "text": "A cat."},
+        ],
+        [{"type": "reasoning", "text": "Fur."}, {"type": "output_text", "text": "A cat."}],
+        [{"text": "A "}, {"text": "cat."}],
+        ["A ", "cat."],
+        {"type": "text", "text": "A cat."},
+    ],
+    ids=json.dumps,
+)
+async def test_a_text_in_parts_is_one_answer(content: object) -> None:
+    """An answer in parts is read, also as a stream, and parts with thinking are no part of it."""
+    whole = {"choices": [{"message": {"content": content}, "finish_reason": "stop"}]}
+    for body in (json.dumps(whole), events(delta("stop", content=content))):
+        assert (await completed("openai", reply(body.encode()))).text == "A cat."
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "says"),
+    [
+        ("openai", {"base_resp": {"status_code": 1004}, "choices": None}, "it has: base_resp, choices"),
+        ("ollama", {"response": "A cat.", "done": True}, "no message; it has: response, done"),
+        ("ollama", {"choices": [{"message": {"content": "A cat."}}]}, "no message; it has: choices"),
+        ("ollama", {}, "no message; it has: nothing"),
+    ],
+)
+async def test_a_reply_without_an_answer_is_named(name: str, body: dict[str, Any], says: str) -> None:
+    """A reply of another shape is a bad response that names its parts, not an empty or a broken answer."""
+    with pytest.raises(TransientError, match=says) as caught:
+        await completed(name, reply(body))
+    assert caught.value.kind == "bad_response"
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from vlmbatch.backends.classify.answer import check_answer
-from vlmbatch.backends.classify.body import clean, error_in, read
+from vlmbatch.backends.classify.body import clean, error_in, partial_in, read
 from vlmbatch.backends.classify.overflow import overflow_in
-from vlmbatch.backends.classify.row import Row
 from vlmbatch.backends.classify.rows import REPLIES
 from vlmbatch.config.spec import redact
 from vlmbatch.errors import BackendError, UnavailableError
@@ -22,6 +21,8 @@ from vlmbatch.records import Usage
 __all__ = ["check_answer", "classify_error", "error_in", "retry_after"]
 
 LONGEST_WAIT_S = 900.0
+REPORTED = "the endpoint reports an error"
+"""Of an error in a good reply whose words and code are in no other row."""
 MOST_TEXT = 4000
 """Characters of a reply that are searched for numbers."""
 _UNITS = {"ms": 0.001, "mil": 0.001, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "hou": 3600}
@@ -54,13 +55,15 @@ def classify_error(
     # a 200 without an error object may be an answer, whose text must not be matched
     haystack = body.haystack if body.is_error or not good else ""
     row = next(row for row in REPLIES if row.fits(meant, haystack))
+    says = REPORTED if row is REPLIES[-1] and body.is_error else row.says
     told = clean(masked(_redirect_target(status, headers) or body.message))
     waits = row.error is UnavailableError
     error = row.error(
-        _sentence(row, status, told),
+        _sentence(says, row.hint, status, told),
         kind=row.kind,
         retry_after=retry_after(headers) or (wait_in(text) if waits else None),
         change=row.change,
+        partial=(partial_in(text) if good else "") or None,
     )
     error.status, error.told, error.marks = meant, told, body.marks
     error.overflow = (
@@ -113,9 +116,9 @@ def _redirect_target(status: int, headers: Mapping[str, str]) -> str:
     return f"to {redact(target)}" if target is not None and 300 <= status < 400 else ""
 
 
-def _sentence(row: Row, status: int, text: str) -> str:
+def _sentence(says: str, hint: str, status: int, text: str) -> str:
     details = f": {text} (HTTP {status})" if text else f" (HTTP {status} without a text)"
-    return row.says + details + (f"; {row.hint}" if row.hint else "")
+    return says + details + (f"; {hint}" if hint else "")
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vlmbatch.backends.classify.streams import Pieces, join, pieces_in
+from vlmbatch.backends.classify.streams import Pieces, join, pieces_in, text_in
+from vlmbatch.strict_json import whole
 
 MAX_LENGTH = 500
 _MAX_DEPTH = 6
@@ -47,6 +49,18 @@ def answer_in(text: str) -> dict[str, Any] | None:
     if pieces is None or any(_error_of(piece, 0) for piece in pieces.objects):
         return None
     return join(pieces)
+
+
+def partial_in(text: str) -> str:
+    """The text of an answer in a reply that is no whole answer; empty if there is none."""
+    value = _parse(text)
+    pieces = Pieces([value]) if isinstance(value, dict) else pieces_in(text)
+    return "" if pieces is None else whole(text_in(pieces))
+
+
+def names_in(reply: Mapping[str, object]) -> str:
+    """What a reply has instead of an answer, for a message: its names, since values may hold secrets."""
+    return f"it has: {clean(', '.join(reply)) or 'nothing'}"
 
 
 def list_in(text: str) -> list[Any] | None:

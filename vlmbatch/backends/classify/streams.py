@@ -15,6 +15,8 @@ from vlmbatch.finish_reasons import UNKNOWN, reason_in, word_of
 
 DONE = "[DONE]"
 """The data of OpenAI's last event."""
+_KEEP_ALIVES = frozenset(("ping", "heartbeat", "keepalive", "keep-alive", "keep_alive"))
+"""Names of events that only keep the connection open."""
 _LINE = re.compile(r"([^\r\n]*)(?:\r\n|\n|\r|\Z)")
 _DECODER = json.JSONDecoder()
 
@@ -31,9 +33,14 @@ class Pieces:
     whole: bool = True
 
     def add(self, data: str, event: str = "") -> None:
-        """Add the data of an event; an event of the name `error` is an error, whatever its data is."""
+        """Add the data of an event; an event of the name `error` is an error, whatever its data is.
+
+        An event without data, or of a name such as `ping`, only keeps the connection open.
+        """
         if data.strip() == DONE:
             self.ended = True
+            return
+        if event in _KEEP_ALIVES or not (data.strip() or event == "error"):
             return
         try:
             value = json.loads(data)
@@ -122,6 +129,30 @@ def join(pieces: Pieces) -> dict[str, Any] | None:
     return None
 
 
+def text_in(pieces: Pieces) -> str:
+    """The text of an answer that has arrived, also if the pieces are no whole answer."""
+    choices = list(map(_choice, pieces.objects))
+    so_far = [text_of(_mapping(choice.get("message")).get("content")) for choice in choices]
+    return (
+        _joined([_mapping(choice.get("delta")) for choice in choices], "content")
+        or next(filter(None, reversed(so_far)), "")  # each one holds the whole text so far
+        or _joined([_mapping(piece.get("message")) for piece in pieces.objects], "content")
+    )
+
+
+def text_of(content: object) -> str:
+    """The text of a message: a text, or a list of parts, some of which may be thinking."""
+    parts = content if isinstance(content, list) else [content]
+    return "".join(text for part in parts if isinstance(text := _text_of_part(part), str))
+
+
+def _text_of_part(part: object) -> object:
+    if not isinstance(part, dict):
+        return part
+    is_thinking = str(part.get("type")).startswith(("thinking", "reasoning"))
+    return None if is_thinking else part.get("text")
+
+
 def _join_openai(pieces: Pieces) -> dict[str, Any]:
     choices = [choice for piece in pieces.objects if (choice := _choice(piece))]
     deltas = [_mapping(choice.get("delta")) for choice in choices]
@@ -137,7 +168,7 @@ def _join_openai(pieces: Pieces) -> dict[str, Any]:
     if messages and not any(message.values()):  # each one holds the whole text so far
         message = messages[-1]
     if not pieces.whole or not (reasons or pieces.ended):
-        raise _broken_off(message.get("content"))
+        raise _broken_off(text_in(pieces))
     tokens = [token for choice in choices for token in _list(_mapping(choice.get("logprobs")).get("content"))]
     choice = {
         "message": message,
@@ -152,17 +183,16 @@ def _join_ollama(pieces: Pieces) -> dict[str, Any]:
     text, thinking = _joined(messages, "content"), _joined(messages, "thinking")
     last = next((piece for piece in reversed(pieces.objects) if piece.get("done") is True), None)
     if last is None or not pieces.whole:
-        raise _broken_off(text)
+        raise _broken_off(text_in(pieces))
     tokens = [token for piece in pieces.objects for token in _list(piece.get("logprobs"))]
     return {**last, "message": {"content": text, "thinking": thinking}, "logprobs": tokens}
 
 
-def _broken_off(text: object) -> TransientError:
-    partial = text if isinstance(text, str) and text else None
+def _broken_off(text: str) -> TransientError:
     return TransientError(
         "the answer came as a stream, and the stream broke off before its end",
         kind="bad_response",
-        partial=partial,
+        partial=text or None,
     )
 
 
@@ -173,13 +203,8 @@ def _choice(piece: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _joined(parts: list[Mapping[str, Any]], key: str) -> str:
-    """The texts of this key in all parts; Mistral's thinking models send lists of parts."""
-    found = []
-    for part in parts:
-        value = part.get(key)
-        texts = [_mapping(each).get("text") for each in value] if isinstance(value, list) else [value]
-        found += [text for text in texts if isinstance(text, str)]
-    return "".join(found)
+    """The texts of this key in all parts."""
+    return "".join(text_of(part.get(key)) for part in parts)
 
 
 def _last_of(pieces: list[dict[str, Any]], *keys: str) -> dict[str, Any]:

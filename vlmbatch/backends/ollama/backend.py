@@ -17,7 +17,6 @@ from vlmbatch.backends.http.transport import PLAIN, Transport
 from vlmbatch.backends.http.wire import (
     BodyTemplate,
     count,
-    mapping,
     string,
     unknown_model,
 )
@@ -34,6 +33,7 @@ from vlmbatch.backends.ollama.replies import (
     capabilities_of,
     context_of,
     cut_prompt,
+    message_in,
     reload_s,
     remote_note,
     vision_note,
@@ -219,7 +219,7 @@ class OllamaBackend:
         warm = self._loaded
         reply = await self._send(request)
         self._loaded = True
-        message = mapping(reply.get("message"))
+        message = message_in(reply)
         split = without_thinking(string(message.get("content")), request)
         text, thinking = split.answer, string(message.get("thinking")) + split.thinking
         reason = reason_in(reply.get("done_reason"))

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from vlmbatch.backends.classify.body import names_in
 from vlmbatch.backends.http.wire import count, mapping, string
 from vlmbatch.config.spec import redact
+from vlmbatch.errors import TransientError
 
 RELOAD_S = 1.0
 
@@ -33,6 +35,14 @@ def remote_note(name: str, *replies: Mapping[str, Any]) -> tuple[str, ...]:
     """A note that images leave this machine, for a model on a remote host."""
     where = remote_host_of(name, *replies)
     return (f"{name} runs elsewhere ({where}): images leave this machine",) if where else ()
+
+
+def message_in(reply: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The message of an answer; raises TransientError if the reply has none."""
+    message = reply.get("message")
+    if not isinstance(message, dict):
+        raise TransientError(f"the reply has no message; {names_in(reply)}", kind="bad_response")
+    return message
 
 
 def reload_s(reply: Mapping[str, Any]) -> float:

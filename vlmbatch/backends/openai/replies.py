@@ -5,9 +5,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from vlmbatch.backends.classify.body import names_in
+from vlmbatch.backends.classify.streams import text_of
 from vlmbatch.backends.http.wire import count, mapping, mappings, number, string
 from vlmbatch.errors import TransientError
 from vlmbatch.records import Load, ModelFacts
+from vlmbatch.strict_json import whole
 
 
 def first_choice(reply: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -15,16 +18,14 @@ def first_choice(reply: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[s
     choice = next(iter(mappings(reply.get("choices"))), {})
     message = choice.get("message")
     if not isinstance(message, dict):
-        raise TransientError("the reply has no choices[0].message", kind="bad_response")
+        told = f"the reply has no choices[0].message; {names_in(reply)}"
+        raise TransientError(told, kind="bad_response")
     return choice, message
 
 
 def answer_text(message: Mapping[str, Any]) -> str:
-    """The answer. Mistral's thinking models send a list of parts; those of type `text` are the answer."""
-    parts = mappings(message.get("content"))
-    return string(message.get("content")) or "".join(
-        string(part.get("text")) for part in parts if part.get("type") == "text"
-    )
+    """The answer. Mistral's thinking models send a list of parts."""
+    return whole(text_of(message.get("content")))
 
 
 def thoughts(message: Mapping[str, Any]) -> str:
