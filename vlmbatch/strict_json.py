@@ -29,6 +29,14 @@ def loads(text: str | bytes, *, unique_keys: bool = False) -> Any:
     return value
 
 
+def _any_int(digits: str) -> float:
+    return int(digits) if len(digits) <= 310 else math.inf  # int() refuses more than 4,300 digits
+
+
+LENIENT = json.JSONDecoder(parse_int=_any_int)
+"""Reads the replies of servers, also those with NaN, Infinity and endless numbers."""
+
+
 def whole(text: str) -> str:
     """The text with pairs of surrogates joined, and U+FFFD for each one that is alone."""
     if text.isascii():

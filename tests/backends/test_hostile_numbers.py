@@ -23,7 +23,7 @@ from vlmbatch.records import Completion, Result, to_line
 from vlmbatch.writers.line_parser import parse
 
 Photos = Callable[..., Path]
-ODD_NUMBERS = ("NaN", "Infinity", "-Infinity", "1e999", "-1e999", "9" * 400, "1" + "0" * 4200)
+ODD_NUMBERS = ("NaN", "Infinity", "-Infinity", "1e999", "-1e999", "9" * 400, "1" + "0" * 4200, "9" * 5000)
 SCHEMA = '{"type": "object", "required": ["data"]}'
 
 

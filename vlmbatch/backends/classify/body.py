@@ -1,13 +1,12 @@
 """Extracts the error of a reply's body, in every shape that servers and proxies use."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from vlmbatch.backends.classify.streams import Pieces, join, pieces_in, text_in
-from vlmbatch.strict_json import whole
+from vlmbatch.strict_json import LENIENT, whole
 
 MAX_LENGTH = 500
 _MAX_DEPTH = 6
@@ -95,7 +94,7 @@ def _parse(text: str) -> object:
     if not text.lstrip().startswith(("{", "[")):
         return None
     try:
-        return json.loads(text)
+        return LENIENT.decode(text)
     except (ValueError, RecursionError):
         return None
 

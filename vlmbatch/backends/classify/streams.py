@@ -4,7 +4,6 @@ Streams are server-sent events (OpenAI's API) or JSON lines (Ollama's API). JSON
 (`data: [DONE]`) is read, too.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,13 +11,13 @@ from typing import Any
 
 from vlmbatch.errors import TransientError
 from vlmbatch.finish_reasons import UNKNOWN, reason_in, word_of
+from vlmbatch.strict_json import LENIENT
 
 DONE = "[DONE]"
 """The data of OpenAI's last event."""
 _KEEP_ALIVES = frozenset(("ping", "heartbeat", "keepalive", "keep-alive", "keep_alive"))
 """Names of events that only keep the connection open."""
 _LINE = re.compile(r"([^\r\n]*)(?:\r\n|\n|\r|\Z)")
-_DECODER = json.JSONDecoder()
 
 
 @dataclass(slots=True)
@@ -43,7 +42,7 @@ class Pieces:
         if event in _KEEP_ALIVES or not (data.strip() or event == "error"):
             return
         try:
-            value = json.loads(data)
+            value = LENIENT.decode(data)
         except (ValueError, RecursionError):
             value = data
         if event == "error":
@@ -87,7 +86,7 @@ def _line(text: str, at: int) -> tuple[str, int]:
 def _read_object(text: str, at: int, pieces: Pieces) -> int:
     """Add the JSON object that begins here, and return where the text goes on."""
     try:
-        value, end = _DECODER.raw_decode(text, at)
+        value, end = LENIENT.raw_decode(text, at)
     except (ValueError, RecursionError):
         pieces.whole = False
         return _line(text, at)[1]
@@ -107,7 +106,7 @@ def _end_event(pieces: Pieces, data: list[str], event: str) -> None:
 
 def _is_json(text: str) -> bool:
     try:
-        json.loads(text)
+        LENIENT.decode(text)
     except (ValueError, RecursionError):
         return False
     return True
