@@ -31,6 +31,9 @@ OPTIONS: list[tuple[str, dict[str, object], str, int, str]] = [
     ("vllm", {"logprobs": 20}, "--logprobs 20", 400, "Requested sample logprobs of 20 exceeds: 5"),
     ("vllm", {"logprobs": 20}, "--logprobs 20", 422, "top_logprobs must be between 0 and 5"),
     ("vllm", {"logprobs": 3}, "--logprobs 3", 500, "logprobs are not supported with this model"),
+    ("vllm", {"logprobs": 3}, "--logprobs 3", 403, "You are not allowed to request logprobs from this model"),
+    ("vllm", {"logprobs": 3}, "--logprobs 3", 404, "no provider that supports logprobs was found"),
+    ("vllm", {"logprobs": 3}, "--logprobs 3", 200, "logprobs are not enabled"),
     ("vllm", {"temperature": 1.9}, "--temperature 1.9", 400, "temperature must be in [0, 1]"),
     ("vllm", {"seed": 7}, "--seed 7", 422, "Extra inputs are not permitted: seed"),
     ("vllm", {"max_tokens": 8}, "--max-tokens 8", 400, "max_tokens must be at least 32"),
@@ -89,6 +92,50 @@ async def test_a_refused_option_ends_the_run(
     assert done.results == []
     assert not Path("o.jsonl").exists()
     assert len(endpoint.questions) <= images + 2
+
+
+@pytest.mark.parametrize("canary", [True, False])
+@pytest.mark.parametrize("status", [403, 404])
+async def test_options_that_are_refused_without_their_names(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any], status: int, canary: bool
+) -> None:
+    """A 403 or 404 for options that only the images have ends the run, and fails no image."""
+    photos(3)
+    refused = error("openai", status, "No endpoints found that can handle the requested parameters.")
+    endpoint.refusal = lambda request: refused if "logprobs" in request.body else None
+    done = await ran(**asked, logprobs=5, canary=canary)
+    assert isinstance(done.error, FatalBackendError)
+    assert "the requested parameters" in str(done.error)
+    assert done.results == []
+
+
+async def test_a_403_that_names_an_option_before_the_first_answer(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """Without a canary, too, the error names the option, and not the key."""
+    photos(1)
+    refused = error("openai", 403, "You are not allowed to request logprobs from this model")
+    endpoint.refusal = lambda request: refused if "logprobs" in request.body else None
+    done = await ran(**asked, logprobs=5, canary=False)
+    assert str(done.error).startswith("the endpoint does not accept --logprobs 5: You are not allowed")
+
+
+async def test_a_proxy_whose_words_contain_an_option(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """After an accepted image, a 403 that mentions an option pauses the run, which then goes on."""
+    photos(6)
+    busy = error("openai", 403, "contact your system administrator")
+    seen: list[Received] = []
+
+    def refusal(request: Received) -> Reply | None:
+        seen.append(request)
+        return busy if 6 <= len(seen) < 12 else None
+
+    endpoint.refusal = refusal
+    done = await ran(**asked, system="You are terse.", concurrency=1)
+    assert done.error is None
+    assert [result.ok for result in done.results] == [True] * 6
 
 
 @pytest.mark.parametrize("canary", [True, False])

@@ -86,7 +86,7 @@ class SecondOpinion(ForwardingBackend):
             refusal = self._refusal(error)
             if refusal is None or not self._can_ask(request):
                 raise
-            if refusal.kind in OF_THE_CLIENT:
+            if refusal.kind in OF_THE_CLIENT and (self._has_accepted_image or not refusal.option):
                 return await self._after_answers(request, error, refusal)
             if await self._refuses_the_options(request, refusal):
                 raise _of_the_option(error, refusal) from error
@@ -121,9 +121,10 @@ class SecondOpinion(ForwardingBackend):
             return None
         option = self._named_option(error)
         if isinstance(error, FatalBackendError):
-            doubtful = error.kind in OF_THE_OPTIONS or (error.kind in OF_THE_CLIENT and self._has_answered)
+            of_the_client = error.kind in OF_THE_CLIENT and (self._has_answered or bool(option))
+            doubtful = error.kind in OF_THE_OPTIONS or of_the_client
         else:
-            failed = error.kind == "server_error" and error.status in (500, 501)
+            failed = error.kind in ("server_error", "bad_response") and error.status in (200, 409, 500, 501)
             doubtful = bool(option) and (error.kind == "rejected" or failed)
         return Refusal(error.kind, error.status, option) if doubtful else None
 
@@ -222,14 +223,14 @@ def _other(request: Request) -> Request:
 
 def _briefly(request: Request) -> Request:
     """This request with a short answer, which costs little."""
-    generation = replace(request.generation, max_tokens=MAX_TOKENS, schema=None, logprobs=None)
-    return replace(request, generation=generation)
+    return replace(request, generation=replace(request.generation, max_tokens=MAX_TOKENS))
 
 
 def _unrelated(request: Request) -> Request:
-    """The canary's question with the options of this request."""
+    """The canary's question with the options of this request that it has, too."""
+    generation = replace(request.generation, schema=None, logprobs=None)
     question = replace(request, images=(uniform(ORANGE.rgb),), prompt=QUESTION, system=None, accept=ANY_FLAW)
-    return _briefly(question)
+    return _briefly(replace(question, generation=generation))
 
 
 def _of_the_option(error: BackendError, refusal: Refusal) -> FatalBackendError:

@@ -10,14 +10,18 @@ from vlmbatch.records import Generation
 
 _REFUSING = (400, 422)
 """With these statuses, any sentence that names a parameter may refuse it."""
-_FAILING = (500, 501)
-"""With these, the sentence must also say that something is refused: a crash may name a parameter, too."""
-_OF_A_PARAMETER: frozenset[FailureKind] = frozenset(("rejected", "bad_config", "wrong_url", "server_error"))
+_OTHERS = (200, 403, 404, 405, 406, 409, 500, 501)
+"""With these, the sentence must also say that something is refused: a crash may name a parameter, too. OpenAI
+refuses logprobs with 403, and some gateways send each error with 200."""
+_OF_A_PARAMETER: frozenset[FailureKind] = frozenset(
+    ("rejected", "bad_config", "wrong_url", "auth", "server_error", "bad_response")
+)
 """The kinds of errors that a refused parameter has."""
 _CONTEXT = re.compile(r"context|model.?len", re.IGNORECASE)
 """A full context is no refusal of max_tokens."""
 _REFUSES = re.compile(
-    r"(un|not |n't )(support|support|recogni|permit|allow|accept|expect|known)\w*|unknown|invalid|deprecated"
+    r"(un|not |n't )(support|recogni|permit|allow|accept|expect|known|implement|enabl|availabl)\w*"
+    r"|unknown|invalid|deprecated"
     r"|\b(must|should|cannot)\b|at (least|most)|forbidden|extra (inputs|fields)",
     re.IGNORECASE,
 )
@@ -86,7 +90,7 @@ def refusal_in(error: BackendError) -> str:
     sentence = " ".join((error.told, *error.marks))
     if error.kind not in _OF_A_PARAMETER or _CONTEXT.search(sentence):
         return ""
-    refuses = error.status in _REFUSING or (error.status in _FAILING and _REFUSES.search(error.told))
+    refuses = error.status in _REFUSING or (error.status in _OTHERS and _REFUSES.search(error.told))
     return sentence if refuses else ""
 
 
