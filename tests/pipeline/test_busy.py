@@ -33,7 +33,7 @@ def asked(request: pytest.FixtureRequest, endpoint: Endpoint) -> dict[str, Any]:
     return {"backend": request.param, "base_url": endpoint.url, "model": "tiny-vision"}
 
 
-@pytest.mark.parametrize("mode", ["503-busy", "429", "429:0.01"])
+@pytest.mark.parametrize("mode", ["503-busy", "503-empty", "429", "429:0.01"])
 async def test_a_number_that_overruns_the_server_costs_no_image(
     photos: Photos, endpoint: Endpoint, mode: str
 ) -> None:

@@ -28,6 +28,8 @@ from vlmbatch.records import Completion, Generation, Request
 OF_THE_CLIENT: frozenset[FailureKind] = frozenset(("auth", "wrong_url", "model_not_found"))
 """Before the first answer such a refusal is a wrong set-up; later it may pass, or concern one picture."""
 OF_THE_OPTIONS: frozenset[FailureKind] = frozenset(("bad_config", "no_vision"))
+SILENT = 503
+"""With this status and without a text, a server is down or busy."""
 MOST_PROOFS = 3
 """The endpoint is not asked again if it has accepted a refused option with another picture this often."""
 MANY_IN_A_ROW = 5
@@ -62,6 +64,7 @@ class SecondOpinion(ForwardingBackend):
         self._asking = asyncio.Lock()
         self._opinions = 0
         self._last: tuple[tuple[Refusal, str], bool] | None = None
+        self._in_flight = 0
 
     @property
     def inner(self) -> Backend:
@@ -71,16 +74,23 @@ class SecondOpinion(ForwardingBackend):
     async def complete(self, request: Request) -> Completion:
         """Send one request; see protocols.Backend. After a doubtful refusal, ask about another picture.
 
+        A 503 without a text means down, or busy if other requests are in flight at an endpoint that answers.
+
         Raises:
             FatalBackendError: the endpoint refuses the prompt or the options with any picture.
             UnavailableError: the endpoint has answered before, and now refuses every request.
             RejectedError: the endpoint refuses only this picture.
             BackendError: any other error of the request, or of the question about another picture.
         """
+        self._in_flight += 1
         try:
             completion = await self._backend.complete(request)
         except BadAnswerError:
             self._note_answer(request)
+            raise
+        except UnavailableError as error:
+            if error.status == SILENT and not error.told and self._has_accepted_image and self._in_flight > 1:
+                raise UnavailableError(str(error), kind="busy", retry_after=error.retry_after) from error
             raise
         except (FatalBackendError, RejectedError, TransientError) as error:
             refusal = self._refusal(error)
@@ -93,6 +103,8 @@ class SecondOpinion(ForwardingBackend):
             if isinstance(error, TransientError):
                 raise
             raise _of_the_picture(error, retryable=True) from error
+        finally:
+            self._in_flight -= 1
         self._note_answer(request)
         return completion
 
