@@ -38,6 +38,8 @@ OPTIONS: list[tuple[str, dict[str, object], str, int, str]] = [
     ("vllm", {"seed": 7}, "--seed 7", 422, "Extra inputs are not permitted: seed"),
     ("vllm", {"max_tokens": 8}, "--max-tokens 8", 400, "max_tokens must be at least 32"),
     ("vllm", {"system": "You are terse."}, "--system", 400, "System role not supported"),
+    ("vllm", {"system": "Be terse."}, "--system", 400, "Conversation roles must alternate user/..."),
+    ("vllm", {"system": "Be terse."}, "--system", 400, "Developer instruction is not enabled here"),
     ("vllm", {"schema": '{"type": "object"}'}, "--schema", 400, "json_schema is not available here"),
     ("vllm", {"extra_body": '{"top_k": 5}'}, "top_k of --extra-body", 400, "Unknown parameter: top_k"),
     ("vllm", {"mm_processor_kwargs": '{"crop": 1}'}, "--mm-processor-kwargs", 400, "crop is no argument"),
@@ -92,6 +94,17 @@ async def test_a_refused_option_ends_the_run(
     assert done.results == []
     assert not Path("o.jsonl").exists()
     assert len(endpoint.questions) <= images + 2
+
+
+async def test_a_schema_that_ollama_cannot_use(photos: Photos, endpoint: Endpoint) -> None:
+    """Ollama's error about its vocabulary ends the run, and names no image."""
+    photos(1)
+    refused = error("ollama", 500, "failed to load model vocabulary required for format")
+    endpoint.refusal = lambda request: refused if "format" in request.body else None
+    options = {"backend": "ollama", "base_url": endpoint.url, "model": "tiny-vision"}
+    done = await ran(**options, schema='{"type": "object"}')
+    assert isinstance(done.error, FatalBackendError)
+    assert done.results == []
 
 
 @pytest.mark.parametrize("canary", [True, False])

@@ -47,7 +47,7 @@ def _of_generation(config: RunConfig) -> Iterator[GivenOption]:
             shown = "" if name == "schema" else f" {value:g}"
             yield GivenOption(shown=flag(name) + shown, names=names)
     if config.prompt.system is not None:
-        yield GivenOption(shown="--system", names=("system",))
+        yield GivenOption(shown="--system", names=("system", "role", "roles", "developer"))
 
 
 def _of_endpoint(config: RunConfig) -> Iterator[GivenOption]:

@@ -181,7 +181,7 @@ REPLIES: tuple[Row, ...] = (
     # the set-up again, with patterns that could also match the failure of an image
     Row(
         "option",
-        r"JSON schema|Grammar error|invalid format: |must be of type|response_format"
+        r"JSON schema|Grammar error|required for format|invalid format: |must be of type|response_format"
         r"|(invalid|missing unit in) duration|unknown unit"
         r"|does not support (thinking|tools|chat|generate|completion)|mm_processor_kwargs"
         r"|\b(max_tokens|max_completion_tokens|temperature|top_p|seed)\b.{0,40}\bmust be"
