@@ -22,8 +22,12 @@ _END = (
 _MODEL = r"(ai|model|assistant|llm|chatbot|system)"
 _TEXT_MODEL = rf"text[- ](based|only)( \w+)? {_MODEL}|text[- ](based|only) {_MODEL}"
 _ABILITY = r"(do not have|don't have|lack|have no)( the| any)? (ability|capability|capabilities|way)"
+_BEGIN = r"(?:(?<![a-z])(?=[adhilnptwy])|(?=[\[<]))"
+"""Where one of the phrases can begin; without this the search of every answer takes several times as long."""
 _ADMISSIONS = re.compile(
-    "|".join(
+    _BEGIN
+    + "(?:"
+    + "|".join(
         (
             r"\[img-\d+\]|<image>",
             rf"{_CANNOT}{_LOOK}{_ANY} {_PICTURES}{_END}",
@@ -33,16 +37,16 @@ _ADMISSIONS = re.compile(
             r"\bi can only (process|read|understand|work with|respond to|see) text",
             rf"\bplease( \w+)? (provide|upload|share|attach|send)( me)?{_ANY} {_PICTURE}\b"
             r"(?=[^.]{0,30}\b(i|me|you'd|you would|you want|you are|you're|again|description)\b)",
-            rf"(^|[.!] )please (provide|share|send|attach|upload) (the|an|your) {_PICTURE}\b",
+            rf"(?:^|(?<=[.!] ))please (provide|share|send|attach|upload) (the|an|your) {_PICTURE}\b",
             rf"\bno {_PICTURE} (was|were|is|are|has been|have been)( \w+)? {_GIVEN}",
             rf"\bthere( is| was| are| were|'s)( \w+)? no {_PICTURE}( \w+)? ({_GIVEN}|{_HERE})",
             rf"\byou( have not| haven't| did not| didn't)( \w+)? "
             rf"(provided?|attach(ed)?|upload(ed)?|shared?|sent|send)( me)?{_ANY} {_PICTURE}",
-            r"^\W*(this|it|that) (is|appears|seems|looks)[^.]{0,30}\bbase64\b",
         )
-    ),
-    re.IGNORECASE,
+    )
+    + ")"
 )
+_BASE64 = re.compile(r"\W*(this|it|that) (is|appears|seems|looks)[^.]{0,30}\bbase64\b")
 _QUOTED = re.compile('"[^"]*("|$)|\u201c[^\u201d]*(\u201d|$)|\u00ab[^\u00bb]*(\u00bb|$)')
 
 
@@ -51,7 +55,8 @@ def admits_blindness(text: str) -> bool:
 
     Quoted text does not count, since it is often read from the picture, unless the answer is JSON.
     """
-    text = text[:FIRST_CHARACTERS].replace("\u2019", "'")
+    text = text[:FIRST_CHARACTERS].lower().replace("\u2019", "'")
     if not text.lstrip().startswith(("{", "[")):
         text = _QUOTED.sub("", text)
-    return _ADMISSIONS.search(" ".join(text.split())) is not None
+    text = " ".join(text.split())
+    return _ADMISSIONS.search(text) is not None or _BASE64.match(text) is not None
