@@ -64,13 +64,14 @@ def _directories(data: bytes) -> Iterator[Iterator[Tag]]:
     head, entry, link = ("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")
     size = struct.calcsize(f"{order}{entry}")
     seen = set[int]()
+    view = memoryview(data)  # slices of a hostile file, each as long as the file, must not be copied
     try:
         (at,) = struct.unpack_from(f"{order}{link}", data, 8 if big else 4)
         while at and at not in seen:
             seen.add(at)
             (number,) = struct.unpack_from(f"{order}{head}", data, at)
             start = at + struct.calcsize(f"{order}{head}")
-            table = data[start : start + number * size]
+            table = view[start : start + number * size]
             yield itertools.starmap(Tag, struct.iter_unpack(f"{order}{entry}", table))
             (at,) = struct.unpack_from(f"{order}{link}", data, start + number * size)
     except (struct.error, OverflowError):  # it points outside the file; the pages before it count
