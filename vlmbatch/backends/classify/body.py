@@ -175,7 +175,7 @@ def _read_object(value: dict[str, object], depth: int) -> ErrorBody:
     known = isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600
     return ErrorBody(
         message=inner.message,
-        marks=(*inner.marks, *(mark for mark in marks if isinstance(mark, str))),
+        marks=(*inner.marks, *(mark[:MAX_LENGTH] for mark in marks if isinstance(mark, str))),
         code=code if isinstance(code, int) and known else inner.code,
     )
 

@@ -17,6 +17,8 @@ DONE = "[DONE]"
 """The data of OpenAI's last event."""
 _KEEP_ALIVES = frozenset(("ping", "heartbeat", "keepalive", "keep-alive", "keep_alive"))
 """Names of events that only keep the connection open."""
+MOST_BROKEN = 20
+"""After this many unreadable events no more are read: each attempt may search the whole text for its end."""
 _LINE = re.compile(r"([^\r\n]*)(?:\r\n|\n|\r|\Z)")
 
 
@@ -24,12 +26,12 @@ _LINE = re.compile(r"([^\r\n]*)(?:\r\n|\n|\r|\Z)")
 class Pieces:
     """The JSON objects of a stream in their order.
 
-    `ended` says that it had OpenAI's last event, `whole` that each event was readable.
+    `ended` says that it had OpenAI's last event; `broken` is the number of unreadable events.
     """
 
     objects: list[dict[str, Any]] = field(default_factory=list)
     ended: bool = False
-    whole: bool = True
+    broken: int = 0
 
     def add(self, data: str, event: str = "") -> None:
         """Add the data of an event; an event of the name `error` is an error, whatever its data is.
@@ -50,13 +52,13 @@ class Pieces:
         if isinstance(value, dict):
             self.objects.append(value)
         else:
-            self.whole = False
+            self.broken += 1
 
 
 def pieces_in(text: str) -> Pieces | None:
     """The pieces of a stream; None if the text is something else."""
     pieces, data, event, at = Pieces(), list[str](), "", 0
-    while at < len(text):
+    while at < len(text) and pieces.broken < MOST_BROKEN:
         if text[at] == "{" and not data:
             at = _read_object(text, at, pieces)
             continue
@@ -72,7 +74,7 @@ def pieces_in(text: str) -> Pieces | None:
         elif name not in ("", "id", "retry"):  # a line without a name is a comment
             if not pieces.objects:
                 return None
-            pieces.whole = False
+            pieces.broken += 1
     _end_event(pieces, data, event)
     return pieces if pieces.objects else None
 
@@ -88,7 +90,7 @@ def _read_object(text: str, at: int, pieces: Pieces) -> int:
     try:
         value, end = LENIENT.raw_decode(text, at)
     except (ValueError, RecursionError):
-        pieces.whole = False
+        pieces.broken += 1
         return _line(text, at)[1]
     pieces.objects.append(value)
     return end
@@ -166,7 +168,7 @@ def _join_openai(pieces: Pieces) -> dict[str, Any]:
     }
     if messages and not any(message.values()):  # each one holds the whole text so far
         message = messages[-1]
-    if not pieces.whole or not (reasons or pieces.ended):
+    if pieces.broken or not (reasons or pieces.ended):
         raise _broken_off(text_in(pieces))
     tokens = [token for choice in choices for token in _list(_mapping(choice.get("logprobs")).get("content"))]
     choice = {
@@ -181,7 +183,7 @@ def _join_ollama(pieces: Pieces) -> dict[str, Any]:
     messages = [_mapping(piece.get("message")) for piece in pieces.objects]
     text, thinking = _joined(messages, "content"), _joined(messages, "thinking")
     last = next((piece for piece in reversed(pieces.objects) if piece.get("done") is True), None)
-    if last is None or not pieces.whole:
+    if last is None or pieces.broken:
         raise _broken_off(text_in(pieces))
     tokens = [token for piece in pieces.objects for token in _list(piece.get("logprobs"))]
     return {**last, "message": {"content": text, "thinking": thinking}, "logprobs": tokens}

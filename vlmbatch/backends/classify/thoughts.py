@@ -32,6 +32,8 @@ _CHANNEL = re.compile(
 )
 # the same where the server has dropped the marks but not the words
 _BARE_CHANNELS = re.compile(r"\s*analysis(?=[A-Z\"'])(.*?)assistantfinal", re.DOTALL)
+MOST_PARTS = 100
+"""Thinking behind more thinking than this belongs to the answer."""
 _QUOTES = frozenset("`'\"\u2018\u2019\u201c\u201d<>()[]")
 
 
@@ -61,7 +63,10 @@ def without_thinking(text: str, request: Request) -> SplitText:
         return channels
     asked = f"{request.prompt}\n{request.system or ''}".lower()
     thinking, rest = "", text
-    while (opening := _OPENING.match(rest.lstrip())) is not None and opening[0].lower() not in asked:
+    for _ in range(MOST_PARTS):
+        opening = _OPENING.match(rest.lstrip())
+        if opening is None or opening[0].lower() in asked:
+            break
         rest = rest.lstrip()
         end, after = _end_of(rest, opening)
         thinking, rest = thinking + rest[opening.end() : end], rest[after:]
