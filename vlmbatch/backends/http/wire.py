@@ -51,19 +51,22 @@ class BodyTemplate:
         placeholder is empty.
         """
         self._build = build
-        self._question: object = None
+        self._filled: object = None
         self._parts: list[bytes] = []
 
-    def fill(self, request: Request) -> Pieces:
-        """The body of this request in pieces; the pictures are neither escaped nor copied."""
+    def fill(self, request: Request, form: object = None) -> Pieces:
+        """The body of this request in pieces; the pictures are neither escaped nor copied.
+
+        `form` is what the body depends on besides the request (see adaptation.RequestForm).
+        """
         if not request.images:
             return (json.dumps(self._build(request, "")).encode("ascii"),)
         media_types = tuple(picture.media_type for picture in request.images)
-        question = (request.prompt, request.system, request.generation, media_types)
-        if question != self._question:
+        question = (form, request.prompt, request.system, request.generation, media_types)
+        if question != self._filled:
             mark = uuid.uuid4().hex
             body = json.dumps(self._build(request, mark)).encode("ascii")
-            self._question, self._parts = question, body.split(mark.encode("ascii"))
+            self._filled, self._parts = question, body.split(mark.encode("ascii"))
         head, *others = self._parts
         pieces = [head]
         for picture, part in zip(request.images, others, strict=True):

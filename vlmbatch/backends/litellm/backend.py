@@ -6,11 +6,13 @@ import logging
 import os
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from types import ModuleType
 from typing import Any, Self
 
+from vlmbatch.backends.adaptation import Adaptation, OptionalParameters
 from vlmbatch.backends.classify import attach_cost, check_answer
-from vlmbatch.backends.classify.refusals import Omissions, refusal_in
+from vlmbatch.backends.classify.refusals import Omissions
 from vlmbatch.backends.classify.thoughts import without_thinking
 from vlmbatch.backends.classify.token_limits import TokenLimits
 from vlmbatch.backends.http.auth import Credentials, Headers
@@ -20,7 +22,7 @@ from vlmbatch.backends.litellm.errors import to_backend_error
 from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
 from vlmbatch.backends.openai.replies import answer_text, response_format, thoughts
 from vlmbatch.config.spec import redact
-from vlmbatch.errors import BackendError, FatalBackendError, MissingDependencyError
+from vlmbatch.errors import FatalBackendError, MissingDependencyError
 from vlmbatch.finish_reasons import ENDED, UNKNOWN, reason_in, word_of
 from vlmbatch.protocols import Tell, quiet
 from vlmbatch.records import Completion, Endpoint, Generation, Load, Request, Usage
@@ -98,7 +100,7 @@ class LiteLLMBackend:
         self._needs_price = needs_price
         self._checks_vision = checks_vision
         self._credentials = Credentials.of(deployment.url or "http://localhost", deployment.key, headers)
-        self._omissions = Omissions(given=given)
+        self._adaptation = Adaptation(OptionalParameters(names=OPTIONAL, omissions=Omissions(given=given)))
         self._library: ModuleType | None = None
         self._provider = deployment.model.partition("/")[0] if "/" in deployment.model else ""
 
@@ -168,7 +170,7 @@ class LiteLLMBackend:
 
     async def complete(self, request: Request) -> Completion:
         """Send one request; see protocols.Backend."""
-        reply = await self._send_adapted(request)
+        reply = await self._adaptation.send(request.generation, partial(self._send, request))
         content = reply.model_dump()
         choice = next(iter(mappings(content.get("choices"))), {})
         message, usage = mapping(choice.get("message")), mapping(content.get("usage"))
@@ -197,26 +199,10 @@ class LiteLLMBackend:
             finish_reason=reason or "stop",
             usage=used,
             thinking=len(thinking),
-            warnings=(*split.warnings, *flaws, *missing, *self._omissions.warnings(request.generation)),
+            warnings=(*split.warnings, *flaws, *missing, *self._adaptation.form.warnings(request.generation)),
             cost=cost,
             logprobs=logprobs,
         )
-
-    async def _send_adapted(self, request: Request) -> Any:
-        """The reply to this request, without the parameters that the provider refuses."""
-        first = self._omissions
-        while True:
-            used = self._omissions
-            try:
-                return await self._send(request)
-            except BackendError as error:
-                sentence = refusal_in(error)
-                changed = used.after(sentence, OPTIONAL)
-                if changed is None:
-                    self._omissions = self._omissions.restored(first, sentence, OPTIONAL)
-                    raise
-            if self._omissions is used:  # else another request has changed them
-                self._omissions = changed
 
     async def _send(self, request: Request) -> Any:
         library = self._loaded()
@@ -243,7 +229,7 @@ class LiteLLMBackend:
         system = [{"role": "system", "content": request.system}] if request.system else []
         sampling = {"temperature": generation.temperature, "seed": generation.seed}
         optional = {
-            **{name: v for name, v in sampling.items() if name not in self._omissions.refused},
+            **{name: v for name, v in sampling.items() if name not in self._adaptation.form.refused},
             "api_base": self._deployment.url,
             "api_key": self._deployment.key or self._placeholder(),
             "extra_headers": self._headers or None,

@@ -4,11 +4,13 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Self
 
+from vlmbatch.backends.adaptation import Adaptation, OptionalParameters
 from vlmbatch.backends.classify import check_answer
-from vlmbatch.backends.classify.refusals import Omissions, refusal_in
+from vlmbatch.backends.classify.refusals import Omissions
 from vlmbatch.backends.classify.thoughts import without_thinking
 from vlmbatch.backends.classify.token_limits import TokenLimits
 from vlmbatch.backends.confirm import confirm
@@ -40,7 +42,7 @@ from vlmbatch.backends.ollama.replies import (
 )
 from vlmbatch.backends.ollama.rivals import why_slow
 from vlmbatch.config.request import RequestOptions
-from vlmbatch.errors import BackendError, BadAnswerError, FatalBackendError, RejectedError, TransientError
+from vlmbatch.errors import BadAnswerError, FatalBackendError, RejectedError, TransientError
 from vlmbatch.finish_reasons import is_cut, reason_in
 from vlmbatch.protocols import Tell, quiet
 from vlmbatch.records import Completion, Endpoint, Generation, ModelFacts, Request, Usage
@@ -87,7 +89,7 @@ class OllamaBackend:
         self._timeout_s = timeout_s
         self._keep_alive = keep_alive
         self._own = dict(options)
-        self._omissions = Omissions(given=given)
+        self._adaptation = Adaptation(OptionalParameters(names=OPTIONAL, omissions=Omissions(given=given)))
         self._thinks = False
         self._loaded = False
         self._most_context: int | None = None
@@ -202,13 +204,13 @@ class OllamaBackend:
         await self._transport.fetch_json("POST", f"{self.url}/api/chat", (body,), deadline_s)
 
     def _keep_alive_option(self) -> dict[str, Any]:
-        if not self._keep_alive or "keep_alive" in self._omissions.refused:
+        if not self._keep_alive or "keep_alive" in self._form.refused:
             return {}
         return {"keep_alive": _duration(self._keep_alive)}
 
     def _options(self, generation: Generation) -> dict[str, Any]:
         options = self._own | {n: v for n, v in _options(generation).items() if n not in self._own}
-        refused = self._omissions.refused
+        refused = self._form.refused
         return {name: v for name, v in options.items() if v is not None and name not in refused}
 
     async def complete(self, request: Request) -> Completion:
@@ -217,7 +219,7 @@ class OllamaBackend:
         Parameters that Ollama refuses and that the user did not give are left out.
         """
         warm = self._loaded
-        reply = await self._send(request)
+        reply = await self._adaptation.send(request.generation, partial(self._send, request))
         self._loaded = True
         message = message_in(reply)
         split = without_thinking(string(message.get("content")), request)
@@ -248,29 +250,21 @@ class OllamaBackend:
                 *flaws,
                 *missing,
                 *cut_prompt(tokens, request.generation.num_ctx),
-                *self._omissions.warnings(request.generation),
+                *self._form.warnings(request.generation),
             ),
         )
 
     async def _send(self, request: Request) -> dict[str, Any]:
-        """The reply to this request, without the parameters that this server refuses."""
-        deadline_s, first = request.deadline_s or self._timeout_s, self._omissions
-        while True:
-            used, body = self._omissions, self._body_template.fill(request)
-            try:
-                return await self._transport.fetch_json("POST", f"{self.url}/api/chat", body, deadline_s)
-            except BackendError as error:
-                sentence = refusal_in(error)
-                changed = used.after(sentence, OPTIONAL)
-                if changed is None:
-                    self._adopt(self._omissions.restored(first, sentence, OPTIONAL))
-                    raise
-            if self._omissions is used:  # else another request has changed them
-                self._adopt(changed)
+        """The reply to this request, without the parameters that this server has refused."""
+        deadline_s, body = (
+            request.deadline_s or self._timeout_s,
+            self._body_template.fill(request, self._form),
+        )
+        return await self._transport.fetch_json("POST", f"{self.url}/api/chat", body, deadline_s)
 
-    def _adopt(self, omissions: Omissions) -> None:
-        if omissions is not self._omissions:
-            self._omissions, self._body_template = omissions, BodyTemplate(self._payload)
+    @property
+    def _form(self) -> OptionalParameters:
+        return self._adaptation.form
 
     async def _limits(self, generation: Generation, usage: Usage, reason: str) -> TokenLimits:
         """The limits of an answer; Ollama is asked for its context only if the answer was cut early."""
@@ -301,7 +295,7 @@ class OllamaBackend:
         payload |= self._keep_alive_option()
         if self._thinks or request.generation.thinking is False:
             payload["think"] = bool(request.generation.thinking)
-        payload = {name: value for name, value in payload.items() if name not in self._omissions.refused}
+        payload = {name: value for name, value in payload.items() if name not in self._form.refused}
         if request.generation.schema is not None:
             payload["format"] = json.loads(request.generation.schema)
         return payload | logprobs_parameters(request.generation.logprobs)

@@ -3,10 +3,12 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from vlmbatch.backends.adaptation import Adaptation
 from vlmbatch.backends.classify import attach_cost, check_answer
 from vlmbatch.backends.classify.thoughts import without_thinking
 from vlmbatch.backends.classify.token_limits import TokenLimits
@@ -93,7 +95,7 @@ class OpenAICompatibleBackend:
         self._model = model
         self._timeout_s = timeout_s
         self._context: int | None = None
-        self._format = server_type.request_format
+        self._adaptation = Adaptation(server_type.request_format)
         self._may_report_load = server_type.metrics is not False
         self._has_metrics = server_type.metrics is True
         self._extra = wire.extra_arguments
@@ -166,6 +168,10 @@ class OpenAICompatibleBackend:
         return await self._hints.version()
 
     @property
+    def _format(self) -> RequestFormat:
+        return self._adaptation.form
+
+    @property
     def _root(self) -> str:
         """The base URL of the routes outside OpenAI's API."""
         return self.url.removesuffix("/v1")
@@ -217,7 +223,7 @@ class OpenAICompatibleBackend:
 
         See protocols.Backend.
         """
-        reply = await self._send(request)
+        reply = await self._adaptation.send(request.generation, partial(self._send, request))
         choice, message = first_choice(reply)
         split = without_thinking(answer_text(message), request)
         text, thinking = split.answer, thoughts(message) + split.thinking
@@ -254,30 +260,17 @@ class OpenAICompatibleBackend:
         )
 
     async def _send(self, request: Request) -> dict[str, Any]:
-        """The reply to this request; the request format adapts to the parameters that the server accepts."""
-        deadline_s, first = request.deadline_s or self._timeout_s, self._format
-        while True:
-            used, body = self._format, self._body(request)
-            reply = await self._transport.exchange("POST", f"{self.url}/chat/completions", body, deadline_s)
-            try:
-                return self._transport.parse(reply)
-            except BackendError as error:
-                changed = used.after_refusal(error, request.generation)
-                if changed is None:
-                    self._adopt(self._format.restored(first, error, request.generation))
-                    raise
-            if self._format is used:  # else another request has changed it
-                self._adopt(changed)
-
-    def _adopt(self, changed: RequestFormat) -> None:
-        if changed is not self._format:
-            self._format, self._body_template = changed, BodyTemplate(self._payload)
+        """The reply to this request in the current format."""
+        deadline_s = request.deadline_s or self._timeout_s
+        return await self._transport.fetch_json(
+            "POST", f"{self.url}/chat/completions", self._body(request), deadline_s
+        )
 
     def _body(self, request: Request) -> Pieces:
         """The request's body; it has file:// URLs if --file-urls is set and possible, else the pictures."""
         if self._file_urls and request.images and all(map(file_url, request.images)):
             return (json.dumps(self._payload(request, "")).encode("ascii"),)
-        return self._body_template.fill(request)
+        return self._body_template.fill(request, self._format)
 
     def _payload(self, request: Request, image: str) -> dict[str, Any]:
         """The body, with text before the image, so that a server's prefix cache can reuse the shared part."""
