@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from vlmbatch.aio import first
 from vlmbatch.protocols import Backend, ExplainsWaits
 
 T = TypeVar("T")
@@ -24,11 +25,15 @@ class SlowNotice:
 
     async def loading(self, load: Awaitable[T]) -> T:
         """The result of this load of the model; a slow one is reported while it goes on."""
-        watch = asyncio.create_task(self._report_load())
         try:
-            return await load
-        finally:
-            watch.cancel()
+            async with asyncio.TaskGroup() as group:
+                watch = group.create_task(self._report_load())
+                try:
+                    return await load
+                finally:
+                    watch.cancel()
+        except BaseExceptionGroup as error:
+            raise first(error) from error
 
     async def timed_out(self) -> None:
         """Report the first request without an answer, if the endpoint says what may delay it."""

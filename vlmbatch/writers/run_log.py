@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vlmbatch import strict_json
 from vlmbatch.errors import ConfigError, OutputError, ResourceError
 from vlmbatch.records import DEFAULT_PROMPT_NAME
 from vlmbatch.writers.append import reason
@@ -205,8 +206,8 @@ def _version() -> str | None:
 def _run_in(line: bytes) -> tuple[str, dict[str, Any]] | None:
     """The fingerprint and the settings in a line, None if it has none."""
     try:
-        told = json.loads(line)
-    except (ValueError, RecursionError):
+        told = strict_json.loads(line)
+    except ValueError:
         return None
     if not isinstance(told, dict):
         return None

@@ -165,7 +165,7 @@ class OllamaBackend:
     async def probe(self) -> None:
         """Check that the server answers; see protocols.Backend."""
         try:
-            await self._query("GET", VERSION)
+            await self._transport.fetch_json("GET", f"{self.url}{VERSION}")
         except (FatalBackendError, RejectedError):
             return  # any answer shows that the server is up
 
@@ -310,11 +310,6 @@ class OllamaBackend:
             if error.kind == "model_not_found":
                 raise unlisted from error
             raise doubt if error.kind == doubt.kind == "wrong_url" else error from error
-
-    async def _query(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
-        """Send a request about the server or its models, and return the JSON object of the reply."""
-        reply = await self._transport.exchange(method, f"{self.url}{path}", (body,) if body else ())
-        return self._transport.parse(reply)
 
 
 def _options(generation: Generation) -> dict[str, Any]:
