@@ -35,6 +35,7 @@ TAKEN_OUT = (
     f"{THOUGHT}</think>A cat.",
     f"{THOUGHT}\n</think>\n\nA cat.",
     f"{THOUGHT} </think> A cat.",
+    "It has fur </think>A cat.",
     "It has fur\u25c1/think\u25b7A cat.",
     'The sign says "FUR"</think>A cat.',
 )

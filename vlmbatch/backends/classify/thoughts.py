@@ -103,6 +103,8 @@ def _is_dangling(text: str, closing: re.Match[str]) -> bool:
     if before[-1] in "\r\n" or re.match(r"\r?\n\r?\n", after):
         return True
     if before[-1].isspace():
+        if re.match(r"[A-Z0-9\[{]", after):  # in a sentence, a blank or a punctuation mark follows
+            return True
         return before.rstrip()[-1] in ".!?\u2026\u3002" and not in_sentence
     return not in_sentence
 
