@@ -89,6 +89,25 @@ def test_a_list_that_is_cut_in_utf16_is_an_error() -> None:
         ids("a.jpg\n".encode("utf-16")[:-1])
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("text", ["/a.jpg", "b/\r\n", "b/\n", "caf\u00e9/\nb.jpg\n"])
+def test_utf16_without_a_mark_is_an_error(encoding: str, text: str) -> None:
+    """A list in UTF-16 without its mark is an error, and no list of the paths `/` and `b`."""
+    whole = text.encode(encoding)
+    for pieces in ([whole], [whole[:3], whole[3:]]):
+        with pytest.raises(ConfigError, match="write it in UTF-8"):
+            list(split_paths(Arriving(pieces)))
+
+
+def test_names_of_one_character_need_no_newline() -> None:
+    """A few short names with NUL as separator are names, also if they arrive slowly."""
+    for content in (b"a\0b\0c\0", b"a\0b\0long\0c\0d\0"):
+        paths = [name.decode() for name in content.split(b"\0") if name]
+        assert ids(content) == paths
+        slow = [bytes([byte]) for byte in content]
+        assert [path.decode() for path in split_paths(Arriving(slow))] == paths
+
+
 def test_newlines_in_names_need_nul() -> None:
     """With NUL as separator, newlines, returns and blanks belong to the names, also to the first one."""
     assert ids(b"a\nb.jpg\0c.jpg\r\0 \0") == ["a\nb.jpg", "c.jpg\r", " "]

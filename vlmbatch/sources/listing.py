@@ -3,6 +3,7 @@
 import codecs
 import io
 import os
+import re
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import BinaryIO, cast
@@ -19,6 +20,14 @@ from vlmbatch.sources.walk import Walk
 
 CHUNK = 65536
 _64_BITS = (1 << 64) - 1
+
+# names of one character each, with NULs between them
+_UTF16 = re.compile(
+    rb"(?:[^\0]\0){6}|(?:[^\0]\0)+[\r\n]\0"  # little endian
+    rb"|(?:\0[^\0]){6}|(?:\0[^\0])+\0[\r\n]"  # big endian
+)
+_UNDECIDED = re.compile(rb"[^\0]?\0(?:[^\0]\0){0,4}[^\0]?")
+_MARKS = (codecs.BOM_UTF8, *UTF16_MARKS, codecs.BOM_UTF32_LE)
 
 # far above the longest path of any system: 4,096 bytes on Linux, 1,024 on macOS
 _LONGEST_PATH = 1 << 20
@@ -89,8 +98,14 @@ def _in_utf8(chunks: Iterator[bytes]) -> Iterator[bytes]:
     start = b""
     for chunk in chunks:
         start += chunk
-        if not any(mark.startswith(start) for mark in (codecs.BOM_UTF8, *UTF16_MARKS)):
+        is_mark = any(mark.startswith(start) for mark in _MARKS)
+        if not is_mark and (_UTF16.match(start) or not _UNDECIDED.fullmatch(start)):
             break
+    if _UTF16.match(start) or start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        # read as separators, the NULs would make a path of each character, also of /
+        raise ConfigError(
+            "standard input seems to be in UTF-32, or in UTF-16 without a byte order mark; write it in UTF-8"
+        )
     if start.startswith(UTF16_MARKS):
         yield from _from_utf16(chain([start], chunks))
         return
