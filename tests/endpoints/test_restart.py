@@ -20,6 +20,7 @@ from vlmbatch.events import EndpointPaused, EndpointResumed, Event, ImageFinishe
 Photos = Callable[..., Path]
 RESTART = "sigterm_hang:0.3"
 """The server stops listening, leaves its requests without a reply, and listens again after 0.3 s."""
+SILENT_S = connection_watch.SILENT_S
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +47,17 @@ async def test_requests_to_the_old_process_are_sent_again(
     assert done.error is None
     assert [(r.ok, r.attempts) for r in done.results] == [(True, 1)] * 6
     assert len(done.of(EndpointPaused)) == len(done.of(EndpointResumed)) == len(restarts(done)) == 1
+
+
+async def test_a_quick_restart_is_noticed(
+    photos: Photos, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its real waits, a run notices that no server listened for little more than a second."""
+    monkeypatch.setattr(connection_watch, "SILENT_S", SILENT_S)
+    photos(2)
+    endpoint.script = ["sigterm_hang:1.4"]
+    batch = Batch(RunConfig.of("photos", **asking(endpoint, concurrency=1, timeout=20)), [])
+    assert [(r.ok, r.attempts) async for r in batch] == [(True, 1)] * 2
 
 
 async def test_each_of_several_restarts_costs_nothing(photos: Photos, endpoint: Endpoint) -> None:

@@ -8,11 +8,11 @@ from vlmbatch.endpoints.pool import EndpointPool
 from vlmbatch.errors import UnreachableError
 from vlmbatch.protocols import Sleep
 
-LOOK_S = 1.0
+LOOK_S = 0.5
 """The interval between two looks at the endpoints."""
-SILENT_S = 2.0
+SILENT_S = 0.5
 """After this long without a reply, a connection is tried."""
-AGAIN_S = 0.5
+AGAIN_S = 0.2
 """A server is gone if it refuses two connections with this interval."""
 
 
