@@ -51,6 +51,7 @@ WORDINGS = [
     ("temperature", 200, {"error": {"message": "Unsupported parameter: temperature"}}),
     ("temperature", 501, words("temperature is not implemented")),
     ("temperature", 403, words("parameter temperature is not permitted for this key")),
+    ("temperature", 500, words("temperature has to be positive")),
     ("temperature", 409, words("temperature is not available")),
     ("seed", 400, GEMINI),
     ("seed", 422, mistral("extra_forbidden", "seed")),
@@ -82,6 +83,24 @@ async def test_a_parameter_refused_in_any_words(
     assert [name in asked.body for asked in endpoint.questions] == [True, False, False]
     others = {"temperature", "seed", "chat_template_kwargs", "max_tokens"} - {name}
     assert others < endpoint.questions[-1].body.keys()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "This model only support stream mode, please enable the stream parameter to access the model.",
+        "This model only supports streaming: stream must be set to true",
+        "stream: must be true",
+        "Streaming is required for this model",
+    ],
+)
+async def test_a_server_that_answers_only_as_a_stream(endpoint: Endpoint, told: str) -> None:
+    """The request is sent again with `stream: true`, which is read anyway, and so are later ones."""
+    endpoint.refusal = refusing(lambda sent: not sent.get("stream"), 400, words(told))
+    async with opened(endpoint) as backend:
+        for _ in range(2):
+            assert (await backend.complete(question())).text
+    assert [asked.body["stream"] for asked in endpoint.questions] == [False, True, True]
 
 
 async def test_a_parameter_refused_on_a_later_request(endpoint: Endpoint) -> None:

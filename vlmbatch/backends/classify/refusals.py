@@ -22,7 +22,12 @@ _CONTEXT = re.compile(r"context|model.?len", re.IGNORECASE)
 _REFUSES = re.compile(
     r"(un|not |n't )(support|recogni|permit|allow|accept|expect|known|implement|enabl|availabl)\w*"
     r"|unknown|invalid|deprecated"
-    r"|\b(must|should|cannot)\b|at (least|most)|forbidden|extra (inputs|fields)",
+    r"|\b(must|should|cannot|has to|needs? to)\b|at (least|most)|forbidden|extra (inputs|fields)",
+    re.IGNORECASE,
+)
+_ONLY_STREAMS = re.compile(
+    r"only supports? (the )?stream|\bstream\w*\W.{0,40}\b(true|required|mandatory)\b"
+    r"|\b(enable|requires?) (the )?stream",
     re.IGNORECASE,
 )
 _UNKNOWN = re.compile(
@@ -124,6 +129,11 @@ def stated_range(sentence: str, sent: int) -> tuple[int | None, int | None]:
         least if least is not None and least > sent else None,
         most if most is not None and 0 < most < sent else None,
     )
+
+
+def only_streams(sentence: str) -> bool:
+    """Whether the sentence says that the server answers only as a stream."""
+    return _ONLY_STREAMS.search(sentence) is not None
 
 
 def is_too_small(sentence: str) -> bool:

@@ -9,6 +9,7 @@ from vlmbatch.backends.classify.refusals import (
     is_too_small,
     is_unknown,
     named,
+    only_streams,
     refusal_in,
     stated_range,
 )
@@ -87,6 +88,8 @@ class RequestFormat:
     omissions: Omissions = Omissions()
     has_detail: bool = False
     """Whether the server requires the detail of a picture."""
+    streams: bool = False
+    """Whether the server answers only as a stream."""
     is_settled: bool = False
     """Whether a change of the limit had no effect: it is not changed any more."""
 
@@ -119,6 +122,8 @@ class RequestFormat:
     def after_refusal(self, error: BackendError, generation: Generation) -> Self | None:
         """The format for the next attempt; None if this error refuses nothing that can be changed."""
         sentence = refusal_in(error)
+        if only_streams(sentence) and not self.streams and "stream" not in self.omissions.given:
+            return replace(self, streams=True)
         about_detail = named(sentence, ("detail",)) and named(sentence, ("image_url", "required"))
         if about_detail and not self.has_detail:
             return replace(self, has_detail=True)
@@ -145,7 +150,7 @@ class RequestFormat:
     def _optional(self, generation: Generation) -> dict[str, Any]:
         """The parameters of a request that may be left out, without the token limit."""
         optional: dict[str, Any] = {
-            "stream": False,
+            "stream": self.streams,
             "temperature": generation.temperature,
             **self.arguments,
         }
