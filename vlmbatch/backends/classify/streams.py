@@ -18,7 +18,7 @@ DONE = "[DONE]"
 _KEEP_ALIVES = frozenset(("ping", "heartbeat", "keepalive", "keep-alive", "keep_alive"))
 """Names of events that only keep the connection open."""
 MOST_BROKEN = 20
-"""After this many unreadable events no more are read: each attempt may search the whole text for its end."""
+"""After this many unreadable objects no more are read: each attempt may search the whole text for the end."""
 _LINE = re.compile(r"([^\r\n]*)(?:\r\n|\n|\r|\Z)")
 
 
@@ -26,12 +26,12 @@ _LINE = re.compile(r"([^\r\n]*)(?:\r\n|\n|\r|\Z)")
 class Pieces:
     """The JSON objects of a stream in their order.
 
-    `ended` says that it had OpenAI's last event; `broken` is the number of unreadable events.
+    `ended` says that it had OpenAI's last event, `whole` that each event was readable.
     """
 
     objects: list[dict[str, Any]] = field(default_factory=list)
     ended: bool = False
-    broken: int = 0
+    whole: bool = True
 
     def add(self, data: str, event: str = "") -> None:
         """Add the data of an event; an event of the name `error` is an error, whatever its data is.
@@ -52,15 +52,17 @@ class Pieces:
         if isinstance(value, dict):
             self.objects.append(value)
         else:
-            self.broken += 1
+            self.whole = False
 
 
 def pieces_in(text: str) -> Pieces | None:
     """The pieces of a stream; None if the text is something else."""
-    pieces, data, event, at = Pieces(), list[str](), "", 0
-    while at < len(text) and pieces.broken < MOST_BROKEN:
+    pieces, data, event, at, broken = Pieces(), list[str](), "", 0, 0
+    while at < len(text) and broken < MOST_BROKEN:
         if text[at] == "{" and not data:
+            before = len(pieces.objects)
             at = _read_object(text, at, pieces)
+            broken += len(pieces.objects) == before
             continue
         line, at = _line(text, at)
         name, _, value = line.partition(":")
@@ -74,7 +76,7 @@ def pieces_in(text: str) -> Pieces | None:
         elif name not in ("", "id", "retry"):  # a line without a name is a comment
             if not pieces.objects:
                 return None
-            pieces.broken += 1
+            pieces.whole = False
     _end_event(pieces, data, event)
     return pieces if pieces.objects else None
 
@@ -90,7 +92,7 @@ def _read_object(text: str, at: int, pieces: Pieces) -> int:
     try:
         value, end = LENIENT.raw_decode(text, at)
     except (ValueError, RecursionError):
-        pieces.broken += 1
+        pieces.whole = False
         return _line(text, at)[1]
     pieces.objects.append(value)
     return end
@@ -168,7 +170,7 @@ def _join_openai(pieces: Pieces) -> dict[str, Any]:
     }
     if messages and not any(message.values()):  # each one holds the whole text so far
         message = messages[-1]
-    if pieces.broken or not (reasons or pieces.ended):
+    if not pieces.whole or not (reasons or pieces.ended):
         raise _broken_off(text_in(pieces))
     tokens = [token for choice in choices for token in _list(_mapping(choice.get("logprobs")).get("content"))]
     choice = {
@@ -183,7 +185,7 @@ def _join_ollama(pieces: Pieces) -> dict[str, Any]:
     messages = [_mapping(piece.get("message")) for piece in pieces.objects]
     text, thinking = _joined(messages, "content"), _joined(messages, "thinking")
     last = next((piece for piece in reversed(pieces.objects) if piece.get("done") is True), None)
-    if last is None or pieces.broken:
+    if last is None or not pieces.whole:
         raise _broken_off(text_in(pieces))
     tokens = [token for piece in pieces.objects for token in _list(piece.get("logprobs"))]
     return {**last, "message": {"content": text, "thinking": thinking}, "logprobs": tokens}
