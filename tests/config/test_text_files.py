@@ -64,9 +64,11 @@ def test_each_text_file_is_read_in_each_encoding(tmp_path: Path, flag: str, enco
 
 
 @pytest.mark.parametrize("flag", FILES)
-@pytest.mark.parametrize("content", [b"caf\xe9", codecs.BOM_UTF16_LE + b"a"])
+@pytest.mark.parametrize(
+    "content", [b"caf\xe9", codecs.BOM_UTF16_LE + b"a", "cafe".encode("utf-16-le"), "a".encode("utf-32")]
+)
 def test_a_file_that_is_no_such_text_is_an_error(tmp_path: Path, flag: str, content: bytes) -> None:
-    """A file in another encoding, or cut in a character, is an error that names the file."""
+    """A file in another encoding, cut in a character, or without its mark is an error that names the file."""
     _, read, _ = FILES[flag]
     path = tmp_path / "file"
     path.write_bytes(content)

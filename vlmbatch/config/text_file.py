@@ -17,4 +17,8 @@ def read_text(path: str | os.PathLike[str]) -> str:
         UnicodeDecodeError: it is not such a text.
     """
     data = Path(path).read_bytes()
-    return data.decode("utf-16" if data.startswith(UTF16_MARKS) else "utf-8-sig")
+    text = data.decode("utf-16" if data.startswith(UTF16_MARKS) else "utf-8-sig")
+    if "\0" in text:  # UTF-16 without its mark, or UTF-32, whose bytes are also UTF-8
+        at = data.index(b"\0")
+        raise UnicodeDecodeError("utf-8", data, at, at + 1, "it has a NUL, as UTF-16 without a mark has")
+    return text

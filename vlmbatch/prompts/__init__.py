@@ -20,7 +20,8 @@ def prompt_text(options: PromptOptions) -> str:
     except OSError as error:
         raise ConfigError(f"--prompt-file {options.prompt_file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"--prompt-file {options.prompt_file} is not UTF-8 text") from error
+        told = f"--prompt-file {options.prompt_file} is not UTF-8 text ({error.reason}); write it in UTF-8"
+        raise ConfigError(told) from error
     if not text.strip():
         raise ConfigError(f"--prompt-file {options.prompt_file} is empty")
     return text.removesuffix("\n").removesuffix("\r")
