@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from replying import Raw, replying
 
 from vlmbatch.backends.http.connection import CHUNK_BYTES
+from vlmbatch.backends.http.transport import Transport
 from vlmbatch.backends.http.wire import BodyTemplate
 from vlmbatch.errors import TransientError
 from vlmbatch.records import Generation, Request
@@ -127,3 +128,9 @@ async def test_a_reply_that_cannot_be_decompressed(name: str, encoding: str, tol
                 await backend.complete(question())
     assert caught.value.kind == "bad_response"
     assert server.asked[0].headers["accept-encoding"] == "gzip, deflate"
+
+
+@pytest.mark.parametrize("host", ["a" * 70 + ".example", "nowhere.invalid"])
+async def test_a_host_without_an_address_may_listen(host: str) -> None:
+    """Whether a host listens whose name cannot be resolved is unknown, and no error."""
+    assert await Transport(f"http://{host}/v1", None, timeout_s=1, hint="").listens()

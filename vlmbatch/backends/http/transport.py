@@ -166,9 +166,9 @@ class Transport:
         address = (parts.hostname, parts.port or 80)
         try:
             await asyncio.to_thread(_connect, address)
-        except ConnectionRefusedError:
+        except ConnectionRefusedError:  # only this is certain
             return False
-        except OSError:  # too slow, an unknown host, no descriptor: only a refusal is certain
+        except (OSError, UnicodeError):  # too slow, an unknown or impossible host, no descriptor
             return True
         return True
 
