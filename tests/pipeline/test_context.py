@@ -10,6 +10,7 @@ from endpoint import Endpoint, Received
 from PIL import Image
 from running import Ran, ran
 
+from vlmbatch.backends.http import hints
 from vlmbatch.events import Notice
 
 Photos = Callable[..., Path]
@@ -92,6 +93,18 @@ async def test_an_ollama_that_does_not_report_its_context(
     assert result.failure is not None
     assert told in result.failure.message
     assert "larger --max-tokens" not in result.failure.message
+
+
+async def test_an_ollama_that_never_reports_its_context_is_asked_once(
+    photos: Photos, small: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If /api/ps hangs, only the first cut answer waits for it, and not every cut answer of the run."""
+    monkeypatch.setattr(hints, "HINT_S", 0.05)
+    photos(3, (448, 448))
+    small.context, small.routes["/api/ps"] = 150, "hang"
+    done = await ran(**asked(small, "ollama", max_size=224))
+    assert [result.failure.kind for result in done.results if result.failure] == ["truncated"] * 3
+    assert [request.path for request in small.requests].count("/api/ps") == 1
 
 
 def notices(done: Ran) -> list[str]:

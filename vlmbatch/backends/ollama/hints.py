@@ -26,6 +26,7 @@ class OllamaHints:
         self._transport = transport
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._is_slow = False
+        self._loaded_timeout: Hint | None = None
 
     async def version(self) -> str | None:
         """The version of the server; None if it does not report one."""
@@ -46,8 +47,13 @@ class OllamaHints:
         return tags
 
     async def loaded(self) -> Hint:
-        """The reply to the request for the loaded models."""
-        return await self._hint("GET", "/api/ps")
+        """The reply to the request for the loaded models; if one does not come in time, it is the last."""
+        if self._loaded_timeout is not None:
+            return self._loaded_timeout
+        reply = await self._hint("GET", "/api/ps")
+        if _is_timeout(reply):
+            self._loaded_timeout = reply
+        return reply
 
     async def show(self, name: str) -> Hint:
         """The reply to the request for the facts of a model."""
@@ -66,7 +72,7 @@ class OllamaHints:
             if self._is_slow:  # one reply was too slow: the others would be, too
                 return {}
             reply = await self.show(name)
-            self._is_slow = self._is_slow or (reply.error is not None and reply.error.kind == "timeout")
+            self._is_slow = self._is_slow or _is_timeout(reply)
             return reply.object
 
     async def only_model(self, tags: Hint) -> str:
@@ -89,6 +95,10 @@ class OllamaHints:
     async def _hint(self, method: str, path: str, body: bytes | None = None) -> Hint:
         url = f"{self._transport.url}{path}"
         return await hint(self._transport, method, url, (body,) if body else ())
+
+
+def _is_timeout(reply: Hint) -> bool:
+    return reply.error is not None and reply.error.kind == "timeout"
 
 
 def list_error(tags: Hint, place: str) -> BackendError | None:
