@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from vlmbatch.strict_json import whole
 
@@ -31,7 +32,12 @@ def reason_in(value: object) -> str:
 
 def word_of(reason: str) -> str:
     """The reason in one spelling: `max_tokens` for `maxTokens` and `FinishReason.MAX_TOKENS`."""
-    parts = re.sub(r"(?<=[a-z])(?=[A-Z])|[^A-Za-z0-9]+", "_", reason[:200])
+    return _word_of(reason[:200])
+
+
+@lru_cache(maxsize=64)
+def _word_of(reason: str) -> str:
+    parts = re.sub(r"(?<=[a-z])(?=[A-Z])|[^A-Za-z0-9]+", "_", reason)
     return re.sub(r"^((finish|stop)_)?reason_", "", parts.strip("_").lower())
 
 

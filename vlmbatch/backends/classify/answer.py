@@ -82,7 +82,7 @@ def check_answer(
     word = word_of(reason)
     if refusal:
         raise RejectedError(f"the model refuses: {clean(refusal)}", kind="refused")
-    for row in FINISHES:
+    for row in () if word in ENDED else FINISHES:
         if row.fits(200, word):
             details = f": {clean(answer)}" if row.name == "failed" and answer.strip() else ""
             raise row.error(row.says + details, kind=row.kind, change=row.change, partial=answer or None)

@@ -269,12 +269,12 @@ class OllamaBackend:
     async def _limits(self, generation: Generation, usage: Usage, reason: str) -> TokenLimits:
         """The limits of an answer; Ollama is asked for its context only if the answer was cut early."""
         context = generation.num_ctx or count(self._own.get("num_ctx")) or None
+        if context is not None and self._most_context is not None:
+            context = min(context, self._most_context)
         limits = TokenLimits(usage=usage, max_tokens=generation.max_tokens, context=context)
         if context is None and is_cut(reason) and limits.ended_early:
-            context = await self._loaded_context()
-        elif context is not None and self._most_context is not None:
-            context = min(context, self._most_context)
-        return replace(limits, context=context)
+            limits = replace(limits, context=await self._loaded_context())
+        return limits
 
     async def _loaded_context(self) -> int | None:
         """The context of the model as Ollama has loaded it; None if it does not report that."""
