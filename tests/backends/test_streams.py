@@ -195,6 +195,15 @@ async def test_the_text_before_an_error_is_kept(name: str, stream: str) -> None:
     assert caught.value.partial == "A grey"
 
 
+async def test_the_error_of_a_choice_is_told() -> None:
+    """An error inside a choice is told in the words of the server, and the text before it is kept."""
+    failed = {"code": 502, "message": "Upstream idle timeout"}
+    choice = {"message": {"content": "A grey"}, "finish_reason": "error", "error": failed}
+    with pytest.raises(TransientError, match="Upstream idle timeout") as caught:
+        await completed("openai", reply({"choices": [choice]}))
+    assert (caught.value.kind, caught.value.partial) == ("bad_response", "A grey")
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -258,7 +258,8 @@ def _of_the_option(error: BackendError, refusal: Refusal) -> FatalBackendError:
 
 def _of_the_picture(error: BackendError, *, retryable: bool) -> RejectedError:
     """The error for an image that the endpoint refuses, although it accepts others."""
+    told = f": {error.told}" if error.told else ""
     return RejectedError(
-        f"the endpoint refuses this image, and accepts another one: {error.told} (HTTP {error.status})",
+        f"the endpoint refuses this image, and accepts another one{told} (HTTP {error.status})",
         retryable=retryable,
     )

@@ -5,21 +5,25 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from vlmbatch.backends.classify.body import names_in
+from vlmbatch.backends.classify.body import error_in, names_in
 from vlmbatch.backends.classify.streams import text_of
 from vlmbatch.backends.http.wire import count, mapping, mappings, number, string
 from vlmbatch.errors import TransientError
+from vlmbatch.finish_reasons import reason_in, word_of
 from vlmbatch.records import Load, ModelFacts
 from vlmbatch.strict_json import whole
 
 
 def first_choice(reply: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The first choice and its message; raises TransientError if the reply has none."""
+    """The first choice and its message; raises TransientError if there is none, or if it has an error."""
     choice = next(iter(mappings(reply.get("choices"))), {})
     message = choice.get("message")
     if not isinstance(message, dict):
         told = f"the reply has no choices[0].message; {names_in(reply)}"
         raise TransientError(told, kind="bad_response")
+    if choice.get("error") and word_of(reason_in(choice.get("finish_reason"))) == "error":  # OpenRouter
+        told = f"the engine failed while it answered: {error_in(choice)}"
+        raise TransientError(told, kind="bad_response", partial=answer_text(message) or None)
     return choice, message
 
 
