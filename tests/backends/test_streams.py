@@ -195,6 +195,17 @@ async def test_the_text_before_an_error_is_kept(name: str, stream: str) -> None:
     assert caught.value.partial == "A grey"
 
 
+@pytest.mark.parametrize("envelope", [{"code": 0, "message": "Success"}, {"success": True, "errors": []}, {}])
+@pytest.mark.parametrize("key", ["data", "result"])
+async def test_an_answer_in_an_envelope_is_read(envelope: dict[str, Any], key: str) -> None:
+    """An answer that a gateway wraps is read, unless the envelope has an error."""
+    inner = chat(OPENAI, "A cat.")
+    assert (await completed("openai", reply({**envelope, key: inner}))).text == "A cat."
+    for bad in ({"code": 500, "message": "out of memory"}, {"error": "out of memory"}):
+        with pytest.raises(BackendError, match="out of memory"):
+            await completed("openai", reply({**envelope, **bad, key: inner}))
+
+
 async def test_the_error_of_a_choice_is_told() -> None:
     """An error inside a choice is told in the words of the server, and the text before it is kept."""
     failed = {"code": 502, "message": "Upstream idle timeout"}

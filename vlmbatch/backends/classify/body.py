@@ -43,7 +43,7 @@ def answer_in(text: str) -> dict[str, Any] | None:
     Raises:
         TransientError: the stream broke off before its end.
     """
-    value = _parse(text)
+    value = _unwrapped(_parse(text))
     pieces = Pieces([value]) if isinstance(value, dict) else pieces_in(text)
     if pieces is None or any(_error_of(piece, 0) for piece in pieces.objects):
         return None
@@ -97,6 +97,19 @@ def _parse(text: str) -> object:
         return LENIENT.decode(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _unwrapped(value: object) -> object:
+    """The answer in an envelope of a gateway, such as `{"code": 0, "data": {"choices": ...}}`."""
+    if (
+        not isinstance(value, dict)
+        or value.get("error")
+        or value.get("code") not in (None, 0, 200, "0", "200")
+    ):
+        return value
+    inner = (value.get(key) for key in ("data", "result"))
+    answers = (each for each in inner if isinstance(each, dict) and each.get("choices") and _answers(each))
+    return next(answers, value)
 
 
 def _stream(text: str) -> ErrorBody | None:
