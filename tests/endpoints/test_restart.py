@@ -60,6 +60,23 @@ async def test_a_quick_restart_is_noticed(
     assert [(r.ok, r.attempts) async for r in batch] == [(True, 1)] * 2
 
 
+class SilentConnections(Endpoint):
+    """An endpoint whose old process also keeps its idle connections open."""
+
+    async def _go_deaf(self) -> None:
+        await self._stop_listening()
+
+
+async def test_an_idle_connection_to_the_old_process(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A probe over an idle connection to the process that is gone is sent again over a new one."""
+    monkeypatch.setattr(connection_watch, "REUSED_S", 0.1)
+    photos(2)
+    with SilentConnections(script=["ok", RESTART]) as endpoint:
+        done = await ran(**asking(endpoint, concurrency=2))
+    assert done.error is None
+    assert [(r.ok, r.attempts) for r in done.results] == [(True, 1)] * 2
+
+
 async def test_each_of_several_restarts_costs_nothing(photos: Photos, endpoint: Endpoint) -> None:
     """Images that lose their request to three restarts in a row are still answered."""
     photos(4)

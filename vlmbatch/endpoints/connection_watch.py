@@ -14,6 +14,8 @@ SILENT_S = 0.5
 """After this long without a reply, a connection is tried."""
 AGAIN_S = 0.2
 """A server is gone if it refuses two connections with this interval."""
+REUSED_S = 3.0
+"""A probe without a reply for this long may have taken an idle connection to a process that is gone."""
 
 
 class ConnectionWatch:
@@ -25,6 +27,8 @@ class ConnectionWatch:
     def __init__(self, pool: EndpointPool, sleep: Sleep) -> None:
         self._pool = pool
         self._sleep = sleep
+        self._gone: set[PooledEndpoint] = set()
+        """The endpoints that refused connections, until they take requests again or were probed anew."""
 
     async def run(self) -> None:
         """Watch until it is cancelled."""
@@ -38,8 +42,14 @@ class ConnectionWatch:
         Requests about images are not dropped: a server that is still closing may reply to them.
         """
         asked = endpoint.in_flight if endpoint.is_open else endpoint.proofs
+        if endpoint.is_open:
+            self._gone.discard(endpoint)
         if not await self._is_gone(endpoint, asked):
+            if endpoint in self._gone and asked.silent_s >= REUSED_S:
+                self._gone.discard(endpoint)
+                endpoint.proofs.drop()
             return
+        self._gone.add(endpoint)
         if endpoint.is_open:
             told = f"no connection to {endpoint.place}: Connection refused, and no reply to its requests"
             error = UnreachableError(told)
