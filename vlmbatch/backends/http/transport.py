@@ -230,7 +230,7 @@ class Transport:
         try:
             async with (
                 limit,
-                self._followed(
+                await self._followed(
                     self._session, method, with_query(url, self._credentials.query), body
                 ) as reply,
             ):
@@ -245,21 +245,19 @@ class Transport:
                 kind="bad_config",
             ) from error
 
-    @asynccontextmanager
     async def _followed(
         self, session: aiohttp.ClientSession, method: str, url: str, body: Pieces
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> aiohttp.ClientResponse:
         """Send a request, and again to the targets of redirects that may be followed (redirects.py)."""
-        for hops in range(MOST_HOPS + 1):
+        hops = 0
+        while True:
             data = Body(body) if body else None
-            async with session.request(
-                method, url, data=data, allow_redirects=False, proxy=self._proxy
-            ) as reply:
-                target = target_of(reply.status, reply.headers.get("Location"), url)
-                if target is None or hops == MOST_HOPS:
-                    yield reply
-                    return
-                url = target
+            reply = await session.request(method, url, data=data, allow_redirects=False, proxy=self._proxy)
+            target = target_of(reply.status, reply.headers.get("Location"), url)
+            if target is None or hops == MOST_HOPS:
+                return reply
+            reply.release()
+            url, hops = target, hops + 1
 
     def _lost_connection(
         self, error: aiohttp.ClientError | UnicodeError, use: "ConnectionUse"
