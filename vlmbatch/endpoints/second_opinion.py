@@ -209,6 +209,7 @@ async def check_unavailable(
     if not crashes.unavailable() or not await _answers_others(backend, request):
         return
     if crashes.others_answered():
+        error.with_traceback(None)  # its frames hold the picture, as long as the new error lives
         raise RejectedError(
             f"{error}; the endpoint was busy or down for this image {crashes.waits} times, also without "
             "other requests, but answered about another picture; the next run tries this image again",

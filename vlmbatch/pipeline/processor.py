@@ -136,6 +136,7 @@ class ImageProcessor:
                     unavailable = error
                 except (FatalBackendError, RejectedError) as error:
                     if task.changed_after and error.kind in ("rejected", "bad_config"):
+                        forget_trace(error)
                         raise task.changed_after from error  # only the change is refused
                     if isinstance(error, RejectedError):
                         raise
