@@ -32,6 +32,8 @@ _CHANNEL = re.compile(
 )
 # the same where the server has dropped the marks but not the words
 _BARE_CHANNELS = re.compile(r"\s*analysis(?=[A-Z\"'])(.*?)assistantfinal", re.DOTALL)
+_STARTS = ("<", "[", "\u25c1")
+"""Each mark begins with one of these characters."""
 MOST_PARTS = 100
 """Thinking behind more thinking than this belongs to the answer."""
 _QUOTES = frozenset("`'\"\u2018\u2019\u201c\u201d<>()[]")
@@ -61,6 +63,8 @@ def without_thinking(text: str, request: Request) -> SplitText:
     channels = _final_channel(text)
     if channels is not None:
         return channels
+    if not any(start in text for start in _STARTS):  # most answers
+        return SplitText(text, "")
     asked = f"{request.prompt}\n{request.system or ''}".lower()
     thinking, rest = "", text
     for _ in range(MOST_PARTS):
