@@ -1,6 +1,6 @@
 """Adapts requests to what an endpoint accepts: a refused parameter is left out or changed, and sent again."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -8,7 +8,6 @@ from vlmbatch.backends.classify.refusals import Omissions, refusal_in
 from vlmbatch.errors import BackendError
 from vlmbatch.records import Generation
 
-T = TypeVar("T")
 Form = TypeVar("Form", bound="RequestForm")
 
 
@@ -28,24 +27,38 @@ class Adaptation(Generic[Form]):
     def __init__(self, form: Form) -> None:
         self.form = form
 
-    async def send(self, generation: Generation, attempt: Callable[[], Awaitable[T]]) -> T:
-        """The result of `attempt`, which sends a request in the current form; repeated after each change.
+    def attempts(self, generation: Generation) -> "Attempts[Form]":
+        """The attempts of one request with these options."""
+        return Attempts(self, generation)
 
-        Raises:
-            BackendError: the error of the last attempt, after which nothing is left to change.
-        """
-        first = self.form
-        while True:
-            used = self.form
-            try:
-                return await attempt()
-            except BackendError as error:
-                changed = used.after_refusal(error, generation)
-                if changed is None:
-                    self.form = self.form.restored(first, error, generation)
-                    raise
-            if self.form is used:  # else another request has changed it meanwhile
-                self.form = changed
+
+class Attempts(Generic[Form]):
+    """The attempts of one request: each is a ``with`` block that sends it in the current form.
+
+    After a refusal that changes the form the block ends without an error, and another attempt has to follow.
+    """
+
+    def __init__(self, adaptation: Adaptation[Form], generation: Generation) -> None:
+        self.are_over = False
+        self._adaptation = adaptation
+        self._generation = generation
+        self._first = self._used = adaptation.form
+
+    def __enter__(self) -> None:
+        self._used = self._adaptation.form
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, BackendError):
+            self.are_over = True
+            return False
+        shared = self._adaptation
+        changed = self._used.after_refusal(error, self._generation)
+        if changed is None:
+            shared.form = shared.form.restored(self._first, error, self._generation)
+            return False
+        if shared.form is self._used:  # else another request has changed it meanwhile
+            shared.form = changed
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

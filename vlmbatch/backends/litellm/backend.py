@@ -6,7 +6,6 @@ import logging
 import os
 import warnings
 from collections.abc import Mapping
-from functools import partial
 from types import ModuleType
 from typing import Any, Self
 
@@ -170,7 +169,10 @@ class LiteLLMBackend:
 
     async def complete(self, request: Request) -> Completion:
         """Send one request; see protocols.Backend."""
-        reply = await self._adaptation.send(request.generation, partial(self._send, request))
+        attempts = self._adaptation.attempts(request.generation)
+        while not attempts.are_over:
+            with attempts:
+                reply = await self._send(request)
         content = reply.model_dump()
         choice = next(iter(mappings(content.get("choices"))), {})
         message, usage = mapping(choice.get("message")), mapping(content.get("usage"))

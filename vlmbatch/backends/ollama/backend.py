@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -219,7 +218,10 @@ class OllamaBackend:
         Parameters that Ollama refuses and that the user did not give are left out.
         """
         warm = self._loaded
-        reply = await self._adaptation.send(request.generation, partial(self._send, request))
+        attempts = self._adaptation.attempts(request.generation)
+        while not attempts.are_over:
+            with attempts:
+                reply = await self._send(request)
         self._loaded = True
         message = message_in(reply)
         split = without_thinking(string(message.get("content")), request)
@@ -256,10 +258,8 @@ class OllamaBackend:
 
     async def _send(self, request: Request) -> dict[str, Any]:
         """The reply to this request, without the parameters that this server has refused."""
-        deadline_s, body = (
-            request.deadline_s or self._timeout_s,
-            self._body_template.fill(request, self._form),
-        )
+        deadline_s = request.deadline_s or self._timeout_s
+        body = self._body_template.fill(request, self._form)
         return await self._transport.fetch_json("POST", f"{self.url}/api/chat", body, deadline_s)
 
     @property

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -223,7 +222,10 @@ class OpenAICompatibleBackend:
 
         See protocols.Backend.
         """
-        reply = await self._adaptation.send(request.generation, partial(self._send, request))
+        attempts = self._adaptation.attempts(request.generation)
+        while not attempts.are_over:
+            with attempts:
+                reply = await self._send(request)
         choice, message = first_choice(reply)
         split = without_thinking(answer_text(message), request)
         text, thinking = split.answer, thoughts(message) + split.thinking
