@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from written_results import answered
 
-from vlmbatch.backends.http.wire import count, number, string
+from vlmbatch.backends.values import count, number, string
 from vlmbatch.cache import Cache
 from vlmbatch.endpoints.cost import Prices
 from vlmbatch.errors import BadAnswerError, ConfigError

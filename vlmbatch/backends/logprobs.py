@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vlmbatch.backends.http.wire import mappings, number, string
+from vlmbatch.backends.values import mappings, number, string
 
 MISSING = "the endpoint sent no logprobs"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from vlmbatch import strict_json
 from vlmbatch.backends.forwarding import ForwardingBackend
-from vlmbatch.backends.http.wire import number
+from vlmbatch.backends.values import number
 from vlmbatch.config.text_file import read_text
 from vlmbatch.errors import BackendError, ConfigError
 from vlmbatch.protocols import Backend, Tell, quiet

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from vlmbatch.backends.values import mapping, mappings
 from vlmbatch.errors import TransientError
 from vlmbatch.finish_reasons import UNKNOWN, reason_in, word_of
 from vlmbatch.strict_json import LENIENT
@@ -135,11 +136,11 @@ def join(pieces: Pieces) -> dict[str, Any] | None:
 def text_in(pieces: Pieces) -> str:
     """The text of an answer that has arrived, also if the pieces are no whole answer."""
     choices = list(map(_choice, pieces.objects))
-    so_far = [text_of(_mapping(choice.get("message")).get("content")) for choice in choices]
+    so_far = [text_of(mapping(choice.get("message")).get("content")) for choice in choices]
     return (
-        _joined([_mapping(choice.get("delta")) for choice in choices], "content")
+        _joined([mapping(choice.get("delta")) for choice in choices], "content")
         or next(filter(None, reversed(so_far)), "")  # each one holds the whole text so far
-        or _joined([_mapping(piece.get("message")) for piece in pieces.objects], "content")
+        or _joined([mapping(piece.get("message")) for piece in pieces.objects], "content")
     )
 
 
@@ -158,7 +159,7 @@ def _text_of_part(part: object) -> object:
 
 def _join_openai(pieces: Pieces) -> dict[str, Any]:
     choices = [choice for piece in pieces.objects if (choice := _choice(piece))]
-    deltas = [_mapping(choice.get("delta")) for choice in choices]
+    deltas = [mapping(choice.get("delta")) for choice in choices]
     messages = [choice["message"] for choice in choices if isinstance(choice.get("message"), dict)]
     ends = [reason_in(choice.get("finish_reason")) for choice in choices]
     reasons = [end for end in ends if word_of(end) not in UNKNOWN]
@@ -166,13 +167,15 @@ def _join_openai(pieces: Pieces) -> dict[str, Any]:
         "content": _joined(deltas, "content"),
         "reasoning": _joined(deltas, "reasoning") or _joined(deltas, "reasoning_content"),
         "refusal": _joined(deltas, "refusal"),
-        "tool_calls": [call for delta in deltas for call in _list(delta.get("tool_calls"))],
+        "tool_calls": [call for delta in deltas for call in mappings(delta.get("tool_calls"))],
     }
     if messages and not any(message.values()):  # each one holds the whole text so far
         message = messages[-1]
     if not pieces.whole or not (reasons or pieces.ended):
         raise _broken_off(text_in(pieces))
-    tokens = [token for choice in choices for token in _list(_mapping(choice.get("logprobs")).get("content"))]
+    tokens = [
+        token for choice in choices for token in mappings(mapping(choice.get("logprobs")).get("content"))
+    ]
     choice = {
         "message": message,
         "finish_reason": reasons[-1] if reasons else None,
@@ -182,12 +185,12 @@ def _join_openai(pieces: Pieces) -> dict[str, Any]:
 
 
 def _join_ollama(pieces: Pieces) -> dict[str, Any]:
-    messages = [_mapping(piece.get("message")) for piece in pieces.objects]
+    messages = [mapping(piece.get("message")) for piece in pieces.objects]
     text, thinking = _joined(messages, "content"), _joined(messages, "thinking")
     last = next((piece for piece in reversed(pieces.objects) if piece.get("done") is True), None)
     if last is None or not pieces.whole:
         raise _broken_off(text_in(pieces))
-    tokens = [token for piece in pieces.objects for token in _list(piece.get("logprobs"))]
+    tokens = [token for piece in pieces.objects for token in mappings(piece.get("logprobs"))]
     return {**last, "message": {"content": text, "thinking": thinking}, "logprobs": tokens}
 
 
@@ -201,7 +204,7 @@ def _broken_off(text: str) -> TransientError:
 
 def _choice(piece: Mapping[str, Any]) -> Mapping[str, Any]:
     """The part of a piece that belongs to the first answer; empty if it has none."""
-    choices = [_mapping(choice) for choice in _list(piece.get("choices"))]
+    choices = mappings(piece.get("choices"))
     return next((choice for choice in choices if choice.get("index") in (0, None)), {})
 
 
@@ -213,11 +216,3 @@ def _joined(parts: list[Mapping[str, Any]], key: str) -> str:
 def _last_of(pieces: list[dict[str, Any]], *keys: str) -> dict[str, Any]:
     """The last value of each key that is not empty."""
     return {key: piece[key] for piece in pieces for key in keys if piece.get(key)}
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []

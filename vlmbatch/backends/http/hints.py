@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlmbatch.backends.http.transport import Transport
-from vlmbatch.backends.http.wire import Pieces, mapping
+from vlmbatch.backends.http.wire import Pieces
+from vlmbatch.backends.values import mapping
 from vlmbatch.errors import BackendError, TransientError, UnavailableError
 
 PROXY_LOGIN = 407

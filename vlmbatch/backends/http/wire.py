@@ -1,11 +1,10 @@
-"""Shared by the JSON-over-HTTP backends: request bodies, values of a reply, and errors of a connection."""
+"""Shared by the JSON-over-HTTP backends: request bodies, replies, and errors of a connection."""
 
 import difflib
 import errno
 import ipaddress
 import json
 import os
-import re
 import ssl
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -24,7 +23,6 @@ from vlmbatch.errors import (
     UnreachableError,
 )
 from vlmbatch.records import Request
-from vlmbatch.strict_json import whole
 
 CONNECT_TIMEOUT_S = 5.0
 KEEPALIVE_S = 2.0
@@ -33,10 +31,6 @@ KEEPALIVE_S = 2.0
 
 CANNOT_DECODE = "Can not decode content-encoding"
 """aiohttp's words for a reply that it cannot decompress."""
-LARGEST = 2**53
-"""The largest number of a reply: all whole numbers up to it are exact."""
-_NUMBER = re.compile(r"\s*-?[0-9]{1,20}(?:\.[0-9]{1,40})?(?:[eE][-+]?[0-9]{1,3})?\s*")
-
 Pieces = tuple[bytes, ...]
 """A request's body in pieces, so that its picture is not copied."""
 
@@ -112,39 +106,6 @@ def reply_value(
 def with_query(url: str, query: str) -> str:
     """The URL with this query, which begins with `?`, in addition to its own one."""
     return f"{url}&{query[1:]}" if query and "?" in url else url + query
-
-
-def mapping(value: object) -> Mapping[str, Any]:
-    """A JSON object inside a reply; empty if the value is anything else."""
-    return value if isinstance(value, dict) else {}
-
-
-def mappings(value: object) -> list[Mapping[str, Any]]:
-    """The JSON objects of a list inside a reply; empty if the value is anything else."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def string(value: object) -> str:
-    """A string inside a reply, with U+FFFD for half characters; empty if the value is anything else."""
-    return whole(value) if isinstance(value, str) else ""
-
-
-def number(value: object) -> float | None:
-    """A number inside a reply, also one that is written as text; None if the value is anything else.
-
-    NaN, infinite numbers and those beyond 2**53 are None: no server measures them.
-    """
-    if isinstance(value, str) and _NUMBER.fullmatch(value) is not None:
-        value = float(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if -LARGEST <= value <= LARGEST else None
-
-
-def count(value: object) -> int:
-    """A token count inside a reply, also one that is written as text; 0 if the value is anything else."""
-    found = number(value)
-    return int(found) if found is not None and found > 0 else 0
 
 
 def is_loopback(url: str) -> bool:

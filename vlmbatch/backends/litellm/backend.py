@@ -15,11 +15,12 @@ from vlmbatch.backends.classify.refusals import Omissions
 from vlmbatch.backends.classify.thoughts import without_thinking
 from vlmbatch.backends.classify.token_limits import TokenLimits
 from vlmbatch.backends.http.auth import Credentials, Headers
-from vlmbatch.backends.http.wire import count, is_loopback, mapping, mappings, number, string
+from vlmbatch.backends.http.wire import is_loopback
 from vlmbatch.backends.litellm.deployments import Deployment
 from vlmbatch.backends.litellm.errors import to_backend_error
 from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
 from vlmbatch.backends.openai.replies import answer_text, response_format, thoughts
+from vlmbatch.backends.values import count, mapping, mappings, number, string
 from vlmbatch.config.spec import redact
 from vlmbatch.errors import FatalBackendError, MissingDependencyError
 from vlmbatch.finish_reasons import ENDED, UNKNOWN, reason_in, word_of

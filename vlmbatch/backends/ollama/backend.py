@@ -15,12 +15,7 @@ from vlmbatch.backends.classify.token_limits import TokenLimits
 from vlmbatch.backends.confirm import confirm
 from vlmbatch.backends.http.hints import Hint
 from vlmbatch.backends.http.transport import PLAIN, Transport
-from vlmbatch.backends.http.wire import (
-    BodyTemplate,
-    count,
-    string,
-    unknown_model,
-)
+from vlmbatch.backends.http.wire import BodyTemplate, unknown_model
 from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
 from vlmbatch.backends.ollama.hints import OllamaHints, list_error, listed_models
 from vlmbatch.backends.ollama.loaded import loaded_models
@@ -40,6 +35,7 @@ from vlmbatch.backends.ollama.replies import (
     vision_note,
 )
 from vlmbatch.backends.ollama.rivals import why_slow
+from vlmbatch.backends.values import count, string
 from vlmbatch.config.request import RequestOptions
 from vlmbatch.errors import BadAnswerError, FatalBackendError, RejectedError, TransientError
 from vlmbatch.finish_reasons import is_cut, reason_in

@@ -7,8 +7,9 @@ from typing import Any
 
 from vlmbatch.backends.http.hints import Hint, hint, needs_model, reason_of
 from vlmbatch.backends.http.transport import Transport
-from vlmbatch.backends.http.wire import mappings, only_model, string
+from vlmbatch.backends.http.wire import only_model
 from vlmbatch.backends.ollama.replies import capabilities_of, context_of
+from vlmbatch.backends.values import mappings, string
 from vlmbatch.errors import BackendError, FatalBackendError
 
 AT_ONCE = 8

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from vlmbatch.backends.http.wire import count, mappings, string
 from vlmbatch.backends.ollama.hints import OllamaHints
+from vlmbatch.backends.values import count, mappings, string
 from vlmbatch.errors import BackendError
 
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlmbatch.backends.http.hints import Hint
-from vlmbatch.backends.http.wire import count, mapping, mappings, string
 from vlmbatch.backends.ollama.hints import Models
 from vlmbatch.backends.ollama.replies import capabilities_of, context_of, remote_host_of
+from vlmbatch.backends.values import count, mapping, mappings, string
 from vlmbatch.records import ModelFacts
 
 

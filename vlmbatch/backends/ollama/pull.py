@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vlmbatch.backends.classify import classify_error, error_in
 from vlmbatch.backends.http.transport import Reply, Transport
-from vlmbatch.backends.http.wire import count, string
+from vlmbatch.backends.values import count, string
 from vlmbatch.errors import BackendError, FailureKind, FatalBackendError, TransientError
 
 if TYPE_CHECKING:

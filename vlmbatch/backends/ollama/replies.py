@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlmbatch.backends.classify.body import names_in
-from vlmbatch.backends.http.wire import count, mapping, string
+from vlmbatch.backends.values import count, mapping, string
 from vlmbatch.config.spec import redact
 from vlmbatch.errors import TransientError
 

@@ -13,14 +13,7 @@ from vlmbatch.backends.classify.thoughts import without_thinking
 from vlmbatch.backends.classify.token_limits import TokenLimits
 from vlmbatch.backends.confirm import confirm
 from vlmbatch.backends.http.transport import PLAIN, Transport
-from vlmbatch.backends.http.wire import (
-    BodyTemplate,
-    Pieces,
-    count,
-    mapping,
-    string,
-    unknown_model,
-)
+from vlmbatch.backends.http.wire import BodyTemplate, Pieces, unknown_model
 from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
 from vlmbatch.backends.openai.hints import OpenAIHints
 from vlmbatch.backends.openai.listing import Listing, only_listed
@@ -39,6 +32,7 @@ from vlmbatch.backends.openai.replies import (
 )
 from vlmbatch.backends.openai.request_format import RequestFormat
 from vlmbatch.backends.openai.servers import GENERIC, ServerType
+from vlmbatch.backends.values import count, mapping, string
 from vlmbatch.config.request import RequestOptions
 from vlmbatch.errors import BackendError, UnreachableError
 from vlmbatch.finish_reasons import reason_in

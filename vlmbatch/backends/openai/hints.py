@@ -6,8 +6,8 @@ from urllib.parse import urlencode
 
 from vlmbatch.backends.http.hints import NO_HINT, Hint, hint
 from vlmbatch.backends.http.transport import Transport
-from vlmbatch.backends.http.wire import mapping, string
 from vlmbatch.backends.openai.listing import Listing
+from vlmbatch.backends.values import mapping, string
 from vlmbatch.errors import UnavailableError
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from vlmbatch.backends.http.hints import Hint, needs_model
-from vlmbatch.backends.http.wire import mapping, only_model, string
+from vlmbatch.backends.http.wire import only_model
 from vlmbatch.backends.openai.replies import takes_images
+from vlmbatch.backends.values import mapping, string
 from vlmbatch.errors import BackendError
 
 _LISTS = ("data", "models", "result", "results")

@@ -7,7 +7,7 @@ from typing import Any
 
 from vlmbatch.backends.classify.body import error_in, names_in
 from vlmbatch.backends.classify.streams import text_of
-from vlmbatch.backends.http.wire import count, mapping, mappings, number, string
+from vlmbatch.backends.values import count, mapping, mappings, number, string
 from vlmbatch.errors import TransientError
 from vlmbatch.finish_reasons import reason_in, word_of
 from vlmbatch.records import Load, ModelFacts
