@@ -264,7 +264,7 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 def to_line(record: Mapping[str, Any]) -> bytes:
     """Return the JSONL line: ASCII only, so that it keeps any file name and contains no other line break.
 
-    The numbers of a reply are checked where they are read (backends/http/wire.py, strict_json.py), since NaN
+    The numbers of a reply are checked where they are read (backends/values.py, strict_json.py), since NaN
     and infinite numbers are no JSON.
     """
     return _ENCODER.encode(record).encode("ascii") + b"\n"

@@ -19,7 +19,7 @@ from vlmbatch.endpoints.circuit_breaker import (
 )
 from vlmbatch.endpoints.cost import Budget, MeteredBackend, Prices
 from vlmbatch.endpoints.discovery import EndpointSpec
-from vlmbatch.endpoints.second_opinion import SecondOpinion
+from vlmbatch.endpoints.refusal_check import RefusalCheck
 from vlmbatch.errors import ConfigError, FatalBackendError, UnavailableError, UnreachableError
 from vlmbatch.events import PreflightDelayed
 from vlmbatch.protocols import Backend, Observer, Sleep, Tell, quiet
@@ -66,8 +66,8 @@ class EndpointOpener:
         """
         backend = open_backend(spec.config, deployment=spec.deployment)
         metered = MeteredBackend(backend, self._budget, self._prices)
-        careful = SecondOpinion(metered, spec.config)
-        return Preflight(spec=spec, backend=await self._stack.enter_async_context(careful))
+        checked = RefusalCheck(metered, spec.config)
+        return Preflight(spec=spec, backend=await self._stack.enter_async_context(checked))
 
 
 async def preflight_all(

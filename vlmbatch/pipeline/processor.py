@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.pool import EndpointPool
-from vlmbatch.endpoints.second_opinion import check_unavailable
+from vlmbatch.endpoints.refusal_check import check_unavailable
 from vlmbatch.errors import (
     BackendError,
     BadAnswerError,

@@ -14,7 +14,7 @@ from endpoint.modes import html
 from endpoint.wires import as_json, error
 from running import Ran, ran
 
-from vlmbatch.endpoints.second_opinion import MANY_IN_A_ROW, MOST_PROOFS
+from vlmbatch.endpoints.refusal_check import MANY_IN_A_ROW, MOST_PROOFS
 from vlmbatch.errors import FatalBackendError, UnavailableError
 from vlmbatch.events import EndpointPaused, EndpointResumed, Notice
 from vlmbatch.records import Failure

@@ -45,7 +45,7 @@ class Refusal(NamedTuple):
     """The option of the user that the refusal names; empty if it names none."""
 
 
-class SecondOpinion(ForwardingBackend):
+class RefusalCheck(ForwardingBackend):
     """A backend that turns a doubtful refusal into a failure of the image, an outage, or a wrong set-up.
 
     A refusal is doubtful if it names an option of the user, or if it would be a wrong set-up although the
@@ -62,7 +62,7 @@ class SecondOpinion(ForwardingBackend):
         self._refused_in_a_row = 0
         self._proofs = 0
         self._asking = asyncio.Lock()
-        self._opinions = 0
+        self._checks = 0
         self._last: tuple[tuple[Refusal, str], bool] | None = None
         self._in_flight = 0
 
@@ -174,12 +174,12 @@ class SecondOpinion(ForwardingBackend):
             UnavailableError: the endpoint is down or busy.
             TransientError: the question failed for a reason that may pass.
         """
-        known, matter = self._opinions, (refusal, question.prompt)
+        known, matter = self._checks, (refusal, question.prompt)
         async with self._asking:
-            if self._opinions != known and self._last is not None and self._last[0] == matter:
+            if self._checks != known and self._last is not None and self._last[0] == matter:
                 return self._last[1]
             is_refused = await self._is_refused(refusal, question)
-            self._opinions += 1
+            self._checks += 1
             self._last = matter, is_refused
             return is_refused
 
