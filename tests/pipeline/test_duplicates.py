@@ -1,5 +1,6 @@
 """Images of the same content: one is sent, and each has its own record."""
 
+import asyncio
 import os
 import shutil
 from collections import Counter
@@ -12,6 +13,9 @@ from command import records, run
 from endpoint import Endpoint
 from PIL import Image
 from running import Ran, ran
+
+from vlmbatch.batch import Batch
+from vlmbatch.config import RunConfig
 
 Photos = Callable[..., Path]
 
@@ -112,15 +116,22 @@ async def test_without_dedupe_every_copy_is_sent(
     assert [r.duplicate_of for r in done.results] == [None] * 4
 
 
-async def test_a_stop_while_copies_wait_loses_nothing(
-    photos: Photos, endpoint: Endpoint, ask: Callable[..., Any]
-) -> None:
+@pytest.mark.parametrize("wire", ["ollama", "vllm"])
+async def test_a_stop_while_copies_wait_loses_nothing(photos: Photos, endpoint: Endpoint, wire: str) -> None:
     """A run that ends while copies wait leaves them for the next run, which sends one of them."""
     copies(photos(1), "p0000.jpg", 5)
     endpoint.script = ["hang"]
-    first = await ask(output="o.jsonl", max_duration=0.5, drain=0)
-    assert first.results == []
-    second = await ask(output="o.jsonl")
+    options = {"backend": wire, "base_url": endpoint.url, "model": "tiny-vision", "output": "o.jsonl"}
+    first = Batch(RunConfig.of("photos", **options, drain=0))
+
+    async def stop_when_one_is_sent() -> None:
+        await asyncio.to_thread(endpoint.until, lambda: endpoint.questions)
+        first.stop()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(stop_when_one_is_sent())
+        assert [result async for result in first] == []
+    second = await ran(**options)
     assert len(second.results) == 6
     assert len(endpoint.questions) == 2
 
