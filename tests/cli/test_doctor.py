@@ -207,6 +207,14 @@ def test_unusable_images(endpoint: Endpoint, tmp_path: Path) -> None:
     assert (code, found["one image"]["mark"]) == (2, "wrong")
 
 
+def test_a_canary_that_is_always_refused_is_a_doubt(endpoint: Endpoint) -> None:
+    """If each canary is refused as busy and the image is answered, doctor warns and exits 0."""
+    endpoint.canary = "503-busy"
+    code, found = look(endpoint)
+    assert (code, found["really sees"]["mark"], found["one image"]["mark"]) == (0, "warning", "ok")
+    assert "could not be proven" in found["really sees"]["told"]
+
+
 def test_a_closed_pipe_and_ctrl_c_are_quiet(endpoint: Endpoint) -> None:
     """`| head` ends doctor without a message, and Ctrl-C during a request exits 130 without a message."""
     command = shlex.join([*COMMAND, "doctor", "--base-url", endpoint.url, *SEEING])

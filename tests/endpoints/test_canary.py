@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 from backend_contract import KINDS, question
 from endpoint import Endpoint
-from running import ran
+from running import briefly, ran
 
 from vlmbatch.backends import confirm
+from vlmbatch.batch import Batch
+from vlmbatch.config import RunConfig
+from vlmbatch.endpoints import supervisor
 from vlmbatch.endpoints.canary import UNPROVEN, Canary
 from vlmbatch.errors import FatalBackendError
 from vlmbatch.events import EndpointPaused, Notice
@@ -177,7 +180,9 @@ async def test_a_model_that_the_endpoint_calls_blind_needs_a_proof(endpoint: End
     told: list[str] = []
     async with KINDS["vllm"].open(endpoint.url) as backend:
         await backend.preflight()
-        proving = Canary(backend, question(), deadline_s=30, tell=told.append).prove(denied=True)
+        proving = Canary(backend, question(), deadline_s=30, patience_s=30, tell=told.append).prove(
+            denied=True
+        )
         if case in ("a right colour", "believable counts"):
             await proving
         else:
@@ -208,6 +213,49 @@ async def test_failed_canaries_do_not_end_the_run(
     assert (len(done.results), len(endpoint.canaries)) == (3, 3)
     assert len(done.of(EndpointPaused)) == 1
     assert UNPROVEN in notices(done.events)[0]
+
+
+@pytest.mark.parametrize("mode", ["503-busy", "503-loading", "429"])
+async def test_a_canary_that_is_always_refused_as_busy_does_not_end_the_run(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """If each canary gets 503 or 429 for as long as a model may load, the images decide, with a notice."""
+    monkeypatch.setattr(supervisor, "cold_s", lambda timeout_s: 0.3)
+    photos(3)
+    endpoint.canary = mode
+    done = await ran(**asked)
+    assert (len(done.results), done.error) == (3, None)
+    assert UNPROVEN in notices(done.events)[-1]
+
+
+async def test_a_short_patience_leaves_time_for_the_images(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """With --give-up-after 0 a canary that is refused as busy is asked once, and then the images decide."""
+    photos(3)
+    endpoint.canary = "503-busy"
+    done = await ran(**asked, give_up_after=0)
+    assert (len(done.results), len(endpoint.canaries), done.error) == (3, 1, None)
+
+
+async def test_a_canary_that_is_refused_during_a_load_is_asked_again(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """A server that refuses the canary while it loads is proven after the load, without a notice."""
+    photos(3)
+    endpoint.canary = "503-loading"
+    told: list[str] = []
+
+    def answer_after_a_pause(event: object) -> None:
+        if isinstance(event, EndpointPaused):
+            endpoint.canary = "ok"
+        if isinstance(event, Notice):
+            told.append(event.message)
+
+    batch = Batch(RunConfig.of("photos", **asked), [answer_after_a_pause], sleep=briefly)
+    assert [result.ok async for result in batch] == [True] * 3
+    assert told == []
+    assert endpoint.canaries[0].mode == "503-loading"
 
 
 @pytest.mark.parametrize("mode", ["400-image", "413", "context", "422", "bad_option"])

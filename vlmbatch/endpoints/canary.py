@@ -18,6 +18,7 @@ from vlmbatch.errors import (
     RejectedError,
     TransientError,
     UnavailableError,
+    UnreachableError,
 )
 from vlmbatch.imaging.prepare import uniform
 from vlmbatch.protocols import Backend
@@ -92,21 +93,24 @@ class Canary:
         question: Request,
         *,
         deadline_s: float,
+        patience_s: float,
         tell: Callable[[str], None],
     ) -> None:
         """`question` gives the generation options: with others, Ollama would load the model anew.
 
-        `deadline_s` leaves time to load the model; `tell` gets the doubts.
+        `deadline_s` leaves time to load the model. An endpoint that refuses the canary as busy or down for
+        `patience_s` may still answer images, so nothing is proven then. `tell` gets the doubts.
         """
         generation = replace(
             question.generation, max_tokens=MAX_TOKENS, thinking=False, schema=None, logprobs=None
         )
         self._question = replace(question, system=None, generation=generation, accept=ANY_FLAW)
         self._deadline_s = deadline_s
+        self._patience_s = patience_s
         self._backend = backend
         self._tell = tell
         self._failures = 0
-        self._first_try_at = 0.0
+        self._first_try_at: float | None = None
         self.was_answered = False
         """Whether the endpoint has ever answered it; then a failure shows that the endpoint is not well."""
 
@@ -117,13 +121,13 @@ class Canary:
 
         Raises:
             FatalBackendError: pictures do not reach the model, or no image can succeed for another reason.
-            UnavailableError: the endpoint is down.
+            UnavailableError: the endpoint is down, or it refuses the question and there is patience left.
             TransientError: the question has failed at most twice so far, and there is time for another try.
         """
-        if not self._failures:
+        if self._first_try_at is None:
             self._first_try_at = asyncio.get_running_loop().time()
-        doubt = await self._doubt()
-        self._failures = 0
+        doubt = await self._doubt(self._first_try_at)
+        self._failures, self._first_try_at = 0, None
         if doubt and denied:
             raise FatalBackendError(
                 f"the endpoint reports that the model cannot see images, and a test did not prove otherwise: "
@@ -151,14 +155,23 @@ class Canary:
             return  # the endpoint answers, which is all a probe needs
         self.was_answered = True
 
-    async def _doubt(self) -> str | None:
-        """Why it is unknown whether the model sees; None if it does. Raises the errors of `prove`."""
+    async def _doubt(self, since: float) -> str | None:
+        """Why it is unknown whether the model sees; None if it does. Raises the errors of `prove`.
+
+        `since` is the time of the loop at the first try.
+        """
         try:
             return await self._look_and_compare()
+        except UnreachableError:
+            self._first_try_at = None  # without a connection no image can be answered, either
+            raise
+        except UnavailableError as error:
+            if asyncio.get_running_loop().time() - since < self._patience_s:
+                raise
+            return str(error)
         except TransientError as error:
             self._failures += 1
-            spent_s = asyncio.get_running_loop().time() - self._first_try_at
-            if self._failures < TRIES and spent_s < self._deadline_s:
+            if self._failures < TRIES and asyncio.get_running_loop().time() - since < self._deadline_s:
                 raise
             return str(error)
         except RefusedOptionError:

@@ -182,8 +182,9 @@ class EndpointBreaker(CircuitBreaker):
         """If the endpoint is down and its identity comes from the cache, it stays down."""
         config = preflight.spec.config
         self._known_away = None if preflight.endpoint is None else preflight.away
+        patience_s = config.run.patience_s(RUN_PATIENCE_S)
         super().__init__(
-            patience_s=config.run.patience_s(RUN_PATIENCE_S) if self._known_away is None else 0.0,
+            patience_s=patience_s if self._known_away is None else 0.0,
             try_s=2 * HINT_S + proof_s(config.run.timeout),
             least_try_s=config.run.timeout,
             notify=self._outage,
@@ -198,7 +199,13 @@ class EndpointBreaker(CircuitBreaker):
         self._slow = SlowNotice(preflight.backend, self._tell)
         self._cold_s = cold_s(config.run.timeout)
         self._has_canary = config.endpoint.canary
-        self._canary = Canary(preflight.backend, question, deadline_s=self._cold_s, tell=self._tell)
+        self._canary = Canary(
+            preflight.backend,
+            question,
+            deadline_s=self._cold_s,
+            patience_s=min(self._cold_s, patience_s / 2),
+            tell=self._tell,
+        )
         self._ignored: set[str] = set()
         """The helper requests whose failure was reported."""
 

@@ -166,10 +166,17 @@ class EndpointChecks:
         if not self.config.endpoint.canary:
             return [Finding(check="really sees", mark="skipped", told="--no-canary is set")]
         doubts: list[str] = []
-        canary = Canary(self.backend, self.question, deadline_s=self.cold_s, tell=doubts.append)
+        patience_s = self.config.run.patience_s(START_PATIENCE_S)
+        canary = Canary(
+            self.backend,
+            self.question,
+            deadline_s=self.cold_s,
+            patience_s=patience_s / 2,
+            tell=doubts.append,
+        )
         await until_available(
             partial(canary.prove, denied=self.found.sees is False),
-            patience_s=self.config.run.patience_s(START_PATIENCE_S),
+            patience_s=patience_s,
             try_s=proof_s(self.config.run.timeout),
             least_try_s=self.config.run.timeout,
         )
