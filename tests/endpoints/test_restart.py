@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from backend_contract import KINDS, closed_port, question
+from certificates import make_certificates
 from endpoint import Endpoint, Received
 from running import Ran, briefly, ran
 
+from vlmbatch.backends.http import listening
 from vlmbatch.batch import Batch
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints import connection_watch
@@ -47,6 +49,33 @@ async def test_requests_to_the_old_process_are_sent_again(
     assert done.error is None
     assert [(r.ok, r.attempts) for r in done.results] == [(True, 1)] * 6
     assert len(done.of(EndpointPaused)) == len(done.of(EndpointResumed)) == len(restarts(done)) == 1
+
+
+async def test_a_restart_of_a_tls_server(
+    photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A TLS server is tried with a whole handshake, and its restart costs no image an attempt."""
+    monkeypatch.setattr(listening, "TLS_EVERY_S", 0.01)
+    photos(6)
+    certificates = make_certificates(tmp_path)
+    with Endpoint(tls=certificates.server(), script=["ok", "ok", RESTART]) as endpoint:
+        done = await ran(**asking(endpoint, concurrency=1, ca_cert=certificates.path("ca.pem")))
+    assert done.error is None
+    assert [(r.ok, r.attempts) for r in done.results] == [(True, 1)] * 6
+    assert len(restarts(done)) == 1
+
+
+async def test_a_tls_server_is_tried_again_later(tmp_path: Path) -> None:
+    """Each look at a TLS server costs a handshake, so after a good one the next is seconds later."""
+    context = make_certificates(tmp_path).server()
+    with Endpoint(tls=context) as endpoint:
+        probe = listening.ListenProbe(endpoint.url, None)
+        assert [await probe.listens() for _ in range(3)] == [True] * 3
+        await asyncio.to_thread(endpoint.until, lambda: context.session_stats()["accept_good"])
+        endpoint.down()
+        assert endpoint.connections == 1
+        probe = listening.ListenProbe(endpoint.url, None)
+        assert [await probe.listens() for _ in range(3)] == [False] * 3
 
 
 async def test_a_quick_restart_is_noticed(
@@ -221,10 +250,7 @@ async def test_a_closed_port_does_not_listen(name: str) -> None:
 
 
 async def test_an_unknown_state_counts_as_listening() -> None:
-    """Over TLS, for an unknown host and behind a proxy it is unknown whether the server listens."""
-    with closed_port() as url:
-        async with KINDS["vllm"].open(url.replace("http:", "https:")) as backend:
-            assert await backend.listens()
+    """For an unknown host it is unknown whether the server listens."""
     async with KINDS["vllm"].open("http://nosuchhost.invalid:8000") as backend:
         assert await backend.listens()
 

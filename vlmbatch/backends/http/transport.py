@@ -1,18 +1,17 @@
 """Sends requests to one endpoint over one connection pool; only this module and connection.py use aiohttp."""
 
 import asyncio
-import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import aiohttp
 
 from vlmbatch.backends.http.auth import Credentials
 from vlmbatch.backends.http.connection import CONNECTION_USE, Body, ConnectionUse, Connector
 from vlmbatch.backends.http.deadlines import Deadlines
+from vlmbatch.backends.http.listening import ListenProbe
 from vlmbatch.backends.http.proxies import HINT as PROXY_HINT
 from vlmbatch.backends.http.proxies import proxy_note, proxy_of, speaks_http
 from vlmbatch.backends.http.redirects import MOST_HOPS, target_of
@@ -48,8 +47,6 @@ PLAIN = RequestOptions()
 MOST_REPLY_BYTES = 64 * 1024**2
 """Limit of a decompressed reply; the longest answers have a few hundred kilobytes."""
 MOST_LINE_BYTES = 1024**2
-LISTENS_S = 2.0
-"""The time limit of a connection that only shows whether the server listens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +81,7 @@ class Transport:
         self._timeout_s = timeout_s
         self._hint = hint
         self._proxy = proxy_of(self.url)
+        self._listen_probe = ListenProbe(self.url, self._tls)
         self._deadlines = Deadlines()
         self._session: aiohttp.ClientSession | None = None
 
@@ -156,21 +154,8 @@ class Transport:
             raise no_answer(self.place, deadline_s, self._timeout_s) from error
 
     async def listens(self) -> bool:
-        """Whether the server accepts a connection; also true if that is unknown. No request is sent.
-
-        A connection to a TLS server is not tried: it would log a failed handshake each time.
-        """
-        parts = urlsplit(self.url)
-        if self._proxy is not None or parts.scheme != "http" or not parts.hostname:
-            return True
-        address = (parts.hostname, parts.port or 80)
-        try:
-            await asyncio.to_thread(_connect, address)
-        except ConnectionRefusedError:  # only this is certain
-            return False
-        except (OSError, UnicodeError):  # too slow, an unknown or impossible host, no descriptor
-            return True
-        return True
+        """Whether the server accepts a connection; also true if that is unknown. No request is sent."""
+        return self._proxy is not None or await self._listen_probe.listens()
 
     async def lines(
         self,
@@ -294,12 +279,6 @@ class Transport:
             message = f"{self.place} or the proxy {proxy} is not a valid URL"
             return FatalBackendError(f"{message}; check --base-url; {PROXY_HINT}", kind="wrong_url")
         return None
-
-
-def _connect(address: tuple[str, int]) -> None:
-    """Open a connection and close it; raises OSError."""
-    with socket.create_connection(address, timeout=LISTENS_S):
-        pass
 
 
 async def _reply(reply: aiohttp.ClientResponse, place: str) -> Reply:
