@@ -23,7 +23,7 @@ class Failing:
 
     async def run(self, **options: object) -> Ran:
         """One run with these options in addition to the usual ones."""
-        return await ran(**{**self.options, "concurrency": 2, **options})
+        return await ran(**{"concurrency": 2, **self.options, **options})
 
     async def passes(self, *modes: str, attempts: int | None = None) -> Ran:
         """The replies from the third one on have these `modes`: all images are answered in the end."""

@@ -1,6 +1,7 @@
 """Runs a Batch inside a test, without waiting between attempts."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from vlmbatch.batch import Batch
@@ -34,10 +35,13 @@ async def briefly(seconds: float) -> None:
     await asyncio.sleep(seconds / 100)
 
 
-async def ran(*paths: str, **options: object) -> Ran:
-    """Run to the end, or to the error that ends the run."""
+async def ran(
+    *paths: str, on_event: Callable[[Event], object] = lambda event: None, **options: object
+) -> Ran:
+    """Run to the end, or to the error that ends the run; `on_event` gets each event in the event loop."""
     done = Ran()
-    batch = Batch(RunConfig.of(*(paths or ("photos",)), **options), [done.events.append], sleep=briefly)
+    config = RunConfig.of(*(paths or ("photos",)), **options)
+    batch = Batch(config, [done.events.append, on_event], sleep=briefly)
     try:
         async for result in batch:
             done.results.append(result)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 from backend_contract import closed_port, question
 from endpoint import Endpoint, Model
+from loop_clock import skipping
 
 from vlmbatch.backends import registry
 from vlmbatch.backends.http import hints
@@ -120,9 +121,12 @@ async def test_an_odd_server_never_leads_to_the_demonstration_model(
     path: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server on a default port that hangs or answers oddly ends the search with an error that names it."""
-    monkeypatch.setattr(hints, "HINT_S", 0.05)
     name = "ollama" if path == "/api/tags" else "vllm"
-    with Endpoint(routes={path: mode}) as odd, defaults(monkeypatch, **{name: odd.url}):
+    with (
+        Endpoint(routes={path: mode}) as odd,
+        defaults(monkeypatch, **{name: odd.url}),
+        skipping(odd, hints.HINT_S),
+    ):
         async with auto() as backend:
             with pytest.raises(UnreachableError, match=odd.url) as caught:
                 await backend.preflight()

@@ -175,6 +175,9 @@ SOCKETS: dict[str, Callable[[Line, str], Awaitable[None]]] = {
 }
 """Modes that misuse the socket; each one ends with a closed connection."""
 
+HANGS = frozenset({"hang", "trickle", "pull_stall", "pull_still"})
+"""The modes among them that last until the client leaves."""
+
 OUTAGES = frozenset({"down", "crash_neighbours", "sigterm_hang"})
 """Modes that take the whole endpoint down, for the seconds of their argument or until `up()`.
 

@@ -18,7 +18,7 @@ from endpoint import questions
 from endpoint.loopback import Loopback
 from endpoint.messages import Line, Picture, Received, read_request, render
 from endpoint.model import count_tokens
-from endpoint.modes import ALL_REPLIES, MODES, OUTAGES, REPLIES, SOCKETS
+from endpoint.modes import ALL_REPLIES, HANGS, MODES, OUTAGES, REPLIES, SOCKETS
 from endpoint.service import Service
 from endpoint.wires import Model
 
@@ -38,9 +38,10 @@ class Endpoint(Service, Loopback):
     `slots` is the number of questions processed at once, all further ones queue; `delay` is in seconds.
     `blind` hides the pictures from the model; `counts` selects the reported prompt tokens: `real` (a token
     a word, 64 a picture), `patches` (64 a picture of 224x224 pixels), `words` (pictures cost none), `text`
-    (their base64 text counts), `constant` or `none`. Four settings are attributes only: `refuses`, arguments
+    (their base64 text counts), `constant` or `none`. Five settings are attributes only: `refuses`, arguments
     that get a 400 as from OpenAI, `refusal`, a function that may return a reply of its own to a question or
-    canary, `media`, the folder of file:// pictures, and `context`, the tokens of a request with its answer.
+    canary, `media`, the folder of file:// pictures, `context`, the tokens of a request with its answer, and
+    `on_hang`, a function that is called when a request begins to hang, and each second until it ends.
 
     Canaries, the questions that check whether the model sees, are kept in `canaries`: they are not in
     `requests`, no script applies to them, and the mode `canary` decides their reply.
@@ -83,6 +84,7 @@ class Endpoint(Service, Loopback):
         self.pulls: list[str] = []
         self.counts = counts
         self.canary = canary
+        self.on_hang: Callable[[], None] = lambda: None
         self.requests: list[Received] = []
         self.canaries: list[Received] = []
         self.released = False
@@ -189,7 +191,7 @@ class Endpoint(Service, Loopback):
             await self._take_down(line, request, name, argument)
             return False
         if name in SOCKETS:
-            await SOCKETS[name](line, argument)
+            await self._misuse(line, name, argument)
             return False
         request = await self._take_time(line, request, name, argument)
         reply = ALL_REPLIES[name](request, argument) if name in ALL_REPLIES else self._reply(request)
@@ -200,6 +202,19 @@ class Endpoint(Service, Loopback):
         if name == "idleclose":
             await asyncio.sleep(float(argument or 0))
         return name != "idleclose" and request.headers.get("connection", "").lower() != "close"
+
+    async def _misuse(self, line: Line, name: str, argument: str) -> None:
+        telling = self._spawn(self._tell_of_hang()) if name in HANGS else None
+        try:
+            await SOCKETS[name](line, argument)
+        finally:
+            if telling is not None:
+                telling.cancel()
+
+    async def _tell_of_hang(self) -> None:
+        while True:
+            self.on_hang()
+            await asyncio.sleep(1)
 
     async def _take_down(self, line: Line, request: Received, name: str, argument: str) -> None:
         """Take the whole endpoint down during a question."""

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from backend_contract import KINDS, question
 from endpoint import Endpoint
+from loop_clock import skipping
 from running import briefly, ran
 
 from vlmbatch.backends import confirm
@@ -151,13 +152,13 @@ async def test_counts_that_contradict_the_words_lead_to_a_notice(
 
 
 async def test_a_canary_without_a_reply_stops_no_run(
-    photos: Photos, endpoint: Endpoint, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
     """A canary that hangs ends after a model load and the time of one image, and the run goes on."""
-    monkeypatch.setattr(confirm, "MODEL_LOAD_S", 0.1)
     photos(2)
     endpoint.canary = "hang"
-    done = await ran(**asked, timeout=0.4)
+    with skipping(endpoint, confirm.cold_s(60)):
+        done = await ran(**asked, timeout=60)
     assert (len(done.results), len(endpoint.canaries)) == (2, 1)
     assert UNPROVEN in notices(done.events)[0]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from endpoint import Endpoint, Received
 from endpoint.messages import Line, Reply, render
+from loop_clock import skipping
 from running import Ran, ran
 
 from vlmbatch.backends import confirm
@@ -56,7 +57,7 @@ class OddEndpoint(Endpoint):
             await line.send(render(reply, request.method))
             return True
         if self.odd == "hang":
-            await line.wait(None)
+            await self._misuse(line, "hang", "")
         line.reset()
         return False
 
@@ -101,13 +102,12 @@ async def test_a_warm_up_without_a_canary(photos: Photos) -> None:
     assert len(notices(done, "the first question loads the model")) == 1
 
 
-async def test_a_warm_up_that_hangs_without_a_canary(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_warm_up_that_hangs_without_a_canary(photos: Photos) -> None:
     """With --no-canary a warm-up that hangs ends after a model load and the time of one image."""
-    monkeypatch.setattr(confirm, "MODEL_LOAD_S", 0.05)
     photos(2)
-    with OddEndpoint("hang", "/api/chat") as endpoint:
+    with OddEndpoint("hang", "/api/chat") as endpoint, skipping(endpoint, confirm.cold_s(60)):
         options = {"backend": "ollama", "base_url": endpoint.url, "model": "tiny-vision"}
-        done = await ran(**options, canary=False, timeout=0.2)
+        done = await ran(**options, canary=False, timeout=60)
     is_whole(done, 2)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from endpoint import Endpoint
+from loop_clock import skipping
 from running import Ran, ran
 
 from vlmbatch.backends.http import hints
@@ -37,7 +38,6 @@ RUN = {
 test_helper_requests.py has those of the time after it.
 """
 PROPS = {"modalities": {"vision": True}, "total_slots": 2}
-SHORT_S = 0.4
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +47,11 @@ def servers() -> Iterator[dict[str, Endpoint]]:
         yield {"vllm": ollama, "llamacpp": llama}
 
 
-@pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A helper request that hangs takes no time."""
-    monkeypatch.setattr(hints, "HINT_S", SHORT_S)
-
-
 async def answered(server: Endpoint, routes: dict[str, str], **options: object) -> Ran:
     """A run of two images over this server, in which both must be answered."""
     server.routes = routes
-    done = await ran(base_url=server.url, model="tiny-vision", **options)
+    with skipping(server, hints.HINT_S):
+        done = await ran(base_url=server.url, model="tiny-vision", **options)
     assert done.error is None, done.error
     assert [result.ok for result in done.results] == [True, True]
     assert not done.of(EndpointPaused)
@@ -117,7 +112,8 @@ async def test_models_are_listed_without_the_other_requests(
     """`models` shows the list of the server, whatever its other helper requests get."""
     servers[owner].routes = {path: mode}
     config = RunConfig.of(".", backend=backend, base_url=servers[owner].url)
-    found = await take_inventory(config)
+    with skipping(servers[owner], hints.HINT_S):
+        found = await take_inventory(config)
     assert (len(found.models), found.missing) == (2, ())
 
 
@@ -137,7 +133,8 @@ async def test_doctor_agrees_with_a_run(
     """doctor passes an endpoint whose helper requests fail, as a run does, and names the run to type."""
     servers[owner].routes = dict.fromkeys(paths, mode)
     config = RunConfig.of(".", backend=backend, base_url=servers[owner].url, model="tiny-vision")
-    found: list[Finding] = [finding async for finding in check_up(config, None)]
+    with skipping(servers[owner], hints.HINT_S):
+        found: list[Finding] = [finding async for finding in check_up(config, None)]
     assert [finding for finding in found if finding.mark == "wrong"] == []
     assert found[-1].mark == "ok"
 

@@ -4,16 +4,18 @@ import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from endpoint import Endpoint
+from loop_clock import skipping
 from running import Ran, ran
 
 from vlmbatch.backends.ollama.backend import OllamaBackend
 from vlmbatch.backends.ollama.loaded import LoadedModel
 from vlmbatch.backends.ollama.rivals import ADVICE, why_slow
 from vlmbatch.endpoints.slow_notice import SlowNotice
-from vlmbatch.events import Notice
+from vlmbatch.events import Event, Notice
 
 Photos = Callable[..., Path]
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -93,6 +95,12 @@ async def test_a_quick_load_is_not_reported(endpoint: Endpoint) -> None:
     assert (told, endpoint.requests) == ([], [])
 
 
+def asking(endpoint: Endpoint) -> dict[str, Any]:
+    return {
+        "backend": "ollama", "base_url": endpoint.url, "model": "tiny-vision", "timeout": 60, "concurrency": 1
+    }  # fmt: skip
+
+
 def notices(done: Ran) -> list[str]:
     return [event.message for event in done.events if isinstance(event, Notice)]
 
@@ -100,10 +108,15 @@ def notices(done: Ran) -> list[str]:
 async def test_the_first_timeout_says_what_ollama_has_loaded(photos: Photos, endpoint: Endpoint) -> None:
     """The first timeout of a run is reported once, with the loaded model; all images are answered."""
     photos(4)
-    endpoint.script = ["hang", "hang"]
-    done = await ran(
-        backend="ollama", base_url=endpoint.url, model="tiny-vision", timeout=0.4, concurrency=1, num_ctx=8192
-    )
+    endpoint.script = ["hang", "held", "hang"]
+
+    def act(event: Event) -> None:
+        if isinstance(event, Notice):
+            endpoint.released = True  # so the second timeout comes after the notice
+
+    with skipping(endpoint, 60):
+        done = await ran(**asking(endpoint), num_ctx=8192, on_event=act)
+    assert len(endpoint.questions) == 4 + 2
     assert all(result.ok for result in done.results)
     (told,) = [message for message in notices(done) if "did not answer in time" in message]
     assert "tiny-vision with a context of 4,096 tokens" in told
@@ -117,7 +130,8 @@ async def test_a_timeout_without_a_hint_delays_nothing(photos: Photos, endpoint:
     photos(2)
     endpoint.script = ["hang"]
     endpoint.routes["/api/ps"] = mode
-    done = await ran(backend="ollama", base_url=endpoint.url, model="tiny-vision", timeout=0.4, concurrency=1)
+    with skipping(endpoint, 60):
+        done = await ran(**asking(endpoint))
     assert all(result.ok for result in done.results)
     assert not any("did not answer in time" in message for message in notices(done))
 
@@ -126,6 +140,7 @@ async def test_other_servers_are_not_asked(photos: Photos, endpoint: Endpoint) -
     """A timeout at another server than Ollama causes no helper request and no notice."""
     photos(1)
     endpoint.script = ["hang"]
-    done = await ran(backend="vllm", base_url=endpoint.url, model="tiny-vision", timeout=0.4, concurrency=1)
+    with skipping(endpoint, 60):
+        done = await ran(**{**asking(endpoint), "backend": "vllm"})
     assert all(result.ok for result in done.results)
     assert not any(request.path == "/api/ps" for request in endpoint.requests)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from endpoint import Endpoint
 from failing import Failing
+from loop_clock import skipping
 
 from vlmbatch.errors import ConfigError, FatalBackendError, UnreachableError
 from vlmbatch.events import EndpointPaused, RetryScheduled
@@ -57,21 +58,24 @@ async def test_t6_reset_and_short_body(failing: Failing) -> None:
 
 async def test_t7_hang(failing: Failing) -> None:
     """A request that hangs ends at --timeout and is retried; an image that always hangs fails alone."""
-    failing.options["timeout"] = 0.6
-    await failing.passes("hang", attempts=2)
-    failing.endpoint.requests.clear()
-    await failing.fails_alone("hang", "timeout", requests=4)
+    failing.options |= {"timeout": 60, "concurrency": 1}
+    with skipping(failing.endpoint, 60):
+        await failing.passes("hang", attempts=2)
+        failing.endpoint.requests.clear()
+        await failing.fails_alone("hang", "timeout", requests=4)
 
 
 async def test_t7_all_hang(failing: Failing) -> None:
     """If every request hangs, the run ends as unavailable, without a record."""
-    await failing.gives_up("hang", timeout=0.1)
+    with skipping(failing.endpoint, 400):  # the time of a load and of one image
+        await failing.gives_up("hang", timeout=100)
 
 
 async def test_t8_trickle(failing: Failing) -> None:
     """A reply that trickles byte by byte ends at --timeout and is retried."""
-    failing.options["timeout"] = 0.6
-    await failing.passes("trickle:0.01", attempts=2)
+    failing.options |= {"timeout": 60, "concurrency": 1}
+    with skipping(failing.endpoint, 60):
+        await failing.passes("trickle:0.01", attempts=2)
 
 
 async def test_t10_loopback_uses_no_proxy(failing: Failing) -> None:

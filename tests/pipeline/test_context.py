@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from endpoint import Endpoint, Received
+from loop_clock import skipping
 from PIL import Image
 from running import Ran, ran
 
@@ -96,13 +97,13 @@ async def test_an_ollama_that_does_not_report_its_context(
 
 
 async def test_an_ollama_that_never_reports_its_context_is_asked_once(
-    photos: Photos, small: Endpoint, monkeypatch: pytest.MonkeyPatch
+    photos: Photos, small: Endpoint
 ) -> None:
     """If /api/ps hangs, only the first cut answer waits for it, and not every cut answer of the run."""
-    monkeypatch.setattr(hints, "HINT_S", 0.05)
     photos(3, (448, 448))
     small.context, small.routes["/api/ps"] = 150, "hang"
-    done = await ran(**asked(small, "ollama", max_size=224))
+    with skipping(small, hints.HINT_S):
+        done = await ran(**asked(small, "ollama", max_size=224))
     assert [result.failure.kind for result in done.results if result.failure] == ["truncated"] * 3
     assert [request.path for request in small.requests].count("/api/ps") == 1
 

@@ -10,6 +10,7 @@ import pytest
 from backend_contract import LITELLM, asked, picture, question
 from command import run
 from endpoint import Endpoint, Model
+from loop_clock import skipping
 from running import ran
 
 from vlmbatch.backends.litellm.backend import quiet_library
@@ -88,8 +89,8 @@ def test_every_exception_has_a_meaning() -> None:
 )
 async def test_failures_are_classified(mode: str, error: type[BackendError], kind: str) -> None:
     """A reply has the same meaning through LiteLLM as without it, and Retry-After is kept."""
-    with LITELLM.endpoint(script=lambda request: mode) as endpoint:
-        async with LITELLM.open(endpoint.url, timeout=0.3 if mode == "hang" else 30) as backend:
+    with LITELLM.endpoint(script=lambda request: mode) as endpoint, skipping(endpoint, 60):
+        async with LITELLM.open(endpoint.url, timeout=60) as backend:
             await backend.preflight()
             with pytest.raises(error) as caught:
                 await backend.complete(question())
