@@ -52,6 +52,11 @@ class Loopback:
         if self._faults and error is None:
             raise self._faults[0]
 
+    @property
+    def is_down(self) -> bool:
+        """Whether it refuses connections."""
+        return self._held is not None
+
     def until(self, holds: Callable[[], bool]) -> None:
         """Block until the server has made this condition true."""
         until(holds)

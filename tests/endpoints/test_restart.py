@@ -9,6 +9,7 @@ import pytest
 from backend_contract import KINDS, closed_port, question
 from certificates import make_certificates
 from endpoint import Endpoint, Received
+from loop_clock import LoopClock
 from running import Ran, briefly, ran
 
 from vlmbatch.backends.http import listening
@@ -20,14 +21,24 @@ from vlmbatch.errors import StaleConnectionError
 from vlmbatch.events import EndpointPaused, EndpointResumed, Event, ImageFinished, Notice
 
 Photos = Callable[..., Path]
-RESTART = "sigterm_hang:0.3"
-"""The server stops listening, leaves its requests without a reply, and listens again after 0.3 s."""
+RESTART = "sigterm_hang"
+"""The server stops listening and leaves its requests without a reply; `back` makes it listen again."""
 SILENT_S = connection_watch.SILENT_S
 
 
 @pytest.fixture(autouse=True)
 def _soon_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_watch, "SILENT_S", 0.05)
+
+
+def back(endpoint: Endpoint) -> Callable[[Event], None]:
+    """An observer that makes the server listen again as soon as the run has noticed that it is gone."""
+
+    def act(event: Event) -> None:
+        if isinstance(event, EndpointPaused):
+            endpoint.up()
+
+    return act
 
 
 def asking(endpoint: Endpoint, **options: Any) -> dict[str, Any]:
@@ -45,7 +56,7 @@ async def test_requests_to_the_old_process_are_sent_again(
     """If all slots wait for a process that is gone, the run finds that out, and no image loses an attempt."""
     photos(6)
     endpoint.script = ["ok", "ok", RESTART]
-    done = await ran(**{**asking(endpoint, concurrency=2), **options})
+    done = await ran(**{**asking(endpoint, concurrency=2), **options}, on_event=back(endpoint))
     assert done.error is None
     assert [(r.ok, r.attempts) for r in done.results] == [(True, 1)] * 6
     assert len(done.of(EndpointPaused)) == len(done.of(EndpointResumed)) == len(restarts(done)) == 1
@@ -59,7 +70,8 @@ async def test_a_restart_of_a_tls_server(
     photos(6)
     certificates = make_certificates(tmp_path)
     with Endpoint(tls=certificates.server(), script=["ok", "ok", RESTART]) as endpoint:
-        done = await ran(**asking(endpoint, concurrency=1, ca_cert=certificates.path("ca.pem")))
+        options = asking(endpoint, concurrency=1, ca_cert=certificates.path("ca.pem"))
+        done = await ran(**options, on_event=back(endpoint))
     assert done.error is None
     assert [(r.ok, r.attempts) for r in done.results] == [(True, 1)] * 6
     assert len(restarts(done)) == 1
@@ -84,9 +96,19 @@ async def test_a_quick_restart_is_noticed(
     """With its real waits, a run notices that no server listened for little more than a second."""
     monkeypatch.setattr(connection_watch, "SILENT_S", SILENT_S)
     photos(2)
-    endpoint.script = ["sigterm_hang:1.4"]
-    batch = Batch(RunConfig.of("photos", **asking(endpoint, concurrency=1, timeout=20)), [])
+    endpoint.script = [RESTART]
+    clock, waits = LoopClock(), list[float]()
+
+    async def sleep(seconds: float) -> None:
+        if endpoint.is_down and seconds in (connection_watch.LOOK_S, connection_watch.AGAIN_S):
+            clock.skip(seconds)
+            waits.append(seconds)
+        await briefly(seconds)
+
+    config = RunConfig.of("photos", **asking(endpoint, concurrency=1))
+    batch = Batch(config, [back(endpoint)], sleep=sleep)
     assert [(r.ok, r.attempts) async for r in batch] == [(True, 1)] * 2
+    assert 0 < sum(waits) <= 1.4
 
 
 class SilentConnections(Endpoint):
@@ -100,20 +122,16 @@ async def test_an_idle_connection_to_the_old_process(photos: Photos, monkeypatch
     """A probe over an idle connection to the process that is gone is sent again over a new one."""
     monkeypatch.setattr(connection_watch, "REUSED_S", 0.1)
     photos(2)
-
-    async def sleep(seconds: float) -> None:
-        await asyncio.sleep(0.5 if seconds >= 1 else seconds / 100)  # the probe comes after the restart
-
     with SilentConnections(script=["ok", RESTART]) as endpoint:
-        batch = Batch(RunConfig.of("photos", **asking(endpoint, concurrency=2)), [], sleep=sleep)
-        assert [(r.ok, r.attempts) async for r in batch] == [(True, 1)] * 2
+        done = await ran(**asking(endpoint, concurrency=2), on_event=back(endpoint))
+    assert [(r.ok, r.attempts) for r in done.results] == [(True, 1)] * 2
 
 
 async def test_each_of_several_restarts_costs_nothing(photos: Photos, endpoint: Endpoint) -> None:
     """Images that lose their request to three restarts in a row are still answered."""
     photos(4)
     endpoint.script = ["ok", RESTART, RESTART, RESTART]
-    done = await ran(**asking(endpoint, concurrency=1))
+    done = await ran(**asking(endpoint, concurrency=1), on_event=back(endpoint))
     assert done.error is None
     assert [r.ok for r in done.results] == [True] * 4
     assert len(restarts(done)) == 3
@@ -122,10 +140,17 @@ async def test_each_of_several_restarts_costs_nothing(photos: Photos, endpoint: 
 async def test_a_restart_of_one_of_two_endpoints(photos: Photos, endpoint: Endpoint) -> None:
     """The other endpoint goes on, and the requests to the restarted one are sent again."""
     photos(8)
-    with Endpoint(delay=0.02) as other:
+    with Endpoint() as other:
         endpoint.script = [RESTART]
-        urls = (endpoint.url, other.url)
-        done = await ran(backend="vllm", base_url=urls, model="tiny-vision", concurrency=1)
+        other.script = ["held"] * 8
+
+        def act(event: Event) -> None:
+            back(endpoint)(event)
+            other.released = other.released or isinstance(event, EndpointPaused)
+
+        options = {**asking(endpoint, concurrency=1), "base_url": (endpoint.url, other.url)}
+        done = await ran(**options, on_event=act)
+    assert len(restarts(done)) == 1
     assert done.error is None
     assert [r.ok for r in done.results] == [True] * 8
 
@@ -141,7 +166,7 @@ async def test_a_restart_during_the_canary(photos: Photos) -> None:
     """A canary at a process that is gone is asked again as soon as the new process answers."""
     photos(2)
     with HangingProof() as endpoint:
-        done = await ran(**asking(endpoint))
+        done = await ran(**asking(endpoint), on_event=back(endpoint))
     assert done.error is None
     assert [r.ok for r in done.results] == [True] * 2
     assert not any("could not be proven" in e.message for e in done.events if isinstance(e, Notice))
