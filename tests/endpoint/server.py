@@ -88,6 +88,7 @@ class Endpoint(Service, Loopback):
         self.requests: list[Received] = []
         self.canaries: list[Received] = []
         self.released = False
+        self._releases: Callable[[], object] = lambda: False
         self.open_questions = 0
         self.most_open_questions = 0
         self.abandoned = 0
@@ -100,6 +101,11 @@ class Endpoint(Service, Loopback):
     def questions(self) -> list[Received]:
         """The chat requests with messages, in order of arrival, without canaries."""
         return [request for request in self.requests if request.chat is not None]
+
+    def hold_until(self, holds: Callable[[], object], *, after: int = 0) -> None:
+        """Answer no question from this number on, until the condition holds."""
+        self.script = lambda request: "ok" if (request.chat or 0) < after else "held"
+        self._releases = holds
 
     def _load(self) -> tuple[int, int]:
         waiting = max(0, self.open_questions - (self.slots or self.open_questions))
@@ -254,5 +260,6 @@ class Endpoint(Service, Loopback):
             request = dataclasses.replace(request, busy_ns=int(pause * 1e9))
             await line.wait(pause)
         while name == "held" and not self.released:
+            self.released = bool(self._releases())
             await line.wait(0.005)
         return request

@@ -109,7 +109,7 @@ async def test_the_first_gets_images_again_after_its_outage(
 ) -> None:
     """After an outage the first endpoint gets the images again."""
     photos(200)
-    other.delay = 0.01
+    other.hold_until(lambda: len(endpoint.questions) > 20, after=10)
     endpoint.script = lambda request: "down:0.1" if request.chat == 10 else "ok"
     done = await ran(**asked, concurrency=2)
     assert all(result.ok for result in done.results)

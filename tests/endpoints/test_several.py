@@ -36,6 +36,12 @@ def three() -> Iterator[list[Endpoint]]:
         yield [stack.enter_context(Endpoint(slots=slots, delay=0.02)) for slots in (1, 2, 4)]
 
 
+@pytest.fixture(autouse=True)
+def _all_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run begins only when the preflight of each endpoint has ended."""
+    monkeypatch.setattr(preflight, "STRAGGLERS_S", 240.0)
+
+
 def at(endpoints: list[Endpoint], backend: str = "vllm") -> dict[str, Any]:
     """Options that select all these endpoints."""
     return {"backend": backend, "model": "tiny-vision", "base_url": tuple(e.url for e in endpoints)}
@@ -45,6 +51,8 @@ def at(endpoints: list[Endpoint], backend: str = "vllm") -> dict[str, Any]:
 async def test_all_endpoints_share_the_images(photos: Photos, three: list[Endpoint], backend: str) -> None:
     """Each image is answered once; records and summary name the endpoint that answered."""
     photos(60)
+    for each in three:
+        each.hold_until(lambda: all(one.questions for one in three))
     done = await ran(**at(three, backend), concurrency=2)
     assert done.error is None
     assert len(done.ids) == len(set(done.ids)) == 60
@@ -82,6 +90,8 @@ async def test_an_endpoint_that_comes_back_gets_images_again(photos: Photos, thr
     photos(150)
     returning = three[2]
     returning.script = lambda request: "down:0.1" if request.chat == 5 else "ok"
+    for other in three[:2]:
+        other.hold_until(lambda: len(returning.questions) > 10, after=10)
     done = await ran(**at(three), concurrency=2)
     assert len(done.ids) == 150
     assert not [result for result in done.results if result.failure]
@@ -96,6 +106,8 @@ async def test_an_endpoint_that_is_down_at_the_start_joins_later(
     photos(150)
     late = three[0]
     late.down()
+    for other in three[1:]:
+        other.hold_until(lambda: late.questions, after=20)
     run = asyncio.create_task(ran(**at(three), concurrency=2, give_up_after=0.05))
     await asyncio.to_thread(until, lambda: bool(three[1].questions))
     await asyncio.to_thread(late.up)
@@ -185,7 +197,8 @@ async def test_changes_to_a_file_of_urls_are_followed(
     one, two, three_ = three
     file = tmp_path / "endpoints.txt"
     file.write_text(f"# the first\n{one.url}\n\n{two.url}\n")
-    one.script = lambda request: "slow:0.05"
+    for each in (one, two):
+        each.hold_until(lambda: three_.questions, after=20)
     run = asyncio.create_task(ran(backend="vllm", model="tiny-vision", base_url=str(file), concurrency=1))
     await asyncio.to_thread(until, lambda: len(two.questions) >= 3)
     file.write_text(f"{one.url}\n{three_.url}\n")
@@ -276,12 +289,9 @@ async def test_a_queue_at_the_endpoint_lowers_the_limit(photos: Photos) -> None:
     assert max(limits) < started.concurrency
 
 
-async def test_an_endpoint_that_is_slow_to_answer_is_waited_for(
-    photos: Photos, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_endpoint_that_is_slow_to_answer_is_waited_for(photos: Photos, endpoint: Endpoint) -> None:
     """A run waits a moment for a slow endpoint although another one is ready."""
     photos(1)
-    monkeypatch.setattr(preflight, "STRAGGLERS_S", 60.0)
     with Endpoint(routes={"/v1/models": "slow:0.3"}) as slow:
         done = await ran(**at([endpoint, slow]))
     (started,) = done.of(RunStarted)
@@ -289,11 +299,14 @@ async def test_an_endpoint_that_is_slow_to_answer_is_waited_for(
     assert started.notes == ()
 
 
-async def test_a_dead_endpoint_does_not_hold_up_the_start(photos: Photos, three: list[Endpoint]) -> None:
+async def test_a_dead_endpoint_does_not_hold_up_the_start(
+    photos: Photos, three: list[Endpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The run begins with the endpoints that are up, long before the patience with a dead one ends."""
+    monkeypatch.setattr(preflight, "STRAGGLERS_S", 1.0)
     photos(10)
     three[0].down()
-    done = await asyncio.wait_for(ran(**at(three), give_up_after=3600), 60)
+    done = await asyncio.wait_for(ran(**at(three), give_up_after=3600), 240)
     assert done.error is None
     assert len(done.ids) == 10
     (started,) = done.of(RunStarted)
@@ -301,8 +314,11 @@ async def test_a_dead_endpoint_does_not_hold_up_the_start(photos: Photos, three:
     assert any(f"{three[0].url}" in note for note in started.notes)
 
 
-async def test_a_late_endpoint_with_several_models_gets_no_images(photos: Photos) -> None:
+async def test_a_late_endpoint_with_several_models_gets_no_images(
+    photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An endpoint that comes up late with several models gets no images; the other one answers them all."""
+    monkeypatch.setattr(preflight, "STRAGGLERS_S", 1.0)
     photos(30)
     one_model, two_models = {"a": Model(vision=True)}, {"a": Model(vision=True), "b": Model(vision=True)}
     with Endpoint(models=one_model, delay=0.05) as one, Endpoint(models=two_models) as late:

@@ -161,8 +161,10 @@ async def test_small_pictures_stay_as_they_are(photos: Photos, endpoint: Endpoin
 async def test_each_endpoint_has_a_limit_of_its_own(photos: Photos, endpoint: Endpoint) -> None:
     """An endpoint with a larger context gets the pictures in full size."""
     photos(12, (1024, 768))
-    endpoint.counts, endpoint.context, endpoint.delay = "patches", 300, 0.02
-    with Endpoint(delay=0.02) as large:
+    endpoint.counts, endpoint.context = "patches", 300
+    with Endpoint() as large:
+        for each in (endpoint, large):
+            each.hold_until(lambda: endpoint.questions and large.questions)
         urls = (endpoint.url, large.url)
         done = await ran(**{**asked(endpoint, "vllm"), "base_url": urls, "concurrency": 2})
         assert done.summary is not None
