@@ -328,6 +328,19 @@ async def test_the_fallback_has_its_own_count_of_503s(
     assert [result.ok for result in done.results] == [True]
 
 
+async def test_a_fallback_that_steps_in_has_its_own_count_of_503s(
+    photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
+) -> None:
+    """If the first endpoint goes down after many 503s, the fallback that steps in may answer 503 as often."""
+    photos(1)
+    endpoint.script = lambda request: "503-busy" if (request.chat or 0) <= MOST_WAITS else "down"
+    other.hold_until(lambda: len(endpoint.questions) > MOST_WAITS)
+    other.canary, other.script = "held", ["503-busy"] * 15  # it is proven, and steps in, only then
+    done = await ran(**asked)
+    assert len(other.questions) >= 16
+    assert [result.ok for result in done.results] == [True]
+
+
 async def test_duplicates_name_the_fallback_that_answered(
     photos: Photos, endpoint: Endpoint, other: Endpoint, asked: dict[str, Any]
 ) -> None:

@@ -1,5 +1,7 @@
 """The crashes of an engine during the requests of one image, and how often the engine was busy for it."""
 
+from collections import Counter
+
 from vlmbatch.endpoints.circuit_breaker import CircuitBreaker
 from vlmbatch.errors import FailureKind, RejectedError
 
@@ -24,6 +26,8 @@ class CrashHistory:
     found down. A crash makes suspects of all images in flight; each suspect is then sent alone. `reported`
     and `found` count the crashes at which this image was alone. One crash proves nothing, since a restart of
     the server looks the same.
+
+    A fallback may answer for a moment while the first endpoint is down: busy replies count for each rank.
     """
 
     def __init__(self) -> None:
@@ -32,9 +36,10 @@ class CrashHistory:
         self.found = 0
         self.refunded = 0
         """Attempts of the image that were lost to crashes and do not count."""
-        self.waits = 0
-        """How often an endpoint was down or busy for this image."""
-        self._other_answers = 0
+        self.rank = 0
+        """The rank of the endpoint of the last request."""
+        self._waits = Counter[int]()
+        self._other_answers = Counter[int]()
         self.breaker: CircuitBreaker | None = None
         """The circuit breaker of the endpoint at which a request failed last."""
         self._downs: int | None = None
@@ -59,16 +64,21 @@ class CrashHistory:
             self._cost = counted + (self._cost if self._downs == downs else 0)
             self._downs, self._alone = downs, alone
 
+    @property
+    def waits(self) -> int:
+        """How often the endpoints of this rank were down or busy for this image."""
+        return self._waits[self.rank]
+
     def unavailable(self) -> bool:
         """Count that an endpoint was busy or down; returns whether the image was therefore alone."""
-        self.waits += 1
+        self._waits[self.rank] += 1
         self.suspect = self.suspect or self.waits >= MOST_WAITS
         return self.waits > MOST_WAITS
 
     def others_answered(self) -> bool:
         """Count that the endpoint answered another picture then; returns whether the image fails."""
-        self._other_answers += 1
-        return self._other_answers >= OTHER_ANSWERS
+        self._other_answers[self.rank] += 1
+        return self._other_answers[self.rank] >= OTHER_ANSWERS
 
     def must_be_alone(self) -> bool:
         """Whether the image's next request must be the only one at its endpoint; called before each request.

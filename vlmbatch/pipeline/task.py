@@ -102,7 +102,7 @@ class ImageTask:
 
     def attempt_at(self, endpoint: PooledEndpoint, away: BackendError | None) -> None:
         """Begin an attempt at this endpoint; `away` says why the endpoints of rank 0 are down, if so."""
-        self.endpoint = endpoint
+        self.endpoint, self.crashes.rank = endpoint, endpoint.rank
         self.attempts += 1
         if self.rank == 0:
             self.fallback = None if away is None else _fallback("unavailable", away, self.question.endpoint)
