@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from endpoint import Endpoint
+from loop_clock import LoopClock
 from running import briefly
 
 import vlmbatch.backends.ollama.backend
@@ -46,7 +47,7 @@ async def test_a_clock_set_beyond_the_limit_ends_the_run(monkeypatch: pytest.Mon
         await asyncio.sleep(0.1)
         assert not stop.is_set()
         ahead = timedelta(hours=8)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(240):
             await stop.wait()
     assert len(told) == 1
     assert "06:00 (--until)" in told[0]
@@ -56,7 +57,7 @@ async def test_the_earlier_limit_ends_the_run_and_is_named() -> None:
     """With both options the earlier limit ends the run, and the notice names it."""
     stop, told = asyncio.Event(), list[str]()
     options = RunOptions(until="06:00", max_duration=0.01)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(240):
         with TimeLimit(options, stop, told.append, now=lambda: EVENING):
             await stop.wait()
     assert "--max-duration" in told[0]
@@ -71,21 +72,30 @@ async def test_a_finished_run_leaves_no_timer(monkeypatch: pytest.MonkeyPatch) -
     assert (stop.is_set(), told) == (False, [])
 
 
+def set_clock(monkeypatch: pytest.MonkeyPatch, second_of_the_day: int) -> None:
+    """Choose a POSIX time zone in which it is this time of day now."""
+    utc = time.gmtime()
+    behind = (utc.tm_hour * 3600 + utc.tm_min * 60 + utc.tm_sec - second_of_the_day) % 86_400
+    monkeypatch.setenv("TZ", f"XXX{behind // 3600:02}:{behind // 60 % 60:02}:{behind % 60:02}")
+    time.tzset()
+
+
 async def test_a_run_ends_at_a_time_of_day(
     photos: Photos, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At 11:59:58, set with a POSIX time zone, --until 12:00 ends the run and leaves the remaining images."""
+    """When it is 12:00, --until 12:00 ends the run and leaves the remaining images."""
     photos(3)
-    utc = time.gmtime()
-    behind = (utc.tm_hour * 3600 + utc.tm_min * 60 + utc.tm_sec - (12 * 3600 - 2)) % 86_400
-    monkeypatch.setenv("TZ", f"XXX{behind // 3600:02}:{behind // 60 % 60:02}:{behind % 60:02}")
-    time.tzset()
+    monkeypatch.setattr(time_limit, "LONGEST_WAIT_S", 0.01)
     endpoint.script = ["ok", "held", "held"]
     options = {"backend": "ollama", "base_url": endpoint.url, "concurrency": 1, "drain": 0}
-    batch = Batch(RunConfig.of("photos", **options, until="12:00"))
     try:
-        async with asyncio.timeout(60):
-            done = [result async for result in batch]
+        set_clock(monkeypatch, 11 * 3600)
+        batch = Batch(RunConfig.of("photos", **options, until="12:00"))
+        done = []
+        async with asyncio.timeout(240):
+            async for result in batch:
+                done.append(result)
+                set_clock(monkeypatch, 12 * 3600)
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -94,19 +104,27 @@ async def test_a_run_ends_at_a_time_of_day(
     assert batch.summary.stopped
 
 
-async def test_a_run_beyond_its_time_leaves_the_rest(photos: Photos, endpoint: Endpoint) -> None:
+async def test_a_run_beyond_its_time_leaves_the_rest(
+    photos: Photos, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run stops after --max-duration, and the next run answers the rest, each image once."""
     photos(40)
-    endpoint.delay = 0.05
+    clock = LoopClock()
+    passed = [0.0]
+    monkeypatch.setitem(TimeLimit.__init__.__kwdefaults__, "clock", lambda: passed[0])
     options = {"backend": "ollama", "base_url": endpoint.url, "output": "o.jsonl", "concurrency": 2}
     events = list[object]()
-    first = Batch(RunConfig.of("photos", **options, max_duration=0.6), [events.append])
-    some = [result.id async for result in first]
+    first = Batch(RunConfig.of("photos", **options, max_duration=100), [events.append])
+    some = []
+    async for result in first:
+        some.append(result.id)
+        if len(some) == 5:
+            passed[0] = 100
+            clock.skip(100)
     assert first.summary is not None
     assert first.summary.stopped
     assert [e for e in events if isinstance(e, Notice) and "--max-duration" in e.message]
-    assert len(some) < 40
-    endpoint.delay = 0
+    assert 5 <= len(some) < 40
     second = Batch(RunConfig.of("photos", **options, max_duration=100))
     rest = [result.id async for result in second]
     assert second.summary is not None
@@ -119,7 +137,7 @@ async def test_the_time_limit_ends_the_wait_for_the_endpoint(photos: Photos) -> 
     photos(1)
     options = {"backend": "ollama", "base_url": "http://127.0.0.1:9", "output": "o.jsonl"}
     batch = Batch(RunConfig.of("photos", **options, give_up_after=600, max_duration=0.2))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(240):
         assert [result async for result in batch] == []
     assert batch.summary is None
     assert not Path("o.jsonl").exists()
@@ -137,16 +155,21 @@ async def test_requests_in_flight_have_the_time_of_drain(
     def answer_once_it_stops(event: object) -> None:
         endpoint.released = endpoint.released or isinstance(event, RunStopping)
 
-    config = RunConfig.of("photos", **options, concurrency=3, drain=2)
+    clock = LoopClock()
+    config = RunConfig.of("photos", **options, concurrency=3, drain=100)
     batch = Batch(config, [answer_once_it_stops], sleep=briefly)
 
     async def stop_when_all_are_sent() -> None:
         await asyncio.to_thread(endpoint.until, lambda: len(endpoint.questions) >= 4)
         batch.stop()
 
-    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+    done = []
+    async with asyncio.TaskGroup() as group:
         group.create_task(stop_when_all_are_sent())
-        done = [result async for result in batch]
+        async for result in batch:
+            done.append(result)
+            if len(done) == 2:
+                clock.skip(100)
     assert batch.summary is not None
     assert batch.summary.stopped
     assert len(done) == 2

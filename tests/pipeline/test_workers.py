@@ -240,7 +240,7 @@ async def test_no_more_requests_than_slots_are_open(
 ) -> None:
     """--concurrency is the most requests that are open at once, and is reached."""
     photos(12)
-    endpoint.delay = 0.3
+    endpoint.hold_until(lambda: endpoint.open_questions == 5)
     await ran(**asked, concurrency=5)
     assert endpoint.most_open_questions == 5
 
@@ -342,7 +342,7 @@ async def test_stopping_does_not_wait_for_an_endpoint_that_is_down(
             batch.stop()
 
     batch = Batch(RunConfig.of("photos", **asked), [stop_when_paused])  # with real, long waits
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(240):
         results = [result async for result in batch]
     assert all(result.ok for result in results)
 
@@ -371,12 +371,12 @@ async def test_a_count_that_hangs_does_not_hold_the_end(
     def hanging(path: Any) -> Any:
         if threading.current_thread().name.startswith("vlmbatch-count"):
             hung.set()
-            free.wait(60)
+            free.wait(240)
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", hanging)
     try:
-        done = await asyncio.wait_for(ran(**asked), 30)
+        done = await asyncio.wait_for(ran(**asked), 200)
     finally:
         free.set()
     assert hung.is_set()
