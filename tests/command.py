@@ -41,7 +41,7 @@ def run(
         input=stdin,
         capture_output=True,
         env=environment(**variables),
-        timeout=120,
+        timeout=240,
         check=False,
     )
     out, err = (b.decode("utf-8", "surrogateescape") for b in (done.stdout, done.stderr))

@@ -57,6 +57,12 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pat
 
 
 @pytest.fixture
+def all_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run over several endpoints begins when the preflight of each has ended, however long that takes."""
+    monkeypatch.setattr("vlmbatch.endpoints.preflight.STRAGGLERS_S", 240.0)
+
+
+@pytest.fixture
 def folder(photos: Callable[..., Path]) -> Path:
     """The folder photos with one good photo; its parent is the working folder of the test."""
     return photos(1)

@@ -58,7 +58,7 @@ class Terminal:
         """Wait for the end of the command and update the screen; returns the exit code."""
         while self._read():
             pass
-        return self._process.wait(timeout=30)
+        return self._process.wait(timeout=240)
 
     def close(self) -> None:
         """Close the terminal, as a lost connection does."""
@@ -70,8 +70,8 @@ class Terminal:
         """Read some output; returns False at the end."""
         if self._fd < 0:
             return False
-        ready, _, _ = select.select([self._fd], [], [], 30)
-        assert ready, f"nothing for 30 seconds; the screen: {self.rows}"
+        ready, _, _ = select.select([self._fd], [], [], 120)
+        assert ready, f"nothing for two minutes; the screen: {self.rows}"
         try:
             written = os.read(self._fd, 65536)
         except OSError:  # on Linux: no process has the terminal open any more

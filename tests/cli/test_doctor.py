@@ -226,7 +226,7 @@ def test_a_closed_pipe_and_ctrl_c_are_quiet(endpoint: Endpoint) -> None:
     running = start(*args, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     endpoint.until(lambda: bool(endpoint.canaries) and endpoint.canaries[-1].mode == "hang")
     running.send_signal(signal.SIGINT)
-    _, told = running.communicate(timeout=60)
+    _, told = running.communicate(timeout=240)
     assert (running.returncode, told) == (130, "")
 
 

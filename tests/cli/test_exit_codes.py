@@ -41,8 +41,8 @@ def with_a_full_disk(endpoint: Endpoint) -> int:
 
 
 def with_no_time_left(endpoint: Endpoint) -> int:
-    endpoint.delay = 0.5
-    return code_of(*arguments(endpoint, "-c", "1", "--max-duration", "2"))
+    endpoint.script = ["ok", *["held"] * 12]
+    return code_of(*arguments(endpoint, "-c", "1", "--max-duration", "2", "--drain", "0"))
 
 
 def while_another_runs(endpoint: Endpoint) -> int:
@@ -51,17 +51,18 @@ def while_another_runs(endpoint: Endpoint) -> int:
     endpoint.until(lambda: bool(endpoint.questions))
     code = code_of(*arguments(endpoint))
     endpoint.released = True
-    assert first.wait(timeout=60) == 0
+    assert first.wait(timeout=240) == 0
     return code
 
 
 def when_sent(number: signal.Signals) -> Ends:
     def end(endpoint: Endpoint) -> int:
-        endpoint.delay = 0.1
+        endpoint.script = ["held"] * 12
         running = start(*arguments(endpoint, "-c", "1"))
         endpoint.until(lambda: bool(endpoint.questions))
         running.send_signal(number)
-        return running.wait(timeout=60)
+        endpoint.script, endpoint.released = [], True
+        return running.wait(timeout=240)
 
     return end
 
@@ -86,7 +87,7 @@ def test_the_command_ends_with(photos: Photos, endpoint: Endpoint, code: int) ->
     """Each end of a run has its exit code, and afterwards the same command does the rest."""
     photos(12)
     assert ENDS[code](endpoint) == code
-    endpoint.delay, endpoint.script = 0, []
+    endpoint.script = []
     Path("photos/bad.jpg").unlink(missing_ok=True)
     finish(endpoint.url, overwrite=code == 3)
     assert len(Path("o.jsonl").read_text().splitlines()) == 12

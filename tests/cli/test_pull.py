@@ -107,7 +107,7 @@ def test_wait_waits_for_the_endpoint(endpoint: Endpoint) -> None:
     assert waiting.stderr is not None
     assert "waiting for up to 15m" in waiting.stderr.readline()
     endpoint.up()
-    _, told = waiting.communicate(timeout=60)
+    _, told = waiting.communicate(timeout=240)
     assert waiting.returncode == 0, told
     assert pulls(endpoint) == ["llava"]
 
@@ -119,7 +119,7 @@ def test_a_signal_ends_it_quietly(endpoint: Endpoint, sent: signal.Signals, code
     running = start("pull", "llava", "--base-url", endpoint.url, stderr=subprocess.PIPE)
     endpoint.until(lambda: bool(pulls(endpoint)))
     running.send_signal(sent)
-    _, told = running.communicate(timeout=60)
+    _, told = running.communicate(timeout=240)
     assert (running.returncode, told) == (code, "")
 
 

@@ -7,10 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import COMMAND, environment, run, start
+from command import COMMAND, breaking, environment, run, start
 from endpoint import Endpoint
 
 Photos = Callable[..., Path]
+
+
+ONCE_ASKED = """
+import os
+from vlmbatch.pipeline import time_limit
+time_limit.LONGEST_WAIT_S = 0.01
+clock = lambda: 99.0 if os.path.exists("over") else 0.0
+time_limit.TimeLimit.__init__.__kwdefaults__["clock"] = clock
+"""
+"""Code for `breaking`: the time is over when the file `over` is there."""
 
 
 def asking(url: str) -> list[str]:
@@ -52,16 +62,23 @@ def test_a_run_that_never_started_has_no_counts(photos: Photos) -> None:
 def test_a_stopped_run_says_so(photos: Photos, endpoint: Endpoint) -> None:
     """After a signal or --max-duration the summary is marked as stopped, with that exit code and no error."""
     photos(30)
-    endpoint.delay = 0.1
+    endpoint.script = lambda request: "ok" if request.chat == 0 else "held"
     running = start(*asking(endpoint.url), "-c", "2", stderr=subprocess.DEVNULL)
-    endpoint.until(lambda: len(endpoint.questions) >= 2)
+    endpoint.until(lambda: len(endpoint.questions) >= 3)
     running.terminate()
-    assert running.wait(timeout=60) == 143
+    endpoint.script, endpoint.released = (), True
+    assert running.wait(timeout=240) == 143
     told = summary()
     assert (told["exit_code"], told["stopped"], told["error"]) == (143, True, None)
     assert told["succeeded"] == len(Path("o.jsonl").read_text().splitlines())
-    endpoint.script = lambda request: "held"
-    assert run(*asking(endpoint.url), "-c", "1", "--max-duration", "3", "--drain", "0").returncode == 6
+    endpoint.script, endpoint.released = lambda request: "held", False
+    limit = ("-c", "1", "--max-duration", "99", "--drain", "0")
+    asked = len(endpoint.questions)
+    hurrying = breaking(Path("hurrying"), ONCE_ASKED)
+    running = start(*asking(endpoint.url), *limit, variables=hurrying, stderr=subprocess.DEVNULL)
+    endpoint.until(lambda: len(endpoint.questions) > asked)
+    Path("over").touch()
+    assert running.wait(timeout=240) == 6
     assert (summary()["exit_code"], summary()["stopped"]) == (6, True)
 
 
@@ -78,7 +95,7 @@ def test_a_locked_out_run_keeps_the_reports_of_the_other_run(photos: Photos, end
     assert second.returncode == 75
     assert {name: Path(name).read_text() for name in old} == old
     endpoint.released = True
-    assert first.wait(timeout=60) == 0
+    assert first.wait(timeout=240) == 0
     assert summary()["exit_code"] == 0
 
 
@@ -91,7 +108,7 @@ def test_a_summary_that_cannot_be_written_is_no_success(photos: Photos, endpoint
     endpoint.until(lambda: bool(endpoint.questions))
     Path("gone").rmdir()
     endpoint.released = True
-    _, told = running.communicate(timeout=60)
+    _, told = running.communicate(timeout=240)
     assert running.returncode == 5
     assert "--summary gone/s.json cannot be written" in told
     assert len(Path("o.jsonl").read_text().splitlines()) == 2
@@ -142,7 +159,7 @@ def test_a_summary_goes_where_a_link_leads(photos: Photos, endpoint: Endpoint) -
     assert summary()["exit_code"] == 0
     with Path("log").open("wb") as log:
         asked = [*COMMAND, *asking(endpoint.url)[:-1], "/dev/stderr"]
-        subprocess.run(asked, stderr=log, env=environment(), timeout=60, check=True)
+        subprocess.run(asked, stderr=log, env=environment(), timeout=240, check=True)
     assert '"exit_code": 0' in Path("log").read_text()
 
 

@@ -260,13 +260,15 @@ def test_overwrite_refuses_a_file_of_another_program(photos: Photos, endpoint: E
 def test_too_few_descriptors_end_the_run_without_a_traceback(photos: Photos, endpoint: Endpoint) -> None:
     """A run without enough file descriptors fails, without a traceback."""
     photos(40)
-    asking = f"{' '.join(COMMAND)} run photos -q -b vllm -m tiny-vision -c 30 --base-url {endpoint.url}"
-    endpoint.delay = 0.2
+    asking = (
+        f"{' '.join(COMMAND)} run photos -q -b vllm -m tiny-vision -c 30 --drain 0 --base-url {endpoint.url}"
+    )
+    endpoint.script = lambda request: "held"  # so that all 30 are open at once
     done = subprocess.run(
         ["bash", "-c", f"ulimit -n 24; {asking}"],
         env=environment(),
         capture_output=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.returncode != 0

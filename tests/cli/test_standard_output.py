@@ -54,7 +54,7 @@ def shell(line: str, command: str, endpoint: Endpoint) -> subprocess.CompletedPr
         capture_output=True,
         text=True,
         env=variables,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 
@@ -96,7 +96,7 @@ def test_ctrl_c_ends_a_command_whose_reader_has_stopped() -> None:
         fcntl.fcntl(running.stdout, fcntl.F_SETPIPE_SZ, PAGE)  # type: ignore[arg-type]  # it is a pipe
         until(lambda: waiting_bytes(running.stdout) == PAGE)
         running.send_signal(signal.SIGINT)
-        assert running.wait(timeout=60) == -signal.SIGINT
+        assert running.wait(timeout=240) == -signal.SIGINT
         assert "Traceback" not in running.communicate()[1]
 
 

@@ -40,14 +40,14 @@ class Loopback:
             target=lambda: asyncio.run(self._main(ready)), name="endpoint", daemon=True
         )
         self._thread.start()
-        ready.result(timeout=30)
+        ready.result(timeout=240)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(timeout=30)
+        self._thread.join(timeout=240)
         assert not self._thread.is_alive(), "the endpoint's thread hangs"
         if self._faults and error is None:
             raise self._faults[0]
@@ -77,7 +77,7 @@ class Loopback:
         """Called each time before the server starts to listen."""
 
     def _from_outside(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=240)
 
     async def _main(self, ready: concurrent.futures.Future[None]) -> None:
         self._loop, self._stop, self._turning = asyncio.get_running_loop(), asyncio.Event(), asyncio.Lock()

@@ -220,10 +220,10 @@ def test_it_runs_as_a_command(flags: list[str], status: int, told: str) -> None:
     with subprocess.Popen(command, cwd=tests, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline().rsplit(":", 1)[1])
-        line = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        line = http.client.HTTPConnection("127.0.0.1", port, timeout=240)
         with contextlib.closing(line):
             line.request("POST", "/api/chat", json.dumps(question("/api/chat")))
             reply = line.getresponse()
             assert (reply.status, told in reply.read().decode()) == (status, True)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=240) == 0

@@ -17,6 +17,7 @@ from vlmbatch.errors import ConfigError, FatalBackendError, UnavailableError
 from vlmbatch.events import EndpointPaused, RunStarted
 
 Photos = Callable[..., Path]
+pytestmark = pytest.mark.usefixtures("all_from_the_start")
 
 
 @pytest.fixture

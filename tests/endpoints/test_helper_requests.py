@@ -65,12 +65,6 @@ class OddEndpoint(Endpoint):
 each_odd = pytest.mark.parametrize("odd", ODD)
 
 
-@pytest.fixture(autouse=True)
-def _brief_hints(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A helper request that hangs is ignored soon."""
-    monkeypatch.setattr(supervisor, "HINT_S", 0.05)
-
-
 def notices(done: Ran, word: str) -> list[str]:
     return [e.message for e in done.events if isinstance(e, Notice) and word in e.message]
 
@@ -85,7 +79,7 @@ def is_whole(done: Ran, images: int) -> None:
 async def test_a_warm_up(photos: Photos, odd: str) -> None:
     """Whatever Ollama replies to the warm-up, the run goes on, with one notice at most."""
     photos(2)
-    with OddEndpoint(odd, "/api/chat") as endpoint:
+    with OddEndpoint(odd, "/api/chat") as endpoint, skipping(endpoint, supervisor.HINT_S):
         done = await ran(backend="ollama", base_url=endpoint.url, model="tiny-vision")
     is_whole(done, 2)
     assert endpoint.asked == 1
@@ -129,7 +123,7 @@ async def test_a_warm_up_is_no_unload(photos: Photos, endpoint: Endpoint, keep_a
 async def test_a_health_probe(photos: Photos, odd: str, has_canary: bool, backend: str, path: str) -> None:
     """After a 429 the run goes on whatever the health probe replies: the canary or the images decide."""
     photos(3)
-    with OddEndpoint(odd, path) as endpoint:
+    with OddEndpoint(odd, path) as endpoint, skipping(endpoint, supervisor.HINT_S):
         endpoint.script = ["429:0.01"]
         options = {"backend": backend, "base_url": endpoint.url, "model": "tiny-vision"}
         done = await ran(**options, canary=has_canary)
@@ -177,7 +171,7 @@ async def test_a_proxy_that_refuses_during_an_outage(photos: Photos, mode: str) 
 async def test_metrics(photos: Photos, odd: str) -> None:
     """Whatever /metrics of an unknown server replies, the run goes on without a notice."""
     photos(2)
-    with OddEndpoint(odd, "/metrics") as endpoint:
+    with OddEndpoint(odd, "/metrics") as endpoint, skipping(endpoint, supervisor.HINT_S):
         endpoint.script = ["held"] * 2  # until /metrics was asked
         done = await ran(backend="openai", base_url=endpoint.url, model="tiny-vision")
     is_whole(done, 2)

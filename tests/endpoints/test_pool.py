@@ -225,7 +225,7 @@ async def test_a_halved_limit_is_used_again() -> None:
         async with fleet.pool.slot(0, history()):
             endpoint.limiter.overloaded()
         assert endpoint.limiter.limit == 4
-        assert await asyncio.wait_for(asyncio.gather(*(fleet.place() for _ in range(20))), 30) == ["a"] * 20
+        assert await asyncio.wait_for(asyncio.gather(*(fleet.place() for _ in range(20))), 240) == ["a"] * 20
     assert ConcurrencyChanged(concurrency=4) in fleet.told
 
 
@@ -261,7 +261,7 @@ async def test_all_endpoints_down_for_too_long_end_the_wait() -> None:
         await fleet.pool.unavailable(a, UnavailableError("away"), 1)
         await fleet.pool.unavailable(b, UnavailableError("away"), 1)
         with pytest.raises(UnavailableError, match="still away"):
-            await asyncio.wait_for(fleet.place(), 30)
+            await asyncio.wait_for(fleet.place(), 240)
         assert fleet.now >= 100
 
 
@@ -343,7 +343,7 @@ async def test_a_fallback_with_one_slot_serves_all_images_that_wait() -> None:
         await asyncio.gather(fleet.place(), fleet.place(rank=1))
         await fleet.pool.unavailable(first, UnavailableError("away"), 1)
         asked = asyncio.gather(*(fleet.place() for _ in range(10)))
-        assert await asyncio.wait_for(asked, 30) == ["second"] * 10
+        assert await asyncio.wait_for(asked, 240) == ["second"] * 10
 
 
 async def test_a_busy_first_endpoint_keeps_its_images() -> None:
@@ -368,7 +368,7 @@ async def test_without_unavailable_a_fallback_does_not_replace_an_endpoint() -> 
         await fleet.place()
         await fleet.pool.unavailable(first, UnavailableError("away"), 1)
         with pytest.raises(UnavailableError, match="still away"):
-            await asyncio.wait_for(fleet.place(), 30)
+            await asyncio.wait_for(fleet.place(), 240)
         assert await fleet.place(rank=1) == "second"  # an image that the first refused
 
 
@@ -383,7 +383,7 @@ async def test_a_refused_image_does_not_wait_for_a_fallback_that_is_down() -> No
     fleet.add("second", rank=1, prove=refused_connection)
     async with fleet.pool:
         with pytest.raises(UnavailableError, match="connection refused"):
-            await asyncio.wait_for(fleet.place(rank=1), 30)
+            await asyncio.wait_for(fleet.place(rank=1), 240)
         assert await fleet.place() == "first"
 
 
@@ -398,7 +398,7 @@ async def test_a_fatal_first_proof_ends_the_wait() -> None:
     fleet.add("second", rank=1)
     async with fleet.pool:
         with pytest.raises(FatalBackendError, match="cannot see"):
-            await asyncio.wait_for(fleet.place(), 30)
+            await asyncio.wait_for(fleet.place(), 240)
 
 
 async def test_a_closed_endpoint_leaves_its_images_to_others() -> None:
@@ -490,7 +490,7 @@ async def test_a_refused_image_gets_the_slot_of_the_fallback() -> None:
         async with fleet.pool.slot(0, history()):
             patient = [asyncio.create_task(fleet.place()) for _ in range(5)]
             refused = [asyncio.create_task(fleet.place(rank=1)) for _ in range(5)]
-            assert await asyncio.wait_for(asyncio.gather(*refused), 30) == ["second"] * 5
+            assert await asyncio.wait_for(asyncio.gather(*refused), 240) == ["second"] * 5
             assert not any(task.done() for task in patient)
         await asyncio.gather(*patient)
 

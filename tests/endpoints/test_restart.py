@@ -137,6 +137,7 @@ async def test_each_of_several_restarts_costs_nothing(photos: Photos, endpoint: 
     assert len(restarts(done)) == 3
 
 
+@pytest.mark.usefixtures("all_from_the_start")
 async def test_a_restart_of_one_of_two_endpoints(photos: Photos, endpoint: Endpoint) -> None:
     """The other endpoint goes on, and the requests to the restarted one are sent again."""
     photos(8)

@@ -27,6 +27,7 @@ from vlmbatch.events import (
 from vlmbatch.observers import endpoint_lines
 
 Photos = Callable[..., Path]
+pytestmark = pytest.mark.usefixtures("all_from_the_start")
 
 
 @pytest.fixture
@@ -34,12 +35,6 @@ def three() -> Iterator[list[Endpoint]]:
     """Three endpoints of unequal speed: one slot, two and four."""
     with ExitStack() as stack:
         yield [stack.enter_context(Endpoint(slots=slots, delay=0.02)) for slots in (1, 2, 4)]
-
-
-@pytest.fixture(autouse=True)
-def _all_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run begins only when the preflight of each endpoint has ended."""
-    monkeypatch.setattr(preflight, "STRAGGLERS_S", 240.0)
 
 
 def at(endpoints: list[Endpoint], backend: str = "vllm") -> dict[str, Any]:

@@ -217,11 +217,15 @@ async def test_f17_a_failing_disk_is_a_retryable_failure(
 def test_f17_too_few_descriptors_fail_no_image(photos: Photos, endpoint: Endpoint, most: int) -> None:
     """Too few descriptors, at any point, are exit code 2 with `ulimit -n`, and the next run is complete."""
     photos(40)
-    endpoint.delay = 0.1
-    done = run(*asking(endpoint, "-c", "30"), command=("prlimit", f"--nofile={most}:{most}", *COMMAND))
+    endpoint.script = lambda request: "held"  # so that as many as possible are open at once
+    done = run(
+        *asking(endpoint, "-c", "30", "--drain", "0"),
+        command=("prlimit", f"--nofile={most}:{most}", *COMMAND),
+    )
     assert done.returncode == 2, done.stderr
     assert "ulimit -n" in done.stderr
     assert "Traceback" not in done.stderr
     assert [r for r in written().values() if r["status"] != "ok"] == []
+    endpoint.script = ()
     finish(endpoint.url)
     assert len(written()) == len(Path("o.jsonl").read_text().splitlines()) == 40

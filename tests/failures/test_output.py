@@ -92,11 +92,12 @@ def test_x2_a_bad_line_in_the_middle_is_reported(photos: Photos, endpoint: Endpo
 def test_x3_a_rotated_output_ends_the_run(photos: Photos, endpoint: Endpoint) -> None:
     """If the output is renamed during the run, the run ends with exit code 5."""
     photos(40)
-    endpoint.delay = 0.2
+    endpoint.delay, endpoint.script = 0.2, ["ok", *["held"] * 9]
     running = start(*arguments(endpoint, "-c", "1"), stderr=subprocess.PIPE)
     endpoint.until(lambda: len(endpoint.questions) >= 2)
     Path("o.jsonl").rename("o.jsonl.1")
-    _, told = running.communicate(timeout=60)
+    endpoint.released = True
+    _, told = running.communicate(timeout=240)
     assert running.returncode == 5
     assert "moved, deleted or emptied" in told
     assert len(records(Path("o.jsonl.1").read_text())) < 40
@@ -105,11 +106,12 @@ def test_x3_a_rotated_output_ends_the_run(photos: Photos, endpoint: Endpoint) ->
 def test_x3_an_emptied_output_ends_the_run(photos: Photos, endpoint: Endpoint) -> None:
     """If the output is emptied, as by copytruncate of logrotate, the run exits with 5; the next completes."""
     photos(40)
-    endpoint.delay = 0.2
+    endpoint.delay, endpoint.script = 0.2, ["ok", "ok", *["held"] * 9]
     running = start(*arguments(endpoint, "-c", "1"), stderr=subprocess.PIPE)
     endpoint.until(lambda: len(endpoint.questions) >= 3 and Path("o.jsonl").stat().st_size > 0)
     os.truncate("o.jsonl", 0)
-    _, told = running.communicate(timeout=60)
+    endpoint.released = True
+    _, told = running.communicate(timeout=240)
     assert running.returncode == 5
     assert "moved, deleted or emptied" in told
     endpoint.delay = 0
@@ -133,7 +135,7 @@ def test_x3_a_run_without_a_record_removes_no_foreign_file(
     else:
         Path("o.jsonl").write_text("precious")
     running.terminate()
-    assert running.wait(timeout=60) == 143
+    assert running.wait(timeout=240) == 143
     assert Path("o.jsonl").read_text() == "precious"
 
 
@@ -175,7 +177,7 @@ def test_x4_two_names_of_one_output_are_one(
     second = run(*arguments(endpoint)[:-1], "link.jsonl")
     assert second.returncode == 75
     endpoint.released = True
-    assert first.wait(timeout=60) == 0
+    assert first.wait(timeout=240) == 0
 
 
 def test_x4_a_second_run_on_the_same_output_exits_75(photos: Photos, endpoint: Endpoint) -> None:
@@ -188,7 +190,7 @@ def test_x4_a_second_run_on_the_same_output_exits_75(photos: Photos, endpoint: E
     assert second.returncode == 75
     assert "o.jsonl" in second.stderr
     endpoint.released = True
-    assert first.wait(timeout=60) == 0
+    assert first.wait(timeout=240) == 0
     assert len(records(Path("o.jsonl").read_text())) == 3
 
 
@@ -208,7 +210,7 @@ def test_x3_a_limit_on_file_size_exits_5_with_whole_lines(photos: Photos, endpoi
         ],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert limited.returncode == 5, limited.stderr
@@ -230,7 +232,7 @@ def test_x3_a_full_device_exits_5(photos: Photos, endpoint: Endpoint, more: tupl
             stdout=full,
             stderr=subprocess.PIPE,
             env=environment(),
-            timeout=60,
+            timeout=240,
             check=False,
         )
     assert done.returncode == 5
@@ -244,7 +246,7 @@ def test_x7_a_closed_pipe_ends_quietly(photos: Photos, endpoint: Endpoint) -> No
     asking = f"{' '.join(COMMAND)} run photos -q -b ollama --base-url {endpoint.url}"
     command = f"{asking} | head -3; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, env=environment(), timeout=60, check=False
+        ["bash", "-c", command], capture_output=True, text=True, env=environment(), timeout=240, check=False
     )
     lines = done.stdout.splitlines()
     assert len(records(lines[:3])) == 3
@@ -256,7 +258,7 @@ def test_x6_closed_standard_streams_do_not_spoil_the_output(photos: Photos, endp
     """With standard output and error closed, the output file holds records and nothing else."""
     photos(3)
     command = f"{' '.join(COMMAND)} run photos -b ollama --base-url {endpoint.url} -o o.jsonl >&- 2>&- <&-"
-    done = subprocess.run(["bash", "-c", command], env=environment(), timeout=60, check=False)
+    done = subprocess.run(["bash", "-c", command], env=environment(), timeout=240, check=False)
     assert done.returncode == 0
     assert len(records(Path("o.jsonl").read_text())) == 3
 
@@ -266,7 +268,7 @@ def test_x6_closed_standard_output_is_an_error(photos: Photos, endpoint: Endpoin
     photos(1)
     command = f"{' '.join(COMMAND)} run photos -b ollama --base-url {endpoint.url} >&-"
     done = subprocess.run(
-        ["bash", "-c", command], env=environment(), stderr=subprocess.PIPE, timeout=60, check=False
+        ["bash", "-c", command], env=environment(), stderr=subprocess.PIPE, timeout=240, check=False
     )
     assert done.returncode == 5
     assert b"Traceback" not in done.stderr
@@ -281,7 +283,7 @@ def test_x7_a_closed_reader_of_standard_error_changes_nothing(photos: Photos, en
         done = subprocess.run(
             ["bash", "-c", f"({asking} {url}; echo $? > code) 2>&1 | true; while ! [ -s code ]; do :; done"],
             env=environment(),
-            timeout=60,
+            timeout=240,
             check=False,
         )
         assert done.returncode == 0

@@ -61,11 +61,11 @@ def test_x8_a_stuck_thread_does_not_delay_a_signal(photos: Photos, endpoint: End
     """The first signal ends a run with a stuck decode at once, since no request is in flight."""
     photos(3, (100, 100))
     variables = breaking(Path("broken"), STUCK_DECODE)
-    asked = arguments(endpoint, "--no-canary", "--max-size", "64")
+    asked = arguments(endpoint, "--no-canary", "--max-size", "64", "--drain", "3600")
     running = start(*asked, variables=variables, stderr=subprocess.PIPE)
     wait_for("stuck", running)
     running.send_signal(signal.SIGINT)
-    _, told = running.communicate(timeout=25)  # less than --drain
+    _, told = running.communicate(timeout=240)  # less than --drain
     assert running.returncode == 130
     assert "Traceback" not in told
 
@@ -77,7 +77,7 @@ def test_x9_hanging_requests_are_abandoned_after_the_drain(photos: Photos, endpo
     running = start(*arguments(endpoint, "-c", "2", "--drain", "0.5"), stderr=subprocess.PIPE)
     endpoint.until(lambda: len(endpoint.questions) >= 3)
     running.send_signal(signal.SIGHUP)
-    _, told = running.communicate(timeout=60)
+    _, told = running.communicate(timeout=240)
     assert running.returncode == 129
     assert "stopped: 1 answered" in told
     endpoint.script = []
@@ -89,16 +89,16 @@ def test_x9_hanging_requests_are_abandoned_after_the_drain(photos: Photos, endpo
 def test_x10_a_stuck_disk_does_not_prevent_the_exit(photos: Photos, endpoint: Endpoint) -> None:
     """If fsync of the output hangs, the process still ends after the drain; the next run does the rest."""
     photos(60)
-    endpoint.delay = 0.1
+    endpoint.script = lambda request: "ok" if (request.chat or 0) < 40 else "held"
     variables = breaking(Path("broken"), STUCK_DISK + IMPATIENT)
     asked = arguments(endpoint, "-c", "1", "--drain", "0.5")
     running = start(*asked, variables=variables, stderr=subprocess.DEVNULL)
     wait_for("stuck", running)
     running.terminate()
-    assert running.wait(timeout=60) == 143
+    assert running.wait(timeout=240) == 143
     written = len(records(Path("o.jsonl").read_text()))
     assert 0 < written < 60
-    endpoint.delay = 0
+    endpoint.script = ()
     finish(endpoint.url)
     each_once(60)
 
@@ -110,7 +110,7 @@ def test_x10_a_stuck_thread_does_not_prevent_the_exit(photos: Photos, endpoint: 
     endpoint.script = lambda request: "404-model" if Path("stuck").exists() else "slow:0.1"
     variables = breaking(Path("broken"), STUCK_DECODE)
     running = start(*arguments(endpoint, "--no-canary"), variables=variables, stderr=subprocess.PIPE)
-    _, told = running.communicate(timeout=60)
+    _, told = running.communicate(timeout=240)
     assert running.returncode == 2, told
     assert Path("stuck").exists()
 
@@ -127,7 +127,7 @@ def test_x15_a_stalled_reader_of_standard_error_delays_nothing(
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     running = start(*arguments(endpoint, shown, "-c", "8"), stderr=writing)
     os.close(writing)
-    assert running.wait(timeout=120) == 3
+    assert running.wait(timeout=240) == 3
     os.close(reading)
     assert len({r["id"] for r in records(Path("o.jsonl").read_text())}) == 200
 
@@ -141,8 +141,8 @@ def test_x10_a_hanging_start_can_be_ended(photos: Photos, endpoint: Endpoint) ->
     told = start(*hanging, "-v", stderr=subprocess.DEVNULL)
     time.sleep(1)  # until signals are handled, which no output shows
     told.terminate()
-    assert timed.wait(timeout=60) == 6
-    assert told.wait(timeout=60) in (143, -signal.SIGTERM)
+    assert timed.wait(timeout=240) == 6
+    assert told.wait(timeout=240) in (143, -signal.SIGTERM)
 
 
 @pytest.mark.slow
@@ -224,7 +224,7 @@ def test_x15_a_log_on_a_full_disk_does_not_end_the_run(photos: Photos, endpoint:
     endpoint.script = ["ok", "500", "ok", "500"]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [*COMMAND, *arguments(endpoint, flag)], stderr=full, env=environment(), timeout=60, check=False
+            [*COMMAND, *arguments(endpoint, flag)], stderr=full, env=environment(), timeout=240, check=False
         )
     assert done.returncode == 0
     each_once(10)

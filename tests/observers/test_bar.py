@@ -57,7 +57,7 @@ def test_the_bar_shows_everything_in_80_columns(photos: Photos, endpoint: Endpoi
     """During a run a terminal of 80 columns shows all figures and the state of the endpoint."""
     photos(40)
     (Path("photos") / "a-bad.jpg").write_text("no image")
-    endpoint.delay = 0.1
+    endpoint.script = lambda request: "ok" if (request.chat or 0) < 10 else "held"
     with Terminal(*arguments(endpoint, "-o", "o.jsonl")) as terminal:
         terminal.until(
             r"━.* +\d+% +(?!41)\d+/41 images +ETA \d+:\d\d\n  [1-9]\d* ok  1 failed  [\d.]+ images/s  "
@@ -65,8 +65,10 @@ def test_the_bar_shows_everything_in_80_columns(photos: Photos, endpoint: Endpoi
         terminal.until(r"\n  \d+ ok  1 failed  [\d.]+ images/s  [1-9]\d* tokens/s  endpoint up, \d+ at once$")
         endpoint.down()
         terminal.until(r"paused: no connection", r"images +ETA -:--\n.* tokens/s  endpoint down, waiting$")
+        endpoint.script = lambda request: "ok" if (request.chat or 0) < 20 else "held"
         endpoint.up()
         terminal.until(r"the endpoint is up again after", r"tokens/s  endpoint up, \d+ at once$")
+        endpoint.released = True
         assert terminal.wait() == 3
         assert not any("━" in row or "tokens/s" in row for row in terminal.rows)
         assert "finished: 40 answered, 1 failed" in terminal.rows[-2]

@@ -47,7 +47,7 @@ class WatchedStream(io.StringIO):
 
     def until(self, holds: Callable[[str], bool]) -> None:
         with self._changed:
-            assert self._changed.wait_for(lambda: holds(self.getvalue()), timeout=30), self.getvalue()
+            assert self._changed.wait_for(lambda: holds(self.getvalue()), timeout=240), self.getvalue()
 
 
 def told(*events: Event, verbose: bool = False) -> list[str]:
@@ -161,7 +161,7 @@ def test_a_closed_standard_error_does_not_end_the_run(
     assert running.stderr is not None
     running.stderr.readline()
     running.stderr.close()
-    assert running.wait(timeout=60) == 0
+    assert running.wait(timeout=240) == 0
     assert len(records(Path("o.jsonl").read_text())) == 12
 
 

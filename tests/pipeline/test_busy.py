@@ -45,7 +45,7 @@ async def test_a_number_that_overruns_the_server_costs_no_image(
     assert done.error is None
     assert [result.ok for result in done.results] == [True] * 300
     limits = [event.concurrency for event in done.of(ConcurrencyChanged)]
-    assert min(limits) <= 4
+    assert min(limits) <= 64 / 4
 
 
 async def test_a_fixed_number_grows_back(photos: Photos, endpoint: Endpoint) -> None:

@@ -158,6 +158,7 @@ async def test_small_pictures_stay_as_they_are(photos: Photos, endpoint: Endpoin
     assert (unchanged.image.sent_width, unchanged.warnings) == (280, ())
 
 
+@pytest.mark.usefixtures("all_from_the_start")
 async def test_each_endpoint_has_a_limit_of_its_own(photos: Photos, endpoint: Endpoint) -> None:
     """An endpoint with a larger context gets the pictures in full size."""
     photos(12, (1024, 768))
@@ -180,6 +181,7 @@ def is_black(request: Received) -> bool:
         return max(picture.convert("RGB").resize((1, 1)).tobytes()) < 5
 
 
+@pytest.mark.usefixtures("all_from_the_start")
 async def test_a_limit_is_kept_if_another_endpoint_answers(photos: Photos, endpoint: Endpoint) -> None:
     """A picture that one endpoint refuses goes to the other one; the next ones fit at the first endpoint."""
     photos(30, (1024, 768))

@@ -207,14 +207,16 @@ model_list:
 """
 
 
+@pytest.mark.usefixtures("all_from_the_start")
 async def test_deployments_of_a_config_share_the_images(
     photos: Photos, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The deployments of a config.yaml share the images; each has its own key and its row."""
     monkeypatch.setenv("ONE_KEY", "one-key-123")
     photos(30)
-    with Endpoint(delay=0.01) as other:
-        endpoint.delay = 0.01
+    with Endpoint() as other:
+        for each in (endpoint, other):
+            each.hold_until(lambda: endpoint.questions and other.questions)
         Path("config.yaml").write_text(CONFIG.format(one=endpoint.url, two=other.url))
         done = await ran(backend="litellm", model="caption", litellm_config="config.yaml", concurrency=2)
         assert done.error is None

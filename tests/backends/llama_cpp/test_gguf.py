@@ -143,7 +143,7 @@ def found(name: str, cache: Path, hub: str, **environ: str) -> str:
         env={**os.environ, **dict.fromkeys(names, ""), **settings, **environ},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=True,
     )
     return done.stdout
