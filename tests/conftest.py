@@ -16,9 +16,14 @@ settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:
-    """Let SIGINT end the processes that tests start: a shell that starts pytest with `&` makes it ignored."""
+    """Let SIGINT and SIGHUP end the processes that tests start: `&` and nohup make them ignore these signals.
+
+    A process does not inherit a handler, so that pytest itself goes on after a SIGHUP.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 
 def pytest_xdist_auto_num_workers() -> int:
