@@ -1,7 +1,6 @@
 """The declaration of one option, and the parsers of typed texts. This module does not list the options."""
 
 import json
-import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -16,6 +15,8 @@ AUTO = -1
 """The value of an option that is set to `auto`."""
 LONGEST_S = 10 * 365 * 86_400
 """The longest duration of an option, in seconds; timers need a bound."""
+LARGEST = 2**63 - 1
+"""The largest whole number of an option."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,10 @@ def parse_size(text: str) -> int:
     if not match:
         raise ValueError(f"{text!r} is not a size; write for example 100MB")
     power = " kmg".index(match[2].lower() or " ")
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+    size = float(match[1]) * (1024 if match[3] else 1000) ** power
+    if size > LARGEST:
+        raise ValueError(f"it is larger than {LARGEST:,}; write a smaller number")
+    return int(size)
 
 
 def parse_pixels(text: str) -> int:
@@ -158,7 +162,7 @@ def typed(name: str, kind: Any, spec: OptionSpec, value: object) -> object:
         return tuple(several)  # type: ignore[arg-type]  # a list or tuple, as just checked
     if float in kinds:
         require(
-            is_number and math.isfinite(value),  # type: ignore[arg-type]  # a number, as just checked
+            is_number and abs(value) <= LARGEST,  # type: ignore[arg-type]  # a number, as just checked
             f"{flag(name)} takes a number, not {shown}",
         )
         return float(value)  # type: ignore[arg-type]  # 0 and 0.0 must give the same run digest
@@ -167,6 +171,8 @@ def typed(name: str, kind: Any, spec: OptionSpec, value: object) -> object:
     else:
         good = isinstance(value, bool if bool in kinds else str)
     require(good, f"{flag(name)} takes {_WORDS[_word(kinds)]}, not {shown}")
+    is_long = isinstance(value, int) and abs(value) > LARGEST  # engines read such a number as 64 bits
+    require(not is_long, f"{flag(name)} takes a number of at most {LARGEST:,}; write a smaller one")
     return value
 
 
