@@ -46,11 +46,26 @@ OPENAI_STREAMS = {
     "with CR": WHOLE.replace("\n", "\r"),
     "without its last event": events(*CHUNKS, end=""),
     "without the last empty line": events(*CHUNKS, end="data: [DONE]"),
+    "with another mark at its end": events(*CHUNKS, end="data: [done]\n\n"),
+    "with a word at its end": events(*CHUNKS, end="event: done\ndata: finished\n\n"),
+    "with success in each event": events(*({**chunk, "message": "Success", "code": 0} for chunk in CHUNKS)),
+    "with an event of success": events({"message": "ok", "code": 20000}, *CHUNKS, {"message": "done"}),
+    "in envelopes": events(*({"code": 0, "data": chunk} for chunk in CHUNKS)),
+    "in envelopes of success": events(
+        *({"code": "SUCCESS", "message": "ok", "result": chunk} for chunk in CHUNKS)
+    ),
+    "with the other name of thinking": WHOLE.replace('"reasoning":', '"reasoning_content":').replace(
+        '"reasoning_content": null, ', ""
+    ),
     "with comments and names": ": OPENROUTER PROCESSING\n\n"
     + WHOLE.replace("data:", "event: chunk\nid: 7\ndata:"),
     "without blanks after the colon": WHOLE.replace("data: ", "data:"),
     "with events that keep it open": "data:\n\n"
     + WHOLE.replace("\n\n", "\n\ndata: \n\ndata:\n\nevent: ping\ndata: 12:30\n\nevent: ping\ndata: {}\n\n"),
+    "with heartbeats": WHOLE.replace(
+        "\n\n", "\n\nevent: heartbeat\ndata: 1\n\nevent: keep-alive\ndata: 1\n\n"
+    )
+    + "event: keepalive\ndata: 1\n\nevent: keep_alive\ndata: 1\n\n",
     "without empty lines": WHOLE.replace("\n\n", "\n"),
     "over several lines": "".join(
         "".join(f"data: {line}\n" for line in json.dumps(piece, indent=1).splitlines()) + "\n"
@@ -103,6 +118,24 @@ async def test_a_stream_keeps_all_characters() -> None:
     assert done.text == "a\u2028b\x85c\x1cd \U0001f431"
 
 
+async def test_the_times_of_a_stream() -> None:
+    """The times that llama.cpp's server reports in the last event are those of the answer."""
+    last = {**delta("stop"), "timings": {"prompt_ms": 200, "predicted_ms": 300}}
+    done = await completed("openai", reply(events(delta(content="A cat."), last).encode()))
+    assert done.busy_s == 0.5
+
+
+async def test_logprobs_of_a_stream_of_ollama() -> None:
+    """The logprobs of all lines of Ollama are those of the answer."""
+    lines = [{**line, "logprobs": [{"token": str(n), "logprob": -0.5}]} for n, line in enumerate(LINES[:2])]
+    stream = "".join(json.dumps(line) + "\n" for line in (*lines, *LINES[2:]))
+    done = await completed("ollama", reply(stream.encode()), logprobs=0)
+    assert done.logprobs == {
+        "mean": -0.5,
+        "tokens": [{"token": "0", "logprob": -0.5}, {"token": "1", "logprob": -0.5}],
+    }
+
+
 async def test_logprobs_and_refusals_of_a_stream() -> None:
     """The logprobs of all pieces are those of the answer, and a refusal in pieces is a refusal."""
     pieces = [delta(content="A"), delta("stop", content=" cat")]
@@ -143,6 +176,8 @@ async def test_a_stream_of_ollama_is_one_answer(stream: str) -> None:
 @pytest.mark.parametrize(
     ("name", "stream", "partial"),
     [
+        ("openai", events(*CHUNKS[:4], end="data: done\n\n"), "A grey"),
+        ("openai", events(*({"code": 0, "data": chunk} for chunk in CHUNKS[:4]), end=""), "A grey"),
         ("openai", events(*CHUNKS[:4], end=""), "A grey"),
         ("openai", events(*CHUNKS[:4], end='data: {"choices": [{"del'), "A grey"),
         ("openai", events(*CHUNKS[:4], end="data: gone\n\n") + events(*CHUNKS[5:]), "A grey cat."),
@@ -168,6 +203,8 @@ ERROR = {"error": {"message": "The engine died: EngineCore", "code": 500}}
         ("openai", events(*CHUNKS[:4], end=f"event: error\ndata: {json.dumps(ERROR['error'])}\n\n")),
         ("openai", events(*CHUNKS, end="event: error\ndata: The engine died: EngineCore\n\n")),
         ("openai", events({**CHUNKS[3], **ERROR}, *CHUNKS[5:])),
+        ("openai", events({"message": "ok", "code": 0}, *CHUNKS, {"message": "The engine died: EngineCore"})),
+        ("openai", events({"code": "500", "message": "The engine died: EngineCore", "data": CHUNKS[3]})),
         ("ollama", NDJSON + json.dumps({"error": "The engine died: EngineCore"})),
         ("ollama", json.dumps(LINES[1]) + "\n" + json.dumps({"error": "The engine died: EngineCore"}) + "\n"),
     ],
@@ -195,13 +232,27 @@ async def test_the_text_before_an_error_is_kept(name: str, stream: str) -> None:
     assert caught.value.partial == "A grey"
 
 
-@pytest.mark.parametrize("envelope", [{"code": 0, "message": "Success"}, {"success": True, "errors": []}, {}])
-@pytest.mark.parametrize("key", ["data", "result"])
+ENVELOPES: tuple[dict[str, Any], ...] = (
+    {"code": 0, "message": "Success"},
+    {"code": "200", "message": "answered"},
+    {"code": 20000, "msg": "Success"},
+    {"code": "SUCCESS"},
+    {"success": True, "errors": []},
+    {},
+)
+
+
+@pytest.mark.parametrize("envelope", ENVELOPES, ids=json.dumps)
+@pytest.mark.parametrize("key", ["data", "result", "response", "output"])
 async def test_an_answer_in_an_envelope_is_read(envelope: dict[str, Any], key: str) -> None:
     """An answer that a gateway wraps is read, unless the envelope has an error."""
     inner = chat(OPENAI, "A cat.")
     assert (await completed("openai", reply({**envelope, key: inner}))).text == "A cat."
-    for bad in ({"code": 500, "message": "out of memory"}, {"error": "out of memory"}):
+    for bad in (
+        {"code": 500, "message": "out of memory"},
+        {"code": "503", "message": "out of memory"},
+        {"error": "out of memory"},
+    ):
         with pytest.raises(BackendError, match="out of memory"):
             await completed("openai", reply({**envelope, **bad, key: inner}))
 
@@ -273,14 +324,18 @@ GOOD_ADDITIONS: tuple[dict[str, Any], ...] = (
     {"error": False},
     {"error": 0},
     {"error": []},
+    *({"error": word} for word in ("none", "null", "OK", "Success", "0", "no error")),
     {"error": {"code": None, "message": None, "type": ""}},
     {"error": {"code": 0, "message": "Success"}},
+    {"error": {"code": "success", "message": "answered"}},
     {"detail": "x", "msg": "success", "status": "success"},
 )
 BAD_ADDITIONS: tuple[dict[str, Any], ...] = (
     {"error": "out of memory"},
     {"error": {"code": 0, "message": ""}, "object": "error", "message": "out of memory"},
     {"error": {"message": "out of memory"}},
+    {"error": {"code": None, "message": "out of memory"}},
+    {"error": {"code": "", "message": "out of memory"}},
     {"error": True, "message": "out of memory"},
     {"code": 500, "message": "out of memory"},
 )
@@ -320,6 +375,23 @@ def test_other_texts_are_no_stream(text: str) -> None:
     """A text that is no stream of objects is not read as one."""
     assert pieces_in(text) is None
     assert answer_in(text) is None
+
+
+@pytest.mark.parametrize(
+    "end", ["data: [DONE]\n\n", 'data: {"message": "Success", "code": 0}\n\n', "data: ok"]
+)
+async def test_a_run_over_streams_with_another_end_is_answered(photos: Photos, end: str) -> None:
+    """However a stream says that it is over after its finish reason, it costs one request for each image."""
+    photos(2)
+
+    def stream(path: str, text: str) -> Raw | None:
+        body = events(delta(content=text), delta("stop"), end=end)
+        return Raw(body=body.encode(), kind="text/event-stream") if path == OPENAI else None
+
+    with replying(stream) as server:
+        done = await ran(backend="vllm", base_url=server.url, model="tiny")
+    assert [r.completion and r.completion.text for r in done.results] == ["A grey cat."] * 2
+    assert len(server.questions(OPENAI)) == 2
 
 
 @pytest.mark.parametrize("backend", WIRES)

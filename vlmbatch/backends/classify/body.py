@@ -11,6 +11,9 @@ from vlmbatch.strict_json import LENIENT, whole
 MAX_LENGTH = 500
 _MAX_DEPTH = 6
 _NO_MESSAGE = "an error without a message"
+_ENVELOPES = ("data", "result", "response", "output")
+"""The keys under which gateways put the answer itself."""
+_NO_ERROR = frozenset(("", "none", "null", "ok", "success", "done", "0", "no error"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +50,7 @@ def answer_in(text: str) -> dict[str, Any] | None:
     pieces = Pieces([value]) if isinstance(value, dict) else pieces_in(text)
     if pieces is None or any(_error_of(piece, 0) for piece in pieces.objects):
         return None
+    pieces.objects[:] = map(_unwrapped, pieces.objects)
     return join(pieces)
 
 
@@ -99,17 +103,17 @@ def _parse(text: str) -> object:
         return None
 
 
-def _unwrapped(value: object) -> object:
-    """The answer in an envelope of a gateway, such as `{"code": 0, "data": {"choices": ...}}`."""
-    if (
-        not isinstance(value, dict)
-        or value.get("error")
-        or value.get("code") not in (None, 0, 200, "0", "200")
-    ):
+def _unwrapped(value: Any) -> Any:
+    """The answer or piece in the envelope of a gateway, such as `{"code": 0, "data": {"choices": ...}}`."""
+    if not isinstance(value, dict) or value.get("error") or _is_failure(value.get("code")):
         return value
-    inner = (value.get(key) for key in ("data", "result"))
-    answers = (each for each in inner if isinstance(each, dict) and each.get("choices") and _answers(each))
-    return next(answers, value)
+    inner = (value.get(key) for key in _ENVELOPES)
+    return next((each for each in inner if isinstance(each, dict) and _is_piece(each)), value)
+
+
+def _is_piece(value: dict[str, object]) -> bool:
+    """Whether this is an answer of OpenAI's API or a piece of one; the piece with the usage has no choice."""
+    return _answers(value) if value.get("choices") else value.get("choices") == [] and "usage" in value
 
 
 def _stream(text: str) -> ErrorBody | None:
@@ -131,7 +135,8 @@ def _error_of(payload: object, depth: int) -> ErrorBody | None:
     if error and not (answers and _is_no_error(error)):
         return _read_value(error if isinstance(error, (str, dict, list)) else payload, depth)
     # vLLM before 0.10 has the fields at the top level; gateways send only {"message": "..."}
-    if payload.get("object") == "error" or (isinstance(message, str) and message and not answers):
+    told = isinstance(message, str) and not _is_no_error(message)
+    if payload.get("object") == "error" or (told and not answers):
         return _read_value(payload, depth)
     if payload.get("detail") and not answers and "choices" not in payload:  # FastAPI
         return _read_value(payload["detail"], depth)
@@ -143,8 +148,8 @@ def _answers(payload: dict[str, object]) -> bool:
 
     Gateways add `"message": "Success"` and `"code": 0` to such an object. The code of a failure counts.
     """
-    code, choices = payload.get("code"), payload.get("choices")
-    if isinstance(code, int) and 400 <= code < 600:
+    choices = payload.get("choices")
+    if _is_failure(payload.get("code")):
         return False
     first = choices[0] if isinstance(choices, list) and choices else None
     if isinstance(first, dict) and ("message" in first or "delta" in first):
@@ -153,11 +158,16 @@ def _answers(payload: dict[str, object]) -> bool:
     return isinstance(payload.get("message"), dict) or any(isinstance(each, list) and each for each in lists)
 
 
+def _is_failure(code: object) -> bool:
+    """Whether this value of the key `code` is a status of failure; gateways have many for success."""
+    return isinstance(code, (int, str)) and re.fullmatch(r"[45]\d\d", str(code)) is not None
+
+
 def _is_no_error(error: object) -> bool:
-    """Whether this value of the key `error`, next to an answer, says that there was no error."""
+    """Whether this value of the key `error` or `message` says that there was no error."""
     if isinstance(error, dict):
-        return str(error.get("code")) in ("0", "200") or not any(error.values())
-    return str(error).strip().lower() in ("none", "null", "ok", "success", "0", "no error")
+        return str(error.get("code")).lower() in ("0", "200", "ok", "success") or not any(error.values())
+    return str(error).strip().lower() in _NO_ERROR
 
 
 def _read_value(value: object, depth: int) -> ErrorBody:

@@ -37,9 +37,10 @@ class Pieces:
     def add(self, data: str, event: str = "") -> None:
         """Add the data of an event; an event of the name `error` is an error, whatever its data is.
 
-        An event without data, or of a name such as `ping`, only keeps the connection open.
+        An event without data, or of a name such as `ping`, only keeps the connection open. Behind the end of
+        the answer a text such as `done` is no loss.
         """
-        if data.strip() == DONE:
+        if data.strip().upper() == DONE:
             self.ended = True
             return
         if event in _KEEP_ALIVES or not (data.strip() or event == "error"):
@@ -52,8 +53,8 @@ class Pieces:
             value = value if isinstance(value, dict) and "error" in value else {"error": value}
         if isinstance(value, dict):
             self.objects.append(value)
-        else:
-            self.whole = False
+        elif self.whole:
+            self.whole = any(map(_ends, reversed(self.objects)))
 
 
 def pieces_in(text: str) -> Pieces | None:
@@ -192,6 +193,12 @@ def _join_ollama(pieces: Pieces) -> dict[str, Any]:
         raise _broken_off(text_in(pieces))
     tokens = [token for piece in pieces.objects for token in mappings(piece.get("logprobs"))]
     return {**last, "message": {"content": text, "thinking": thinking}, "logprobs": tokens}
+
+
+def _ends(piece: Mapping[str, Any]) -> bool:
+    """Whether this piece says that the answer has ended."""
+    reason = reason_in(_choice(piece).get("finish_reason"))
+    return piece.get("done") is True or word_of(reason) not in UNKNOWN
 
 
 def _broken_off(text: str) -> TransientError:
