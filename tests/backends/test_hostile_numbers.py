@@ -82,6 +82,19 @@ async def test_numbers_that_are_texts_are_numbers(name: str) -> None:
     assert done.cost == (0.0025 if name == "openai" else None)
 
 
+@pytest.mark.parametrize(
+    ("cost", "counted"), [(-1, None), ("-0.5", None), (True, None), (0, 0.0), ("2e-3", 0.002)]
+)
+async def test_a_cost_is_not_negative(cost: object, counted: float | None) -> None:
+    """A cost below zero, or one that is no number, is unknown, so that it cannot raise a budget."""
+    told = {
+        "choices": [{"message": {"content": "a"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "cost": cost},
+    }
+    async with babbling(reply(told)) as url, KINDS["openrouter"].open(url, api_key="k" * 9) as backend:
+        assert (await backend.complete(question())).cost == counted
+
+
 @pytest.mark.parametrize("name", ["ollama", "openai"])
 async def test_half_characters_of_a_server_do_not_reach_a_record(name: str) -> None:
     """A surrogate that is alone becomes U+FFFD in every text, and a pair becomes its character."""

@@ -180,10 +180,17 @@ def test_accepting_flaws_accepts_no_reply_without_text_and_end(reason: str | Non
     assert answer("", "stop", accept=frozenset(("empty",))) is None
 
 
+def test_an_empty_answer_with_ollamas_end_mark_can_be_accepted() -> None:
+    """Ollama's end mark shows that the answer has ended, also without a finish reason."""
+    for reason in (None, "", "null"):
+        accepted = check_answer("", reason, done=True, accept=frozenset(("empty",)))
+        assert accepted == ("accepted although it is empty",), reason
+
+
 ENDS = (
     *("stop", "STOP", "stopped", "eos_token", "eos", "end", "end_turn", "stop_sequence", "COMPLETE", "null"),
     *("FINISHED", "STOP_CRITERIA_MET", "FinishReason.STOP", "FINISH_REASON_STOP", "REASON_STOP", "eosFound"),
-    *("stopStringFound", "normal", "", None),
+    *("stopStringFound", "normal", "", None, "none", "FINISH_REASON_UNSPECIFIED"),
 )
 UNKNOWN_ENDS = ("OTHER", "whatever", "5")
 CUT = (

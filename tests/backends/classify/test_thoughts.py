@@ -18,6 +18,9 @@ TAKEN_OUT = (
     f"<thinking>{THOUGHT}</thinking>\nA cat.",
     f"<thought>{THOUGHT}</thought>A cat.",
     f"<reasoning>{THOUGHT}</reasoning>A cat.",
+    f"<thoughts>{THOUGHT}</thoughts>A cat.",
+    f"<mm:think>{THOUGHT}</mm:think>A cat.",
+    f"<longcat_think>{THOUGHT}</longcat_think>A cat.",
     f"<seed:think>{THOUGHT}</seed:think>A cat.",
     f"\u25c1think\u25b7{THOUGHT}\u25c1/think\u25b7A cat.",
     f"[THINK]{THOUGHT}[/THINK]A cat.",
@@ -113,6 +116,10 @@ def test_marks_that_the_prompt_requests_stay() -> None:
     ):
         assert without_thinking(text, request).answer == text
     assert without_thinking(text, ASKED).answer == "<answer>A cat.</answer>"
+    asks_for_its_end = Request(images=(), prompt="End your thoughts with </think>.")
+    for text in ("It has fur.</think>\nA cat.", "It has fur.\n</THINK>\n\nA cat."):
+        assert without_thinking(text, asks_for_its_end).answer == text
+        assert without_thinking(text, ASKED).answer == "A cat."
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from vlmbatch.records import Request
 
-_TAGS = ("think", "thinking", "thought", "thoughts", "reasoning", "seed:think", "mm:think")
+_TAGS = ("think", "thinking", "thought", "thoughts", "reasoning", "seed:think", "mm:think", "longcat_think")
 _PAIRS = (
     *((f"<{tag}>", f"</{tag}>") for tag in _TAGS),
     ("\u25c1think\u25b7", "\u25c1/think\u25b7"),  # Kimi
