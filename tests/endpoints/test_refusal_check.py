@@ -1,11 +1,14 @@
 """Refusals: whether one picture, an option of the user or the whole endpoint is the reason."""
 
+import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from backend_contract import KINDS, question
 from command import records
 from endpoint import Endpoint, Received
 from endpoint.messages import Reply
@@ -14,8 +17,10 @@ from endpoint.modes import html
 from endpoint.wires import as_json, error
 from running import Ran, ran
 
-from vlmbatch.endpoints.refusal_check import MANY_IN_A_ROW, MOST_PROOFS
-from vlmbatch.errors import FatalBackendError, UnavailableError
+from vlmbatch.backends.confirm import ANY_FLAW
+from vlmbatch.config import RunConfig
+from vlmbatch.endpoints.refusal_check import MANY_IN_A_ROW, MOST_PROOFS, RefusalCheck
+from vlmbatch.errors import BadAnswerError, FatalBackendError, RejectedError, UnavailableError
 from vlmbatch.events import EndpointPaused, EndpointResumed, Notice
 from vlmbatch.records import Failure
 
@@ -31,6 +36,8 @@ OPTIONS: list[tuple[str, dict[str, object], str, int, str]] = [
     ("vllm", {"logprobs": 20}, "--logprobs 20", 400, "Requested sample logprobs of 20 exceeds: 5"),
     ("vllm", {"logprobs": 20}, "--logprobs 20", 422, "top_logprobs must be between 0 and 5"),
     ("vllm", {"logprobs": 3}, "--logprobs 3", 500, "logprobs are not supported with this model"),
+    ("vllm", {"logprobs": 3}, "--logprobs 3", 409, "logprobs conflict with another option of the server"),
+    ("vllm", {"logprobs": 3}, "--logprobs 3", 501, "logprobs are not implemented"),
     ("vllm", {"logprobs": 3}, "--logprobs 3", 403, "You are not allowed to request logprobs from this model"),
     ("vllm", {"logprobs": 3}, "--logprobs 3", 404, "no provider that supports logprobs was found"),
     ("vllm", {"logprobs": 3}, "--logprobs 3", 200, "logprobs are not enabled"),
@@ -364,3 +371,112 @@ async def test_a_file_url_is_still_a_wrong_set_up(
     assert isinstance(done.error, FatalBackendError)
     assert "--allowed-local-media-path" in str(done.error)
     assert json.dumps(endpoint.questions[0].body).count("file://") == 1
+
+
+def checked(url: str, **options: object) -> RefusalCheck:
+    """The backend of a run with these options, with its check."""
+    given = {"backend": "vllm", "base_url": url, "model": "tiny-vision", **options}
+    return RefusalCheck(KINDS["vllm"].open(url, **options), RunConfig.of("photos", **given))
+
+
+@pytest.mark.parametrize(
+    ("script", "accept", "kind"),
+    [
+        (["ok", "held", "503-empty"], frozenset(), "busy"),
+        (["ok", "held", "503-loading"], frozenset(), "down"),
+        (["ok", "503-empty"], frozenset(), "down"),
+        (["ok", "held", "503-empty"], ANY_FLAW, "down"),
+        (["held", "503-empty"], frozenset(), "down"),
+    ],
+    ids=["among others", "with a text", "alone", "after a canary", "before an answer"],
+)
+async def test_a_503_without_a_text(
+    endpoint: Endpoint, script: list[str], accept: frozenset[str], kind: str
+) -> None:
+    """It means busy only if an image was answered before, and another request is in flight now."""
+    endpoint.script = script
+    async with checked(endpoint.url) as backend:
+        if script[0] == "ok":
+            await backend.complete(replace(question(), accept=accept))
+        others = [asyncio.create_task(backend.complete(question()))] if "held" in script else []
+        await asyncio.to_thread(endpoint.until, lambda: endpoint.open_questions == len(others))
+        with pytest.raises(UnavailableError) as caught:
+            await backend.complete(question())
+        endpoint.released = True
+        await asyncio.gather(*others)
+    assert caught.value.kind == kind
+
+
+async def test_a_useless_answer_is_an_answer(endpoint: Endpoint) -> None:
+    """After an answer that is empty, too, a 403 for one picture is a failure of that picture."""
+    endpoint.script = ["empty"]
+    is_first = first_picture([])
+    endpoint.refusal = lambda request: FIREWALL if len(endpoint.questions) > 1 and is_first(request) else None
+    async with checked(endpoint.url) as backend:
+        with pytest.raises(BadAnswerError):
+            await backend.complete(question())
+        with pytest.raises(RejectedError, match="accepts another one"):
+            await backend.complete(question())
+
+
+async def test_a_question_without_a_picture_is_not_asked_about_another(endpoint: Endpoint) -> None:
+    """If a request has no picture, its refusal is the error, and no other request is sent."""
+    endpoint.refusal = lambda request: error("openai", 400, "seed is odd")
+    async with checked(endpoint.url, seed=3) as backend:
+        with pytest.raises(RejectedError, match="seed is odd"):
+            await backend.complete(replace(question(seed=3), images=()))
+    assert len(endpoint.requests) == 1
+
+
+async def test_a_failure_that_names_an_option_may_pass(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """If another picture is accepted after a 500 that names an option, the image gets another attempt."""
+    photos(4)
+    closed = [error("openai", 500, "the worker for logprobs was lost")]
+    endpoint.refusal = lambda request: closed.pop() if closed and request.pictures else None
+    done = await ran(**asked, logprobs=2, concurrency=1, canary=False)
+    assert done.error is None
+    assert sorted((r.ok, r.attempts) for r in done.results) == [(True, 1)] * 3 + [(True, 2)]
+
+
+async def test_refusals_between_answers_are_not_in_a_row(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """If a firewall refuses every second image, each of them has failed for good."""
+    photos(16)
+    seen: list[str] = []
+
+    def refusal(request: Received) -> Reply | None:
+        if request.is_canary or request.pictures[0].width != 64:  # a question of vlmbatch itself
+            return None
+        if request.pictures[0].sha256 not in seen:
+            seen.append(request.pictures[0].sha256)
+        return FIREWALL if seen.index(request.pictures[0].sha256) % 2 else None
+
+    endpoint.refusal = refusal
+    done = await ran(**asked, concurrency=1)
+    assert done.error is None
+    assert [failure.retryable for failure in failures(done)] == [False] * 8
+
+
+async def test_the_type_of_an_error_may_name_the_option(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """An option that only the code of the error names is told as it was typed."""
+    photos(1)
+    refused = as_json(400, {"error": {"message": "Not supported.", "code": "logprobs"}})
+    endpoint.refusal = lambda request: refused if "logprobs" in request.body else None
+    done = await ran(**asked, logprobs=2)
+    assert str(done.error).startswith("the endpoint does not accept --logprobs 2: Not supported.")
+
+
+async def test_another_refusal_at_the_second_try(endpoint: Endpoint) -> None:
+    """If the image is refused for another reason when it is asked about again, that reason is the error."""
+    replies = [None, FIREWALL, None, as_json(402, {"error": {"message": "Pay first."}})]
+    endpoint.refusal = lambda request: replies.pop(0)
+    async with checked(endpoint.url) as backend:
+        await backend.complete(question())
+        with pytest.raises(FatalBackendError, match=r"Pay first\.") as caught:
+            await backend.complete(question())
+    assert caught.value.kind == "quota"
