@@ -1,14 +1,17 @@
 """The notice about an Ollama that another program keeps busy with other options."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from backend_contract import closed_port
 from endpoint import Endpoint
 from loop_clock import skipping
+from replying import OLLAMA, Raw, as_json, replying
 from running import Ran, ran
 
 from vlmbatch.backends.ollama.backend import OllamaBackend
@@ -64,6 +67,14 @@ def test_the_message_names_what_is_loaded_and_what_is_needed(
     assert why_slow(models, "llava", context, NOW) == told
 
 
+@pytest.mark.parametrize(
+    "name", ["llava:latest", "LLaVA", "library/llava", "registry.ollama.ai/library/llava"]
+)
+def test_a_loaded_model_is_known_by_each_of_its_names(name: str) -> None:
+    """A model that is loaded is the model of the run under every name that Ollama resolves."""
+    assert "while this run needs" not in str(why_slow([loaded()], name, 4096, NOW))
+
+
 def backend(url: str) -> OllamaBackend:
     return OllamaBackend(url, model="tiny-vision", api_key=None, timeout_s=5, keep_alive=None)
 
@@ -87,6 +98,34 @@ async def test_a_slow_load_is_reported_while_it_goes_on(endpoint: Endpoint) -> N
     assert message.startswith(f"{endpoint.url} is still loading the model after 0 s: Ollama has loaded tiny-")
 
 
+async def test_a_slow_warm_up_of_a_run_is_reported(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that waits for its model says so meanwhile, with the model that another program has loaded."""
+    monkeypatch.setattr(SlowNotice.__init__, "__kwdefaults__", {"slow_s": 0.0})
+    photos(1)
+    told = threading.Event()
+
+    def reply(path: str, text: str) -> Raw | None:
+        if path == "/api/ps":
+            told.set()
+            return as_json({"models": [{"name": "other:latest", "context_length": 4096}]})
+        if path == OLLAMA and not server.asked[-1].body["messages"]:
+            told.wait(60)
+        return None
+
+    with replying(reply) as server:
+        done = await ran(backend="ollama", base_url=server.url, model="tiny")
+    assert [result.ok for result in done.results] == [True]
+    (message,) = [message for message in notices(done) if "is still loading the model" in message]
+    assert "Ollama has loaded other with a context of 4,096 tokens, while this run needs tiny" in message
+
+
+async def test_an_ollama_that_is_gone_gives_no_reason() -> None:
+    """If Ollama is down when it is asked what it has loaded, there is no reason, and no error."""
+    with closed_port() as url:
+        async with backend(url) as ollama:
+            assert await ollama.why_slow() is None
+
+
 async def test_a_quick_load_is_not_reported(endpoint: Endpoint) -> None:
     """A load that ends in time causes no message and no request."""
     told = list[str]()
@@ -105,7 +144,10 @@ def notices(done: Ran) -> list[str]:
     return [event.message for event in done.events if isinstance(event, Notice)]
 
 
-async def test_the_first_timeout_says_what_ollama_has_loaded(photos: Photos, endpoint: Endpoint) -> None:
+@pytest.mark.parametrize("context", [{"num_ctx": 8192}, {"option": ("num_ctx=8192",)}], ids=str)
+async def test_the_first_timeout_says_what_ollama_has_loaded(
+    photos: Photos, endpoint: Endpoint, context: dict[str, object]
+) -> None:
     """The first timeout of a run is reported once, with the loaded model; all images are answered."""
     photos(4)
     endpoint.script = ["hang", "held", "hang"]
@@ -115,7 +157,7 @@ async def test_the_first_timeout_says_what_ollama_has_loaded(photos: Photos, end
             endpoint.released = True  # so the second timeout comes after the notice
 
     with skipping(endpoint, 60):
-        done = await ran(**asking(endpoint), num_ctx=8192, on_event=act)
+        done = await ran(**asking(endpoint), **context, on_event=act)
     assert len(endpoint.questions) == 4 + 2
     assert all(result.ok for result in done.results)
     (told,) = [message for message in notices(done) if "did not answer in time" in message]

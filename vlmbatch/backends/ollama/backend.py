@@ -20,7 +20,7 @@ from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
 from vlmbatch.backends.ollama.hints import OllamaHints, list_error, listed_models
 from vlmbatch.backends.ollama.loaded import loaded_models
 from vlmbatch.backends.ollama.models import facts_of
-from vlmbatch.backends.ollama.names import entry_of
+from vlmbatch.backends.ollama.names import entry_of, full_name
 from vlmbatch.backends.ollama.options import is_unload, unknown_names
 from vlmbatch.backends.ollama.pull import Pulled, follow
 from vlmbatch.backends.ollama.replies import (
@@ -275,8 +275,8 @@ class OllamaBackend:
     async def _loaded_context(self) -> int | None:
         """The context of the model as Ollama has loaded it; None if it does not report that."""
         loaded = await loaded_models(self._hints)
-        name = (self._model or "").removesuffix(":latest")
-        return next((model.context for model in loaded if model.name == name), None)
+        name = full_name(self._model or "")
+        return next((model.context for model in loaded if full_name(model.name) == name), None)
 
     def _payload(self, request: Request, image: str) -> dict[str, Any]:
         system = [{"role": "system", "content": request.system}] if request.system else []

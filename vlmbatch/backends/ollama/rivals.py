@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from vlmbatch.backends.ollama.loaded import LoadedModel
+from vlmbatch.backends.ollama.names import full_name
 
 ADVICE = (
     "if another program uses this Ollama, give it the same model, --num-ctx and --option as this run, "
@@ -25,7 +26,9 @@ def why_slow(
     now = now or datetime.now(UTC)
     there = " and ".join(_named(each, now) for each in loaded)
     wanted = model if context is None else f"{model} with a context of {context:,} tokens"
-    fits = any(each.name == model and context in (None, each.context) for each in loaded)
+    fits = any(
+        full_name(each.name) == full_name(model) and context in (None, each.context) for each in loaded
+    )
     needs = "" if fits else f", while this run needs {wanted}"
     return f"Ollama has loaded {there}{needs}; {ADVICE}"
 
