@@ -11,6 +11,8 @@ from loop_clock import skipping
 from running import Ran, ran
 
 from vlmbatch.backends import confirm
+from vlmbatch.backends.http import hints
+from vlmbatch.backends.ollama import backend as ollama_backend
 from vlmbatch.endpoints import supervisor
 from vlmbatch.events import EndpointPaused, EndpointResumed, Notice
 
@@ -144,6 +146,47 @@ async def test_a_pause_without_proof_waits_longer_each_time(photos: Photos) -> N
     assert len(done.of(EndpointPaused)) == 6
     assert len(notices(done, "health probe")) == 1
     assert [r.attempts for r in done.results] == [1]
+
+
+class UnloadingEndpoint(OddEndpoint):
+    """An endpoint that answers the request to unload the model with an odd reply, and all others as usual."""
+
+    async def _perform(self, line: Line, request: Received, mode: str) -> bool:
+        if isinstance(request.body, dict) and request.body.get("keep_alive") == 0:
+            return await super()._perform(line, request, mode)
+        return await Endpoint._perform(self, line, request, mode)
+
+
+@each_odd
+async def test_an_unload(photos: Photos, monkeypatch: pytest.MonkeyPatch, odd: str) -> None:
+    """Whatever Ollama replies to the request to unload the model, the run ends well."""
+    monkeypatch.setattr(ollama_backend, "UNLOAD_S", 0.05)
+    photos(2)
+    with UnloadingEndpoint(odd, "/api/chat") as endpoint:
+        done = await ran(backend="ollama", base_url=endpoint.url, model="tiny-vision", unload=True)
+    is_whole(done, 2)
+    assert endpoint.asked == 1
+    assert len(notices(done, "has not unloaded the model")) <= 1
+
+
+@each_odd
+async def test_an_answer_that_was_cut_early(
+    photos: Photos, monkeypatch: pytest.MonkeyPatch, odd: str
+) -> None:
+    """Whatever /api/ps gets for an answer that was cut early, the image has failed with the cut text."""
+    monkeypatch.setattr(hints, "HINT_S", 0.05)
+    photos(1)
+    cut = {"message": {"content": "A picture of a"}, "done": True, "done_reason": "length", "eval_count": 4}
+    with OddEndpoint(odd, "/api/ps") as endpoint:
+        reply = Reply(status=200, body=json.dumps(cut).encode())
+        endpoint.refusal = lambda request: None if request.is_canary else reply
+        done = await ran(backend="ollama", base_url=endpoint.url, model="tiny-vision")
+    assert done.error is None
+    assert endpoint.asked > 0
+    failures = [result.failure for result in done.results]
+    assert [failure and (failure.kind, failure.partial) for failure in failures] == [
+        ("truncated", "A picture of a")
+    ]
 
 
 class ProxiedEndpoint(Endpoint):

@@ -13,7 +13,7 @@ from vlmbatch.commands.doctor import Finding, check_up
 from vlmbatch.commands.models import take_inventory
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import FatalBackendError, UnavailableError
-from vlmbatch.events import EndpointPaused, PreflightDelayed, RunStarted
+from vlmbatch.events import EndpointPaused, Notice, PreflightDelayed, RunStarted
 
 Photos = Callable[..., Path]
 
@@ -101,7 +101,7 @@ async def test_the_other_api_is_found_without_helper_requests(photos: Photos, mo
     assert {result.endpoint.backend for result in done.results} == {"openai"}
 
 
-@pytest.mark.parametrize("mode", FEW)
+@pytest.mark.parametrize("mode", ODD)
 @pytest.mark.parametrize(
     ("path", "backend", "owner"),
     [("/api/ps", "ollama", "vllm"), ("/api/show", "ollama", "vllm"), ("/props", "openai", "llamacpp")],
@@ -117,7 +117,7 @@ async def test_models_are_listed_without_the_other_requests(
     assert (len(found.models), found.missing) == (2, ())
 
 
-@pytest.mark.parametrize("mode", ["404-route", "500", "hang"])
+@pytest.mark.parametrize("mode", ODD)
 @pytest.mark.parametrize(
     ("paths", "backend", "owner"),
     [
@@ -137,6 +137,17 @@ async def test_doctor_agrees_with_a_run(
         found: list[Finding] = [finding async for finding in check_up(config, None)]
     assert [finding for finding in found if finding.mark == "wrong"] == []
     assert found[-1].mark == "ok"
+
+
+@pytest.mark.parametrize("mode", ODD)
+async def test_a_timeout_whose_reason_cannot_be_asked(photos: Photos, mode: str) -> None:
+    """Whatever /api/ps gets after a timeout, the request is sent again, and all images are answered."""
+    photos(2)
+    with Endpoint(script=["hang"]) as server:
+        routes = {"/api/ps": mode}
+        done = await answered(server, routes, backend="ollama", timeout=SHORT_S, concurrency=1)
+    assert not [event for event in done.of(Notice) if "did not answer in time" in event.message]
+    assert sorted(result.attempts for result in done.results) == [1, 2]
 
 
 @pytest.mark.parametrize("backend", ["ollama", "llama-server"])
