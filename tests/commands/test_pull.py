@@ -67,6 +67,21 @@ async def test_a_list_that_fails_ends_no_pull(endpoint: Endpoint, mode: str) -> 
     assert pull.steps[-1].done
 
 
+@pytest.mark.parametrize("mode", ["503-loading", "500", "rst", "html502"])
+async def test_wait_lasts_while_ollama_gives_neither_list_nor_version(endpoint: Endpoint, mode: str) -> None:
+    """With --wait, no model is pulled while the requests for list and version both fail; then it is."""
+    endpoint.routes = {"/api/tags": mode, "/api/version": mode}
+    pull = RecordedPull(endpoint, wait=True)
+
+    async def recover(_seconds: float) -> None:
+        endpoint.routes.clear()
+
+    pull.puller.sleep = recover
+    await pull.puller.pull(["llava"])
+    assert [message[:19] for message in pull.told] == ["waiting for up to 1"]
+    assert pull.steps[-1].done
+
+
 @pytest.mark.parametrize("mode", ["pull_stall", "pull_still"])
 async def test_a_stall_is_reported_and_ended(endpoint: Endpoint, mode: str) -> None:
     """A stalled pull, silent or with the same line repeated, is reported and retried."""
