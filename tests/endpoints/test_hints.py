@@ -20,7 +20,17 @@ Photos = Callable[..., Path]
 STREAM = 'body:data: {"id": "tiny-vision"}\n\ndata: [DONE]\n\n'
 LINES = 'body:{"name": "tiny-vision"}\n{"name": "tiny-vision"}\n'
 ODD = (
-    *("404-route", "401", "403-empty", "status:405", "500", "status:501", "503-loading", "503-empty"),
+    *(
+        "404-route",
+        "401",
+        "403-empty",
+        "status:405",
+        "status:407",
+        "500",
+        "status:501",
+        "503-loading",
+        "503-empty",
+    ),
     *("429:1", "302", "hang", "trickle", "rst", "closenoresp", "shortbody", "html200", "html502"),
     *("body:", "body:[]", "body:5", 'body:"no"', "body:{}", 'body:{"data": null, "models": 5}'),
     *(STREAM, LINES),

@@ -70,7 +70,7 @@ async def hint(
     try:
         return Hint(asked=asked, status=reply.status, value=transport.value(reply, lists=lists))
     except BackendError as error:
-        if reply.status == PROXY_LOGIN:
+        if reply.status == PROXY_LOGIN and transport.has_proxy:
             raise
         return _failed(asked, error, reply.status)
 

@@ -86,6 +86,11 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
 
     @property
+    def has_proxy(self) -> bool:
+        """Whether the requests go through a proxy of the environment."""
+        return self._proxy is not None
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Notes for the user about the connection: a proxy, an unchecked certificate."""
         unchecked = self._unchecked and self.url.startswith("https:")
