@@ -89,14 +89,19 @@ async def test_a_parameter_refused_in_any_words(
     "told",
     [
         "This model only support stream mode, please enable the stream parameter to access the model.",
+        "Non-streaming requests are not supported",
+        "this model does not support non-streaming calls",
+        "parameter.enable_thinking must be set to false for non-streaming calls",
+        "Only streaming is supported",
         "This model only supports streaming: stream must be set to true",
         "stream: must be true",
         "Streaming is required for this model",
     ],
 )
-async def test_a_server_that_answers_only_as_a_stream(endpoint: Endpoint, told: str) -> None:
+@pytest.mark.parametrize("status", [400, 405, 500])
+async def test_a_server_that_answers_only_as_a_stream(endpoint: Endpoint, told: str, status: int) -> None:
     """The request is sent again with `stream: true`, which is read anyway, and so are later ones."""
-    endpoint.refusal = refusing(lambda sent: not sent.get("stream"), 400, words(told))
+    endpoint.refusal = refusing(lambda sent: not sent.get("stream"), status, words(told))
     async with opened(endpoint) as backend:
         for _ in range(2):
             assert (await backend.complete(question())).text

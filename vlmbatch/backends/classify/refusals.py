@@ -26,8 +26,10 @@ _REFUSES = re.compile(
     re.IGNORECASE,
 )
 _ONLY_STREAMS = re.compile(
-    r"only supports? (the )?stream|\bstream\w*\W.{0,40}\b(true|required|mandatory)\b"
-    r"|\b(enable|requires?) (the )?stream",
+    r"only ((supports?|accepts?|allows?) )?(the )?stream|\bstream\w*\W.{0,40}\b(true|required|mandatory)\b"
+    r"|\b(enable|requires?) (the )?stream|\bfor non-?stream"
+    r"|\bnon[- ]?stream\w*.{0,60}\b(not|un)[- ]?(support|allow|available|implement|permit|accept|enabl)"
+    r"|\b(not|un)[- ]?(support|allow|implement|permit|accept)\w*.{0,40}\bnon[- ]?stream",
     re.IGNORECASE,
 )
 _UNKNOWN = re.compile(
@@ -95,7 +97,8 @@ def refusal_in(error: BackendError) -> str:
     sentence = " ".join((error.told, *error.marks))
     if error.kind not in _OF_A_PARAMETER or _CONTEXT.search(sentence):
         return ""
-    refuses = error.status in _REFUSING or (error.status in _OTHERS and _REFUSES.search(error.told))
+    said = _REFUSES.search(error.told) or only_streams(error.told)
+    refuses = error.status in _REFUSING or (error.status in _OTHERS and said)
     return sentence if refuses else ""
 
 
