@@ -191,6 +191,8 @@ class BackendError(VlmbatchError):
         """The endpoint's own words."""
         self.marks: tuple[str, ...] = ()
         """The endpoint's types and codes of the error."""
+        self.by_status = False
+        """Whether only the status says what the error means, since no known words are in the reply."""
         self.overflow: Overflow | None = None
         """The sizes of the request and the context, if the endpoint reports that the request does not fit."""
 

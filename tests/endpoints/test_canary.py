@@ -8,6 +8,7 @@ import pytest
 from backend_contract import KINDS, question
 from endpoint import Endpoint
 from loop_clock import skipping
+from endpoint.modes import html
 from running import briefly, ran
 
 from vlmbatch.backends import confirm
@@ -224,6 +225,17 @@ async def test_a_canary_that_is_always_refused_as_busy_does_not_end_the_run(
     monkeypatch.setattr(supervisor, "cold_s", lambda timeout_s: 0.3)
     photos(3)
     endpoint.canary = mode
+    done = await ran(**asked)
+    assert (len(done.results), done.error) == (3, None)
+    assert UNPROVEN in notices(done.events)[-1]
+
+
+async def test_a_firewall_that_refuses_only_the_canary(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """If the canary is refused with 403 and no known words, the images decide, with a notice."""
+    photos(3)
+    endpoint.refusal = lambda request: html(403, "Attention Required!") if request.is_canary else None
     done = await ran(**asked)
     assert (len(done.results), done.error) == (3, None)
     assert UNPROVEN in notices(done.events)[-1]

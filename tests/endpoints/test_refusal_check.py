@@ -32,6 +32,12 @@ CLIENT_REFUSED: dict[str, Reply] = {
     "404": as_json(404, {"detail": "Not Found"}),
     "404-model": as_json(404, {"error": {"message": "The model `tiny-vision` does not exist."}}),
 }
+UNKNOWN_WORDS: dict[str, Reply] = {
+    "400-page": html(400, "400 Bad Request"),
+    "400-unloaded": as_json(400, {"error": "Model unloaded."}),
+    "410": html(410, "Gone"),
+    "501": as_json(501, {"error": {"message": "no such backend"}}),
+}
 OPTIONS: list[tuple[str, dict[str, object], str, int, str]] = [
     ("vllm", {"logprobs": 20}, "--logprobs 20", 400, "Requested sample logprobs of 20 exceeds: 5"),
     ("vllm", {"logprobs": 20}, "--logprobs 20", 422, "top_logprobs must be between 0 and 5"),
@@ -317,12 +323,68 @@ async def test_refusals_of_every_request_that_stay(
 async def test_refusals_before_the_first_answer(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any], name: str, canary: bool
 ) -> None:
-    """Before the first answer such a refusal is a wrong set-up: exit code 2 at once."""
+    """Before the first answer such a refusal is a wrong set-up: exit code 2. After a 403 an image decides."""
     photos(3)
     endpoint.refusal = lambda request: CLIENT_REFUSED[name]
     done = await ran(**asked, concurrency=1, canary=canary)
     assert isinstance(done.error, FatalBackendError)
-    assert len(endpoint.questions) + len(endpoint.canaries) == 1
+    assert len(endpoint.questions) + len(endpoint.canaries) == (2 if canary and name == "403" else 1)
+
+
+@pytest.mark.parametrize("name", UNKNOWN_WORDS)
+async def test_one_picture_is_refused_in_unknown_words(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any], name: str
+) -> None:
+    """Such a refusal of one picture fails that image alone, after a question about another picture."""
+    photos(6)
+    is_first = first_picture([])
+    endpoint.refusal = lambda request: UNKNOWN_WORDS[name] if is_first(request) else None
+    done = await ran(**asked, concurrency=2)
+    assert done.error is None
+    assert sum(r.ok for r in done.results) == 5
+    assert [(f.kind, "accepts another one" in f.message) for f in failures(done)] == [("rejected", True)]
+    assert done.of(EndpointPaused) == []
+
+
+@pytest.mark.parametrize("name", UNKNOWN_WORDS)
+async def test_every_request_is_refused_in_unknown_words_for_a_while(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any], name: str
+) -> None:
+    """If the endpoint refuses the canary, too, which it has answered, the run pauses and loses nothing."""
+    photos(12)
+    closed = [UNKNOWN_WORDS[name]] * 9
+    endpoint.refusal = lambda request: closed.pop() if closed and len(endpoint.questions) > 4 else None
+    done = await ran(**asked, concurrency=3)
+    assert done.error is None
+    assert [r.ok for r in done.results] == [True] * 12
+    assert {r.attempts for r in done.results} == {1}
+    assert len(done.of(EndpointPaused)) == len(done.of(EndpointResumed)) > 0
+
+
+async def test_every_request_is_refused_in_unknown_words_to_the_end(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """If that lasts for the whole patience, the run ends with exit code 4, and no image has failed."""
+    photos(12)
+    refused = UNKNOWN_WORDS["400-unloaded"]
+    endpoint.refusal = lambda request: refused if len(endpoint.questions) > 4 else None
+    done = await ran(**asked, concurrency=3, give_up_after=0.3)
+    assert isinstance(done.error, UnavailableError)
+    assert "Model unloaded" in str(done.error)
+    assert failures(done) == []
+
+
+async def test_a_canary_that_was_never_answered_accuses_no_endpoint(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """If the endpoint refuses canaries anyway, the refusal of a picture fails that image without a pause."""
+    photos(6)
+    is_first = first_picture([])
+    small = error("openai", 400, "pictures must be 256 pixels wide")
+    endpoint.refusal = lambda request: small if request.is_canary or is_first(request) else None
+    done = await ran(**asked, concurrency=2)
+    assert [f.kind for f in failures(done)] == ["rejected"]
+    assert done.of(EndpointPaused) == []
 
 
 async def test_a_firewall_refuses_the_prompt(

@@ -65,9 +65,13 @@ async def test_v7_processor(failing: Failing) -> None:
 
 async def test_v8_undecodable(failing: Failing) -> None:
     """A picture that the server cannot decode fails alone, whatever the status is."""
-    for mode, kind in (("cannot_identify", "rejected"), ("bomb", "too_large"), ("not_base64", "rejected")):
+    for mode, kind, requests in (
+        ("cannot_identify", "rejected", 1),
+        ("bomb", "too_large", 1),
+        ("not_base64", "rejected", 2),  # after another picture was accepted
+    ):
         failing.endpoint.requests.clear()
-        await failing.fails_alone(mode, kind)  # type: ignore[arg-type]  # words of FailureKind
+        await failing.fails_alone(mode, kind, requests=requests)  # type: ignore[arg-type]  # words of FailureKind
 
 
 async def test_v9_full_queue(failing: Failing) -> None:

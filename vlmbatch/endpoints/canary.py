@@ -33,6 +33,7 @@ LEAST_PICTURE_TOKENS = 16
 CHARACTERS_A_TOKEN = 6
 """A count of base64 as text has at least one token for this many characters: the tokenizers of models make a
 token of one to three characters of base64, and estimates make one of three or four."""
+FORBIDDEN = 403
 TRIES = 3
 QUESTIONS = 3
 """A proof takes at most this many questions."""
@@ -151,8 +152,12 @@ class Canary:
                 raise
             # the set-up was right before: a proxy replies for a server that is down, or a model is replaced
             raise UnavailableError(str(error), kind=error.kind) from error
-        except (RejectedError, BadAnswerError):
+        except RejectedError as error:
+            if self.was_answered and error.by_status:
+                raise UnavailableError(str(error), kind=error.kind) from error
             return  # the endpoint answers, which is all a probe needs
+        except BadAnswerError:
+            return
         self.was_answered = True
 
     async def _doubt(self, since: float) -> str | None:
@@ -177,7 +182,8 @@ class Canary:
         except RefusedOptionError:
             raise
         except FatalBackendError as error:
-            if error.kind != "bad_config":  # an option may be wrong for this question alone
+            # an option may be wrong for this question alone, and a firewall may refuse this picture alone
+            if error.kind != "bad_config" and not (error.status == FORBIDDEN and error.by_status):
                 raise
             return str(error)
         except (RejectedError, BadAnswerError) as error:

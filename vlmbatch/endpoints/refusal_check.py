@@ -27,6 +27,8 @@ from vlmbatch.records import Completion, Generation, Request
 
 OF_THE_CLIENT: frozenset[FailureKind] = frozenset(("auth", "wrong_url", "model_not_found"))
 """Before the first answer such a refusal is a wrong set-up; later it may pass, or concern one picture."""
+OF_ANYTHING: FailureKind = "rejected"
+"""Such a refusal may concern every picture: LM Studio sends 400 "Model unloaded"."""
 OF_THE_OPTIONS: frozenset[FailureKind] = frozenset(("bad_config", "no_vision"))
 SILENT = 503
 """With this status and without a text, a server is down or busy."""
@@ -48,8 +50,9 @@ class Refusal(NamedTuple):
 class RefusalCheck(ForwardingBackend):
     """A backend that turns a doubtful refusal into a failure of the image, an outage, or a wrong set-up.
 
-    A refusal is doubtful if it names an option of the user, or if it would be a wrong set-up although the
-    endpoint has answered before. Then the endpoint is asked about another picture.
+    A refusal is doubtful if it names an option of the user, or if the endpoint has answered before and the
+    refusal would be a wrong set-up, or has no words that are known. Then the endpoint is asked about another
+    picture.
     """
 
     def __init__(self, backend: Backend, config: RunConfig) -> None:
@@ -59,6 +62,7 @@ class RefusalCheck(ForwardingBackend):
         self._file_urls = config.request.file_urls
         self._has_answered = False
         self._has_accepted_image = False
+        self._has_accepted_question = False
         self._refused_in_a_row = 0
         self._proofs = 0
         self._asking = asyncio.Lock()
@@ -96,7 +100,8 @@ class RefusalCheck(ForwardingBackend):
             refusal = self._refusal(error)
             if refusal is None or not self._can_ask(request):
                 raise
-            if refusal.kind in OF_THE_CLIENT and (self._has_accepted_image or not refusal.option):
+            of_the_client = refusal.kind in OF_THE_CLIENT and (self._has_accepted_image or not refusal.option)
+            if of_the_client or (refusal.kind == OF_ANYTHING and not refusal.option):
                 return await self._after_answers(request, error, refusal)
             if await self._refuses_the_options(request, refusal):
                 raise _of_the_option(error, refusal) from error
@@ -120,8 +125,10 @@ class RefusalCheck(ForwardingBackend):
 
     def _note_answer(self, request: Request) -> None:
         self._has_answered = True
-        if not request.accept >= ANY_FLAW:  # no question of vlmbatch itself
+        if not request.accept >= ANY_FLAW:
             self._has_accepted_image, self._refused_in_a_row = True, 0
+        elif request.images:  # a question of vlmbatch itself
+            self._has_accepted_question = True
 
     def _can_ask(self, request: Request) -> bool:
         """Whether another picture can take the place of those of the request: none has a file:// URL."""
@@ -137,7 +144,8 @@ class RefusalCheck(ForwardingBackend):
             doubtful = error.kind in OF_THE_OPTIONS or of_the_client
         else:
             failed = error.kind in ("server_error", "bad_response") and error.status in (200, 409, 500, 501)
-            doubtful = bool(option) and (error.kind == "rejected" or failed)
+            may_be_unwell = self._has_accepted_question and error.by_status and error.kind == OF_ANYTHING
+            doubtful = may_be_unwell or (bool(option) and (error.kind == OF_ANYTHING or failed))
         return Refusal(error.kind, error.status, option) if doubtful else None
 
     def _named_option(self, error: BackendError) -> str:
@@ -153,14 +161,16 @@ class RefusalCheck(ForwardingBackend):
 
     async def _after_answers(self, request: Request, error: BackendError, refusal: Refusal) -> Completion:
         """Raise the error that this refusal means after answers, or return the answer of another try."""
-        if await self._refuses(refusal, _briefly(_other(request))):
-            if self._has_accepted_image or await self._refuses(refusal, _unrelated(request)):
+        of_anything = refusal.kind == OF_ANYTHING
+        question = _unrelated(request) if of_anything else _briefly(_other(request))
+        if await self._refuses(refusal, question):
+            if of_anything or self._has_accepted_image or await self._refuses(refusal, _unrelated(request)):
                 told = f"{error}; it has answered before, and refuses every request now"
                 raise UnavailableError(told, kind=error.kind) from error
             raise error  # it answers, but not this prompt
         try:
             return await self._backend.complete(request)
-        except FatalBackendError as again:
+        except (FatalBackendError, RejectedError) as again:
             if self._refusal(again) != refusal:
                 raise
             self._refused_in_a_row += 1

@@ -65,7 +65,7 @@ def classify_error(
         change=row.change,
         partial=(partial_in(text) if good else "") or None,
     )
-    error.status, error.told, error.marks = meant, told, body.marks
+    error.status, error.told, error.marks, error.by_status = meant, told, body.marks, not row.pattern
     error.overflow = (
         overflow_in(body.message[:MOST_TEXT], text[:MOST_TEXT]) if row.kind == "context" else None
     )
