@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from backend_contract import KINDS, question
 from endpoint import Endpoint
-from loop_clock import skipping
 from endpoint.modes import html
+from loop_clock import skipping
 from running import briefly, ran
 
 from vlmbatch.backends import confirm

@@ -155,7 +155,7 @@ async def test_a_timeout_whose_reason_cannot_be_asked(photos: Photos, mode: str)
     photos(2)
     with Endpoint(script=["hang"]) as server:
         routes = {"/api/ps": mode}
-        done = await answered(server, routes, backend="ollama", timeout=SHORT_S, concurrency=1)
+        done = await answered(server, routes, backend="ollama", timeout=hints.HINT_S, concurrency=1)
     assert not [event for event in done.of(Notice) if "did not answer in time" in event.message]
     assert sorted(result.attempts for result in done.results) == [1, 2]
 
