@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from endpoint import Endpoint, Received
+from outages import back
 from running import Ran, ran
 
 from vlmbatch.errors import FailureKind, FatalBackendError, UnavailableError
@@ -21,15 +23,18 @@ class Failing:
         self.endpoint = endpoint
         self.options = {"backend": backend, "base_url": endpoint.url, "model": "tiny-vision"}
 
-    async def run(self, **options: object) -> Ran:
+    async def run(self, **options: Any) -> Ran:
         """One run with these options in addition to the usual ones."""
         return await ran(**{"concurrency": 2, **self.options, **options})
 
     async def passes(self, *modes: str, attempts: int | None = None) -> Ran:
-        """The replies from the third one on have these `modes`: all images are answered in the end."""
+        """The replies from the third one on have these `modes`; an outage ends once it is noticed.
+
+        All images are answered in the end.
+        """
         left = ["ok", "ok", *modes]
         self.endpoint.script = lambda request: left.pop(0) if left else "ok"
-        done = await self.run()
+        done = await self.run(on_event=back(self.endpoint))
         assert done.error is None
         assert [r.failure for r in done.results if r.failure] == []
         assert len(done.ids) == len(set(done.ids)) == IMAGES

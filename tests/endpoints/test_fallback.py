@@ -10,11 +10,12 @@ import pytest
 from backend_contract import closed_port
 from command import run as command
 from endpoint import Endpoint, Model
+from outages import back
 from running import ran
 
 from vlmbatch.endpoints.crash_history import MOST_WAITS
 from vlmbatch.errors import ConfigError, FatalBackendError, UnavailableError
-from vlmbatch.events import EndpointPaused, RunStarted
+from vlmbatch.events import EndpointPaused, Event, RunStarted
 
 Photos = Callable[..., Path]
 pytestmark = pytest.mark.usefixtures("all_from_the_start")
@@ -111,8 +112,13 @@ async def test_the_first_gets_images_again_after_its_outage(
     """After an outage the first endpoint gets the images again."""
     photos(200)
     other.hold_until(lambda: len(endpoint.questions) > 20, after=10)
-    endpoint.script = lambda request: "down:0.1" if request.chat == 10 else "ok"
-    done = await ran(**asked, concurrency=2)
+    endpoint.script = lambda request: "down" if request.chat == 10 else "ok"
+
+    def act(event: Event) -> None:
+        if other.questions:  # it has stepped in
+            endpoint.up()
+
+    done = await ran(**asked, concurrency=2, on_event=act)
     assert all(result.ok for result in done.results)
     assert other.questions
     assert len(endpoint.questions) > 20
@@ -295,9 +301,9 @@ async def test_a_refund_at_the_first_gives_the_fallback_no_attempt(
 ) -> None:
     """An attempt lost with the first is refunded there only; the fallback has --retries and no more."""
     photos(1)
-    endpoint.script = ["rst", "down:0.05", "content_filter"]  # rst is free, on a kept connection
+    endpoint.script = ["rst", "down", "content_filter"]  # rst is free, on a kept connection
     other.script = lambda request: "500"
-    done = await ran(**asked, fallback_on="rejected", retries=1)
+    done = await ran(**asked, fallback_on="rejected", retries=1, on_event=back(endpoint))
     assert len(endpoint.questions) == 3
     assert len(other.questions) == 2
     assert [result.ok for result in done.results] == [False]

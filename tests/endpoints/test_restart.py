@@ -10,6 +10,7 @@ from backend_contract import KINDS, closed_port, question
 from certificates import make_certificates
 from endpoint import Endpoint, Received
 from loop_clock import LoopClock
+from outages import back
 from running import Ran, briefly, ran
 
 from vlmbatch.backends.http import listening
@@ -29,16 +30,6 @@ SILENT_S = connection_watch.SILENT_S
 @pytest.fixture(autouse=True)
 def _soon_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_watch, "SILENT_S", 0.05)
-
-
-def back(endpoint: Endpoint) -> Callable[[Event], None]:
-    """An observer that makes the server listen again as soon as the run has noticed that it is gone."""
-
-    def act(event: Event) -> None:
-        if isinstance(event, EndpointPaused):
-            endpoint.up()
-
-    return act
 
 
 def asking(endpoint: Endpoint, **options: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from backend_contract import closed_port
 from endpoint import Endpoint, Model
+from outages import back
 from running import ran
 from waiting import until
 
@@ -84,10 +85,10 @@ async def test_an_endpoint_that_comes_back_gets_images_again(photos: Photos, thr
     """An endpoint that is down for a moment gets images again afterwards."""
     photos(150)
     returning = three[2]
-    returning.script = lambda request: "down:0.1" if request.chat == 5 else "ok"
+    returning.script = lambda request: "down" if request.chat == 5 else "ok"
     for other in three[:2]:
         other.hold_until(lambda: len(returning.questions) > 10, after=10)
-    done = await ran(**at(three), concurrency=2)
+    done = await ran(**at(three), concurrency=2, on_event=back(returning))
     assert len(done.ids) == 150
     assert not [result for result in done.results if result.failure]
     assert done.of(EndpointResumed)

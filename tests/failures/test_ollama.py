@@ -4,9 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from endpoint import Endpoint
+from endpoint import Endpoint, Received
 from endpoint.wires import Model
 from failing import Failing
+from loop_clock import LoopClock
 
 from vlmbatch.errors import FatalBackendError
 from vlmbatch.events import ConcurrencyChanged, Notice, RunStarted
@@ -86,8 +87,15 @@ async def test_o8_busy(failing: Failing) -> None:
 
 async def test_o9_queue(photos: Photos) -> None:
     """Requests that only queue at a serial server do not reach their timeout."""
-    with Endpoint(slots=1, delay=0.1) as endpoint:
-        done = await Failing(photos, endpoint, "ollama").run(concurrency=6, timeout=0.5)
+    clock = LoopClock()
+
+    def answer(request: Received) -> str:
+        clock.skip_soon(20)
+        return "A cat."
+
+    with Endpoint(slots=1, answer=answer) as endpoint:
+        endpoint.hold_until(lambda: endpoint.open_questions == 6)
+        done = await Failing(photos, endpoint, "ollama").run(concurrency=6, timeout=100)
     assert [r.attempts for r in done.results] == [1] * 6
 
 
@@ -169,8 +177,15 @@ async def test_o19_bare_base64(failing: Failing) -> None:
 
 async def test_o20_cold_load(failing: Failing) -> None:
     """The canary loads a cold model, and may take longer than the timeout of an attempt."""
-    failing.endpoint.canary = "slow:0.8"
-    done = await failing.run(timeout=0.5)
+    clock, answer = LoopClock(), failing.endpoint.answer_canary
+
+    def load_first(request: Received) -> str:
+        if len(failing.endpoint.canaries) == 1:
+            clock.skip_soon(100)
+        return answer(request)
+
+    failing.endpoint.answer_canary = load_first
+    done = await failing.run(timeout=60)
     assert [r.attempts for r in done.results] == [1] * 6
     assert {q.body["keep_alive"] for q in failing.endpoint.questions} == {"30m"}
 

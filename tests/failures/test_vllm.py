@@ -51,7 +51,7 @@ async def test_v4_context(failing: Failing) -> None:
 
 async def test_v5_engine_dead(failing: Failing) -> None:
     """A dead engine pauses the run, and all images are answered; if it stays dead, the run is unavailable."""
-    done = await failing.passes("engine_dead", "empty500", "down:0.2")
+    done = await failing.passes("engine_dead", "empty500", "down")
     assert len(done.of(EndpointPaused)) >= 1
     failing.endpoint.routes["/health"] = "503-empty"
     await failing.gives_up("engine_dead")

@@ -29,7 +29,7 @@ def sent_as(photo: Path) -> str:
     return hashlib.sha256(base64.b64decode(picture.data)).hexdigest()
 
 
-@pytest.mark.parametrize(("how", "alone"), [("crash_neighbours:0.2", 4), ("crash_neighbours:0.2:500", 2)])
+@pytest.mark.parametrize(("how", "alone"), [("crash_neighbours:0.5", 4), ("crash_neighbours:0.5:500", 2)])
 @pytest.mark.parametrize("concurrency", [8, 1])
 async def test_v6_one_poison_image_fails_alone(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any], how: str, alone: int, concurrency: int
@@ -55,7 +55,7 @@ async def test_a_crash_costs_other_images_no_attempt(
 ) -> None:
     """Images in flight during a crash of another image get their attempt back."""
     poison = photos(16) / "p0001.jpg"
-    endpoint.script = {sent_as(poison): "crash_neighbours:0.2"}
+    endpoint.script = {sent_as(poison): "crash_neighbours:0.5"}
     done = await ran(**asked, concurrency=8)
     assert {r.attempts for r in done.results if r.ok} == {1}
 
@@ -73,10 +73,10 @@ async def test_suspects_are_sent_one_at_a_time(
         sha = request.pictures[0].sha256
         if not endpoint.crashes:
             in_flight.add(sha)
-            return "crash_neighbours:0.2" if sha == poison else "slow:30"  # no answer comes before the crash
+            return "crash_neighbours:0.5" if sha == poison else "slow:30"  # no answer comes before the crash
         if len(endpoint.canaries) > 2 and sha in in_flight:  # a probe has found the endpoint up
             resent.append(endpoint.open_questions)
-        return "crash_neighbours:0.2" if sha == poison else "slow:0.02"
+        return "crash_neighbours:0.5" if sha == poison else "slow:0.02"
 
     endpoint.script = script
     done = await ran(**asked, concurrency=12)
@@ -91,7 +91,7 @@ async def test_restarts_of_the_server_fail_no_image(
     """Requests that are lost in several restarts are retried, and no image fails."""
     photos(50)
     restarts = {4, 20, 44}
-    endpoint.script = lambda request: "crash_neighbours:0.1" if request.chat in restarts else "ok"
+    endpoint.script = lambda request: "crash_neighbours:0.5" if request.chat in restarts else "ok"
     done = await ran(**asked, concurrency=6)
     assert [r.failure for r in done.results if r.failure] == []
     assert len(done.ids) == 50
@@ -103,7 +103,7 @@ async def test_restarts_at_the_same_image_do_not_fail_it(
 ) -> None:
     """An image that was in flight during three restarts of the server is answered in the end."""
     photos(5)
-    endpoint.script = lambda request: "crash_neighbours:0.1" if request.chat in (2, 3, 4) else "ok"
+    endpoint.script = lambda request: "crash_neighbours:0.5" if request.chat in (2, 3, 4) else "ok"
     done = await ran(**asked, concurrency=1)
     assert [r.failure for r in done.results if r.failure] == []
     assert (len(done.ids), endpoint.crashes) == (5, 3)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from endpoint import Endpoint, Received
+from outages import back
 from PIL import Image
 from running import Ran, briefly, ran
 
@@ -82,8 +83,8 @@ async def test_an_outage_is_a_pause_and_no_failure(
 ) -> None:
     """An outage pauses the run without a failure, and all images are answered afterwards."""
     photos(30)
-    endpoint.script = [*["ok"] * 8, "down:0.3"]
-    done = await ran(**asked)
+    endpoint.script = [*["ok"] * 8, "down"]
+    done = await ran(**asked, on_event=back(endpoint))
     assert done.error is None
     assert len(done.ids) == len(set(done.ids)) == 30
     assert all(result.ok for result in done.results)

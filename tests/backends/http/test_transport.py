@@ -99,12 +99,13 @@ def test_a_body_template_fits_its_question(questions: list[tuple[str, str | None
 @WIRES
 async def test_requests_share_a_pool(name: str) -> None:
     """Sequential requests share one connection; simultaneous requests use one each."""
-    with KINDS[name].endpoint(delay=0.2) as endpoint:
+    with KINDS[name].endpoint() as endpoint:
         async with KINDS[name].open(endpoint.url) as backend:
             await backend.preflight()
             for _ in range(3):
                 await backend.complete(question())
             assert endpoint.connections == 1
+            endpoint.hold_until(lambda: endpoint.open_questions == 5)
             await asyncio.gather(*(backend.complete(question()) for _ in range(5)))
             assert endpoint.connections == 5
 
