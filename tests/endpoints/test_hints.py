@@ -179,16 +179,17 @@ async def test_a_model_that_is_reported_as_blind(
 
 
 async def test_a_server_that_answers_nothing_is_awaited(photos: Photos, servers: dict[str, Endpoint]) -> None:
-    """If the question with a picture fails, too, the run waits, and each event has both reasons."""
+    """If the question with a picture fails, too, the run waits; events and error have both reasons."""
     photos(1)
     server = servers["vllm"]
     server.routes = {"/v1/models": "500", "/v1/chat/completions": "503-loading"}
     done = await ran(backend="vllm", base_url=server.url, model="tiny-vision", give_up_after=0.3)
     assert isinstance(done.error, UnavailableError)
-    delays = [event for event in done.events if isinstance(event, PreflightDelayed)]
-    assert "a question with a picture decides" in delays[0].message
-    assert "/v1/models" in delays[-1].message
-    assert "Loading model" in delays[-1].message
+    told = [event.message for event in done.events if isinstance(event, PreflightDelayed)]
+    assert "a question with a picture decides" in told[0]
+    for reasons in (*told[1:], str(done.error)):
+        assert "/v1/models" in reasons
+        assert "Loading model" in reasons
 
 
 @pytest.mark.parametrize("backend", ["ollama", "vllm"])
