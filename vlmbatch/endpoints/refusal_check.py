@@ -23,7 +23,7 @@ from vlmbatch.errors import (
 )
 from vlmbatch.imaging.prepare import uniform
 from vlmbatch.protocols import Backend
-from vlmbatch.records import Completion, Generation, Request
+from vlmbatch.records import Completion, Request
 
 OF_THE_CLIENT: frozenset[FailureKind] = frozenset(("auth", "wrong_url", "model_not_found"))
 """Before the first answer such a refusal is a wrong set-up; later it may pass, or concern one picture."""
@@ -113,16 +113,6 @@ class RefusalCheck(ForwardingBackend):
         self._note_answer(request)
         return completion
 
-    async def warm_up(self, generation: Generation, deadline_s: float) -> float:
-        """See protocols.Backend; the error for a refused option names it."""
-        try:
-            return await self._backend.warm_up(generation, deadline_s)
-        except FatalBackendError as error:
-            refusal = self._refusal(error)
-            if refusal is None or refusal.kind not in OF_THE_OPTIONS:
-                raise
-            raise _of_the_option(error, refusal) from error
-
     def _note_answer(self, request: Request) -> None:
         self._has_answered = True
         if not request.accept >= ANY_FLAW:
@@ -143,7 +133,7 @@ class RefusalCheck(ForwardingBackend):
             of_the_client = error.kind in OF_THE_CLIENT and (self._has_answered or bool(option))
             doubtful = error.kind in OF_THE_OPTIONS or of_the_client
         else:
-            failed = error.kind in ("server_error", "bad_response") and error.status in (200, 409, 500, 501)
+            failed = error.kind in ("server_error", "bad_response") and error.status in (200, 409, 500)
             may_be_unwell = self._has_accepted_question and error.by_status and error.kind == OF_ANYTHING
             doubtful = may_be_unwell or (bool(option) and (error.kind == OF_ANYTHING or failed))
         return Refusal(error.kind, error.status, option) if doubtful else None
