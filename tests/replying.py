@@ -28,6 +28,7 @@ class Raw:
 class Asked:
     """One request."""
 
+    method: str
     path: str
     body: Any
     headers: dict[str, str]
@@ -98,7 +99,9 @@ def replying(reply: Reply, tls: ssl.SSLContext | None = None) -> Iterator[Replyi
         def _any(self) -> None:
             sent = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
             headers = {name.lower(): value for name, value in self.headers.items()}
-            heard.asked.append(Asked(path=self.path, body=json.loads(sent or "null"), headers=headers))
+            heard.asked.append(
+                Asked(method=self.command, path=self.path, body=json.loads(sent or "null"), headers=headers)
+            )
             text = "orange" if "What colour" in sent else "A grey cat."
             path = self.path.partition("?")[0]
             raw = reply(path, text) or _usual(path, text)

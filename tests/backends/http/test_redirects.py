@@ -70,8 +70,22 @@ async def test_a_redirect_to_the_same_host_is_followed(name: str, path: str, sta
     assert done.text == "A grey cat."
     first, second = server.asked
     assert (first.path, second.path) == (path, f"{path}?new=1")
-    assert first.body == second.body
+    assert (first.method, first.body) == (second.method, second.body)
     assert first.headers["authorization"] == second.headers["authorization"] == f"Bearer {KEY}"
+
+
+async def test_several_redirects_are_followed() -> None:
+    """A question goes through five redirects, always as a POST."""
+
+    def reply(at: str, text: str) -> Raw | None:
+        return redirect(307, f"{OPENAI}?hop={len(server.asked)}") if len(server.asked) < 6 else None
+
+    with replying(reply) as server:
+        async with KINDS["openai"].open(server.url, model="tiny") as backend:
+            assert (await backend.complete(question())).text == "A grey cat."
+    hops = [asked.path.partition("?")[2] for asked in server.asked]
+    assert hops == ["", *(f"hop={n}" for n in range(1, 6))]
+    assert {asked.method for asked in server.asked} == {"POST"}
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
