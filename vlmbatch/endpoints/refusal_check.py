@@ -62,7 +62,8 @@ class RefusalCheck(ForwardingBackend):
         self._file_urls = config.request.file_urls
         self._has_answered = False
         self._has_accepted_image = False
-        self._has_accepted_question = False
+        self._accepted: Request | None = None
+        """The first question of vlmbatch itself that was answered."""
         self._refused_in_a_row = 0
         self._proofs = 0
         self._asking = asyncio.Lock()
@@ -117,8 +118,8 @@ class RefusalCheck(ForwardingBackend):
         self._has_answered = True
         if not request.accept >= ANY_FLAW:
             self._has_accepted_image, self._refused_in_a_row = True, 0
-        elif request.images:  # a question of vlmbatch itself
-            self._has_accepted_question = True
+        elif request.images and self._accepted is None:
+            self._accepted = request
 
     def _can_ask(self, request: Request) -> bool:
         """Whether another picture can take the place of those of the request: none has a file:// URL."""
@@ -134,7 +135,7 @@ class RefusalCheck(ForwardingBackend):
             doubtful = error.kind in OF_THE_OPTIONS or of_the_client
         else:
             failed = error.kind in ("server_error", "bad_response") and error.status in (200, 409, 500)
-            may_be_unwell = self._has_accepted_question and error.by_status and error.kind == OF_ANYTHING
+            may_be_unwell = self._accepted is not None and error.by_status and error.kind == OF_ANYTHING
             doubtful = may_be_unwell or (bool(option) and (error.kind == OF_ANYTHING or failed))
         return Refusal(error.kind, error.status, option) if doubtful else None
 
@@ -152,7 +153,8 @@ class RefusalCheck(ForwardingBackend):
     async def _after_answers(self, request: Request, error: BackendError, refusal: Refusal) -> Completion:
         """Raise the error that this refusal means after answers, or return the answer of another try."""
         of_anything = refusal.kind == OF_ANYTHING
-        question = _unrelated(request) if of_anything else _briefly(_other(request))
+        # not with the options of this request: a retry may have changed them, which the endpoint may refuse
+        question = (of_anything and self._accepted) or _briefly(_other(request))
         if await self._refuses(refusal, question):
             if of_anything or self._has_accepted_image or await self._refuses(refusal, _unrelated(request)):
                 told = f"{error}; it has answered before, and refuses every request now"
