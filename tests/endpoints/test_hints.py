@@ -8,6 +8,7 @@ from endpoint import Endpoint
 from loop_clock import skipping
 from running import Ran, ran
 
+from vlmbatch.backends import auto
 from vlmbatch.backends.http import hints
 from vlmbatch.commands.doctor import Finding, check_up
 from vlmbatch.commands.models import take_inventory
@@ -92,9 +93,10 @@ async def test_a_run_goes_on_without_a_helper_request(
 @pytest.mark.parametrize("mode", FEW)
 @pytest.mark.parametrize("backend", ["auto", "ollama", "openai"])
 async def test_a_run_goes_on_without_any_helper_request(
-    photos: Photos, servers: dict[str, Endpoint], backend: str, mode: str
+    photos: Photos, servers: dict[str, Endpoint], backend: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If all helper requests fail, a question with a picture decides, also without --backend."""
+    monkeypatch.setattr(auto, "HEAD_START_S", 1000.0)  # the two hints that hang use up the real one
     photos(2)
     paths = ("/api/tags", "/api/show", "/v1/models", "/props")
     done = await answered(servers["vllm"], dict.fromkeys(paths, mode), backend=backend)
