@@ -90,6 +90,18 @@ async def test_a_run_goes_on_without_a_helper_request(
     assert all(path in note or "does not list" in note for note in notes(done))
 
 
+@pytest.mark.parametrize("path", RUN)
+async def test_a_note_names_the_request_that_failed(
+    photos: Photos, servers: dict[str, Endpoint], path: str
+) -> None:
+    """A helper request that fails is one note at the start of the run, with its path and its reason."""
+    photos(2)
+    backend, owner = RUN[path]
+    (note,) = notes(await answered(servers[owner], {path: "500"}, backend=backend))
+    assert path in note
+    assert "HTTP 500" in note
+
+
 @pytest.mark.parametrize("mode", FEW)
 @pytest.mark.parametrize("backend", ["auto", "ollama", "openai"])
 async def test_a_run_goes_on_without_any_helper_request(
