@@ -157,7 +157,7 @@ async def test_held_failures_are_written_when_the_endpoint_ends_the_run(
 ) -> None:
     """When the account is used up, equal failures from before are written as failures of their images."""
     photos(10)
-    endpoint.script = [*["400"] * 3, *["402"] * 9]
+    endpoint.script = [*["400"] * 6, *["402"] * 9]  # each image is refused twice
     done = await ran(**asked, output="o.jsonl", concurrency=1)
     assert isinstance(done.error, FatalBackendError)
     assert [result.ok for result in done.results] == [False] * 3

@@ -63,7 +63,7 @@ class RefusalCheck(ForwardingBackend):
         self._has_answered = False
         self._has_accepted_image = False
         self._accepted: Request | None = None
-        """The first question of vlmbatch itself that was answered."""
+        """The first question of vlmbatch itself that was answered, without its picture."""
         self._refused_in_a_row = 0
         self._proofs = 0
         self._asking = asyncio.Lock()
@@ -119,7 +119,7 @@ class RefusalCheck(ForwardingBackend):
         if not request.accept >= ANY_FLAW:
             self._has_accepted_image, self._refused_in_a_row = True, 0
         elif request.images and self._accepted is None:
-            self._accepted = request
+            self._accepted = replace(request, images=())
 
     def _can_ask(self, request: Request) -> bool:
         """Whether another picture can take the place of those of the request: none has a file:// URL."""
@@ -154,7 +154,10 @@ class RefusalCheck(ForwardingBackend):
         """Raise the error that this refusal means after answers, or return the answer of another try."""
         of_anything = refusal.kind == OF_ANYTHING
         # not with the options of this request: a retry may have changed them, which the endpoint may refuse
-        question = (of_anything and self._accepted) or _briefly(_other(request))
+        if of_anything and self._accepted is not None:
+            question = replace(self._accepted, images=(uniform(ORANGE.rgb),))
+        else:
+            question = _briefly(_other(request))
         if await self._refuses(refusal, question):
             if of_anything or self._has_accepted_image or await self._refuses(refusal, _unrelated(request)):
                 told = f"{error}; it has answered before, and refuses every request now"
