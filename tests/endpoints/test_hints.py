@@ -10,6 +10,7 @@ from running import Ran, ran
 
 from vlmbatch.backends import auto
 from vlmbatch.backends.http import hints
+from vlmbatch.backends.http.wire import CONNECT_TIMEOUT_S
 from vlmbatch.commands.doctor import Finding, check_up
 from vlmbatch.commands.models import take_inventory
 from vlmbatch.config import RunConfig
@@ -116,8 +117,12 @@ async def test_a_run_goes_on_without_any_helper_request(
 
 
 @pytest.mark.parametrize("mode", ["403-empty", "500", "hang", "html200"])
-async def test_the_other_api_is_found_without_helper_requests(photos: Photos, mode: str) -> None:
+async def test_the_other_api_is_found_without_helper_requests(
+    photos: Photos, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without --backend, a server of OpenAI's form is found although all other paths fail in any way."""
+    # both APIs are tried at once: a skip must be shorter than the time limit of the other one's connection
+    monkeypatch.setattr(hints, "HINT_S", CONNECT_TIMEOUT_S - 1)
     photos(2)
     with Endpoint(speaks=["openai"]) as server:
         routes = dict.fromkeys(("/api/tags", "/api/show", "/api/chat", "/v1/models"), mode)
