@@ -415,7 +415,14 @@ async def test_the_summary_counts_the_images_of_earlier_runs(
 ) -> None:
     """Images that an earlier run answered, or found to fail for good, are part of the total."""
     photos(5)
-    endpoint.script = lambda request: "400" if request.chat == 2 else "ok"
+    refused: list[str] = []
+
+    def script(request: Received) -> str:
+        if request.chat == 2:
+            refused.append(request.pictures[0].sha256)
+        return "400" if request.pictures[0].sha256 in refused else "ok"
+
+    endpoint.script = script
     await ran(**asked, output="o.jsonl")
     done = await ran(**asked, output="o.jsonl")
     assert done.summary is not None
