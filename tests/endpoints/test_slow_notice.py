@@ -98,6 +98,24 @@ async def test_a_slow_load_is_reported_while_it_goes_on(endpoint: Endpoint) -> N
     assert message.startswith(f"{endpoint.url} is still loading the model after 0 s: Ollama has loaded tiny-")
 
 
+@pytest.mark.parametrize("wire", ["vllm", "ollama"])
+async def test_a_slow_canary_is_reported_while_it_goes_on(
+    photos: Photos, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, wire: str
+) -> None:
+    """A run whose first question waits for its answer says so once, and goes on when it is answered."""
+    monkeypatch.setattr(SlowNotice.__init__, "__kwdefaults__", {"slow_s": 0.0})
+    photos(1)
+    endpoint.canary = "held"
+
+    def release(event: Event) -> None:
+        if isinstance(event, Notice):
+            endpoint.released = True
+
+    done = await ran(backend=wire, base_url=endpoint.url, model="tiny-vision", on_event=release)
+    assert [result.ok for result in done.results] == [True]
+    assert len([m for m in notices(done) if "load" in m and m.startswith(endpoint.url)]) == 1
+
+
 async def test_a_slow_warm_up_of_a_run_is_reported(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that waits for its model says so meanwhile, with the model that another program has loaded."""
     monkeypatch.setattr(SlowNotice.__init__, "__kwdefaults__", {"slow_s": 0.0})

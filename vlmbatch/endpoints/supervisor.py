@@ -229,7 +229,8 @@ class EndpointBreaker(CircuitBreaker):
                 loading = group.create_task(self._warm_up())
                 await asyncio.wait((loading,), timeout=HINT_S if self._has_canary else None)
                 if self._has_canary:
-                    await self._canary.prove(denied=self._endpoint.identity.sees is False)
+                    proof = self._canary.prove(denied=self._endpoint.identity.sees is False)
+                    await self._slow.proving(proof)
                 loading.cancel()
         except BaseExceptionGroup as error:
             raise first(error) from error
