@@ -246,7 +246,7 @@ async def test_thoughts_are_counted_not_kept() -> None:
 
 
 async def test_broken_off_answer_is_no_answer() -> None:
-    """A 200 without done:true, which Ollama sends to stop a loop, is a bad answer with its text."""
+    """A 200 with done:false, which Ollama sends to stop a loop, is a bad answer with its text."""
     with Endpoint(script=["done_false"]) as endpoint:
         async with OLLAMA.open(endpoint.url) as backend:
             await backend.preflight()

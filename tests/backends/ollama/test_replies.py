@@ -33,6 +33,14 @@ def answered(tokens: int) -> bytes:
     return reply({"message": message, "done": True, "done_reason": "stop", "prompt_eval_count": tokens})
 
 
+@pytest.mark.parametrize("done", [{}, {"done": "true"}, {"done": None}, {"done": 1}], ids=str)
+async def test_an_answer_without_its_end_mark(done: dict[str, Any]) -> None:
+    """An answer without `done`, or with another value for it than false, has ended."""
+    body = reply({"message": {"role": "assistant", "content": "A cat."}, **done})
+    async with babbling(body) as url, OLLAMA.open(url) as backend:
+        assert (await backend.complete(question())).text == "A cat."
+
+
 @pytest.mark.parametrize(
     ("tokens", "num_ctx", "warned"),
     [(2046, 2048, False), (2047, 2048, True), (2048, 2048, True), (2048, None, False)],

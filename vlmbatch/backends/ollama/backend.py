@@ -228,7 +228,7 @@ class OllamaBackend:
         flaws = check_answer(
             text,
             reason,
-            done=reply.get("done") is True,
+            done=reply.get("done") is not False,  # servers that only speak like Ollama leave it out
             thinking=thinking,
             accept=request.accept,
             limits=await self._limits(request.generation, usage, reason),
