@@ -101,6 +101,7 @@ class RefusalCheck(ForwardingBackend):
             refusal = self._refusal(error)
             if refusal is None or not self._can_ask(request):
                 raise
+            error.with_traceback(None)  # its frames hold the picture, as long as the next error lives
             of_the_client = refusal.kind in OF_THE_CLIENT and (self._has_accepted_image or not refusal.option)
             if of_the_client or (refusal.kind == OF_ANYTHING and not refusal.option):
                 return await self._after_answers(request, error, refusal)
@@ -168,6 +169,7 @@ class RefusalCheck(ForwardingBackend):
         except (FatalBackendError, RejectedError) as again:
             if self._refusal(again) != refusal:
                 raise
+            again.with_traceback(None)
             self._refused_in_a_row += 1
             many = self._refused_in_a_row >= MANY_IN_A_ROW
             raise _of_the_picture(again, retryable=many) from again
