@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from photo_tree import put
 
@@ -225,6 +225,7 @@ class Dribble(io.BytesIO):
         return super().read1(min(size or 0, self.at_once))
 
 
+@example(paths=[b"\xef\xbb\xbf"], at_once=1, ended=True)
 @given(
     paths=st.lists(st.binary(min_size=1, max_size=5).map(lambda path: path.replace(b"\0", b"x")), min_size=1),
     at_once=st.integers(1, 20),
@@ -232,6 +233,8 @@ class Dribble(io.BytesIO):
 )
 def test_any_names_come_back(paths: list[bytes], at_once: int, ended: bool) -> None:
     """With NUL as separator, names of any bytes come back whole, for any chunks of the stream."""
-    paths[0] = paths[0].replace(b"\n", b"x")  # the first separator to arrive decides
+    assume(not paths[0].startswith((b"\xff\xfe", b"\xfe\xff")))  # the marks of UTF-16
+    # the first separator to arrive decides, and names of one character each look like UTF-16
+    paths[0] = paths[0].replace(b"\n", b"x") + b"x"
     content = b"\0".join(paths) + b"\0" * (ended or len(paths) == 1)
     assert list(split_paths(Dribble(content, at_once))) == paths
