@@ -152,12 +152,8 @@ class Canary:
                 raise
             # the set-up was right before: a proxy replies for a server that is down, or a model is replaced
             raise UnavailableError(str(error), kind=error.kind) from error
-        except RejectedError as error:
-            if self.was_answered and error.by_status:
-                raise UnavailableError(str(error), kind=error.kind) from error
+        except (RejectedError, BadAnswerError):
             return  # the endpoint answers, which is all a probe needs
-        except BadAnswerError:
-            return
         self.was_answered = True
 
     async def _doubt(self, since: float) -> str | None:
@@ -170,13 +166,14 @@ class Canary:
         except UnreachableError:
             self._first_try_at = None  # without a connection no image can be answered, either
             raise
-        except UnavailableError as error:
-            if asyncio.get_running_loop().time() - since < self._patience_s:
-                raise
-            return str(error)
-        except TransientError as error:
-            self._failures += 1
-            if self._failures < TRIES and asyncio.get_running_loop().time() - since < self._deadline_s:
+        except (UnavailableError, TransientError) as error:
+            spent_s = asyncio.get_running_loop().time() - since
+            if isinstance(error, UnavailableError):
+                has_time = spent_s < self._patience_s
+            else:
+                self._failures += 1
+                has_time = self._failures < TRIES and spent_s < self._deadline_s
+            if has_time:
                 raise
             return str(error)
         except RefusedOptionError:

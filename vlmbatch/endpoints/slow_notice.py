@@ -17,7 +17,7 @@ class SlowNotice:
     """The notice about one slow endpoint; it is given once for a load or a proof, and once for a timeout."""
 
     def __init__(self, backend: Backend, tell: Callable[[str], None], *, slow_s: float = SLOW_S) -> None:
-        """`tell` gets the message; `slow_s` is the time in seconds after which they are slow."""
+        """`tell` gets the message; `slow_s` is the time in seconds after which a load or a proof is slow."""
         self._backend = backend
         self._tell = tell
         self._slow_s = slow_s
@@ -56,12 +56,11 @@ class SlowNotice:
 
     async def _report_slow(self, told: str) -> None:
         await asyncio.sleep(self._slow_s)
-        reason = None if self._told_slow else await self._reason()
-        if self._told_slow:
-            return
-        self._told_slow = True
-        still = f"{self._backend.place} {told} {self._slow_s:g} s"
-        self._tell(still if reason is None else f"{still}: {reason}")
+        reason = await self._reason()
+        if not self._told_slow:
+            self._told_slow = True
+            still = f"{self._backend.place} {told} {self._slow_s:g} s"
+            self._tell(still if reason is None else f"{still}: {reason}")
 
     async def _reason(self) -> str | None:
         return await self._backend.why_slow() if isinstance(self._backend, ExplainsWaits) else None

@@ -99,9 +99,9 @@ def _in_utf8(chunks: Iterator[bytes]) -> Iterator[bytes]:
     for chunk in chunks:
         start += chunk
         is_mark = any(mark.startswith(start) for mark in _MARKS)
-        if start.startswith(codecs.BOM_UTF8) and not _separator(start) and len(start) <= _LONGEST_PATH:
-            continue
-        if not is_mark and (_UTF16.match(start) or not _UNDECIDED.fullmatch(start)):
+        # behind a mark of UTF-8, the separator decides whether the mark is part of a name
+        is_open = start.startswith(codecs.BOM_UTF8) and not _separator(start) and len(start) <= _LONGEST_PATH
+        if not (is_mark or is_open) and (_UTF16.match(start) or not _UNDECIDED.fullmatch(start)):
             break
     if _UTF16.match(start) or start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         # read as separators, the NULs would make a path of each character, also of /
