@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from backend_contract import closed_port
 from endpoint import Endpoint
 from loop_clock import skipping
 from running import Ran, ran
@@ -166,6 +167,26 @@ async def test_doctor_agrees_with_a_run(
         found: list[Finding] = [finding async for finding in check_up(config, None)]
     assert [finding for finding in found if finding.mark == "wrong"] == []
     assert found[-1].mark == "ok"
+
+
+async def test_a_bare_list_names_the_model(photos: Photos, endpoint: Endpoint) -> None:
+    """A list of models without an object around it is read, also if --model does not name one."""
+    photos(1)
+    endpoint.routes = {"/v1/models": 'body:[{"id": "tiny-vision"}]'}
+    done = await ran(base_url=endpoint.url, backend="openai")
+    assert [(result.ok, result.endpoint.model) for result in done.results] == [(True, "tiny-vision")]
+    assert notes(done) == []
+
+
+async def test_each_failure_of_the_search_is_told(photos: Photos) -> None:
+    """While no server listens, an event has the reason of the delay."""
+    photos(1)
+    with closed_port() as url:
+        done = await ran(base_url=url, backend="openai", model="tiny-vision", give_up_after=0.3)
+    assert done.error is not None
+    assert {event.message for event in done.events if isinstance(event, PreflightDelayed)} == {
+        str(done.error)
+    }
 
 
 @pytest.mark.parametrize("mode", [*FEW, "trickle"])

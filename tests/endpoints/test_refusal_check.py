@@ -17,7 +17,7 @@ from endpoint.modes import html
 from endpoint.wires import as_json, error
 from running import Ran, ran
 
-from vlmbatch.backends.confirm import ANY_FLAW
+from vlmbatch.backends.confirm import ANY_FLAW, MAX_TOKENS
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.refusal_check import MANY_IN_A_ROW, MOST_PROOFS, RefusalCheck
 from vlmbatch.errors import BadAnswerError, FatalBackendError, RejectedError, UnavailableError
@@ -120,19 +120,76 @@ async def test_a_schema_that_ollama_cannot_use(photos: Photos, endpoint: Endpoin
     assert done.results == []
 
 
+OF_IMAGES: dict[str, tuple[dict[str, object], Callable[[Received], bool]]] = {
+    "logprobs": ({"logprobs": 5}, lambda request: "logprobs" in request.body),
+    "schema": ({"schema": '{"type": "object"}'}, lambda request: "response_format" in request.body),
+    "system": ({"system": "Be terse."}, lambda request: request.body["messages"][0]["role"] == "system"),
+}
+
+
 @pytest.mark.parametrize("canary", [True, False])
 @pytest.mark.parametrize("status", [403, 404])
+@pytest.mark.parametrize("option", OF_IMAGES)
 async def test_options_that_are_refused_without_their_names(
-    photos: Photos, endpoint: Endpoint, asked: dict[str, Any], status: int, canary: bool
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any], option: str, status: int, canary: bool
 ) -> None:
     """A 403 or 404 for options that only the images have ends the run, and fails no image."""
     photos(3)
+    given, has_option = OF_IMAGES[option]
     refused = error("openai", status, "No endpoints found that can handle the requested parameters.")
-    endpoint.refusal = lambda request: refused if "logprobs" in request.body else None
-    done = await ran(**asked, logprobs=5, canary=canary)
+    endpoint.refusal = lambda request: refused if request.pictures and has_option(request) else None
+    done = await ran(**asked, **given, canary=canary)
     assert isinstance(done.error, FatalBackendError)
     assert "the requested parameters" in str(done.error)
     assert done.results == []
+
+
+CHECKS = {"503": (503, "server busy", True), "500": (500, "oops", True), "400": (400, "too plain", False)}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+async def test_a_check_that_fails_for_a_reason_of_its_own(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any], name: str
+) -> None:
+    """A check that is busy or fails in passing is no proof; one refused in other words blames no option."""
+    photos(1)
+    status, words, is_answered = CHECKS[name]
+    told = [error("openai", 400, "no logprobs here")]
+    broken = [error("openai", status, words)]
+
+    def refusal(request: Received) -> Reply | None:
+        is_photo = bool(request.pictures) and request.pictures[0].width == 64
+        left = told if is_photo else broken
+        return left.pop() if left else None
+
+    endpoint.refusal = refusal
+    done = await ran(**asked, logprobs=2, canary=False)
+    assert done.error is None
+    assert [result.ok for result in done.results] == [is_answered]
+    assert (told, broken) == ([], [])
+
+
+async def test_a_refusal_of_every_picture_keeps_the_words_of_the_server(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """A refusal that names no option of the user and holds for any picture ends the run in its own words."""
+    photos(1)
+    endpoint.refusal = lambda request: error("openai", 400, "tiny-vision is not a multimodal model")
+    done = await ran(**asked, canary=False)
+    assert isinstance(done.error, FatalBackendError)
+    assert "tiny-vision is not a multimodal model" in str(done.error)
+    assert "does not accept" not in str(done.error)
+
+
+async def test_a_check_has_as_many_pictures(endpoint: Endpoint) -> None:
+    """A refusal of two pictures is checked with two pictures, since the number may be the reason."""
+    endpoint.refusal = lambda request: error("openai", 400, "no logprobs here")
+    two = replace(question(), images=question().images * 2)
+    async with KINDS["vllm"].open(endpoint.url) as backend:
+        check = RefusalCheck(backend, RunConfig.of(".", logprobs=2))
+        with pytest.raises(FatalBackendError, match="--logprobs 2"):
+            await check.complete(two)
+    assert [len(each.pictures) for each in endpoint.requests if each.pictures] == [2, 2]
 
 
 async def test_a_403_that_names_an_option_before_the_first_answer(
@@ -283,6 +340,8 @@ async def test_a_firewall_refuses_one_picture(
     assert "accepts another one" in failure.message
     assert "--" not in failure.message
     assert done.of(EndpointPaused) == []
+    checks = [each for each in endpoint.questions if each.pictures[0].width == 224]
+    assert {each.body["max_tokens"] for each in checks} == {MAX_TOKENS}, "a check costs little"
     assert (await ran(**asked, output="o.jsonl")).results == []
 
 
