@@ -82,7 +82,7 @@ async def test_a_table_in_the_configuration_keeps_its_order(photos: Photos, endp
     Path("vlmbatch.toml").write_text(
         f"schema = '''{SCHEMA}'''\nextra-body = {{ z = 1, a = {{ y = 2, x = 1 }} }}\n"
     )
-    done = run(*asked("vllm", endpoint.url))
+    done = run(*asked("vllm", endpoint.url), "--config", "vlmbatch.toml")
     assert done.returncode == 0, done.stderr
     body = endpoint.questions[-1].body
     assert text_of(body["response_format"]["json_schema"]["schema"]) == text_of(json.loads(SCHEMA))

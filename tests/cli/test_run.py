@@ -168,15 +168,16 @@ def test_a_wrong_word_exits_2_and_is_named(
 def test_a_flag_overrides_the_environment_and_the_environment_the_file(
     photos: Photos, endpoint: Endpoint
 ) -> None:
-    """An option comes from the command line first, then from VLMBATCH_*, then from vlmbatch.toml."""
+    """An option comes from the command line first, then from VLMBATCH_*, then from a file."""
     photos(1)
-    Path("vlmbatch.toml").write_text(
+    Path("mine.toml").write_text(
         f'prompt = "of the file"\nbackend = "ollama"\nbase-url = "{endpoint.url}"\n'
         'max_tokens = 7\nmax-bytes = "5MB"\n'
     )
-    assert run("run", "photos").returncode == 0
-    assert run("run", "photos", VLMBATCH_PROMPT="of the environment").returncode == 0
-    assert run("run", "photos", "-p", "of the flag", VLMBATCH_PROMPT="of the environment").returncode == 0
+    asking, prompt = ("run", "photos", "--config", "mine.toml"), {"VLMBATCH_PROMPT": "of the environment"}
+    assert run(*asking).returncode == 0
+    assert run(*asking, **prompt).returncode == 0
+    assert run(*asking, "-p", "of the flag", **prompt).returncode == 0
     asked = [q.body["messages"][-1]["content"] for q in endpoint.questions]
     assert asked == ["of the file", "of the environment", "of the flag"]
     assert {q.body["options"]["num_predict"] for q in endpoint.questions} == {7}
@@ -215,8 +216,8 @@ def test_a_flag_overrides_an_exclusive_key_of_the_file(
     """A flag overrides a key in the file that excludes it, and can switch off a key that is on."""
     photos(1)
     Path("p.txt").write_text("of the flag\n")
-    Path("vlmbatch.toml").write_text(f'backend = "ollama"\nbase-url = "{endpoint.url}"\n{content}\n')
-    done = run("run", "photos", *args)
+    Path("mine.toml").write_text(f'backend = "ollama"\nbase-url = "{endpoint.url}"\n{content}\n')
+    done = run("run", "photos", "--config", "mine.toml", *args)
     assert done.returncode == 0, done.stderr
     assert [q.body["messages"][-1]["content"] for q in endpoint.questions] == [prompt]
 

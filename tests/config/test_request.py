@@ -70,7 +70,7 @@ def test_headers_from_variable_and_file(photos: Photos, endpoint: Endpoint) -> N
     done = run(*asked, VLMBATCH_HEADER=f"X-Team: two words\n\nX-Key: {SECRET}\n")
     assert done.returncode == 0, done.stderr
     Path("vlmbatch.toml").write_text(f'header = ["X-Team: two words", "X-Key: {SECRET}"]')
-    assert run(*asked).returncode == 0
+    assert run(*asked, "--config", "vlmbatch.toml").returncode == 0
     assert {(r.headers["x-team"], r.headers["x-key"]) for r in endpoint.requests} == {("two words", SECRET)}
     wrong = run(*asked, "--header", f"X Key: {SECRET}")
     assert (wrong.returncode, SECRET in wrong.stderr) == (2, False)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from vlmbatch.backends.litellm.deployments import deployments_in
-from vlmbatch.cli.options import read_config
 from vlmbatch.config.groups import PromptOptions
+from vlmbatch.config.settings_file import read_settings
 from vlmbatch.endpoints.cost import Prices
 from vlmbatch.endpoints.discovery import EndpointUrls
 from vlmbatch.errors import ConfigError
@@ -47,7 +47,7 @@ FILES: dict[str, tuple[str, Reads, object]] = {
     ),
     "--config": (
         '# \u732b\nmodel = "llava"\nquality = 7\n',
-        lambda path: read_config(Path(path)),
+        lambda path: read_settings(path).values,
         {"model": "llava", "quality": 7},
     ),
 }

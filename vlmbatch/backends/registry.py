@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from vlmbatch.backends.http.auth import authorizes
+from vlmbatch.backends.keys import OLLAMA_KEY, key_of
 from vlmbatch.backends.litellm.deployments import Deployment
 from vlmbatch.backends.ollama.options import own_options
 from vlmbatch.backends.openai.servers import SERVER_TYPES, VLLM, VLLM_OR_OTHER, ServerType, server_type_at
@@ -65,13 +66,14 @@ def open_ollama(config: RunConfig, environ: Mapping[str, str] = os.environ) -> "
     from vlmbatch.backends.ollama.options import host_url
 
     options = config.endpoint
-    typed, question, query = (options.url or environ.get("OLLAMA_HOST") or OLLAMA_URL).partition("?")
+    named = options.url or environ.get("OLLAMA_HOST")
+    typed, question, query = (named or OLLAMA_URL).partition("?")
     url = host_url(typed).removesuffix("/v1")  # an address for OpenAI clients; that API truncates prompts
     check_url(url, "--base-url" if options.url else "OLLAMA_HOST")
     return OllamaBackend(
         url + question + query,
         model=options.model,
-        api_key=options.api_key or environ.get("OLLAMA_API_KEY"),
+        api_key=key_of(options, OLLAMA_KEY, environ, belongs=bool(named)),
         timeout_s=config.run.timeout,
         keep_alive=options.keep_alive,
         wire=config.request,
@@ -103,9 +105,11 @@ def _openai_server(server_type: ServerType) -> Callable[[RunConfig, Mapping[str,
     def opened(config: RunConfig, environ: Mapping[str, str]) -> Backend:
         options = config.endpoint
         variable = server_type.url_variable or ""
-        url = options.url or environ.get(variable) or server_type.url
+        named = options.url or environ.get(variable)
+        url = named or server_type.url
         check_url(url, "--base-url" if options.url else variable)
-        key = options.api_key or environ.get(server_type.key_variable or "") or None
+        belongs = bool(named) or server_type.hosted
+        key = key_of(options, server_type.key_variable, environ, belongs=belongs)
         known = key or "@" in urlsplit(url).netloc or authorizes(config.request.headers)
         if server_type.hosted and url == server_type.url and not known:
             raise ConfigError(

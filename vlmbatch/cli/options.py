@@ -1,21 +1,20 @@
-"""The command line, made from the fields of RunConfig; vlmbatch.toml gives its defaults."""
+"""The command line, made from the fields of RunConfig; settings files give its defaults."""
 
 import inspect
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from vlmbatch.cli.repeated import note_repeated, refuse_repeated
-from vlmbatch.config import EXCLUSIVE, Option, RunConfig, options, typed_options
-from vlmbatch.config.text_file import read_text
+from vlmbatch.cli.repeated import refuse_repeated, repeated_lines
+from vlmbatch.cli.settings import check_model, read_defaults, settings_lines, source_of
+from vlmbatch.config import EXCLUSIVE, Option, RunConfig, options
+from vlmbatch.config.run import DisplayOptions
+from vlmbatch.config.settings_file import HERE
 from vlmbatch.errors import ConfigError
 
-CONFIG_NAME = "vlmbatch.toml"
 CONNECTION = ("header", "ca_cert", "client_cert", "client_key", "insecure")
 """Options of the connection to an endpoint, for commands that send no images."""
 
@@ -60,10 +59,12 @@ def _typer_command(
         given = {parameter.name: values.pop(parameter.name) for parameter in own}
         try:
             refuse_repeated(context)
-            made = RunConfig.of(UNUSED_PATH, **_without_weaker(context, values | _lines(context)))
+            chosen_values = _without_weaker(context, values | _lines(context))
+            _tell_first(context, chosen_values)
+            made = RunConfig.of(UNUSED_PATH, **chosen_values)
+            check_model(context, made)
         except ConfigError as error:
             raise _bad(str(error)) from error
-        note_repeated(context, made.display)
         command(made, **given)
 
     from_command_line.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # defined by PEP 362
@@ -78,14 +79,27 @@ def _typer_command(
     return from_command_line
 
 
+def _tell_first(context: typer.Context, values: dict[str, object]) -> None:
+    """Print the first lines of a command: its settings files, and options that are given more than once."""
+    lines = [*settings_lines(context), *repeated_lines(context)]
+    if not lines or values.get("quiet"):
+        return
+    from vlmbatch.cli.console import Console  # imports rich, which --help does not need
+    from vlmbatch.observers import clean
+
+    console = Console(DisplayOptions(log_json=bool(values.get("log_json"))))
+    for line in lines:
+        console.say(clean(line))
+    console.close()
+
+
 def _lines(context: typer.Context) -> dict[str, object]:
     """Read options whose values may have spaces from their environment variables: one value per line."""
     typed = [o for o in options() if o.spec.split_lines and os.environ.get(o.env, "").strip()]
-    sources = {o.name: getattr(context.get_parameter_source(o.name), "name", "") for o in typed}
     return {
         o.name: [line for line in os.environ[o.env].splitlines() if line.strip()]
         for o in typed
-        if sources[o.name] != "COMMANDLINE"
+        if source_of(context, o.name) != "COMMANDLINE"
     }
 
 
@@ -94,7 +108,7 @@ def _without_weaker(context: typer.Context, values: dict[str, object]) -> dict[s
     rank = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
     for pair in EXCLUSIVE:
         both = [name for name in pair if values.get(name) not in (None, False)]
-        ranks = [rank.index(getattr(context.get_parameter_source(name), "name", rank[-1])) for name in both]
+        ranks = [rank.index(source_of(context, name) or rank[-1]) for name in both]
         if len(both) == 2 and ranks[0] != ranks[1]:
             weaker = both[ranks.index(max(ranks))]
             values = {**values, weaker: False if values[weaker] is True else None}
@@ -113,7 +127,7 @@ def _paths() -> inspect.Parameter:
 def _config() -> inspect.Parameter:
     config = typer.Option(
         "--config",
-        help=f"Read options from this file instead of ./{CONFIG_NAME}.",
+        help=f"Read options from this file, and neither {HERE} nor your own file.",
         metavar="FILE",
         envvar="VLMBATCH_CONFIG",
         show_envvar=False,
@@ -169,42 +183,8 @@ def _keyword_of(parameter: inspect.Parameter) -> inspect.Parameter:
 
 
 def _read_defaults(context: typer.Context, value: str | None) -> str | None:
-    path = Path(value) if value else find_config()
-    if path is not None:
-        try:
-            context.default_map = read_config(path)
-        except ConfigError as error:
-            raise _bad(str(error), "--config") from error
-    return value
-
-
-def find_config() -> Path | None:
-    """Return ./vlmbatch.toml, else the one in the user's configuration folder, else None."""
-    home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    for folder in (".", os.path.expanduser(f"{home}/vlmbatch")):  # noqa: PTH111  # Path raises without a home
-        path = Path(folder) / CONFIG_NAME
-        with suppress(PermissionError):  # in a container the home may belong to another user
-            if path.is_file():
-                return path
-    return None
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Read the options in a TOML file, by their Python name; keys are flags without the leading dashes.
-
-    Raises:
-        ConfigError: the file cannot be read, is not TOML, or has a key that is not an option.
-    """
-    import tomllib  # only if there is a file, so that --help stays fast
-
     try:
-        table = tomllib.loads(read_text(path))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
-    named = {key.replace("-", "_"): value for key, value in table.items()}
-    try:
-        return typed_options(named, "the key")
+        read_defaults(context, value)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise _bad(str(error), "--config" if value else "the settings") from error
+    return value

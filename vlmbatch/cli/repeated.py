@@ -7,7 +7,6 @@ from typing import Any
 import typer
 from typer.core import TyperOption
 
-from vlmbatch.config.run import DisplayOptions
 from vlmbatch.errors import ConfigError
 
 SINGLE = ("prompt", "prompt_file", "schema")
@@ -35,17 +34,10 @@ def refuse_repeated(context: typer.Context) -> None:
             raise ConfigError(f"{flag} is given {_often(times)}; keep one")
 
 
-def note_repeated(context: typer.Context, display: DisplayOptions) -> None:
-    """Print a line for each option that is given more than once; it shows no value, which may be secret."""
+def repeated_lines(context: typer.Context) -> list[str]:
+    """A line for each option that is given more than once; it shows no value, which may be secret."""
     repeated = context.meta[_KEY]
-    if not repeated or display.quiet:
-        return
-    from vlmbatch.cli.console import Console  # imports rich, which --help does not need
-
-    console = Console(display)
-    for (_, flag), times in repeated.items():
-        console.say(f"{flag} is given {_often(times)}; the last one is used")
-    console.close()
+    return [f"{flag} is given {_often(times)}; the last one is used" for (_, flag), times in repeated.items()]
 
 
 def _often(times: int) -> str:

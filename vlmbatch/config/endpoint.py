@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from vlmbatch.config.spec import check_url, option, require
+from vlmbatch.config.spec import check_url, option, redact, require
 from vlmbatch.errors import ConfigError
 from vlmbatch.records import FallbackReason
 
@@ -26,20 +26,31 @@ BackendName = Literal[
 _KEEP_ALIVE = re.compile(r"[-+]?(\d+|((\d+(\.\d*)?|\.\d+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h))+)")
 """A number of seconds, or a duration of Go (time.ParseDuration), whose longest unit is the hour."""
 REASONS: tuple[FallbackReason, ...] = get_args(FallbackReason)
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+"""The name of an environment variable with a key; few keys look like it, and no other text is shown."""
+_PLAIN_NAME = re.compile(r"\w[\w.@+-]*(/\w[\w.@+-]*)?(:[\w.@+-]+)?", re.ASCII)
+_HUBS = ("hf.co/", "huggingface.co/")
+_CLOUD = ("-cloud", ":cloud")
+"""How the names of models end that Ollama asks in its cloud."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FallbackSpec:
-    """One --fallback, written as `litellm:gpt-4o`, `ollama:llava:7b@URL` or `vllm@URL`."""
+    """One --fallback, written as `litellm:gpt-4o`, `ollama:llava:7b@URL` or `openai:m@URL#VARIABLE`.
+
+    `key_variable` is the environment variable with its key.
+    """
 
     backend: BackendName
     model: str | None
     url: str | None
+    key_variable: str | None = None
 
     @classmethod
     def of(cls, text: str) -> "FallbackSpec":
         """Parse the flag; raises ConfigError for an unknown backend, or for a wrong URL after @http."""
-        named, at, address = text.partition("@http")
+        named, at, place = text.partition("@http")
+        address, hash_sign, variable = place.partition("#")
         backend, _, model = named.partition(":")
         known = [name for name in get_args(BackendName) if name != "auto"]
         if backend not in known:
@@ -50,7 +61,17 @@ class FallbackSpec:
         url = f"http{address}" if at else None
         if url is not None:
             check_url(url, "--fallback")
-        return cls(backend=backend, model=model or None, url=url)  # type: ignore[arg-type]  # just checked
+            require(
+                not hash_sign or _VARIABLE.fullmatch(variable) is not None,
+                f"--fallback {named}@{redact(url)}: after # write the name of the environment variable that "
+                "has its key, for example #GATEWAY_KEY",
+            )
+        return cls(
+            backend=backend,  # type: ignore[arg-type]  # just checked
+            model=model or None,
+            url=url,
+            key_variable=variable or None,
+        )
 
 
 def parse_reasons(text: str) -> str:
@@ -59,6 +80,17 @@ def parse_reasons(text: str) -> str:
     if not words or not words <= set(REASONS):
         raise ValueError(f"{text!r} is not known; write one or more of {','.join(REASONS)}")
     return ",".join(word for word in REASONS if word in words)
+
+
+def is_plain_name(model: str) -> bool:
+    """Whether a --model is only a name: no file, no address, no download, and no model in Ollama's cloud."""
+    name = model.lower()
+    return (
+        _PLAIN_NAME.fullmatch(name) is not None
+        and ".gguf" not in name
+        and not name.startswith(_HUBS)
+        and not name.endswith(_CLOUD)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +103,7 @@ class EndpointOptions:
         short="-m",
         metavar="NAME",
         shown_default="the endpoint's only vision model",
+        harmless=is_plain_name,
     )
     backend: BackendName = option(
         "auto", "The engine that runs the model.", short="-b", choices=get_args(BackendName)
@@ -95,7 +128,10 @@ class EndpointOptions:
         metavar="FILE",
     )
     keep_alive: str | None = option(
-        "30m", "How long Ollama keeps the model loaded after an answer.", metavar="TIME"
+        "30m",
+        "How long Ollama keeps the model loaded after an answer.",
+        metavar="TIME",
+        harmless=True,
     )
     canary: bool = option(
         True, "Check with a picture of one colour that pictures reach the model, before the first image."
@@ -120,6 +156,7 @@ class EndpointOptions:
         (),
         "Set an option of Ollama, such as num_ctx=8192 or repeat_penalty=1.1 (repeatable).",
         metavar="NAME=VALUE",
+        harmless=True,
     )
 
     def __post_init__(self) -> None:

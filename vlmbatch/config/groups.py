@@ -23,17 +23,30 @@ USUAL_SIDE = 1024
 """The default longest side of a picture that is sent, in pixels."""
 
 
+def is_schema_itself(text: str) -> bool:
+    """Whether a --schema is a schema, and not the path of a file with one."""
+    return text.lstrip().startswith("{")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputOptions:
     """Which images a run processes."""
 
     include: tuple[str, ...] = option(
-        (), "Process only images whose path or name matches this glob (repeatable).", metavar="GLOB"
+        (),
+        "Process only images whose path or name matches this glob (repeatable).",
+        metavar="GLOB",
+        harmless=True,
     )
     exclude: tuple[str, ...] = option(
-        (), "Skip images and folders that match this glob (repeatable).", metavar="GLOB"
+        (),
+        "Skip images and folders that match this glob (repeatable).",
+        metavar="GLOB",
+        harmless=True,
     )
-    limit: int | None = option(None, "Process at most this many new images, then stop.", metavar="N")
+    limit: int | None = option(
+        None, "Process at most this many new images, then stop.", metavar="N", harmless=True
+    )
     max_bytes: int = option(
         100_000_000, "Refuse files larger than this.", metavar="SIZE", parse=parse_size, shown_default="100MB"
     )
@@ -48,10 +61,15 @@ class PromptOptions:
     """The prompt for every image."""
 
     prompt: str | None = option(
-        None, "The prompt for each image.", short="-p", metavar="TEXT", shown_default=DEFAULT_PROMPT
+        None,
+        "The prompt for each image.",
+        short="-p",
+        metavar="TEXT",
+        shown_default=DEFAULT_PROMPT,
+        harmless=True,
     )
     prompt_file: str | None = option(None, "Read the prompt from this file instead.", metavar="FILE")
-    system: str | None = option(None, "A system message sent with each image.", metavar="TEXT")
+    system: str | None = option(None, "A system message sent with each image.", metavar="TEXT", harmless=True)
 
     def __post_init__(self) -> None:
         require(
@@ -71,21 +89,28 @@ class PromptOptions:
 class GenerationOptions:
     """How the model generates answers."""
 
-    max_tokens: int = option(512, "Cut an answer after this many tokens.", metavar="N")
-    temperature: float = option(0.0, "0 for the likeliest words, higher for more variety.", metavar="T")
-    seed: int | None = option(None, "Random seed, for a temperature above 0.", metavar="N")
+    max_tokens: int = option(512, "Cut an answer after this many tokens.", metavar="N", harmless=True)
+    temperature: float = option(
+        0.0, "0 for the likeliest words, higher for more variety.", metavar="T", harmless=True
+    )
+    seed: int | None = option(None, "Random seed, for a temperature above 0.", metavar="N", harmless=True)
     num_ctx: int | None = option(
-        None, "Context length in tokens that Ollama or llama-cpp reserves.", metavar="N"
+        None,
+        "Context length in tokens that Ollama or llama-cpp reserves.",
+        metavar="N",
+        harmless=True,
     )
     schema: str | None = option(
         None,
         "Require JSON answers that match this JSON Schema: a file, or the schema itself.",
         metavar="FILE|JSON",
+        harmless=is_schema_itself,
     )
     logprobs: int | None = option(
         None,
         "Record the probability of each token, and of this many alternatives to it (0 to 20).",
         metavar="N",
+        harmless=True,
     )
     accept: str = option(
         "",
@@ -93,6 +118,7 @@ class GenerationOptions:
         metavar="FLAWS",
         parse=parse_accept,
         shown_default="none",
+        harmless=True,
     )
 
     def __post_init__(self) -> None:
@@ -117,12 +143,20 @@ class ImageOptions:
         metavar="PIXELS|auto",
         parse=parse_side,
         shown_default=f"{USUAL_SIDE}, unless one of the next two sets a limit",
+        harmless=True,
     )
     max_pixels: int | None = option(
-        None, "Shrink to at most this many pixels in total.", metavar="N", parse=parse_pixels
+        None,
+        "Shrink to at most this many pixels in total.",
+        metavar="N",
+        parse=parse_pixels,
+        harmless=True,
     )
     image_tokens: int | None = option(
-        None, "Shrink until the picture takes at most this many of the model's tokens.", metavar="N"
+        None,
+        "Shrink until the picture takes at most this many of the model's tokens.",
+        metavar="N",
+        harmless=True,
     )
     max_pixels_in: int = option(
         200_000_000,
@@ -131,7 +165,9 @@ class ImageOptions:
         parse=parse_pixels,
         shown_default="200MP",
     )
-    quality: int = option(85, "JPEG quality of the pictures that are sent, 1 to 100.", metavar="N")
+    quality: int = option(
+        85, "JPEG quality of the pictures that are sent, 1 to 100.", metavar="N", harmless=True
+    )
 
     def __post_init__(self) -> None:
         require(

@@ -29,7 +29,9 @@ class OutputOptions:
     retry_failed: bool = option(False, "Process images again that failed permanently.")
     overwrite: bool = option(False, "Replace the output file.")
     append: bool = option(False, "Append to an output file even if its records have other settings.")
-    dedupe: bool = option(True, "Process identical images once, and give all of them the answer.")
+    dedupe: bool = option(
+        True, "Process identical images once, and give all of them the answer.", harmless=True
+    )
     cache: str | None = option(
         None,
         "Store answers in this folder, and reuse answers to the same images with the same settings.",
@@ -53,17 +55,26 @@ class RunOptions:
         metavar="N|auto",
         parse=parse_concurrency,
         shown_default="auto",
+        harmless=True,
     )
     rpm: float | None = option(
         None,
         "Send at most this many requests per minute, evenly spaced.",
         metavar="N",
         shown_default="no limit",
+        harmless=True,
     )
     timeout: float = option(
-        300.0, "Seconds that one attempt may take.", metavar="TIME", parse=parse_duration, shown_default="300"
+        300.0,
+        "Seconds that one attempt may take.",
+        metavar="TIME",
+        parse=parse_duration,
+        shown_default="300",
+        harmless=True,
     )
-    retries: int = option(8, "Retry an image at most this often after temporary failures.", metavar="N")
+    retries: int = option(
+        8, "Retry an image at most this often after temporary failures.", metavar="N", harmless=True
+    )
     max_failures: str = option(
         "0", "Exit with 0 if at most this many images (N or N%) failed.", metavar="N", parse=parse_failures
     )
@@ -79,12 +90,14 @@ class RunOptions:
         "Start no image after this time of day; the next run does the rest (exit code 6).",
         metavar="HH:MM",
         parse=parse_clock,
+        harmless=True,
     )
     max_duration: float | None = option(
         None,
         "Start no image after this duration; the next run does the rest (exit code 6).",
         metavar="TIME",
         parse=parse_duration,
+        harmless=True,
     )
     max_cost: float | None = option(
         None,
@@ -97,6 +110,7 @@ class RunOptions:
         metavar="TIME",
         parse=parse_duration,
         shown_default="30s",
+        harmless=True,
     )
     decode_memory: int | None = option(
         None,
@@ -160,7 +174,7 @@ class DisplayOptions:
         metavar="FILE",
     )
     quiet: bool = option(False, "Print only errors.", short="-q")
-    verbose: bool = option(False, "Print every retry and every failed image.", short="-v")
+    verbose: bool = option(False, "Print every retry and every failed image.", short="-v", harmless=True)
     log_json: bool = option(False, "Write each event as one JSON line to standard error.")
     summary: str | None = option(
         None, "Write the summary and exit code of the run to this file, as JSON.", metavar="FILE"

@@ -24,6 +24,8 @@ class OptionSpec:
     """How one option is shown and read. `parse` turns a typed text into the value.
 
     Its environment variable may hold several values: one per line with `split_lines`, else one per word.
+    `harmless` says whether ./vlmbatch.toml may set it, since that file may be part of a downloaded folder; a
+    function decides by the value.
     """
 
     help: str
@@ -34,6 +36,11 @@ class OptionSpec:
     shown_default: str | None = None
     secret: bool = False
     split_lines: bool = False
+    harmless: bool | Callable[[Any], bool] = False
+
+    def is_harmless(self, value: object) -> bool:
+        """Whether ./vlmbatch.toml may set this value."""
+        return self.harmless(value) if callable(self.harmless) else self.harmless
 
 
 def option(
@@ -47,6 +54,7 @@ def option(
     shown_default: str | None = None,
     secret: bool = False,
     split_lines: bool = False,
+    harmless: bool | Callable[[Any], bool] = False,
 ) -> Any:
     """Return a dataclass field with its OptionSpec in the metadata; no repr shows a secret field."""
     spec = OptionSpec(
@@ -58,6 +66,7 @@ def option(
         shown_default=shown_default,
         secret=secret,
         split_lines=split_lines,
+        harmless=harmless,
     )
     return field(default=default, repr=not secret, metadata={"option": spec})
 

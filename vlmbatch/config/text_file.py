@@ -16,7 +16,11 @@ def read_text(path: str | os.PathLike[str]) -> str:
         OSError: the file cannot be read.
         UnicodeDecodeError: it is not such a text.
     """
-    data = Path(path).read_bytes()
+    return decoded(Path(path).read_bytes())
+
+
+def decoded(data: bytes) -> str:
+    """The text in these bytes of such a file; raises UnicodeDecodeError if they are not such a text."""
     text = data.decode("utf-16" if data.startswith(UTF16_MARKS) else "utf-8-sig")
     if "\0" in text:  # UTF-16 without its mark, or UTF-32, whose bytes are also UTF-8
         at = data.index(b"\0")

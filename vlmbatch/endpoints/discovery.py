@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vlmbatch.backends.keys import key_of_fallback
 from vlmbatch.backends.litellm.deployments import Deployment, deployments_in
 from vlmbatch.config import RunConfig
 from vlmbatch.config.endpoint import EndpointOptions, FallbackSpec, is_file_of_urls
@@ -91,12 +92,12 @@ def endpoint_specs(
     """All endpoints of these options, with these URLs of --base-url; blocks.
 
     Raises:
-        ConfigError: --litellm-config cannot be used.
+        ConfigError: --litellm-config cannot be used, or the key of a fallback is not set.
     """
     first = [spec_at(config, url) for url in urls] or _deployed(0, config, environ)
     rest = [
         spec
-        for rank, options in enumerate(fallbacks(config), 1)
+        for rank, options in enumerate(fallbacks(config, environ), 1)
         for spec in _deployed(rank, options, environ)
     ]
     return [*first, *rest]
@@ -111,9 +112,10 @@ def _deployed(rank: int, config: RunConfig, environ: Mapping[str, str]) -> list[
     return [EndpointSpec(rank=rank, config=config, deployment=deployment) for deployment in found]
 
 
-def fallbacks(config: RunConfig) -> list[RunConfig]:
-    """The options of each fallback."""
-    return [_fallback_config(config, FallbackSpec.of(text)) for text in config.endpoint.fallback]
+def fallbacks(config: RunConfig, environ: Mapping[str, str] = os.environ) -> list[RunConfig]:
+    """The options of each fallback; raises ConfigError if the key of one is not set."""
+    specs = [FallbackSpec.of(text) for text in config.endpoint.fallback]
+    return [_fallback_config(config, spec, key_of_fallback(spec, environ)) for spec in specs]
 
 
 def spec_at(config: RunConfig, url: str) -> EndpointSpec:
@@ -121,13 +123,14 @@ def spec_at(config: RunConfig, url: str) -> EndpointSpec:
     return EndpointSpec(rank=0, config=_with(config, replace(config.endpoint, base_url=(url,), fallback=())))
 
 
-def _fallback_config(config: RunConfig, spec: FallbackSpec) -> RunConfig:
+def _fallback_config(config: RunConfig, spec: FallbackSpec, key: str | None) -> RunConfig:
     """The options of a fallback. It never gets the key, headers and certificates of the first endpoint."""
     first = config.endpoint
     options = EndpointOptions(
         backend=spec.backend,
         model=spec.model,
         base_url=() if spec.url is None else (spec.url,),
+        api_key=key,
         keep_alive=first.keep_alive,
         canary=first.canary,
         unload=first.unload,

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from vlmbatch import strict_json
+from vlmbatch.config.groups import is_schema_itself
 from vlmbatch.config.text_file import read_text
 from vlmbatch.errors import BadAnswerError, ConfigError
 from vlmbatch.prompts.embedded_json import candidates
@@ -30,7 +31,7 @@ def schema_text(typed: str | None) -> str | None:
         return None
     named = typed if len(typed) <= 60 else f"{typed[:57]}..."
     try:
-        text = typed if typed.lstrip().startswith("{") else read_text(typed)
+        text = typed if is_schema_itself(typed) else read_text(typed)
         schema = strict_json.loads(text, unique_keys=True)
     except OSError as error:
         raise ConfigError(

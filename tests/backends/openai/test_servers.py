@@ -37,11 +37,11 @@ def header_of(backend: Any) -> str | None:
 
 @pytest.mark.parametrize("name", PLACES)
 def test_place_and_key(name: str) -> None:
-    """Each backend has the default URL of its server, and uses only the key that is meant for it."""
+    """Each backend has the default URL of its server, where only a provider gets the key of its variable."""
     environ = {"OPENAI_API_KEY": "openai-key", "OPENROUTER_API_KEY": "openrouter-key"}
     backend = KINDS[name].open(None, environ)
     assert (backend.place, backend.name) == (PLACES[name], name)
-    own = {"openai": "openai-key", "vllm": "openai-key", "openrouter": "openrouter-key"}.get(name)
+    own = {"openai": "openai-key", "openrouter": "openrouter-key"}.get(name)
     assert header_of(backend) == (own and f"Bearer {own}")
     assert header_of(KINDS[name].open(None, environ, api_key=KEY)) == f"Bearer {KEY}"
 

@@ -16,6 +16,7 @@ from vlmbatch.backends.classify.thoughts import without_thinking
 from vlmbatch.backends.classify.token_limits import TokenLimits
 from vlmbatch.backends.http.auth import Credentials, Headers
 from vlmbatch.backends.http.wire import is_loopback
+from vlmbatch.backends.keys import WITHOUT_KEY
 from vlmbatch.backends.litellm.deployments import Deployment
 from vlmbatch.backends.litellm.errors import to_backend_error
 from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
@@ -32,7 +33,7 @@ OPTIONAL: Mapping[str, tuple[str, ...]] = {"temperature": ("temperature",), "see
 """The parameters that vlmbatch sends by itself and that a provider may refuse, with their names there."""
 KEY_VARIABLES = ("_API_KEY", "_TOKEN", "_SECRET_ACCESS_KEY")
 NO_KEY = "none"
-"""The placeholder key for a server on this machine: the client libraries require a key."""
+"""The placeholder for a key: the client libraries require one."""
 
 
 def require_installed() -> None:
@@ -251,7 +252,9 @@ class LiteLLMBackend:
         }
 
     def _placeholder(self) -> str | None:
-        return NO_KEY if self._is_local and self._provider in ("openai", "custom_openai") else None
+        """A value where the client library needs a key, or would take one of the environment."""
+        needs_one = self._is_local and self._provider in ("openai", "custom_openai")
+        return NO_KEY if needs_one or self._deployment.key == WITHOUT_KEY else None
 
     @property
     def _is_local(self) -> bool:
@@ -259,7 +262,7 @@ class LiteLLMBackend:
 
     def _require_key(self, library: ModuleType, model: str) -> None:
         """Raise FatalBackendError if no key for the provider is set."""
-        if self._deployment.key or self._is_local or self._headers:
+        if self._deployment.key is not None or self._is_local or self._headers:
             return
         missing = library.validate_environment(model).get("missing_keys") or []
         if missing:

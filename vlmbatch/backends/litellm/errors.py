@@ -16,7 +16,10 @@ from vlmbatch.errors import (
     UnreachableError,
 )
 
-_KEY_HINT = "set the key of its provider, such as OPENAI_API_KEY, or --api-key"
+_KEY_HINT = (
+    "set the key of its provider, such as OPENAI_API_KEY, or --api-key; "
+    "for a fallback write the variable of its key after its URL: @URL#VARIABLE"
+)
 _MODEL_HINT = "name another model with --model, as provider/model"
 
 _FATAL, _BAD, _NO, _PASSING = FatalBackendError, BadAnswerError, RejectedError, TransientError

@@ -16,6 +16,7 @@ from vlmbatch.commands.doctor.image_check import check_image, read_image
 from vlmbatch.commands.doctor.machine import check_machine
 from vlmbatch.commands.models import each_endpoint
 from vlmbatch.config import Option, RunConfig, options
+from vlmbatch.config.endpoint import FallbackSpec
 from vlmbatch.config.spec import AUTO, redact
 from vlmbatch.endpoints.discovery import fallbacks
 from vlmbatch.errors import BackendError
@@ -105,12 +106,18 @@ def _command(config: RunConfig, passed: list[tuple[RunConfig, Endpoint]]) -> lis
         words += ["--backend", backend, "--model", config.endpoint.model or found[0].model]
     for one, _ in passed:
         words += ["--base-url", redact(one.endpoint.url)] if one.endpoint.url else []
-    words += [word for text in config.endpoint.fallback for word in ("--fallback", redact(text))]
+    words += [word for text in config.endpoint.fallback for word in ("--fallback", _fallback(text))]
     for option in options():
         value = getattr(getattr(config, option.group), option.name)
         if option.group in SHAPING and value not in (None, option.default):
             words += _typed(option, value)
     return [*words, "--output", "answers.jsonl"]
+
+
+def _fallback(text: str) -> str:
+    """The fallback without a password, and with the name of the variable that has its key."""
+    variable = FallbackSpec.of(text).key_variable
+    return redact(text) + (f"#{variable}" if variable else "")
 
 
 def _typed(option: Option, value: object) -> list[str]:

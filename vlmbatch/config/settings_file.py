@@ -1,0 +1,225 @@
+"""Settings files: which of them are read, and what each of them may set.
+
+The user's own file, and a file that the user names, may set every option. ./vlmbatch.toml may be part of a
+downloaded folder: it may set only harmless options (OptionSpec.harmless).
+"""
+
+import os
+import shlex
+import stat
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vlmbatch.config import EXCLUSIVE, Option, options, typed_options
+from vlmbatch.config.masking import without_secrets
+from vlmbatch.config.text_file import decoded
+from vlmbatch.errors import ConfigError
+
+NAME = "vlmbatch.toml"
+HERE = f"./{NAME}"
+LARGEST_BYTES = 256 * 1024
+DEEPEST = 100
+"""The most dots in a key: the memory that tomllib needs grows with their square."""
+LONGEST_SHOWN = 60
+PROVIDER_BACKENDS = ("litellm", "openrouter")
+"""Backends with which the name of a model decides which company gets the images."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The options of all files that were read, by their Python name.
+
+    `files` are the names of the files, as shown to the user. `from_here` are the options that
+    ./vlmbatch.toml has set.
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    files: tuple[str, ...] = ()
+    from_here: frozenset[str] = frozenset()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines to print: the files that were read, and the warnings about them."""
+        return [f"settings from {' and '.join(self.files)}", *self.warnings] if self.files else []
+
+    def check_model(self, backend: str) -> None:
+        """Raise ConfigError if ./vlmbatch.toml has set the model, and this backend makes that a danger.
+
+        Call it only if the model of the file is used.
+        """
+        if "model" not in self.from_here:
+            return
+        if backend in PROVIDER_BACKENDS:
+            does = "chooses the company that gets the images"
+        elif backend == "llama-cpp":
+            does = "is a file that is loaded into this process"
+        else:
+            return
+        raise ConfigError(
+            f"{HERE} sets model, which with --backend {backend} {does}; name it with --model, or if you "
+            f"trust the file, add --config {HERE}"
+        )
+
+
+def read_settings(named: str | None) -> Settings:
+    """The options of the file that the user named, else of the user's own file and of ./vlmbatch.toml.
+
+    Where both set an option, ./vlmbatch.toml counts.
+
+    Raises:
+        ConfigError: a file cannot be read, is not TOML, has a key that is not an option, or sets an option
+            that it may not set.
+    """
+    if named:
+        return _trusted(Path(named), named)
+    own = own_file()
+    here = Path(NAME) if _is_file(Path(NAME)) else None
+    if own is None or not _is_file(own):
+        return Settings() if here is None else _here(here, own)
+    trusted = _trusted(own, str(own))
+    if here is None or here.samefile(own):
+        return trusted
+    near = _here(here, own)
+    return Settings(
+        values={**_not_excluded(trusted.values, near.values), **near.values},
+        files=(*near.files, *trusted.files),
+        from_here=near.from_here,
+        warnings=trusted.warnings,
+    )
+
+
+def own_file() -> Path | None:
+    """The path of the user's own file, which need not exist; None without a home."""
+    named = os.path.expanduser(os.environ.get("XDG_CONFIG_HOME", ""))  # noqa: PTH111  # Path raises without a home
+    folder = named if os.path.isabs(named) else os.path.expanduser("~/.config")  # noqa: PTH111, PTH117
+    path = Path(folder) / "vlmbatch" / NAME
+    return path if path.is_absolute() else None  # a relative one would be in the current folder
+
+
+def _is_file(path: Path) -> bool:
+    with suppress(PermissionError):  # in a container the home may belong to another user
+        return path.is_file()
+    return False
+
+
+def _not_excluded(values: Mapping[str, Any], stronger: Mapping[str, Any]) -> dict[str, Any]:
+    """These options without those that an option of the stronger file excludes."""
+    pairs = [*EXCLUSIVE, *(pair[::-1] for pair in EXCLUSIVE)]
+    excluded = {weak for weak, strong in pairs if stronger.get(strong) not in (None, False)}
+    return {name: value for name, value in values.items() if name not in excluded}
+
+
+def _here(path: Path, own: Path | None) -> Settings:
+    """The options of ./vlmbatch.toml, which may set harmless ones only."""
+    values, _ = _read(path, HERE)
+    if protected := _protected(values):
+        elsewhere = "" if own is None else f", or move these keys to {shlex.quote(str(own))}"
+        keys = ", ".join(_shown(o, values[o.name]) for o in protected)
+        raise ConfigError(
+            f"{HERE} sets {keys}; a file that may have come with downloaded images may not do that, since it "
+            "could send your keys, images or files to others, or replace files; if you trust it, add "
+            f"--config {HERE}{elsewhere}"
+        )
+    return Settings(values=values, files=(HERE,), from_here=frozenset(values))
+
+
+def _trusted(path: Path, shown: str) -> Settings:
+    """The options of a file of the user."""
+    values, found = _read(path, shown)
+    if protected := _protected(values):
+        _require_own(path, shown, found, ", ".join(o.key for o in protected))
+    return Settings(values=values, files=(shown,), warnings=tuple(_warnings(values, shown, found)))
+
+
+def _protected(values: Mapping[str, Any]) -> list[Option]:
+    """The options among these that ./vlmbatch.toml may not set."""
+    return [o for o in options() if o.name in values and not o.spec.is_harmless(values[o.name])]
+
+
+def _shown(option: Option, value: object) -> str:
+    """The key of an option, with its value if other values are harmless."""
+    if not callable(option.spec.harmless):
+        return option.key
+    text = str(value)
+    return f"{option.key} = {text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + '...'!r}"
+
+
+def _require_own(path: Path, shown: str, found: os.stat_result, keys: str) -> None:
+    """Raise ConfigError unless only the user, or root, can write to the file; terminals are not checked."""
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISFIFO(found.st_mode)):
+        return
+    danger = f"{shown} sets {keys}, but"
+    quoted = shlex.quote(str(path))
+    if found.st_uid not in (os.geteuid(), 0):
+        raise ConfigError(
+            f"{danger} it belongs to another user (number {found.st_uid}); make it yours with: "
+            f"chown {os.geteuid()} {quoted}"
+        )
+    by_group = found.st_mode & stat.S_IWGRP and found.st_gid != found.st_uid  # else the user's private group
+    if by_group or found.st_mode & stat.S_IWOTH:
+        raise ConfigError(f"{danger} other users can change it; prevent that with: chmod go-w {quoted}")
+
+
+def _warnings(values: Mapping[str, Any], shown: str, found: os.stat_result) -> Iterable[str]:
+    """Yield a warning if other users can read a key or a password in the file."""
+    secret = _secrets(values)
+    if secret and stat.S_ISREG(found.st_mode) and found.st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        yield (
+            f"other users can read {', '.join(secret)} in {shown}; prevent that with: "
+            f"chmod 600 {shlex.quote(shown)}"
+        )
+
+
+def _secrets(values: Mapping[str, Any]) -> list[str]:
+    """The keys of the file whose value has a key or a password."""
+    has_secret = {
+        "api-key": bool(values.get("api_key")),
+        "header": bool(values.get("header")),
+        "base-url": any("@" in url for url in values.get("base_url") or ()),
+        "fallback": any("@" in text.partition("@http")[2] for text in values.get("fallback") or ()),
+        "extra-body": without_secrets(values) != dict(values),
+    }
+    return [key for key, has_one in has_secret.items() if has_one]
+
+
+def _read(path: Path, shown: str) -> tuple[dict[str, Any], os.stat_result]:
+    """The options in a file, and the owner and mode of the same file."""
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            data = file.read(LARGEST_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{shown}: {error.strerror}") from error
+    if len(data) > LARGEST_BYTES:
+        raise ConfigError(f"{shown} is larger than {LARGEST_BYTES // 1024} KiB; name a file of settings")
+    return _options_in(data, shown), found
+
+
+def _options_in(data: bytes, shown: str) -> dict[str, Any]:
+    import tomllib  # only if there is a file, so that --help stays fast
+
+    try:
+        text = decoded(data)
+        if any(_dots_in_key(line) > DEEPEST for line in text.split("\n")):
+            raise ConfigError(f"{shown} has a key with more than {DEEPEST} dots; no option has such a key")
+        table = tomllib.loads(text)
+        named = {key.replace("-", "_"): value for key, value in table.items()}
+        return typed_options(named, "the key")
+    except ConfigError as error:
+        raise ConfigError(f"{shown}: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{shown} is nested too deeply; write it with fewer levels") from error
+    except ValueError as error:  # no UTF-8, no TOML, or a number of more digits than Python reads
+        raise ConfigError(f"{shown} is not TOML: {error}") from error
+
+
+def _dots_in_key(line: str) -> int:
+    """The number of dots in the key of this line, which is a table's name or before a =."""
+    if line.lstrip().startswith("["):
+        return line.count(".")
+    key, equals, _ = line.partition("=")
+    return key.count(".") if equals else 0
