@@ -64,13 +64,13 @@ def test_an_invalid_header_is_refused(typed: str) -> None:
 
 
 def test_headers_from_variable_and_file(photos: Photos, endpoint: Endpoint) -> None:
-    """VLMBATCH_HEADER has one header per line, vlmbatch.toml a list; a bad one exits 2 and stays hidden."""
+    """VLMBATCH_HEADER has one header per line, a settings file a list; a bad one exits 2 and stays hidden."""
     photos(1)
     asked = ("run", "photos", "-b", "openai", "--base-url", endpoint.url, "-m", "tiny-vision")
     done = run(*asked, VLMBATCH_HEADER=f"X-Team: two words\n\nX-Key: {SECRET}\n")
     assert done.returncode == 0, done.stderr
-    Path("vlmbatch.toml").write_text(f'header = ["X-Team: two words", "X-Key: {SECRET}"]')
-    assert run(*asked, "--config", "vlmbatch.toml").returncode == 0
+    Path("mine.toml").write_text(f'header = ["X-Team: two words", "X-Key: {SECRET}"]')
+    assert run(*asked, "--config", "mine.toml").returncode == 0
     assert {(r.headers["x-team"], r.headers["x-key"]) for r in endpoint.requests} == {("two words", SECRET)}
     wrong = run(*asked, "--header", f"X Key: {SECRET}")
     assert (wrong.returncode, SECRET in wrong.stderr) == (2, False)
