@@ -19,7 +19,7 @@ from vlmbatch.errors import ConfigError
 Photos = Callable[..., Path]
 pytestmark = pytest.mark.usefixtures("all_from_the_start")
 KEY = "sk-s3cret-of-the-user"
-KEYS = {"OPENAI_API_KEY": KEY, "OPENROUTER_API_KEY": KEY, "OLLAMA_API_KEY": KEY}
+KEYS = {"OPENAI_API_KEY": KEY, "OPENROUTER_API_KEY": KEY, "OLLAMA_API_KEY": KEY, "TOGETHERAI_API_KEY": KEY}
 
 
 @pytest.fixture
@@ -42,11 +42,10 @@ def test_a_fallback_elsewhere_gets_no_key_of_the_environment(
     """A fallback at a URL that is not its provider's gets no key of the environment, and still answers."""
     photos(2)
     endpoint.script = lambda request: "content_filter"
-    path, prefix = ("", "") if backend == "ollama" else ("/v1", "openai/" * (backend == "litellm"))
-    place = other.url.replace("127.0.0.1", "localhost") if backend == "litellm" else other.url
+    path, prefix = ("", "") if backend == "ollama" else ("/v1", "together_ai/" * (backend == "litellm"))
     done = run(
         *("run", "photos", "-b", "openai", "--base-url", f"{endpoint.url}/v1", "-m", "tiny-vision"),
-        *("--fallback", f"{backend}:{prefix}big-vision@{place}{path}"),
+        *("--fallback", f"{backend}:{prefix}big-vision@{other.url}{path}"),
         **KEYS,
     )
     assert done.returncode == 0, done.stderr

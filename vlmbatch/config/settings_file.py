@@ -94,9 +94,8 @@ def read_settings(named: str | None) -> Settings:
 
 def own_file() -> Path | None:
     """The path of the user's own file, which need not exist; None without a home."""
-    named = os.path.expanduser(os.environ.get("XDG_CONFIG_HOME", ""))  # noqa: PTH111  # Path raises without a home
-    folder = named if os.path.isabs(named) else os.path.expanduser("~/.config")  # noqa: PTH111, PTH117
-    path = Path(folder) / "vlmbatch" / NAME
+    home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    path = Path(os.path.expanduser(home)) / "vlmbatch" / NAME  # noqa: PTH111  # Path raises without a home
     return path if path.is_absolute() else None  # a relative one would be in the current folder
 
 
