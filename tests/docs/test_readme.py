@@ -77,6 +77,14 @@ def test_the_readme_has_the_first_commands(command: str) -> None:
     assert command in [line for block in blocks(README, "(?:sh)?") for line in block.splitlines()]
 
 
+def test_the_options_of_a_file_in_the_folder_are_listed() -> None:
+    """The README lists exactly the options that ./vlmbatch.toml may set."""
+    _, found, listed = README.partition("`./vlmbatch.toml` may set what shapes")
+    assert found
+    named = re.findall(r"`([a-z-]+)`", listed.partition("Any other key")[0])
+    assert sorted(named) == sorted(o.key for o in options() if o.spec.harmless)
+
+
 def test_all_links_have_a_target() -> None:
     """Each file and each heading that a page of the project links to exists."""
     for name in ("README.md", "CONTRIBUTING.md", *(p.as_posix() for p in pages())):

@@ -139,8 +139,8 @@ class EndpointOptions:
 
     fallback: tuple[str, ...] = option(
         (),
-        "Send an image here if the endpoint fails, for example litellm:gpt-4o or ollama:llava@URL "
-        "(repeatable).",
+        "Send an image here if the endpoint fails, for example litellm:gpt-4o, ollama:llava@URL or, with the "
+        "variable of its key, openai:MODEL@URL#VARIABLE (repeatable).",
         metavar="BACKEND:MODEL",
         secret=True,  # its URL may hold a password
     )
