@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import resource
-import socket
 import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planted import NO_FILES
 from written_results import RUN, answered, failed, lines_of_runs, outcomes, records, write
 
 from vlmbatch.config.run import OutputOptions
@@ -158,35 +158,6 @@ async def test_bad_lines_are_reported_and_stay(output: Path) -> None:
     assert json.loads(runs_of(output).read_bytes().splitlines()[-1])["run"] == RUN
 
 
-def a_pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def a_folder(path: Path) -> None:
-    path.mkdir()
-
-
-def a_socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as server:
-        folder = os.open(path.parent, os.O_RDONLY)
-        server.bind(f"/proc/self/fd/{folder}/{path.name}")  # the path itself may be too long for a socket
-        os.close(folder)
-
-
-def a_link(path: Path) -> None:
-    target = path.with_name("precious")
-    target.write_text("precious")
-    path.symlink_to(target)
-
-
-def a_dangling_link(path: Path) -> None:
-    path.symlink_to("nothing")
-
-
-def a_device(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
 def a_thesis(path: Path) -> None:
     path.write_text("A thesis.\n" * 1000)
 
@@ -212,8 +183,8 @@ def too_many_lines(path: Path) -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        *(a_pipe, a_folder, a_socket, a_link, a_dangling_link, a_device, a_thesis, records_of_another_run),
-        *(a_line_without_end, terabytes_of_zeros, too_many_lines),
+        *NO_FILES,
+        *(a_thesis, records_of_another_run, a_line_without_end, terabytes_of_zeros, too_many_lines),
     ],
 )
 @pytest.mark.parametrize("options", [OutputOptions(), OVERWRITE])

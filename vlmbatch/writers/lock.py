@@ -7,15 +7,24 @@ output is moved, and two runs could hold two lock files of one name if a lock fi
 import fcntl
 import json
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vlmbatch import strict_json
 from vlmbatch.config.masking import without_secrets
-from vlmbatch.errors import LockedError, OutputError, ResourceError
+from vlmbatch.errors import ConfigError, LockedError, OutputError, ResourceError
 from vlmbatch.writers.append import reason
+from vlmbatch.writers.beside import WAY_OUT, open_beside
+
+MOST_BYTES = 1 << 26
+"""The largest lock file that is read: one of an earlier version has the settings of all runs."""
+OURS = frozenset(("pid", "started", "runs"))
+START = b'{"pid": '
+_TIME = re.compile(r"[0-9TZ:-]{1,20}")
 
 
 class OutputLock:
@@ -36,6 +45,7 @@ class OutputLock:
         """Take the lock or fail at once; creates the lock file and nothing else.
 
         Raises:
+            ConfigError: a file of this name is no lock file of vlmbatch; it is left unchanged.
             LockedError: another run holds it.
             OutputError: the folder is missing, cannot be written to, or the file cannot be locked.
         """
@@ -43,9 +53,17 @@ class OutputLock:
             _check_place(Path(self.output))
             # realpath: one file has one lock, also through a link
             self.path = os.path.realpath(self.output) + ".lock"
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            self._lock(self._fd, f"another run{_holder(_read(self._fd))} is writing to {self.output}")
-            self.runs = _runs(_read(self._fd))
+            self._fd = open_beside(self.path, os.O_RDWR | os.O_CREAT)
+            holder = _holder(_content(_read(self._fd)) or {})
+            self._lock(self._fd, f"another run{holder} is writing to {self.output}")
+            # only under the lock, since another run changes the content
+            content = _content(_read(self._fd))
+            if content is None:
+                raise ConfigError(
+                    f"{self.path} contains something other than a lock of vlmbatch and was left unchanged. "
+                    f"{WAY_OUT}"
+                )
+            self.runs = _runs(content)
             self._write()
         except OSError as error:
             self.release()
@@ -54,7 +72,7 @@ class OutputLock:
             raise OutputError(
                 f"cannot lock {self.output}: {reason(error)}. Name a file elsewhere with --output"
             ) from error
-        except (LockedError, OutputError):
+        except (ConfigError, LockedError, OutputError):
             self.release()
             raise
 
@@ -110,13 +128,25 @@ def _check_place(output: Path) -> None:
         )
 
 
-def _read(fd: int) -> dict[str, Any]:
-    """The content of the lock file; empty if the file is empty or damaged."""
+def _read(fd: int) -> bytes | None:
+    """The bytes of the lock file, None if there are too many of them."""
+    size = os.fstat(fd).st_size
+    return os.pread(fd, size, 0) if size <= MOST_BYTES else None
+
+
+def _content(data: bytes | None) -> dict[str, Any] | None:
+    """The content of a lock file, empty if the file is empty or damaged; None if vlmbatch has not written it.
+
+    A crash may leave the start of a content, also with zeros or with the end of a longer one behind it.
+    """
+    if data is None:
+        return None
     try:
-        content = json.loads(os.pread(fd, os.fstat(fd).st_size, 0))
-    except (ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        content = strict_json.loads(data)
+    except ValueError:
+        start = data.rstrip(b"\0")
+        return {} if start.startswith(START) or START.startswith(start) else None
+    return content if isinstance(content, dict) and content.keys() <= OURS else None
 
 
 def _runs(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -128,6 +158,6 @@ def _runs(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _holder(content: Mapping[str, Any]) -> str:
     pid, started = content.get("pid"), content.get("started")
-    if not isinstance(pid, int) or not isinstance(started, str):
+    if not isinstance(pid, int) or not isinstance(started, str) or not _TIME.fullmatch(started):
         return ""
     return f" (process {pid}, started {started})"

@@ -15,6 +15,7 @@ from vlmbatch.images import FileStamp, ImageRef
 from vlmbatch.integer_map import IntegerLog, IntegerMap
 from vlmbatch.protocols import Finished
 from vlmbatch.records import DEFAULT_PROMPT_NAME
+from vlmbatch.writers.beside import open_beside
 from vlmbatch.writers.line_parser import Outcome, image_digest, parse, read_outcome, stamp_digest
 
 RECORD_START = b'{"v":1,"id":"'
@@ -208,6 +209,7 @@ def repair(path: str, contents: Contents) -> str | None:
     Returns the name of that file, or None if nothing was moved.
 
     Raises:
+        ConfigError: the name of the other file is taken by something else.
         OSError: one of the two files cannot be written; nothing is lost.
     """
     if not contents.tail:
@@ -219,7 +221,7 @@ def repair(path: str, contents: Contents) -> str | None:
     kept = f"{path}.corrupt-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     end = Path(path).stat().st_size - contents.tail
     # append, since there may be two repairs within a second
-    with open(path, "rb") as torn, open(kept, "r+b" if Path(kept).exists() else "wb") as file:
+    with open(path, "rb") as torn, open(open_beside(kept, os.O_RDWR | os.O_CREAT), "r+b") as file:
         torn.seek(end)
         file.seek(0, os.SEEK_END)
         while chunk := torn.read(CHUNK):

@@ -8,7 +8,6 @@ import contextlib
 import errno
 import json
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,11 @@ from vlmbatch import strict_json
 from vlmbatch.errors import ConfigError, OutputError, ResourceError
 from vlmbatch.records import DEFAULT_PROMPT_NAME
 from vlmbatch.writers.append import reason
+from vlmbatch.writers.beside import WAY_OUT, open_beside
 
 LINE_START = b'{"v":1,"run":"'
 MOST_BYTES = 1 << 26
 """The largest file that is read: each change of settings adds one line of a few kilobytes."""
-WAY_OUT = "Move it away, or name another file with --output"
 
 
 class RunLog:
@@ -45,7 +44,7 @@ class RunLog:
 
         Raises:
             ConfigError: the file does not belong to vlmbatch.
-            OutputError: it is not a regular file, or cannot be read.
+            OutputError: it cannot be read.
         """
         try:
             self.path = os.path.realpath(self.output) + ".runs"  # next to the lock file, also through a link
@@ -98,21 +97,16 @@ class RunLog:
             self._fd = None
 
     def _opened(self) -> int | None:
-        """A descriptor of the file, None without a file; a pipe does not block, and no link is followed."""
-        flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        """A descriptor of the file, None without a file."""
         try:
-            fd = os.open(self.path, os.O_RDWR | os.O_APPEND | flags)
+            return open_beside(self.path, os.O_RDWR | os.O_APPEND)
         except FileNotFoundError:
             return None
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise
             self._is_writable = False
-            fd = os.open(self.path, os.O_RDONLY | flags)
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            raise OutputError(f"{self.path} is not a regular file. {WAY_OUT}")
-        return fd
+            return open_beside(self.path, os.O_RDONLY)
 
     def _read(self, fd: int) -> None:
         if os.fstat(fd).st_size > MOST_BYTES:
@@ -167,8 +161,9 @@ class RunLog:
         )
 
     def _failure(self, error: OSError) -> ResourceError | OutputError:
-        told = "it is a link" if error.errno == errno.ELOOP else reason(error)
-        return ResourceError.behind(error) or OutputError(f"cannot use {self.path}: {told}. {WAY_OUT}")
+        return ResourceError.behind(error) or OutputError(
+            f"cannot use {self.path}: {reason(error)}. {WAY_OUT}"
+        )
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,0 +1,38 @@
+"""Opens the files next to an output, whose names are easy to guess: only regular files, through no link."""
+
+import contextlib
+import os
+import stat
+
+from vlmbatch.errors import ConfigError
+
+WAY_OUT = "Move it away, or name another file with --output"
+
+
+def open_beside(path: str, flags: int) -> int:
+    """A descriptor of this file, which is created with O_CREAT. A pipe does not block, and nothing changes.
+
+    A link could lead to any file, and a second name could be that of any file, so both are refused.
+
+    Raises:
+        ConfigError: it is a link, has a second name, or is no regular file.
+        OSError: it cannot be opened.
+    """
+    with contextlib.suppress(FileNotFoundError):  # it is created, or the open below fails
+        _check(path, os.lstat(path))  # first, since to open some devices does something
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    try:
+        _check(path, os.fstat(fd))
+    except ConfigError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _check(path: str, found: os.stat_result) -> None:
+    if stat.S_ISLNK(found.st_mode):
+        raise ConfigError(f"{path} is a link and was left unchanged. {WAY_OUT}")
+    if not stat.S_ISREG(found.st_mode):
+        raise ConfigError(f"{path} is not a regular file and was left unchanged. {WAY_OUT}")
+    if found.st_nlink > 1:
+        raise ConfigError(f"{path} has a second name (a hard link) and was left unchanged. {WAY_OUT}")
