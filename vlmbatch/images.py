@@ -7,12 +7,21 @@ MOST_FRAMES = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Walked:
+    """How a walk has found an image: through no link below the folder `root`, unless it is one itself."""
+
+    root: str
+    is_link: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRef:
     """An image that a source has found. `id` is the path as typed, POSIX; `uri` is the path to open."""
 
     id: str
     uri: str
     prompt: str | None = None
+    walked: Walked | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,11 +84,42 @@ def test_entries_that_are_no_files() -> None:
     assert "a FIFO" in str(kinds["fifo"])
 
 
+KERNELS = (
+    "/proc/self/status",
+    "/proc/self/mem",
+    "/proc/1/environ",
+    "/proc/kmsg",
+    "/sys/kernel/uevent_seqnum",
+)
+
+
+@pytest.mark.parametrize("path", [*KERNELS, "link"])
+def test_files_of_the_kernel_are_not_read(path: str) -> None:
+    """A file in /proc or /sys, also behind a link, fails for good as no file, with words that say so."""
+    Path("link").symlink_to("/proc/self/status")
+    if not Path(path).exists():
+        pytest.skip("this system has no such file")
+    failure = failure_of(path)
+    assert (failure.kind, failure.retryable) == ("not_a_file", False)
+    assert "like those of the kernel in /proc and /sys, not an image" in str(failure)
+
+
+def test_the_head_of_a_file_of_the_kernel_is_not_read() -> None:
+    """read_head() returns nothing of a file in /proc, so that a walk reads none of them."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("this system has no such file")
+    assert read_head(ImageRef(id="/proc/self/status", uri="/proc/self/status")) == b""
+
+
 def test_a_head_is_read_of_files_only() -> None:
     """read_head() returns at most 64 bytes of a file, and none of a FIFO or a device."""
     put("a", data=b"x" * 100)
     os.mkfifo("fifo")
-    assert [read_head(path) for path in ("a", "fifo", "/dev/zero")] == [b"x" * 64, b"", b""]
+    assert [read_head(ImageRef(id=path, uri=path)) for path in ("a", "fifo", "/dev/zero")] == [
+        b"x" * 64,
+        b"",
+        b"",
+    ]
 
 
 def test_a_name_too_long() -> None:

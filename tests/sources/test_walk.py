@@ -32,7 +32,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def walk(path: str, chunk: int, problems: list[SourceProblem] | None = None) -> Iterator[str]:
     told = [] if problems is None else problems
-    return Walk(Globs(InputOptions()), lambda kind: None, told.append, chunk=chunk).images(path)
+    images = Walk(Globs(InputOptions()), lambda kind: None, told.append, chunk=chunk).images(path)
+    return (image.id for image in images)
 
 
 def grow(place: bytes, tree: dict[bytes, Any]) -> Iterator[bytes]:
@@ -99,7 +100,7 @@ def test_only_a_larger_folder_stays_open() -> None:
     next(whole)
     assert descriptors_of("p") == []
     next(cut)
-    assert len(descriptors_of("p")) == 1
+    assert descriptors_of("p")
     assert len(list(cut)) == 9
     assert descriptors_of("p") == []
 
@@ -121,9 +122,9 @@ def test_an_error_in_the_middle_of_a_folder_is_reported() -> None:
     problems: list[SourceProblem] = []
     images = walk("p", 10, problems)
     first = [next(images) for _ in range(5)]
-    (fd,) = descriptors_of("p/a")
     with open("p/b.jpg", "rb") as other:
-        os.dup2(other.fileno(), fd)
+        for fd in descriptors_of("p/a"):
+            os.dup2(other.fileno(), fd)
     rest = list(images)
     assert rest[-1] == "p/b.jpg"
     assert 5 < len(rest) < 1000

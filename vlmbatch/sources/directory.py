@@ -45,8 +45,7 @@ class DirectorySource(FileSource):
         """Yield each image as soon as its folder, or its chunk of a large folder, is listed."""
         walk = Walk(self._globs, self._ignore, self._report, roots=frozenset(self._paths))
         for path in self._paths:
-            for image in walk.images(path):
-                yield ImageRef(id=image, uri=image)
+            yield from walk.images(path)
 
     def count(self) -> int:
         """The current number of images; a separate walk, possible while another thread iterates."""

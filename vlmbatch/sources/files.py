@@ -5,8 +5,9 @@ import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 
 from vlmbatch.config.groups import InputOptions
 from vlmbatch.errors import ImageError, ResourceError
@@ -14,8 +15,10 @@ from vlmbatch.events import SourceProblem
 from vlmbatch.images import FileStamp, ImageRef, SourceImage
 from vlmbatch.imaging.formats import HEAD_BYTES
 from vlmbatch.sources.globs import Globs
+from vlmbatch.sources.opening import ReplacedError, opened
 
 TRIES = 3
+OF_A_KERNEL = "it is a file without a fixed size, like those of the kernel in /proc and /sys, not an image"
 
 # errors that network file systems return for a moment after a server restart
 _FLAKY = (errno.EIO, errno.ESTALE)
@@ -64,11 +67,11 @@ def read_file(ref: ImageRef, *, max_bytes: int) -> SourceImage:
     """
     for tries_left in reversed(range(TRIES)):
         try:
-            image = _read_whole(ref.uri, max_bytes) or _read_whole(ref.uri, max_bytes)
+            image = _read_whole(ref, max_bytes) or _read_whole(ref, max_bytes)
         except OSError as error:
             if error.errno in _FLAKY and tries_left:
                 continue
-            raise ResourceError.behind(error) or _as_image_error(error) from error
+            raise ResourceError.behind(error) or _as_image_error(error, ref) from error
         except MemoryError as error:
             raise ResourceError.behind(error) from error  # type: ignore[misc]  # it always is one
         if image is None:
@@ -87,7 +90,7 @@ def stamp_file(ref: ImageRef) -> FileStamp | None:
         return None
 
 
-def read_head(path: str) -> bytes:
+def read_head(image: ImageRef) -> bytes:
     """The first bytes of a file, enough to recognise its format; empty for a FIFO, socket or device.
 
     Raises:
@@ -95,8 +98,8 @@ def read_head(path: str) -> bytes:
         ResourceError: the machine is out of descriptors or memory.
     """
     try:
-        with _opened(path) as fd:
-            return os.read(fd, HEAD_BYTES) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        with opened(image) as fd:
+            return os.read(fd, HEAD_BYTES) if _no_file(os.fstat(fd)) is None else b""
     except OSError as error:
         if trouble := ResourceError.behind(error):
             raise trouble from error
@@ -109,12 +112,12 @@ def reason(error: OSError) -> str:
     return words[:1].lower() + words[1:]
 
 
-def _read_whole(path: str, max_bytes: int) -> SourceImage | None:
+def _read_whole(ref: ImageRef, max_bytes: int) -> SourceImage | None:
     """The content of the file, or None if it changed during the read."""
-    with _opened(path) as fd:
+    with opened(ref) as fd:
         before = os.fstat(fd)
-        if not stat.S_ISREG(before.st_mode):
-            raise ImageError(f"it is {_kind(before.st_mode)}, not a file", kind="not_a_file")
+        if (kind := _no_file(before)) is not None:
+            raise ImageError(kind, kind="not_a_file")
         if before.st_size > max_bytes:
             raise ImageError(
                 f"it has {before.st_size:,} bytes, more than {max_bytes:,}; raise --max-bytes to accept it",
@@ -123,6 +126,8 @@ def _read_whole(path: str, max_bytes: int) -> SourceImage | None:
         data = _read_up_to(fd, before.st_size + 1)
         after = os.fstat(fd)
     unchanged = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+    if unchanged and data and not after.st_size:
+        raise ImageError(OF_A_KERNEL, kind="not_a_file")
     if not unchanged or len(data) != after.st_size:
         return None
     return SourceImage(data=data, sha256=hashlib.sha256(data).hexdigest(), stamp=_stamp(after))
@@ -136,31 +141,46 @@ def _read_up_to(fd: int, size: int) -> bytes:
     return b"".join(chunks)
 
 
-@contextmanager
-def _opened(path: str) -> Iterator[int]:
-    try:
-        # O_NONBLOCK: opening a FIFO would otherwise wait for a writer
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except ValueError as error:  # a NUL in the path, which no file can have
-        raise FileNotFoundError(errno.ENOENT, "No such file", path) from error
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
 def _stamp(status: os.stat_result) -> FileStamp:
     return FileStamp(bytes=status.st_size, mtime=status.st_mtime)
 
 
-def _kind(mode: int) -> str:
-    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
-    return kinds.get(stat.S_IFMT(mode), "a device")
+def _no_file(status: os.stat_result) -> str | None:
+    """Why it is no file with a content, None if it is one."""
+    if not stat.S_ISREG(status.st_mode):
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+        return f"it is {kinds.get(stat.S_IFMT(status.st_mode), 'a device')}, not a file"
+    return OF_A_KERNEL if status.st_dev in _kernel_devices() else None
 
 
-def _as_image_error(error: OSError) -> ImageError:
+@cache
+def _kernel_devices() -> frozenset[int]:
+    """The devices of /proc and /sys: to read one of their files may wait or change something."""
+    devices = set()
+    for place in ("/proc", "/sys"):
+        with suppress(OSError):  # not each system has them
+            devices.add(os.stat(place).st_dev)  # noqa: PTH116  # like the calls above
+    return frozenset(devices - {os.stat("/").st_dev})  # noqa: PTH116  # an empty folder that has the name
+
+
+def _is_of_a_kernel(ref: ImageRef) -> bool:
+    try:
+        return os.stat(ref.uri).st_dev in _kernel_devices()  # noqa: PTH116  # like the calls above
+    except OSError:
+        return False
+
+
+def _as_image_error(error: OSError, ref: ImageRef) -> ImageError:
+    if isinstance(error, ReplacedError):
+        return ImageError(
+            "it, or a folder above it, was replaced by a link after it was found; run again",
+            kind="vanished",
+            retryable=True,
+        )
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return ImageError("the file does not exist or was removed", kind="vanished", retryable=True)
+    if error.errno == errno.EAGAIN or _is_of_a_kernel(ref):  # no file of a disk has to be waited for
+        return ImageError(OF_A_KERNEL, kind="not_a_file")
     if error.errno in (errno.EACCES, errno.EPERM):
         return ImageError(
             f"it cannot be read: {reason(error)}; try chmod +r", kind="unreadable", retryable=True

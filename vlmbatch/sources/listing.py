@@ -61,8 +61,8 @@ class ListSource(FileSource):
         for path in split_paths(self._stream):
             for image in walk.images(normalise(os.fsdecode(path))):
                 # 64 bits: among ten million paths, two share a digest once in 370,000 runs
-                if seen.add(hash(image) & _64_BITS, 0):
-                    yield ImageRef(id=image, uri=image)
+                if seen.add(hash(image.id) & _64_BITS, 0):
+                    yield image
 
     def count(self) -> None:
         """Returns None: a stream cannot be read twice."""

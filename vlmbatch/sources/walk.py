@@ -2,17 +2,23 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import islice
 
 from vlmbatch.errors import ResourceError
 from vlmbatch.events import SourceProblem
+from vlmbatch.images import ImageRef, Walked
 from vlmbatch.imaging.formats import IMAGE_EXTENSIONS, NON_IMAGE_EXTENSIONS, looks_like_image
 from vlmbatch.imaging.unread_kinds import unread_kind
 from vlmbatch.sources.files import read_head, reason
 from vlmbatch.sources.globs import Globs
+from vlmbatch.sources.opening import Folders
 
 CHUNK = 10_000
 """Number of names of a folder that are held at once, at about 100 bytes each."""
+
+LINK = "\0"
+"""Marks the name of a link in a list of names; no name has this character, and none comes before it."""
 
 _IMAGE_ENDINGS = tuple(IMAGE_EXTENSIONS)
 _NON_IMAGE_ENDINGS = tuple(NON_IMAGE_EXTENSIONS)
@@ -42,50 +48,59 @@ class Walk:
         self._chunk = chunk
         self._visited: set[str] = set()
 
-    def images(self, path: str) -> Iterator[str]:
-        """The ids of the images under a normalised `path`, or `path` itself if it is not a folder."""
+    def images(self, path: str) -> Iterator[ImageRef]:
+        """The images under a normalised `path`, or `path` itself if it is not a folder."""
         if not os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises if a folder above is closed
             if self._globs.take(path) and self._is_first_visit(path):
-                yield path
+                yield ImageRef(id=path, uri=path)
         elif self._is_first_visit(path):
             yield from self._below(path)
 
-    def _below(self, root: str) -> Iterator[str]:
+    def _below(self, root: str) -> Iterator[ImageRef]:
         """Walk depth first with an explicit stack; trees may be deeper than Python's recursion limit."""
-        stack = [self._list(root)]
-        while stack:
-            for entry in stack[-1]:
-                if entry.endswith("/"):
-                    folder = entry[:-1]
-                    if self._globs.enter(folder) and self._is_first_visit(folder):
-                        stack.append(self._list(folder))
-                        break
-                elif self._globs.take(entry) and self._is_image(entry) and self._is_first_visit(entry):
-                    yield entry
-            else:
-                stack.pop()
+        plain, linked = Walked(root=root, is_link=False), Walked(root=root, is_link=True)
+        with closing(Folders(root)) as folders:
+            stack = [self._list(folders, root)]
+            while stack:
+                for entry in stack[-1]:
+                    mark = entry[-1]
+                    if mark == "/":
+                        if self._enters(entry[:-1]):
+                            stack.append(self._list(folders, entry[:-1]))
+                            break
+                        continue
+                    path, walked = (entry[:-1], linked) if mark == LINK else (entry, plain)
+                    if self._globs.take(path) and self._is_image(path, walked) and self._is_first_visit(path):
+                        yield ImageRef(id=path, uri=path, walked=walked)
+                else:
+                    stack.pop()
 
-    def _list(self, folder: str) -> Iterator[str]:
-        """The ids of the entries of a folder; those of folders end with a slash."""
+    def _enters(self, folder: str) -> bool:
+        return self._globs.enter(folder) and self._is_first_visit(folder)
+
+    def _list(self, folders: Folders, folder: str) -> Iterator[str]:
+        """The ids of the entries of a folder; those of folders end with a slash, those of links with LINK."""
         start = "" if folder == "." else folder.rstrip("/") + "/"
-        names = self._names(folder)
+        names = self._names(folders, folder)
         while chunk := list(islice(names, self._chunk)):
             # only beyond ASCII may the order of Python's strings differ from that of their bytes
             chunk.sort(key=None if "".join(chunk).isascii() else os.fsencode)
             for name in chunk:
                 yield start + name
 
-    def _names(self, folder: str) -> Iterator[str]:
-        """The names in the order of the system, without hidden entries; those of folders end with a slash."""
+    def _names(self, folders: Folders, folder: str) -> Iterator[str]:
+        """The names in the order of the system, without hidden entries; with the marks of `_list`."""
         try:
-            with os.scandir(folder) as entries:
+            with folders.opened(folder) as fd, os.scandir(fd) as entries:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
-                    if entry.is_dir(follow_symlinks=False):
-                        yield entry.name + "/"
-                    elif _leads_to_file(entry):
+                    if entry.is_file(follow_symlinks=False):
                         yield entry.name
+                    elif entry.is_dir(follow_symlinks=False):
+                        yield entry.name + "/"
+                    elif _links_to_file(entry, fd):
+                        yield entry.name + LINK
                     else:
                         self._on_ignored(None)
         except OSError as error:
@@ -93,21 +108,21 @@ class Walk:
                 raise trouble from error
             self._on_problem(SourceProblem(path=folder, message=f"cannot be listed: {reason(error)}"))
 
-    def _is_image(self, path: str) -> bool:
+    def _is_image(self, path: str, walked: Walked) -> bool:
         """Whether to include a file of the walk; an ignored file is counted."""
         lower = path.lower()
         if lower.endswith(_IMAGE_ENDINGS):
             return True
-        head = b"" if lower.endswith(_NON_IMAGE_ENDINGS) else self._head(path)
+        head = b"" if lower.endswith(_NON_IMAGE_ENDINGS) else self._head(path, walked)
         if looks_like_image(head):
             return True
         self._on_ignored(unread_kind(path, head))
         return False
 
-    def _head(self, path: str) -> bytes:
+    def _head(self, path: str, walked: Walked) -> bytes:
         """The first bytes of a file; empty if it cannot be read, which is reported."""
         try:
-            return read_head(path)
+            return read_head(ImageRef(id=path, uri=path, walked=walked))
         except OSError as error:
             self._on_problem(SourceProblem(path=path, message=f"cannot be read: {reason(error)}"))
             return b""
@@ -122,17 +137,22 @@ class Walk:
         return True
 
 
-def _leads_to_file(entry: "os.DirEntry[str]") -> bool:
-    """Whether an entry is a regular file or a link to one; needs a system call for links only."""
+def _links_to_file(entry: "os.DirEntry[str]", folder: int) -> bool:
+    """Whether an entry of this open folder is a link to a regular file."""
     try:
-        return entry.is_file() or _is_broken_link_to_image(entry)
+        return entry.is_file() or _is_broken_link_to_image(entry, folder)
     except PermissionError:
         return True  # reading it will fail, and the failure is recorded
     except OSError:  # ELOOP: the link points back to itself
         return False
 
 
-def _is_broken_link_to_image(entry: "os.DirEntry[str]") -> bool:
+def _is_broken_link_to_image(entry: "os.DirEntry[str]", folder: int) -> bool:
     """Whether it is a link with the name of an image whose target is missing: its disk may be unmounted."""
-    named = entry.name.lower().endswith(_IMAGE_ENDINGS)
-    return named and entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110  # as in `images`
+    if not (entry.name.lower().endswith(_IMAGE_ENDINGS) and entry.is_symlink()):
+        return False
+    try:
+        os.stat(entry.name, dir_fd=folder)  # a Path knows no open folder
+    except FileNotFoundError:
+        return True
+    return False

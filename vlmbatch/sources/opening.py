@@ -1,0 +1,110 @@
+"""Opens what a walk has found without following a link that has taken its place since."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vlmbatch.images import ImageRef
+
+LONGEST = 4096
+"""Characters of a path; no system allows more bytes. It bounds the steps to a folder, one a level."""
+_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_STEP = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class ReplacedError(OSError):
+    """A link has taken the place of a file or a folder after the walk has found it."""
+
+
+@contextmanager
+def opened(image: ImageRef) -> Iterator[int]:
+    """A descriptor of the file, to read; a FIFO does not block.
+
+    Raises:
+        ReplacedError: it, or a folder between it and the root of the walk, is a link now.
+        OSError: it cannot be opened.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO would otherwise wait for a writer
+    try:
+        if image.walked is None:
+            fd = os.open(image.uri, flags)
+        else:
+            folder, name = os.path.split(image.uri)
+            flags |= 0 if image.walked.is_link else os.O_NOFOLLOW
+            fd = _step(_folder(image.walked.root, folder), name, flags)
+    except ValueError as error:  # a NUL in the path, which no file can have
+        raise FileNotFoundError(errno.ENOENT, "No such file", image.uri) from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+class Folders:
+    """Opens the folders of a walk. The parent of the last one stays open: its other folders come next."""
+
+    def __init__(self, root: str) -> None:
+        """The root itself may be a link."""
+        self._root = root
+        self._parent = ""
+        self._fd: int | None = None
+
+    @contextmanager
+    def opened(self, folder: str) -> Iterator[int]:
+        """A descriptor of a folder, to list; raises as opened() does."""
+        if folder == self._root:
+            fd = os.open(folder, _LIST)
+        else:
+            parent, _, name = folder.rpartition("/")
+            if self._fd is None or self._parent != parent:
+                self.close()
+                self._fd, self._parent = _folder(self._root, parent), parent
+            fd = _entry(self._fd, name, _LIST | os.O_NOFOLLOW)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Close the parent, if one is open."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def _folder(root: str, folder: str) -> int:
+    """Open a folder in steps from its root, since O_NOFOLLOW is about the last name of a path only."""
+    if len(folder) > LONGEST:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), folder)
+    fd = os.open(root, _STEP)
+    below = folder if root == "." else folder[len(root) :]
+    for name in filter(None, below.split("/")):
+        fd = _step(fd, name, _STEP | os.O_NOFOLLOW)
+    return fd
+
+
+def _step(parent: int, name: str, flags: int) -> int:
+    """Open an entry of an open folder, and close the folder."""
+    try:
+        return _entry(parent, name, flags)
+    finally:
+        os.close(parent)
+
+
+def _entry(parent: int, name: str, flags: int) -> int:
+    """Open an entry of an open folder."""
+    try:
+        return os.open(name, flags, dir_fd=parent)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK) and _is_link(parent, name):
+            raise ReplacedError(errno.ELOOP, "a link has taken its place", name) from error
+        raise
+
+
+def _is_link(parent: int, name: str) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+    except OSError:  # it is gone by now
+        return False
