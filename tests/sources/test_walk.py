@@ -17,6 +17,7 @@ from vlmbatch.config.groups import InputOptions
 from vlmbatch.errors import ResourceError
 from vlmbatch.events import SourceProblem
 from vlmbatch.sources.globs import Globs
+from vlmbatch.sources.own_files import OwnFiles
 from vlmbatch.sources.walk import CHUNK, Walk
 
 NAMES = st.sampled_from([b"a.jpg", b"B.jpg", b"b", b"b-.jpg", b"b.png", b"\xc3\xa9.jpg", b"\x80.jpg", b"z"])
@@ -32,7 +33,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def walk(path: str, chunk: int, problems: list[SourceProblem] | None = None) -> Iterator[str]:
     told = [] if problems is None else problems
-    images = Walk(Globs(InputOptions()), lambda kind: None, told.append, chunk=chunk).images(path)
+    images = Walk(Globs(InputOptions()), lambda kind: None, told.append, own=OwnFiles(), chunk=chunk).images(
+        path
+    )
     return (image.id for image in images)
 
 

@@ -17,7 +17,7 @@ from vlmbatch.integer_map import IntegerMap
 from vlmbatch.prompts import prompt_text
 from vlmbatch.prompts.schemas import schema_text
 from vlmbatch.protocols import Observer, Source
-from vlmbatch.sources import open_source
+from vlmbatch.sources import OwnFiles, open_source
 
 SHOWN_PROBLEMS = 20
 
@@ -59,7 +59,7 @@ def dry_run(config: RunConfig, notify: Observer) -> DryRunReport:
         open_backend(spec.config, deployment=spec.deployment) for spec in endpoint_specs(config, urls)
     ]
     places = ", ".join(backend.place for backend in backends)
-    source = open_source(config.paths, config.input, notify)
+    source = open_source(config.paths, config.input, notify, OwnFiles.of(config))
     try:
         sizing = sizing_of(config.image, config.endpoint.model or "")
     except ConfigError:  # the model's family may be known only to the endpoint

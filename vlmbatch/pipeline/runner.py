@@ -22,7 +22,7 @@ from vlmbatch.prompts import prompt_text
 from vlmbatch.prompts.schemas import schema_text
 from vlmbatch.protocols import Finished, Observer, Sleep, Source, Writer
 from vlmbatch.records import Endpoint, Result
-from vlmbatch.sources import open_source
+from vlmbatch.sources import OwnFiles, open_source
 from vlmbatch.writers import JsonlWriter, StreamWriter
 
 
@@ -80,7 +80,8 @@ async def _start(config: RunConfig, context: RunContext, stack: AsyncExitStack) 
         prompt = await loop.run_in_executor(thread, prompt_text, config.prompt)
         schema = await loop.run_in_executor(thread, schema_text, config.generation.schema)
         report = partial(_report_problem, loop, notify)
-        source = await loop.run_in_executor(thread, open_source, config.paths, config.input, report)
+        own = await loop.run_in_executor(thread, OwnFiles.of, config)
+        source = await loop.run_in_executor(thread, open_source, config.paths, config.input, report, own)
     if writer is not None:
         await stack.enter_async_context(writer)
     session = await Session.open(

@@ -9,22 +9,26 @@ from vlmbatch.events import SourceProblem
 from vlmbatch.protocols import Source
 from vlmbatch.sources.directory import DirectorySource
 from vlmbatch.sources.listing import ListSource
+from vlmbatch.sources.own_files import OwnFiles
 
-__all__ = ["DirectorySource", "ListSource", "open_source"]
+__all__ = ["DirectorySource", "ListSource", "OwnFiles", "open_source"]
 
 
 def open_source(
-    paths: tuple[str, ...], options: InputOptions, on_problem: Callable[[SourceProblem], None]
+    paths: tuple[str, ...],
+    options: InputOptions,
+    on_problem: Callable[[SourceProblem], None],
+    own: OwnFiles | None = None,
 ) -> Source:
     """The source for these PATHs: ``-`` is a list on standard input, anything else is a folder or a file.
 
-    `on_problem` receives each folder that cannot be listed, on the thread that iterates.
+    `on_problem` receives each folder that cannot be listed, on the thread that iterates. `own` are left out.
 
     Raises:
         ConfigError: a PATH does not exist, or ``-`` is combined with other PATHs.
     """
     if "-" not in paths:
-        return DirectorySource(paths, options, on_problem)
+        return DirectorySource(paths, options, on_problem, own)
     if len(paths) > 1:
         raise ConfigError(
             "- (a list of paths on standard input) cannot be combined with other PATHs; leave them out,"
@@ -33,4 +37,4 @@ def open_source(
     # None if the program was started with standard input closed
     if sys.stdin is None:
         raise ConfigError("standard input is closed; pipe a list of paths into this command or name a folder")
-    return ListSource(sys.stdin.buffer, options, on_problem)
+    return ListSource(sys.stdin.buffer, options, on_problem, own)

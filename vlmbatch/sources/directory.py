@@ -11,6 +11,7 @@ from vlmbatch.events import SourceProblem
 from vlmbatch.images import ImageRef
 from vlmbatch.sources.files import FileSource, reason
 from vlmbatch.sources.globs import normalise
+from vlmbatch.sources.own_files import OwnFiles
 from vlmbatch.sources.walk import Walk
 
 
@@ -22,7 +23,7 @@ class DirectorySource(FileSource):
     hidden entries are skipped and linked folders are not followed, so that no loop is possible; a PATH that
     is itself hidden or a link to a folder is walked. A linked file is included. A file is an image if it has
     the extension of an image, or no known extension and the first bytes of an image. A file that is itself a
-    PATH is always included, unless --include or --exclude leave it out.
+    PATH is always included, unless --include or --exclude leave it out, or the run writes it.
     """
 
     def __init__(
@@ -30,26 +31,35 @@ class DirectorySource(FileSource):
         paths: tuple[str, ...],
         options: InputOptions,
         on_problem: Callable[[SourceProblem], None] = lambda problem: None,
+        own: OwnFiles | None = None,
     ) -> None:
         """`on_problem` receives each folder that cannot be listed, on the thread that iterates.
+
+        `own` are files of the run, which are no images.
 
         Raises:
             ConfigError: a PATH does not exist.
         """
         for path in paths:
             check_exists(path)
-        super().__init__(options, on_problem)
+        super().__init__(options, on_problem, own)
         self._paths = [normalise(path) for path in paths]
 
     def __iter__(self) -> Iterator[ImageRef]:
         """Yield each image as soon as its folder, or its chunk of a large folder, is listed."""
-        walk = Walk(self._globs, self._ignore, self._report, roots=frozenset(self._paths))
+        walk = Walk(self._globs, self._ignore, self._report, own=self._own, roots=frozenset(self._paths))
         for path in self._paths:
             yield from walk.images(path)
 
     def count(self) -> int:
         """The current number of images; a separate walk, possible while another thread iterates."""
-        walk = Walk(self._globs, lambda kind: None, lambda problem: None, roots=frozenset(self._paths))
+        walk = Walk(
+            self._globs,
+            lambda kind: None,
+            lambda problem: None,
+            own=self._own,
+            roots=frozenset(self._paths),
+        )
         return sum(1 for path in self._paths for _ in walk.images(path))
 
 

@@ -16,6 +16,7 @@ from vlmbatch.images import FileStamp, ImageRef, SourceImage
 from vlmbatch.imaging.formats import HEAD_BYTES
 from vlmbatch.sources.globs import Globs
 from vlmbatch.sources.opening import ReplacedError, opened
+from vlmbatch.sources.own_files import OwnFiles
 
 TRIES = 3
 OF_A_KERNEL = "it is a file without a fixed size, like those of the kernel in /proc and /sys, not an image"
@@ -28,7 +29,10 @@ class FileSource:
     """The base of sources of plain files: its globs, its counters, and reading."""
 
     def __init__(
-        self, options: InputOptions, on_problem: Callable[[SourceProblem], None] = lambda problem: None
+        self,
+        options: InputOptions,
+        on_problem: Callable[[SourceProblem], None] = lambda problem: None,
+        own: OwnFiles | None = None,
     ) -> None:
         """`on_problem` receives each folder or file that cannot be opened, on the thread that iterates."""
         self.ignored = 0
@@ -37,6 +41,7 @@ class FileSource:
         self._globs = Globs(options)
         self._max_bytes = options.max_bytes
         self._on_problem = on_problem
+        self._own = own or OwnFiles()
 
     def read(self, ref: ImageRef) -> SourceImage:
         """See `read_file`; the limit is --max-bytes."""

@@ -16,6 +16,7 @@ from vlmbatch.images import ImageRef
 from vlmbatch.integer_map import IntegerMap
 from vlmbatch.sources.files import FileSource, reason
 from vlmbatch.sources.globs import normalise
+from vlmbatch.sources.own_files import OwnFiles
 from vlmbatch.sources.walk import Walk
 
 CHUNK = 65536
@@ -45,9 +46,13 @@ class ListSource(FileSource):
         stream: BinaryIO,
         options: InputOptions,
         on_problem: Callable[[SourceProblem], None] = lambda problem: None,
+        own: OwnFiles | None = None,
     ) -> None:
-        """`on_problem` receives each folder that cannot be listed, on the thread that iterates."""
-        super().__init__(options, on_problem)
+        """`on_problem` receives each folder that cannot be listed, on the thread that iterates.
+
+        `own` are files of the run, which are no images.
+        """
+        super().__init__(options, on_problem, own)
         self._stream = stream
 
     def __iter__(self) -> Iterator[ImageRef]:
@@ -56,7 +61,7 @@ class ListSource(FileSource):
         Raises:
             ConfigError: standard input cannot be read, or is not a list of paths.
         """
-        walk = Walk(self._globs, self._ignore, self._report)
+        walk = Walk(self._globs, self._ignore, self._report, own=self._own)
         seen = IntegerMap()
         for path in split_paths(self._stream):
             for image in walk.images(normalise(os.fsdecode(path))):

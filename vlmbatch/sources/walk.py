@@ -13,6 +13,7 @@ from vlmbatch.imaging.unread_kinds import unread_kind
 from vlmbatch.sources.files import read_head, reason
 from vlmbatch.sources.globs import Globs
 from vlmbatch.sources.opening import Folders
+from vlmbatch.sources.own_files import OwnFiles
 
 CHUNK = 10_000
 """Number of names of a folder that are held at once, at about 100 bytes each."""
@@ -37,13 +38,19 @@ class Walk:
         globs: Globs,
         on_ignored: Callable[[str | None], None],
         on_problem: Callable[[SourceProblem], None],
+        *,
+        own: OwnFiles,
         roots: frozenset[str] = frozenset(),
         chunk: int = CHUNK,
     ) -> None:
-        """`on_ignored` gets the kind of each ignored entry that may hold pictures, such as PDF, else None."""
+        """`on_ignored` gets the kind of each ignored entry that may hold pictures, such as PDF, else None.
+
+        `own` are files of the run, which are no images.
+        """
         self._globs = globs
         self._on_ignored = on_ignored
         self._on_problem = on_problem
+        self._own = own
         self._roots = roots
         self._chunk = chunk
         self._visited: set[str] = set()
@@ -51,7 +58,9 @@ class Walk:
     def images(self, path: str) -> Iterator[ImageRef]:
         """The images under a normalised `path`, or `path` itself if it is not a folder."""
         if not os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises if a folder above is closed
-            if self._globs.take(path) and self._is_first_visit(path):
+            if path in self._own:
+                self._on_ignored(None)
+            elif self._globs.take(path) and self._is_first_visit(path):
                 yield ImageRef(id=path, uri=path)
         elif self._is_first_visit(path):
             yield from self._below(path)
@@ -111,6 +120,9 @@ class Walk:
     def _is_image(self, path: str, walked: Walked) -> bool:
         """Whether to include a file of the walk; an ignored file is counted."""
         lower = path.lower()
+        if lower.endswith(self._own.endings) and path in self._own:
+            self._on_ignored(None)
+            return False
         if lower.endswith(_IMAGE_ENDINGS):
             return True
         head = b"" if lower.endswith(_NON_IMAGE_ENDINGS) else self._head(path, walked)
