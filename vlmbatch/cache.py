@@ -1,10 +1,14 @@
 """Stores answers of earlier runs in a folder (--cache), by content, prompt and run; sends no request."""
 
 import json
+import os
+import shlex
 import sqlite3
+import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -19,10 +23,16 @@ from vlmbatch.records import Endpoint, Result
 FILE = "answers.sqlite3"
 BUSY_S = 30.0
 """How long to wait, in seconds, for another run that writes to the same cache."""
-_TABLES = """
-CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS endpoints (key BLOB PRIMARY KEY, endpoint TEXT NOT NULL) WITHOUT ROWID;
-"""
+MOST_BYTES = 1 << 24
+"""The largest record that is stored or read, as in an output."""
+STEPS_A_TICK = 10_000
+MOST_TICKS = 1_000
+"""SQLite may take ten million steps for a statement, about a second; one of ours needs dozens a row."""
+_TABLES = {
+    "answers": "CREATE TABLE answers (key BLOB PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID",
+    "endpoints": "CREATE TABLE endpoints (key BLOB PRIMARY KEY, endpoint TEXT NOT NULL) WITHOUT ROWID",
+}
+"""The text that SQLite stores for each table."""
 
 
 class Cache:
@@ -30,22 +40,27 @@ class Cache:
 
     New answers wait in memory. The next lookup, which runs in a thread, writes them, or close() does.
     A failure of the database never ends a run: it is reported once, and the cache is not used from then on.
+    The folder must belong to this user or to root alone, since each answer in it is believed. The database
+    may still come from elsewhere, with a data set: so it must have our tables and nothing else, and an entry
+    that is too large or no record of ours is not found.
     """
 
     def __init__(self, folder: str, tell: Callable[[str], None]) -> None:
         """Create the folder if it is missing; blocks. `tell` receives a failure, in any thread.
 
         Raises:
-            ConfigError: the folder or its database cannot be used.
+            ConfigError: the folder or its database cannot be used, or other users may change it.
         """
         self._tell = tell
         self._broken = False
         self._path = Path(folder) / FILE
         self._lock = threading.Lock()
         self._unwritten: deque[tuple[bytes, str]] = deque()
+        self._ticks = 0
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = _database(self._path)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _require_private(self._path)
+            self._database = _database(self._path, self._tick)
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"--cache {folder} cannot be used: {error}") from error
 
@@ -68,16 +83,15 @@ class Cache:
         is_new = done is not None and not is_cut(done.finish_reason) and not result.is_known
         is_new = is_new and result.fallback is None  # the key names the endpoint, not its fallback
         if is_new and content is not None:
-            self._unwritten.append((_key(result.run, content, result.prompt), json.dumps(result.to_record())))
+            record = json.dumps(result.to_record())
+            if len(record) <= MOST_BYTES:
+                self._unwritten.append((_key(result.run, content, result.prompt), record))
 
     def endpoint(self, *options: str) -> Endpoint | None:
         """The endpoint that these options last led to, or None; blocks."""
         with self._lock:
             stored = self._read("endpoints", "endpoint", _key(*options))
-        try:
-            return None if stored is None else Endpoint(**{**stored, "notes": tuple(stored["notes"])})
-        except (KeyError, TypeError):  # written by another version of vlmbatch
-            return None
+        return None if stored is None else _endpoint(stored)
 
     def keep_endpoint(self, endpoint: Endpoint, *options: str) -> None:
         """Store the endpoint that was found for these options; blocks."""
@@ -88,10 +102,12 @@ class Cache:
     def _read(self, table: str, column: str, key: bytes) -> dict[str, Any] | None:
         if self._broken:
             return None
+        self._ticks = 0
         try:
             row = self._database.execute(f"SELECT {column} FROM {table} WHERE key = ?", (key,)).fetchone()
         except sqlite3.Error as error:
-            self._give_up(error)
+            if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_TOOBIG:  # else only this entry
+                self._give_up(error)
             return None
         try:
             found = None if row is None else strict_json.loads(row[0])
@@ -108,6 +124,7 @@ class Cache:
     def _do(self, statement: str, rows: list[tuple[bytes, str]]) -> None:
         if self._broken:
             return
+        self._ticks = 0
         try:
             with self._database:
                 self._database.execute("BEGIN")
@@ -115,21 +132,81 @@ class Cache:
         except sqlite3.Error as error:
             self._give_up(error)
 
+    def _tick(self) -> bool:
+        """Called each STEPS_A_TICK steps of a statement; it is interrupted if this returns True.
+
+        Steps are counted and no time, since a statement may wait long for the disk or for another run.
+        """
+        self._ticks += 1
+        return self._ticks > MOST_TICKS
+
     def _give_up(self, error: sqlite3.Error) -> None:
         self._broken = True
         self._tell(f"the cache {self._path} failed: {error}; the run continues without it")
 
 
-def _database(path: Path) -> sqlite3.Connection:
+def _require_private(path: Path) -> None:
+    """Raise ConfigError unless this user or root alone may change the folder and the files of the database.
+
+    Raises:
+        OSError: the folder cannot be reached.
+    """
+    folder = path.parent
+    own = shlex.quote(str(folder / "mine"))
+    _require_owner(folder, folder.stat(), f"name a folder of your own: --cache {own}")
+    for name in (path.name, *(f"{path.name}-{end}" for end in ("wal", "shm", "journal"))):
+        file = folder / name
+        with suppress(FileNotFoundError):
+            found = file.lstat()
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+                raise ConfigError(
+                    f"--cache: {file} is a link, has a second name, or is no regular file; "
+                    "move it away, or name another folder with --cache"
+                )
+            _require_owner(file, found, "move it away, or name another folder with --cache")
+
+
+def _require_owner(place: Path, found: os.stat_result, way_out: str) -> None:
+    user = os.geteuid()
+    if found.st_uid not in (user, 0):
+        raise ConfigError(f"--cache: {place} belongs to another user, who could change answers; {way_out}")
+    # a group with the number of the user is that of this user alone
+    writers = stat.S_IWOTH if found.st_gid == found.st_uid else stat.S_IWOTH | stat.S_IWGRP
+    if found.st_mode & writers:
+        mend = f"type: chmod go-w {shlex.quote(str(place))}; or " if found.st_uid == user else ""
+        raise ConfigError(f"--cache: other users may change {place}, and so answers; {mend}{way_out}")
+
+
+def _database(path: Path, tick: Callable[[], bool]) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     try:
+        database.set_progress_handler(tick, STEPS_A_TICK)
+        database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_BYTES + 1000)  # with the key beside a record
+        database.text_factory = bytes  # a text that is no UTF-8 is an entry that is damaged, and no failure
+        database.execute("PRAGMA trusted_schema=OFF")
+        _require_our_tables(database, path)
         _in_turn(database, "PRAGMA journal_mode=WAL")  # a reader never waits for a writer
         database.execute("PRAGMA synchronous=NORMAL")  # a power cut may lose the last answers
-        database.executescript(_TABLES)
-    except sqlite3.Error:
+        for table in _TABLES.values():
+            database.execute(table.replace("TABLE", "TABLE IF NOT EXISTS", 1))
+    except (sqlite3.Error, ConfigError):
         database.close()
         raise
     return database
+
+
+def _require_our_tables(database: sqlite3.Connection, path: Path) -> None:
+    """Raise ConfigError if the database has a view, a trigger, an index or a table that is not ours.
+
+    SQLite would run the text of such a view or trigger, which may never end.
+    """
+    ours = {(b"table", name.encode(), text.encode()) for name, text in _TABLES.items()}
+    rows = _in_turn(database, f"SELECT type, name, sql FROM sqlite_master LIMIT {len(ours) + 1}")
+    if not ours.issuperset(rows):
+        raise ConfigError(
+            f"--cache: {path} contains something other than answers of vlmbatch and was left unchanged. "
+            "Move it away, or name another folder with --cache"
+        )
 
 
 @retry(
@@ -138,9 +215,31 @@ def _database(path: Path) -> sqlite3.Connection:
     wait=wait_random(0.01, 0.1),
     reraise=True,
 )
-def _in_turn(database: sqlite3.Connection, statement: str) -> None:
-    """Execute a statement for which SQLite does not wait for another process by itself."""
-    database.execute(statement)
+def _in_turn(database: sqlite3.Connection, statement: str) -> list[Any]:
+    """The rows of a statement for which SQLite does not wait for another process by itself."""
+    return database.execute(statement).fetchall()
+
+
+_ENDPOINT_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("backend", "url", "model"), (str,)),
+    **dict.fromkeys(("digest", "architecture"), (str, type(None))),
+    **dict.fromkeys(("slots", "context"), (int, type(None))),
+    "sees": (bool, type(None)),
+    "notes": (list,),
+}
+
+
+def _endpoint(stored: Mapping[str, Any]) -> Endpoint | None:
+    """The endpoint in a stored mapping; None if it was edited, or written by another version."""
+    if stored.keys() != _ENDPOINT_TYPES.keys():
+        return None
+    if not all(type(value) in _ENDPOINT_TYPES[name] for name, value in stored.items()):
+        return None
+    numbers_fit = all(stored[name] is None or 0 < stored[name] < 1 << 53 for name in ("slots", "context"))
+    notes = tuple(stored["notes"])
+    if not numbers_fit or not all(isinstance(note, str) for note in notes):
+        return None
+    return Endpoint(**{**stored, "notes": notes})
 
 
 def _key(*parts: str) -> bytes:

@@ -9,7 +9,8 @@ import pytest
 from written_results import RUN, answered, failed
 
 from vlmbatch.pipeline import dedup as module
-from vlmbatch.pipeline.dedup import Deduplicator, Key, Turn, answered_in
+from vlmbatch.pipeline.dedup import Deduplicator, Key, Turn
+from vlmbatch.pipeline.stored import answered_in
 from vlmbatch.records import Answered, Completion, Failure, Result, Usage
 
 SHA256 = "ab" * 32

@@ -3,15 +3,15 @@
 import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import replace
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vlmbatch.cache import Cache
-from vlmbatch.images import ImageFacts
+from vlmbatch.pipeline.stored import answered_in
 from vlmbatch.protocols import Writer
-from vlmbatch.records import Answered, Completion, Endpoint, Failure, Fallback, Result, Usage, content_of
+from vlmbatch.records import Answered, Completion, Failure, Result, Usage
 
 RECENT = 4096
 """Memory holds this many of the last answers, about a kilobyte each; an output may lack them, or not have
@@ -133,35 +133,3 @@ def _answered(result: Result, outcome: Completion | Failure) -> Answered:
         endpoint=result.endpoint,
         fallback=result.fallback,
     )
-
-
-def answered_in(record: Mapping[str, Any] | None, content: str, *, in_output: bool) -> Answered | None:
-    """The answer in a record about this content; None if it holds none.
-
-    The record may come from a file that a user has edited.
-    """
-    try:
-        if record is None or record["status"] != "ok":
-            return None
-        image, *more_images = (ImageFacts(**facts) for facts in record.get("images") or [record["image"]])
-        if content_of(str(facts.sha256) for facts in (image, *more_images)) != content:
-            return None
-        return Answered(
-            id=str(record["id"]) if in_output else None,
-            outcome=Completion(
-                text=str(record["response"]),
-                model=str(record["model"]),
-                finish_reason=str(record["finish_reason"]),
-                warnings=tuple(map(str, record["warnings"])),
-                data=record.get("data"),
-                logprobs=record.get("logprobs"),
-            ),
-            image=image,
-            more_images=tuple(more_images),
-            endpoint=Endpoint(
-                backend=str(record["backend"]), url=str(record["endpoint"]), model=str(record["model"])
-            ),
-            fallback=Fallback(**record["fallback"]) if record.get("fallback") else None,
-        )
-    except (KeyError, TypeError):
-        return None
