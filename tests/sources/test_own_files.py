@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import records, run
+from command import records, run, start
 from endpoint import Endpoint
 from photo_tree import put
 
@@ -52,6 +52,17 @@ def test_an_output_behind_a_link_is_no_image(photos: Photos, endpoint: Endpoint)
         Path("link.jsonl").symlink_to("photos/real.jpg")
         asked(endpoint, "photos", "--exclude", "a.jpg", "-o", output)
         assert ids("photos/real.jpg") == {"photos/p0000.jpg"}
+
+
+def test_standard_output_in_a_file_is_no_image(photos: Photos, endpoint: Endpoint) -> None:
+    """A file that the shell makes for standard output is not asked about, wherever it is."""
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("this system does not tell the name of standard output")
+    photos(1)
+    args = ("run", "photos", "-q", "-b", "ollama", "--base-url", endpoint.url)
+    with open("photos/out.jpg", "wb") as out, start(*args, stdout=out) as process:
+        assert process.wait() == 0
+    assert ids("photos/out.jpg") == {"photos/p0000.jpg"}
 
 
 def test_another_file_of_the_same_name_is_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ class OwnFiles:
     def of(cls, config: RunConfig) -> "OwnFiles":
         """Those of a run with these options."""
         paths = (config.output.output, config.display.summary, config.display.metrics_file)
-        return cls(path for path in paths if path not in (None, "-"))
+        return cls("/dev/stdout" if path == "-" else path for path in paths if path is not None)
 
     def __contains__(self, path: str) -> bool:
         return path.lower().endswith(self.endings) and any(_is_same(path, own) for own in self._paths)
