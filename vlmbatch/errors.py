@@ -181,8 +181,10 @@ class BackendError(VlmbatchError):
         self.retry_after = retry_after
         self.cost: float | None = None
         """The cost of the unusable answer in US dollars; None if unknown."""
-        self.tokens = (0, 0)
-        """The input and output tokens of the unusable answer."""
+        self.owes_cost = False
+        """Whether the endpoint was to report the cost of the unusable answer, and did not."""
+        self.tokens: tuple[int, int] | None = None
+        """The input and output tokens of the unusable answer; None if no whole answer came."""
         self.partial = partial
         self.change: Change = change
         self.status: int | None = None

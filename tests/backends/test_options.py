@@ -9,7 +9,7 @@ from backend_contract import KINDS, question
 from endpoint import Endpoint
 from running import ran
 
-from vlmbatch.backends.logprobs import MISSING, logprobs_in
+from vlmbatch.backends.logprobs import MISSING, SPARE_TOKENS, logprobs_in
 from vlmbatch.backends.ollama.options import own_options, unknown_names
 from vlmbatch.errors import ConfigError, FatalBackendError
 from vlmbatch.events import Notice
@@ -59,6 +59,17 @@ def test_logprobs_are_valid_json() -> None:
     told, _ = logprobs_in([{"token": "x", "logprob": float("-inf")}, {"token": "y", "logprob": None}], 0)
     assert told is not None
     assert [token["logprob"] for token in told["tokens"]] == [-9999.0, -9999.0]
+
+
+def test_more_logprobs_than_tokens_are_not_kept() -> None:
+    """Of logprobs without end the first ones are kept, with a warning that has both numbers."""
+    told, warnings = logprobs_in([{"token": "x", "logprob": -1}] * 5000, 0, 100)
+    assert told is not None
+    assert len(told["tokens"]) == 2 * 100 + SPARE_TOKENS
+    assert warnings == ("the endpoint sent logprobs of 5,000 tokens; the first 1,224 are here",)
+    told, warnings = logprobs_in([{"token": "x", "logprob": -1}] * 5000, 0, None)
+    assert told is not None
+    assert (len(told["tokens"]), warnings) == (5000, ())
 
 
 @pytest.mark.parametrize("kind", ["ollama", "vllm"])

@@ -1,11 +1,17 @@
 """Requests log probabilities of the tokens, and reads them from the replies of both APIs."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from vlmbatch.backends.values import mappings, number, string
 
 MISSING = "the endpoint sent no logprobs"
+IMPOSSIBLE = -9999.0
+"""OpenAI's value for an impossible token, since JSON has no infinity."""
+ODD = f"some logprobs of the endpoint are no usable numbers; each is {IMPOSSIBLE:.0f} here"
+SPARE_TOKENS = 1024
+"""Servers may send more tokens than requested, for example those of a short thinking."""
 
 
 def logprobs_parameters(number: int | None) -> dict[str, Any]:
@@ -15,15 +21,24 @@ def logprobs_parameters(number: int | None) -> dict[str, Any]:
     return {"logprobs": True, **({"top_logprobs": number} if number else {})}
 
 
-def logprobs_in(value: object, number: int | None) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
-    """The record's `logprobs`, and a warning if they were requested and the reply has none."""
+def logprobs_in(
+    value: object, number: int | None, max_tokens: int | None = None
+) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
+    """The record's `logprobs`, and warnings if they were requested and the reply has none, or odd ones.
+
+    Of an answer of at most `max_tokens` tokens the first ones are kept, twice as many and some more.
+    """
     if number is None:
         return None, ()
-    tokens = [_token(item, number) for item in mappings(value)]
-    if not tokens:
+    sent = mappings(value)
+    kept = sent if max_tokens is None else sent[: 2 * max_tokens + SPARE_TOKENS]
+    if not kept:
         return None, (MISSING,)
+    tokens = [_token(item, number) for item in kept]
     mean = sum(token["logprob"] for token in tokens) / len(tokens)
-    return {"mean": round(mean, 6), "tokens": tokens}, ()
+    cut = f"the endpoint sent logprobs of {len(sent):,} tokens; the first {len(kept):,} are here"
+    warnings = (*((ODD,) if any(map(_is_odd, kept)) else ()), *((cut,) if len(sent) > len(kept) else ()))
+    return {"mean": round(mean, 6), "tokens": tokens}, warnings
 
 
 def _token(item: Mapping[str, Any], number: int) -> dict[str, Any]:
@@ -37,7 +52,12 @@ def _token(item: Mapping[str, Any], number: int) -> dict[str, Any]:
     return token
 
 
+def _is_odd(item: Mapping[str, Any]) -> bool:
+    """Whether a logprob of this token or its alternatives is neither a number nor that of the impossible."""
+    values = [each.get("logprob") for each in (item, *mappings(item.get("top_logprobs")))]
+    return any(value not in (None, -math.inf) and number(value) is None for value in values)
+
+
 def _finite(value: object) -> float:
-    """The rounded number, or -9999, OpenAI's value for an impossible token, since JSON has no infinity."""
     known = number(value)
-    return -9999.0 if known is None else round(known, 6)
+    return IMPOSSIBLE if known is None else round(known, 6)

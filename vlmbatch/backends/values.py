@@ -38,6 +38,15 @@ def number(value: object) -> float | None:
     return float(value) if -LARGEST <= value <= LARGEST else None
 
 
+def unusable(reply: Mapping[str, Any], *names: str) -> tuple[str, ...]:
+    """A warning for each of these numbers of a reply that is below 0 or no number; none for a missing one."""
+    return tuple(
+        f"the endpoint sent no usable number for {name}"
+        for name in names
+        if reply.get(name) is not None and ((found := number(reply[name])) is None or found < 0)
+    )
+
+
 def count(value: object) -> int:
     """A token count inside a reply, also one that is written as text; 0 if the value is anything else."""
     found = number(value)

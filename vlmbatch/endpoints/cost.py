@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vlmbatch import strict_json
 from vlmbatch.backends.forwarding import ForwardingBackend
 from vlmbatch.backends.values import number
 from vlmbatch.config.text_file import read_text
 from vlmbatch.errors import BackendError, ConfigError
 from vlmbatch.protocols import Backend, Tell, quiet
 from vlmbatch.records import Completion, Endpoint, Request, Usage
+from vlmbatch.strict_json import LENIENT
 
 
 class Budget:
@@ -44,6 +44,15 @@ class Budget:
             )
             self._stop.set()
 
+    def lose_count(self, place: str) -> None:
+        """End a run with a limit, since the cost of an answer of this endpoint is unknown."""
+        if self._most is not None and not self._stop.is_set():
+            self._tell(
+                f"--max-cost cannot be kept: {place} reported no usable cost or token counts for an answer; "
+                "no new image starts; use another endpoint, or leave --max-cost out"
+            )
+            self._stop.set()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
@@ -68,11 +77,13 @@ class Prices:
         """Raises ConfigError if the file cannot be read."""
         self._path = path
         try:
-            prices = strict_json.loads(read_text(path))
+            prices = LENIENT.decode(read_text(path))
         except OSError as error:
             raise ConfigError(
                 f"--prices {path} cannot be read: {error.strerror}; docs/image-tokens.md shows such a file"
             ) from error
+        except RecursionError:
+            raise ConfigError(f"--prices {path} is not JSON: it is nested too deep") from None
         except ValueError as error:
             raise ConfigError(f"--prices {path} is not JSON: {error}") from error
         self._prices: Mapping[str, Any] = prices if isinstance(prices, dict) else {}
@@ -89,7 +100,8 @@ class Prices:
         except (KeyError, TypeError, ValueError) as error:  # also if no name is the model's
             example = {model: {"input_cost_per_token": 2.5e-6, "output_cost_per_token": 1e-5}}
             raise ConfigError(
-                f"--prices {self._path} has no price for {model}; add for example {json.dumps(example)}"
+                f"--prices {self._path} has no usable price for {model}; "
+                f"write for example {json.dumps(example)}"
             ) from error
 
 
@@ -133,15 +145,21 @@ class MeteredBackend(ForwardingBackend):
         try:
             done = await self._backend.complete(request)
         except BackendError as error:
-            read, written = error.tokens
-            error.cost = self._cost(error.cost, Usage(input_tokens=read, output_tokens=written))
-            self._budget.spend(error.cost)
+            if error.tokens is not None:
+                read, written = error.tokens
+                usage = Usage(input_tokens=read, output_tokens=written)
+                error.cost = self._spend(error.cost, usage, owes_cost=error.owes_cost, answer="")
             raise
-        cost = self._cost(done.cost, done.usage)
-        self._budget.spend(cost)
+        cost = self._spend(done.cost, done.usage, owes_cost=done.owes_cost, answer=done.text)
         return done if cost == done.cost else replace(done, cost=cost)
 
-    def _cost(self, told: float | None, usage: Usage) -> float | None:
-        if told is not None or self._prices is None or usage == Usage():
-            return told
-        return self._prices.of(self._model).of(usage)
+    def _spend(self, told: float | None, usage: Usage, *, owes_cost: bool, answer: str) -> float | None:
+        """Count an answer with the cost that the endpoint reports, else by the prices; returns the cost."""
+        cost = told
+        if told is None and self._prices is not None:
+            owes_cost = not usage.input_tokens or bool(answer and not usage.output_tokens)
+            cost = self._prices.of(self._model).of(usage) if usage != Usage() else None
+        self._budget.spend(cost)
+        if owes_cost:
+            self._budget.lose_count(self.place)
+        return cost

@@ -103,7 +103,7 @@ def _seconds_until(date: str | None) -> float | None:
     """The HTTP-date form of RFC 9110, section 10.2.3."""
     try:
         when = parsedate_to_datetime(date or "")
-    except ValueError:
+    except (ValueError, OverflowError):  # OverflowError: a year or a zone of twenty digits
         return None
     if when.tzinfo is None:  # "-0000" parses to a time without a zone
         when = when.replace(tzinfo=UTC)
@@ -122,10 +122,11 @@ def _sentence(says: str, hint: str, status: int, text: str) -> str:
 
 
 @contextmanager
-def attach_cost(usage: Usage, cost: float | None) -> Iterator[None]:
+def attach_cost(usage: Usage, cost: float | None = None, *, owes_cost: bool = False) -> Iterator[None]:
     """Add the usage and cost of an answer to an error inside the ``with``: a useless answer costs too."""
     try:
         yield
     except BackendError as error:
-        error.cost, error.tokens = cost, (usage.input_tokens, usage.output_tokens)
+        error.cost, error.owes_cost = cost, owes_cost
+        error.tokens = (usage.input_tokens, usage.output_tokens)
         raise

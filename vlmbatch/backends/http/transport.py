@@ -15,6 +15,7 @@ from vlmbatch.backends.http.listening import ListenProbe
 from vlmbatch.backends.http.proxies import HINT as PROXY_HINT
 from vlmbatch.backends.http.proxies import proxy_note, proxy_of, speaks_http
 from vlmbatch.backends.http.redirects import MOST_HOPS, target_of
+from vlmbatch.backends.http.reply_limit import OF_HINTS, ReplyLimit
 from vlmbatch.backends.http.tls import tls_context
 from vlmbatch.backends.http.wire import (
     CANNOT_DECODE,
@@ -44,8 +45,6 @@ from vlmbatch.errors import (
 
 PLAIN = RequestOptions()
 """No options beyond the defaults of every request."""
-MOST_REPLY_BYTES = 64 * 1024**2
-"""Limit of a decompressed reply; the longest answers have a few hundred kilobytes."""
 MOST_LINE_BYTES = 1024**2
 
 
@@ -115,14 +114,19 @@ class Transport:
         return self._credentials.masked(text)
 
     async def fetch_json(
-        self, method: str, url: str, body: Pieces = (), deadline_s: float | None = None
+        self,
+        method: str,
+        url: str,
+        body: Pieces = (),
+        deadline_s: float | None = None,
+        most: ReplyLimit = OF_HINTS,
     ) -> dict[str, Any]:
         """Send a request and return the JSON object of its reply; see `exchange` for the parameters.
 
         Raises:
             BackendError: the reply has no JSON object, or reports an error; classified.
         """
-        return self.parse(await self.exchange(method, url, body, deadline_s))
+        return self.parse(await self.exchange(method, url, body, deadline_s, most))
 
     def parse(self, reply: Reply) -> dict[str, Any]:
         """The JSON object of this reply.
@@ -141,11 +145,17 @@ class Transport:
         return reply_value(reply.status, reply.body, reply.headers, self._credentials, lists=lists)
 
     async def exchange(
-        self, method: str, url: str, body: Pieces = (), deadline_s: float | None = None
+        self,
+        method: str,
+        url: str,
+        body: Pieces = (),
+        deadline_s: float | None = None,
+        most: ReplyLimit = OF_HINTS,
     ) -> Reply:
         """Send a request with a body of these pieces, and return its reply of any status.
 
-        A request with `deadline_s` goes to the model and may queue at the server (see Deadlines).
+        A request with `deadline_s` goes to the model and may queue at the server (see Deadlines). A reply of
+        more than `most` bytes is not read to its end.
 
         Raises:
             BackendError: no complete reply came; classified.
@@ -154,7 +164,7 @@ class Transport:
         limit = self._deadlines.within(deadline_s) if deadline_s else asyncio.timeout(self._timeout_s)
         try:
             async with self._send(method, url, body, limit) as reply:
-                return await _reply(reply, self.place)
+                return await _reply(reply, self.place, most)
         except TimeoutError as error:
             raise no_answer(self.place, deadline_s, self._timeout_s) from error
 
@@ -182,7 +192,7 @@ class Transport:
         try:
             async with self._send(method, url, body, limit) as reply:
                 if reply.status != 200:
-                    raise refused(await _reply(reply, self.place))
+                    raise refused(await _reply(reply, self.place, OF_HINTS))
                 rest = b""
                 async for piece in reply.content.iter_any():
                     limit.reschedule(clock() + silence_s)
@@ -286,14 +296,12 @@ class Transport:
         return None
 
 
-async def _reply(reply: aiohttp.ClientResponse, place: str) -> Reply:
+async def _reply(reply: aiohttp.ClientResponse, place: str, most: ReplyLimit) -> Reply:
     """The complete reply with its body decompressed."""
     pieces, size = list[bytes](), 0
     async for piece in reply.content.iter_any():
         pieces.append(piece)
         size += len(piece)
-        if size > MOST_REPLY_BYTES:
-            raise TransientError(
-                f"{place} replied with more than {MOST_REPLY_BYTES // 1024**2} MB", kind="bad_response"
-            )
+        if size > most.bytes:
+            raise TransientError(f"{place} replied with more than {most}", kind="bad_response")
     return Reply(status=reply.status, body=b"".join(pieces), headers=reply.headers)

@@ -20,13 +20,13 @@ from vlmbatch.backends.keys import WITHOUT_KEY
 from vlmbatch.backends.litellm.deployments import Deployment
 from vlmbatch.backends.litellm.errors import to_backend_error
 from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
-from vlmbatch.backends.openai.replies import answer_text, response_format, thoughts
+from vlmbatch.backends.openai.replies import answer_text, response_format, thoughts, used_in
 from vlmbatch.backends.values import count, mapping, mappings, number, string
 from vlmbatch.config.spec import redact
 from vlmbatch.errors import FatalBackendError, MissingDependencyError
 from vlmbatch.finish_reasons import ENDED, UNKNOWN, reason_in, word_of
 from vlmbatch.protocols import Tell, quiet
-from vlmbatch.records import Completion, Endpoint, Generation, Load, Request, Usage
+from vlmbatch.records import Completion, Endpoint, Generation, Load, Request
 
 EXAMPLES = "for example gpt-4o, anthropic/claude-sonnet-4-5 or gemini/gemini-2.5-flash"
 OPTIONAL: Mapping[str, tuple[str, ...]] = {"temperature": ("temperature",), "seed": ("seed",)}
@@ -177,34 +177,38 @@ class LiteLLMBackend:
                 reply = await self._send(request)
         content = reply.model_dump()
         choice = next(iter(mappings(content.get("choices"))), {})
-        message, usage = mapping(choice.get("message")), mapping(content.get("usage"))
+        message = mapping(choice.get("message"))
         split = without_thinking(answer_text(message), request)
         text, thinking = split.answer, thoughts(message) + split.thinking
-        used = Usage(
-            input_tokens=count(usage.get("prompt_tokens")),
-            output_tokens=count(usage.get("completion_tokens")),
-        )
-        cost = _cost(reply)
+        used, cost = used_in(content), _cost(reply)
+        owes_cost = self._needs_price and cost is None
         tokens = mapping(choice.get("logprobs")).get("content")
-        logprobs, missing = logprobs_in(tokens, request.generation.logprobs)
+        logprobs, missing = logprobs_in(tokens, request.generation.logprobs, request.generation.max_tokens)
         reason = _finish_reason(choice)
-        with attach_cost(used, cost):
+        with attach_cost(used.tokens, cost, owes_cost=owes_cost):
             flaws = check_answer(
                 text,
                 reason,
                 thinking=thinking,
                 refusal=string(message.get("refusal")),
                 accept=request.accept,
-                limits=TokenLimits(usage=used, max_tokens=request.generation.max_tokens),
+                limits=TokenLimits(usage=used.tokens, max_tokens=request.generation.max_tokens),
             )
         return Completion(
             text=text,
             model=string(content.get("model")) or self._deployment.model,
             finish_reason=reason or "stop",
-            usage=used,
+            usage=used.tokens,
             thinking=len(thinking),
-            warnings=(*split.warnings, *flaws, *missing, *self._adaptation.form.warnings(request.generation)),
+            warnings=(
+                *split.warnings,
+                *flaws,
+                *used.warnings,
+                *missing,
+                *self._adaptation.form.warnings(request.generation),
+            ),
             cost=cost,
+            owes_cost=owes_cost,
             logprobs=logprobs,
         )
 

@@ -8,12 +8,13 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from vlmbatch.backends.adaptation import Adaptation, OptionalParameters
-from vlmbatch.backends.classify import check_answer
+from vlmbatch.backends.classify import attach_cost, check_answer
 from vlmbatch.backends.classify.refusals import Omissions
 from vlmbatch.backends.classify.thoughts import without_thinking
 from vlmbatch.backends.classify.token_limits import TokenLimits
 from vlmbatch.backends.confirm import confirm
 from vlmbatch.backends.http.hints import Hint
+from vlmbatch.backends.http.reply_limit import LARGEST, ReplyLimit
 from vlmbatch.backends.http.transport import PLAIN, Transport
 from vlmbatch.backends.http.wire import BodyTemplate, unknown_model
 from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
@@ -35,7 +36,7 @@ from vlmbatch.backends.ollama.replies import (
     vision_note,
 )
 from vlmbatch.backends.ollama.rivals import why_slow
-from vlmbatch.backends.values import count, string
+from vlmbatch.backends.values import count, string, unusable
 from vlmbatch.config.request import RequestOptions
 from vlmbatch.errors import BadAnswerError, FatalBackendError, RejectedError, TransientError
 from vlmbatch.finish_reasons import is_cut, reason_in
@@ -225,15 +226,19 @@ class OllamaBackend:
         reason = reason_in(reply.get("done_reason"))
         tokens = count(reply.get("prompt_eval_count"))
         usage = Usage(input_tokens=tokens, output_tokens=count(reply.get("eval_count")))
-        flaws = check_answer(
-            text,
-            reason,
-            done=reply.get("done") is not False,  # servers that only speak like Ollama leave it out
-            thinking=thinking,
-            accept=request.accept,
-            limits=await self._limits(request.generation, usage, reason),
+        limits = await self._limits(request.generation, usage, reason)
+        with attach_cost(usage):
+            flaws = check_answer(
+                text,
+                reason,
+                done=reply.get("done") is not False,  # servers that only speak like Ollama leave it out
+                thinking=thinking,
+                accept=request.accept,
+                limits=limits,
+            )
+        logprobs, missing = logprobs_in(
+            reply.get("logprobs"), request.generation.logprobs, self._most_tokens(request.generation)
         )
-        logprobs, missing = logprobs_in(reply.get("logprobs"), request.generation.logprobs)
         return Completion(
             text=text,
             model=(string(reply.get("model")) or self._model or "").removesuffix(":latest"),
@@ -246,6 +251,7 @@ class OllamaBackend:
             warnings=(
                 *split.warnings,
                 *flaws,
+                *unusable(reply, "prompt_eval_count", "eval_count"),
                 *missing,
                 *cut_prompt(tokens, request.generation.num_ctx),
                 *self._form.warnings(request.generation),
@@ -256,7 +262,9 @@ class OllamaBackend:
         """The reply to this request, without the parameters that this server has refused."""
         deadline_s = request.deadline_s or self._timeout_s
         body = self._body_template.fill(request, self._form)
-        return await self._transport.fetch_json("POST", f"{self.url}/api/chat", body, deadline_s)
+        tokens = self._most_tokens(request.generation)
+        most = LARGEST if tokens is None else ReplyLimit.of_answer(tokens, request.generation.logprobs)
+        return await self._transport.fetch_json("POST", f"{self.url}/api/chat", body, deadline_s, most)
 
     @property
     def _form(self) -> OptionalParameters:
@@ -271,6 +279,10 @@ class OllamaBackend:
         if context is None and is_cut(reason) and limits.ended_early:
             limits = replace(limits, context=await self._loaded_context())
         return limits
+
+    def _most_tokens(self, generation: Generation) -> int | None:
+        """The limit of an answer in tokens; None if the user leaves it out."""
+        return generation.max_tokens if self._own.get("num_predict", 0) is not None else None
 
     async def _loaded_context(self) -> int | None:
         """The context of the model as Ollama has loaded it; None if it does not report that."""

@@ -12,6 +12,7 @@ from vlmbatch.backends.classify import attach_cost, check_answer
 from vlmbatch.backends.classify.thoughts import without_thinking
 from vlmbatch.backends.classify.token_limits import TokenLimits
 from vlmbatch.backends.confirm import confirm
+from vlmbatch.backends.http.reply_limit import LARGEST, ReplyLimit
 from vlmbatch.backends.http.transport import PLAIN, Transport
 from vlmbatch.backends.http.wire import BodyTemplate, Pieces, unknown_model
 from vlmbatch.backends.logprobs import logprobs_in, logprobs_parameters
@@ -21,7 +22,6 @@ from vlmbatch.backends.openai.replies import (
     answer_text,
     busy_s,
     context_of,
-    cost_in,
     facts_of,
     first_choice,
     hosted_note,
@@ -29,6 +29,7 @@ from vlmbatch.backends.openai.replies import (
     response_format,
     sees_in,
     thoughts,
+    used_in,
 )
 from vlmbatch.backends.openai.request_format import RequestFormat
 from vlmbatch.backends.openai.servers import GENERIC, ServerType
@@ -38,7 +39,7 @@ from vlmbatch.errors import BackendError, UnreachableError
 from vlmbatch.finish_reasons import reason_in
 from vlmbatch.images import PreparedImage
 from vlmbatch.protocols import Tell, quiet
-from vlmbatch.records import Completion, Endpoint, Generation, Load, ModelFacts, Request, Usage
+from vlmbatch.records import Completion, Endpoint, Generation, Load, ModelFacts, Request
 
 MODEL_HINT = "name a served one with --model"
 SERVER_HINT = "start the server, or set its URL with --base-url"
@@ -224,43 +225,58 @@ class OpenAICompatibleBackend:
         split = without_thinking(answer_text(message), request)
         text, thinking = split.answer, thoughts(message) + split.thinking
         reason = reason_in(choice.get("finish_reason"))
-        reported = mapping(reply.get("usage"))
-        usage = Usage(
-            input_tokens=count(reported.get("prompt_tokens")),
-            output_tokens=count(reported.get("completion_tokens")),
-        )
-        cost = cost_in(reported)
+        used = used_in(reply)
+        owes_cost = used.owes_cost or (used.cost is None and self._server_type.reports_cost)
         tokens = mapping(choice.get("logprobs")).get("content")
-        logprobs, missing = logprobs_in(tokens, request.generation.logprobs)
         limit = self._format.limit
         most = count(self._extra.get(limit.name)) or limit.value(request.generation.max_tokens)
-        with attach_cost(usage, cost):
+        logprobs, missing = logprobs_in(
+            tokens, request.generation.logprobs, None if self._extra else request.generation.max_tokens
+        )
+        with attach_cost(used.tokens, used.cost, owes_cost=owes_cost):
             flaws = check_answer(
                 text,
                 reason,
                 thinking=thinking,
                 refusal=string(message.get("refusal")),
                 accept=request.accept,
-                limits=TokenLimits(usage=usage, max_tokens=most, context=self._context),
+                limits=TokenLimits(usage=used.tokens, max_tokens=most, context=self._context),
             )
         return Completion(
             text=text,
             model=string(reply.get("model")) or self._model or "",
             finish_reason=reason or "stop",
-            usage=usage,
+            usage=used.tokens,
             thinking=len(thinking),
-            cost=cost,
+            cost=used.cost,
+            owes_cost=owes_cost,
             busy_s=busy_s(reply),
             logprobs=logprobs,
-            warnings=(*split.warnings, *flaws, *missing, *self._format.warnings(request.generation)),
+            warnings=(
+                *split.warnings,
+                *flaws,
+                *used.warnings,
+                *missing,
+                *self._format.warnings(request.generation),
+            ),
         )
 
     async def _send(self, request: Request) -> dict[str, Any]:
         """The reply to this request in the current format."""
         deadline_s = request.deadline_s or self._timeout_s
         return await self._transport.fetch_json(
-            "POST", f"{self.url}/chat/completions", self._body(request), deadline_s
+            "POST",
+            f"{self.url}/chat/completions",
+            self._body(request),
+            deadline_s,
+            self._most(request.generation),
         )
+
+    def _most(self, generation: Generation) -> ReplyLimit:
+        """The limit of a reply; --extra-body may ask for more tokens, or for more about each."""
+        if self._extra:
+            return LARGEST
+        return ReplyLimit.of_answer(generation.max_tokens, generation.logprobs)
 
     def _body(self, request: Request) -> Pieces:
         """The request's body; it has file:// URLs if --file-urls is set and possible, else the pictures."""

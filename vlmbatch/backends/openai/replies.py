@@ -3,14 +3,15 @@
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from vlmbatch.backends.classify.body import error_in, names_in
 from vlmbatch.backends.classify.streams import text_of
-from vlmbatch.backends.values import count, mapping, mappings, number, string
+from vlmbatch.backends.values import count, mapping, mappings, number, string, unusable
 from vlmbatch.errors import TransientError
 from vlmbatch.finish_reasons import reason_in, word_of
-from vlmbatch.records import Load, ModelFacts
+from vlmbatch.records import Load, ModelFacts, Usage
 from vlmbatch.strict_json import whole
 
 
@@ -89,10 +90,31 @@ def _in_short(parameters: int) -> str:
     return f"{parameters / 1e6:.3g}M" if parameters else ""
 
 
-def cost_in(usage: Mapping[str, Any]) -> float | None:
-    """US dollars if the server reports its charge, as OpenRouter does; None otherwise."""
-    cost = number(usage.get("cost"))
-    return cost if cost is not None and cost >= 0 else None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Used:
+    """The tokens and the cost of an answer, as the endpoint reports them.
+
+    `owes_cost`: it reports a cost that cannot be used. `warnings` name the numbers that cannot be used.
+    """
+
+    tokens: Usage
+    cost: float | None
+    owes_cost: bool
+    warnings: tuple[str, ...]
+
+
+def used_in(reply: Mapping[str, Any]) -> Used:
+    """What an answer used; some servers, such as OpenRouter, report its cost in US dollars."""
+    told = mapping(reply.get("usage"))
+    cost = number(told.get("cost"))
+    return Used(
+        tokens=Usage(
+            input_tokens=count(told.get("prompt_tokens")), output_tokens=count(told.get("completion_tokens"))
+        ),
+        cost=cost if cost is not None and cost >= 0 else None,
+        owes_cost=bool(unusable(told, "cost")),
+        warnings=unusable(told, "prompt_tokens", "completion_tokens", "cost"),
+    )
 
 
 def response_format(schema: str | None) -> dict[str, Any]:
