@@ -5,7 +5,7 @@ import json
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,7 +110,8 @@ def replying(reply: Reply, tls: ssl.SSLContext | None = None) -> Iterator[Replyi
             for name, value in pairs:
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(raw.body)
+            with suppress(ConnectionError):  # a client may not read a long reply to its end
+                self.wfile.write(raw.body)
 
         do_GET = do_POST = _any
 

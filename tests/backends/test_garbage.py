@@ -3,13 +3,20 @@
 import gzip
 import json
 import tracemalloc
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 from backend_contract import KINDS, babbling, question, reply
+from command import measured
+from replying import OPENAI, Raw, replying
 
 from vlmbatch.errors import BackendError, TransientError
+from vlmbatch.protocols import Catalogue
+
+Photos = Callable[..., Path]
 
 GARBAGE: dict[str, bytes] = {
     "no HTTP": b"SSH-2.0-OpenSSH_9.9\r\n\r\n",
@@ -113,3 +120,73 @@ async def test_odd_counts_are_zero(name: str) -> None:
         0,
         0,
     )
+
+
+@pytest.mark.parametrize("name", ["ollama", "openai"])
+async def test_a_reply_is_bounded_by_the_question(name: str) -> None:
+    """The limit of a reply grows with the tokens and logprobs of a question; a longer one is not read."""
+    message = {"content": "a"}
+    told = {"message": message, "done": True, "choices": [{"message": message, "finish_reason": "stop"}]}
+    raw = reply({**told, "more": " " * 5_500_000})
+    async with babbling(raw, raw, raw) as url, KINDS[name].open(url) as backend:
+        with pytest.raises(
+            TransientError, match=r"more than 5 MB, the limit for --max-tokens 512$"
+        ) as caught:
+            await backend.complete(question())
+        assert caught.value.kind == "bad_response"
+        for more in ({"max_tokens": 1000}, {"logprobs": 2}):
+            assert (await backend.complete(question(**more))).text == "a"
+
+
+@pytest.mark.parametrize("name", ["ollama", "openai"])
+async def test_the_users_own_parameters_may_ask_for_more(name: str) -> None:
+    """If the user's own parameters may ask for any size, a reply of 60 MB is read, and one of 68 is not."""
+    own = {"option": ("num_predict=null",)} if name == "ollama" else {"extra_body": '{"n": 2}'}
+    for size, is_read in ((60_000_000, True), (68_000_000, False)):
+        message = {"content": "a"}
+        told = {"message": message, "done": True, "choices": [{"message": message, "finish_reason": "stop"}]}
+        raw = reply(json.dumps({**told, "more": " " * size}).encode())
+        async with babbling(raw) as url, KINDS[name].open(url, **own) as backend:
+            if is_read:
+                assert (await backend.complete(question())).text == "a"
+            else:
+                with pytest.raises(TransientError, match=r"more than 64 MB, the limit for every reply$"):
+                    await backend.complete(question())
+
+
+@pytest.mark.parametrize("name", ["ollama", "openai"])
+async def test_a_hint_is_bounded(name: str) -> None:
+    """Of a list of models of 5 MB no more than 4 MB are read, and the list then counts as missing."""
+    raw = reply({"models": [], "data": [], "more": " " * 5_000_000})
+    async with babbling(raw) as url, KINDS[name].open(url) as backend:
+        assert isinstance(backend, Catalogue)
+        with pytest.raises(TransientError, match="more than 4 MB, the limit for a reply that is no answer"):
+            await backend.models()
+
+
+@pytest.mark.parametrize("name", ["ollama", "openai"])
+async def test_a_list_of_models_is_bounded(name: str) -> None:
+    """Of a list without end the first 10,000 models are read."""
+    listed = [
+        {"id": f"m{n}", "name": f"m{n}", "capabilities": [], "context_length": 5} for n in range(10_500)
+    ]
+    for each in listed:
+        each["details"] = {"context_length": 5}
+    raw = reply({"models": listed, "data": listed})
+    async with babbling(raw, raw) as url, KINDS[name].open(url) as backend:
+        assert isinstance(backend, Catalogue)
+        assert len(await backend.models()) == 10_000
+
+
+def test_long_replies_cost_little_memory(photos: Photos) -> None:
+    """24 answers of 58 MB at once are not read to their end, and the run stays below 400 MB."""
+    photos(24)
+    long = b'{"choices": [{"message": {"content": "' + b"a" * 58_000_000 + b'"}, "finish_reason": "stop"}]}'
+    with replying(lambda path, text: Raw(body=long) if path == OPENAI else None) as server:
+        done, peak = measured(
+            *("run", "photos", "-b", "vllm", "--base-url", server.url, "-m", "tiny", "-c", "24"),
+            *("--no-canary", "--retries", "0", "-o", "o.jsonl"),
+        )
+    assert "replied with more than 5 MB, the limit for --max-tokens 512" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert peak < 400_000_000, f"{peak:,}"

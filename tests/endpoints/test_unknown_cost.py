@@ -81,7 +81,7 @@ def test_tokens_that_cannot_be_used_end_a_run_with_a_limit(photos: Photos, backe
 
 
 def test_a_useless_answer_without_tokens_ends_a_run_with_a_limit(photos: Photos) -> None:
-    """An empty answer may cost, too: without usable tokens the first one ends the run; its image is not done."""
+    """An empty answer may cost, too: without usable tokens the first one ends the run."""
     photos(6)
     Path("p.json").write_text(PRICES)
 

@@ -33,6 +33,12 @@ class Pieces:
     objects: list[dict[str, Any]] = field(default_factory=list)
     ended: bool = False
     whole: bool = True
+    _is_over: bool = False
+
+    def keep(self, value: dict[str, Any]) -> None:
+        """Add an object."""
+        self.objects.append(value)
+        self._is_over = self._is_over or _ends(value)
 
     def add(self, data: str, event: str = "") -> None:
         """Add the data of an event; an event of the name `error` is an error, whatever its data is.
@@ -52,9 +58,9 @@ class Pieces:
         if event == "error":
             value = value if isinstance(value, dict) and "error" in value else {"error": value}
         if isinstance(value, dict):
-            self.objects.append(value)
+            self.keep(value)
         elif self.whole:
-            self.whole = any(map(_ends, reversed(self.objects)))
+            self.whole = self._is_over
 
 
 def pieces_in(text: str) -> Pieces | None:
@@ -96,7 +102,7 @@ def _read_object(text: str, at: int, pieces: Pieces) -> int:
     except (ValueError, RecursionError):
         pieces.whole = False
         return _line(text, at)[1]
-    pieces.objects.append(value)
+    pieces.keep(value)
     return end
 
 

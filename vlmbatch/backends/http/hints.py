@@ -12,6 +12,10 @@ from vlmbatch.errors import BackendError, TransientError, UnavailableError
 
 PROXY_LOGIN = 407
 """The status with which a proxy refuses every request, before the server gets it."""
+AT_ONCE = 8
+"""Simultaneous requests about single models; for each of them Ollama reads a file."""
+MOST_MODELS = 10_000
+"""More models of a list are not read; the longest known lists have a few thousand."""
 HINT_S = 6.0
 """Time limit of a helper request in seconds; longer than CONNECT_TIMEOUT_S, whose error says more."""
 

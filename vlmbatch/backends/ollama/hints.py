@@ -5,15 +5,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from vlmbatch.backends.http.hints import Hint, hint, needs_model, reason_of
+from vlmbatch.backends.http.hints import AT_ONCE, MOST_MODELS, Hint, hint, needs_model, reason_of
 from vlmbatch.backends.http.transport import Transport
 from vlmbatch.backends.http.wire import only_model
-from vlmbatch.backends.ollama.replies import capabilities_of, context_of
+from vlmbatch.backends.ollama.replies import capabilities_of, context_of, facts_in
 from vlmbatch.backends.values import mappings, string
 from vlmbatch.errors import BackendError, FatalBackendError
 
-AT_ONCE = 8
-"""Simultaneous requests about single models; for each of them Ollama reads a file."""
 PULL_HINT = "get one with: vlmbatch pull qwen2.5vl"
 
 Models = Mapping[str, Mapping[str, Any]]
@@ -74,7 +72,7 @@ class OllamaHints:
                 return {}
             reply = await self.show(name)
             self._is_slow = self._is_slow or _is_timeout(reply)
-            return reply.object
+            return facts_in(reply.object)
 
     async def only_model(self, tags: Hint) -> str:
         """The only listed model that sees or, if no model is known to see, the only one that may.
@@ -115,6 +113,6 @@ def list_error(tags: Hint, place: str) -> BackendError | None:
 
 def listed_models(tags: Hint) -> dict[str, Mapping[str, Any]]:
     """The models in a reply to /api/tags."""
-    entries = mappings(tags.object.get("models"))
+    entries = mappings(tags.object.get("models"))[:MOST_MODELS]
     named = {string(entry.get("name")) or string(entry.get("model")): entry for entry in entries}
     return {name: entry for name, entry in named.items() if name}

@@ -9,6 +9,8 @@ from vlmbatch.config.spec import redact
 from vlmbatch.errors import TransientError
 
 RELOAD_S = 1.0
+MOST_TEXT = 200
+"""Characters of a fact about a model."""
 
 
 def context_of(shown: Mapping[str, Any]) -> int | None:
@@ -22,6 +24,18 @@ def architecture_of(shown: Mapping[str, Any]) -> str | None:
     """The architecture of the model, for example `qwen25vl`."""
     family = string(mapping(shown.get("details")).get("family"))
     return family or string(mapping(shown.get("model_info")).get("general.architecture")) or None
+
+
+def facts_in(shown: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The facts about a model that are used, in the form of the reply, whose texts may be large."""
+    words, details = capabilities_of(shown), mapping(shown.get("details"))
+    sizes = ("parameter_size", "quantization_level")
+    return {
+        "capabilities": None if words is None else [word for word in ("vision", "thinking") if word in words],
+        "details": {name: string(details.get(name))[:MOST_TEXT] for name in sizes},
+        "model_info": {".context_length": context_of(shown)},
+        "remote_host": string(shown.get("remote_host"))[:MOST_TEXT],
+    }
 
 
 def remote_host_of(name: str, *replies: Mapping[str, Any]) -> str:

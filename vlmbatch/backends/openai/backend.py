@@ -12,6 +12,7 @@ from vlmbatch.backends.classify import attach_cost, check_answer
 from vlmbatch.backends.classify.thoughts import without_thinking
 from vlmbatch.backends.classify.token_limits import TokenLimits
 from vlmbatch.backends.confirm import confirm
+from vlmbatch.backends.http.hints import AT_ONCE
 from vlmbatch.backends.http.reply_limit import LARGEST, ReplyLimit
 from vlmbatch.backends.http.transport import PLAIN, Transport
 from vlmbatch.backends.http.wire import BodyTemplate, Pieces, unknown_model
@@ -153,9 +154,14 @@ class OpenAICompatibleBackend:
         if listing.error is not None:
             raise listing.error
         name = "vllm" if listing.has_owner("vllm") else self.name
-        props = await asyncio.gather(*map(self._hints.props, listing.models.values()))
-        facts = zip(listing.models.items(), props, strict=True)
-        return [facts_of(key, entry, told.object, name, self.place) for (key, entry), told in facts]
+        turns = asyncio.Semaphore(AT_ONCE)
+
+        async def facts(key: str, entry: Mapping[str, Any]) -> ModelFacts:
+            async with turns:
+                props = await self._hints.props(entry)
+            return facts_of(key, entry, props.object, name, self.place)
+
+        return await asyncio.gather(*(facts(key, entry) for key, entry in listing.models.items()))
 
     async def version(self) -> str | None:
         """The version of the server, or None if it does not report one; see protocols.Catalogue."""

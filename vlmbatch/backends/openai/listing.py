@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from vlmbatch.backends.http.hints import Hint, needs_model
+from vlmbatch.backends.http.hints import MOST_MODELS, Hint, needs_model
 from vlmbatch.backends.http.wire import only_model
 from vlmbatch.backends.openai.replies import takes_images
 from vlmbatch.backends.values import mapping, string
@@ -34,10 +34,11 @@ class Listing:
     @classmethod
     def of(cls, reply: Hint) -> Self:
         """The list in the reply to /models."""
-        entries = _entries(reply.value, 0)
+        every = _entries(reply.value, 0)
+        entries = every[:MOST_MODELS]
         named = [(_name(entry), entry) for entry in entries]
         models = {name: mapping(entry) for name, entry in named if name and "*" not in name}
-        paged = any(reply.object.get(key) for key in _MORE)
+        paged = len(every) > MOST_MODELS or any(reply.object.get(key) for key in _MORE)
         is_complete = bool(models) and len(models) >= len({name for name, _ in named}) and not paged
         return cls(models=models, is_complete=is_complete, error=reply.error, notes=reply.notes)
 
