@@ -11,7 +11,7 @@ from replying import OLLAMA, OPENAI, WIRES, Raw, as_json, chat, replying
 from running import ran
 
 from vlmbatch.backends.classify.body import answer_in
-from vlmbatch.backends.classify.streams import pieces_in
+from vlmbatch.backends.classify.streams import MOST_PIECES, pieces_in
 from vlmbatch.errors import BackendError, BadAnswerError, FatalBackendError, TransientError
 from vlmbatch.records import Completion
 
@@ -419,3 +419,18 @@ async def test_a_run_under_another_good_status_is_answered(photos: Photos) -> No
     with replying(lambda path, text: as_json(chat(path, text), 201) if path == OPENAI else None) as server:
         done = await ran(backend="openai", base_url=server.url, model="tiny")
     assert [r.ok for r in done.results] == [True]
+
+
+def test_a_stream_of_many_events_is_read_in_one_pass() -> None:
+    """Fifty thousand texts behind the end of an answer cost no search of all objects before them."""
+    text = json.dumps({"done": True}) + '\n{"a": 1}' * 40_000 + "\n" + "data: x\n\n" * 50_000
+    pieces = pieces_in(text)
+    assert pieces is not None
+    assert (len(pieces.objects), pieces.whole) == (40_001, True)
+
+
+def test_a_stream_without_end_is_not_read_to_its_end() -> None:
+    """After as many objects as no answer has tokens, a stream counts as broken off."""
+    pieces = pieces_in("{}" * (MOST_PIECES + 10))
+    assert pieces is not None
+    assert (len(pieces.objects), pieces.whole) == (MOST_PIECES, False)

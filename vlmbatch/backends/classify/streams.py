@@ -20,6 +20,8 @@ _KEEP_ALIVES = frozenset(("ping", "heartbeat", "keepalive", "keep-alive", "keep_
 """Names of events that only keep the connection open."""
 MOST_BROKEN = 20
 """After this many unreadable objects no more are read: each attempt may search the whole text for the end."""
+MOST_PIECES = 50_000
+"""After this many objects no more are read; a stream has one for each token."""
 _LINE = re.compile(r"([^\r\n]*)(?:\r\n|\n|\r|\Z)")
 
 
@@ -67,6 +69,9 @@ def pieces_in(text: str) -> Pieces | None:
     """The pieces of a stream; None if the text is something else."""
     pieces, data, event, at, broken = Pieces(), list[str](), "", 0, 0
     while at < len(text) and broken < MOST_BROKEN:
+        if len(pieces.objects) >= MOST_PIECES:
+            pieces.whole = False
+            break
         if text[at] == "{" and not data:
             before = len(pieces.objects)
             at = _read_object(text, at, pieces)

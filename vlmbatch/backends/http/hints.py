@@ -72,7 +72,7 @@ async def hint(
     except TransientError as error:
         return _failed(asked, error)
     try:
-        return Hint(asked=asked, status=reply.status, value=transport.value(reply, lists=lists))
+        return Hint(asked=asked, status=reply.status, value=await transport.value(reply, lists=lists))
     except BackendError as error:
         if reply.status == PROXY_LOGIN and transport.has_proxy:
             raise

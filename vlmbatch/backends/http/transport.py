@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from functools import partial
+from typing import Any, Self, TypeVar
 
 import aiohttp
 
@@ -43,9 +44,12 @@ from vlmbatch.errors import (
     UnreachableError,
 )
 
+_T = TypeVar("_T")
 PLAIN = RequestOptions()
 """No options beyond the defaults of every request."""
 MOST_LINE_BYTES = 1024**2
+LONG_BYTES = 64 * 1024
+"""A longer reply may take more than a moment to read: JSON objects of three bytes take longest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +130,8 @@ class Transport:
         Raises:
             BackendError: the reply has no JSON object, or reports an error; classified.
         """
-        return self.parse(await self.exchange(method, url, body, deadline_s, most))
+        reply = await self.exchange(method, url, body, deadline_s, most)
+        return await _read(reply, partial(self.parse, reply))
 
     def parse(self, reply: Reply) -> dict[str, Any]:
         """The JSON object of this reply.
@@ -136,13 +141,14 @@ class Transport:
         """
         return reply_object(reply.status, reply.body, reply.headers, self._credentials)
 
-    def value(self, reply: Reply, *, lists: bool) -> object:
+    async def value(self, reply: Reply, *, lists: bool) -> object:
         """The JSON object of a reply to a helper request, or with `lists` its JSON list.
 
         Raises:
             BackendError: the reply has neither, or reports an error; classified.
         """
-        return reply_value(reply.status, reply.body, reply.headers, self._credentials, lists=lists)
+        read = partial(reply_value, reply.status, reply.body, reply.headers, self._credentials, lists=lists)
+        return await _read(reply, read)
 
     async def exchange(
         self,
@@ -294,6 +300,11 @@ class Transport:
             message = f"{self.place} or the proxy {proxy} is not a valid URL"
             return FatalBackendError(f"{message}; check --base-url; {PROXY_HINT}", kind="wrong_url")
         return None
+
+
+async def _read(reply: Reply, read: Callable[[], _T]) -> _T:
+    """What `read` makes of this reply; a long one is read in a thread, so that the event loop goes on."""
+    return await asyncio.to_thread(read) if len(reply.body) > LONG_BYTES else read()
 
 
 async def _reply(reply: aiohttp.ClientResponse, place: str, most: ReplyLimit) -> Reply:

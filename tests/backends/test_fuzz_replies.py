@@ -1,0 +1,34 @@
+"""Mutated replies of servers cost their own record, hint or endpoint, and no more."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from fuzz_replies import Case, Fuzzing, cases
+from hypothesis import HealthCheck, Phase, given, settings
+
+
+@pytest.mark.slow
+def test_mutated_replies_end_as_an_answer_or_a_backend_error(tmp_path: Path) -> None:
+    """Changed replies on every route raise only errors of ours, and each record is strict JSON."""
+    with asyncio.Runner() as runner:
+        started = Fuzzing.started(tmp_path / "prices.json")
+        fuzzing = runner.run(started.__aenter__())
+
+        @settings(
+            max_examples=400,
+            derandomize=True,
+            deadline=None,
+            database=None,
+            phases=(Phase.generate,),
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(cases())
+        def fuzz(case: Case) -> None:
+            runner.run(fuzzing.meet(case))
+
+        fuzz()
+        runner.run(started.__aexit__(None, None, None))
+    assert sum(fuzzing.outcomes.values()) >= 400
+    assert fuzzing.outcomes["complete ok"] > 40
+    assert fuzzing.outcomes["complete bad_response"] > 20
