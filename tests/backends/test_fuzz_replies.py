@@ -30,5 +30,5 @@ def test_mutated_replies_end_as_an_answer_or_a_backend_error(tmp_path: Path) -> 
         fuzz()
         runner.run(started.__aexit__(None, None, None))
     assert sum(fuzzing.outcomes.values()) >= 400
-    assert fuzzing.outcomes["complete ok"] > 40
-    assert fuzzing.outcomes["complete bad_response"] > 20
+    assert fuzzing.outcomes["complete ok"] > 15
+    assert fuzzing.outcomes["complete bad_response"] > 15

@@ -87,6 +87,7 @@ class Transport:
         self._listen_probe = ListenProbe(self.url, self._tls)
         self._deadlines = Deadlines()
         self._session: aiohttp.ClientSession | None = None
+        self._reading = asyncio.Lock()
 
     @property
     def has_proxy(self) -> bool:
@@ -131,7 +132,7 @@ class Transport:
             BackendError: the reply has no JSON object, or reports an error; classified.
         """
         reply = await self.exchange(method, url, body, deadline_s, most)
-        return await _read(reply, partial(self.parse, reply))
+        return await self._read(reply, partial(self.parse, reply))
 
     def parse(self, reply: Reply) -> dict[str, Any]:
         """The JSON object of this reply.
@@ -148,7 +149,18 @@ class Transport:
             BackendError: the reply has neither, or reports an error; classified.
         """
         read = partial(reply_value, reply.status, reply.body, reply.headers, self._credentials, lists=lists)
-        return await _read(reply, read)
+        return await self._read(reply, read)
+
+    async def _read(self, reply: Reply, read: Callable[[], _T]) -> _T:
+        """What `read` makes of this reply.
+
+        A long one is read in a thread, so that the event loop goes on. It waits for the one before it, since
+        JSON may take 25 times its size in memory.
+        """
+        if len(reply.body) <= LONG_BYTES:
+            return read()
+        async with self._reading:
+            return await asyncio.to_thread(read)
 
     async def exchange(
         self,
@@ -300,11 +312,6 @@ class Transport:
             message = f"{self.place} or the proxy {proxy} is not a valid URL"
             return FatalBackendError(f"{message}; check --base-url; {PROXY_HINT}", kind="wrong_url")
         return None
-
-
-async def _read(reply: Reply, read: Callable[[], _T]) -> _T:
-    """What `read` makes of this reply; a long one is read in a thread, so that the event loop goes on."""
-    return await asyncio.to_thread(read) if len(reply.body) > LONG_BYTES else read()
 
 
 async def _reply(reply: aiohttp.ClientResponse, place: str, most: ReplyLimit) -> Reply:
