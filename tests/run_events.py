@@ -4,6 +4,7 @@ from written_results import ENDPOINT, RUN, answered, failed
 
 from vlmbatch.errors import UnavailableError
 from vlmbatch.events import (
+    BugFound,
     ConcurrencyChanged,
     EndpointPaused,
     EndpointProven,
@@ -37,6 +38,7 @@ EVENTS: tuple[Event, ...] = (
     PreflightDelayed(endpoint=ENDPOINT.url, message=f"loading {HOSTILE}"),
     STARTED,
     Notice(message=f"a note {HOSTILE}"),
+    BugFound(message=f"a bug {HOSTILE}", trace=f"Traceback\n{HOSTILE}"),
     TotalKnown(total=10),
     ImagesSkipped(skipped=3),
     ConcurrencyChanged(concurrency=8),

@@ -10,6 +10,7 @@ VlmbatchError                  the root; raised itself, it is a bug             
 │  │  └─ StaleConnectionError  a reused connection was closed: retried at once, at no cost
 │  ├─ RejectedError            the endpoint refuses this image: a failed result
 │  ├─ BadAnswerError           empty, cut, looping: retried with a change, then a failed result
+│  ├─ InternalError            a bug of vlmbatch, found by one image or one reply: a failed result
 │  ├─ UnavailableError         the endpoint is down or busy: the run pauses                    exit 4
 │  │  └─ UnreachableError      the endpoint accepts no connection                              exit 4
 │  └─ FatalBackendError        unknown model, no vision, bad key: no image can succeed         exit 2
@@ -61,6 +62,8 @@ FailureKind = Literal[
     "quota",
     "wrong_url",
     "bad_config",
+    # vlmbatch itself
+    "internal",  # a bug
 ]
 """The closed list of values of ``error.kind`` in a record."""
 
@@ -221,6 +224,13 @@ class BadAnswerError(BackendError):
     """The answer is unusable; a retry with a `change` may help."""
 
     kind: FailureKind = "empty"
+
+
+class InternalError(BackendError):
+    """A bug of vlmbatch, found by one image or one reply; the next run tries the image again."""
+
+    kind: FailureKind = "internal"
+    retryable = True
 
 
 class UnavailableError(BackendError):

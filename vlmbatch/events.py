@@ -57,6 +57,14 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BugFound:
+    """A bug of vlmbatch that the run survives; each is told once. `trace` is its traceback."""
+
+    message: str
+    trace: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TotalKnown:
     """The number of images, once all folders are counted; sent only if the count ends before the run."""
 
@@ -144,6 +152,7 @@ Event = (
     | ConcurrencyChanged
     | QueueMeasured
     | Notice
+    | BugFound
     | TotalKnown
     | ImagesSkipped
     | SourceProblem

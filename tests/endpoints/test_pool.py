@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from vlmbatch.endpoints.bugs import Bugs
 from vlmbatch.endpoints.circuit_breaker import CircuitBreaker
 from vlmbatch.endpoints.crash_history import CrashHistory
 from vlmbatch.endpoints.endpoint import PooledEndpoint
@@ -57,7 +58,12 @@ class Fleet:
     def __init__(self, *, steps_in: bool = False, patience_s: float = 900.0, recovers: bool = False) -> None:
         self.told: list[Event] = []
         self.pool = EndpointPool(
-            ahead=2, notify=self.told.append, fallbacks_step_in=steps_in, recovers=recovers, sleep=self.sleep
+            ahead=2,
+            notify=self.told.append,
+            bugs=Bugs(self.told.append),
+            fallbacks_step_in=steps_in,
+            recovers=recovers,
+            sleep=self.sleep,
         )
         self.patience_s = patience_s
         self.now = 0.0
@@ -509,7 +515,7 @@ async def test_closing_waits_for_the_tasks_in_the_background() -> None:
             ended = True
 
     async with fleet.pool:
-        fleet.pool.in_background(work())
+        fleet.pool.in_background(work)
         await asyncio.sleep(0)
     assert ended
 
@@ -518,7 +524,7 @@ async def test_a_task_in_the_background_that_has_ended_takes_no_memory() -> None
     """A pool that is open for days keeps none of the tasks that have ended."""
     fleet = Fleet()
     async with fleet.pool:
-        ended = weakref.WeakSet(fleet.pool.in_background(is_well()) for _ in range(10))
+        ended = weakref.WeakSet(fleet.pool.in_background(is_well) for _ in range(10))
         await until(lambda: all(task.done() for task in ended))
         await asyncio.sleep(0)
         gc.collect()

@@ -19,9 +19,10 @@ from running import Ran, ran
 
 from vlmbatch.backends.confirm import ANY_FLAW, MAX_TOKENS
 from vlmbatch.config import RunConfig
+from vlmbatch.endpoints.bugs import Bugs
 from vlmbatch.endpoints.refusal_check import MANY_IN_A_ROW, MOST_PROOFS, RefusalCheck
 from vlmbatch.errors import BadAnswerError, FatalBackendError, RejectedError, UnavailableError
-from vlmbatch.events import EndpointPaused, EndpointResumed, Notice
+from vlmbatch.events import EndpointPaused, EndpointResumed, Notice, ignore
 from vlmbatch.records import Failure
 
 Photos = Callable[..., Path]
@@ -186,7 +187,7 @@ async def test_a_check_has_as_many_pictures(endpoint: Endpoint) -> None:
     endpoint.refusal = lambda request: error("openai", 400, "no logprobs here")
     two = replace(question(), images=question().images * 2)
     async with KINDS["vllm"].open(endpoint.url) as backend:
-        check = RefusalCheck(backend, RunConfig.of(".", logprobs=2))
+        check = RefusalCheck(backend, RunConfig.of(".", logprobs=2), Bugs(ignore))
         with pytest.raises(FatalBackendError, match="--logprobs 2"):
             await check.complete(two)
     assert [len(each.pictures) for each in endpoint.requests if each.pictures] == [2, 2]
@@ -497,7 +498,7 @@ async def test_a_file_url_is_still_a_wrong_set_up(
 def checked(url: str, **options: object) -> RefusalCheck:
     """The backend of a run with these options, with its check."""
     given = {"backend": "vllm", "base_url": url, "model": "tiny-vision", **options}
-    return RefusalCheck(KINDS["vllm"].open(url, **options), RunConfig.of("photos", **given))
+    return RefusalCheck(KINDS["vllm"].open(url, **options), RunConfig.of("photos", **given), Bugs(ignore))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from written_results import failed
 
 from vlmbatch.errors import UnavailableError
 from vlmbatch.events import (
+    BugFound,
     Event,
     ImageFinished,
     PreflightDelayed,
@@ -109,14 +110,16 @@ def test_start_notes_and_summary_are_a_line_each() -> None:
     lines = told(*(event for event in EVENTS if event is not RETRY))
     assert lines[0] == "using llava:7b (ollama, http://127.0.0.1:11434), 4 at once, records to o.jsonl"
     assert lines[1].startswith("a note xred")
-    assert lines[2].endswith(": permission denied")
-    assert lines[3:5] == [
+    assert lines[2].startswith("a bug xred")
+    assert lines[3] == "  --verbose shows the traceback"
+    assert lines[4].endswith(": permission denied")
+    assert lines[5:7] == [
         "paused: no connection; retrying for up to 15m 00s",
         "the endpoint is up again after 3.2 s",
     ]
-    assert lines[5].startswith("finished: 1 answered, 1 failed, 3 done before in 2.0 s")
-    assert re.fullmatch(r"  xred.*: bad_image: no", lines[6])
-    assert len(lines) == 7
+    assert lines[7].startswith("finished: 1 answered, 1 failed, 3 done before in 2.0 s")
+    assert re.fullmatch(r"  xred.*: bad_image: no", lines[8])
+    assert len(lines) == 9
 
 
 def test_verbose_prints_retries_and_failures_as_they_happen() -> None:
@@ -128,6 +131,12 @@ def test_verbose_prints_retries_and_failures_as_they_happen() -> None:
     assert lines[1].endswith(": bad_image: no")
     assert lines[2].startswith("finished")
     assert len(lines) == 3
+
+
+def test_verbose_prints_the_traceback_of_a_bug() -> None:
+    """With --verbose the lines of the traceback follow the message about a bug."""
+    bug = BugFound(message="a bug", trace="Traceback:\n  a line\nKeyError: 1\n")
+    assert told(bug, verbose=True) == ["a bug", "Traceback:", "  a line", "KeyError: 1"]
 
 
 def test_many_failures_are_shown_in_part() -> None:
@@ -196,6 +205,7 @@ def test_each_event_is_one_json_line() -> None:
         "preflight_delayed",
         "run_started",
         "notice",
+        "bug_found",
         "total_known",
         "images_skipped",
         "concurrency_changed",
@@ -212,7 +222,7 @@ def test_each_event_is_one_json_line() -> None:
     ]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}\.\d{3}\+00:00", line["time"]) for line in lines)
     assert lines[1]["endpoint"]["url"] == "http://127.0.0.1:11434"
-    answer, failure = lines[12], lines[13]
+    answer, failure = lines[13], lines[14]
     assert {k: answer[k] for k in ("id", "status", "attempts")} == {
         "id": "good.jpg",
         "status": "ok",

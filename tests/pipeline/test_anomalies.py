@@ -9,7 +9,9 @@ import pytest
 from written_results import answered
 from written_results import failed as failed_before
 
+from vlmbatch.endpoints.bugs import Bugs
 from vlmbatch.errors import FailureKind, FatalBackendError, UnavailableError
+from vlmbatch.events import ignore
 from vlmbatch.images import ImageFacts
 from vlmbatch.pipeline.anomalies import (
     BLIND_ANSWERS,
@@ -28,7 +30,7 @@ def failed(number: int, kind: FailureKind = "rejected", message: str = "HTTP 422
 
 
 def systemic(told: list[str] | None = None, before: bool = False) -> SystemicFailures:
-    return SystemicFailures((told if told is not None else []).append, lambda: before)
+    return SystemicFailures((told if told is not None else []).append, lambda: before, Bugs(ignore))
 
 
 def passed(anomalies: SystemicFailures, results: list[Result]) -> list[Result]:

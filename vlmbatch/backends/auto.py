@@ -167,6 +167,12 @@ class AutoBackend(ForwardingBackend):
         made = [candidate.make() for candidate in self._candidates]
         return ", else ".join(f"{backend.name} at {backend.place}" for backend in made)
 
+    def masked(self, text: str) -> str:
+        """The text without the secrets of the chosen backend, else of all candidates."""
+        for backend in (self._chosen,) if self._chosen else (each.make() for each in self._candidates):
+            text = backend.masked(text)
+        return text
+
     async def __aenter__(self) -> Self:
         return self
 

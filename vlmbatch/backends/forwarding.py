@@ -30,6 +30,10 @@ class ForwardingBackend(ABC):
         """See protocols.Backend."""
         return self.inner.concurrency
 
+    def masked(self, text: str) -> str:
+        """See protocols.Backend."""
+        return self.inner.masked(text)
+
     async def __aenter__(self) -> Self:
         await self.inner.__aenter__()
         return self

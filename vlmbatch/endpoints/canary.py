@@ -14,6 +14,7 @@ from vlmbatch.errors import (
     BackendError,
     BadAnswerError,
     FatalBackendError,
+    InternalError,
     RefusedOptionError,
     RejectedError,
     TransientError,
@@ -152,7 +153,7 @@ class Canary:
                 raise
             # the set-up was right before: a proxy replies for a server that is down, or a model is replaced
             raise UnavailableError(str(error), kind=error.kind) from error
-        except (RejectedError, BadAnswerError):
+        except (RejectedError, BadAnswerError, InternalError):
             return  # the endpoint answers, which is all a probe needs
         self.was_answered = True
 
@@ -183,7 +184,7 @@ class Canary:
             if error.kind != "bad_config" and not (error.status == FORBIDDEN and error.by_status):
                 raise
             return str(error)
-        except (RejectedError, BadAnswerError) as error:
+        except (RejectedError, BadAnswerError, InternalError) as error:
             return str(error)
 
     async def _look_and_compare(self) -> str | None:

@@ -11,6 +11,7 @@ from vlmbatch.errors import (
     BackendError,
     BadAnswerError,
     FatalBackendError,
+    InternalError,
     RejectedError,
     TransientError,
     UnavailableError,
@@ -66,7 +67,7 @@ async def until_available(
                 return await ask()
         except UnavailableError as error:
             away = error
-        except TransientError as error:
+        except (TransientError, InternalError) as error:
             away = UnavailableError(str(error), kind=error.kind, retry_after=error.retry_after)
         except (RejectedError, BadAnswerError) as error:
             raise FatalBackendError(
@@ -74,7 +75,8 @@ async def until_available(
             ) from error
         except TimeoutError:
             away = UnavailableError(f"{name} did not answer in time; http or https? is the server healthy?")
-        left = began + (patience_s if isinstance(away, UnreachableError) else loading_s) - clock()
+        is_loading = not isinstance(away, UnreachableError) and away.kind != "internal"
+        left = began + (loading_s if is_loading else patience_s) - clock()
         if left <= 0:
             raise away
         on_away(away, left)

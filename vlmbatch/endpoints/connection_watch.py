@@ -2,6 +2,7 @@
 
 import asyncio
 
+from vlmbatch.endpoints.bugs import Bugs
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.in_flight import InFlight
 from vlmbatch.endpoints.pool import EndpointPool
@@ -24,8 +25,9 @@ class ConnectionWatch:
     A slow server accepts it. A server that refuses it twice is down: its endpoint pauses.
     """
 
-    def __init__(self, pool: EndpointPool, sleep: Sleep) -> None:
+    def __init__(self, pool: EndpointPool, bugs: Bugs, sleep: Sleep) -> None:
         self._pool = pool
+        self._bugs = bugs
         self._sleep = sleep
         self._gone: set[PooledEndpoint] = set()
         """The endpoints that refused connections, until they take requests again or were probed anew."""
@@ -34,7 +36,7 @@ class ConnectionWatch:
         """Watch until it is cancelled."""
         while True:
             await self._sleep(LOOK_S)
-            await asyncio.gather(*map(self._look_at, list(self._pool)))
+            await asyncio.gather(*(self._bugs.survived(self._look_at, each) for each in self._pool))
 
     async def _look_at(self, endpoint: PooledEndpoint) -> None:
         """Pause an endpoint that is gone; if it is paused or not proven yet, drop the requests that prove it.

@@ -32,6 +32,10 @@ class PooledEndpoint:
         self.rank = rank
         self.answers = 0
         """Number of requests that it has answered."""
+        self.has_answered = False
+        """Whether it has ever answered a request about an image, and not only refused it."""
+        self.failed = 0
+        """How many images it has failed that another endpoint answered, before its own first answer."""
         self.started = False
         self.proven = False
         self.leaving = False

@@ -1,10 +1,11 @@
 """The endpoint pool: gives each request a slot at an endpoint that is up and free, or at a fallback."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Self
 
+from vlmbatch.endpoints.bugs import Bugs
 from vlmbatch.endpoints.crash_history import CrashHistory
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.semaphore import ResizableSemaphore
@@ -28,6 +29,7 @@ class EndpointPool:
         *,
         ahead: int,
         notify: Observer,
+        bugs: Bugs,
         fallbacks_step_in: bool = False,
         recovers: bool = False,
         sleep: Sleep = asyncio.sleep,
@@ -40,6 +42,7 @@ class EndpointPool:
         """
         self._ahead = ahead
         self._notify = notify
+        self._bugs = bugs
         self._fallbacks_step_in = fallbacks_step_in
         self._recovers = recovers
         self._sleep = sleep
@@ -235,7 +238,7 @@ class EndpointPool:
         for other in self._endpoints:
             if other.end is not None and not other.is_closed:
                 other.end = None
-                self.in_background(self._prove(other, other.breaker.again))
+                self.in_background(self._prove, other, other.breaker.again)
 
     async def unavailable(self, endpoint: PooledEndpoint, error: UnavailableError, waits: int) -> None:
         """The endpoint was busy or down `waits` times for an image. Wait until the image may try again."""
@@ -249,7 +252,7 @@ class EndpointPool:
         self, endpoint: PooledEndpoint, waiting: Callable[[], Awaitable[None]]
     ) -> None:
         """Wait as the circuit breaker says, but not for an endpoint that is down: another one may be up."""
-        task = self.in_background(self._lose_on_error(endpoint, waiting))
+        task = self.in_background(self._lose_on_error, endpoint, waiting)
         await asyncio.sleep(0)  # now the circuit breaker has judged the error
         if endpoint.breaker.up:
             await task
@@ -265,7 +268,7 @@ class EndpointPool:
     def _start(self, endpoint: PooledEndpoint) -> None:
         if not endpoint.started:
             endpoint.started = True
-            self.in_background(self._prove(endpoint, endpoint.breaker.ready))
+            self.in_background(self._prove, endpoint, endpoint.breaker.ready)
 
     async def _prove(self, endpoint: PooledEndpoint, ready: Callable[[], Awaitable[None]]) -> None:
         await self._lose_on_error(endpoint, ready)
@@ -277,8 +280,8 @@ class EndpointPool:
         """Do work that may find the endpoint lost, or back."""
         try:
             await work()
-        except BackendError as error:
-            self.lose(endpoint, error)
+        except Exception as error:  # noqa: BLE001  # after a bug, images must not wait for this endpoint
+            self.lose(endpoint, self._bugs.as_backend_error(error, endpoint.place))
         self.changed()
 
     def lose(self, endpoint: PooledEndpoint, error: BackendError) -> None:
@@ -296,7 +299,7 @@ class EndpointPool:
             elif left:
                 tell(self._notify, f"{endpoint.place} gets no more images: {error}")
         if self._recovers and not was_lost:
-            self.in_background(self._recover(endpoint))
+            self.in_background(self._recover, endpoint)
         self.changed()
 
     async def _recover(self, endpoint: PooledEndpoint) -> None:
@@ -305,15 +308,15 @@ class EndpointPool:
             await self._sleep(RECOVERY_S)
             try:
                 await endpoint.breaker.renew()
-            except BackendError as error:
-                endpoint.end = error
+            except Exception as error:  # noqa: BLE001
+                endpoint.end = self._bugs.as_backend_error(error, endpoint.place)
             else:
                 endpoint.end, endpoint.proven = None, True
             self.changed()
 
-    def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run `work` in a task of its own, until it ends or the pool is closed."""
-        task = self._background.create_task(work)
+    def in_background(self, work: Callable[..., Awaitable[None]], *args: object) -> asyncio.Task[None]:
+        """Run `work` in a task of its own, until it ends, finds a bug, or the pool is closed."""
+        task = self._background.create_task(self._bugs.survived(work, *args))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

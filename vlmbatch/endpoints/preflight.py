@@ -11,6 +11,7 @@ from vlmbatch.backends.confirm import cold_s
 from vlmbatch.backends.registry import open_backend
 from vlmbatch.cache import Cache
 from vlmbatch.config import RunConfig
+from vlmbatch.endpoints.bugs import Bugs
 from vlmbatch.endpoints.circuit_breaker import (
     PREFLIGHT_S,
     RUN_PATIENCE_S,
@@ -51,12 +52,13 @@ class Preflight:
 
 
 class EndpointOpener:
-    """Opens backends whose completions are counted in `budget`; `stack` closes them."""
+    """Opens backends whose completions are counted in `budget`; `stack` closes them; `bugs` tells bugs."""
 
-    def __init__(self, budget: Budget, prices: Prices | None, stack: AsyncExitStack) -> None:
+    def __init__(self, budget: Budget, prices: Prices | None, stack: AsyncExitStack, bugs: Bugs) -> None:
         self._budget = budget
         self._prices = prices
         self._stack = stack
+        self._bugs = bugs
 
     async def open(self, spec: EndpointSpec) -> Preflight:
         """An endpoint that had no preflight yet.
@@ -66,7 +68,7 @@ class EndpointOpener:
         """
         backend = open_backend(spec.config, deployment=spec.deployment)
         metered = MeteredBackend(backend, self._budget, self._prices)
-        checked = RefusalCheck(metered, spec.config)
+        checked = RefusalCheck(metered, spec.config, self._bugs)
         return Preflight(spec=spec, backend=await self._stack.enter_async_context(checked))
 
 

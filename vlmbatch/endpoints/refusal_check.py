@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 from vlmbatch.backends.classify.refusals import named
 from vlmbatch.backends.confirm import ANY_FLAW, MAX_TOKENS, QUESTION
-from vlmbatch.backends.forwarding import ForwardingBackend
 from vlmbatch.config import RunConfig
 from vlmbatch.config.given import given_options
+from vlmbatch.endpoints.bugs import Bugs
 from vlmbatch.endpoints.canary import ORANGE, PURPLE
 from vlmbatch.endpoints.crash_history import CrashHistory
+from vlmbatch.endpoints.guard import GuardedBackend
 from vlmbatch.errors import (
     BackendError,
     BadAnswerError,
@@ -47,7 +48,7 @@ class Refusal(NamedTuple):
     """The option of the user that the refusal names; empty if it names none."""
 
 
-class RefusalCheck(ForwardingBackend):
+class RefusalCheck(GuardedBackend):
     """A backend that turns a doubtful refusal into a failure of the image, an outage, or a wrong set-up.
 
     A refusal is doubtful if it names an option of the user, or if the endpoint has answered before and the
@@ -55,8 +56,9 @@ class RefusalCheck(ForwardingBackend):
     picture.
     """
 
-    def __init__(self, backend: Backend, config: RunConfig) -> None:
-        """`config` has the options that a refusal may name."""
+    def __init__(self, backend: Backend, config: RunConfig, bugs: Bugs) -> None:
+        """`config` has the options that a refusal may name; for `bugs` see GuardedBackend."""
+        super().__init__(bugs)
         self._backend = backend
         self._given = given_options(config)
         self._file_urls = config.request.file_urls
@@ -87,6 +89,10 @@ class RefusalCheck(ForwardingBackend):
             RejectedError: the endpoint refuses only this picture.
             BackendError: any other error of the request, or of the question about another picture.
         """
+        with self.border():
+            return await self._checked(request)
+
+    async def _checked(self, request: Request) -> Completion:
         self._in_flight += 1
         try:
             completion = await self._backend.complete(request)
@@ -267,7 +273,9 @@ def _of_the_option(error: BackendError, refusal: Refusal) -> FatalBackendError:
 def _of_the_picture(error: BackendError, *, retryable: bool) -> RejectedError:
     """The error for an image that the endpoint refuses, although it accepts others."""
     told = f": {error.told}" if error.told else ""
-    return RejectedError(
+    refused = RejectedError(
         f"the endpoint refuses this image, and accepts another one{told} (HTTP {error.status})",
         retryable=retryable,
     )
+    refused.by_status = error.by_status
+    return refused

@@ -11,6 +11,7 @@ from vlmbatch.aio import first
 from vlmbatch.backends.confirm import cold_s
 from vlmbatch.backends.http.hints import HINT_S
 from vlmbatch.config import RunConfig
+from vlmbatch.endpoints.bugs import Bugs
 from vlmbatch.endpoints.canary import Canary, proof_s
 from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, CircuitBreaker
 from vlmbatch.endpoints.connection_watch import ConnectionWatch
@@ -52,15 +53,18 @@ class EndpointSupervisor:
         config: RunConfig,
         question: Request,
         opener: EndpointOpener,
+        bugs: Bugs,
         notify: Observer,
         sleep: Sleep,
         *,
         recovers: bool = False,
     ) -> None:
         """`question` gives canary and warm-up their generation options; `recovers`: see EndpointPool."""
+        self._bugs = bugs
         self.pool = EndpointPool(
             ahead=preparers(),
             notify=notify,
+            bugs=bugs,
             fallbacks_step_in="unavailable" in config.endpoint.reasons,
             recovers=recovers,
             sleep=sleep,
@@ -109,10 +113,10 @@ class EndpointSupervisor:
     async def at_work(self, urls: EndpointUrls) -> AsyncIterator[None]:
         """Look after the endpoints inside the ``async with``."""
         async with self.pool:
-            self.pool.in_background(self._watch())
-            self.pool.in_background(ConnectionWatch(self.pool, self._sleep).run())
+            self.pool.in_background(self._watch)
+            self.pool.in_background(ConnectionWatch(self.pool, self._bugs, self._sleep).run)
             if urls.may_change:
-                self.pool.in_background(self._follow(urls))
+                self.pool.in_background(self._follow, urls)
             yield
 
     async def unload(self) -> None:
@@ -138,7 +142,8 @@ class EndpointSupervisor:
         """Poll the load of each endpoint, and lower its limit while our requests queue there."""
         while True:
             await self._sleep(WATCH_S)
-            await asyncio.gather(*(self._measure(each) for each in self.pool if each.is_open))
+            up = [each for each in self.pool if each.is_open]
+            await asyncio.gather(*(self._bugs.survived(self._measure, each) for each in up))
 
     async def _measure(self, endpoint: PooledEndpoint) -> None:
         endpoint.load = load = await endpoint.backend.load()
@@ -298,7 +303,7 @@ class EndpointBreaker(CircuitBreaker):
     async def failed(self, error: BackendError, image: str) -> None:
         """See CircuitBreaker; the first timeout is reported with what may have delayed the request."""
         if error.kind == "timeout":
-            self._supervisor.pool.in_background(self._slow.timed_out())
+            self._supervisor.pool.in_background(self._slow.timed_out)
         await super().failed(error, image)
 
     def _outage(self, event: Event) -> None:

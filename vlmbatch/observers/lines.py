@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from vlmbatch.events import (
+    BugFound,
     EndpointPaused,
     EndpointResumed,
     Event,
@@ -66,8 +67,8 @@ class LineObserver:
         match event:
             case RunStarted():
                 return _started(event)
-            case Notice(message=message):
-                return [message]
+            case Notice() | BugFound():
+                return self._told(event)
             case SourceProblem(path=path, message=message):
                 return [f"{path}: {message}"]
             case EndpointPaused() | EndpointResumed():
@@ -86,6 +87,12 @@ class LineObserver:
                 return self._summary(summary)
             case _:
                 return []
+
+    def _told(self, event: Notice | BugFound) -> list[str]:
+        if isinstance(event, Notice):
+            return [event.message]
+        trace = event.trace.splitlines() if self._verbose else ["  --verbose shows the traceback"]
+        return [event.message, *trace]
 
     def _failed(self, line: str) -> list[str]:
         if self._verbose:

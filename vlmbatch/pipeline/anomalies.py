@@ -7,7 +7,8 @@ from itertools import pairwise
 
 from vlmbatch.backends.classify.blindness import admits_blindness
 from vlmbatch.backends.classify.body import clean
-from vlmbatch.errors import FailureKind, FatalBackendError, UnavailableError
+from vlmbatch.endpoints.bugs import Bugs
+from vlmbatch.errors import FailureKind, FatalBackendError, InternalError, UnavailableError
 from vlmbatch.records import Failure, Result
 
 SAME_FAILURES = 10
@@ -33,6 +34,8 @@ OF_THE_PICTURE: frozenset[FailureKind] = frozenset(
     )
 )
 """Failures that concern a picture, however often they come."""
+BUGS = 10
+"""A run ends after this many images in a row for which vlmbatch itself failed."""
 OF_THE_ENDPOINT: frozenset[FailureKind] = frozenset(
     ("timeout", "connection", "server_error", "crash", "busy", "down", "bad_response")
 )
@@ -125,8 +128,9 @@ class SystemicFailures:
     mean that the set-up is wrong; then none of them is recorded.
     """
 
-    def __init__(self, tell: Callable[[str], None], answered_before: Callable[[], bool]) -> None:
-        """`tell` gets messages for the user; `answered_before` says whether earlier runs had answers."""
+    def __init__(self, tell: Callable[[str], None], answered_before: Callable[[], bool], bugs: Bugs) -> None:
+        """`tell` gets messages for the user; `answered_before` says whether earlier runs had answers; `bugs`
+        has the traceback of the last bug."""
         self._tell = tell
         self._answered = False
         self._answered_before = answered_before
@@ -137,6 +141,8 @@ class SystemicFailures:
         self._reloads = 0
         self._queueing = SerialServer(tell)
         self._blind = BlindAnswers(tell)
+        self._bugs = bugs
+        self._bugs_in_a_row = 0
 
     def look_at(self, result: Result) -> list[Result]:
         """The results that may be written now.
@@ -144,9 +150,11 @@ class SystemicFailures:
         Raises:
             FatalBackendError: the endpoint refuses all images alike; the results held back are dropped.
             UnavailableError: the endpoint fails for all images alike; likewise.
+            InternalError: vlmbatch failed for ten images in a row.
         """
         if self._over:
             return []
+        self._count_bugs(result)
         if result.completion is not None and not result.is_known:
             self._look_at_answer(result.completion.text, result.completion.load_s)
             self._queueing.look_at(result)
@@ -170,6 +178,18 @@ class SystemicFailures:
         held, self._held = self._held, []
         return [] if self._over else held
 
+    def _count_bugs(self, result: Result) -> None:
+        failure = result.failure
+        if failure is not None and failure.kind == "internal":
+            self._bugs_in_a_row += 1
+        elif result.ok and not result.is_known:
+            self._bugs_in_a_row = 0
+        if failure is not None and self._bugs_in_a_row >= BUGS:
+            raise InternalError(
+                f"{BUGS} images in a row failed by a bug of vlmbatch, so the run ends; please report it: "
+                f"{failure.message}\n{self._bugs.last_trace}"
+            )
+
     def _look_at_answer(self, text: str, load_s: float) -> None:
         text = " ".join(text.split())
         self._same_answers = self._same_answers + 1 if text == self._last_answer else 1
@@ -190,7 +210,7 @@ class SystemicFailures:
 
 def _may_be_the_set_up(failure: Failure | None) -> bool:
     """Whether a failure may come from the endpoint or the options, not from the picture."""
-    return failure is not None and failure.kind not in OF_THE_PICTURE
+    return failure is not None and failure.kind not in OF_THE_PICTURE and failure.kind != "internal"
 
 
 def _likeness(result: Result) -> tuple[str, str]:

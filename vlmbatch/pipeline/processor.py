@@ -4,6 +4,7 @@ import asyncio
 import time
 from datetime import UTC, datetime
 
+from vlmbatch.endpoints.bugs import Bugs
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.pool import EndpointPool
 from vlmbatch.endpoints.refusal_check import check_unavailable
@@ -39,6 +40,7 @@ class ImageProcessor:
         pool: EndpointPool,
         retry: RetryPolicy,
         fallback_on: frozenset[FallbackReason],
+        bugs: Bugs,
         notify: Observer,
         stop: asyncio.Event,
     ) -> None:
@@ -55,6 +57,7 @@ class ImageProcessor:
         self._dedup = dedup
         self._retry = retry
         self._fallback_on = fallback_on
+        self.bugs = bugs
         self._notify = notify
         self._stop = stop
 
@@ -71,6 +74,8 @@ class ImageProcessor:
         except ImageError as error:
             forget_trace(error)
             result = task.result(Failure(kind=error.kind, message=str(error), retryable=error.retryable))
+        except Exception as error:  # noqa: BLE001  # a bug must not cost more than this image
+            result = task.result(task.failed_with(self.bugs.caught(error, task.id)))
         finally:
             self._dedup.release(task, result)
             self._fit.ended(task, answered=result is not None and result.ok)
@@ -95,10 +100,9 @@ class ImageProcessor:
         """The completion from the endpoints of the task's rank, with retries."""
 
         def on_retry(attempt: int, delay_s: float, error: BackendError) -> None:
+            told = str(error)
             self._notify(
-                RetryScheduled(
-                    id=task.id, attempt=attempt, delay_s=delay_s, kind=error.kind, message=str(error)
-                )
+                RetryScheduled(id=task.id, attempt=attempt, delay_s=delay_s, kind=error.kind, message=told)
             )
 
         with self._retry.attempts(on_retry, lambda: task.crashes.refunded) as attempts:
@@ -157,13 +161,15 @@ class ImageProcessor:
             async with endpoint.in_flight.request():
                 completion = task.question.read(await endpoint.backend.complete(task.request))
         except BackendError as error:
+            error = task.doubts.judged(self.pool, endpoint, error)
             task.spend(error.cost)
             self._fit.refused(task, endpoint, error)
             self._report_failure(task, endpoint, error, alone, downs)
             self.in_flight.discard(current)
             if self._stop.is_set() and not isinstance(error, (RejectedError, FatalBackendError)):
                 raise asyncio.CancelledError from error  # no image is lost: the next run sends it
-            raise
+            raise error
+        task.doubts.answered(self.pool, endpoint)
         self.pool.answered(endpoint)
         return completion
 

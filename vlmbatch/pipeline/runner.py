@@ -101,7 +101,12 @@ async def _start(config: RunConfig, context: RunContext, stack: AsyncExitStack) 
         question=question,
         source=source,
         sink=ResultSink(
-            finished=finished, writer=writer, cache=session.cache, deliver=context.deliver, notify=notify
+            finished=finished,
+            writer=writer,
+            cache=session.cache,
+            deliver=context.deliver,
+            bugs=session.processor.bugs,
+            notify=notify,
         ),
     )
 

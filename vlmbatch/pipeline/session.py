@@ -10,6 +10,7 @@ from vlmbatch.aio import ReadAhead, first, threads
 from vlmbatch.cache import Cache
 from vlmbatch.config import RunConfig
 from vlmbatch.config.spec import as_json
+from vlmbatch.endpoints.bugs import Bugs
 from vlmbatch.endpoints.cost import Budget, Prices
 from vlmbatch.endpoints.discovery import EndpointUrls, endpoint_specs
 from vlmbatch.endpoints.picture_limits import PictureLimits
@@ -100,12 +101,13 @@ class Session:
         specs = await asyncio.to_thread(lambda: endpoint_specs(config, urls.read()))
         cache = await _open_cache(config, notify, stack)
         budget = Budget(config.run.max_cost, stop, partial(tell, notify))
-        opener = EndpointOpener(budget, prices, stack)
+        bugs = Bugs(notify)
+        opener = EndpointOpener(budget, prices, stack, bugs)
         found = await preflight_all(config, specs, opener, cache, notify, sleep, wait=wait)
         if len(found) == 1 and found[0].endpoint is not None and found[0].away is not None:
             tell(notify, f"{found[0].away}; answers come from the cache alone")
         supervisor = EndpointSupervisor(
-            config, request_of(config, ""), opener, notify, sleep, recovers=recovers
+            config, request_of(config, ""), opener, bugs, notify, sleep, recovers=recovers
         )
         for each in found:
             supervisor.add(each)
@@ -119,6 +121,7 @@ class Session:
             pool=supervisor.pool,
             retry=RetryPolicy(retries=config.run.retries, sleep=sleep),
             fallback_on=config.endpoint.reasons,
+            bugs=bugs,
             notify=notify,
             stop=stop,
         )

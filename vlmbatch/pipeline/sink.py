@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from vlmbatch.cache import Cache
+from vlmbatch.endpoints.bugs import Bugs
 from vlmbatch.events import ImageFinished, tell
 from vlmbatch.images import FileStamp, ImageRef
 from vlmbatch.pipeline.anomalies import SystemicFailures
@@ -22,6 +23,7 @@ class ResultSink:
         writer: Writer | None,
         cache: Cache | None,
         deliver: Callable[[Result], Awaitable[None]],
+        bugs: Bugs,
         notify: Observer,
     ) -> None:
         """`finished` knows the images of earlier runs; `deliver` gets each result once it is written."""
@@ -32,7 +34,7 @@ class ResultSink:
         self._deliver = deliver
         self._notify = notify
         self._answered_before = False
-        self._systemic = SystemicFailures(partial(tell, notify), lambda: self._answered_before)
+        self._systemic = SystemicFailures(partial(tell, notify), lambda: self._answered_before, bugs)
 
     def finished(self, image: ImageRef, get_stamp: Callable[[], FileStamp | None]) -> bool | None:
         """Whether an earlier run has finished this image; see protocols.Finished."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from vlmbatch.endpoints.crash_history import CrashHistory
+from vlmbatch.endpoints.doubts import Doubts
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.picture_limits import Shrunk
 from vlmbatch.errors import BackendError, BadAnswerError, VlmbatchError
@@ -53,6 +54,7 @@ class ImageTask:
         self.stale = False
         """Whether a pooled connection was found closed; the first retry for that costs no attempt."""
         self.crashes = CrashHistory()
+        self.doubts = Doubts()
         self.rank = 0
         """The rank of the endpoints to try now: 1 and more are fallbacks."""
         self.endpoint: PooledEndpoint | None = None

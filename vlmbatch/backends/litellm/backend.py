@@ -110,6 +110,10 @@ class LiteLLMBackend:
         """The URL or the provider, without secrets; see protocols.Backend."""
         return redact(self._deployment.url) if self._deployment.url else self._provider or "its provider"
 
+    def masked(self, text: str) -> str:
+        """The text without secrets, also those of the environment; see protocols.Backend."""
+        return _without_keys(self._credentials.masked(text))
+
     async def __aenter__(self) -> Self:
         self._library = await asyncio.to_thread(quiet_library)  # takes two seconds
         if self._is_local:
@@ -223,9 +227,7 @@ class LiteLLMBackend:
                 library.exceptions.Timeout("no answer", "", ""), self.place, str
             ) from error
         except Exception as error:  # noqa: BLE001  # the errors of the providers' clients have no common base
-            ours = to_backend_error(
-                error, self.place, lambda text: _without_keys(self._credentials.masked(text))
-            )
+            ours = to_backend_error(error, self.place, self.masked)
             raise ours from None  # the chain contains the request with its key
 
     def _arguments(self, request: Request, deadline_s: float) -> dict[str, Any]:

@@ -61,6 +61,10 @@ class LlamaCppBackend:
         self._server: Server | None = None
         self._wire: OpenAICompatibleBackend | None = None
 
+    def masked(self, text: str) -> str:
+        """The text without the key of the embedded server; see protocols.Backend."""
+        return text if self._wire is None else self._wire.masked(text)
+
     async def __aenter__(self) -> Self:
         key = secrets.token_urlsafe(24)
         self._files = await asyncio.to_thread(find_files, self._model, self._mmproj)

@@ -91,6 +91,10 @@ class OllamaBackend:
         self._most_context: int | None = None
         self._asked_context: int | None = None
 
+    def masked(self, text: str) -> str:
+        """The text without secrets; see protocols.Backend."""
+        return self._transport.masked(text)
+
     async def __aenter__(self) -> Self:
         await self._transport.__aenter__()
         return self

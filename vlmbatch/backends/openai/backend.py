@@ -109,6 +109,10 @@ class OpenAICompatibleBackend:
     def place(self, place: str) -> None:
         self._transport.place = place
 
+    def masked(self, text: str) -> str:
+        """The text without secrets; see protocols.Backend."""
+        return self._transport.masked(text)
+
     async def __aenter__(self) -> Self:
         await self._transport.__aenter__()
         return self
