@@ -97,7 +97,7 @@ class Backend(AsyncContext, Protocol):
         """A good initial number of simultaneous requests for this engine."""
 
     def masked(self, text: str) -> str:
-        """The text without the secrets of this endpoint, for messages; a server may repeat them."""
+        """A text for the user, without the keys and passwords of this endpoint: a server may repeat them."""
 
     async def preflight(self, tell: Tell = quiet) -> Endpoint:
         """Check once that the endpoint is up and has the model; find out whether the model has vision.

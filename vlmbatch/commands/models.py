@@ -1,7 +1,7 @@
 """Lists the models of the endpoints that the options name, or of those at the default addresses."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -10,7 +10,7 @@ from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.circuit_breaker import PREFLIGHT_S, until_available
 from vlmbatch.endpoints.discovery import EndpointUrls, spec_at
 from vlmbatch.errors import BackendError, ConfigError, TransientError, UnavailableError
-from vlmbatch.protocols import Catalogue
+from vlmbatch.protocols import Backend, Catalogue
 from vlmbatch.records import ModelFacts
 
 Address = tuple[str, int]
@@ -79,8 +79,10 @@ async def _query_all(
             raise ConfigError(f"--backend {config.endpoint.backend} has no list of models")
         try:
             async with backend:
-                found.append(await candidate.asked(backend, backend.models))
+                known = await candidate.asked(backend, backend.models)
+                found.append([_masked(facts, backend) for facts in known])
         except BackendError as error:
+            error.args = (backend.masked(str(error)),)
             (down if isinstance(error, (UnavailableError, TransientError)) else refused).append(error)
             named += [(address, error)] if candidate.sure else []
         else:
@@ -89,6 +91,13 @@ async def _query_all(
     if not answered:
         raise (*refused, *down)[0] if len(refused + down) == 1 else nobody_there(refused, down)
     missing += [error for address, error in named if address not in answered]
+
+
+def _masked(facts: ModelFacts, backend: Backend) -> ModelFacts:
+    """The facts without secrets: a server may list a model that is named like the key."""
+    values = {field.name: getattr(facts, field.name) for field in fields(facts)}
+    texts = {name: backend.masked(value) for name, value in values.items() if isinstance(value, str)}
+    return ModelFacts(**{**values, **texts})
 
 
 def _address(place: str) -> Address:

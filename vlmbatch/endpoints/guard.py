@@ -6,34 +6,52 @@ from dataclasses import replace
 
 from vlmbatch.backends.forwarding import ForwardingBackend
 from vlmbatch.endpoints.bugs import Bugs
-from vlmbatch.errors import BackendError, InternalError
+from vlmbatch.errors import InternalError, VlmbatchError
 from vlmbatch.protocols import Tell, quiet
-from vlmbatch.records import Endpoint, Generation, Load
+from vlmbatch.records import Completion, Endpoint, Generation, Load
 
 
 class GuardedBackend(ForwardingBackend):
     """Forwards all calls. A bug costs the request or the hint, and messages have no secrets."""
 
-    def __init__(self, bugs: Bugs) -> None:
-        """`bugs` tells the unexpected exceptions of the backend."""
+    def __init__(self, bugs: Bugs, named: str | None = None) -> None:
+        """`bugs` tells the unexpected exceptions of the backend; `named` is the model that the user named."""
         self._bugs = bugs
+        self._named = frozenset((named, (named or "").removesuffix(":latest")))
 
     @contextmanager
     def border(self) -> Iterator[None]:
         """Raise an InternalError for an unexpected exception, and mask the secrets in an expected one."""
         try:
             yield
-        except BackendError as error:
+        except VlmbatchError as error:
             error.args = (self.masked(str(error)),)
             raise
         except Exception as error:  # noqa: BLE001  # the border: any exception may come here
             raise self._bugs.caught(error, self.place, self.masked) from None
 
+    def shown(self, done: Completion) -> Completion:
+        """The completion with its secrets masked, but for the answer itself, which is data."""
+        model, reason = self._shown(done.model), self.masked(done.finish_reason)
+        return replace(
+            done, model=model, finish_reason=reason, warnings=tuple(map(self.masked, done.warnings))
+        )
+
+    def _shown(self, name: str) -> str:
+        """A name of the server, masked: a server may list a model that is named like the key."""
+        return name if name in self._named else self.masked(name)
+
     async def preflight(self, tell: Tell = quiet) -> Endpoint:
         """See protocols.Backend."""
         with self.border():
             found = await super().preflight(lambda reason: tell(self.masked(reason)))
-            return replace(found, notes=tuple(map(self.masked, found.notes)))
+            return replace(
+                found,
+                model=self._shown(found.model),
+                digest=found.digest and self._shown(found.digest),
+                architecture=found.architecture and self._shown(found.architecture),
+                notes=tuple(map(self.masked, found.notes)),
+            )
 
     async def probe(self) -> None:
         """See protocols.Backend."""

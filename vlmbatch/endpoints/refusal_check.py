@@ -58,7 +58,7 @@ class RefusalCheck(GuardedBackend):
 
     def __init__(self, backend: Backend, config: RunConfig, bugs: Bugs) -> None:
         """`config` has the options that a refusal may name; for `bugs` see GuardedBackend."""
-        super().__init__(bugs)
+        super().__init__(bugs, config.endpoint.model)
         self._backend = backend
         self._given = given_options(config)
         self._file_urls = config.request.file_urls
@@ -90,7 +90,7 @@ class RefusalCheck(GuardedBackend):
             BackendError: any other error of the request, or of the question about another picture.
         """
         with self.border():
-            return await self._checked(request)
+            return self.shown(await self._checked(request))
 
     async def _checked(self, request: Request) -> Completion:
         self._in_flight += 1

@@ -360,18 +360,25 @@ async def test_as_a_fallback(
     assert (fallen.endpoint.backend, fallen.ok, (fallen.cost or 0) > 0) == ("litellm", True, True)
 
 
-async def test_a_key_of_the_environment_stands_in_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key of the environment is masked in an error, even if a provider repeats it in a refusal."""
+@pytest.mark.parametrize(
+    "told", ["geheim-0123456789", "GEHEIM-0123456789", "geheim-012****", "Z2VoZWltLTAxMjM0NTY3ODk="]
+)
+async def test_a_key_of_the_environment_stands_in_no_error(
+    monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    """A key of the environment is masked in an error, in whatever form a provider repeats it in a refusal."""
     monkeypatch.setenv("OPENAI_API_KEY", "geheim-0123456789")
     library = quiet_library()
     with LITELLM.endpoint() as endpoint:
         async with LITELLM.open(endpoint.url) as backend:
             await backend.preflight()
-            error = library.exceptions.AuthenticationError("no such key: geheim-0123456789", "openai", "m")
+            error = library.exceptions.AuthenticationError(f"no such key: {told}", "openai", "m")
             monkeypatch.setattr(library, "acompletion", _raising(error))
             with pytest.raises(FatalBackendError) as caught:
                 await backend.complete(question())
-    assert "geheim" not in str(caught.value)
+    assert "geheim" not in str(caught.value).lower()
+    assert "[key]" in str(caught.value)
+    assert told not in str(caught.value)
 
 
 def _raising(error: Exception) -> Callable[..., Any]:

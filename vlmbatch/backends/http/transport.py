@@ -115,8 +115,12 @@ class Transport:
             await self._session.close()
 
     def masked(self, text: str) -> str:
-        """The text with all secrets masked."""
+        """The server's text with all secrets masked."""
         return self._credentials.masked(text)
+
+    def without_keys(self, text: str) -> str:
+        """The text of vlmbatch with its keys and passwords masked."""
+        return self._credentials.without_keys(text)
 
     async def fetch_json(
         self,

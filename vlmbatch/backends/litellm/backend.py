@@ -5,7 +5,7 @@ import importlib.util
 import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any, Self
 
@@ -14,7 +14,7 @@ from vlmbatch.backends.classify import attach_cost, check_answer
 from vlmbatch.backends.classify.refusals import Omissions
 from vlmbatch.backends.classify.thoughts import without_thinking
 from vlmbatch.backends.classify.token_limits import TokenLimits
-from vlmbatch.backends.http.auth import Credentials, Headers
+from vlmbatch.backends.http.auth import Credentials, Headers, names_secret
 from vlmbatch.backends.http.wire import is_loopback
 from vlmbatch.backends.keys import WITHOUT_KEY
 from vlmbatch.backends.litellm.deployments import Deployment
@@ -100,7 +100,12 @@ class LiteLLMBackend:
         self._headers = dict(headers)
         self._needs_price = needs_price
         self._checks_vision = checks_vision
-        self._credentials = Credentials.of(deployment.url or "http://localhost", deployment.key, headers)
+        self._credentials = Credentials.of(
+            deployment.url or "http://localhost",
+            deployment.key,
+            headers,
+            more_keys=_more_keys(deployment.extra),
+        )
         self._adaptation = Adaptation(OptionalParameters(names=OPTIONAL, omissions=Omissions(given=given)))
         self._library: ModuleType | None = None
         self._provider = deployment.model.partition("/")[0] if "/" in deployment.model else ""
@@ -112,7 +117,7 @@ class LiteLLMBackend:
 
     def masked(self, text: str) -> str:
         """The text without secrets, also those of the environment; see protocols.Backend."""
-        return _without_keys(self._credentials.masked(text))
+        return self._credentials.without_keys(text)
 
     async def __aenter__(self) -> Self:
         self._library = await asyncio.to_thread(quiet_library)  # takes two seconds
@@ -227,7 +232,7 @@ class LiteLLMBackend:
                 library.exceptions.Timeout("no answer", "", ""), self.place, str
             ) from error
         except Exception as error:  # noqa: BLE001  # the errors of the providers' clients have no common base
-            ours = to_backend_error(error, self.place, self.masked)
+            ours = to_backend_error(error, self.place, self._credentials.masked)
             raise ours from None  # the chain contains the request with its key
 
     def _arguments(self, request: Request, deadline_s: float) -> dict[str, Any]:
@@ -303,12 +308,10 @@ def _finish_reason(choice: Mapping[str, Any]) -> str:
     return native if reason == "stop" and word_of(native) not in (*ENDED, *UNKNOWN) else reason
 
 
-def _without_keys(text: str) -> str:
-    """The text with the keys of the environment masked, since LiteLLM reads keys there by itself."""
-    keys = [value for name, value in os.environ.items() if name.endswith(KEY_VARIABLES) and len(value) >= 8]
-    for key in sorted(keys, key=len, reverse=True):
-        text = text.replace(key, "[key]")
-    return text
+def _more_keys(extra: Mapping[str, Any]) -> Iterator[str]:
+    """The keys of the environment, which LiteLLM reads by itself, and those among further parameters."""
+    yield from (value for name, value in os.environ.items() if name.endswith(KEY_VARIABLES))
+    yield from (value for name, value in extra.items() if isinstance(value, str) and names_secret(name))
 
 
 def _cost(reply: Any) -> float | None:

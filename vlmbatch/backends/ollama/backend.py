@@ -93,7 +93,7 @@ class OllamaBackend:
 
     def masked(self, text: str) -> str:
         """The text without secrets; see protocols.Backend."""
-        return self._transport.masked(text)
+        return self._transport.without_keys(text)
 
     async def __aenter__(self) -> Self:
         await self._transport.__aenter__()

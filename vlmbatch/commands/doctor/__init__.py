@@ -57,7 +57,7 @@ async def check_up(config: RunConfig, image: str | None, notify: Observer = igno
                 wrongs += finding.mark == "wrong"
                 yield replace(finding, endpoint=one.endpoint.url and redact(one.endpoint.url))
             if not wrongs and not rank:
-                passed.append((one, checks.found))
+                passed.append((one, replace(checks.found, model=checks.shown(checks.found.model))))
     yield _next(config, passed)
 
 
@@ -83,7 +83,7 @@ async def _findings(checks: EndpointChecks, image: bytes) -> AsyncIterator[Findi
         except BackendError as error:
             found = [wrong(title, error)]
         for finding in found:
-            yield finding
+            yield checks.masked(finding)
         if title in ESSENTIAL and any(finding.mark == "wrong" for finding in found):
             blocked = title
 

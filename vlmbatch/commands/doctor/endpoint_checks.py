@@ -70,6 +70,15 @@ class EndpointChecks:
         """The time limit in seconds of a request that may have to load the model first."""
         return cold_s(self.config.run.timeout)
 
+    def masked(self, finding: Finding) -> Finding:
+        """The finding without the keys and passwords of the endpoint, which a server may repeat."""
+        advice = finding.advice and self.shown(finding.advice)
+        return replace(finding, told=self.shown(finding.told), advice=advice)
+
+    def shown(self, text: str) -> str:
+        """The text without the keys and passwords of the endpoint."""
+        return text if self._backend is None else self._backend.masked(text)
+
     async def reachable(self) -> list[Finding]:
         """Check whether the endpoint answers; a problem of the model is stored for the next check."""
         run = self.config.run
