@@ -4,7 +4,7 @@ import gc
 import json
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,17 @@ class Bug:
     methods: tuple[str, ...] = ()
     images: Callable[[int], bool] = lambda number: False
     error: type[Exception] = OverflowError
+    values: tuple[str, ...] = ()
+    """Methods that return a value that breaks their caller."""
+    numbers: Callable[[int], bool] = lambda number: False
+    """The images whose answer has a number with more digits than Python prints."""
+
+
+class Odd:
+    """A value that is neither true nor false."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("neither")
 
 
 class Buggy(ForwardingBackend):
@@ -72,10 +83,14 @@ class Buggy(ForwardingBackend):
 
     async def listens(self) -> bool:
         self._fail("listens")
+        if "listens" in self._bug.values:
+            return Odd()  # type: ignore[return-value]
         return await super().listens()
 
     async def load(self) -> Load | None:
         self._fail("load")
+        if "load" in self._bug.values:
+            return Load(running=1, waiting="many")  # type: ignore[arg-type]
         return await super().load()
 
     async def why_slow(self) -> str | None:
@@ -94,9 +109,11 @@ class Buggy(ForwardingBackend):
         done = await super().complete(request)
         if request.accept >= ANY_FLAW:
             self._fail("canary")
-        elif self._bug.images(next(self._numbers)):
+            return done
+        number = next(self._numbers)
+        if self._bug.images(number):
             raise self._bug.error("int too large to convert to float")
-        return done
+        return replace(done, data=10**5000) if self._bug.numbers(number) else done
 
 
 @pytest.fixture
@@ -172,6 +189,21 @@ async def test_a_bug_outside_of_the_backend_costs_one_image(
     assert (Path(failed.id).name, failed.failure.kind) == ("p0002.jpg", "internal")
     (told,) = bugs(done.events)
     assert told.message.startswith(f"{failed.id}: a bug of vlmbatch, please report it: KeyError: 'a bug'")
+
+
+async def test_a_record_that_cannot_be_written_costs_one_image(
+    photos: Photos, endpoint: Endpoint, plug: Plug
+) -> None:
+    """An answer of which vlmbatch cannot make a record is recorded as a failure, and the run goes on."""
+    photos(6)
+    plug(endpoint, Bug(numbers=lambda number: number == 3))
+    done = await ran(**at(endpoint, concurrency=1, output="o.jsonl"))
+    assert done.error is None
+    lines = records(Path("o.jsonl").read_text())
+    assert [line["error"] and line["error"]["kind"] for line in lines].count("internal") == 1
+    assert len(lines) == len(done.ids) == 6
+    assert sum(result.ok for result in done.results) == 5
+    assert len(bugs(done.events)) == 1
 
 
 async def test_ten_bugs_in_a_row_end_the_run(photos: Photos, endpoint: Endpoint, plug: Plug) -> None:
@@ -253,6 +285,21 @@ async def test_a_bug_in_each_hint_has_a_value(endpoint: Endpoint) -> None:
             with pytest.raises(InternalError):
                 await call
     assert len(bugs(told)) == 1  # one place of the code, told once
+
+
+@pytest.mark.parametrize("method", ["load", "listens"])
+async def test_a_bug_that_watches_an_endpoint(
+    photos: Photos, endpoint: Endpoint, plug: Plug, method: str
+) -> None:
+    """A bug in a task in the background is told, and all images are answered."""
+    photos(12)
+    told: list[Event] = []
+    plug(endpoint, Bug(values=(method,)))
+    endpoint.hold_until(lambda: bool(bugs(told)), after=2)
+    done = await ran(**at(endpoint), on_event=told.append)
+    assert done.error is None
+    assert [result.ok for result in done.results] == [True] * 12
+    assert len(bugs(told)) == 1
 
 
 async def test_a_single_endpoint_whose_preflight_fails(

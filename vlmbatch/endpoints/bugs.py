@@ -2,11 +2,13 @@
 
 import traceback
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from vlmbatch.backends.classify.body import clean
 from vlmbatch.errors import BackendError, InternalError, ResourceError, VlmbatchError
 from vlmbatch.events import BugFound
-from vlmbatch.protocols import Observer
+from vlmbatch.protocols import Observer, Writer
+from vlmbatch.records import Failure, Result
 
 LONGEST_TRACE = 8000
 """This many characters of a traceback are told, its last ones."""
@@ -50,6 +52,20 @@ class Bugs:
             await work(*args)
         except Exception as error:  # noqa: BLE001  # any exception may come here
             self.caught(error, "while the run looked after its endpoints")
+
+    async def written(self, writer: Writer, result: Result) -> Result:
+        """Write this result, or a failure if vlmbatch fails over its record; returns what was written.
+
+        Raises OutputError as Writer.write() does.
+        """
+        try:
+            await writer.write(result)
+        except Exception as error:  # noqa: BLE001  # any exception may come here
+            bug = self.caught(error, result.id)
+            failure = Failure(kind=bug.kind, message=str(bug), retryable=bug.retryable)
+            result = replace(result, completion=None, failure=failure)
+            await writer.write(result)
+        return result
 
 
 def _forget_traces(error: BaseException | None) -> None:

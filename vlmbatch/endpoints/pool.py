@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Self
 
 from vlmbatch.endpoints.bugs import Bugs
@@ -109,11 +109,9 @@ class EndpointPool:
     def _rooms_for(self, limit: int) -> int:
         return limit + max(self._ahead, min(limit, MOST_AHEAD))
 
-    @asynccontextmanager
-    async def room(self) -> AsyncIterator[None]:
+    def room(self) -> AbstractAsyncContextManager[None]:
         """Hold a place for one image on its way, from its preparation to its record."""
-        async with self._rooms.place():
-            yield
+        return self._rooms.place()
 
     def changed(self) -> None:
         """Act on a change: an endpoint came, went, or takes more or fewer requests at once."""

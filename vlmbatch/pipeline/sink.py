@@ -32,6 +32,7 @@ class ResultSink:
         self._writer = writer
         self._cache = cache
         self._deliver = deliver
+        self._bugs = bugs
         self._notify = notify
         self._answered_before = False
         self._systemic = SystemicFailures(partial(tell, notify), lambda: self._answered_before, bugs)
@@ -53,7 +54,7 @@ class ResultSink:
     async def _pass_on(self, results: list[Result]) -> None:
         for result in results:
             if self._writer is not None:
-                await self._writer.write(result)
+                result = await self._bugs.written(self._writer, result)
             self.statistics.add(result)
             if self._cache is not None:
                 self._cache.keep(result)
