@@ -9,7 +9,9 @@ import pytest
 from backend_contract import KINDS, babbling, picture, question, reply
 from endpoint import Endpoint, Model
 
+from vlmbatch.backends.ollama.backend import OllamaBackend
 from vlmbatch.backends.ollama.options import host_url
+from vlmbatch.backends.ollama.pull import Pulled
 from vlmbatch.errors import BadAnswerError, ConfigError, FatalBackendError, UnavailableError
 
 OLLAMA = KINDS["ollama"]
@@ -262,3 +264,19 @@ async def test_all_pictures_of_a_question_go_out(endpoint: Endpoint) -> None:
         await backend.complete(two)
     sent = [seen.sha256 for seen in endpoint.questions[0].pictures]
     assert sent == [hashlib.sha256(b64decode(each.data)).hexdigest() for each in two.images]
+
+
+@pytest.mark.parametrize("odd", ["NaN", "-Infinity", "1e999", "-1", '"x"', "null", "9" * 400, "9" * 5000])
+async def test_sizes_that_cannot_be_used_do_not_end_a_pull(odd: str) -> None:
+    """A pull goes on after a step whose numbers of bytes are no numbers; they count as 0."""
+    step = '{"status": "pulling", "digest": "a", "total": #, "completed": #}'
+    lines = (step.replace("#", odd), step.replace("#", "7"), '{"status": "success"}')
+    steps: list[Pulled] = []
+    async with babbling(reply("\n".join(lines).encode())) as url, KINDS["ollama"].open(url) as backend:
+        assert isinstance(backend, OllamaBackend)
+        await backend.pull("tiny", steps.append, silence_s=20.0)
+    assert [(each.status, each.completed, each.total) for each in steps] == [
+        ("pulling", 0, 0),
+        ("pulling", 7, 7),
+        ("success", 7, 7),
+    ]

@@ -92,4 +92,4 @@ def needs_model(error: BackendError) -> BackendError:
 
 def _failed(asked: str, error: BackendError, status: int | None = None) -> Hint:
     error.args = (f"{asked}: {error}",)
-    return Hint(asked=asked, status=status, error=error)
+    return Hint(asked=asked, status=status, error=error.with_traceback(None))  # its frames hold the reply

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from vlmbatch.backends.classify import classify_error, error_in
 from vlmbatch.backends.http.transport import Reply, Transport
 from vlmbatch.backends.values import count, string
 from vlmbatch.errors import BackendError, FailureKind, FatalBackendError, TransientError
+from vlmbatch.strict_json import LENIENT
 
 if TYPE_CHECKING:
     from ollama import ProgressResponse
@@ -106,9 +107,12 @@ async def _steps(transport: Transport, name: str, silence_s: float) -> "AsyncIte
 
         from vlmbatch.backends.ollama.client import Lines
 
-    def send(method: str, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
+    async def send(method: str, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
         url = f"{transport.url}{path}"
-        return transport.lines(method, url, (body,), refused, silence_s=silence_s)
+        lines = transport.lines(method, url, (body,), refused, silence_s=silence_s)
+        async with aclosing(lines):
+            async for line in lines:
+                yield _countable(line)
 
     def refused(reply: Reply) -> BackendError:  # called here, since the package would drop the headers
         return _refused(reply, name, transport)
@@ -125,6 +129,17 @@ async def _steps(transport: Transport, name: str, silence_s: float) -> "AsyncIte
         raise TransientError(
             "the reply to a pull does not have Ollama's format", kind="bad_response"
         ) from None
+
+
+def _countable(line: bytes) -> bytes:
+    """The line with 0 for each number of bytes that cannot be used: the package would end the pull."""
+    try:
+        step = LENIENT.decode(line.decode("utf-8", errors="replace"))
+    except (ValueError, RecursionError):  # the package finds the same error
+        return line
+    sizes = ("total", "completed")
+    counts = {name: count(step[name]) for name in sizes if name in step} if isinstance(step, dict) else {}
+    return json.dumps({**step, **counts}).encode("ascii") if counts else line
 
 
 @contextmanager
@@ -157,7 +172,7 @@ def _refused(reply: Reply, name: str, transport: Transport) -> BackendError:
 
 def _parsed(body: bytes) -> object:
     try:
-        return json.loads(body)
+        return LENIENT.decode(body.decode("utf-8", errors="replace"))
     except (ValueError, RecursionError):
         return None
 
