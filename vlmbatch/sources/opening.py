@@ -10,8 +10,7 @@ from vlmbatch.images import ImageRef
 
 LONGEST = 4096
 """Characters of a path; no system allows more bytes. It bounds the steps to a folder, one a level."""
-_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_STEP = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC  # not O_PATH, with which no automounter mounts
 
 
 class ReplacedError(OSError):
@@ -55,13 +54,13 @@ class Folders:
     def opened(self, folder: str) -> Iterator[int]:
         """A descriptor of a folder, to list; raises as opened() does."""
         if folder == self._root:
-            fd = os.open(folder, _LIST)
+            fd = os.open(folder, _FOLDER)
         else:
             parent, _, name = folder.rpartition("/")
             if self._fd is None or self._parent != parent:
                 self.close()
                 self._fd, self._parent = _folder(self._root, parent), parent
-            fd = _entry(self._fd, name, _LIST | os.O_NOFOLLOW)
+            fd = _entry(self._fd, name, _FOLDER | os.O_NOFOLLOW)
         try:
             yield fd
         finally:
@@ -78,10 +77,10 @@ def _folder(root: str, folder: str) -> int:
     """Open a folder in steps from its root, since O_NOFOLLOW is about the last name of a path only."""
     if len(folder) > LONGEST:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), folder)
-    fd = os.open(root, _STEP)
+    fd = os.open(root, _FOLDER)
     below = folder if root == "." else folder[len(root) :]
     for name in filter(None, below.split("/")):
-        fd = _step(fd, name, _STEP | os.O_NOFOLLOW)
+        fd = _step(fd, name, _FOLDER | os.O_NOFOLLOW)
     return fd
 
 
