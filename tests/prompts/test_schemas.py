@@ -88,7 +88,7 @@ def test_a_list_inside_other_text_is_read() -> None:
         ("{}", 'Either {"a": 1} or {"a": 2}.', "more than one"),
         ("{}", 'Either {"a": 1} or {"a": true}.', "more than one"),
         ("{}", "[1] " * 100, "more than one"),
-        (TEXT, 'Here: {"legs": 4}', "the JSON in the answer does not match --schema: .*'animal'"),
+        (TEXT, 'Here: {"legs": 4}', 'the JSON in the answer does not match --schema: .*"animal"'),
         (TEXT, 'Either {"legs": 4} or {"legs": 5}', "is not JSON"),
         ('{"type": "string"}', 'It is a "cat".', "is not JSON"),
         ('{"type": "number"}', "There are 4 cats.", "is not JSON"),
@@ -138,7 +138,7 @@ def test_hostile_text_is_read_once(text: str) -> None:
     [
         ("A cat.", "is not JSON"),
         ('{"animal": "cat"', "is not JSON"),
-        ('{"legs": 4}', "'animal' is a required property"),
+        ('{"legs": 4}', '"animal" is a required property'),
         ('{"animal": "cat", "legs": "four"}', r"\$\.legs"),
         ('{"animal": "cat", "colour": "grey"}', "colour"),
         ("[" * 100_000, "is not JSON"),
@@ -156,7 +156,7 @@ def test_one_reader_reads_all_answers() -> None:
     read_one = AnswerSchema('{"$ref": "#/$defs/a", "$defs": {"a": {"type": "integer"}}}').read
     answers = [Completion(text=text, model="m", finish_reason="stop") for text in ("1", '"one"', "2")]
     assert read_one(answers[0]).data == 1
-    with pytest.raises(BadAnswerError, match="is not of type 'integer'"):
+    with pytest.raises(BadAnswerError, match='is not of type "integer"'):
         read_one(answers[1])
     assert read_one(answers[2]).data == 2
 

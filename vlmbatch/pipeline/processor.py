@@ -159,7 +159,8 @@ class ImageProcessor:
         alone, downs = task.crashes.suspect or endpoint.limiter.limit == 1, endpoint.breaker.downs
         try:
             async with endpoint.in_flight.request():
-                completion = task.question.read(await endpoint.backend.complete(task.request))
+                completion = await endpoint.backend.complete(task.request)
+            completion = await task.question.read(completion)
         except BackendError as error:
             error = task.doubts.judged(self.pool, endpoint, error)
             task.spend(error.cost)

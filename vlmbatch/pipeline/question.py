@@ -1,5 +1,6 @@
 """The question that a session asks about images: prompt, system, schema, generation and image options."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -10,6 +11,7 @@ from vlmbatch.config.spec import AUTO
 from vlmbatch.events import tell
 from vlmbatch.imaging.sizing import Sizing, sizing_of
 from vlmbatch.pipeline.fingerprint import answer_settings, request_of, run_digest, with_known_digest
+from vlmbatch.prompts.checking import CHECKER
 from vlmbatch.prompts.schemas import AnswerSchema
 from vlmbatch.protocols import Observer
 from vlmbatch.records import DEFAULT_PROMPT_NAME, Completion, Endpoint, Request
@@ -55,13 +57,16 @@ class Question:
         settings = with_known_digest(dict(self.settings), earlier)
         return replace(self, settings=settings, run=run_digest(settings))
 
-    def read(self, completion: Completion) -> Completion:
+    async def read(self, completion: Completion) -> Completion:
         """The completion, with its answer parsed if the question has a schema.
 
         Raises:
             BadAnswerError: the answer is no JSON, or does not fit the schema.
         """
-        return completion if self.answer_schema is None else self.answer_schema.read(completion)
+        if self.answer_schema is None:
+            return completion
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(CHECKER.thread, self.answer_schema.read, completion)
 
 
 def report_sizing(question: Question, notify: Observer) -> None:

@@ -11,10 +11,13 @@ from vlmbatch import strict_json
 from vlmbatch.config.groups import is_schema_itself
 from vlmbatch.config.text_file import read_text
 from vlmbatch.errors import BadAnswerError, ConfigError
+from vlmbatch.prompts.checking import CHECKER, CheckFailedError
 from vlmbatch.prompts.embedded_json import candidates
+from vlmbatch.prompts.references import References
 from vlmbatch.records import Completion
 
-LONGEST_REASON = 300
+LONGEST_ANSWER = 1_000_000
+"""Characters; an answer of 4,000 tokens has about 16,000."""
 MOST_INSIDE = 50
 """If a text has more objects and lists than this, none of them is the answer."""
 
@@ -41,45 +44,35 @@ def schema_text(typed: str | None) -> str | None:
         raise ConfigError(f"--schema {named} is not JSON: {error}") from error
     if not isinstance(schema, dict):
         raise ConfigError(f"--schema {named} is not a JSON Schema: it must be an object")
-    elsewhere = next((ref for ref in _references(schema) if not ref.startswith("#")), None)
-    if elsewhere is not None:
-        raise ConfigError(f"--schema {named} refers to {elsewhere}; include that in the schema itself")
-    _check(schema, named)
+    _refuse_unusable(schema, named)
     return json.dumps(schema, separators=(",", ":"))
 
 
-def _references(value: object) -> Iterator[str]:
-    if isinstance(value, dict):
-        if isinstance(value.get("$ref"), str):
-            yield value["$ref"]
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from _references(item)
-
-
-def _check(schema: dict[str, Any], named: str) -> None:
-    from jsonschema.exceptions import SchemaError  # a slow import, needed with --schema only
-    from jsonschema.validators import validator_for
-
+def _refuse_unusable(schema: dict[str, Any], named: str) -> None:
+    references = References(schema)
+    if (elsewhere := references.elsewhere()) is not None:
+        raise ConfigError(f"--schema {named} refers to {elsewhere}; include that in the schema itself")
+    if (endless := references.endless()) is not None:
+        raise ConfigError(
+            f'--schema {named} refers to itself without end with "{endless}"; '
+            "write this reference below properties or items"
+        )
     try:
-        validator_for(schema).check_schema(schema)
-    except SchemaError as error:
-        raise ConfigError(f"--schema {named} is not a JSON Schema: {error.message}") from error
-    except RecursionError as error:
-        raise ConfigError(f"--schema {named} is nested too deeply; write it with fewer levels") from error
+        flaw = CHECKER.check(json.dumps(schema), [])
+    except CheckFailedError as error:
+        raise ConfigError(f"--schema {named} {error}; make it smaller") from error
+    except OSError as error:
+        raise ConfigError(f"--schema cannot be checked: {error}; this needs one more process") from error
+    if isinstance(flaw, str):
+        raise ConfigError(f"--schema {named} is not a JSON Schema that can be used: {flaw}")
 
 
 class AnswerSchema:
-    """The schema that answers must match. To make its validator takes as long as to use it."""
+    """The schema that answers must match."""
 
     def __init__(self, schema: str) -> None:
         """`schema` as of schema_text."""
-        from jsonschema.validators import validator_for  # heavy, and only here
-        from referencing import Registry
-
-        told = json.loads(schema)
-        self._validator = validator_for(told)(told, registry=Registry())  # this registry fetches nothing
+        self._schema = schema
 
     def read(self, completion: Completion) -> Completion:
         """The completion with its answer parsed.
@@ -90,11 +83,13 @@ class AnswerSchema:
         Raises:
             BadAnswerError: the answer is not JSON, or does not match the schema; says where.
         """
+        if len(completion.text) > LONGEST_ANSWER:
+            raise _bad(f"the answer is longer than {LONGEST_ANSWER:,} characters", completion)
         try:
             data = _parsed(_unfenced(completion.text))
         except ValueError as error:
             return self._read_inside(completion, error)
-        flaw = self._flaw(data)
+        (flaw,) = self._flaws([data], completion)
         if flaw is not None:
             raise _bad(f"the answer does not match --schema: {flaw}", completion)
         return replace(completion, data=data)
@@ -102,7 +97,7 @@ class AnswerSchema:
     def _read_inside(self, completion: Completion, error: ValueError) -> Completion:
         """The completion with the JSON that is inside its text; `error` says why the whole text is none."""
         found = list(islice(_values_inside(completion.text), MOST_INSIDE + 1))
-        flaws = [self._flaw(value) for value in found[:MOST_INSIDE]]
+        flaws = self._flaws(found[:MOST_INSIDE], completion) if found else []
         fitting = [value for value, flaw in zip(found, flaws, strict=False) if flaw is None]
         if len(found) > MOST_INSIDE or len({json.dumps(value, sort_keys=True) for value in fitting}) > 1:
             raise _bad("the answer has more than one JSON value that matches --schema", completion)
@@ -113,20 +108,15 @@ class AnswerSchema:
             raise _bad(f"the JSON in the answer does not match --schema: {flaws[0]}", completion)
         raise _bad(f"the answer is not JSON: {error}", completion) from error
 
-    def _flaw(self, data: Any) -> str | None:
-        """The first mismatch and its place; None if the data matches."""
-        from jsonschema.exceptions import best_match
-        from referencing.exceptions import Unresolvable
-
+    def _flaws(self, values: list[Any], completion: Completion) -> list[str | None]:
+        """For each value its first mismatch and the place; None if it matches."""
         try:
-            error = best_match(self._validator.iter_errors(data))
-        except RecursionError:
-            return "it is nested too deeply to be checked"
-        except Unresolvable as missing:
-            return f"the schema refers to {missing.ref}, which it does not contain"
-        if error is None:
-            return None
-        return f"{error.json_path}: {error.message}"[:LONGEST_REASON]
+            flaws = CHECKER.check(self._schema, values)
+        except CheckFailedError as error:
+            raise _bad(f"the answer {error}", completion) from error
+        if isinstance(flaws, str):
+            raise _bad(f"the answer cannot be checked, since --schema cannot be used: {flaws}", completion)
+        return flaws
 
 
 def _values_inside(text: str) -> Iterator[Any]:

@@ -1,0 +1,118 @@
+"""The process that checks answers against JSON Schemas. It is a script of its own, started by checking.py.
+
+It reads one JSON line for each check and writes one. The kernel ends it when a check takes more processor
+time than allowed, whatever part of the validator is at work; a check that overflows its stack ends it, too.
+"""
+
+import json
+import resource
+import signal
+import sys
+from contextlib import suppress
+from itertools import islice
+from typing import Any
+
+PROCESSOR_S = 1.0
+"""A check may take this much processor time; a usual one takes a millionth."""
+MEMORY = 1 << 30
+LONGEST_MESSAGE = 240
+MOST_ERRORS = 20
+"""The error to report is chosen from this many."""
+MOST_SCHEMAS = 16
+
+Validators = dict[str, Any]
+
+
+def main() -> None:
+    """Answer each line of standard input."""
+    with suppress(ValueError, OSError):  # the limit may be lower already; macOS has none
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    validators: Validators = {}
+    for line in sys.stdin:
+        signal.setitimer(signal.ITIMER_PROF, PROCESSOR_S)  # SIGPROF ends a process that does not handle it
+        reply = json.dumps(_reply(json.loads(line), validators))
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        sys.stdout.write(reply + "\n")
+        sys.stdout.flush()
+
+
+def _reply(request: dict[str, Any], validators: Validators) -> list[str | None] | str:
+    """For each answer the first mismatch and its place, or None; a text if the schema cannot be used."""
+    schema, answers = request["schema"], request["answers"]
+    if schema not in validators:
+        flaw = _compile(schema, validators)
+        if flaw is not None:
+            return flaw
+    return [_flaw(validators[schema], answer) for answer in answers]
+
+
+def _compile(schema: str, validators: Validators) -> str | None:
+    """Keep the schema's validator; returns what is wrong with the schema."""
+    import jsonschema_rs
+
+    told = json.loads(schema)
+    options = {"validate_formats": False, "offline": True}
+    try:
+        try:
+            validator = jsonschema_rs.validator_for(told, **options)
+        except jsonschema_rs.ValidationError as error:
+            if "meta-schema" not in error.message or "$schema" not in told:
+                raise
+            del told["$schema"]  # an unknown draft: read as the newest one
+            validator = jsonschema_rs.validator_for(told, **options)
+    except jsonschema_rs.ValidationError as error:
+        return _told(error).replace('is not a "regex"', "is not a regular expression that can be checked")
+    except ValueError as error:  # a lone surrogate
+        return _cut(str(error))
+    if len(validators) == MOST_SCHEMAS:
+        validators.pop(next(iter(validators)))
+    validators[schema] = validator
+    return None
+
+
+def _flaw(validator: Any, answer: Any) -> str | None:
+    try:
+        if validator.is_valid(answer):
+            return None
+        errors = list(islice(validator.iter_errors(answer), MOST_ERRORS))
+    except ValueError as error:
+        return _cut(str(error))
+    return (
+        _told(min(errors, key=lambda error: len(error.instance_path))) if errors else "$: it does not match"
+    )
+
+
+def _told(error: Any) -> str:
+    """The place and the message of an error, or of the branch of anyOf or oneOf that comes closest."""
+    branches = getattr(error.kind, "context", None)
+    if branches:
+        close = [branch[0] for branch in branches if branch and _is_close(branch[0], error)]
+        if len(close) == 1:
+            return _told(close[0])
+    return f"{_place(error.instance_path)}: {_cut(error.message)}"
+
+
+def _is_close(inner: Any, outer: Any) -> bool:
+    """Whether the branch with this first error is of the right type, and only a part of it does not match."""
+    return len(inner.instance_path) > len(outer.instance_path) or inner.kind.name not in (
+        "type",
+        "const",
+        "enum",
+    )
+
+
+def _place(path: list[str | int]) -> str:
+    steps = (f".{step}" if isinstance(step, str) and step.isidentifier() else f"[{step!r}]" for step in path)
+    return _cut("$" + "".join(steps))
+
+
+def _cut(text: str) -> str:
+    """The text without its middle if it is long: a message begins with the value and ends with the reason."""
+    half = LONGEST_MESSAGE // 2
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[:half]}...{text[-half:]}"
+
+
+if __name__ == "__main__":
+    sys.path.extend(json.loads(sys.argv[1]))
+    main()
