@@ -1,7 +1,8 @@
 """The process that checks answers against JSON Schemas. It is a script of its own, started by checking.py.
 
-It reads one JSON line for each check and writes one. The kernel ends it when a check takes more processor
-time than allowed, whatever part of the validator is at work; a check that overflows its stack ends it, too.
+It reads one JSON line for each check and writes two: whether each answer matches, and then why not, which may
+take much longer to find. The kernel ends it when a check takes more processor time than allowed, whatever part
+of the validator is at work; a check that overflows its stack ends it, too.
 """
 
 import json
@@ -9,6 +10,7 @@ import resource
 import signal
 import sys
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -31,20 +33,31 @@ def main() -> None:
     validators: Validators = {}
     for line in sys.stdin:
         signal.setitimer(signal.ITIMER_PROF, PROCESSOR_S)  # SIGPROF ends a process that does not handle it
-        reply = json.dumps(_reply(json.loads(line), validators))
+        _check(json.loads(line), validators)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        sys.stdout.write(reply + "\n")
-        sys.stdout.flush()
 
 
-def _reply(request: dict[str, Any], validators: Validators) -> list[str | None] | str:
-    """For each answer the first mismatch and its place, or None; a text if the schema cannot be used."""
+def _check(request: dict[str, Any], validators: Validators) -> None:
+    """Write for each answer whether it matches, then its first mismatch and the place, or null.
+
+    If the schema cannot be used, both lines are the reason.
+    """
     schema, answers = request["schema"], request["answers"]
-    if schema not in validators:
-        flaw = _compile(schema, validators)
-        if flaw is not None:
-            return flaw
-    return [_flaw(validators[schema], answer) for answer in answers]
+    flaw = None if schema in validators else _compile(schema, validators)
+    if flaw is not None:
+        _write(flaw)
+        _write(flaw)
+        return
+    validator = validators[schema]
+    matching = [_matches(validator, answer) for answer in answers]
+    _write(matching)
+    pairs = zip(matching, answers, strict=True)
+    _write([None if matches else _flaw(validator, answer) for matches, answer in pairs])
+
+
+def _write(value: Any) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
 
 
 def _compile(schema: str, validators: Validators) -> str | None:
@@ -52,15 +65,15 @@ def _compile(schema: str, validators: Validators) -> str | None:
     import jsonschema_rs
 
     told = json.loads(schema)
-    options = {"validate_formats": False, "offline": True}
+    validator_for = partial(jsonschema_rs.validator_for, validate_formats=False, offline=True)
     try:
         try:
-            validator = jsonschema_rs.validator_for(told, **options)
+            validator = validator_for(told)
         except jsonschema_rs.ValidationError as error:
             if "meta-schema" not in error.message or "$schema" not in told:
                 raise
             del told["$schema"]  # an unknown draft: read as the newest one
-            validator = jsonschema_rs.validator_for(told, **options)
+            validator = validator_for(told)
     except jsonschema_rs.ValidationError as error:
         return _told(error).replace('is not a "regex"', "is not a regular expression that can be checked")
     except ValueError as error:  # a lone surrogate
@@ -71,16 +84,21 @@ def _compile(schema: str, validators: Validators) -> str | None:
     return None
 
 
-def _flaw(validator: Any, answer: Any) -> str | None:
+def _matches(validator: Any, answer: Any) -> bool:
     try:
-        if validator.is_valid(answer):
-            return None
+        return bool(validator.is_valid(answer))
+    except ValueError:  # a text that is not Unicode; its flaw says so
+        return False
+
+
+def _flaw(validator: Any, answer: Any) -> str:
+    try:
         errors = list(islice(validator.iter_errors(answer), MOST_ERRORS))
     except ValueError as error:
         return _cut(str(error))
-    return (
-        _told(min(errors, key=lambda error: len(error.instance_path))) if errors else "$: it does not match"
-    )
+    if not errors:
+        return "$: it does not match"
+    return _told(min(errors, key=lambda error: len(error.instance_path)))
 
 
 def _told(error: Any) -> str:
@@ -94,12 +112,9 @@ def _told(error: Any) -> str:
 
 
 def _is_close(inner: Any, outer: Any) -> bool:
-    """Whether the branch with this first error is of the right type, and only a part of it does not match."""
-    return len(inner.instance_path) > len(outer.instance_path) or inner.kind.name not in (
-        "type",
-        "const",
-        "enum",
-    )
+    """Whether a branch with this first error is of the right type, and only a part of it does not match."""
+    deeper = len(inner.instance_path) > len(outer.instance_path)
+    return deeper or inner.kind.name not in ("type", "const", "enum")
 
 
 def _place(path: list[str | int]) -> str:

@@ -15,6 +15,8 @@ from vlmbatch.aio import threads
 
 _SCRIPT = Path(__file__).with_name("answer_checker.py")
 
+_NO_REASON = "the place takes too long to find"
+
 
 class CheckFailedError(Exception):
     """A check that took too long, or that ended its process in another way; the message says which."""
@@ -43,9 +45,11 @@ class Checker:
         """
         request = json.dumps({"schema": schema, "answers": answers})
         with self._lock:
-            reply = self._exchange(request)
-        checked: list[str | None] | str = json.loads(reply)
-        return checked
+            matching, flaws = self._exchange(request)
+        checked: Any = json.loads(flaws or matching)
+        if flaws or isinstance(checked, str):
+            return checked  # type: ignore[no-any-return]
+        return [None if matches else _NO_REASON for matches in checked]
 
     def close(self) -> None:
         """End the process; the next check starts another one."""
@@ -53,24 +57,24 @@ class Checker:
             if self._process is not None:
                 self._end(self._process)
 
-    def _exchange(self, request: str) -> str:
+    def _exchange(self, request: str) -> tuple[str, str]:
+        """Send a request; returns both lines of the reply, of which the second one may be missing."""
         process = self._process
         if process is None or process.poll() is not None:  # the system may have ended it since the last check
             process = self._process = self._start()
         assert process.stdin is not None
         assert process.stdout is not None
-        reply = ""
-        try:
+        matching = flaws = ""
+        with suppress(BrokenPipeError):  # its exit code, below, says why
             process.stdin.write(request + "\n")
             process.stdin.flush()
-            reply = process.stdout.readline()
-        except BrokenPipeError:
-            pass  # its exit code, below, says why
-        if not reply.endswith("\n"):
-            code = self._end(process)
-            long = code == -signal.SIGPROF
-            raise CheckFailedError("takes too long to check" if long else "takes too much memory to check")
-        return reply
+            matching, flaws = process.stdout.readline(), process.stdout.readline()
+        if not flaws.endswith("\n"):
+            code, flaws = self._end(process), ""
+            if not matching.endswith("\n"):
+                what = "long" if code == -signal.SIGPROF else "much memory"
+                raise CheckFailedError(f"takes too {what} to check")
+        return matching, flaws
 
     def _start(self) -> "subprocess.Popen[str]":
         if self._process is not None:
