@@ -1,8 +1,8 @@
 """The process that checks answers against JSON Schemas. It is a script of its own, started by checking.py.
 
-It reads one JSON line for each check and writes two: whether each answer matches, and then why not, which may
-take much longer to find. The kernel ends it when a check takes more processor time than allowed, whatever part
-of the validator is at work; a check that overflows its stack ends it, too.
+It reads one JSON line for each check and writes two: whether each answer matches, and then why not, which
+may take much longer to find. The kernel ends it when a check takes more processor time than allowed, whatever
+part of the validator is at work; a check that overflows its stack ends it, too.
 """
 
 import json
