@@ -425,7 +425,7 @@ async def test_a_mistake_that_shows_late_is_raised_by_calls(endpoint: Endpoint, 
     async with module.opened(config, lambda event: None, sleep=briefly, wait=False) as session:
         question = session.question()
         endpoint.up()
-        with pytest.raises(FatalBackendError, match="no price for tiny-vision"):
+        with pytest.raises(FatalBackendError, match="no usable price for tiny-vision"):
             await asyncio.wait_for(session.answer(encoded((1, 1, 1)), question), 120)
         assert "no price for tiny-vision" in str(session.state.endpoints[0].reason)
 
