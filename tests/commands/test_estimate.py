@@ -81,10 +81,10 @@ def test_a_price_makes_it_a_cost(photos: Photos, endpoint: Endpoint) -> None:
         (None, "No such file"),
         ("not json", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
-        ('{"other": {}}', "has no price for tiny-vision"),
-        ('{"tiny-vision": {"input_cost_per_token": "x"}}', "has no price for tiny-vision"),
-        ('{"tiny-vision": 7}', "has no price for tiny-vision"),
-        ("[]", "has no price for tiny-vision"),
+        ('{"other": {}}', "has no usable price for tiny-vision"),
+        ('{"tiny-vision": {"input_cost_per_token": "x"}}', "has no usable price for tiny-vision"),
+        ('{"tiny-vision": 7}', "has no usable price for tiny-vision"),
+        ("[]", "has no usable price for tiny-vision"),
     ],
 )
 def test_unusable_prices_are_refused_before_any_request(
@@ -254,5 +254,5 @@ def test_a_price_is_found_by_its_name(tmp_path: Path) -> None:
     path.write_text(json.dumps({"a/m": {"input_cost_per_token": 9, "output_cost_per_token": 9}, "m": cheap}))
     assert Prices(str(path)).of("m") == Price(input=1, output=2)
     assert Prices(str(path)).of("m:latest") == Price(input=1, output=2)
-    with pytest.raises(ConfigError, match="no price for"):
+    with pytest.raises(ConfigError, match="no usable price for"):
         Prices(str(path)).of("other")

@@ -427,7 +427,7 @@ async def test_a_mistake_that_shows_late_is_raised_by_calls(endpoint: Endpoint, 
         endpoint.up()
         with pytest.raises(FatalBackendError, match="no usable price for tiny-vision"):
             await asyncio.wait_for(session.answer(encoded((1, 1, 1)), question), 120)
-        assert "no price for tiny-vision" in str(session.state.endpoints[0].reason)
+        assert "no usable price for tiny-vision" in str(session.state.endpoints[0].reason)
 
 
 async def test_closing_waits_for_requests_in_flight(endpoint: Endpoint) -> None:
