@@ -79,7 +79,7 @@ def read(text: str) -> ErrorBody:
         return body
     start = text.lstrip()[:300].lower()
     if start.startswith(("<!doctype", "<html", "<head")) or "<html" in start:
-        title = re.search(r"<title[^>]*>([^<]{1,200})", text[:20_000], re.IGNORECASE)
+        title = re.search(r"<title[^<>]*>([^<]{1,200})", text[:20_000], re.IGNORECASE)
         message = f"an HTML page (title {title[1].strip()})" if title else "an HTML page"
         return ErrorBody(message=message, is_error=False)
     return ErrorBody(message=text.strip(), is_error=False)

@@ -20,7 +20,7 @@ KNOWN = frozenset(
 )
 """The options of Ollama 0.33 and older (api/types.go, Options and Runner); it silently ignores all others."""
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|\u00b5s|ms|s|m|h)")
+_DURATION = re.compile(r"(?<![\d.])(\d++(?:\.\d*+)?|\.\d++)(ns|us|\u00b5s|ms|s|m|h)")
 FLAGS = {"num_predict": "--max-tokens", "temperature": "--temperature", "seed": "--seed"}
 
 
