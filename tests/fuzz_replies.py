@@ -217,51 +217,73 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(target, name, work, raw)
 
 
+class Server:
+    """Replies to one kind of request with the bytes of the case, and to the others like a usual server."""
+
+    def __init__(self) -> None:
+        self.case = Case(EVERY, "openai", "probe", b"")
+
+    @asynccontextmanager
+    async def started(self) -> AsyncIterator[str]:
+        """Listen on loopback; gives the URL."""
+        server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
+        try:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            server.close()
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            length = re.search(r"(?i)content-length: (\d+)", head)
+            sent = await reader.readexactly(int(length[1])) if length else b""
+            path = head.split(" ")[1].partition("?")[0]
+            writer.write(self.case.raw if self.case.target in (EVERY, path) else usual(path, sent))
+            await writer.drain()
+        writer.close()
+
+
 @dataclass
 class Fuzzing:
-    """The server, the backends, and what came of the replies so far."""
+    """The backends, and what came of the replies so far."""
 
-    url: str = ""
-    case: Case = Case(EVERY, "openai", "probe", b"")
+    url: str
     outcomes: Counter[str] = field(default_factory=Counter)
     longest_stall_s: float = 0.0
     backends: dict[str, Backend] = field(default_factory=dict)
 
     @classmethod
     @asynccontextmanager
-    async def started(cls, prices: Path) -> AsyncIterator[Self]:
-        """Start the server; `prices` is a file that this writes."""
+    async def started(cls, url: str, prices: Path) -> AsyncIterator[Self]:
+        """Open the backends for the server at this URL; `prices` is a file that this writes."""
         prices.write_text(json.dumps({"tiny": {"input_cost_per_token": 1, "output_cost_per_token": 1}}))
-        one = cls()
-        server = await asyncio.start_server(one._talk, "127.0.0.1", 0)
-        one.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        one = cls(url)
         async with AsyncExitStack() as stack:
             for name in ("ollama", "openai", "vllm", "llama-server", "openrouter"):
                 options = {"api_key": "k" * 20, "timeout": 5.0, "model": "tiny", "logprobs": 2}
-                backend = KINDS[name].open(one.url + KINDS[name].path, **options)
+                backend = KINDS[name].open(url + KINDS[name].path, **options)
                 budget = Budget(1e300, asyncio.Event(), lambda text: None)
                 opened = await stack.enter_async_context(backend)
                 metered = MeteredBackend(opened, budget, Prices(str(prices)))
                 metered._model = "tiny"  # the replies to a preflight are odd
                 one.backends[name] = metered
-            try:
-                yield one
-            finally:
-                server.close()
+            yield one
 
-    async def meet(self, case: Case) -> None:
-        """Let a backend receive this reply. Raises AssertionError unless the outcome is allowed."""
-        self.case = case
-        backend = self.backends[case.kind]
+    async def meet(self, kind: str, work: str) -> None:
+        """Let a backend of this kind do its work at the server.
+
+        Raises AssertionError unless the outcome is allowed.
+        """
+        backend = self.backends[kind]
         watch = asyncio.ensure_future(self._watch())
         try:
             async with asyncio.timeout(240):
-                self.outcomes[f"{case.work} {await self._work(backend, case.work)}"] += 1
+                self.outcomes[f"{work} {await self._work(backend, work)}"] += 1
         except BackendError as error:
             _check_error(error)
-            self.outcomes[f"{case.work} {error.kind}"] += 1
+            self.outcomes[f"{work} {error.kind}"] += 1
         except ConfigError:
-            self.outcomes[f"{case.work} several models"] += 1
+            self.outcomes[f"{work} several models"] += 1
         finally:
             watch.cancel()
 
@@ -289,16 +311,6 @@ class Fuzzing:
         else:
             return "skipped"
         return "ok"
-
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            length = re.search(r"(?i)content-length: (\d+)", head)
-            sent = await reader.readexactly(int(length[1])) if length else b""
-            path = head.split(" ")[1].partition("?")[0]
-            writer.write(self.case.raw if self.case.target in (EVERY, path) else usual(path, sent))
-            await writer.drain()
-        writer.close()
 
     async def _watch(self) -> None:
         while True:

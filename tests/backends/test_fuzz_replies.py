@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from fuzz_replies import Case, Fuzzing, cases
+from fuzz_replies import Case, Fuzzing, Server, cases
 from hypothesis import HealthCheck, Phase, given, settings
 
 
@@ -12,7 +12,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 def test_mutated_replies_end_as_an_answer_or_a_backend_error(tmp_path: Path) -> None:
     """Changed replies on every route raise only errors of ours, and each record is strict JSON."""
     with asyncio.Runner() as runner:
-        started = Fuzzing.started(tmp_path / "prices.json")
+        server = Server()
+        listening = server.started()
+        started = Fuzzing.started(runner.run(listening.__aenter__()), tmp_path / "prices.json")
         fuzzing = runner.run(started.__aenter__())
 
         @settings(
@@ -25,10 +27,12 @@ def test_mutated_replies_end_as_an_answer_or_a_backend_error(tmp_path: Path) -> 
         )
         @given(cases())
         def fuzz(case: Case) -> None:
-            runner.run(fuzzing.meet(case))
+            server.case = case
+            runner.run(fuzzing.meet(case.kind, case.work))
 
         fuzz()
         runner.run(started.__aexit__(None, None, None))
+        runner.run(listening.__aexit__(None, None, None))
     assert sum(fuzzing.outcomes.values()) >= 400
     assert fuzzing.outcomes["complete ok"] > 15
     assert fuzzing.outcomes["complete bad_response"] > 15
