@@ -124,14 +124,17 @@ async def test_a_slow_warm_up_of_a_run_is_reported(photos: Photos, monkeypatch: 
 
     def reply(path: str, text: str) -> Raw | None:
         if path == "/api/ps":
-            told.set()
             return as_json({"models": [{"name": "other:latest", "context_length": 4096}]})
         if path == OLLAMA and not server.asked[-1].body["messages"]:
             told.wait(60)
         return None
 
+    def hear(event: Event) -> None:
+        if isinstance(event, Notice) and "is still loading the model" in event.message:
+            told.set()
+
     with replying(reply) as server:
-        done = await ran(backend="ollama", base_url=server.url, model="tiny")
+        done = await ran(on_event=hear, backend="ollama", base_url=server.url, model="tiny")
     assert [result.ok for result in done.results] == [True]
     (message,) = [message for message in notices(done) if "is still loading the model" in message]
     assert "Ollama has loaded other with a context of 4,096 tokens, while this run needs tiny" in message

@@ -11,7 +11,7 @@ class OwnFiles:
 
     def __init__(self, paths: Iterable[str] = ()) -> None:
         self._paths = tuple(paths)
-        places = {place for path in self._paths for place in (path, os.path.realpath(path))}
+        places = {place for path in self._paths for place in (path, _target(path))}
         self.endings = tuple(os.path.basename(place).lower() for place in places)  # noqa: PTH119  # text only
 
     @classmethod
@@ -22,6 +22,14 @@ class OwnFiles:
 
     def __contains__(self, path: str) -> bool:
         return path.lower().endswith(self.endings) and any(_is_same(path, own) for own in self._paths)
+
+
+def _target(path: str) -> str:
+    """The path without links; itself if the current folder has been deleted."""
+    try:
+        return os.path.realpath(path)
+    except FileNotFoundError:
+        return path
 
 
 def _is_same(path: str, own: str) -> bool:
