@@ -79,9 +79,9 @@ def test_the_readme_has_the_first_commands(command: str) -> None:
 
 def test_the_options_of_a_file_in_the_folder_are_listed() -> None:
     """The README lists exactly the options that ./vlmbatch.toml may set."""
-    _, found, listed = README.partition("`./vlmbatch.toml` may set what shapes")
+    _, found, listed = README.partition("`./vlmbatch.toml` may set options that shape")
     assert found
-    named = re.findall(r"`([a-z-]+)`", listed.partition("Any other key")[0])
+    named = re.findall(r"`([a-z-]+)`", listed.partition("Any other option")[0])
     assert sorted(named) == sorted(o.key for o in options() if o.spec.harmless)
 
 

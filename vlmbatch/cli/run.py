@@ -6,7 +6,7 @@ from vlmbatch.cli.options import with_options
 from vlmbatch.config import RunConfig
 
 EPILOG = (
-    "Every option is also an environment variable (--max-size: VLMBATCH_MAX_SIZE) and a key in a settings "
+    "Every option is also an environment variable (--max-size: VLMBATCH_MAX_SIZE) and a line in a settings "
     "file (max-size = 768): ~/.config/vlmbatch/vlmbatch.toml, and ./vlmbatch.toml for options that shape "
     "questions and pictures. The command line overrides the environment, which overrides the files."
 )
