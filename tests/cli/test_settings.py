@@ -1,4 +1,4 @@
-"""Settings files: ./vlmbatch.toml of a downloaded folder is no danger, and the first line names all files."""
+"""Settings files: a downloaded ./vlmbatch.toml is not dangerous, and the first line names all files."""
 
 import json
 import os
@@ -23,7 +23,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def elsewhere() -> Iterator[Endpoint]:
-    """The server of an attacker, which has a model of each name."""
+    """The server of an attacker, which has a model with every name."""
     with Endpoint(models={"tiny-vision": Model(vision=True)}) as running:
         yield running
 
@@ -102,14 +102,14 @@ def test_a_planted_file_cannot_do_harm(photos: Photos, endpoint: Endpoint, conte
 
 
 def test_a_message_names_all_keys_and_the_own_file(photos: Photos) -> None:
-    """One message names all keys that ./vlmbatch.toml may not set, and the file where they may be."""
+    """One message names all keys that ./vlmbatch.toml may not set, and the file that may set them."""
     photos(1)
     planted('prompt = "p"\nbase-url = "http://127.0.0.1:9"\napi-key = "k-s3cret"\noutput = "o.jsonl"\n')
     for command in (("run", "photos"), ("doctor",), ("models",), ("pull", "llava")):
         done = called(*command, XDG_CONFIG_HOME="/home/me/.config")
         assert done.returncode == 2
-        assert "sets base-url, api-key, output;" in done.stderr
-        assert "or move these keys to /home/me/.config/vlmbatch/vlmbatch.toml" in done.stderr
+        assert "sets base-url, api-key, output, which it may not set:" in done.stderr
+        assert "or move these options to /home/me/.config/vlmbatch/vlmbatch.toml" in done.stderr
         assert "k-s3cret" not in done.stderr
 
 
@@ -126,7 +126,7 @@ def test_a_planted_file_does_not_switch_off_tls(photos: Photos, tmp_path: Path) 
 
 
 def test_what_shapes_a_question_may_be_in_the_folder(photos: Photos, endpoint: Endpoint) -> None:
-    """Both files count, ./vlmbatch.toml before the user's own, and the first line names both."""
+    """Both files count, ./vlmbatch.toml overrides the user's own, and the first line names both."""
     photos(2)
     endpoint.answer = lambda request: "{}"
     mine = own(f'backend = "ollama"\nbase-url = "{endpoint.url}"\nmax-tokens = 7\nprompt-file = "none.txt"\n')
@@ -184,7 +184,7 @@ def test_a_named_file_is_trusted(photos: Photos, endpoint: Endpoint) -> None:
 def test_the_own_file_in_the_current_folder_is_trusted_and_read_once(
     photos: Photos, monkeypatch: pytest.MonkeyPatch, link: bool
 ) -> None:
-    """In the user's own configuration folder, or with a link to its file, ./vlmbatch.toml is the own file."""
+    """./vlmbatch.toml counts as the user's own file if it is the same file, also through a link."""
     photos(1)
     mine = own('base-url = "http://127.0.0.1:9"\ngive-up-after = 0\n')
     if link:
@@ -223,7 +223,7 @@ def test_a_planted_model_chooses_no_provider_and_no_file(photos: Photos, backend
     planted('model = "evil/model"')
     refused = called("run", "photos", "--dry-run", "-b", backend, OPENROUTER_API_KEY=KEY)
     assert refused.returncode == 2
-    assert f"./vlmbatch.toml sets model, which with --backend {backend} " in refused.stderr
+    assert f"./vlmbatch.toml sets model, but with --backend {backend} the model " in refused.stderr
     named = called("run", "photos", "--dry-run", "-b", backend, "-m", "gpt-4o", OPENROUTER_API_KEY=KEY)
     assert "sets model" not in named.stderr
 
@@ -359,7 +359,7 @@ def test_a_pipe_can_be_the_file(photos: Photos, endpoint: Endpoint) -> None:
     ],
 )
 def test_a_hostile_file_is_an_error_in_little_memory(tmp_path: Path, content: str, told: str) -> None:
-    """A file that makes a TOML parser need much memory or stack is an error, before it does."""
+    """A file that would make a TOML parser use much memory or stack is an error, before it is parsed."""
     file = tmp_path / "hostile.toml"
     file.write_text(content)
     tracemalloc.start()

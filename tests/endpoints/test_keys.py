@@ -1,4 +1,4 @@
-"""Keys of the environment: which endpoint and which fallback gets which of them."""
+"""Keys from the environment: which endpoint and which fallback gets which key."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,7 +39,7 @@ def heard(endpoint: Endpoint) -> set[str | None]:
 def test_a_fallback_elsewhere_gets_no_key_of_the_environment(
     photos: Photos, endpoint: Endpoint, other: Endpoint, backend: str
 ) -> None:
-    """A fallback at a URL that is not its provider's gets no key of the environment, and still answers."""
+    """A fallback at a URL that is not its provider's gets no key from the environment, and still answers."""
     photos(2)
     endpoint.script = lambda request: "content_filter"
     path, prefix = ("", "") if backend == "ollama" else ("/v1", "together_ai/" * (backend == "litellm"))
@@ -58,7 +58,7 @@ def test_a_fallback_elsewhere_gets_no_key_of_the_environment(
 def test_a_fallback_gets_the_key_that_is_named_with_it(
     photos: Photos, endpoint: Endpoint, backend: str
 ) -> None:
-    """The variable after # gives a fallback its key, and stands in no address of a request or a record."""
+    """The variable after # gives a fallback its key, and is in no address of a request or a record."""
     photos(1)
     endpoint.script = lambda request: "content_filter"
     path, prefix = ("", "") if backend == "ollama" else ("/v1", "openai/" * (backend == "litellm"))
@@ -149,7 +149,7 @@ def test_the_text_after_the_hash_sign_must_be_a_variable(text: str) -> None:
 
 @pytest.mark.parametrize("backend", ["ollama", "vllm"])
 def test_an_address_that_is_not_named_gets_no_key(backend: str) -> None:
-    """The usual address of Ollama or vLLM gets no key of the environment; --api-key goes there."""
+    """The usual address of Ollama or vLLM gets no key from the environment, but the key of --api-key."""
     asked = {"backend": backend, "model": "m"}
 
     def headers(environ: dict[str, str], **options: object) -> dict[str, str]:

@@ -1,8 +1,9 @@
-"""Which endpoint gets which key of the environment: only one to which the key belongs.
+"""Decides which endpoint gets which key from the environment: only an endpoint to which the key belongs.
 
-A key of the environment goes to a host that the user named, or to that of its provider. The URL of a fallback
-does not count as named, since the endpoint before it may use the same variable: the key must be named with it
-(openai:MODEL@URL#VARIABLE), or the URL must be at the provider or at the place that the environment names.
+A key from the environment goes to a host that the user named, or to the host of its provider. The URL of a
+fallback does not count as named, since the endpoint before it may use the same variable: the fallback must
+name the variable (openai:MODEL@URL#VARIABLE), or its URL must be at the provider or at the host that the
+environment names.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from vlmbatch.config.endpoint import EndpointOptions, FallbackSpec
 from vlmbatch.errors import ConfigError
 
 WITHOUT_KEY = ""
-"""The value of --api-key for an endpoint that gets no key, not even one of the environment."""
+"""The value of --api-key for an endpoint that gets no key, not even one from the environment."""
 OLLAMA_KEY = "OLLAMA_API_KEY"
 PROVIDERS = {
     "OPENAI_API_KEY": "api.openai.com",
@@ -35,7 +36,7 @@ def key_of(
 
 
 def key_of_fallback(spec: FallbackSpec, environ: Mapping[str, str]) -> str | None:
-    """The value of --api-key for this fallback; None means that a key of the environment belongs to it.
+    """The value of --api-key for this fallback; None means that a key from the environment belongs to it.
 
     Raises:
         ConfigError: the variable that it names is not set.

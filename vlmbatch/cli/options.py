@@ -127,7 +127,7 @@ def _paths() -> inspect.Parameter:
 def _config() -> inspect.Parameter:
     config = typer.Option(
         "--config",
-        help=f"Read options from this file, and neither {HERE} nor your own file.",
+        help=f"Read options only from this file, not from {HERE} or your own file.",
         metavar="FILE",
         envvar="VLMBATCH_CONFIG",
         show_envvar=False,

@@ -27,7 +27,7 @@ def settings_lines(context: typer.Context) -> list[str]:
 
 
 def check_model(context: typer.Context, config: RunConfig) -> None:
-    """Raise ConfigError if a model of ./vlmbatch.toml is used where it would be a danger."""
+    """Raise ConfigError if a model of ./vlmbatch.toml is used where it is dangerous."""
     if source_of(context, "model") == "DEFAULT_MAP":
         _settings(context).check_model(config.endpoint.backend)
 

@@ -27,11 +27,11 @@ _KEEP_ALIVE = re.compile(r"[-+]?(\d+|((\d+(\.\d*)?|\.\d+)(ns|us|\u00b5s|\u03bcs|
 """A number of seconds, or a duration of Go (time.ParseDuration), whose longest unit is the hour."""
 REASONS: tuple[FallbackReason, ...] = get_args(FallbackReason)
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
-"""The name of an environment variable with a key; few keys look like it, and no other text is shown."""
+"""The name of an environment variable. Few keys look like one, and a message shows no other text after #."""
 _PLAIN_NAME = re.compile(r"\w[\w.@+-]*(/\w[\w.@+-]*)?(:[\w.@+-]+)?", re.ASCII)
 _HUBS = ("hf.co/", "huggingface.co/")
 _CLOUD = ("-cloud", ":cloud")
-"""How the names of models end that Ollama asks in its cloud."""
+"""The ends of the names of models that Ollama runs in its cloud."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class FallbackSpec:
             require(
                 not hash_sign or _VARIABLE.fullmatch(variable) is not None,
                 f"--fallback {named}@{redact(url)}: after # write the name of the environment variable that "
-                "has its key, for example #GATEWAY_KEY",
+                "has the key, for example #GATEWAY_KEY",
             )
         return cls(
             backend=backend,  # type: ignore[arg-type]  # just checked
@@ -139,8 +139,8 @@ class EndpointOptions:
 
     fallback: tuple[str, ...] = option(
         (),
-        "Send an image here if the endpoint fails, for example litellm:gpt-4o, ollama:llava@URL or, with the "
-        "variable of its key, openai:MODEL@URL#VARIABLE (repeatable).",
+        "Send an image here if the endpoint fails, for example litellm:gpt-4o, ollama:llava@URL, or "
+        "openai:MODEL@URL#VARIABLE with the variable of its key (repeatable).",
         metavar="BACKEND:MODEL",
         secret=True,  # its URL may hold a password
     )

@@ -54,14 +54,14 @@ class Settings:
         if "model" not in self.from_here:
             return
         if backend in PROVIDER_BACKENDS:
-            does = "chooses the company that gets the images"
+            danger = "the model chooses the company that gets the images"
         elif backend == "llama-cpp":
-            does = "is a file that is loaded into this process"
+            danger = "the model is a file that is loaded into this process"
         else:
             return
         raise ConfigError(
-            f"{HERE} sets model, which with --backend {backend} {does}; name it with --model, or if you "
-            f"trust the file, add --config {HERE}"
+            f"{HERE} sets model, but with --backend {backend} {danger}; name the model with --model, or, if "
+            f"you trust the file, add --config {HERE}"
         )
 
 
@@ -116,11 +116,11 @@ def _here(path: Path, own: Path | None) -> Settings:
     """The options of ./vlmbatch.toml, which may set harmless ones only."""
     values, _ = _read(path, HERE)
     if protected := _protected(values):
-        elsewhere = "" if own is None else f", or move these keys to {shlex.quote(str(own))}"
+        elsewhere = "" if own is None else f", or move these options to {shlex.quote(str(own))}"
         keys = ", ".join(_shown(o, values[o.name]) for o in protected)
         raise ConfigError(
-            f"{HERE} sets {keys}; a file that may have come with downloaded images may not do that, since it "
-            "could send your keys, images or files to others, or replace files; if you trust it, add "
+            f"{HERE} sets {keys}, which it may not set: the file may have come with downloaded images, and "
+            "could send your keys, images or files to other people, or replace files; if you trust it, add "
             f"--config {HERE}{elsewhere}"
         )
     return Settings(values=values, files=(HERE,), from_here=frozenset(values))
@@ -194,7 +194,7 @@ def _read(path: Path, shown: str) -> tuple[dict[str, Any], os.stat_result]:
     except OSError as error:
         raise ConfigError(f"{shown}: {error.strerror}") from error
     if len(data) > LARGEST_BYTES:
-        raise ConfigError(f"{shown} is larger than {LARGEST_BYTES // 1024} KiB; name a file of settings")
+        raise ConfigError(f"{shown} is larger than {LARGEST_BYTES // 1024} KiB; name a settings file")
     return _options_in(data, shown), found
 
 
@@ -204,7 +204,7 @@ def _options_in(data: bytes, shown: str) -> dict[str, Any]:
     try:
         text = decoded(data)
         if any(_dots_in_key(line) > DEEPEST for line in text.split("\n")):
-            raise ConfigError(f"{shown} has a key with more than {DEEPEST} dots; no option has such a key")
+            raise ConfigError(f"{shown} has a key with more than {DEEPEST} dots, not an option; remove it")
         table = tomllib.loads(text)
         named = {key.replace("-", "_"): value for key, value in table.items()}
         return typed_options(named, "the key")
@@ -217,7 +217,7 @@ def _options_in(data: bytes, shown: str) -> dict[str, Any]:
 
 
 def _dots_in_key(line: str) -> int:
-    """The number of dots in the key of this line, which is a table's name or before a =."""
+    """The number of dots in the key of this line: in the name of a table, or before a =."""
     if line.lstrip().startswith("["):
         return line.count(".")
     key, equals, _ = line.partition("=")
