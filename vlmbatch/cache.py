@@ -27,7 +27,7 @@ MOST_BYTES = 1 << 24
 """The largest record that is stored or read, as in an output."""
 STEPS_A_TICK = 10_000
 MOST_TICKS = 1_000
-"""SQLite may take ten million steps for a statement, about a second; one of ours needs dozens a row."""
+"""SQLite may take ten million steps for a statement, about a second; ours take dozens for each row."""
 _TABLES = {
     "answers": "CREATE TABLE answers (key BLOB PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID",
     "endpoints": "CREATE TABLE endpoints (key BLOB PRIMARY KEY, endpoint TEXT NOT NULL) WITHOUT ROWID",
@@ -40,9 +40,9 @@ class Cache:
 
     New answers wait in memory. The next lookup, which runs in a thread, writes them, or close() does.
     A failure of the database never ends a run: it is reported once, and the cache is not used from then on.
-    The folder must belong to this user or to root alone, since each answer in it is believed. The database
-    may still come from elsewhere, with a data set: so it must have our tables and nothing else, and an entry
-    that is too large or no record of ours is not found.
+    The folder must belong to this user or to root alone, since each answer in it is trusted. The database
+    may still come from elsewhere, for example with a data set: so it must have our tables and nothing else,
+    and an entry that is too large, or is not a record of ours, is ignored.
     """
 
     def __init__(self, folder: str, tell: Callable[[str], None]) -> None:
@@ -106,7 +106,7 @@ class Cache:
         try:
             row = self._database.execute(f"SELECT {column} FROM {table} WHERE key = ?", (key,)).fetchone()
         except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_TOOBIG:  # else only this entry
+            if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_TOOBIG:  # else one entry
                 self._give_up(error)
             return None
         try:
@@ -133,9 +133,9 @@ class Cache:
             self._give_up(error)
 
     def _tick(self) -> bool:
-        """Called each STEPS_A_TICK steps of a statement; it is interrupted if this returns True.
+        """SQLite calls this each STEPS_A_TICK steps of a statement, and interrupts it if this returns True.
 
-        Steps are counted and no time, since a statement may wait long for the disk or for another run.
+        It counts steps and not seconds, since a statement may wait long for the disk or for another run.
         """
         self._ticks += 1
         return self._ticks > MOST_TICKS
@@ -160,7 +160,7 @@ def _require_private(path: Path) -> None:
             found = file.lstat()
             if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
                 raise ConfigError(
-                    f"--cache: {file} is a link, has a second name, or is no regular file; "
+                    f"--cache: {file} is a link, has a second name, or is not a regular file; "
                     "move it away, or name another folder with --cache"
                 )
             _require_owner(file, found, "move it away, or name another folder with --cache")
@@ -169,20 +169,20 @@ def _require_private(path: Path) -> None:
 def _require_owner(place: Path, found: os.stat_result, way_out: str) -> None:
     user = os.geteuid()
     if found.st_uid not in (user, 0):
-        raise ConfigError(f"--cache: {place} belongs to another user, who could change answers; {way_out}")
-    # a group with the number of the user is that of this user alone
+        raise ConfigError(f"--cache: another user owns {place} and could change answers; {way_out}")
+    # a group with the number of the user has this user alone
     writers = stat.S_IWOTH if found.st_gid == found.st_uid else stat.S_IWOTH | stat.S_IWGRP
     if found.st_mode & writers:
         mend = f"type: chmod go-w {shlex.quote(str(place))}; or " if found.st_uid == user else ""
-        raise ConfigError(f"--cache: other users may change {place}, and so answers; {mend}{way_out}")
+        raise ConfigError(f"--cache: other users can change {place} and the answers in it; {mend}{way_out}")
 
 
 def _database(path: Path, tick: Callable[[], bool]) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         database.set_progress_handler(tick, STEPS_A_TICK)
-        database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_BYTES + 1000)  # with the key beside a record
-        database.text_factory = bytes  # a text that is no UTF-8 is an entry that is damaged, and no failure
+        database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_BYTES + 1000)  # a record and its key
+        database.text_factory = bytes  # text that is not UTF-8 is a damaged entry, and not a failure
         database.execute("PRAGMA trusted_schema=OFF")
         _require_our_tables(database, path)
         _in_turn(database, "PRAGMA journal_mode=WAL")  # a reader never waits for a writer

@@ -8,7 +8,7 @@ MOST_FRAMES = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walked:
-    """How a walk has found an image: through no link below the folder `root`, unless it is one itself."""
+    """How a walk has found an image: through no link below `root`, unless the image itself is a link."""
 
     root: str
     is_link: bool

@@ -95,7 +95,7 @@ KERNELS = (
 
 @pytest.mark.parametrize("path", [*KERNELS, "link"])
 def test_files_of_the_kernel_are_not_read(path: str) -> None:
-    """A file in /proc or /sys, also behind a link, fails for good as no file, with words that say so."""
+    """A file in /proc or /sys, also behind a link, fails as `not_a_file`, and the message says so."""
     Path("link").symlink_to("/proc/self/status")
     if not Path(path).exists():
         pytest.skip("this system has no such file")
@@ -105,7 +105,7 @@ def test_files_of_the_kernel_are_not_read(path: str) -> None:
 
 
 def test_the_head_of_a_file_of_the_kernel_is_not_read() -> None:
-    """read_head() returns nothing of a file in /proc, so that a walk reads none of them."""
+    """read_head() returns nothing of a file in /proc, so a walk reads no such file."""
     if not Path("/proc/self/status").exists():
         pytest.skip("this system has no such file")
     assert read_head(ImageRef(id="/proc/self/status", uri="/proc/self/status")) == b""

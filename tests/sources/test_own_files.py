@@ -31,7 +31,7 @@ def ids(path: str) -> set[str]:
     "args", [("photos",), (".",), ("photos/p0000.jpg", "photos/out.jpg", "photos/sum.png"), ("-",)]
 )
 def test_own_files_are_no_images(photos: Photos, endpoint: Endpoint, args: tuple[str, ...]) -> None:
-    """Output, summary and metrics in the folder of images are never asked about, whatever their names."""
+    """Output, summary and metrics in the folder of images are never sent as images, whatever their names."""
     photos(1)
     listed = b"photos/p0000.jpg\nphotos/out.jpg\nphotos/sum.png\nphotos/Met.JPEG\nphotos\n"
     for name in ("sum.png", "Met.JPEG", "out.jpg"):
@@ -43,7 +43,7 @@ def test_own_files_are_no_images(photos: Photos, endpoint: Endpoint, args: tuple
 
 
 def test_an_output_behind_a_link_is_no_image(photos: Photos, endpoint: Endpoint) -> None:
-    """An output that is a link to a file in the folder, or lies there as a link, is not asked about."""
+    """An output that is a link to a file in the folder, or a link in the folder, is not sent as an image."""
     photos(1)
     Path("photos/real.jpg").touch()
     Path("photos/a.jpg").symlink_to("real.jpg")
@@ -55,7 +55,7 @@ def test_an_output_behind_a_link_is_no_image(photos: Photos, endpoint: Endpoint)
 
 
 def test_standard_output_in_a_file_is_no_image(photos: Photos, endpoint: Endpoint) -> None:
-    """A file that the shell makes for standard output is not asked about, wherever it is."""
+    """A file that the shell makes for standard output is not sent as an image, wherever it is."""
     if not Path("/proc/self/fd").exists():
         pytest.skip("this system does not tell the name of standard output")
     photos(1)

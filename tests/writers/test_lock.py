@@ -109,7 +109,7 @@ async def test_an_output_may_be_a_link(output: Path) -> None:
 async def test_a_torn_line_is_stored_through_no_link(
     output: Path, make: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If the name for the torn end of an output is taken by a link or a folder, nothing is changed."""
+    """If a link or a folder has the name for the torn end of an output, nothing is changed."""
 
     class Noon:
         @staticmethod

@@ -22,7 +22,8 @@ def open_source(
 ) -> Source:
     """The source for these PATHs: ``-`` is a list on standard input, anything else is a folder or a file.
 
-    `on_problem` receives each folder that cannot be listed, on the thread that iterates. `own` are left out.
+    `on_problem` receives each folder that cannot be listed, on the thread that iterates. The files in `own`
+    are left out.
 
     Raises:
         ConfigError: a PATH does not exist, or ``-`` is combined with other PATHs.

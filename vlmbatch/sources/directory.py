@@ -35,7 +35,7 @@ class DirectorySource(FileSource):
     ) -> None:
         """`on_problem` receives each folder that cannot be listed, on the thread that iterates.
 
-        `own` are files of the run, which are no images.
+        `own` are files of the run, which do not count as images.
 
         Raises:
             ConfigError: a PATH does not exist.

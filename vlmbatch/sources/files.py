@@ -151,7 +151,7 @@ def _stamp(status: os.stat_result) -> FileStamp:
 
 
 def _no_file(status: os.stat_result) -> str | None:
-    """Why it is no file with a content, None if it is one."""
+    """Why it is not a file with content; None if it is one."""
     if not stat.S_ISREG(status.st_mode):
         kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
         return f"it is {kinds.get(stat.S_IFMT(status.st_mode), 'a device')}, not a file"
@@ -160,12 +160,12 @@ def _no_file(status: os.stat_result) -> str | None:
 
 @cache
 def _kernel_devices() -> frozenset[int]:
-    """The devices of /proc and /sys: to read one of their files may wait or change something."""
+    """The devices of /proc and /sys: reading one of their files may block or change something."""
     devices = set()
     for place in ("/proc", "/sys"):
         with suppress(OSError):  # not each system has them
             devices.add(os.stat(place).st_dev)  # noqa: PTH116  # like the calls above
-    return frozenset(devices - {os.stat("/").st_dev})  # noqa: PTH116  # an empty folder that has the name
+    return frozenset(devices - {os.stat("/").st_dev})  # noqa: PTH116  # it may be a folder of the disk
 
 
 def _is_of_a_kernel(ref: ImageRef) -> bool:
@@ -178,13 +178,13 @@ def _is_of_a_kernel(ref: ImageRef) -> bool:
 def _as_image_error(error: OSError, ref: ImageRef) -> ImageError:
     if isinstance(error, ReplacedError):
         return ImageError(
-            "it, or a folder above it, was replaced by a link after it was found; run again",
+            "a link replaced this file, or a folder above it, after the run had found it; run again",
             kind="vanished",
             retryable=True,
         )
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return ImageError("the file does not exist or was removed", kind="vanished", retryable=True)
-    if error.errno == errno.EAGAIN or _is_of_a_kernel(ref):  # no file of a disk has to be waited for
+    if error.errno == errno.EAGAIN or _is_of_a_kernel(ref):  # a file of a disk never makes a reader wait
         return ImageError(OF_A_KERNEL, kind="not_a_file")
     if error.errno in (errno.EACCES, errno.EPERM):
         return ImageError(

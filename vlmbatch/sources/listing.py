@@ -50,7 +50,7 @@ class ListSource(FileSource):
     ) -> None:
         """`on_problem` receives each folder that cannot be listed, on the thread that iterates.
 
-        `own` are files of the run, which are no images.
+        `own` are files of the run, which do not count as images.
         """
         super().__init__(options, on_problem, own)
         self._stream = stream

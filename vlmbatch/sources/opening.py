@@ -1,4 +1,4 @@
-"""Opens what a walk has found without following a link that has taken its place since."""
+"""Opens files and folders that a walk has found, and follows no link that has replaced them since."""
 
 import errno
 import os
@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from vlmbatch.images import ImageRef
 
 LONGEST = 4096
-"""Characters of a path; no system allows more bytes. It bounds the steps to a folder, one a level."""
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC  # not O_PATH, with which no automounter mounts
+"""The most characters of a path; no system allows more bytes. It limits the steps to a folder."""
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC  # O_PATH would make no automounter mount
 
 
 class ReplacedError(OSError):
-    """A link has taken the place of a file or a folder after the walk has found it."""
+    """A link has replaced a file or a folder after the walk found it."""
 
 
 @contextmanager
@@ -74,7 +74,7 @@ class Folders:
 
 
 def _folder(root: str, folder: str) -> int:
-    """Open a folder in steps from its root, since O_NOFOLLOW is about the last name of a path only."""
+    """Open a folder in steps from its root, since O_NOFOLLOW concerns only the last name of a path."""
     if len(folder) > LONGEST:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), folder)
     fd = os.open(root, _FOLDER)
@@ -98,7 +98,7 @@ def _entry(parent: int, name: str, flags: int) -> int:
         return os.open(name, flags, dir_fd=parent)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK) and _is_link(parent, name):
-            raise ReplacedError(errno.ELOOP, "a link has taken its place", name) from error
+            raise ReplacedError(errno.ELOOP, "a link has replaced it", name) from error
         raise
 
 

@@ -1,4 +1,4 @@
-"""The files that a run writes itself: they are no images, whatever their names are."""
+"""The files that a run writes itself: they do not count as images, whatever their names are."""
 
 import os
 from collections.abc import Iterable

@@ -19,7 +19,7 @@ CHUNK = 10_000
 """Number of names of a folder that are held at once, at about 100 bytes each."""
 
 LINK = "\0"
-"""Marks the name of a link in a list of names; no name has this character, and none comes before it."""
+"""Marks the name of a link in a list of names; no name has this character, and it sorts before all others."""
 
 _IMAGE_ENDINGS = tuple(IMAGE_EXTENSIONS)
 _NON_IMAGE_ENDINGS = tuple(NON_IMAGE_EXTENSIONS)
@@ -45,7 +45,7 @@ class Walk:
     ) -> None:
         """`on_ignored` gets the kind of each ignored entry that may hold pictures, such as PDF, else None.
 
-        `own` are files of the run, which are no images.
+        `own` are files of the run, which do not count as images.
         """
         self._globs = globs
         self._on_ignored = on_ignored
@@ -164,7 +164,7 @@ def _is_broken_link_to_image(entry: "os.DirEntry[str]", folder: int) -> bool:
     if not (entry.name.lower().endswith(_IMAGE_ENDINGS) and entry.is_symlink()):
         return False
     try:
-        os.stat(entry.name, dir_fd=folder)  # a Path knows no open folder
+        os.stat(entry.name, dir_fd=folder)  # Path has no dir_fd
     except FileNotFoundError:
         return True
     return False

@@ -10,16 +10,16 @@ WAY_OUT = "Move it away, or name another file with --output"
 
 
 def open_beside(path: str, flags: int) -> int:
-    """A descriptor of this file, which is created with O_CREAT. A pipe does not block, and nothing changes.
+    """A descriptor of this file; O_CREAT creates it. A pipe does not block, and no existing file changes.
 
-    A link could lead to any file, and a second name could be that of any file, so both are refused.
+    A link could lead to any file, and a second name could belong to any file, so both are refused.
 
     Raises:
-        ConfigError: it is a link, has a second name, or is no regular file.
+        ConfigError: it is a link, has a second name, or is not a regular file.
         OSError: it cannot be opened.
     """
-    with contextlib.suppress(FileNotFoundError):  # it is created, or the open below fails
-        _check(path, os.lstat(path))  # first, since to open some devices does something
+    with contextlib.suppress(FileNotFoundError):  # os.open creates it, or fails
+        _check(path, os.lstat(path))  # first, since opening some devices has effects
     fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     try:
         _check(path, os.fstat(fd))

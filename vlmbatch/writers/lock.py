@@ -45,7 +45,7 @@ class OutputLock:
         """Take the lock or fail at once; creates the lock file and nothing else.
 
         Raises:
-            ConfigError: a file of this name is no lock file of vlmbatch; it is left unchanged.
+            ConfigError: a file of this name is not a lock file of vlmbatch; it is left unchanged.
             LockedError: another run holds it.
             OutputError: the folder is missing, cannot be written to, or the file cannot be locked.
         """
@@ -129,7 +129,7 @@ def _check_place(output: Path) -> None:
 
 
 def _read(fd: int) -> bytes | None:
-    """The bytes of the lock file, None if there are too many of them."""
+    """The bytes of the lock file, None if it is too large."""
     size = os.fstat(fd).st_size
     return os.pread(fd, size, 0) if size <= MOST_BYTES else None
 
@@ -137,7 +137,7 @@ def _read(fd: int) -> bytes | None:
 def _content(data: bytes | None) -> dict[str, Any] | None:
     """The content of a lock file, empty if the file is empty or damaged; None if vlmbatch has not written it.
 
-    A crash may leave the start of a content, also with zeros or with the end of a longer one behind it.
+    A crash may leave the start of a content, also followed by zeros or by the end of a longer content.
     """
     if data is None:
         return None

@@ -209,7 +209,7 @@ def repair(path: str, contents: Contents) -> str | None:
     Returns the name of that file, or None if nothing was moved.
 
     Raises:
-        ConfigError: the name of the other file is taken by something else.
+        ConfigError: something else has the name of the other file.
         OSError: one of the two files cannot be written; nothing is lost.
     """
     if not contents.tail:
