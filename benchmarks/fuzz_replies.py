@@ -46,7 +46,7 @@ class Replies:
         self.url = self._line()
 
     def next(self) -> tuple[str, str, str]:
-        """Make the server use another reply; gives the kind of backend, its work, and the reply's start."""
+        """Make the server use another reply; returns the kind of backend, its work, and the start of the reply."""
         assert self._process.stdin is not None
         self._process.stdin.write("next\n")
         self._process.stdin.flush()
@@ -63,7 +63,7 @@ class Replies:
 
 
 async def serve(first_seed: int) -> None:
-    """Be the process of Replies: change the reply with each line of standard input."""
+    """Run as the process of Replies: change the reply with each line of standard input."""
     server, made = Server(), _cases(first_seed)
     async with server.started() as url:
         print(url, flush=True)

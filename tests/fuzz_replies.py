@@ -55,7 +55,7 @@ ODD = (
     *("[" * 300 + "]" * 300, "[" * 200_000, '{"a":' * 1000 + "1" + "}" * 1000),
     *(f"[{part * 200_000}0]" for part in ("[],", "{},", "0,")),
 )
-"""Texts of JSON, or of what is nearly JSON."""
+"""JSON texts, and texts that are nearly JSON."""
 TYPES = ("text/event-stream", "text/html", "application/json; charset=hex", "", "\x01", "a" * 4000)
 STATUSES = (*(200,) * 8, 201, 204, 206, 301, 307, 400, 401, 404, 407, 408, 413, 422, 429, 500, 503, 529, 999)
 WAITS = ("nan", "-1", "1e999", "9" * 4000, "Mon, 01 Jan 99999999999 00:00:00 GMT")
@@ -245,7 +245,7 @@ class Server:
 
 @dataclass
 class Fuzzing:
-    """The backends, and what came of the replies so far."""
+    """The backends, and the outcomes of the replies so far."""
 
     url: str
     outcomes: Counter[str] = field(default_factory=Counter)

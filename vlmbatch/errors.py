@@ -10,7 +10,7 @@ VlmbatchError                  the root; raised itself, it is a bug             
 │  │  └─ StaleConnectionError  a reused connection was closed: retried at once, at no cost
 │  ├─ RejectedError            the endpoint refuses this image: a failed result
 │  ├─ BadAnswerError           empty, cut, looping: retried with a change, then a failed result
-│  ├─ InternalError            a bug of vlmbatch, found by one image or one reply: a failed result
+│  ├─ InternalError            a bug of vlmbatch at one image or one reply: a failed result
 │  ├─ UnavailableError         the endpoint is down or busy: the run pauses                    exit 4
 │  │  └─ UnreachableError      the endpoint accepts no connection                              exit 4
 │  └─ FatalBackendError        unknown model, no vision, bad key: no image can succeed         exit 2
@@ -185,7 +185,7 @@ class BackendError(VlmbatchError):
         self.cost: float | None = None
         """The cost of the unusable answer in US dollars; None if unknown."""
         self.owes_cost = False
-        """Whether the endpoint was to report the cost of the unusable answer, and did not."""
+        """Whether the endpoint should have reported the cost of the unusable answer, and did not."""
         self.tokens: tuple[int, int] | None = None
         """The input and output tokens of the unusable answer; None if no whole answer came."""
         self.partial = partial
@@ -227,7 +227,7 @@ class BadAnswerError(BackendError):
 
 
 class InternalError(BackendError):
-    """A bug of vlmbatch, found by one image or one reply; the next run tries the image again."""
+    """A bug of vlmbatch at one image or one reply; the next run tries the image again."""
 
     kind: FailureKind = "internal"
     retryable = True

@@ -58,7 +58,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BugFound:
-    """A bug of vlmbatch that the run survives; each is told once. `trace` is its traceback."""
+    """A bug of vlmbatch that the run survives; each is reported once. `trace` is its traceback."""
 
     message: str
     trace: str

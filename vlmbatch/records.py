@@ -69,8 +69,8 @@ class Completion:
     `thinking` is the number of characters of the model's thinking, not the text. `load_s` is how long the
     engine loaded the model for this request, and `busy_s` how long it worked on it, in seconds; both are 0 if
     the engine does not report them. `warnings` are notes for the user. `cost` is in US dollars, None if
-    unknown; `owes_cost` says that the endpoint was to report it. `data` is the parsed answer if there was a
-    schema. `logprobs` are in the form of the record (docs/records.md).
+    unknown; `owes_cost` says that the endpoint should have reported it, and did not. `data` is the parsed
+    answer if there was a schema. `logprobs` are in the form of the record (docs/records.md).
     """
 
     text: str

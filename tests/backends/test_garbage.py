@@ -156,17 +156,17 @@ async def test_the_users_own_parameters_may_ask_for_more(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["ollama", "openai"])
 async def test_a_hint_is_bounded(name: str) -> None:
-    """Of a list of models of 5 MB no more than 4 MB are read, and the list then counts as missing."""
+    """Only 4 MB are read of a list of models of 5 MB, and the list then counts as missing."""
     raw = reply({"models": [], "data": [], "more": " " * 5_000_000})
     async with babbling(raw) as url, KINDS[name].open(url) as backend:
         assert isinstance(backend, Catalogue)
-        with pytest.raises(TransientError, match="more than 4 MB, the limit for a reply that is no answer"):
+        with pytest.raises(TransientError, match="more than 4 MB, the limit for a reply that is not an"):
             await backend.models()
 
 
 @pytest.mark.parametrize("name", ["ollama", "openai"])
 async def test_a_list_of_models_is_bounded(name: str) -> None:
-    """Of a list without end the first 10,000 models are read."""
+    """Only the first 10,000 models of an endless list are read."""
     listed = [
         {"id": f"m{n}", "name": f"m{n}", "capabilities": [], "context_length": 5} for n in range(10_500)
     ]

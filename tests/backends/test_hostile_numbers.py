@@ -190,7 +190,7 @@ def test_earlier_records_that_are_no_json_are_not_reused(tmp_path: Path) -> None
     "price", ["NaN", "Infinity", "1e999", "1e308", "-1e-6", '"free"', "true", "9" * 400, "9" * 5000]
 )
 def test_a_price_is_a_number(tmp_path: Path, price: str) -> None:
-    """A price that is no number from 0 on is an error that names the file and the model."""
+    """A price that is not a number, or is negative, is an error that names the file and the model."""
     file = tmp_path / "prices.json"
     file.write_text(f'{{"m": {{"input_cost_per_token": {price}, "output_cost_per_token": 1e-6}}}}')
     with pytest.raises(ConfigError, match=r"--prices .*prices.json has no usable price for m; write"):

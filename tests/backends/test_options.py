@@ -62,11 +62,11 @@ def test_logprobs_are_valid_json() -> None:
 
 
 def test_more_logprobs_than_tokens_are_not_kept() -> None:
-    """Of logprobs without end the first ones are kept, with a warning that has both numbers."""
+    """Only the first of many logprobs are kept, with a warning that has both numbers."""
     told, warnings = logprobs_in([{"token": "x", "logprob": -1}] * 5000, 0, 100)
     assert told is not None
     assert len(told["tokens"]) == 2 * 100 + SPARE_TOKENS
-    assert warnings == ("the endpoint sent logprobs of 5,000 tokens; the first 1,224 are here",)
+    assert warnings == ("the endpoint sent logprobs of 5,000 tokens; the record has the first 1,224",)
     told, warnings = logprobs_in([{"token": "x", "logprob": -1}] * 5000, 0, None)
     assert told is not None
     assert (len(told["tokens"]), warnings) == (5000, ())

@@ -422,7 +422,7 @@ async def test_a_run_under_another_good_status_is_answered(photos: Photos) -> No
 
 
 def test_a_stream_of_many_events_is_read_in_one_pass() -> None:
-    """Fifty thousand texts behind the end of an answer cost no search of all objects before them."""
+    """Fifty thousand texts after the end of an answer do not cause a search of all objects before them."""
     text = json.dumps({"done": True}) + '\n{"a": 1}' * 40_000 + "\n" + "data: x\n\n" * 50_000
     pieces = pieces_in(text)
     assert pieces is not None
@@ -430,7 +430,7 @@ def test_a_stream_of_many_events_is_read_in_one_pass() -> None:
 
 
 def test_a_stream_without_end_is_not_read_to_its_end() -> None:
-    """After as many objects as no answer has tokens, a stream counts as broken off."""
+    """A stream with more objects than any answer has tokens counts as broken off."""
     pieces = pieces_in("{}" * (MOST_PIECES + 10))
     assert pieces is not None
     assert (len(pieces.objects), pieces.whole) == (MOST_PIECES, False)

@@ -91,7 +91,7 @@ def test_the_login_of_a_url_is_masked_in_base64() -> None:
     ],
 )
 def test_ordinary_text_stays(text: str) -> None:
-    """Ordinary words are not masked, though short secrets and values of harmless headers hold them."""
+    """Ordinary words are not masked, although short secrets and values of harmless headers contain them."""
     headers = (("X-Title", "image captions"), ("Accept", "application/json"), ("Authorization", "Bearer abc"))
     credentials = Credentials.of("http://me:pictures@h?api-version=2026-11-01", "3/d", headers)
     assert credentials.without_keys(text.replace("pictures", "[key]")) == text.replace("pictures", "[key]")

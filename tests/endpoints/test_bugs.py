@@ -145,7 +145,7 @@ def at(*endpoints: Endpoint, **options: Any) -> dict[str, Any]:
 
 
 def bugs(events: list[Event]) -> list[BugFound]:
-    """The bugs that were told."""
+    """The bugs that were reported."""
     return [event for event in events if isinstance(event, BugFound)]
 
 
@@ -194,7 +194,7 @@ async def test_a_bug_outside_of_the_backend_costs_one_image(
 async def test_a_record_that_cannot_be_written_costs_one_image(
     photos: Photos, endpoint: Endpoint, plug: Plug
 ) -> None:
-    """An answer of which vlmbatch cannot make a record is recorded as a failure, and the run goes on."""
+    """If vlmbatch cannot make a record of an answer, it records a failure, and the run goes on."""
     photos(6)
     plug(endpoint, Bug(numbers=lambda number: number == 3))
     done = await ran(**at(endpoint, concurrency=1, output="o.jsonl"))
@@ -284,14 +284,14 @@ async def test_a_bug_in_each_hint_has_a_value(endpoint: Endpoint) -> None:
         for call in (checked.probe(), checked.unload(), checked.warm_up(Generation(), 1.0)):
             with pytest.raises(InternalError):
                 await call
-    assert len(bugs(told)) == 1  # one place of the code, told once
+    assert len(bugs(told)) == 1  # one place of the code, reported once
 
 
 @pytest.mark.parametrize("method", ["load", "listens"])
 async def test_a_bug_that_watches_an_endpoint(
     photos: Photos, endpoint: Endpoint, plug: Plug, method: str
 ) -> None:
-    """A bug in a task in the background is told, and all images are answered."""
+    """A bug in a task in the background is reported, and all images are answered."""
     photos(12)
     told: list[Event] = []
     plug(endpoint, Bug(values=(method,)))
@@ -355,7 +355,7 @@ REFUSED = {"error": {"message": "not today", "type": "odd"}}
 
 
 def refusing(request: Received) -> Reply | None:
-    """An unknown refusal for every picture but those of vlmbatch itself."""
+    """A refusal in unknown words for every picture, except the pictures of vlmbatch itself."""
     return None if request.is_canary else as_json(400, REFUSED)
 
 
@@ -412,14 +412,14 @@ BROKEN = "import vlmbatch.backends.ollama.backend as b\nb.check_answer = lambda 
 def test_the_command_ends_with_the_traceback(
     photos: Photos, endpoint: Endpoint, flags: tuple[str, ...], traces: int
 ) -> None:
-    """The command ends with 1 and the traceback of the last bug; the first one has its own with --verbose."""
+    """The command ends with 1 and the traceback of the last bug; --verbose shows that of the first, too."""
     photos(30)
     args = ("run", "photos", "-b", "ollama", "--base-url", endpoint.url, "-m", "tiny-vision", "-o", "o.jsonl")
     done = run(*args, *flags, "--summary", "s.json", **breaking(Path("broken"), BROKEN))
     assert done.returncode == 1
     assert done.stderr.count("Traceback (most recent call last):") == traces
     assert ("--verbose shows the traceback" in done.stderr) == (not flags)
-    assert "10 images in a row failed by a bug of vlmbatch, so the run ends; please report it" in done.stderr
+    assert "10 images in a row failed because of a bug of vlmbatch, so the run ends; please" in done.stderr
     assert done.stderr.count("ZeroDivisionError: division by zero") >= 2
     kinds = [record["error"]["kind"] for record in records(Path("o.jsonl").read_text())]
     assert kinds == ["internal"] * len(kinds)

@@ -9,7 +9,7 @@ from vlmbatch.backends.values import mappings, number, string
 MISSING = "the endpoint sent no logprobs"
 IMPOSSIBLE = -9999.0
 """OpenAI's value for an impossible token, since JSON has no infinity."""
-ODD = f"some logprobs of the endpoint are no usable numbers; each is {IMPOSSIBLE:.0f} here"
+ODD = f"some logprobs of the endpoint are not usable numbers; the record has {IMPOSSIBLE:.0f} for each"
 SPARE_TOKENS = 1024
 """Servers may send more tokens than requested, for example those of a short thinking."""
 
@@ -26,7 +26,7 @@ def logprobs_in(
 ) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
     """The record's `logprobs`, and warnings if they were requested and the reply has none, or odd ones.
 
-    Of an answer of at most `max_tokens` tokens the first ones are kept, twice as many and some more.
+    Of more than twice `max_tokens` and SPARE_TOKENS tokens, only the first ones are kept.
     """
     if number is None:
         return None, ()
@@ -36,7 +36,7 @@ def logprobs_in(
         return None, (MISSING,)
     tokens = [_token(item, number) for item in kept]
     mean = sum(token["logprob"] for token in tokens) / len(tokens)
-    cut = f"the endpoint sent logprobs of {len(sent):,} tokens; the first {len(kept):,} are here"
+    cut = f"the endpoint sent logprobs of {len(sent):,} tokens; the record has the first {len(kept):,}"
     warnings = (*((ODD,) if any(map(_is_odd, kept)) else ()), *((cut,) if len(sent) > len(kept) else ()))
     return {"mean": round(mean, 6), "tokens": tokens}, warnings
 
@@ -53,7 +53,7 @@ def _token(item: Mapping[str, Any], number: int) -> dict[str, Any]:
 
 
 def _is_odd(item: Mapping[str, Any]) -> bool:
-    """Whether a logprob of this token or its alternatives is neither a number nor that of the impossible."""
+    """Whether a logprob of this token or its alternatives is neither a number nor minus infinity."""
     values = [each.get("logprob") for each in (item, *mappings(item.get("top_logprobs")))]
     return any(value not in (None, -math.inf) and number(value) is None for value in values)
 

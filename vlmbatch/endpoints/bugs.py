@@ -1,4 +1,4 @@
-"""Bugs of vlmbatch that a run survives: each costs one image, one hint or one endpoint, and is told once."""
+"""Bugs of vlmbatch that a run survives: each costs one image, hint or endpoint, and is reported once."""
 
 import traceback
 from collections.abc import Awaitable, Callable
@@ -11,11 +11,11 @@ from vlmbatch.protocols import Observer, Writer
 from vlmbatch.records import Failure, Result
 
 LONGEST_TRACE = 8000
-"""This many characters of a traceback are told, its last ones."""
+"""Only this many characters at the end of a traceback are reported."""
 
 
 class Bugs:
-    """Turns unexpected exceptions into errors of one image or one endpoint, and tells each bug once."""
+    """Turns unexpected exceptions into errors of one image or one endpoint, and reports each bug once."""
 
     def __init__(self, notify: Observer) -> None:
         self._notify = notify
@@ -51,10 +51,10 @@ class Bugs:
         try:
             await work(*args)
         except Exception as error:  # noqa: BLE001  # any exception may come here
-            self.caught(error, "while the run looked after its endpoints")
+            self.caught(error, "the endpoints")
 
     async def written(self, writer: Writer, result: Result) -> Result:
-        """Write this result, or a failure if vlmbatch fails over its record; returns what was written.
+        """Write this result, or a failure if a bug prevents its record; returns what was written.
 
         Raises OutputError as Writer.write() does.
         """

@@ -49,7 +49,7 @@ class Budget:
         if self._most is not None and not self._stop.is_set():
             self._tell(
                 f"--max-cost cannot be kept: {place} reported no usable cost or token counts for an answer; "
-                "no new image starts; use another endpoint, or leave --max-cost out"
+                "the run starts no new image; use another endpoint, or leave --max-cost out"
             )
             self._stop.set()
 
@@ -83,7 +83,7 @@ class Prices:
                 f"--prices {path} cannot be read: {error.strerror}; docs/image-tokens.md shows such a file"
             ) from error
         except RecursionError:
-            raise ConfigError(f"--prices {path} is not JSON: it is nested too deep") from None
+            raise ConfigError(f"--prices {path} is not JSON: it is nested too deeply") from None
         except ValueError as error:
             raise ConfigError(f"--prices {path} is not JSON: {error}") from error
         self._prices: Mapping[str, Any] = prices if isinstance(prices, dict) else {}

@@ -1,4 +1,4 @@
-"""Doubts about an endpoint that has never answered an image: the endpoint may be odd, and not the image."""
+"""Doubts about an endpoint that has never answered an image: the endpoint may be wrong, and not the image."""
 
 from vlmbatch.endpoints.endpoint import PooledEndpoint
 from vlmbatch.endpoints.pool import EndpointPool
@@ -12,7 +12,7 @@ from vlmbatch.errors import (
 )
 
 MOST_FAILED = 3
-"""An endpoint without an answer is lost after so many of its failed images that another endpoint answered."""
+"""An endpoint without an answer is lost after it failed this many images that another endpoint answered."""
 
 
 class Doubts:
@@ -23,16 +23,16 @@ class Doubts:
 
     def __init__(self) -> None:
         self._odd: dict[PooledEndpoint, FatalBackendError] = {}
-        """Each with the error with which it is lost if it stays without an answer."""
+        """Each has the error with which it is lost if it gives no answer."""
 
     def judged(self, pool: EndpointPool, endpoint: PooledEndpoint, error: BackendError) -> BackendError:
-        """The error to go on with: a passing one if another endpoint of this rank may answer the image."""
+        """The error to handle: a temporary one if another endpoint of this rank may answer the image."""
         error.args = (endpoint.backend.masked(str(error)),)
         endpoint.has_answered = endpoint.has_answered or isinstance(error, BadAnswerError)
         is_refusal = isinstance(error, RejectedError) and error.by_status
         if endpoint.has_answered or not (is_refusal or isinstance(error, InternalError)):
             return error
-        told = f"it has answered no image, and fails images that another endpoint answers: {error}"
+        told = f"it has answered no image, and failed images that another endpoint answered: {error}"
         self._odd[endpoint] = FatalBackendError(told, kind=error.kind)
         if any(other.rank == endpoint.rank and self._may_answer(other) for other in pool):
             error.with_traceback(None)  # its frames hold the picture, as long as the new error lives

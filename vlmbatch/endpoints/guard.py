@@ -15,7 +15,7 @@ class GuardedBackend(ForwardingBackend):
     """Forwards all calls. A bug costs the request or the hint, and messages have no secrets."""
 
     def __init__(self, bugs: Bugs, named: str | None = None) -> None:
-        """`bugs` tells the unexpected exceptions of the backend; `named` is the model that the user named."""
+        """`bugs` reports unexpected exceptions of the backend; `named` is the model that the user named."""
         self._bugs = bugs
         self._named = frozenset((named, (named or "").removesuffix(":latest")))
 

@@ -52,7 +52,7 @@ class Preflight:
 
 
 class EndpointOpener:
-    """Opens backends whose completions are counted in `budget`; `stack` closes them; `bugs` tells bugs."""
+    """Opens backends whose completions are counted in `budget`; `stack` closes them; `bugs` reports bugs."""
 
     def __init__(self, budget: Budget, prices: Prices | None, stack: AsyncExitStack, bugs: Bugs) -> None:
         self._budget = budget

@@ -186,8 +186,8 @@ class SystemicFailures:
             self._bugs_in_a_row = 0
         if failure is not None and self._bugs_in_a_row >= BUGS:
             raise InternalError(
-                f"{BUGS} images in a row failed by a bug of vlmbatch, so the run ends; please report it: "
-                f"{failure.message}\n{self._bugs.last_trace}"
+                f"{BUGS} images in a row failed because of a bug of vlmbatch, so the run ends; "
+                f"please report it: {failure.message}\n{self._bugs.last_trace}"
             )
 
     def _look_at_answer(self, text: str, load_s: float) -> None:

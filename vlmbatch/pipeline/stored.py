@@ -8,7 +8,7 @@ from vlmbatch.images import ImageFacts
 from vlmbatch.records import Answered, Completion, Endpoint, Fallback, FallbackReason, content_of
 
 _LARGEST = 1 << 53
-"""Larger numbers are not whole in other programs."""
+"""Other programs do not read larger whole numbers exactly."""
 
 
 def answered_in(record: Mapping[str, Any] | None, content: str, *, in_output: bool) -> Answered | None:
@@ -38,7 +38,7 @@ def answered_in(record: Mapping[str, Any] | None, content: str, *, in_output: bo
 def _completion(record: Mapping[str, Any]) -> Completion:
     logprobs, warnings = record.get("logprobs"), record["warnings"]
     if not isinstance(logprobs, dict | None) or not isinstance(warnings, list):
-        raise TypeError("no object of probabilities, or no list of warnings")
+        raise TypeError("the logprobs are not an object, or the warnings are not a list")
     return Completion(
         text=_text(record["response"]),
         model=_text(record["model"]),
@@ -62,17 +62,17 @@ def _fallback(stored: Mapping[str, Any]) -> Fallback:
     for value in stored.values():
         _text(value)
     if stored["reason"] not in get_args(FallbackReason) or stored["kind"] not in get_args(FailureKind):
-        raise TypeError("no known reason")
+        raise TypeError("not a known reason")
     return Fallback(**stored)
 
 
 def _check_number(value: Any, types: tuple[type, ...]) -> None:
     """Raise TypeError unless it is a number of these types that any program can read."""
     if type(value) not in types or not -_LARGEST <= value <= _LARGEST:
-        raise TypeError("no number")
+        raise TypeError("not a number")
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError("no text")
+        raise TypeError("not a text")
     return value

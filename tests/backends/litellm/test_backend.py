@@ -366,7 +366,7 @@ async def test_as_a_fallback(
 async def test_a_key_of_the_environment_stands_in_no_error(
     monkeypatch: pytest.MonkeyPatch, told: str
 ) -> None:
-    """A key of the environment is masked in an error, in whatever form a provider repeats it in a refusal."""
+    """A key from the environment is masked in an error, in whatever form a refusal repeats it."""
     monkeypatch.setenv("OPENAI_API_KEY", "geheim-0123456789")
     library = quiet_library()
     with LITELLM.endpoint() as endpoint:

@@ -21,8 +21,8 @@ _CUT_OFF = r"['\"]?: (EOF|(read|write|dial) tcp)"
 _MODEL_HINT = "name another model with --model"
 _WIRE_HINT = "check --backend and --base-url"
 _KEY_HINT = (
-    "set --api-key, or OPENAI_API_KEY (OPENROUTER_API_KEY for OpenRouter, OLLAMA_API_KEY for Ollama) and the "
-    "URL of the endpoint; for a fallback write the variable of its key after its URL: @URL#VARIABLE"
+    "set --api-key, or OPENAI_API_KEY (OPENROUTER_API_KEY for OpenRouter, OLLAMA_API_KEY for Ollama) and "
+    "--base-url; for a fallback, write the variable of its key after its URL: @URL#VARIABLE"
 )
 _OPTION_HINT = "correct the option, or leave it out"
 

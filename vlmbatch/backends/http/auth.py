@@ -95,5 +95,5 @@ class Credentials:
 
 
 def _hidden(secrets: Iterable[str]) -> frozenset[str]:
-    """Those that are no placeholders, and long enough not to match ordinary text by chance."""
+    """The secrets that are not placeholders, and are too long to match ordinary text by chance."""
     return frozenset(s for s in secrets if len(s) >= LEAST_SECRET and s.lower() not in NO_SECRETS)

@@ -31,7 +31,7 @@ class ReplyLimit:
         return f"{self.bytes / MEGABYTE:.3g} MB, {self.why}"
 
 
-OF_HINTS = ReplyLimit(bytes=4 * MEGABYTE, why="the limit for a reply that is no answer")
+OF_HINTS = ReplyLimit(bytes=4 * MEGABYTE, why="the limit for a reply that is not an answer")
 """Long lists of models have 1.5 MB. JSON may take 25 times its size in memory."""
 LARGEST = ReplyLimit(bytes=MOST_BYTES, why="the limit for every reply")
 """For a request whose options may ask for any size."""

@@ -10,7 +10,7 @@ MASK = "[key]"
 LEAST_KEY = 8
 """Characters; the other forms of a shorter secret would match ordinary text by chance."""
 PREFIX = 10
-"""So many first characters give a key away; some servers repeat them, and then asterisks."""
+"""Some servers repeat the first characters of a key, and then asterisks; this many give the key away."""
 _MORE_OF_A_KEY = r"[\w*.\u2026\u2022~%+/=-]*"
 
 
@@ -36,7 +36,7 @@ def pattern_of(keys: frozenset[str], others: frozenset[str] = frozenset()) -> re
 
 
 def _firsts(text: str) -> str:
-    """The inside of a set of the characters with which a form of this text may begin; most text has none."""
+    """The characters with which a form of this text may begin, for a set; most text has none of them."""
     return "".join(map(re.escape, {text[0].lower(), text[0].upper(), "%", "\\", "&", "+", "-", "_"}))
 
 
@@ -58,7 +58,7 @@ def _forms(character: str) -> str:
 
 
 def _cores(key: str) -> Iterable[str]:
-    """The characters of base64 that this key decides, at each of the three places where it may begin."""
+    """The characters of base64 that depend on this key only, for each of the three offsets of the key."""
     data = key.encode("utf-8", "surrogatepass")
     for before in range(3):
         whole = b64encode(bytes(before) + data).decode("ascii")

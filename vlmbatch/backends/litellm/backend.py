@@ -116,7 +116,7 @@ class LiteLLMBackend:
         return redact(self._deployment.url) if self._deployment.url else self._provider or "its provider"
 
     def masked(self, text: str) -> str:
-        """The text without secrets, also those of the environment; see protocols.Backend."""
+        """The text without secrets, also those from the environment; see protocols.Backend."""
         return self._credentials.without_keys(text)
 
     async def __aenter__(self) -> Self:
@@ -263,7 +263,7 @@ class LiteLLMBackend:
         }
 
     def _placeholder(self) -> str | None:
-        """A value where the client library needs a key, or would take one of the environment."""
+        """A value for a client library that needs a key, or would take one from the environment."""
         needs_one = self._is_local and self._provider in ("openai", "custom_openai")
         return NO_KEY if needs_one or self._deployment.key == WITHOUT_KEY else None
 
@@ -309,7 +309,7 @@ def _finish_reason(choice: Mapping[str, Any]) -> str:
 
 
 def _more_keys(extra: Mapping[str, Any]) -> Iterator[str]:
-    """The keys of the environment, which LiteLLM reads by itself, and those among further parameters."""
+    """The keys from the environment, which LiteLLM reads by itself, and those in further parameters."""
     yield from (value for name, value in os.environ.items() if name.endswith(KEY_VARIABLES))
     yield from (value for name, value in extra.items() if isinstance(value, str) and names_secret(name))
 

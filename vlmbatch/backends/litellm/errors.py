@@ -18,7 +18,7 @@ from vlmbatch.errors import (
 
 _KEY_HINT = (
     "set the key of its provider, such as OPENAI_API_KEY, or --api-key; "
-    "for a fallback write the variable of its key after its URL: @URL#VARIABLE"
+    "for a fallback, write the variable of its key after its URL: @URL#VARIABLE"
 )
 _MODEL_HINT = "name another model with --model, as provider/model"
 

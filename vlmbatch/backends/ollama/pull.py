@@ -132,7 +132,7 @@ async def _steps(transport: Transport, name: str, silence_s: float) -> "AsyncIte
 
 
 def _countable(line: bytes) -> bytes:
-    """The line with 0 for each number of bytes that cannot be used: the package would end the pull."""
+    """The line with 0 for each unusable number of bytes, with which the package would end the pull."""
     try:
         step = LENIENT.decode(line.decode("utf-8", errors="replace"))
     except (ValueError, RecursionError):  # the package finds the same error

@@ -10,7 +10,7 @@ from vlmbatch.errors import TransientError
 
 RELOAD_S = 1.0
 MOST_TEXT = 200
-"""Characters of a fact about a model."""
+"""The most characters of a fact about a model."""
 
 
 def context_of(shown: Mapping[str, Any]) -> int | None:
@@ -27,7 +27,7 @@ def architecture_of(shown: Mapping[str, Any]) -> str | None:
 
 
 def facts_in(shown: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The facts about a model that are used, in the form of the reply, whose texts may be large."""
+    """The facts that vlmbatch uses, in the form of the reply; the reply itself may have large texts."""
     words, details = capabilities_of(shown), mapping(shown.get("details"))
     sizes = ("parameter_size", "quantization_level")
     return {
