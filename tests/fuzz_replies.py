@@ -1,4 +1,4 @@
-"""Sends mutated replies to real backends, and checks what they make of them.
+"""Sends mutated replies to real backends, and checks the outcomes.
 
 The seeds are the recorded replies of real servers (tests/wire). Hypothesis mutates them.
 """
@@ -88,7 +88,7 @@ class Seed:
 
 
 def recorded() -> list[Seed]:
-    """The recorded replies to the requests that a backend sends, and some that no server has recorded."""
+    """The recorded replies to the requests that a backend sends, and some that were written by hand."""
     seeds = [
         Seed(each["path"].partition("?")[0], each["status"], each["body"])
         for name in ("ollama", "vllm", "llama_cpp")

@@ -24,7 +24,7 @@ KEYS = {"OPENAI_API_KEY": KEY, "OPENROUTER_API_KEY": KEY, "OLLAMA_API_KEY": KEY,
 
 @pytest.fixture
 def other() -> Iterator[Endpoint]:
-    """The fallback, a server that is no provider."""
+    """The fallback, a server that is not a provider."""
     with Endpoint(models={"big-vision": Model(vision=True)}) as running:
         yield running
 

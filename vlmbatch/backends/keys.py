@@ -75,7 +75,7 @@ def _is_own(url: str, variable: str, named: str) -> bool:
 
 
 def _origin(url: str) -> tuple[str, str, int] | None:
-    """Scheme, host and port; None for a text that is no URL."""
+    """Scheme, host and port; None for a text that is not a URL."""
     try:
         parts = urlsplit(url)
         if parts.hostname and parts.scheme in _PORTS:

@@ -39,7 +39,7 @@ def number(value: object) -> float | None:
 
 
 def unusable(reply: Mapping[str, Any], *names: str) -> tuple[str, ...]:
-    """A warning for each of these numbers of a reply that is below 0 or no number; none for a missing one."""
+    """A warning for each of these values of a reply that is negative or not a number; none if missing."""
     return tuple(
         f"the endpoint sent no usable number for {name}"
         for name in names

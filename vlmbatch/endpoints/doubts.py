@@ -16,7 +16,7 @@ MOST_FAILED = 3
 
 
 class Doubts:
-    """The endpoints that failed one image in a doubtful way, before they had ever answered an image.
+    """The endpoints that failed one image in a doubtful way before they had ever answered any image.
 
     A failure is doubtful if it is a refusal in unknown words, or a reply that vlmbatch cannot handle.
     """

@@ -268,7 +268,7 @@ async def test_all_pictures_of_a_question_go_out(endpoint: Endpoint) -> None:
 
 @pytest.mark.parametrize("odd", ["NaN", "-Infinity", "1e999", "-1", '"x"', "null", "9" * 400, "9" * 5000])
 async def test_sizes_that_cannot_be_used_do_not_end_a_pull(odd: str) -> None:
-    """A pull goes on after a step whose numbers of bytes are no numbers; they count as 0."""
+    """A pull goes on after a step whose sizes are not numbers; they count as 0."""
     step = '{"status": "pulling", "digest": "a", "total": #, "completed": #}'
     lines = (step.replace("#", odd), step.replace("#", "7"), '{"status": "success"}')
     steps: list[Pulled] = []

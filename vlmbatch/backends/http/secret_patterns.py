@@ -66,6 +66,6 @@ def _cores(key: str) -> Iterable[str]:
 
 
 def _in_base64(core: str) -> str:
-    """A pattern of this part of a text in base64, in its standard form or that for URLs."""
+    """A pattern of this part of a text in base64, in its standard form or in the form for URLs."""
     special = {"+": r"(?:[+-]|%2[bB]|\\+u002[bB])", "/": r"(?:[/_]|%2[fF]|\\+/|\\+u002[fF])"}
     return "".join(special.get(each, each) for each in core) + r"[\w+/-]?(?:={1,2}|(?:%3[dD]){1,2})?"
