@@ -46,7 +46,7 @@ class Replies:
         self.url = self._line()
 
     def next(self) -> tuple[str, str, str]:
-        """Make the server use another reply; returns the kind of backend, its work, and the start of the reply."""
+        """Make the server use another reply; returns the backend's kind, its work, and the reply's start."""
         assert self._process.stdin is not None
         self._process.stdin.write("next\n")
         self._process.stdin.flush()
