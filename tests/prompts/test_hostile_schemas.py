@@ -6,7 +6,9 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from schema_pairs import ANSWERS, DEEP, SCHEMAS, SLOW, nested
 from waiting import until
 
 from vlmbatch.errors import BadAnswerError, ConfigError
-from vlmbatch.prompts.checking import CHECKER
+from vlmbatch.prompts.checking import CHECKER, CheckFailedError
 from vlmbatch.prompts.schemas import LONGEST_ANSWER, AnswerSchema, schema_text
 from vlmbatch.records import Completion
 
@@ -194,6 +196,61 @@ def test_the_checks_survive_the_end_of_their_process() -> None:
     os.kill(CHECKER._process.pid, signal.SIGKILL)
     CHECKER._process.wait()
     assert data_of(TREE, '{"x": {}}') == {"x": {}}
+
+
+def test_a_check_in_a_stopped_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check whose process does not go on takes too long, and the next answer starts another one."""
+    assert data_of(TREE, "{}") == {}
+    assert CHECKER._process is not None
+    os.kill(CHECKER._process.pid, signal.SIGSTOP)
+    monkeypatch.setattr("vlmbatch.prompts.checking.PATIENCE_S", 0.1)
+    with pytest.raises(CheckFailedError, match="takes too long to check"):
+        CHECKER.check("{}", [1])
+    monkeypatch.undo()
+    assert data_of(TREE, '{"x": {}}') == {"x": {}}
+
+
+def test_an_interrupted_check_leaves_no_verdict_to_the_next_one() -> None:
+    """After Ctrl-C during a check, the next answer gets its own verdict."""
+    assert CHECKER.check("{}", [1]) == [None]
+    assert CHECKER._process is not None
+    stopped = CHECKER._process.pid
+    os.kill(stopped, signal.SIGSTOP)
+
+    def interrupt(*_: object) -> None:
+        os.kill(stopped, signal.SIGCONT)
+        raise KeyboardInterrupt
+
+    def press_ctrl_c() -> None:
+        until(CHECKER._lock.locked)
+        time.sleep(0.1)  # for a check that would be interrupted too early to show anything
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(press_ctrl_c)
+        with pytest.raises(KeyboardInterrupt):
+            CHECKER.check("{}", [1])
+    signal.signal(signal.SIGUSR1, before)
+    assert CHECKER.check('{"type": "object"}', [1]) == ['$: 1 is not of type "object"']
+
+
+def test_a_fork_during_a_check_can_check() -> None:
+    """A process that is forked while a check hangs does not wait for that check."""
+    code = (
+        "import os, signal, sys, threading; sys.path[:0] = sys.argv[1:]\n"
+        "from vlmbatch.prompts.checking import CHECKER\n"
+        "assert CHECKER.check('{}', [1]) == [None]\n"
+        "pid = CHECKER._process.pid; os.kill(pid, signal.SIGSTOP)\n"
+        "check = threading.Thread(target=CHECKER.check, args=('{}', [1])); check.start()\n"
+        "while not CHECKER._lock.locked() or check.native_id is None: pass\n"
+        "threading.Event().wait(0.5)\n"
+        "if not os.fork():\n"
+        "    signal.alarm(60); assert CHECKER.check('{}', [1]) == [None]; CHECKER.close(); os._exit(7)\n"
+        "code = os.waitstatus_to_exitcode(os.wait()[1]); os.kill(pid, signal.SIGCONT); check.join()\n"
+        "assert code == 7, code\n"
+    )
+    assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-W", "ignore", "-c", code, *sys.path]) == 0
 
 
 def test_a_fork_has_checks_of_its_own() -> None:

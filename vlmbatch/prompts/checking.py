@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from vlmbatch.aio import threads
 
 _SCRIPT = Path(__file__).with_name("answer_checker.py")
 
+PATIENCE_S = 20.0
+"""A check may take this long. Its processor time ends it earlier, but not if it is stopped or swapped out."""
 _NO_REASON = "the place takes too long to find"
 
 
@@ -29,7 +32,7 @@ class Checker:
     """
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -55,29 +58,38 @@ class Checker:
         """End the process; the next check starts another one."""
         with self._lock:
             if self._process is not None:
+                self._process.kill()  # it may be stopped
                 self._end(self._process)
 
-    def _exchange(self, request: str) -> tuple[str, str]:
+    def _exchange(self, request: str) -> tuple[bytes, bytes]:
         """Send a request; returns both lines of the reply, of which the second one may be missing."""
-        process = self._process
-        if process is None or process.poll() is not None:  # the system may have ended it since the last check
-            process = self._process = self._start()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        matching = flaws = ""
-        with suppress(BrokenPipeError):  # its exit code, below, says why
-            process.stdin.write(request + "\n")
-            process.stdin.flush()
-            matching, flaws = process.stdout.readline(), process.stdout.readline()
-        if not flaws.endswith("\n"):
-            code, flaws = self._end(process), ""
-            if not matching.endswith("\n"):
-                what = "long" if code == -signal.SIGPROF else "much memory"
-                raise CheckFailedError(f"takes too {what} to check")
-        return matching, flaws
+        began = time.monotonic()
+        process = self._process = self._running()
+        timer = threading.Timer(PATIENCE_S, process.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            reply = _reply(process, request.encode("ascii") + b"\n")
+        except BaseException:  # an interrupt by the user: no later request may read this reply
+            process.kill()
+            self._end(process)
+            raise
+        finally:
+            timer.cancel()
+        matching, *others = reply.split(b"\n")
+        if len(others) == 2:
+            return matching, others[0]
+        code = self._end(process)
+        if not others:
+            is_late = code == -signal.SIGPROF or time.monotonic() - began >= PATIENCE_S
+            raise CheckFailedError(f"takes too {'long' if is_late else 'much memory'} to check")
+        return matching, b""
 
-    def _start(self) -> "subprocess.Popen[str]":
+    def _running(self) -> "subprocess.Popen[bytes]":
+        """The process of the last check, or a new one if the system has ended that."""
         if self._process is not None:
+            if self._process.poll() is None:
+                return self._process
             self._end(self._process)
         paths = json.dumps([path for path in sys.path if path])
         return subprocess.Popen(
@@ -85,30 +97,44 @@ class Checker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            encoding="ascii",
+            bufsize=0,  # a buffer has a lock, for which forget() could wait without end
             start_new_session=True,  # Ctrl-C ends the run in order, and the checks with it
         )
 
-    def _end(self, process: "subprocess.Popen[str]") -> int:
-        """Close the process and give its exit code."""
+    def _end(self, process: "subprocess.Popen[bytes]") -> int:
+        """Close a process, which ends then, and give its exit code."""
         self._process = None
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdout.close()
-        with suppress(BrokenPipeError):  # it has ended before it read everything
-            process.stdin.close()
+        _close(process)
         return process.wait()
 
     def forget(self) -> None:
         """Leave the process to the parent of this process, which is a fork."""
         if self._process is not None:
-            assert self._process.stdin is not None
-            assert self._process.stdout is not None
-            self._process.stdin.close()
-            self._process.stdout.close()
+            _close(self._process)
             self._process.returncode = 0  # it is no child of this process
             self._process = None
         self._begin()
+
+
+def _reply(process: "subprocess.Popen[bytes]", request: bytes) -> bytes:
+    """What the process replies to this request: two lines, or what it wrote before it ended."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with suppress(BrokenPipeError):  # its exit code says why
+        rest = memoryview(request)
+        while rest:
+            rest = rest[os.write(process.stdin.fileno(), rest) :]
+    reply = b""
+    while reply.count(b"\n") < 2 and (piece := os.read(process.stdout.fileno(), 65536)):
+        reply += piece
+    return reply
+
+
+def _close(process: "subprocess.Popen[bytes]") -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
+    process.stdout.close()
 
 
 CHECKER = Checker()
