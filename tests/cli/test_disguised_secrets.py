@@ -36,6 +36,8 @@ FORMS: dict[str, Callable[[str], str]] = {
     "json-whole": lambda text: "".join(f"\\u{ord(each):04x}" for each in text),
     "json-twice": lambda text: text.replace("/", "\\\\/").replace("&", "\\\\u0026"),
     "html": lambda text: text.replace("&", "&amp;"),
+    "html-numbers": lambda text: text.replace("+", "&#43;").replace("~", "&#x7e;"),
+    "html-whole": lambda text: "".join(f"&#{ord(each)};" for each in text),
     "cut": lambda text: f"{text[:10]}*****{text[-4:]}",
     "cut-long": lambda text: f"{text[:14]}...",
 }

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from backend_contract import KINDS, picture, question, reply
+from backend_contract import KINDS, babbling, picture, question, reply
 from hypothesis import given
 from hypothesis import strategies as st
-from replying import Raw, replying
+from replying import OLLAMA, OPENAI, Raw, chat, replying
 
 from vlmbatch.backends.http.connection import CHUNK_BYTES
 from vlmbatch.backends.http.transport import Transport
@@ -129,6 +129,32 @@ async def test_a_reply_that_cannot_be_decompressed(name: str, encoding: str, tol
                 await backend.complete(question())
     assert caught.value.kind == "bad_response"
     assert server.asked[0].headers["accept-encoding"] == "gzip, deflate"
+
+
+INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@WIRES
+async def test_a_few_interim_replies_are_read(name: str) -> None:
+    """A reply may come after a few interim ones."""
+    done = chat(OLLAMA if name == "ollama" else OPENAI, "seen")
+    async with (
+        babbling(3 * INTERIM + reply(json.dumps(done).encode())) as url,
+        KINDS[name].open(url, model="tiny") as backend,
+    ):
+        assert (await backend.complete(question())).text == "seen"
+
+
+@WIRES
+async def test_endless_interim_replies_end_the_connection(name: str) -> None:
+    """A connection with many interim replies is closed, and its request fails for now."""
+    async with (
+        babbling(20_000 * INTERIM + reply(b"{}")) as url,
+        KINDS[name].open(url, model="tiny") as backend,
+    ):
+        with pytest.raises(TransientError, match="endless interim replies") as caught:
+            await backend.complete(question())
+    assert caught.value.kind == "connection"
 
 
 @pytest.mark.parametrize("host", ["a" * 70 + ".example", "nowhere.invalid"])

@@ -2,11 +2,13 @@
 
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 
 from vlmbatch.backends.http.wire import Pieces
@@ -15,6 +17,9 @@ JOINED_BYTES = 64 * 1024
 """Up to this size a copy costs less than the system calls that it saves; longer bodies are not joined."""
 CHUNK_BYTES = 256 * 1024
 """asyncio copies the bytes that a socket does not accept at once, so each write has at most this size."""
+AT_ONCE_BYTES = 16 * 1024
+MOST_INTERIM = 100
+"""So many interim replies may wait at a connection; real servers send one or two."""
 
 
 class Body(aiohttp.Payload):
@@ -56,11 +61,29 @@ class ConnectionUse:
 CONNECTION_USE: ContextVar[ConnectionUse] = ContextVar("connection_use")
 
 
+class Replies(ResponseHandler):
+    """Reads the replies on one connection. A server may send interim ones (100 to 199) for ever.
+
+    The event loop does nothing else while aiohttp reads what has come, so a connection with many is closed.
+    """
+
+    def data_received(self, data: bytes) -> None:
+        """Read the next bytes of replies."""
+        for start in range(0, max(len(data), 1), AT_ONCE_BYTES):
+            super().data_received(data[start : start + AT_ONCE_BYTES])
+            if len(self) > MOST_INTERIM:
+                self.close()
+                self.set_exception(aiohttp.ClientPayloadError("it sent endless interim replies"))
+                return
+
+
 class Connector(aiohttp.TCPConnector):
     """Records whether each request reuses a connection; aiohttp's traces cost a fifth of a request."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        factory: Any = partial(Replies, loop=self._loop)
+        self._factory = factory
         self._seen: WeakSet[object] = WeakSet()
 
     async def connect(self, *request: Any, **options: Any) -> Connection:

@@ -49,7 +49,8 @@ def _forms(character: str) -> str:
     in_url = "".join(f"%{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
     utf16 = character.encode("utf-16-be", "surrogatepass").hex()
     in_json = "".join(rf"\\+u{utf16[at : at + 4]}" for at in range(0, len(utf16), 4))
-    forms = [re.escape(character), in_url, in_json]
+    in_html = f"&#(?:{ord(character)}|x{ord(character):x});"
+    forms = [re.escape(character), in_url, in_json, in_html]
     if not character.isalnum():
         forms += [rf"\\+{re.escape(character)}", re.escape(html.escape(character))]
     if character == " ":
