@@ -104,6 +104,25 @@ def test_a_huge_cost_is_counted(photos: Photos) -> None:
     assert "--max-cost is reached" in told
 
 
+@pytest.mark.parametrize("cost", ["null", None])
+def test_a_missing_cost_after_a_reported_one_ends_a_run_with_a_limit(
+    photos: Photos, cost: str | None
+) -> None:
+    """A server cannot pass --max-cost with a small cost for its first answer and none for the others."""
+    photos(6)
+    costs = iter(["0.01"])
+
+    def reply(path: str, text: str) -> Raw | None:
+        if path != OPENAI:
+            return None
+        now = next(costs, cost)
+        return raw_chat(path, text, **({} if now is None else {"cost": now}))
+
+    code, told, statuses = spent(reply, "-b", "vllm")
+    assert (code, statuses) == (6, ["ok", "ok"]), told
+    assert "--max-cost cannot be kept: http://127.0.0.1" in told
+
+
 def test_an_endpoint_without_costs_needs_none(photos: Photos) -> None:
     """A server that reports no cost at all, and has no price, costs nothing: the run goes on."""
     photos(6)

@@ -126,6 +126,7 @@ class MeteredBackend(ForwardingBackend):
         self._budget = budget
         self._prices = prices
         self._model = ""
+        self._tells_costs = False
 
     @property
     def inner(self) -> Backend:
@@ -154,8 +155,13 @@ class MeteredBackend(ForwardingBackend):
         return done if cost == done.cost else replace(done, cost=cost)
 
     def _spend(self, told: float | None, usage: Usage, *, owes_cost: bool, answer: str) -> float | None:
-        """Count an answer with the cost that the endpoint reports, else by the prices; returns the cost."""
+        """Count an answer with the cost that the endpoint reports, else by the prices; returns the cost.
+
+        An endpoint that has reported a cost owes one for each later answer.
+        """
         cost = told
+        self._tells_costs = self._tells_costs or told is not None
+        owes_cost = owes_cost or (told is None and self._tells_costs)
         if told is None and self._prices is not None:
             owes_cost = not usage.input_tokens or bool(answer and not usage.output_tokens)
             cost = self._prices.of(self._model).of(usage) if usage != Usage() else None
