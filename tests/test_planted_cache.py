@@ -4,6 +4,7 @@ import json
 import os
 import random
 import sqlite3
+import struct
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -86,6 +87,56 @@ def test_a_file_that_is_none_is_refused(folder: Path, name: str, make: Callable[
     with pytest.raises(ConfigError, match=rf"{name} is a link.* name another folder with --cache"):
         Cache(str(folder), print)
     assert sorted(path.name for path in folder.iterdir()) == before
+
+
+JOURNAL_MARK = bytes.fromhex("d9d505f920a163d7")
+
+
+def test_a_journal_that_names_a_file_deletes_nothing(folder: Path) -> None:
+    """A journal whose end names a file of the user is refused; SQLite would delete that file."""
+    Cache(str(folder), print).close()
+    precious = folder.with_name("precious")
+    precious.write_text("precious")
+    name = str(precious).encode()
+    start = JOURNAL_MARK + struct.pack(">5I", 0, 0, 1, 512, 4096)
+    end = struct.pack(">I", (1 << 30) // 4096 + 1) + name + struct.pack(">2I", len(name), sum(name))
+    (folder / f"{FILE}-journal").write_bytes(start.ljust(512, b"\0") + end + JOURNAL_MARK)
+    with pytest.raises(ConfigError, match=r"-journal names another file, .* another folder with --cache"):
+        Cache(str(folder), print)
+    assert precious.exists()
+
+
+def test_a_plain_journal_is_replayed(folder: Path) -> None:
+    """A journal that a crash has left at the start of a new cache is no reason to refuse the cache."""
+    Cache(str(folder), print).close()
+    (folder / f"{FILE}-journal").write_bytes(JOURNAL_MARK + bytes(504))
+    Cache(str(folder), pytest.fail).close()
+
+
+DAMAGE = (
+    "PRAGMA writable_schema=ON",
+    "UPDATE sqlite_master SET name = CAST(x'a7' AS TEXT)",
+    "PRAGMA schema_version=99",
+)
+
+
+def test_a_damaged_name_is_no_bug(folder: Path) -> None:
+    """A database is refused if SQLite's own message about it is no UTF-8, which Python cannot read."""
+    Cache(str(folder), print).close()
+    in_database(folder, *DAMAGE)
+    with pytest.raises(ConfigError, match="its database is damaged; name another folder"):
+        Cache(str(folder), print)
+
+
+def test_a_name_that_is_damaged_later_ends_no_run(folder: Path) -> None:
+    """The same damage during a run makes the run go on without the cache."""
+    told = list[str]()
+    cache = Cache(str(folder), told.append)
+    in_database(folder, *DAMAGE)
+    assert cache.find(RUN, SHA256, "default") is None
+    (said,) = told
+    assert "its database is damaged; the run continues without it" in said
+    cache.close()
 
 
 def test_a_new_cache_is_private(folder: Path) -> None:

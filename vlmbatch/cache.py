@@ -33,6 +33,10 @@ _TABLES = {
     "endpoints": "CREATE TABLE endpoints (key BLOB PRIMARY KEY, endpoint TEXT NOT NULL) WITHOUT ROWID",
 }
 """The text that SQLite stores for each table."""
+_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What a statement raises; the second one if SQLite's message repeats a name that is no UTF-8."""
+_END_WITH_A_NAME = bytes.fromhex("d9d505f920a163d7")
+"""The last bytes of a journal that names a second one; SQLite deletes any file that is named like this."""
 
 
 class Cache:
@@ -61,8 +65,12 @@ class Cache:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _require_private(self._path)
             self._database = _database(self._path, self._tick)
-        except (OSError, sqlite3.Error) as error:
+        except OSError as error:
             raise ConfigError(f"--cache {folder} cannot be used: {error}") from error
+        except _ERRORS as error:
+            raise ConfigError(
+                f"--cache {folder} cannot be used: {_words(error)}; name another folder"
+            ) from error
 
     def close(self) -> None:
         """Write the waiting answers and close; blocks."""
@@ -105,7 +113,7 @@ class Cache:
         self._ticks = 0
         try:
             row = self._database.execute(f"SELECT {column} FROM {table} WHERE key = ?", (key,)).fetchone()
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_TOOBIG:  # else one entry
                 self._give_up(error)
             return None
@@ -129,7 +137,7 @@ class Cache:
             with self._database:
                 self._database.execute("BEGIN")
                 self._database.executemany(statement, rows)
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             self._give_up(error)
 
     def _tick(self) -> bool:
@@ -140,9 +148,16 @@ class Cache:
         self._ticks += 1
         return self._ticks > MOST_TICKS
 
-    def _give_up(self, error: sqlite3.Error) -> None:
+    def _give_up(self, error: Exception) -> None:
         self._broken = True
-        self._tell(f"the cache {self._path} failed: {error}; the run continues without it")
+        self._tell(f"the cache {self._path} failed: {_words(error)}; the run continues without it")
+
+
+_WAY_OUT = "move it away, or name another folder with --cache"
+
+
+def _words(error: Exception) -> str:
+    return "its database is damaged" if isinstance(error, UnicodeDecodeError) else str(error)
 
 
 def _require_private(path: Path) -> None:
@@ -160,10 +175,18 @@ def _require_private(path: Path) -> None:
             found = file.lstat()
             if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
                 raise ConfigError(
-                    f"--cache: {file} is a link, has a second name, or is not a regular file; "
-                    "move it away, or name another folder with --cache"
+                    f"--cache: {file} is a link, has a second name, or is not a regular file; {_WAY_OUT}"
                 )
-            _require_owner(file, found, "move it away, or name another folder with --cache")
+            _require_owner(file, found, _WAY_OUT)
+            if name.endswith("-journal") and _names_a_file(file):
+                raise ConfigError(f"--cache: {file} names another file, which would be deleted; {_WAY_OUT}")
+
+
+def _names_a_file(journal: Path) -> bool:
+    with journal.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - len(_END_WITH_A_NAME)))
+        return file.read() == _END_WITH_A_NAME
 
 
 def _require_owner(place: Path, found: os.stat_result, way_out: str) -> None:
@@ -189,7 +212,7 @@ def _database(path: Path, tick: Callable[[], bool]) -> sqlite3.Connection:
         database.execute("PRAGMA synchronous=NORMAL")  # a power cut may lose the last answers
         for table in _TABLES.values():
             database.execute(table.replace("TABLE", "TABLE IF NOT EXISTS", 1))
-    except (sqlite3.Error, ConfigError):
+    except (*_ERRORS, ConfigError):
         database.close()
         raise
     return database
@@ -204,8 +227,8 @@ def _require_our_tables(database: sqlite3.Connection, path: Path) -> None:
     rows = _in_turn(database, f"SELECT type, name, sql FROM sqlite_master LIMIT {len(ours) + 1}")
     if not ours.issuperset(rows):
         raise ConfigError(
-            f"--cache: {path} contains something other than answers of vlmbatch and was left unchanged. "
-            "Move it away, or name another folder with --cache"
+            f"--cache: {path} contains something other than answers of vlmbatch and was left unchanged; "
+            f"{_WAY_OUT}"
         )
 
 
