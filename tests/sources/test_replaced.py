@@ -2,6 +2,7 @@
 
 import os
 import resource
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from photo_tree import put, source
 from vlmbatch.config.groups import InputOptions
 from vlmbatch.errors import ImageError
 from vlmbatch.events import SourceProblem
+from vlmbatch.images import ImageRef, Walked
 from vlmbatch.sources import DirectorySource
-from vlmbatch.sources.opening import LONGEST
+from vlmbatch.sources.opening import LONGEST, Folders
 
 SECRET = b"\xff\xd8\xff secret"
 
@@ -54,12 +56,12 @@ def test_a_folder_above_the_next_one_may_be_replaced() -> None:
     refs = iter(photos)
     assert next(refs).id == "p/m/a/1.jpg"
     replace("p/m", "elsewhere")
-    for ref in refs:
-        if ref.id == "p/z.jpg":
-            break
+    *replaced, after = refs
+    assert [ref.id for ref in replaced] == ["p/m/b/1.jpg", "p/m/b/c/1.jpg"]
+    assert after.id == "p/z.jpg"
+    for ref in replaced:
         with pytest.raises(ImageError, match="a link replaced this file"):
             photos.read(ref)
-    assert photos.unreadable == 1  # p/m/b/c
 
 
 @pytest.mark.parametrize(
@@ -142,3 +144,28 @@ def test_a_tree_deeper_than_a_path_may_be_ends(here: Path) -> None:
     assert [problem.message for problem in problems] == ["cannot be listed: file name too long"]
     os.close(folder)
     os.close(top)
+
+
+def test_a_deep_tree_needs_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder is opened in one step from the one above it, so a deep tree costs no square of its depth."""
+    put(f"p{'/d' * 200}/1.jpg")
+    names: list[object] = []
+    real = os.open
+
+    def counted(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        names.append(path)
+        return real(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", counted)
+    assert len(list(source("p"))) == 1
+    assert len(names) < 3 * 200
+
+
+def test_the_root_may_have_two_slashes(here: Path) -> None:
+    """Below the PATH //, which is the root of the disk, folders and files are found by their names."""
+    put("p/1.jpg", data=SECRET)
+    file = str(here / "p/1.jpg")
+    with closing(Folders("//")) as folders, folders.opened(str(here / "p")) as folder:
+        assert os.listdir(folder) == ["1.jpg"]  # noqa: PTH208  # a Path knows no open folder
+    ref = ImageRef(id=file, uri=file, walked=Walked(root="//", is_link=False))
+    assert source("p").read(ref).data == SECRET

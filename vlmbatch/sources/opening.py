@@ -57,14 +57,25 @@ class Folders:
             fd = os.open(folder, _FOLDER)
         else:
             parent, _, name = folder.rpartition("/")
-            if self._fd is None or self._parent != parent:
-                self.close()
-                self._fd, self._parent = _folder(self._root, parent), parent
-            fd = _entry(self._fd, name, _FOLDER | os.O_NOFOLLOW)
+            fd = _entry(self._open_parent(parent), name, _FOLDER | os.O_NOFOLLOW)
         try:
             yield fd
         finally:
             os.close(fd)
+
+    def _open_parent(self, parent: str) -> int:
+        """The open parent: the last one, or in one step the folder below it, or in steps from the root."""
+        if self._fd is not None and self._parent == parent:
+            return self._fd
+        above, _, name = parent.rpartition("/")
+        if self._fd is not None and self._parent == above and len(parent) <= LONGEST:
+            fd, self._fd = self._fd, None  # the step closes it
+            self._fd = _step(fd, name, _FOLDER | os.O_NOFOLLOW)
+        else:
+            self.close()
+            self._fd = _folder(self._root, parent)
+        self._parent = parent
+        return self._fd
 
     def close(self) -> None:
         """Close the parent, if one is open."""
@@ -78,7 +89,7 @@ def _folder(root: str, folder: str) -> int:
     if len(folder) > LONGEST:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), folder)
     fd = os.open(root, _FOLDER)
-    below = folder if root == "." else folder[len(root) :]
+    below = folder if root == "." else folder.removeprefix(root)  # it is no prefix of /tmp if it is //
     for name in filter(None, below.split("/")):
         fd = _step(fd, name, _FOLDER | os.O_NOFOLLOW)
     return fd
