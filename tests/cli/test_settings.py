@@ -171,6 +171,37 @@ def test_the_line_comes_before_an_error_and_obeys_the_display(photos: Photos) ->
     assert "settings from" not in called(*wrong).stderr
 
 
+def test_the_line_comes_before_a_value_of_the_wrong_form(photos: Photos) -> None:
+    """The line comes before an error about a value that is no number, which may come from the file."""
+    photos(1)
+    planted("concurrency = -1\n")
+    done = called("run", "photos")
+    assert done.returncode == 2
+    first, *_, last = done.stderr.splitlines()
+    assert first == "vlmbatch: settings from ./vlmbatch.toml"
+    assert "--concurrency: '-1' is not a number of requests" in last
+    assert "settings from" not in called("run", "photos", "-q").stderr
+    planted("timeout = 5\n")
+    assert called("pull").stderr.startswith("vlmbatch: settings from ./vlmbatch.toml\n")
+
+
+def test_texts_may_have_many_dots(tmp_path: Path) -> None:
+    """Dots in texts and comments do not count, also behind quotes and equals signs."""
+    dots = "= ." * 200
+    texts = (f'"\\"{dots}"', f"'{dots}'", f'"""\n{dots}\\"""{dots}""""', f"'''\n[{dots}'''")
+    file = tmp_path / "dots.toml"
+    for text in texts:
+        file.write_text(f"prompt = {text} # {dots}\nsystem = {text}\n")
+        assert dots in read_settings(str(file)).values["system"]
+
+
+def test_a_file_of_the_kernel_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A planted link to a file of the kernel is no settings: to read some of them waits without end."""
+    monkeypatch.chdir(tmp_path)
+    Path("vlmbatch.toml").symlink_to("/proc/self/status")
+    assert not read_settings(None).values
+
+
 def test_a_named_file_is_trusted(photos: Photos, endpoint: Endpoint) -> None:
     """--config ./vlmbatch.toml and VLMBATCH_CONFIG trust a file, since the user named it."""
     photos(1)
@@ -353,7 +384,12 @@ def test_a_pipe_can_be_the_file(photos: Photos, endpoint: Endpoint) -> None:
         ("[a" + ".a" * 16_000 + "]\nb.c = 1", "dots"),
         ("limit = " + "[" * 50_000, "nested too deeply"),
         ("extra-body = " + "{a=" * 5_000, "nested too deeply"),
-        ("limit = " + "9" * 5_000, "is not TOML"),
+        ('"=".a' + ".a" * 16_000 + " = 1", "dots"),
+        ("'='.a" + ".a" * 16_000 + " = 1", "dots"),
+        ("extra-body = {a" + ".a" * 16_000 + " = 1}", "dots"),
+        ('system = {a = """x"""", a' + ".a" * 16_000 + " = 1}", "dots"),
+        ("limit = " + "9" * 5_000, "number of thousands of digits; write a smaller one"),
+        ("limit = 0x" + "f" * 5_000, "number of thousands of digits; write a smaller one"),
         ("limit = " + "9" * 400, "--limit takes a number"),
         ("#" * (LARGEST_BYTES + 1), "is larger than"),
     ],

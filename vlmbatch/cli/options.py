@@ -9,9 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from vlmbatch.cli.repeated import refuse_repeated, repeated_lines
-from vlmbatch.cli.settings import check_model, read_defaults, settings_lines, source_of
+from vlmbatch.cli.settings import check_model, read_defaults, say_first, settings_lines, source_of
 from vlmbatch.config import EXCLUSIVE, Option, RunConfig, options
-from vlmbatch.config.run import DisplayOptions
 from vlmbatch.config.settings_file import HERE
 from vlmbatch.errors import ConfigError
 
@@ -82,15 +81,8 @@ def _typer_command(
 def _tell_first(context: typer.Context, values: dict[str, object]) -> None:
     """Print the first lines of a command: its settings files, and options that are given more than once."""
     lines = [*settings_lines(context), *repeated_lines(context)]
-    if not lines or values.get("quiet"):
-        return
-    from vlmbatch.cli.console import Console  # imports rich, which --help does not need
-    from vlmbatch.observers import clean
-
-    console = Console(DisplayOptions(log_json=bool(values.get("log_json"))))
-    for line in lines:
-        console.say(clean(line))
-    console.close()
+    if lines and not values.get("quiet"):
+        say_first(lines, log_json=bool(values.get("log_json")))
 
 
 def _lines(context: typer.Context) -> dict[str, object]:

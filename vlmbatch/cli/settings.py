@@ -26,6 +26,25 @@ def settings_lines(context: typer.Context) -> list[str]:
     return _settings(context).lines
 
 
+def say_first(lines: list[str], *, log_json: bool = False) -> None:
+    """Print the first lines of a command on standard error."""
+    from vlmbatch.cli.console import Console  # imports rich, which --help does not need
+    from vlmbatch.config.run import DisplayOptions
+    from vlmbatch.observers import clean
+
+    console = Console(DisplayOptions(log_json=log_json))
+    for line in lines:
+        console.say(clean(line))
+    console.close()
+
+
+def say_before_error(context: Any, args: list[str]) -> None:
+    """Name the files that were read, since the wrong value may come from them; nothing with --quiet."""
+    settings = context.meta.get(_KEY)
+    if settings and settings.lines and not {"-q", "--quiet"}.intersection(args):
+        say_first(settings.lines)
+
+
 def check_model(context: typer.Context, config: RunConfig) -> None:
     """Raise ConfigError if a model of ./vlmbatch.toml is used where it is dangerous."""
     if source_of(context, "model") == "DEFAULT_MAP":

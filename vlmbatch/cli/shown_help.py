@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import typer
 from typer.core import TyperArgument, TyperCommand
 
 from vlmbatch.cli.repeated import remember_repeated
+from vlmbatch.cli.settings import say_before_error
 
 
 class Command(TyperCommand):
@@ -16,7 +18,11 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the command line, and remember the options that are given more than once."""
         typed = list(args)  # the next line empties the list
-        rest: list[str] = super().parse_args(ctx, args)
+        try:
+            rest: list[str] = super().parse_args(ctx, args)
+        except typer.BadParameter:
+            say_before_error(ctx, typed)
+            raise
         _, _, parsed = self.make_parser(ctx).parse_args(args=typed)
         remember_repeated(ctx, parsed)
         return rest

@@ -5,6 +5,7 @@ downloaded folder: it may set only harmless options (OptionSpec.harmless).
 """
 
 import os
+import re
 import shlex
 import stat
 from collections.abc import Iterable, Mapping
@@ -23,6 +24,15 @@ HERE = f"./{NAME}"
 LARGEST_BYTES = 256 * 1024
 DEEPEST = 100
 """The most dots in a key: the memory that tomllib needs grows with their square."""
+_TEXT_OR_COMMENT = re.compile(
+    r'"""(?:[^"\\]|\\.?|"(?!""))*+(?:"{3,5}|\Z)'
+    r"|'''(?:[^']|'(?!''))*+(?:'{3,5}|\Z)"
+    r'|"(?:[^"\\\n]|\\.?)*+"?'
+    r"|'[^'\n]*+'?"
+    r"|#[^\n]*+",
+    re.DOTALL,
+)
+"""A text of TOML, also one that has no end, or a comment."""
 LONGEST_SHOWN = 60
 PROVIDER_BACKENDS = ("litellm", "openrouter")
 """Backends with which the name of a model decides which company gets the images."""
@@ -190,7 +200,9 @@ def _read(path: Path, shown: str) -> tuple[dict[str, Any], os.stat_result]:
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
-            data = file.read(LARGEST_BYTES + 1)
+            # a file of the kernel has no size, and to read some of them waits or takes something away
+            has_content = found.st_size or not stat.S_ISREG(found.st_mode)
+            data = file.read(LARGEST_BYTES + 1) if has_content else b""
     except OSError as error:
         raise ConfigError(f"{shown}: {error.strerror}") from error
     if len(data) > LARGEST_BYTES:
@@ -203,8 +215,8 @@ def _options_in(data: bytes, shown: str) -> dict[str, Any]:
 
     try:
         text = decoded(data)
-        if any(_dots_in_key(line) > DEEPEST for line in text.split("\n")):
-            raise ConfigError(f"{shown} has a key with more than {DEEPEST} dots, not an option; remove it")
+        if _most_dots(text) > DEEPEST:
+            raise ConfigError(f"it has a key with more than {DEEPEST} dots, not an option; remove it")
         table = tomllib.loads(text)
         named = {key.replace("-", "_"): value for key, value in table.items()}
         return typed_options(named, "the key")
@@ -212,13 +224,13 @@ def _options_in(data: bytes, shown: str) -> dict[str, Any]:
         raise ConfigError(f"{shown}: {error}") from error
     except RecursionError as error:
         raise ConfigError(f"{shown} is nested too deeply; write it with fewer levels") from error
-    except ValueError as error:  # no UTF-8, no TOML, or a number of more digits than Python reads
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{shown} is not TOML: {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"{shown} has a number of thousands of digits; write a smaller one") from error
 
 
-def _dots_in_key(line: str) -> int:
-    """The number of dots in the key of this line: in the name of a table, or before a =."""
-    if line.lstrip().startswith("["):
-        return line.count(".")
-    key, equals, _ = line.partition("=")
-    return key.count(".") if equals else 0
+def _most_dots(text: str) -> int:
+    """The most dots in a key; a date or a number has at most one."""
+    between = _TEXT_OR_COMMENT.sub("", text)
+    return max(part.count(".") for part in re.split(r"[=,{}\[\]\n]", between))
