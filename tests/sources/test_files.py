@@ -211,3 +211,20 @@ def fail_on_read(monkeypatch: pytest.MonkeyPatch, code: int, times: int) -> None
         return read_for_real(fd, size)
 
     monkeypatch.setattr(os, "read", fail)
+
+
+def test_what_is_no_file_is_not_even_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PATH that is a device, a FIFO or a file of the kernel fails unopened: to open some does something."""
+    os.mkfifo("pipe")
+    opened: list[object] = []
+    real = os.open
+
+    def noted(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        opened.append(path)
+        return real(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", noted)
+    for path in ("pipe", "/dev/null", "/proc/self/status"):
+        if Path(path).exists():
+            assert failure_of(path).kind == "not_a_file"
+    assert not opened

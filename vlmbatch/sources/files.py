@@ -119,6 +119,8 @@ def reason(error: OSError) -> str:
 
 def _read_whole(ref: ImageRef, max_bytes: int) -> SourceImage | None:
     """The content of the file, or None if it changed during the read."""
+    if ref.walked is None:  # the walk has found no other kinds
+        _refuse_unopened(ref)
     with opened(ref) as fd:
         before = os.fstat(fd)
         if (kind := _no_file(before)) is not None:
@@ -136,6 +138,13 @@ def _read_whole(ref: ImageRef, max_bytes: int) -> SourceImage | None:
     if not unchanged or len(data) != after.st_size:
         return None
     return SourceImage(data=data, sha256=hashlib.sha256(data).hexdigest(), stamp=_stamp(after))
+
+
+def _refuse_unopened(ref: ImageRef) -> None:
+    """Raise ImageError for what is no file, before it is opened: to open some devices does something."""
+    with suppress(ValueError):  # a NUL in the path: opening it tells
+        if (kind := _no_file(os.stat(ref.uri))) is not None:  # noqa: PTH116  # like the calls above
+            raise ImageError(kind, kind="not_a_file")
 
 
 def _read_up_to(fd: int, size: int) -> bytes:
