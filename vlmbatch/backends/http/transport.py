@@ -48,6 +48,8 @@ _T = TypeVar("_T")
 PLAIN = RequestOptions()
 """No options beyond the defaults of every request."""
 MOST_LINE_BYTES = 1024**2
+PIECE_BYTES = 16 * 1024
+"""The lines of this many bytes are handled without a break."""
 LONG_BYTES = 64 * 1024
 """A longer reply may take more than a moment to read: JSON objects of three bytes take longest."""
 
@@ -216,7 +218,8 @@ class Transport:
                 if reply.status != 200:
                     raise refused(await _reply(reply, self.place, OF_HINTS))
                 rest = b""
-                async for piece in reply.content.iter_any():
+                async for piece in reply.content.iter_chunked(PIECE_BYTES):
+                    await asyncio.sleep(0)  # a fast server would keep the event loop from all other work
                     limit.reschedule(clock() + silence_s)
                     *lines, rest = (rest + piece).split(b"\n")
                     for line in lines:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ollama import ProgressResponse
 
 ENDED = "success"
+MOST_LAYERS = 1000
+"""A model has about ten."""
 OTHERS_LOAD = "vLLM and other servers load their model when they start (vllm serve MODEL)"
 _FATAL: tuple[tuple[str, FailureKind, str], ...] = (
     (
@@ -61,23 +63,31 @@ class _Layers:
     """Adds up the reported progress of each layer of a model."""
 
     def __init__(self) -> None:
-        self._totals: dict[str, int] = {}
-        self._completed: dict[str, int] = {}
-        self._before: dict[str, int] = {}
+        self._layers: dict[str, tuple[int, int]] = {}
+        """The completed and all bytes of each layer."""
+        self._completed = self._total = self._before = 0
 
     def add(self, response: "ProgressResponse") -> Pulled:
-        """Add a report about one layer, or about none, and return the progress of the whole model."""
+        """Add a report about one layer, or about none, and return the progress of the whole model.
+
+        Raises ValueError if there are more layers than any model has.
+        """
         digest, total = string(response.digest), count(response.total)
         if digest and total:
             completed = min(count(response.completed), total)
-            self._before.setdefault(digest, completed)
-            self._totals[digest], self._completed[digest] = total, completed
-        completed = sum(self._completed.values())
+            if digest not in self._layers:
+                self._before += completed
+            before, total_before = self._layers.get(digest, (0, 0))
+            self._completed += completed - before
+            self._total += total - total_before
+            self._layers[digest] = completed, total
+        if len(self._layers) > MOST_LAYERS:
+            raise ValueError("too many layers")
         return Pulled(
             status=string(response.status),
-            completed=completed,
-            total=sum(self._totals.values()),
-            fetched=max(0, completed - sum(self._before.values())),
+            completed=self._completed,
+            total=self._total,
+            fetched=max(0, self._completed - self._before),
         )
 
 
@@ -93,7 +103,12 @@ async def follow(
     """
     layers, ended = _Layers(), False
     async for response in _steps(transport, name, silence_s):
-        step = layers.add(response)
+        try:
+            step = layers.add(response)
+        except ValueError as error:
+            raise TransientError(
+                f"{transport.place} reports {error} for a model", kind="bad_response"
+            ) from None
         ended = ended or step.status == ENDED
         on_progress(step)
     if not ended:
