@@ -1,6 +1,7 @@
 """`vlmbatch doctor`: its checks, its advice and its exit codes."""
 
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -202,6 +203,11 @@ def test_unusable_images(endpoint: Endpoint, tmp_path: Path) -> None:
     missing = doctor("nosuch.jpg")
     assert (missing.returncode, missing.stdout) == (2, "")
     assert "nosuch.jpg cannot be read" in missing.stderr
+    os.mkfifo(tmp_path / "pipe")  # nothing writes to it, so reading it would wait without end
+    for path in (str(tmp_path / "pipe"), "/dev/zero"):
+        special = doctor(path)
+        assert special.returncode == 2
+        assert f"{path} cannot be read: it is a" in special.stderr
     (tmp_path / "x.jpg").write_text("no image")
     code, found = look(endpoint, str(tmp_path / "x.jpg"))
     assert (code, found["one image"]["mark"]) == (2, "wrong")

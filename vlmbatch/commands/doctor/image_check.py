@@ -3,13 +3,12 @@
 import asyncio
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from vlmbatch.commands.doctor.endpoint_checks import EndpointChecks
 from vlmbatch.commands.doctor.finding import Finding, wrong
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import BadAnswerError, ConfigError, ImageError
-from vlmbatch.images import PreparedImage
+from vlmbatch.images import ImageRef, PreparedImage
 from vlmbatch.imaging.capabilities import drawn_shapes
 from vlmbatch.imaging.fitting import Misfit, fitting_pixels, pixels_of
 from vlmbatch.imaging.prepare import prepare
@@ -17,6 +16,7 @@ from vlmbatch.imaging.sizing import sizing_of
 from vlmbatch.pipeline.context_fit import larger_context
 from vlmbatch.pipeline.retry import BAD_ANSWERS
 from vlmbatch.records import Completion
+from vlmbatch.sources.files import read_file
 
 
 def read_image(path: str | None, config: RunConfig) -> bytes:
@@ -28,13 +28,9 @@ def read_image(path: str | None, config: RunConfig) -> bytes:
     if path is None:
         return drawn_shapes()
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}; name an image file") from error
-    if len(data) > config.input.max_bytes:
-        limit = config.input.max_bytes
-        raise ConfigError(f"{path} has {len(data)} bytes; name an image of at most {limit} bytes")
-    return data
+        return read_file(ImageRef(id=path, uri=path), max_bytes=config.input.max_bytes).data
+    except ImageError as error:
+        raise ConfigError(f"{path} cannot be read: {error}; name another image") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
