@@ -198,14 +198,15 @@ def test_the_checks_survive_the_end_of_their_process() -> None:
     assert data_of(TREE, '{"x": {}}') == {"x": {}}
 
 
-def test_a_check_in_a_stopped_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("answer", ["short", "x" * 500_000], ids=["short", "longer than a pipe holds"])
+def test_a_check_in_a_stopped_process_ends(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A check whose process does not go on takes too long, and the next answer starts another one."""
     assert data_of(TREE, "{}") == {}
     assert CHECKER._process is not None
     os.kill(CHECKER._process.pid, signal.SIGSTOP)
     monkeypatch.setattr("vlmbatch.prompts.checking.PATIENCE_S", 0.1)
     with pytest.raises(CheckFailedError, match="takes too long to check"):
-        CHECKER.check("{}", [1])
+        CHECKER.check("{}", [answer])
     monkeypatch.undo()
     assert data_of(TREE, '{"x": {}}') == {"x": {}}
 

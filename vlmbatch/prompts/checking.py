@@ -3,6 +3,7 @@
 import atexit
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from vlmbatch.aio import threads
 
@@ -63,25 +64,20 @@ class Checker:
 
     def _exchange(self, request: str) -> tuple[bytes, bytes]:
         """Send a request; returns both lines of the reply, of which the second one may be missing."""
-        began = time.monotonic()
         process = self._process = self._running()
-        timer = threading.Timer(PATIENCE_S, process.kill)
-        timer.daemon = True
-        timer.start()
+        until = time.monotonic() + PATIENCE_S
         try:
-            reply = _reply(process, request.encode("ascii") + b"\n")
+            reply = _reply(process, request.encode("ascii") + b"\n", until)
         except BaseException:  # an interrupt by the user: no later request may read this reply
             process.kill()
             self._end(process)
             raise
-        finally:
-            timer.cancel()
         matching, *others = reply.split(b"\n")
         if len(others) == 2:
             return matching, others[0]
         code = self._end(process)
         if not others:
-            is_late = code == -signal.SIGPROF or time.monotonic() - began >= PATIENCE_S
+            is_late = code == -signal.SIGPROF or time.monotonic() >= until
             raise CheckFailedError(f"takes too {'long' if is_late else 'much memory'} to check")
         return matching, b""
 
@@ -92,7 +88,7 @@ class Checker:
                 return self._process
             self._end(self._process)
         paths = json.dumps([path for path in sys.path if path])
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(_SCRIPT), paths],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -100,6 +96,9 @@ class Checker:
             bufsize=0,  # a buffer has a lock, for which forget() could wait without end
             start_new_session=True,  # Ctrl-C ends the run in order, and the checks with it
         )
+        assert process.stdin is not None
+        os.set_blocking(process.stdin.fileno(), False)  # else a write could wait for a stopped process
+        return process
 
     def _end(self, process: "subprocess.Popen[bytes]") -> int:
         """Close a process, which ends then, and give its exit code."""
@@ -116,18 +115,35 @@ class Checker:
         self._begin()
 
 
-def _reply(process: "subprocess.Popen[bytes]", request: bytes) -> bytes:
-    """What the process replies to this request: two lines, or what it wrote before it ended."""
+def _reply(process: "subprocess.Popen[bytes]", request: bytes, until: float) -> bytes:
+    """What the process replies to this request: two lines, or what it wrote before it ended.
+
+    At the time `until`, of time.monotonic(), the process is killed.
+    """
     assert process.stdin is not None
     assert process.stdout is not None
     with suppress(BrokenPipeError):  # its exit code says why
         rest = memoryview(request)
         while rest:
+            _wait(process, process.stdin, select.POLLOUT, until)
             rest = rest[os.write(process.stdin.fileno(), rest) :]
     reply = b""
-    while reply.count(b"\n") < 2 and (piece := os.read(process.stdout.fileno(), 65536)):
+    while reply.count(b"\n") < 2:
+        _wait(process, process.stdout, select.POLLIN, until)
+        piece = os.read(process.stdout.fileno(), 65536)
+        if not piece:
+            break
         reply += piece
     return reply
+
+
+def _wait(process: "subprocess.Popen[bytes]", pipe: IO[bytes], event: int, until: float) -> None:
+    """Wait until the pipe is ready, or kill the process: then it is ready, too."""
+    poll = select.poll()
+    poll.register(pipe, event)
+    if not poll.poll(1000 * max(until - time.monotonic(), 0)):
+        process.kill()
+        poll.poll()
 
 
 def _close(process: "subprocess.Popen[bytes]") -> None:
