@@ -27,3 +27,7 @@ bench *args:
 # let everything go wrong for eight minutes
 soak *args:
     python benchmarks/soak.py {{args}}
+
+# send ten thousand odd replies to the backends, and check ten thousand odd answers against schemas
+fuzz:
+    python benchmarks/fuzz_replies.py && python benchmarks/fuzz_answers.py

@@ -2,7 +2,7 @@
 
 Each answer is read as in a run: in a thread, while an event loop counts how long it could do nothing. An
 answer is data or a bad answer; any other exception ends the program with its traceback, the schema and the
-answer.
+answer. The exit status is also 1 after a stall of two seconds, or if the memory grew by more than 300 MB.
 
     python benchmarks/fuzz_answers.py [--answers 10000] [--seed 1]
 """
@@ -27,6 +27,8 @@ from vlmbatch.prompts.checking import CHECKER
 from vlmbatch.prompts.schemas import AnswerSchema, schema_text
 from vlmbatch.records import Completion
 
+MOST_STALL_S = 2.0
+MOST_GROWTH_KB = 300_000
 BEAT_S = 0.005
 HOSTILE_EVERY = 500
 """One answer of this many is one of the hostile pairs, each of which takes a second of processor time."""
@@ -115,6 +117,7 @@ def main() -> None:
         print(f"{count:7} {outcome}")
     print(f"longest check {fuzzer.longest_check:.2f} s, longest stall {fuzzer.longest_stall * 1000:.0f} ms")
     print(f"peak memory grew by {grown / 1024:.0f} MB")
+    sys.exit(0 if fuzzer.longest_stall < MOST_STALL_S and grown < MOST_GROWTH_KB else 1)
 
 
 if __name__ == "__main__":
