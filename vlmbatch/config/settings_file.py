@@ -25,14 +25,17 @@ LARGEST_BYTES = 256 * 1024
 DEEPEST = 100
 """The most dots in a key: the memory that tomllib needs grows with their square."""
 _TEXT_OR_COMMENT = re.compile(
-    r'"""(?:[^"\\]|\\.?|"(?!""))*+(?:"{3,5}|\Z)'
-    r"|'''(?:[^']|'(?!''))*+(?:'{3,5}|\Z)"
-    r'|"(?:[^"\\\n]|\\.?)*+"?'
-    r"|'[^'\n]*+'?"
-    r"|#[^\n]*+",
+    r'"""(?:[^"\\]|\\.?|"(?!""))*(?:"{3,5}|\Z)'
+    r"|'''(?:[^']|'(?!''))*(?:'{3,5}|\Z)"
+    r'|"(?:[^"\\\n]|\\.?)*"?'
+    r"|'[^'\n]*'?"
+    r"|#[^\n]*",
     re.DOTALL,
 )
-"""A text of TOML, also one that has no end, or a comment."""
+"""A text of TOML, also one that has no end, or a comment.
+
+No repetition is possessive: Python before 3.11.5 loses its place after a possessive group with alternatives.
+"""
 LONGEST_SHOWN = 60
 PROVIDER_BACKENDS = ("litellm", "openrouter")
 """Backends with which the name of a model decides which company gets the images."""
