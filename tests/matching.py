@@ -21,7 +21,7 @@ import vlmbatch
 parser, constants = re._parser, re._constants  # type: ignore[attr-defined]
 _CHARACTERS = (constants.LITERAL, constants.RANGE)
 
-LENGTH = 100_000
+LENGTH = 50_000
 PROCESSOR_S = 5.0
 """For one pattern and one text; the slowest pattern takes a tenth of a second."""
 METHODS = ("search", "match", "fullmatch", "findall", "finditer", "split", "sub", "subn")

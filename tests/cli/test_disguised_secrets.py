@@ -111,7 +111,7 @@ def test_any_password_is_found(password: str, before: str, after: str) -> None:
         assert told not in masked(f"{before} {told} {after}") or told in "[key]"
 
 
-@pytest.mark.parametrize("form", ["plain", "upper", "url-lower", "base64", "json-whole", "cut-long"])
+@pytest.mark.parametrize("form", ["plain", "base64"])
 @pytest.mark.parametrize("backend", ["ollama", "vllm"])
 @pytest.mark.parametrize("flags", [("-v",), ("--log-json",)], ids=str)
 def test_a_model_that_is_named_like_the_key(

@@ -152,7 +152,10 @@ def test_each_command_names_its_files(photos: Photos, command: tuple[str, ...]) 
     photos(1)
     mine = own('base-url = "http://127.0.0.1:9"\ngive-up-after = 0\nretries = 0\ncanary = false\n')
     planted("timeout = 5\n")
-    (done, named) = (called(*command, *more, **mine) for more in ((), ("--config", "vlmbatch.toml")))
+    (done, named) = (
+        called(*command, *more, VLMBATCH_GIVE_UP_AFTER="0", **mine)
+        for more in ((), ("--config", "vlmbatch.toml"))
+    )
     assert done.returncode == 4
     assert done.stderr.startswith("vlmbatch: settings from ./vlmbatch.toml and ")
     assert named.stderr.startswith("vlmbatch: settings from vlmbatch.toml\n")
