@@ -18,6 +18,7 @@ from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 from vlmbatch import strict_json
 from vlmbatch.errors import ConfigError
 from vlmbatch.finish_reasons import is_cut
+from vlmbatch.machine import is_foreign, others_can_write
 from vlmbatch.records import Endpoint, Result
 
 FILE = "answers.sqlite3"
@@ -190,13 +191,10 @@ def _names_a_file(journal: Path) -> bool:
 
 
 def _require_owner(place: Path, found: os.stat_result, way_out: str) -> None:
-    user = os.geteuid()
-    if found.st_uid not in (user, 0):
+    if is_foreign(found):
         raise ConfigError(f"--cache: another user owns {place} and could change answers; {way_out}")
-    # a group with the number of the user has this user alone
-    writers = stat.S_IWOTH if found.st_gid == found.st_uid else stat.S_IWOTH | stat.S_IWGRP
-    if found.st_mode & writers:
-        mend = f"type: chmod go-w {shlex.quote(str(place))}; or " if found.st_uid == user else ""
+    if others_can_write(found):
+        mend = f"type: chmod go-w {shlex.quote(str(place))}; or " if found.st_uid == os.geteuid() else ""
         raise ConfigError(f"--cache: other users can change {place} and the answers in it; {mend}{way_out}")
 
 

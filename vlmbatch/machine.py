@@ -1,7 +1,8 @@
-"""The resources of this machine: usable processors, memory, threads for preparation."""
+"""This machine: its processors, memory and threads for preparation, and which users can change a file."""
 
 import os
 import resource
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -67,3 +68,17 @@ def _cgroup_limits(root: Path) -> Iterator[int]:
 def preparers() -> int:
     """The number of threads that prepare pictures; at least this many are prepared ahead of the requests."""
     return max(2, usable_cpus())
+
+
+def is_foreign(found: os.stat_result) -> bool:
+    """Whether this file or folder belongs to another user than this one or root."""
+    return found.st_uid not in (os.geteuid(), 0)
+
+
+def others_can_write(found: os.stat_result) -> bool:
+    """Whether other users can write to this file or folder.
+
+    A group with the number of the owner has the owner alone.
+    """
+    writers = stat.S_IWOTH if found.st_gid == found.st_uid else stat.S_IWOTH | stat.S_IWGRP
+    return bool(found.st_mode & writers)

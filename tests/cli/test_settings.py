@@ -18,7 +18,7 @@ from vlmbatch.errors import ConfigError
 
 Photos = Callable[..., Path]
 KEY = "sk-s3cret-of-the-user"
-NOBODY = 65534
+OTHER_USER = 65534
 
 
 @pytest.fixture
@@ -322,7 +322,7 @@ def test_a_file_that_others_can_change_is_refused(photos: Photos, mode: int) -> 
 def _foreign_group() -> int:
     """A group that is not the private group of this user; skips the test if it is in no such group."""
     if os.geteuid() == 0:
-        return NOBODY
+        return OTHER_USER
     groups = [group for group in os.getgroups() if group != os.geteuid()]
     return groups[0] if groups else pytest.skip("this user is in no other group")
 
@@ -341,10 +341,12 @@ def test_a_file_of_another_user_is_refused(photos: Photos) -> None:
     """A trusted file of another user exits with 2 for protected keys, and the message says how to own it."""
     photos(1)
     mine = own('base-url = "http://127.0.0.1:9"\ngive-up-after = 0\n')
-    os.chown("home/vlmbatch/vlmbatch.toml", NOBODY, NOBODY)
+    os.chown("home/vlmbatch/vlmbatch.toml", OTHER_USER, OTHER_USER)
     done = called("models", **mine)
     assert done.returncode == 2
-    assert f"but it belongs to another user (number {NOBODY}); make it yours with: chown 0 " in done.stderr
+    assert (
+        f"but it belongs to another user (number {OTHER_USER}); make it yours with: chown 0 " in done.stderr
+    )
 
 
 @pytest.mark.parametrize(

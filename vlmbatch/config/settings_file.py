@@ -18,6 +18,7 @@ from vlmbatch.config import EXCLUSIVE, Option, options, typed_options
 from vlmbatch.config.masking import without_secrets
 from vlmbatch.config.text_file import decoded
 from vlmbatch.errors import ConfigError
+from vlmbatch.machine import is_foreign, others_can_write
 
 NAME = "vlmbatch.toml"
 HERE = f"./{NAME}"
@@ -166,13 +167,12 @@ def _require_own(path: Path, shown: str, found: os.stat_result, keys: str) -> No
         return
     danger = f"{shown} sets {keys}, but"
     quoted = shlex.quote(str(path))
-    if found.st_uid not in (os.geteuid(), 0):
+    if is_foreign(found):
         raise ConfigError(
             f"{danger} it belongs to another user (number {found.st_uid}); make it yours with: "
             f"chown {os.geteuid()} {quoted}"
         )
-    by_group = found.st_mode & stat.S_IWGRP and found.st_gid != found.st_uid  # else the user's private group
-    if by_group or found.st_mode & stat.S_IWOTH:
+    if others_can_write(found):
         raise ConfigError(f"{danger} other users can change it; prevent that with: chmod go-w {quoted}")
 
 

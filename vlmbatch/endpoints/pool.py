@@ -306,7 +306,7 @@ class EndpointPool:
             await self._sleep(RECOVERY_S)
             try:
                 await endpoint.breaker.renew()
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001  # after a bug, the next try may succeed
                 endpoint.end = self._bugs.as_backend_error(error, endpoint.place)
             else:
                 endpoint.end, endpoint.proven = None, True

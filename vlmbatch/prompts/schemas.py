@@ -62,7 +62,9 @@ def _refuse_unusable(schema: dict[str, Any], named: str) -> None:
     except CheckFailedError as error:
         raise ConfigError(f"--schema {named} {error}; make it smaller") from error
     except OSError as error:
-        raise ConfigError(f"--schema cannot be checked: {error}; this needs one more process") from error
+        raise ConfigError(
+            f"--schema cannot be checked: {error}; allow one more process (ulimit -u)"
+        ) from error
     if isinstance(flaw, str):
         raise ConfigError(f"--schema {named} is not a JSON Schema that can be used: {flaw}")
 
