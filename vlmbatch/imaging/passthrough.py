@@ -5,6 +5,7 @@ import functools
 from PIL import ImageFile
 
 from vlmbatch.imaging.colour import is_srgb
+from vlmbatch.imaging.colour_space import ColourSpace
 from vlmbatch.imaging.decode import UPRIGHT, decoding, orientation_of
 from vlmbatch.imaging.geometry import is_thin
 from vlmbatch.imaging.jpeg_strip import bared
@@ -19,7 +20,11 @@ _COPIES = 7 / 3  # of the bytes that are sent: one without metadata, and one as 
 
 
 def passed(
-    data: bytes, image: ImageFile.ImageFile, structure: JpegStructure | None, room: Room
+    data: bytes,
+    image: ImageFile.ImageFile,
+    structure: JpegStructure | None,
+    space: ColourSpace,
+    room: Room,
 ) -> bytes | None:
     """An opened JPEG without its metadata if nothing else has to change before it is sent, else None.
 
@@ -29,7 +34,7 @@ def passed(
     Raises:
         ImageError: bad_image, its headers or tables are invalid.
     """
-    if structure is None or not structure.whole or not _needs_nothing(image):
+    if structure is None or not structure.whole or not _needs_nothing(image, space):
         return None
     bare = bared(data)
     if bare is None or len(bare.data) > image.width * image.height * _MOST_BYTES_A_PIXEL + _HEADER_ALLOWANCE:
@@ -40,13 +45,13 @@ def passed(
     return bare.data
 
 
-def _needs_nothing(image: ImageFile.ImageFile) -> bool:
-    profile, complaints = image.info.get("icc_profile"), list[str]()
+def _needs_nothing(image: ImageFile.ImageFile, space: ColourSpace) -> bool:
+    complaints = list[str]()
     return (
         not is_thin(image.size)
         and orientation_of(image, complaints) == UPRIGHT
         and not complaints
-        and (not profile or is_srgb(profile))
+        and (not space or is_srgb(space))
     )
 
 

@@ -14,8 +14,9 @@ from pybase64 import b64encode
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
 from vlmbatch.images import PreparedImage, unread
-from vlmbatch.imaging import jpeg_structure, tiff_structure
+from vlmbatch.imaging import heif_structure, jpeg_structure, tiff_structure
 from vlmbatch.imaging.colour import in_plain_colours, on_white, to_srgb
+from vlmbatch.imaging.colour_space import colour_space_of
 from vlmbatch.imaging.decode import (
     UPRIGHT,
     OutOfMemory,
@@ -120,14 +121,16 @@ def _prepare(data: bytes, options: ImageOptions, sizing: Sizing, room: Room) -> 
     name = sniff(data[:HEAD_BYTES])
     structure = jpeg_structure.survey(data) if name == "JPEG" else None
     pages = tiff_structure.survey(data) if name == "TIFF" else None
+    boxes = heif_structure.survey(data) if name in ("AVIF", "HEIF") else None
     with ExitStack() as held:
         with decoding(data) as image:
             declared = image.size
             check_pixels(declared, options.max_pixels_in)
             frames = frames_in(image, data, pages)
             warnings += unread(frames)
+            space = colour_space_of(image, data, boxes, warnings)
             target = _target(image, sizing)
-            if target == declared and (original := passed(data, image, structure, room)) is not None:
+            if target == declared and (original := passed(data, image, structure, space, room)) is not None:
                 picture = _prepared(original, declared, declared, frames, warnings)
                 return replace(picture, is_original=True)
             if structure is not None and not structure.whole:
@@ -139,12 +142,11 @@ def _prepare(data: bytes, options: ImageOptions, sizing: Sizing, room: Room) -> 
                 declared, target = image.size, (target[1], target[0])
             orientation = orientation_of(image, warnings)
             seen = upright_size(declared, image.format, orientation)
-            profile = image.info.get("icc_profile")
             small = shrunk(in_plain_colours(image, warnings), target, rest)
         del image
         # costly steps run on the small picture: to rotate the large one first would take three times as long,
         # and to apply its colour profile five times
-        plain = to_srgb(on_white(small), profile, warnings)
+        plain = to_srgb(on_white(small), space, warnings)
         plain = padded(upright(plain, orientation), warnings)
         encoded = encode(plain, options.quality)
     return _prepared(encoded, plain.size, seen, frames, warnings)
