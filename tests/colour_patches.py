@@ -1,5 +1,7 @@
 """Pictures of a few colours in other colour spaces than sRGB, made with the numbers of the standards."""
 
+import math
+
 from pictures import Colour, encoded, sent
 from PIL import Image
 
@@ -33,6 +35,23 @@ def light(colour: Colour) -> Light:
 def srgb(value: float) -> float:
     """The sRGB sample of a light, 0 to 1."""
     return 12.92 * value if value <= 0.0031308 else 1.055 * value ** (1 / 2.4) - 0.055
+
+
+def pq(value: float, white: float = 203) -> float:
+    """The PQ signal of a light (SMPTE ST 2084)."""
+    power = (value * white / 10_000) ** 0.1593017578125
+    return ((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375
+
+
+def hlg(display: Light, white: float = 203) -> Light:
+    """The HLG signals of a light in BT.2020 on a display of 1000 cd/m2 (ITU-R BT.2100 table 5)."""
+    shown = [value * white / 1000 for value in display]
+    brightness = sum(v * weight for v, weight in zip(shown, (0.2627, 0.6780, 0.0593), strict=True))
+    scene = [value / brightness ** (1 - 1 / 1.2) if brightness else 0.0 for value in shown]
+    return tuple(
+        math.sqrt(3 * e) if e <= 1 / 12 else 0.17883277 * math.log(12 * e - 0.28466892) + 0.55991073
+        for e in scene
+    )
 
 
 def times(matrix: tuple[tuple[float, ...], ...], vector: Light) -> Light:

@@ -26,6 +26,7 @@ _PRIMARIES = {
 """Code points of H.273 table 2."""
 
 SRGB_CURVE = Curve(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)  # IEC 61966-2-1
+PQ, HLG = 16, 18
 # browsers show the curves of television (BT.709, BT.601, BT.2020) with sRGB's curve
 _CURVES = dict.fromkeys((1, _UNSPECIFIED, 6, 11, 12, 13, 14, 15), SRGB_CURVE) | {
     4: Curve(2.2),
@@ -43,10 +44,20 @@ class Cicp(NamedTuple):
     primaries: int
     transfer: int
 
+    @property
+    def chromaticities(self) -> Chromaticities | None:
+        """None if the code point is not supported."""
+        return _PRIMARIES.get(self.primaries)
+
+    @property
+    def is_hdr(self) -> bool:
+        """Whether the samples may be brighter than white, and their space is supported."""
+        return self.transfer in (PQ, HLG) and self.primaries in _PRIMARIES
+
 
 @functools.lru_cache(maxsize=16)
 def profile_of(cicp: Cicp) -> bytes | None:
-    """The ICC profile of a space; None for sRGB.
+    """The ICC profile of a space that is not HDR; None for sRGB.
 
     Raises:
         ValueError: a code point is not supported.

@@ -3,10 +3,11 @@
 from PIL import ImageFile
 
 from vlmbatch.imaging import cicp, png_colour
+from vlmbatch.imaging.cicp import Cicp
 from vlmbatch.imaging.heif_structure import HeifStructure
 
-ColourSpace = bytes | None
-"""An ICC profile, or None for sRGB."""
+ColourSpace = bytes | Cicp | None
+"""An ICC profile, the code points of an HDR space, or None for sRGB."""
 
 
 def colour_space_of(
@@ -35,7 +36,7 @@ def _colour_space(image: ImageFile.ImageFile, data: bytes, boxes: HeifStructure 
             return profile
         codes = boxes.cicp if boxes else None
     if codes is not None:
-        return cicp.profile_of(codes)
+        return codes if codes.is_hdr else cicp.profile_of(codes)
     if image.format == "PNG":
         return None if "srgb" in image.info else png_colour.profile_of(image.info)
     return None

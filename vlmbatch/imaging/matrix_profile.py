@@ -34,15 +34,17 @@ class Curve(NamedTuple):
     d: float = 0.0
 
 
-def matrix_profile(primaries: Chromaticities, curve: Curve) -> bytes:
+def matrix_profile(primaries: Chromaticities, curve: Curve | list[int]) -> bytes:
     """An ICC profile with the few tags that a colour engine needs (ICC.1:2022 section 8.3.3).
+
+    A list as curve has the light, from 0 to 65535, of evenly spaced samples.
 
     Raises:
         ValueError: the primaries or the curve are impossible.
     """
     try:
         points = [b"XYZ \0\0\0\0" + _fixed(*column) for column in _transposed(to_d50(primaries))]
-        response = b"para\0\0\0\0\0\3\0\0" + _fixed(*curve)  # ICC.1:2022 section 10.18
+        response = _curve_element(curve)
     except struct.error as error:
         raise ValueError("its colour primaries or its gamma are impossible") from error
     names = (b"rXYZ", b"gXYZ", b"bXYZ", b"rTRC", b"gTRC", b"bTRC")
@@ -53,6 +55,13 @@ def matrix_profile(primaries: Chromaticities, curve: Curve) -> bytes:
     head = struct.pack(">I4xI4s4s4s12x4s28x", size, 0x04400000, b"mntr", b"RGB ", b"XYZ ", b"acsp")
     head = (head + _fixed(*_D50)).ljust(_HEAD_BYTES, b"\0")
     return b"".join((head, struct.pack(">I", len(names)), table, *points, response))
+
+
+def _curve_element(curve: Curve | list[int]) -> bytes:
+    """A curve of the type curveType or parametricCurveType (ICC.1:2022 sections 10.6 and 10.18)."""
+    if isinstance(curve, Curve):
+        return b"para\0\0\0\0\0\3\0\0" + _fixed(*curve)
+    return struct.pack(f">4s4xI{len(curve)}H", b"curv", len(curve), *curve)
 
 
 def to_xyz(primaries: Chromaticities) -> Matrix:

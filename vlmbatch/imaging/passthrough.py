@@ -51,7 +51,7 @@ def _needs_nothing(image: ImageFile.ImageFile, space: ColourSpace) -> bool:
         not is_thin(image.size)
         and orientation_of(image, complaints) == UPRIGHT
         and not complaints
-        and (not space or is_srgb(space))
+        and (space is None or (isinstance(space, bytes) and is_srgb(space)))
     )
 
 

@@ -15,6 +15,7 @@ from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
 from vlmbatch.images import PreparedImage, unread
 from vlmbatch.imaging import heif_structure, jpeg_structure, tiff_structure
+from vlmbatch.imaging.cicp import Cicp
 from vlmbatch.imaging.colour import in_plain_colours, on_white, to_srgb
 from vlmbatch.imaging.colour_space import colour_space_of
 from vlmbatch.imaging.decode import (
@@ -34,6 +35,7 @@ from vlmbatch.imaging.geometry import check_side, padded, upright
 from vlmbatch.imaging.passthrough import passed
 from vlmbatch.imaging.resize import draft, shrunk
 from vlmbatch.imaging.sizing import Sizing, sizing_of
+from vlmbatch.imaging.tone_mapping import to_sdr
 from vlmbatch.protocols import Room
 
 __all__ = ["ImageHeader", "check_side", "inspect", "prepare", "uniform"]
@@ -146,6 +148,8 @@ def _prepare(data: bytes, options: ImageOptions, sizing: Sizing, room: Room) -> 
         del image
         # costly steps run on the small picture: to rotate the large one first would take three times as long,
         # and to apply its colour profile five times
+        if isinstance(space, Cicp):
+            small, space = to_sdr(small, space, warnings), None
         plain = to_srgb(on_white(small), space, warnings)
         plain = padded(upright(plain, orientation), warnings)
         encoded = encode(plain, options.quality)
