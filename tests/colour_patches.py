@@ -19,9 +19,10 @@ COLOURS: tuple[Colour, ...] = (
     (245, 245, 245),
     (128, 128, 128),
 )
-# from linear sRGB; 2020 from ITU-R BT.2087, P3 from SMPTE EG 432-1
+# from linear sRGB; 2020 from ITU-R BT.2087, P3 from SMPTE EG 432-1, Adobe RGB from its specification
 TO_P3 = ((0.8225, 0.1774, 0.0), (0.0332, 0.9669, 0.0), (0.0171, 0.0724, 0.9108))
 TO_2020 = ((0.6274, 0.3293, 0.0433), (0.0691, 0.9195, 0.0114), (0.0164, 0.0880, 0.8956))
+TO_ADOBE = ((0.7152, 0.2848, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0412, 0.9588))
 _PATCH = 40  # pixels a side
 _ALL_QUALITY = ImageOptions(quality=100)
 

@@ -6,6 +6,7 @@ import pytest
 from colour_patches import (
     COLOURS,
     TO_2020,
+    TO_ADOBE,
     TO_P3,
     avif,
     error,
@@ -23,7 +24,7 @@ from pictures import (
     srgb_profile,
     swapped_profile,
 )
-from PIL import Image
+from PIL import ExifTags, Image
 
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.imaging.prepare import prepare
@@ -187,3 +188,50 @@ def test_gamma_counts_in_every_mode(mode: str) -> None:
 def test_an_impossible_space_of_a_png_is_a_warning(chunks: tuple[bytes, ...]) -> None:
     """A gamma or primaries that cannot be leave the colours, and add a warning."""
     assert error(shown(png(AS_THEY_ARE, *chunks), warnings=1)) < 1.5
+
+
+def camera_exif(index: str | None, space: int | None, order: str = "<") -> bytes:
+    tags = Image.Exif()
+    tags.endian = order
+    if space is not None:
+        tags.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ColorSpace] = space
+    if index is not None:
+        tags.get_ifd(ExifTags.IFD.Exif)[ExifTags.IFD.Interop] = {ExifTags.Interop.InteropIndex: index}
+    return tags.tobytes()
+
+
+@pytest.mark.parametrize(("index", "space"), [("R03", 0xFFFF), ("R03", None), (None, 2)])
+@pytest.mark.parametrize(("name", "order"), [("JPEG", "<"), ("JPEG", ">"), ("WEBP", "<")])
+def test_adobe_rgb_by_exif_is_converted(name: str, order: str, index: str | None, space: int | None) -> None:
+    """A camera names Adobe RGB in the EXIF data alone, and its picture is not sent as it is."""
+    image = told(TO_ADOBE, gamma(563 / 256))
+    exact = _JPEG_EXACT if name == "JPEG" else {"lossless": True}
+    data = encoded(image, name, exif=camera_exif(index, space, order), **exact)
+    assert error(shown(data)) < 2
+    assert not prepare(data, ImageOptions()).is_original
+
+
+@pytest.mark.parametrize(
+    ("index", "space"), [("R98", 1), ("R98", 0xFFFF), ("R03", 1), (None, 0xFFFF), (None, None)]
+)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_other_exif_data_means_srgb(order: str, index: str | None, space: int | None) -> None:
+    """sRGB and unknown spaces by EXIF leave the colours, and a JPEG is sent as it is."""
+    data = encoded(AS_THEY_ARE, "JPEG", exif=camera_exif(index, space, order), **_JPEG_EXACT)
+    prepared = prepare(data, ImageOptions())
+    assert (prepared.is_original, prepared.warnings) == (True, ())
+
+
+def test_a_profile_counts_more_than_exif() -> None:
+    """A JPEG in sRGB by its profile is not taken for Adobe RGB."""
+    exif = camera_exif("R03", 0xFFFF)
+    data = encoded(AS_THEY_ARE, "JPEG", exif=exif, icc_profile=srgb_profile(), **_JPEG_EXACT)
+    assert error(shown(data)) < 1.5
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_exif_does_not_change_other_modes(mode: str) -> None:
+    """A grey or CMYK JPEG of such a camera has no warning and keeps its grey."""
+    grey = Image.new("RGB", (64, 64), (128, 128, 128)).convert(mode)
+    data = encoded(grey, "JPEG", exif=camera_exif("R03", 0xFFFF))
+    assert shown(data)[0] == pytest.approx((128, 128, 128), abs=3)

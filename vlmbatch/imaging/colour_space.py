@@ -1,13 +1,23 @@
 """Finds the colour space of an opened picture: an ICC profile, or what the file says instead of one."""
 
-from PIL import ImageFile
+from PIL import ExifTags, Image, ImageFile
 
 from vlmbatch.imaging import cicp, png_colour
 from vlmbatch.imaging.cicp import Cicp
 from vlmbatch.imaging.heif_structure import HeifStructure
+from vlmbatch.imaging.matrix_profile import Chromaticities, Curve, matrix_profile
 
 ColourSpace = bytes | Cicp | None
 """An ICC profile, the code points of an HDR space, or None for sRGB."""
+
+# Adobe RGB (1998) Color Image Encoding, version 2005-05, section 4.3
+_ADOBE_RGB = matrix_profile(
+    Chromaticities((0.64, 0.33), (0.21, 0.71), (0.15, 0.06), (0.3127, 0.3290)), Curve(563 / 256)
+)
+_ADOBE_RGB_INDEX = "R03"  # the tag InteroperabilityIndex in files of this space (DCF 2.0, CIPA DC-009)
+_SRGB, _OLD_ADOBE_RGB = 1, 2  # of the tag ColorSpace; cameras wrote 2 before there was R03
+_SAYS_SRGB = {b"MM": b"\xa0\1\0\3\0\0\0\1\0\1", b"II": b"\1\xa0\3\0\1\0\0\0\1\0"}
+"""The entry of ColorSpace, by the order of bytes, in almost all photos."""
 
 
 def colour_space_of(
@@ -39,4 +49,19 @@ def _colour_space(image: ImageFile.ImageFile, data: bytes, boxes: HeifStructure 
         return codes if codes.is_hdr else cicp.profile_of(codes)
     if image.format == "PNG":
         return None if "srgb" in image.info else png_colour.profile_of(image.info)
-    return None
+    return _ADOBE_RGB if _is_adobe_rgb(image) else None
+
+
+def _is_adobe_rgb(image: ImageFile.ImageFile) -> bool:
+    """Whether the EXIF data says so, as cameras do."""
+    exif = (image.info.get("exif") or b"").removeprefix(b"Exif\0\0")
+    says_srgb = _SAYS_SRGB.get(exif[:2])
+    if says_srgb is None or says_srgb in exif:  # to read all of its tags would take ten times as long
+        return False
+    try:
+        tags = Image.Image.getexif(image)
+        space = tags.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace)
+        index = tags.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex)
+    except Exception:  # noqa: BLE001  # broken EXIF data raises anything, but the pixels are intact
+        return False
+    return space == _OLD_ADOBE_RGB or (space != _SRGB and str(index).startswith(_ADOBE_RGB_INDEX))
