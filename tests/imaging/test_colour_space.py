@@ -19,7 +19,9 @@ from colour_patches import (
 )
 from pictures import (
     HAS_HEIF,
+    Colour,
     encoded,
+    jpeg_with,
     png_chunk,
     srgb_profile,
     swapped_profile,
@@ -235,3 +237,57 @@ def test_exif_does_not_change_other_modes(mode: str) -> None:
     grey = Image.new("RGB", (64, 64), (128, 128, 128)).convert(mode)
     data = encoded(grey, "JPEG", exif=camera_exif("R03", 0xFFFF))
     assert shown(data)[0] == pytest.approx((128, 128, 128), abs=3)
+
+
+def pieces(profile: bytes, count: int, *numbers: int) -> bytes:
+    """A JPEG with these pieces of a profile, of which there should be `count` (ICC.1:2022 annex B.4)."""
+    size = -(-len(profile) // count)
+    data = encoded(AS_THEY_ARE, "JPEG", **_JPEG_EXACT)
+    for number in reversed(numbers):
+        piece = profile[(number - 1) * size : number * size]
+        data = jpeg_with(data, 0xE2, b"ICC_PROFILE\0" + bytes((number, count)) + piece)
+    return data
+
+
+SWAPPED: tuple[Colour, ...] = tuple((green, red, blue) for red, green, blue in COLOURS)
+
+
+@pytest.mark.parametrize("numbers", [(1, 2, 3), (3, 1, 2), (1, 2, 3, 1, 2, 3)])
+def test_a_profile_in_pieces_is_joined(numbers: tuple[int, ...]) -> None:
+    """The pieces of a profile may come in any order, and twice."""
+    assert error(shown(pieces(swapped_profile(), 3, *numbers)), SWAPPED) < 2
+
+
+def test_a_profile_behind_the_frame_header_counts() -> None:
+    """A profile may come anywhere before the coded data."""
+    data = pieces(swapped_profile(), 1, 1)
+    size = 2 + int.from_bytes(data[4:6], "big")
+    late = data.index(b"\xff\xc4")  # the Huffman tables come behind the frame header
+    moved = data[:2] + data[2 + size : late] + data[2 : 2 + size] + data[late:]
+    assert error(shown(moved), SWAPPED) < 2
+
+
+@pytest.mark.parametrize("numbers", [(1,), (2,), (1, 3), (2, 2), (1, 2, 4)])
+def test_half_a_profile_is_a_warning(numbers: tuple[int, ...]) -> None:
+    """A JPEG whose profile is incomplete has a warning, also if the file is sent as it is."""
+    prepared = prepare(pieces(swapped_profile(), 3, *numbers), ImageOptions())
+    assert prepared.warnings == (
+        "its colour profile is incomplete: a piece is missing; colours may be wrong",
+    )
+    assert prepared.is_original
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("cut", [100, 400])
+def test_a_cut_profile_is_a_warning(name: str, cut: int) -> None:
+    """A profile that is shorter than it says is ignored, with a warning, in every format."""
+    data = encoded(AS_THEY_ARE, name, icc_profile=swapped_profile()[:-cut])
+    assert prepare(data, ImageOptions()).warnings == (
+        "its colour profile is incomplete; colours may be wrong",
+    )
+
+
+def test_a_damaged_profile_of_a_png_is_a_warning() -> None:
+    """A profile that cannot be decompressed is ignored, with a warning."""
+    data = png(AS_THEY_ARE, png_chunk(b"iCCP", b"name\0\0" + b"no zlib stream"))
+    assert prepare(data, ImageOptions()).warnings == ("its colour profile is damaged; colours may be wrong",)

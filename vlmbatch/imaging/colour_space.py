@@ -5,6 +5,7 @@ from PIL import ExifTags, Image, ImageFile
 from vlmbatch.imaging import cicp, png_colour
 from vlmbatch.imaging.cicp import Cicp
 from vlmbatch.imaging.heif_structure import HeifStructure
+from vlmbatch.imaging.jpeg_profile import jpeg_profile
 from vlmbatch.imaging.matrix_profile import Chromaticities, Curve, matrix_profile
 
 ColourSpace = bytes | Cicp | None
@@ -18,6 +19,8 @@ _ADOBE_RGB_INDEX = "R03"  # the tag InteroperabilityIndex in files of this space
 _SRGB, _OLD_ADOBE_RGB = 1, 2  # of the tag ColorSpace; cameras wrote 2 before there was R03
 _SAYS_SRGB = {b"MM": b"\xa0\1\0\3\0\0\0\1\0\1", b"II": b"\1\xa0\3\0\1\0\0\0\1\0"}
 """The entry of ColorSpace, by the order of bytes, in almost all photos."""
+_SIGNATURE = slice(36, 40)  # of an ICC profile (ICC.1:2022 section 7.2)
+_PADDING = 3  # bytes, which some programs leave out at the end
 
 
 def colour_space_of(
@@ -41,7 +44,7 @@ def _colour_space(image: ImageFile.ImageFile, data: bytes, boxes: HeifStructure 
     """
     codes = png_colour.cicp_of(data) if image.format == "PNG" else None
     if codes is None:
-        profile = image.info.get("icc_profile")
+        profile = _profile(image)
         if profile or image.mode == "CMYK":
             return profile
         codes = boxes.cicp if boxes else None
@@ -50,6 +53,24 @@ def _colour_space(image: ImageFile.ImageFile, data: bytes, boxes: HeifStructure 
     if image.format == "PNG":
         return None if "srgb" in image.info else png_colour.profile_of(image.info)
     return _ADOBE_RGB if _is_adobe_rgb(image) else None
+
+
+def _profile(image: ImageFile.ImageFile) -> bytes | None:
+    """The ICC profile in the file.
+
+    Raises:
+        ValueError: a part of it is missing.
+    """
+    if image.format in ("JPEG", "MPO"):
+        profile = jpeg_profile(image)
+    else:
+        profile = image.info.get("icc_profile")
+        if profile is None and "icc_profile" in image.info:  # Pillow could not decompress it
+            raise ValueError("its colour profile is damaged")
+    is_whole = not profile or len(profile) + _PADDING >= int.from_bytes(profile[:4], "big")
+    if profile and profile[_SIGNATURE] == b"acsp" and not is_whole:
+        raise ValueError("its colour profile is incomplete")
+    return profile
 
 
 def _is_adobe_rgb(image: ImageFile.ImageFile) -> bool:
