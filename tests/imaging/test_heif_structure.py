@@ -5,10 +5,13 @@ import struct
 
 import pytest
 from colour_patches import COLOURS, avif, patches
-from pictures import SMALL, encoded, outcome
+from pictures import HAS_HEIF, RED, SMALL, assert_near, encoded, outcome, pixel, quarters
+from PIL import ExifTags, Image
 
+from vlmbatch.config.groups import ImageOptions
 from vlmbatch.imaging.cicp import Cicp
 from vlmbatch.imaging.heif_structure import HeifStructure, survey
+from vlmbatch.imaging.prepare import prepare
 
 NCLX = b"nclx" + struct.pack(">HHHB", 9, 16, 9, 0x80)
 PLAIN_AVIF = encoded(SMALL, "AVIF", speed=10)
@@ -115,3 +118,66 @@ def test_a_colour_box_of_any_size_costs_its_own_record(size: int) -> None:
     data = avif(patches(list(COLOURS)), 9, 16)
     at = data.index(b"colr") - 4
     outcome(data[:at] + struct.pack(">I", size) + data[at + 4 :])
+
+
+def with_exif(name: str, orientation: int, *, turned: bool = False) -> bytes:
+    """A picture whose EXIF data has this orientation; if `turned`, a property turns it to the right.
+
+    Both writers leave an orientation out of the EXIF data, so it takes the place of another tag afterwards.
+    """
+    tags = Image.Exif()
+    tags[ExifTags.Base.ImageWidth] = 1
+    if turned:
+        tags[ExifTags.Base.Orientation] = 6  # Pillow makes a property of it
+    data = encoded(quarters(128, 96), name, exif=tags.tobytes())
+    entry = struct.pack(">HHII", ExifTags.Base.ImageWidth, 4, 1, 1)
+    assert data.count(entry) == 1
+    return data.replace(entry, struct.pack(">HHIHH", ExifTags.Base.Orientation, 3, 1, orientation, 0))
+
+
+def turned_heic(orientation: int) -> bytes:
+    """The same as HEIC, whose writer turns the pixels, with a property in place of one that only informs."""
+    data = with_exif("HEIF", orientation)
+    at = data.index(b"pixi") - 4
+    size = int.from_bytes(data[at : at + 4], "big")
+    return data[:at] + struct.pack(">I4sB", size, b"irot", 3).ljust(size, b"\0") + data[at + size :]
+
+
+FORMATS = ["AVIF", pytest.param("HEIF", marks=pytest.mark.skipif(not HAS_HEIF, reason="needs pillow-heif"))]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("orientation", [2, 3, 6, 8])
+def test_an_orientation_in_exif_alone_is_a_warning(name: str, orientation: int) -> None:
+    """AVIF and HEIC are turned by properties alone; EXIF data that says otherwise adds a warning."""
+    prepared = prepare(with_exif(name, orientation), ImageOptions())
+    (warning,) = prepared.warnings
+    assert f"its EXIF data calls it turned (orientation {orientation})" in warning
+    assert (prepared.width, prepared.height) == (128, 96)
+    assert_near(pixel(prepared, 0.1, 0.1), RED)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("orientation", [0, 1, 9])
+def test_exif_data_of_an_upright_picture_is_fine(name: str, orientation: int) -> None:
+    """An orientation that means upright, or nothing, adds no warning."""
+    assert prepare(with_exif(name, orientation), ImageOptions()).warnings == ()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_turned_picture_is_turned_once(name: str) -> None:
+    """A picture that its property turns is not turned again by its EXIF data, and has no warning."""
+    data = turned_heic(6) if name == "HEIF" else with_exif(name, 6, turned=True)
+    prepared = prepare(data, ImageOptions())
+    assert prepared.warnings == ()
+    assert (prepared.width, prepared.height) == (96, 128)
+    assert_near(pixel(prepared, 0.9, 0.1), RED)
+
+
+@pytest.mark.skipif(not HAS_HEIF, reason="needs pillow-heif")
+def test_broken_exif_data_does_not_matter() -> None:
+    """EXIF data that cannot be read adds no warning about turning."""
+    data = with_exif("HEIF", 6)
+    at = data.index(b"MM\0*")
+    broken = data[: at + 4] + b"\xff" * 12 + data[at + 16 :]
+    assert not any("turned" in warning for warning in prepare(broken, ImageOptions()).warnings)

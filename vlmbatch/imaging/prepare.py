@@ -32,6 +32,7 @@ from vlmbatch.imaging.encode import MEDIA_TYPE, encode
 from vlmbatch.imaging.formats import HEAD_BYTES, sniff
 from vlmbatch.imaging.frames import frames_in
 from vlmbatch.imaging.geometry import check_side, padded, upright
+from vlmbatch.imaging.heif_orientation import check_orientation
 from vlmbatch.imaging.passthrough import passed
 from vlmbatch.imaging.resize import draft, shrunk
 from vlmbatch.imaging.sizing import Sizing, sizing_of
@@ -131,6 +132,8 @@ def _prepare(data: bytes, options: ImageOptions, sizing: Sizing, room: Room) -> 
             frames = frames_in(image, data, pages)
             warnings += unread(frames)
             space = colour_space_of(image, data, boxes, warnings)
+            if boxes is not None:
+                check_orientation(image, boxes, warnings)
             target = _target(image, sizing)
             if target == declared and (original := passed(data, image, structure, space, room)) is not None:
                 picture = _prepared(original, declared, declared, frames, warnings)
