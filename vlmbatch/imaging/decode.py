@@ -14,7 +14,6 @@ from typing import BinaryIO
 from PIL import (
     AvifImagePlugin,  # noqa: F401  # registers itself
     BmpImagePlugin,  # noqa: F401  # registers itself
-    ExifTags,
     GifImagePlugin,  # noqa: F401  # registers itself
     Image,
     ImageFile,
@@ -29,9 +28,6 @@ from PIL import (
 
 from vlmbatch.errors import ImageError, ResourceError
 from vlmbatch.imaging.formats import HEAD_BYTES, describe, sniff
-
-UPRIGHT = 1
-"""The EXIF orientation of an image that needs no rotation."""
 
 _MOST_TEXT = 16 * 1024**2  # bytes, of one compressed text or profile in a PNG
 
@@ -98,33 +94,6 @@ def check_pixels(size: tuple[int, int], max_pixels_in: int | None) -> None:
             f" more than --max-pixels-in {max_pixels_in / 1e6:g} MP",
             kind="too_large",
         )
-
-
-def orientation_of(image: Image.Image, warnings: list[str]) -> int:
-    """The EXIF orientation, 1 to 8; 1 if it is missing or invalid."""
-    try:
-        # PNG's own getexif() would decode the pixels to find EXIF data behind them
-        value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, UPRIGHT)
-    except Exception:  # noqa: BLE001  # broken EXIF data raises anything, but the pixels are intact
-        warnings.append("its EXIF data is broken; treated as upright")
-        return UPRIGHT
-    return value if isinstance(value, int) and 1 <= value <= 8 else UPRIGHT
-
-
-def announced_orientation(image: Image.Image) -> int:
-    """The EXIF orientation from the header alone; 1 if it is not there."""
-    if image.format == "TIFF":  # see upright_size()
-        return UPRIGHT
-    orientation = orientation_of(image, [])
-    # Pillow caches the result, even for a PNG whose EXIF data comes behind its pixels
-    image._exif = None
-    return orientation
-
-
-def upright_size(size: tuple[int, int], name: str | None, orientation: int) -> tuple[int, int]:
-    """The declared width and height of an image after rotation to upright."""
-    # Pillow swaps the sides of a TIFF when it opens it, and rotates the pixels when it loads them
-    return size if name == "TIFF" or orientation < 5 else (size[1], size[0])
 
 
 def _open(source: BinaryIO, name: str) -> ImageFile.ImageFile:

@@ -6,10 +6,11 @@ from PIL import ImageFile
 
 from vlmbatch.imaging.colour import is_srgb
 from vlmbatch.imaging.colour_space import ColourSpace
-from vlmbatch.imaging.decode import UPRIGHT, decoding, orientation_of
+from vlmbatch.imaging.decode import decoding
 from vlmbatch.imaging.geometry import is_thin
 from vlmbatch.imaging.jpeg_strip import bared
 from vlmbatch.imaging.jpeg_structure import JpegStructure
+from vlmbatch.imaging.orientation import UPRIGHT, orientation_of
 from vlmbatch.protocols import Room
 
 _MOST_BYTES_A_PIXEL = 1  # quality 95 without subsampling stays below it except for noise

@@ -18,21 +18,19 @@ from vlmbatch.imaging import heif_structure, jpeg_structure, tiff_structure
 from vlmbatch.imaging.cicp import Cicp
 from vlmbatch.imaging.colour import in_plain_colours, on_white, to_srgb
 from vlmbatch.imaging.colour_space import colour_space_of
-from vlmbatch.imaging.decode import (
-    UPRIGHT,
-    OutOfMemory,
-    announced_orientation,
-    check_pixels,
-    decoding,
-    orientation_of,
-    upright_size,
-)
+from vlmbatch.imaging.decode import OutOfMemory, check_pixels, decoding
 from vlmbatch.imaging.decode_cost import decode_bytes
 from vlmbatch.imaging.encode import MEDIA_TYPE, encode
 from vlmbatch.imaging.formats import HEAD_BYTES, sniff
 from vlmbatch.imaging.frames import frames_in
 from vlmbatch.imaging.geometry import check_side, padded, upright
 from vlmbatch.imaging.heif_orientation import check_orientation
+from vlmbatch.imaging.orientation import (
+    UPRIGHT,
+    announced_orientation,
+    orientation_of,
+    upright_size,
+)
 from vlmbatch.imaging.passthrough import passed
 from vlmbatch.imaging.resize import draft, shrunk
 from vlmbatch.imaging.sizing import Sizing, sizing_of
