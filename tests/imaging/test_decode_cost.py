@@ -53,7 +53,7 @@ def test_the_cost_of_a_format_is_known_before_decoding(
     prepare(
         encoded(Image.new("RGB", (SIDE, SIDE), "teal"), name, **options), ImageOptions(max_size=512), rooms
     )
-    (weight,) = rooms.asked
+    weight = rooms.asked[-1]  # before it, a blank picture is probed for lost data
     assert weight is not None
     assert least <= (weight - 1_000_000) / PIXELS <= most
 

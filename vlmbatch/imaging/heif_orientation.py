@@ -2,8 +2,8 @@
 
 from PIL import ExifTags, Image, ImageFile
 
-from vlmbatch.imaging.decode import UPRIGHT
 from vlmbatch.imaging.heif_structure import HeifStructure
+from vlmbatch.imaging.orientation import UPRIGHT
 
 _EXIF = 4  # its place among the facts of Pillow's AVIF decoder
 

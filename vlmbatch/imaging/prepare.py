@@ -25,6 +25,8 @@ from vlmbatch.imaging.formats import HEAD_BYTES, sniff
 from vlmbatch.imaging.frames import frames_in
 from vlmbatch.imaging.geometry import check_side, padded, upright
 from vlmbatch.imaging.heif_orientation import check_orientation
+from vlmbatch.imaging.jpeg_damage import check_damage
+from vlmbatch.imaging.jpeg_end import check_end
 from vlmbatch.imaging.orientation import (
     UPRIGHT,
     announced_orientation,
@@ -127,6 +129,8 @@ def _prepare(data: bytes, options: ImageOptions, sizing: Sizing, room: Room) -> 
         with decoding(data) as image:
             declared = image.size
             check_pixels(declared, options.max_pixels_in)
+            if structure is not None and structure.whole:
+                check_damage(data, structure, room, warnings)
             frames = frames_in(image, data, pages)
             warnings += unread(frames)
             space = colour_space_of(image, data, boxes, warnings)
@@ -139,6 +143,8 @@ def _prepare(data: bytes, options: ImageOptions, sizing: Sizing, room: Room) -> 
             if structure is not None and not structure.whole:
                 raise ImageError("the JPEG is truncated: its end mark is missing")
             rest = draft(image, target)
+            if structure is not None and structure.end:
+                check_end(image, declared[1], structure.end, warnings)
             held.enter_context(room(decode_bytes(image, declared, target, structure)))
             image.load()
             if image.format == "TIFF" and image.size == declared[::-1]:  # Pillow rotated it by its XMP data
