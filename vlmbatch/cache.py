@@ -15,7 +15,7 @@ from typing import Any
 
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
-from vlmbatch import strict_json
+from vlmbatch import strict_json, system
 from vlmbatch.errors import ConfigError
 from vlmbatch.finish_reasons import is_cut
 from vlmbatch.machine import is_foreign, others_can_write
@@ -194,7 +194,7 @@ def _require_owner(place: Path, found: os.stat_result, way_out: str) -> None:
     if is_foreign(found):
         raise ConfigError(f"--cache: another user owns {place} and could change answers; {way_out}")
     if others_can_write(found):
-        mend = f"type: chmod go-w {shlex.quote(str(place))}; or " if found.st_uid == os.geteuid() else ""
+        mend = f"type: chmod go-w {shlex.quote(str(place))}; or " if found.st_uid == system.user_id() else ""
         raise ConfigError(f"--cache: other users can change {place} and the answers in it; {mend}{way_out}")
 
 

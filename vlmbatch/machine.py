@@ -1,12 +1,13 @@
 """This machine: its processors, memory and threads for preparation, and which users can change a file."""
 
+import mmap
 import os
-import resource
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+
+from vlmbatch import system
 
 
 def usable_cpus() -> int:
@@ -14,10 +15,11 @@ def usable_cpus() -> int:
 
     Only Linux reports the limit of a process; elsewhere it is all processors.
     """
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return system.cpus_of_process() or os.cpu_count() or 1
 
 
-PAGE = os.sysconf("SC_PAGE_SIZE")
+UNKNOWN_MEMORY = 8 << 30
+"""Bytes that are assumed if a system does not tell its memory."""
 CGROUP_FILES = ("memory.max", "memory.high", "memory.limit_in_bytes")
 """The files with the limit of a control group in bytes: the first two in version 2, the last in version 1."""
 
@@ -28,11 +30,10 @@ def memory_limit(root: Path = Path("/")) -> int:
     Of its own limits (ulimit -v, -d), the unused rest counts. `root` is the root of the file system, for
     tests.
     """
-    limits = [PAGE * os.sysconf("SC_PHYS_PAGES"), *_cgroup_limits(root)]
-    for kind, taken in zip((resource.RLIMIT_AS, resource.RLIMIT_DATA), _mapped(), strict=True):
-        soft, _ = resource.getrlimit(kind)
-        if soft != resource.RLIM_INFINITY:
-            limits.append(max(soft - taken, 1))
+    limits = [system.memory() or UNKNOWN_MEMORY, *_cgroup_limits(root)]
+    for limit, taken in zip(system.memory_limits(), _mapped(), strict=True):
+        if limit is not None:
+            limits.append(max(limit - taken, 1))
     return min(limits)
 
 
@@ -42,7 +43,8 @@ def _mapped() -> tuple[int, int]:
         pages = Path("/proc/self/statm").read_text().split()
     except OSError:  # not Linux, the only system that enforces these limits
         return 0, 0
-    return PAGE * int(pages[0]), PAGE * int(pages[5])
+    page = mmap.PAGESIZE
+    return page * int(pages[0]), page * int(pages[5])
 
 
 def _cgroup_limits(root: Path) -> Iterator[int]:
@@ -72,13 +74,15 @@ def preparers() -> int:
 
 def is_foreign(found: os.stat_result) -> bool:
     """Whether this file or folder belongs to another user than this one or root."""
-    return found.st_uid not in (os.geteuid(), 0)
+    return found.st_uid not in (system.user_id(), 0)
 
 
 def others_can_write(found: os.stat_result) -> bool:
     """Whether other users can write to this file or folder.
 
-    A group with the number of the owner has the owner alone.
+    A group with the number of the owner has the owner alone. On Windows this is unknown, and False.
     """
+    if not system.HAS_OWNERS:
+        return False
     writers = stat.S_IWOTH if found.st_gid == found.st_uid else stat.S_IWOTH | stat.S_IWGRP
     return bool(found.st_mode & writers)

@@ -13,12 +13,12 @@ from vlmbatch.cli.console import Console
 from vlmbatch.cli.reports import Report
 from vlmbatch.errors import OutputError, VlmbatchError, resource_errors
 from vlmbatch.observers import clean
+from vlmbatch.system import STOP_SIGNALS, on_signal
 
 GRACE_S = 5.0
 """A run must end within this time after the drain."""
 REPORT_S = 5.0
 """The time limit for writing the reports, since their disk may hang."""
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Reports:
@@ -135,6 +135,6 @@ async def _with_signals(work: Work) -> int:
 
     for number in STOP_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, handle, number)
+            on_signal(loop, number, handle)
     await asyncio.wait((working,))
     return 128 + received[0] if received else working.result()

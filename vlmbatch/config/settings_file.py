@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vlmbatch import system
 from vlmbatch.config import EXCLUSIVE, Option, options, typed_options
 from vlmbatch.config.masking import without_secrets
 from vlmbatch.config.text_file import decoded
@@ -170,7 +171,7 @@ def _require_own(path: Path, shown: str, found: os.stat_result, keys: str) -> No
     if is_foreign(found):
         raise ConfigError(
             f"{danger} it belongs to another user (number {found.st_uid}); make it yours with: "
-            f"chown {os.geteuid()} {quoted}"
+            f"chown {system.user_id()} {quoted}"
         )
     if others_can_write(found):
         raise ConfigError(f"{danger} other users can change it; prevent that with: chmod go-w {quoted}")
@@ -178,7 +179,7 @@ def _require_own(path: Path, shown: str, found: os.stat_result, keys: str) -> No
 
 def _warnings(values: Mapping[str, Any], shown: str, found: os.stat_result) -> Iterable[str]:
     """Yield a warning if other users can read a key or a password in the file."""
-    secret = _secrets(values)
+    secret = _secrets(values) if system.HAS_OWNERS else []
     if secret and stat.S_ISREG(found.st_mode) and found.st_mode & (stat.S_IRGRP | stat.S_IROTH):
         yield (
             f"other users can read {', '.join(secret)} in {shown}; prevent that with: "

@@ -1,12 +1,12 @@
 """Puts endpoints into the pool, protects each, polls their load, and follows the files that name them."""
 
 import asyncio
-import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
+from vlmbatch import system
 from vlmbatch.aio import first
 from vlmbatch.backends.confirm import cold_s
 from vlmbatch.backends.http.hints import HINT_S
@@ -324,7 +324,7 @@ class EndpointBreaker(CircuitBreaker):
 
 def most_concurrency(config: RunConfig) -> int:
     """How many requests at once one endpoint may get."""
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OTHER_FILES
+    files = system.most_files() - OTHER_FILES
     return config.run.concurrency or max(1, min(MOST_CONCURRENCY, files))
 
 

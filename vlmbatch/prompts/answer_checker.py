@@ -5,36 +5,62 @@ may take much longer to find. The kernel ends it when a check takes more process
 part of the validator is at work; a check that overflows its stack ends it, too.
 """
 
+import faulthandler
 import json
-import resource
 import signal
 import sys
 from contextlib import suppress
 from functools import partial
+from importlib import import_module
 from itertools import islice
 from typing import Any
 
 PROCESSOR_S = 1.0
 """A check may take this much processor time; a usual one takes a millionth."""
+CLOCK_S = 5.0
+"""The limit on Windows, which counts all time and not only that of the processor."""
 MEMORY = 1 << 30
 LONGEST_MESSAGE = 240
 MOST_ERRORS = 20
 """The error to report is chosen from this many."""
 MOST_SCHEMAS = 16
 
+_set_timer: Any = getattr(signal, "setitimer", None)
+_PROCESSOR_TIMER: int = getattr(signal, "ITIMER_PROF", 0)
+
 Validators = dict[str, Any]
 
 
 def main() -> None:
     """Answer each line of standard input."""
+    with suppress(ImportError):  # Windows has no such limits
+        _limit_memory(import_module("resource"))
+    validators: Validators = {}
+    for line in sys.stdin:
+        _limit_time()
+        _check(json.loads(line), validators)
+        _end_limit()
+
+
+def _limit_memory(resource: Any) -> None:
     with suppress(ValueError, OSError):  # the limit may be lower already; macOS has none
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    validators: Validators = {}
-    for line in sys.stdin:
-        signal.setitimer(signal.ITIMER_PROF, PROCESSOR_S)  # SIGPROF ends a process that does not handle it
-        _check(json.loads(line), validators)
-        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _limit_time() -> None:
+    """Let the process end if the check takes long: by SIGPROF, which it does not handle, or with code 1."""
+    if _set_timer is not None:
+        _set_timer(_PROCESSOR_TIMER, PROCESSOR_S)
+    else:
+        faulthandler.dump_traceback_later(CLOCK_S, exit=True)
+
+
+def _end_limit() -> None:
+    if _set_timer is not None:
+        _set_timer(_PROCESSOR_TIMER, 0)
+    else:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _check(request: dict[str, Any], validators: Validators) -> None:

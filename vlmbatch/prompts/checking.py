@@ -3,7 +3,6 @@
 import atexit
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -13,12 +12,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from vlmbatch import system
 from vlmbatch.aio import threads
 
 _SCRIPT = Path(__file__).with_name("answer_checker.py")
 
 PATIENCE_S = 20.0
 """A check may take this long. Its processor time ends it earlier, but not if it is stopped or swapped out."""
+_LATE: int = -getattr(signal, "SIGPROF", -1)
+"""The exit code of a process whose check took too much time; see answer_checker.py."""
 _NO_REASON = "the place takes too long to find"
 
 
@@ -77,7 +79,7 @@ class Checker:
             return matching, others[0]
         code = self._end(process)
         if not others:
-            is_late = code == -signal.SIGPROF or time.monotonic() >= until
+            is_late = code == _LATE or time.monotonic() >= until
             raise CheckFailedError(f"takes too {'long' if is_late else 'much memory'} to check")
         return matching, b""
 
@@ -94,10 +96,11 @@ class Checker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,  # a buffer has a lock, for which forget() could wait without end
+            creationflags=system.NEW_GROUP,
             start_new_session=True,  # Ctrl-C ends the run in order, and the checks with it
         )
         assert process.stdin is not None
-        os.set_blocking(process.stdin.fileno(), False)  # else a write could wait for a stopped process
+        system.never_block(process.stdin)  # else a write could wait for a stopped process
         return process
 
     def _end(self, process: "subprocess.Popen[bytes]") -> int:
@@ -122,28 +125,43 @@ def _reply(process: "subprocess.Popen[bytes]", request: bytes, until: float) -> 
     """
     assert process.stdin is not None
     assert process.stdout is not None
+    if system.CAN_WAIT_FOR_PIPES:
+        return _exchanged(process, process.stdin, process.stdout, request, until)
+    timer = threading.Timer(max(until - time.monotonic(), 0), process.kill)  # takes ten times as long
+    timer.start()
+    try:
+        return _exchanged(process, process.stdin, process.stdout, request, None)
+    finally:
+        timer.cancel()
+
+
+def _exchanged(
+    process: "subprocess.Popen[bytes]", to: IO[bytes], back: IO[bytes], request: bytes, until: float | None
+) -> bytes:
     with suppress(BrokenPipeError):  # its exit code says why
         rest = memoryview(request)
         while rest:
-            _wait(process, process.stdin, select.POLLOUT, until)
-            rest = rest[os.write(process.stdin.fileno(), rest) :]
+            _wait(process, to, until, to_write=True)
+            rest = rest[os.write(to.fileno(), rest) :]
     reply = b""
     while reply.count(b"\n") < 2:
-        _wait(process, process.stdout, select.POLLIN, until)
-        piece = os.read(process.stdout.fileno(), 65536)
+        _wait(process, back, until, to_write=False)
+        piece = os.read(back.fileno(), 65536)
         if not piece:
             break
         reply += piece
     return reply
 
 
-def _wait(process: "subprocess.Popen[bytes]", pipe: IO[bytes], event: int, until: float) -> None:
-    """Wait until the pipe is ready, or kill the process: then it is ready, too."""
-    poll = select.poll()
-    poll.register(pipe, event)
-    if not poll.poll(1000 * max(until - time.monotonic(), 0)):
+def _wait(
+    process: "subprocess.Popen[bytes]", pipe: IO[bytes], until: float | None, *, to_write: bool
+) -> None:
+    """Wait until the pipe is ready, or kill the process, so that it is. Without a time, return at once."""
+    if until is None:
+        return
+    if not system.is_ready(pipe, to_write=to_write, seconds=max(until - time.monotonic(), 0)):
         process.kill()
-        poll.poll()
+        system.is_ready(pipe, to_write=to_write, seconds=None)
 
 
 def _close(process: "subprocess.Popen[bytes]") -> None:
@@ -155,4 +173,4 @@ def _close(process: "subprocess.Popen[bytes]") -> None:
 
 CHECKER = Checker()
 atexit.register(CHECKER.close)
-os.register_at_fork(after_in_child=CHECKER.forget)
+system.after_fork(CHECKER.forget)

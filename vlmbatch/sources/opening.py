@@ -6,11 +6,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from vlmbatch import system
 from vlmbatch.images import ImageRef
 
 LONGEST = 4096
 """The most characters of a path; no system allows more bytes. It limits the steps to a folder."""
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC  # O_PATH would make no automounter mount
+_FOLDER = os.O_RDONLY | system.DIRECTORY  # O_PATH would make no automounter mount
 
 
 class ReplacedError(OSError):
@@ -25,20 +26,26 @@ def opened(image: ImageRef) -> Iterator[int]:
         ReplacedError: it, or a folder between it and the root of the walk, is a link now.
         OSError: it cannot be opened.
     """
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO would otherwise wait for a writer
     try:
-        if image.walked is None:
-            fd = os.open(image.uri, flags)
-        else:
-            folder, name = os.path.split(image.uri)
-            flags |= 0 if image.walked.is_link else os.O_NOFOLLOW
-            fd = _step(_folder(image.walked.root, folder), name, flags)
+        fd = _open(image)
     except ValueError as error:  # a NUL in the path, which no file can have
         raise FileNotFoundError(errno.ENOENT, "No such file", image.uri) from error
     try:
         yield fd
     finally:
         os.close(fd)
+
+
+def _open(image: ImageRef) -> int:
+    flags = os.O_RDONLY | system.NONBLOCK | system.BINARY  # a FIFO would otherwise wait for a writer
+    if image.walked is None:
+        return os.open(image.uri, flags)
+    root, is_link = image.walked.root, image.walked.is_link
+    folder, name = os.path.split(image.uri)
+    if not system.OPENS_IN_FOLDERS:
+        _refuse_links(root, folder if is_link else image.uri)
+        return os.open(image.uri, flags)
+    return _step(_folder(root, folder), name, flags | (0 if is_link else system.NOFOLLOW))
 
 
 class Folders:
@@ -51,13 +58,17 @@ class Folders:
         self._fd: int | None = None
 
     @contextmanager
-    def opened(self, folder: str) -> Iterator[int]:
-        """A descriptor of a folder, to list; raises as opened() does."""
+    def opened(self, folder: str) -> Iterator[int | str]:
+        """A folder to list: its descriptor, or its path on Windows; raises as opened() does."""
+        if not system.OPENS_IN_FOLDERS:
+            _refuse_links(self._root, folder)
+            yield folder
+            return
         if folder == self._root:
             fd = os.open(folder, _FOLDER)
         else:
             parent, _, name = folder.rpartition("/")
-            fd = _entry(self._open_parent(parent), name, _FOLDER | os.O_NOFOLLOW)
+            fd = _entry(self._open_parent(parent), name, _FOLDER | system.NOFOLLOW)
         try:
             yield fd
         finally:
@@ -70,7 +81,7 @@ class Folders:
         above, _, name = parent.rpartition("/")
         if self._fd is not None and self._parent == above and len(parent) <= LONGEST:
             fd, self._fd = self._fd, None  # the step closes it
-            self._fd = _step(fd, name, _FOLDER | os.O_NOFOLLOW)
+            self._fd = _step(fd, name, _FOLDER | system.NOFOLLOW)
         else:
             self.close()
             self._fd = _folder(self._root, parent)
@@ -89,10 +100,26 @@ def _folder(root: str, folder: str) -> int:
     if len(folder) > LONGEST:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), folder)
     fd = os.open(root, _FOLDER)
-    below = folder if root == "." else folder.removeprefix(root)  # it is no prefix of /tmp if it is //
-    for name in filter(None, below.split("/")):
-        fd = _step(fd, name, _FOLDER | os.O_NOFOLLOW)
+    for name in _names_below(root, folder):
+        fd = _step(fd, name, _FOLDER | system.NOFOLLOW)
     return fd
+
+
+def _names_below(root: str, path: str) -> Iterator[str]:
+    below = path if root == "." else path.removeprefix(root)  # it is no prefix of /tmp if it is //
+    return filter(None, below.split("/"))
+
+
+def _refuse_links(root: str, path: str) -> None:
+    """Raise ReplacedError if the path, or a folder between it and the root, is a link now; for Windows.
+
+    A link that is made after this moment is followed.
+    """
+    place = root
+    for name in _names_below(root, path):
+        place = f"{place.rstrip('/')}/{name}"
+        if system.is_link(os.lstat(place)):
+            raise ReplacedError(errno.ELOOP, "a link has replaced it", place)
 
 
 def _step(parent: int, name: str, flags: int) -> int:

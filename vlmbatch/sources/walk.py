@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import islice
 
+from vlmbatch import system
 from vlmbatch.errors import ResourceError
 from vlmbatch.events import SourceProblem
 from vlmbatch.images import ImageRef, Walked
@@ -100,15 +101,15 @@ class Walk:
     def _names(self, folders: Folders, folder: str) -> Iterator[str]:
         """The names in the order of the system, without hidden entries; with the marks of `_list`."""
         try:
-            with folders.opened(folder) as fd, os.scandir(fd) as entries:
+            with folders.opened(folder) as place, os.scandir(place) as entries:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
                     if entry.is_file(follow_symlinks=False):
                         yield entry.name
-                    elif entry.is_dir(follow_symlinks=False):
+                    elif entry.is_dir(follow_symlinks=False) and not system.is_junction(entry):
                         yield entry.name + "/"
-                    elif _links_to_file(entry, fd):
+                    elif _links_to_file(entry):
                         yield entry.name + LINK
                     else:
                         self._on_ignored(None)
@@ -149,22 +150,22 @@ class Walk:
         return True
 
 
-def _links_to_file(entry: "os.DirEntry[str]", folder: int) -> bool:
-    """Whether an entry of this open folder is a link to a regular file."""
+def _links_to_file(entry: "os.DirEntry[str]") -> bool:
+    """Whether an entry of a folder is a link to a regular file."""
     try:
-        return entry.is_file() or _is_broken_link_to_image(entry, folder)
+        return entry.is_file() or _is_broken_link_to_image(entry)
     except PermissionError:
         return True  # reading it will fail, and the failure is recorded
     except OSError:  # ELOOP: the link points back to itself
         return False
 
 
-def _is_broken_link_to_image(entry: "os.DirEntry[str]", folder: int) -> bool:
+def _is_broken_link_to_image(entry: "os.DirEntry[str]") -> bool:
     """Whether it is a link with the name of an image whose target is missing: its disk may be unmounted."""
     if not (entry.name.lower().endswith(_IMAGE_ENDINGS) and entry.is_symlink()):
         return False
     try:
-        os.stat(entry.name, dir_fd=folder)  # Path has no dir_fd
+        entry.stat()
     except FileNotFoundError:
         return True
     return False

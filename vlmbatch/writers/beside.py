@@ -4,6 +4,7 @@ import contextlib
 import os
 import stat
 
+from vlmbatch import system
 from vlmbatch.errors import ConfigError
 
 WAY_OUT = "Move it away, or name another file with --output"
@@ -20,7 +21,7 @@ def open_beside(path: str, flags: int) -> int:
     """
     with contextlib.suppress(FileNotFoundError):  # os.open creates it, or fails
         _check(path, os.lstat(path))  # first, since opening some devices has effects
-    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    fd = os.open(path, flags | system.NOFOLLOW | system.NONBLOCK | system.BINARY, 0o666)
     try:
         _check(path, os.fstat(fd))
     except ConfigError:

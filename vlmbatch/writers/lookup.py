@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
+from vlmbatch import system
 from vlmbatch.integer_map import IntegerMap
 from vlmbatch.records import Result, to_line
 from vlmbatch.writers.line_parser import answer_digest, parse
@@ -42,7 +43,7 @@ class AnswerIndex:
 
     def open(self, path: str) -> None:
         """Open this file for reading; raises OSError."""
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = os.open(path, os.O_RDONLY | system.BINARY)
 
     def close(self) -> None:
         """Close the file; find() returns None from now on."""
@@ -74,7 +75,7 @@ class AnswerIndex:
 def _line(fd: int, start: int) -> bytes:
     """The line that begins at `start`."""
     pieces: list[bytes] = []
-    while piece := os.pread(fd, CHUNK, start):
+    while piece := system.read_at(fd, CHUNK, start):
         pieces.append(piece)
         start += len(piece)
         if b"\n" in piece:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vlmbatch import strict_json
+from vlmbatch import strict_json, system
 from vlmbatch.errors import ConfigError, OutputError, ResourceError
 from vlmbatch.records import DEFAULT_PROMPT_NAME
 from vlmbatch.writers.append import reason
@@ -141,7 +141,7 @@ class RunLog:
     def _append(self, data: bytes) -> None:
         created = self._fd is None
         if self._fd is None:
-            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | system.BINARY
             self._fd = os.open(self.path, flags, 0o666)
         size = os.fstat(self._fd).st_size
         try:
@@ -169,7 +169,7 @@ class RunLog:
 def sync_folder(folder: Path) -> None:
     """Sync the name of a new file to disk; some file systems cannot sync a folder, and do not need it."""
     with contextlib.suppress(OSError):
-        fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(fd)
         finally:
