@@ -272,9 +272,17 @@ class OutputClosed(VlmbatchError):
 
 
 class LockedError(VlmbatchError):
-    """Another run holds the lock of this output file."""
+    """Another run holds the lock of this output file.
+
+    `is_certain`: that run is at work. Else it may have ended on another machine, and the message says what to
+    type then.
+    """
 
     exit_code = 75
+
+    def __init__(self, message: str, *, is_certain: bool = True) -> None:
+        super().__init__(message)
+        self.is_certain = is_certain
 
 
 class Busy(VlmbatchError):

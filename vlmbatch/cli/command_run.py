@@ -4,11 +4,11 @@ import asyncio
 import gc
 import logging
 import os
-import resource
 import stat
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
+from vlmbatch import system
 from vlmbatch.aio import Unawaited
 from vlmbatch.batch import Batch
 from vlmbatch.cli.console import Console, has_terminal
@@ -45,7 +45,7 @@ def run(config: RunConfig) -> int:
         code, message = error.exit_code, "\n".join(map(clean, str(error).splitlines()))
         if isinstance(error, LockedError):
             reports.open.clear()  # their files belong to the run that holds the lock
-        if not (isinstance(error, LockedError) and config.display.quiet):
+        if not (isinstance(error, LockedError) and error.is_certain and config.display.quiet):
             console.say(message)
     finally:
         code = reports.end(code, message or None)
@@ -58,21 +58,13 @@ def _run(config: RunConfig, stack: ExitStack, console: Console, reports: Reports
         from vlmbatch.cli.dry_run import show_dry_run
 
         return 0 if show_dry_run(config, console) else STOPPED
-    _allow_descriptors()
+    system.allow_files(DESCRIPTORS)
     sys.setswitchinterval(SWITCH_S)
     logging.raiseExceptions = False  # a library whose logging fails must not print a traceback
     observers = _observers(config, stack, console)
     reports.open.extend(open_reports(config, lambda text: _warn(observers, console, text)))
     command_run = CommandRun(config, [*observers, *reports.open], console, reports)
     return asyncio.run(command_run.run())
-
-
-def _allow_descriptors() -> None:
-    """Raise the limit of file descriptors: each connection and each open file needs one."""
-    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = DESCRIPTORS if most == resource.RLIM_INFINITY else min(most, DESCRIPTORS)
-    with suppress(OSError, ValueError):  # macOS has its own upper bound
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, enough), most))
 
 
 class CommandRun:

@@ -74,7 +74,7 @@ class JsonlWriter:
     @property
     def notices(self) -> tuple[str, ...]:
         """Problems that begin() found in the file; see protocols.Writer."""
-        found = []
+        found = list(self._lock.notices)
         if self.repaired:
             found.append(
                 f"{self.path}: the last line was incomplete; "

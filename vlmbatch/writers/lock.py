@@ -4,41 +4,44 @@ The lock file is next to the output and is never deleted: a lock on the output i
 output is moved, and two runs could hold two lock files of one name if a lock file were removed.
 """
 
-import fcntl
+import contextlib
 import json
 import os
-import re
 import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vlmbatch import strict_json
+from vlmbatch import strict_json, system
 from vlmbatch.config.masking import without_secrets
 from vlmbatch.errors import ConfigError, LockedError, OutputError, ResourceError
 from vlmbatch.writers.append import reason
 from vlmbatch.writers.beside import WAY_OUT, open_beside
+from vlmbatch.writers.holder import TIME, Holder
+from vlmbatch.writers.soft_lock import HeldError, SoftLock
 
 MOST_BYTES = 1 << 26
 """The largest lock file that is read: one of an earlier version has the settings of all runs."""
 OURS = frozenset(("pid", "started", "runs"))
+_WAIT = "wait until it has ended, or name another file with --output"
 START = b'{"pid": '
-_TIME = re.compile(r"[0-9TZ:-]{1,20}")
 
 
 class OutputLock:
     """The lock of one output file.
 
     `runs` has settings by fingerprint, if an earlier version of vlmbatch has stored them in the lock file;
-    secrets are masked.
+    secrets are masked. `notices` is what the user should know about the lock.
     """
 
     def __init__(self, output: str) -> None:
         self.output = output
         self.path = ""
         self.runs: dict[str, dict[str, Any]] = {}
+        self.notices: tuple[str, ...] = ()
         self._fd: int | None = None
+        self._soft: SoftLock | None = None
         self.started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def acquire(self) -> None:
@@ -55,7 +58,7 @@ class OutputLock:
             self.path = os.path.realpath(self.output) + ".lock"
             self._fd = open_beside(self.path, os.O_RDWR | os.O_CREAT)
             holder = _holder(_content(_read(self._fd)) or {})
-            self._lock(self._fd, f"another run{holder} is writing to {self.output}")
+            self._take(self._fd, holder)
             # only under the lock, since another run changes the content
             content = _content(_read(self._fd))
             if content is None:
@@ -83,7 +86,9 @@ class OutputLock:
             LockedError: another run holds it under another name.
             OSError: it cannot be locked.
         """
-        self._lock(output, f"another run is writing to {self.output} under another name")
+        if self._soft is None and system.LOCKED_IS_READABLE:
+            with contextlib.suppress(system.NoLocksError):
+                _lock(output, f"another run is writing to {self.output} under another name")
 
     def forget_runs(self) -> None:
         """Remove the settings from the lock file, once they are stored elsewhere; raises OSError."""
@@ -93,8 +98,11 @@ class OutputLock:
 
     def release(self) -> None:
         """Release the lock if it is held."""
+        if self._soft is not None:
+            self._soft.release()
+            self._soft = None
         if self._fd is not None:
-            os.close(self._fd)
+            system.close_locked(self._fd)
             self._fd = None
 
     def _write(self) -> None:
@@ -104,15 +112,51 @@ class OutputLock:
             content["runs"] = self.runs
         data = json.dumps(content).encode("ascii")
         # in place, since a lock belongs to the inode; a reader must expect a truncated file
-        os.pwrite(self._fd, data, 0)
-        os.ftruncate(self._fd, len(data))
+        system.write_all(self._fd, data)
 
-    def _lock(self, fd: int, message: str) -> None:
+    def _take(self, fd: int, holder: str) -> None:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            way_out = "wait until it has ended, or name another file with --output"
-            raise LockedError(f"{message}; {way_out}") from error
+            _lock(fd, f"another run{holder} is writing to {self.output}")
+        except system.NoLocksError:
+            self._take_soft()
+
+    def _take_soft(self) -> None:
+        soft = SoftLock(f"{self.path}.held", self.started)
+        try:
+            ended = soft.acquire()
+        except HeldError as error:
+            raise self._locked(soft.path, error) from error
+        self._soft = soft
+        self.notices = (
+            f"{self.output}: files cannot be locked on this disk (flock); "
+            f"{soft.path} keeps other runs away, and is removed at the end",
+        )
+        if ended is not None:
+            self.notices += (
+                f"{self.output}: the lock of a run that has ended "
+                f"(process {ended.pid} on this machine, started {ended.started}) was taken over",
+            )
+
+    def _locked(self, path: str, error: HeldError) -> LockedError:
+        message = f"another run{_described(error.holder)} is writing to {self.output}; {_WAIT}"
+        if error.state == "running":
+            return LockedError(message)
+        return LockedError(
+            f"{message}. If you are sure that it has ended, type: rm {shlex.quote(path)}", is_certain=False
+        )
+
+
+def _lock(fd: int, message: str) -> None:
+    try:
+        system.lock(fd)
+    except BlockingIOError as error:
+        raise LockedError(f"{message}; {_WAIT}") from error
+
+
+def _described(holder: Holder | None) -> str:
+    if holder is None:
+        return ""
+    return f" (process {holder.pid} on {holder.host}, started {holder.started})"
 
 
 def _check_place(output: Path) -> None:
@@ -131,7 +175,7 @@ def _check_place(output: Path) -> None:
 def _read(fd: int) -> bytes | None:
     """The bytes of the lock file, None if it is too large."""
     size = os.fstat(fd).st_size
-    return os.pread(fd, size, 0) if size <= MOST_BYTES else None
+    return system.read_at(fd, size, 0) if size <= MOST_BYTES else None
 
 
 def _content(data: bytes | None) -> dict[str, Any] | None:
@@ -158,6 +202,6 @@ def _runs(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _holder(content: Mapping[str, Any]) -> str:
     pid, started = content.get("pid"), content.get("started")
-    if not isinstance(pid, int) or not isinstance(started, str) or not _TIME.fullmatch(started):
+    if not isinstance(pid, int) or not isinstance(started, str) or not TIME.fullmatch(started):
         return ""
     return f" (process {pid}, started {started})"
