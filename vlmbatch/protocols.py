@@ -41,6 +41,8 @@ class Source(Protocol):
     """Entries found so far that are no images: other files, FIFOs, devices, broken links of other names."""
     ignored_kinds: Counter[str]
     """How many of them may hold pictures, by kind, such as PDF or ZIP."""
+    skipped_entries: Counter[str]
+    """Hidden and system entries found so far, such as @eaDir, by kind; a folder is one entry."""
     unreadable: int
     """Folders found so far that could not be listed, and files of unknown type that could not be opened."""
 

@@ -17,7 +17,7 @@ TOLD = "the file has 3 pages or frames; only the first was read"
 
 @pytest.fixture
 def shelf(photos: Photos) -> Path:
-    """One photo, two equal TIFFs of three pages, and files that are not read."""
+    """One photo, two equal TIFFs of three pages, and files and a folder that are not read."""
     folder = photos(1)
     for name in ("scan.tif", "copy.tif"):
         (folder / name).write_bytes(animation("TIFF"))
@@ -25,6 +25,9 @@ def shelf(photos: Photos) -> Path:
         (folder / name).write_bytes(b"%PDF-1.7")
     (folder / "comic.cbz").write_bytes(b"PK\x03\x04")
     (folder / "notes.txt").write_text("notes")
+    (folder / "@eaDir").mkdir()
+    (folder / "@eaDir" / "thumbnail.jpg").write_bytes((folder / "p0000.jpg").read_bytes())
+    (folder / "._p0000.jpg").write_bytes(b"\0\5\x16\7")
     return folder
 
 
@@ -43,7 +46,7 @@ async def test_pages_that_were_not_read_are_in_record_and_summary(shelf: Path, e
 
 
 def test_the_command_names_what_it_did_not_read(shelf: Path, endpoint: Endpoint) -> None:
-    """The last line and the summary file name pages and kinds of files that were not read."""
+    """The last line and the summary file name pages, kinds of files and entries that were not read."""
     asking = ("--backend", "ollama", "--base-url", endpoint.url, "--model", "tiny-vision")
     done = run("run", "photos", *asking, "-o", "o.jsonl", "--summary", "s.json", "-q")
     assert done.returncode == 0, done.stderr
@@ -52,6 +55,8 @@ def test_the_command_names_what_it_did_not_read(shelf: Path, endpoint: Endpoint)
     assert "4 other files ignored (2 PDF, 1 CBZ: not read)" in done.stderr
     summary = json.loads(Path("s.json").read_text())
     assert (summary["frames"], summary["ignored_kinds"]) == (2, {"CBZ": 1, "PDF": 2})
+    assert "2 hidden or system entries skipped (1 @eaDir, 1 hidden)" in done.stderr
+    assert summary["skipped_entries"] == {"@eaDir": 1, "hidden": 1}
 
 
 def test_a_dry_run_names_what_a_run_would_not_read(shelf: Path) -> None:
@@ -59,6 +64,7 @@ def test_a_dry_run_names_what_a_run_would_not_read(shelf: Path) -> None:
     told = called("run", "photos", "--dry-run", "--backend", "ollama").stderr
     assert "may hold pictures: 2 PDF, 1 CBZ: not read" in told
     assert "with more pages or frames, of which only the first is read: 2" in told
+    assert "2 hidden or system entries skipped (1 @eaDir, 1 hidden)" in told
 
 
 async def test_a_pdf_that_is_named_says_what_to_do(shelf: Path, endpoint: Endpoint) -> None:

@@ -75,6 +75,16 @@ def test_cleaned_text_is_printable_utf_8(text: str) -> None:
             "9 other files ignored (3 PDF, 1 CBZ: not read) in 1.0 s (2.0 images/s, 0 tokens)",
         ),
         (
+            Summary(skipped_entries={"hidden": 1}),
+            "no images found (0 other files, 0 folders or files that could not be read); "
+            "1 hidden or system entry skipped (1 hidden)",
+        ),
+        (
+            Summary(total=1, skipped=1, skipped_entries={"@eaDir": 3, "hidden": 12}, duration_s=1),
+            "finished: 0 answered, 1 done before, "
+            "15 hidden or system entries skipped (12 hidden, 3 @eaDir) in 1.0 s",
+        ),
+        (
             Summary(total=3, succeeded=3, reduced=2, duration_s=1),
             "finished: 3 answered, 2 of them with a smaller picture, since a larger one did not fit in 1.0 s "
             "(3.0 images/s, 0 tokens)",

@@ -106,7 +106,70 @@ class TestIncludedEntries:
         photos = source("p")
         assert [ref.id for ref in photos] == ["p/c.jpg"]
         assert photos.ignored == 0
+        assert photos.skipped_entries == {"hidden": 2}
         assert ids("p/.thumbs", "p/.a.jpg") == ["p/.thumbs/b.jpg", "p/.a.jpg"]
+
+    @pytest.mark.parametrize(
+        ("name", "kind"),
+        [
+            ("@eaDir", "@eaDir"), ("#recycle", "#recycle"), ("#snapshot", "#snapshot"),
+            ("@Recycle", "@Recycle"), ("@Recently-Snapshot", "@Recently-Snapshot"),
+            ("$RECYCLE.BIN", "$RECYCLE.BIN"), ("~snapshot", "~snapshot"),
+            ("$Recycle.Bin", "$RECYCLE.BIN"), ("RECYCLER", "RECYCLER"), ("lost+found", "lost+found"),
+            ("LOST.DIR", "LOST.DIR"), ("System Volume Information", "System Volume Information"),
+            ("__MACOSX", "__MACOSX"), (".Trash-1000", "hidden"), (".Trashes", "hidden"),
+            (".thumbnails", "hidden"),
+        ],
+    )  # fmt: skip
+    def test_the_folder_of_a_system_is_one_skipped_entry(self, name: str, kind: str) -> None:
+        """A folder of a NAS or a system is skipped at any depth and counted once, whatever it holds."""
+        put(f"p/{name}/a.jpg", f"p/{name}/deep/b.jpg", f"p/2024/{name}/c.jpg", "p/2024/d.jpg")
+        put(f"p/{name}/notes.txt", data=b"text")
+        photos = source("p")
+        assert [ref.id for ref in photos] == ["p/2024/d.jpg"]
+        assert photos.skipped_entries == {kind: 2}
+        assert photos.ignored == 0
+
+    def test_the_files_of_a_system_are_skipped(self) -> None:
+        """Thumbs.db, desktop.ini and AppleDouble files are skipped entries and no other files."""
+        put(
+            "p/Thumbs.db",
+            "p/s/thumbs.db",
+            "p/ehthumbs.db",
+            "p/desktop.ini",
+            "p/s/Desktop.ini",
+            "p/._a.jpg",
+            "p/a.jpg",
+        )
+        photos = source("p")
+        assert [ref.id for ref in photos] == ["p/a.jpg"]
+        assert photos.skipped_entries == {"Thumbs.db": 2, "ehthumbs.db": 1, "desktop.ini": 2, "hidden": 1}
+        assert photos.ignored == 0
+
+    def test_only_whole_names_are_those_of_a_system(self) -> None:
+        """A folder or photo whose name only resembles that of a system is the user's."""
+        names = (
+            "lost+found 2024/a.jpg", "Lost+Found/a.jpg", "Recycler/a.jpg", "recycle/a.jpg", "my @eaDir/a.jpg",
+            "__MACOSX2/a.jpg", "@home/a.jpg", "#1/a.jpg", "$5/a.jpg", "Thumbs/a.jpg", "@eaDir.jpg",
+        )  # fmt: skip
+        put(*(f"p/{name}" for name in names))
+        photos = source("p")
+        assert sorted(ref.id for ref in photos) == sorted(f"p/{name}" for name in names)
+        assert photos.skipped_entries == {}
+
+    def test_a_path_brings_the_folder_of_a_system_back(self) -> None:
+        """A folder of a system that is a PATH is walked and not counted; a further one in it is skipped."""
+        put("p/a.jpg", "p/@eaDir/b.jpg", "p/@eaDir/@eaDir/c.jpg", "p/.hidden/d.jpg", "p/lost+found/e.jpg")
+        photos = source("p", "p/@eaDir", "p/.hidden")
+        assert [ref.id for ref in photos] == ["p/a.jpg", "p/@eaDir/b.jpg", "p/.hidden/d.jpg"]
+        assert photos.skipped_entries == {"@eaDir": 1, "lost+found": 1}
+        assert ids("p/@eaDir/@eaDir/") == ["p/@eaDir/@eaDir/c.jpg"]
+
+    def test_include_does_not_bring_a_folder_of_a_system_back(self) -> None:
+        """--include selects among the files that are walked, and never those of a folder of a system."""
+        put("p/@eaDir/a.jpg", "p/b.jpg")
+        assert ids("p", include=("*/@eaDir/*",)) == []
+        assert ids("p/@eaDir", include=("*/@eaDir/*",)) == ["p/@eaDir/a.jpg"]
 
     def test_only_images_are_included_and_the_rest_is_counted(self) -> None:
         """Text, video and camera raw are ignored and counted; extensions count in any case."""
@@ -293,7 +356,7 @@ class TestCount:
     def test_count_agrees_and_leaves_the_counters_alone(self) -> None:
         """A count during a walk changes neither the walk nor its counters."""
         put("p/a.jpg", "p/b/c.png", "p/d")
-        put("p/e.txt", data=b"text")
+        put("p/e.txt", "p/@eaDir/f.jpg", data=b"text")
         problems: list[SourceProblem] = []
         photos = DirectorySource(("p",), InputOptions(), problems.append)
         refs = iter(photos)
@@ -301,7 +364,7 @@ class TestCount:
         assert photos.count() == 3
         assert photos.ignored == 0
         assert len(list(refs)) == 2
-        assert (photos.ignored, problems) == (1, [])
+        assert (photos.ignored, photos.skipped_entries, problems) == (1, {"@eaDir": 1}, [])
 
 
 class TestOpenSource:

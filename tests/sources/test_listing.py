@@ -71,6 +71,15 @@ class Arriving(io.BytesIO):
         return self._pieces.pop(0) if self._pieces else b""
 
 
+def test_what_is_hidden_or_of_a_system_is_read_if_it_is_listed() -> None:
+    """Each listed path is read, whatever its name; below a listed folder, such entries are skipped."""
+    put("p/@eaDir/a.jpg", "p/.b.jpg", "p/c.jpg")
+    photos = listed(b"p/@eaDir/a.jpg\np/.b.jpg\np\n")
+    assert [ref.id for ref in photos] == ["p/@eaDir/a.jpg", "p/.b.jpg", "p/c.jpg"]
+    assert photos.skipped_entries == {"@eaDir": 1, "hidden": 1}
+    assert ids(b"p/@eaDir\n") == ["p/@eaDir/a.jpg"]
+
+
 def test_a_path_before_more_arrives_is_taken_at_once() -> None:
     """A short first path comes before the list goes on, although a byte order mark could be longer."""
     pieces = [b"a\n", b"b\n"]

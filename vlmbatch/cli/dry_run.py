@@ -8,7 +8,7 @@ from vlmbatch.commands.dry_run import DryRunReport, dry_run
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.cost import Prices
 from vlmbatch.events import tell
-from vlmbatch.observers import JsonLog, Lines, duration, not_read
+from vlmbatch.observers import JsonLog, Lines, duration, not_read, skipped_entries
 from vlmbatch.protocols import Observer
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ def report_lines(config: RunConfig, found: DryRunReport) -> list[str]:
         )
     if found.ignored_kinds:
         lines.append(f"may hold pictures: {not_read(found.ignored_kinds)}")
+    if found.skipped_entries:
+        lines.append(skipped_entries(found.skipped_entries))
     if found.frames:
         lines.append(f"with more pages or frames, of which only the first is read: {found.frames}")
     if found.failing:

@@ -37,6 +37,7 @@ class DryRunReport:
     image_tokens: int | None = None
     ignored: int = 0
     ignored_kinds: Counter[str] = field(default_factory=Counter)
+    skipped_entries: Counter[str] = field(default_factory=Counter)
     frames: int = 0
     unreadable: int = 0
     formats: Counter[str] = field(default_factory=Counter)
@@ -70,7 +71,7 @@ def dry_run(config: RunConfig, notify: Observer) -> DryRunReport:
         if len(found.problems) < SHOWN_PROBLEMS:
             found.problems.append(problem)
     found.ignored, found.unreadable = source.ignored, source.unreadable
-    found.ignored_kinds = source.ignored_kinds
+    found.ignored_kinds, found.skipped_entries = source.ignored_kinds, source.skipped_entries
     return found
 
 

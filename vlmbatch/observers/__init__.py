@@ -4,8 +4,25 @@ They receive events and nothing else; their output changes no record.
 """
 
 from vlmbatch.observers.bar import Bar
-from vlmbatch.observers.format import clean, duration, endpoint_lines, not_read, summary_line
+from vlmbatch.observers.format import (
+    clean,
+    duration,
+    endpoint_lines,
+    not_read,
+    skipped_entries,
+    summary_line,
+)
 from vlmbatch.observers.json_log import JsonLog
 from vlmbatch.observers.lines import Lines
 
-__all__ = ["Bar", "JsonLog", "Lines", "clean", "duration", "endpoint_lines", "not_read", "summary_line"]
+__all__ = [
+    "Bar",
+    "JsonLog",
+    "Lines",
+    "clean",
+    "duration",
+    "endpoint_lines",
+    "not_read",
+    "skipped_entries",
+    "summary_line",
+]

@@ -61,7 +61,8 @@ def summary_line(summary: Summary) -> str:
     if summary.total == 0 and not summary.stopped:
         others = _counted(summary.ignored, "other file")
         kinds = f"; {not_read(summary.ignored_kinds)}" if summary.ignored_kinds else ""
-        return f"no images found ({others}, {closed} that could not be read){kinds}"
+        hidden = f"; {skipped_entries(summary.skipped_entries)}" if summary.skipped_entries else ""
+        return f"no images found ({others}, {closed} that could not be read){kinds}{hidden}"
     parts = [f"{summary.succeeded} answered"]
     kinds = f" ({not_read(summary.ignored_kinds)})" if summary.ignored_kinds else ""
     for number, what in (
@@ -77,6 +78,7 @@ def summary_line(summary: Summary) -> str:
         (summary.failed_before, f"{summary.failed_before} failed before (--retry-failed retries them)"),
         (summary.frames, f"{summary.frames} with more pages or frames, of which only the first was read"),
         (summary.ignored, f"{_counted(summary.ignored, 'other file')} ignored{kinds}"),
+        (len(summary.skipped_entries), skipped_entries(summary.skipped_entries)),
         (summary.unreadable, f"{closed} could not be read"),
     ):
         if number:
@@ -91,10 +93,21 @@ def summary_line(summary: Summary) -> str:
 
 def not_read(kinds: Mapping[str, int]) -> str:
     """The ignored files that may hold pictures: `3 PDF, 1 ZIP: not read`."""
+    return f"{_by_kind(kinds)}: not read"
+
+
+def skipped_entries(kinds: Mapping[str, int]) -> str:
+    """The skipped entries: `4 hidden or system entries skipped (3 hidden, 1 @eaDir)`."""
+    number = sum(kinds.values())
+    return f"{number} hidden or system {'entry' if number == 1 else 'entries'} skipped ({_by_kind(kinds)})"
+
+
+def _by_kind(kinds: Mapping[str, int]) -> str:
+    """The numbers of the most frequent kinds: `3 PDF, 1 ZIP`."""
     ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
     named = [f"{number} {kind}" for kind, number in ordered[:SHOWN_KINDS]]
     others = sum(number for _, number in ordered[SHOWN_KINDS:])
-    return ", ".join([*named, *([f"{others} of other kinds"] if others else [])]) + ": not read"
+    return ", ".join([*named, *([f"{others} of other kinds"] if others else [])])
 
 
 def endpoint_lines(summary: Summary) -> list[str]:

@@ -148,6 +148,7 @@ async def _work(config: RunConfig, context: RunContext, started: Started) -> Non
             unreadable=source.unreadable,
             ignored=source.ignored,
             ignored_kinds=source.ignored_kinds,
+            skipped_entries=source.skipped_entries,
             stopped=not whole,
             endpoints=session.supervisor.endpoints,
             cost=session.budget.spent,

@@ -20,8 +20,9 @@ class DirectorySource(FileSource):
 
     A folder is walked to any depth, and its ids come in byte order (like ``LC_ALL=C sort``). A folder of more
     than 10,000 entries comes in sorted chunks, in the same order each time unless it changes. Below a PATH,
-    hidden entries are skipped and linked folders are not followed, so that no loop is possible; a PATH that
-    is itself hidden or a link to a folder is walked. A linked file is included. A file is an image if it has
+    hidden entries and those of a system (system_names.py) are skipped and counted, and linked folders are
+    not followed, so that no loop is possible; a PATH that is itself hidden, of a system or a link to a folder
+    is walked. A linked file is included. A file is an image if it has
     the extension of an image, or no known extension and the first bytes of an image. A file that is itself a
     PATH is always included, unless --include or --exclude leave it out, or the run writes it.
     """
@@ -47,7 +48,14 @@ class DirectorySource(FileSource):
 
     def __iter__(self) -> Iterator[ImageRef]:
         """Yield each image as soon as its folder, or its chunk of a large folder, is listed."""
-        walk = Walk(self._globs, self._ignore, self._report, own=self._own, roots=frozenset(self._paths))
+        walk = Walk(
+            self._globs,
+            self._ignore,
+            self._report,
+            on_skipped=self._skip,
+            own=self._own,
+            roots=frozenset(self._paths),
+        )
         for path in self._paths:
             yield from walk.images(path)
 

@@ -38,6 +38,7 @@ class FileSource:
         self.ignored = 0
         self.ignored_kinds = Counter[str]()
         self.unreadable = 0
+        self.skipped_entries = Counter[str]()
         self._globs = Globs(options)
         self._max_bytes = options.max_bytes
         self._on_problem = on_problem
@@ -55,6 +56,9 @@ class FileSource:
         self.ignored += 1
         if kind is not None:
             self.ignored_kinds[kind] += 1
+
+    def _skip(self, kind: str) -> None:
+        self.skipped_entries[kind] += 1
 
     def _report(self, problem: SourceProblem) -> None:
         self.unreadable += 1

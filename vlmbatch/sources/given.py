@@ -34,6 +34,7 @@ class GivenImages:
     def __init__(self, max_bytes: int) -> None:
         """`max_bytes` is the largest size of an image file."""
         self.ignored_kinds = Counter[str]()
+        self.skipped_entries = Counter[str]()
         self._max_bytes = max_bytes
 
     def __iter__(self) -> Iterator[ImageRef]:

@@ -61,7 +61,7 @@ class ListSource(FileSource):
         Raises:
             ConfigError: standard input cannot be read, or is not a list of paths.
         """
-        walk = Walk(self._globs, self._ignore, self._report, own=self._own)
+        walk = Walk(self._globs, self._ignore, self._report, on_skipped=self._skip, own=self._own)
         seen = IntegerMap()
         for path in split_paths(self._stream):
             for image in walk.images(normalise(os.fsdecode(path))):

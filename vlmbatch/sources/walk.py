@@ -15,6 +15,7 @@ from vlmbatch.sources.files import read_head, reason
 from vlmbatch.sources.globs import Globs
 from vlmbatch.sources.opening import Folders
 from vlmbatch.sources.own_files import OwnFiles
+from vlmbatch.sources.system_names import SYSTEM_NAMES, skipped_kind
 
 CHUNK = 10_000
 """Number of names of a folder that are held at once, at about 100 bytes each."""
@@ -40,17 +41,20 @@ class Walk:
         on_ignored: Callable[[str | None], None],
         on_problem: Callable[[SourceProblem], None],
         *,
+        on_skipped: Callable[[str], None] = lambda kind: None,
         own: OwnFiles,
         roots: frozenset[str] = frozenset(),
         chunk: int = CHUNK,
     ) -> None:
         """`on_ignored` gets the kind of each ignored entry that may hold pictures, such as PDF, else None.
+        `on_skipped` gets the kind of each hidden or system entry, as `skipped_kind` names it.
 
         `own` are files of the run, which do not count as images.
         """
         self._globs = globs
         self._on_ignored = on_ignored
         self._on_problem = on_problem
+        self._on_skipped = on_skipped
         self._own = own
         self._roots = roots
         self._chunk = chunk
@@ -90,7 +94,7 @@ class Walk:
 
     def _list(self, folders: Folders, folder: str) -> Iterator[str]:
         """The ids of the entries of a folder; those of folders end with a slash, those of links with LINK."""
-        start = "" if folder == "." else folder.rstrip("/") + "/"
+        start = _start(folder)
         names = self._names(folders, folder)
         while chunk := list(islice(names, self._chunk)):
             # only beyond ASCII may the order of Python's strings differ from that of their bytes
@@ -99,24 +103,30 @@ class Walk:
                 yield start + name
 
     def _names(self, folders: Folders, folder: str) -> Iterator[str]:
-        """The names in the order of the system, without hidden entries; with the marks of `_list`."""
+        """The names in the order of the system, with the marks of `_list`; without those that are skipped."""
         try:
             with folders.opened(folder) as place, os.scandir(place) as entries:
                 for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_file(follow_symlinks=False):
-                        yield entry.name
+                    name = entry.name
+                    if name.startswith(".") or name in SYSTEM_NAMES:
+                        self._skip(_start(folder) + name, name)
+                    elif entry.is_file(follow_symlinks=False):
+                        yield name
                     elif entry.is_dir(follow_symlinks=False) and not system.is_junction(entry):
-                        yield entry.name + "/"
+                        yield name + "/"
                     elif _links_to_file(entry):
-                        yield entry.name + LINK
+                        yield name + LINK
                     else:
                         self._on_ignored(None)
         except OSError as error:
             if trouble := ResourceError.behind(error):
                 raise trouble from error
             self._on_problem(SourceProblem(path=folder, message=f"cannot be listed: {reason(error)}"))
+
+    def _skip(self, path: str, name: str) -> None:
+        """Count a hidden or system entry, unless it is a PATH itself, and so is walked."""
+        if path not in self._roots and (kind := skipped_kind(name)) is not None:
+            self._on_skipped(kind)
 
     def _is_image(self, path: str, walked: Walked) -> bool:
         """Whether to include a file of the walk; an ignored file is counted."""
@@ -148,6 +158,11 @@ class Walk:
             return False
         self._visited.add(path)
         return True
+
+
+def _start(folder: str) -> str:
+    """The start of the ids of the entries of a folder."""
+    return "" if folder == "." else folder.rstrip("/") + "/"
 
 
 def _links_to_file(entry: "os.DirEntry[str]") -> bool:
