@@ -62,9 +62,11 @@ class Batch:
         observers: Sequence[Observer] = (),
         *,
         stdout: bool = False,
+        require_images: bool = False,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        """With `stdout`, records go to standard output if `config` names no output file.
+        """With `stdout`, records go to standard output if `config` names no output file. With
+        `require_images`, PATHs that are folders without any image raise a ConfigError, unless --allow-empty.
 
         `sleep` waits between attempts; tests replace it, so that they do not wait.
         """
@@ -73,6 +75,7 @@ class Batch:
         """How the run ended; None before that, or if the run never started."""
         self._observers = tuple(observers)
         self._stdout = stdout
+        self._require_images = require_images
         self._sleep = sleep
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -101,6 +104,7 @@ class Batch:
                 notify=self._notify,
                 stop=self._stop,
                 stdout=self._stdout,
+                require_images=self._require_images,
                 sleep=self._sleep,
             )
             try:

@@ -46,6 +46,16 @@ class Source(Protocol):
     unreadable: int
     """Folders found so far that could not be listed, and files of unknown type that could not be opened."""
 
+    empty_paths: list[str]
+    """The PATHs, walked so far, that are folders and hold no image, and none that --include or --exclude
+    leave out."""
+
+    def holds_nothing(self) -> bool:
+        """Whether all PATHs are folders, and together hold no image, and none that is left out by an option.
+
+        It walks to the first image, and the iteration goes on from there. False for a list of paths.
+        """
+
     def __iter__(self) -> Iterator[ImageRef]:
         """Yield references lazily, in a stable order; called once.
 

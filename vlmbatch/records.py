@@ -290,6 +290,7 @@ class Summary:
     `skipped` images were done before; `unreadable` counts folders and files that could not be read; `ignored`
     counts entries that are not images, and `ignored_kinds` those that may hold pictures, by kind, such as
     PDF. `skipped_entries` counts hidden and system entries by kind: `hidden`, or a name such as @eaDir.
+    `empty_paths` are the PATHs that are folders and hold no image.
     `frames` images have several pages or frames, of which only the first was read. Of the images that
     succeeded, `duplicates` reuse the answer of an image with the same content, `cached` have an answer from
     --cache, and a fallback answered `fallbacks`;
@@ -307,6 +308,7 @@ class Summary:
     ignored: int = 0
     ignored_kinds: Mapping[str, int] = field(default_factory=dict)
     skipped_entries: Mapping[str, int] = field(default_factory=dict)
+    empty_paths: tuple[str, ...] = ()
     frames: int = 0
     duplicates: int = 0
     cached: int = 0

@@ -125,17 +125,6 @@ def test_dry_run_sends_nothing(photos: Photos, endpoint: Endpoint) -> None:
         assert told in done.stderr
 
 
-def test_an_empty_folder_is_no_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint
-) -> None:
-    """A folder without images exits 0, and a line says so."""
-    monkeypatch.chdir(tmp_path)
-    Path("photos").mkdir()
-    done = run("run", "photos", "-b", "ollama", "--base-url", endpoint.url)
-    assert (done.returncode, done.stdout) == (0, "")
-    assert "no images found" in done.stderr
-
-
 @pytest.mark.parametrize(
     ("args", "told"),
     [

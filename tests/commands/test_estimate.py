@@ -205,10 +205,11 @@ def test_a_model_that_only_the_endpoint_knows_is_no_mistake(photos: Photos, endp
 
 
 def test_an_empty_folder_sends_nothing(photos: Photos, endpoint: Endpoint) -> None:
-    """--probe with an empty folder exits 0 and sends no request."""
+    """--probe with an empty folder exits 0, sends no request, and says that a run would exit with 2."""
     photos(0)
     done = called(*arguments(endpoint, "--probe", "5"))
     assert done.returncode == 0
+    assert "would end with exit code 2: no image below photos: 0 files" in done.stderr
     assert "nothing was sent" in done.stderr
     assert not endpoint.requests
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from photo_tree import PNG, failure_of, ids, put, source, unprivileged
 
+from vlmbatch.config import RunConfig
 from vlmbatch.config.groups import InputOptions
 from vlmbatch.errors import ConfigError
 from vlmbatch.events import SourceProblem
+from vlmbatch.pipeline.empty_paths import refusal
 from vlmbatch.sources import DirectorySource, open_source
 
 
@@ -350,6 +352,75 @@ class TestMissingPaths:
                 source("closed/a.jpg")
         finally:
             Path("closed").chmod(0o755)
+
+
+class TestEmptyPaths:
+    @pytest.mark.parametrize(
+        ("paths", "empty"),
+        [
+            (("none",), ["none"]), (("none", "p"), ["none"]), (("p", "none"), ["none"]), (("p", "p"), []),
+            (("p/sub", "p"), []), (("p", "p/sub"), []), (("none", "none", "./none/in"), ["none"]),
+            (("text", "none", "p/a.jpg"), ["text", "none"]), ((".", "none"), []), (("none", "."), ["none"]),
+        ],
+    )  # fmt: skip
+    def test_the_paths_without_an_image(self, paths: tuple[str, ...], empty: list[str]) -> None:
+        """A PATH without an image is empty, unless its images came with an earlier PATH."""
+        put("p/sub/b.jpg", "none/in/.hidden.jpg", "none/lost+found/c.jpg")
+        put("text/notes.txt", data=b"text")
+        Path("p/a.jpg").symlink_to("sub/b.jpg")
+        photos = source(*paths)
+        found = len(list(photos))
+        assert photos.empty_paths == empty
+        assert source(*paths).holds_nothing() == (found == 0)
+
+    def test_what_the_options_leave_out_is_not_nothing(self) -> None:
+        """A folder is not empty if a glob leaves out an image or a folder, but it is without either."""
+        put("p/a.jpg", "q/scan", "r/s/a.jpg")
+        put("text/notes.txt", "text/o.jsonl.lock", data=b"text")
+        png, nothing = ("*.png",), ()
+        for path, include, exclude, expected in (
+            ("p", png, nothing, False),
+            ("p/a.jpg", png, nothing, False),
+            ("q", png, nothing, False),
+            ("r", nothing, ("s",), False),
+            ("text", png, nothing, True),
+            ("text", png, ("*.txt",), True),
+        ):
+            photos = source(path, include=include, exclude=exclude)
+            config = RunConfig.of(path, include=include, exclude=exclude)
+            told = refusal(config, photos)
+            assert (told is not None) == expected, path
+            assert told is None or "0 files that --include and --exclude leave in" in told
+            assert list(photos) == []
+            assert photos.empty_paths == ([path] if expected else [])
+
+    def test_an_empty_path_beside_one_that_is_left_out(self) -> None:
+        """Together, an empty PATH and one whose images a glob leaves out are not nothing."""
+        put("p/a.jpg")
+        Path("none").mkdir()
+        photos = source("none", "p", include=("*.png",))
+        assert not photos.holds_nothing()
+        assert photos.empty_paths == ["none"]
+
+    def test_looking_for_the_first_image_loses_none(self) -> None:
+        """The image that holds_nothing() finds comes once, in its place, and its counters count once."""
+        put("p/a.jpg", "p/b.jpg", "p/.c.jpg")
+        photos = source("p")
+        assert not photos.holds_nothing()
+        assert not photos.holds_nothing()
+        assert [ref.id for ref in photos] == ["p/a.jpg", "p/b.jpg"]
+        assert photos.skipped_entries == {"hidden": 1}
+        assert not photos.holds_nothing()
+
+    def test_a_closed_folder_is_empty_and_reported(self) -> None:
+        """A PATH that cannot be listed holds no image, and the refusal says that it could not be read."""
+        Path("closed").mkdir(mode=0)
+        photos = source("closed")
+        with unprivileged():
+            message = refusal(RunConfig.of("closed"), photos)
+        Path("closed").chmod(0o755)
+        assert message is not None
+        assert message.startswith("no image below closed: 1 folder or file could not be read. ")
 
 
 class TestCount:

@@ -6,6 +6,7 @@ import logging
 import os
 import stat
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from vlmbatch import system
@@ -18,6 +19,7 @@ from vlmbatch.config import RunConfig
 from vlmbatch.errors import LockedError, OutputClosed, VlmbatchError, resource_errors
 from vlmbatch.events import Event, RunStarted, RunStopping, tell
 from vlmbatch.observers import Bar, JsonLog, Lines, clean, summary_line
+from vlmbatch.pipeline.empty_paths import empty_notice
 from vlmbatch.protocols import Observer
 from vlmbatch.records import Summary
 
@@ -75,7 +77,7 @@ class CommandRun:
     ) -> None:
         self._config = config
         self._console = console
-        self._batch = Batch(config, [self._notify, *observers], stdout=True)
+        self._batch = Batch(config, [self._notify, *observers], stdout=True, require_images=True)
         self._signals = SignalHandler(self._batch.stop, reports, drain_s=config.run.drain)
 
     async def run(self) -> int:
@@ -88,10 +90,17 @@ class CommandRun:
         if self._signals.signal is not None:
             return 128 + self._signals.signal
         summary = self._batch.summary
+        if self._config.display.quiet and summary is not None and not summary.stopped:
+            self._warn_of(summary.empty_paths)
         code = exit_code(self._config, summary)
         if code == PARTLY and summary is not None and self._config.display.quiet:
             self._console.say(summary_line(summary))
         return code
+
+    def _warn_of(self, empty_paths: Sequence[str]) -> None:
+        """Print the notice that observers print without --quiet."""
+        if (notice := empty_notice(self._config, empty_paths)) is not None:
+            self._console.say(clean(notice))
 
     def _notify(self, event: Event) -> None:
         if isinstance(event, RunStarted):

@@ -9,6 +9,7 @@ from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.cost import Prices
 from vlmbatch.events import tell
 from vlmbatch.observers import JsonLog, Lines, duration, not_read, skipped_entries
+from vlmbatch.pipeline.empty_paths import empty_notice
 from vlmbatch.protocols import Observer
 
 if TYPE_CHECKING:
@@ -61,6 +62,10 @@ def report_lines(config: RunConfig, found: DryRunReport) -> list[str]:
         lines.append(f"may hold pictures: {not_read(found.ignored_kinds)}")
     if found.skipped_entries:
         lines.append(skipped_entries(found.skipped_entries))
+    if found.refusal is not None:
+        lines.append(f"would end with exit code 2: {found.refusal}")
+    elif (notice := empty_notice(config, found.empty_paths)) is not None:
+        lines.append(notice)
     if found.frames:
         lines.append(f"with more pages or frames, of which only the first is read: {found.frames}")
     if found.failing:

@@ -14,6 +14,7 @@ from vlmbatch.imaging.prepare import check_side, inspect
 from vlmbatch.imaging.sizing import Sizing, sizing_of
 from vlmbatch.imaging.tokens import family_of
 from vlmbatch.integer_map import IntegerMap
+from vlmbatch.pipeline.empty_paths import refusal
 from vlmbatch.prompts import prompt_text
 from vlmbatch.prompts.schemas import schema_text
 from vlmbatch.protocols import Observer, Source
@@ -38,6 +39,9 @@ class DryRunReport:
     ignored: int = 0
     ignored_kinds: Counter[str] = field(default_factory=Counter)
     skipped_entries: Counter[str] = field(default_factory=Counter)
+    empty_paths: list[str] = field(default_factory=list)
+    refusal: str | None = None
+    """Why a run would end with exit code 2: the folders hold no image."""
     frames: int = 0
     unreadable: int = 0
     formats: Counter[str] = field(default_factory=Counter)
@@ -66,11 +70,13 @@ def dry_run(config: RunConfig, notify: Observer) -> DryRunReport:
     except ConfigError:  # the model's family may be known only to the endpoint
         sizing = sizing_of(config.image)
     found = DryRunReport(backend=backends[0].name, place=places, prompt=prompt_text(config.prompt))
+    found.refusal = refusal(config, source)
     for problem in _problems(config, source, sizing, found):
         found.failing += 1
         if len(found.problems) < SHOWN_PROBLEMS:
             found.problems.append(problem)
     found.ignored, found.unreadable = source.ignored, source.unreadable
+    found.empty_paths = source.empty_paths
     found.ignored_kinds, found.skipped_entries = source.ignored_kinds, source.skipped_entries
     return found
 

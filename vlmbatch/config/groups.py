@@ -47,6 +47,10 @@ class InputOptions:
     limit: int | None = option(
         None, "Process at most this many new images, then stop.", metavar="N", harmless=True
     )
+    allow_empty: bool = option(
+        False,
+        "Accept folders that hold no image, such as an inbox, which otherwise end the run with exit code 2.",
+    )
     max_bytes: int = option(
         100_000_000, "Refuse files larger than this.", metavar="SIZE", parse=parse_size, shown_default="100MB"
     )

@@ -57,9 +57,9 @@ def countdown(seconds: float | None) -> str:
 
 def summary_line(summary: Summary) -> str:
     """The summary of a run in one line."""
-    closed = f"{summary.unreadable} folders or files" if summary.unreadable != 1 else "1 folder or file"
+    closed = folders_or_files(summary.unreadable)
     if summary.total == 0 and not summary.stopped:
-        others = _counted(summary.ignored, "other file")
+        others = counted(summary.ignored, "other file")
         kinds = f"; {not_read(summary.ignored_kinds)}" if summary.ignored_kinds else ""
         hidden = f"; {skipped_entries(summary.skipped_entries)}" if summary.skipped_entries else ""
         return f"no images found ({others}, {closed} that could not be read){kinds}{hidden}"
@@ -77,7 +77,7 @@ def summary_line(summary: Summary) -> str:
         (summary.skipped, f"{summary.skipped} done before"),
         (summary.failed_before, f"{summary.failed_before} failed before (--retry-failed retries them)"),
         (summary.frames, f"{summary.frames} with more pages or frames, of which only the first was read"),
-        (summary.ignored, f"{_counted(summary.ignored, 'other file')} ignored{kinds}"),
+        (summary.ignored, f"{counted(summary.ignored, 'other file')} ignored{kinds}"),
         (len(summary.skipped_entries), skipped_entries(summary.skipped_entries)),
         (summary.unreadable, f"{closed} could not be read"),
     ):
@@ -122,5 +122,11 @@ def endpoint_lines(summary: Summary) -> list[str]:
     return lines
 
 
-def _counted(number: int, thing: str) -> str:
+def folders_or_files(number: int) -> str:
+    """A number of folders or files: `1 folder or file`, `2 folders or files`."""
+    return f"{number} folders or files" if number != 1 else "1 folder or file"
+
+
+def counted(number: int, thing: str) -> str:
+    """A number and its noun: `1 record`, `2 records`."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

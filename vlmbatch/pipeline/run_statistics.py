@@ -1,7 +1,7 @@
 """The counts of a run, for its summary."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from vlmbatch.records import Endpoint, EndpointSummary, Result, Summary, Usage
@@ -63,6 +63,7 @@ class RunStatistics:
         ignored: int,
         ignored_kinds: Mapping[str, int],
         skipped_entries: Mapping[str, int],
+        empty_paths: Sequence[str],
         stopped: bool,
         endpoints: Iterable[Endpoint] = (),
         cost: float | None = None,
@@ -78,6 +79,7 @@ class RunStatistics:
             ignored=ignored,
             ignored_kinds=dict(ignored_kinds),
             skipped_entries=dict(skipped_entries),
+            empty_paths=tuple(empty_paths),
             frames=self._frames,
             duplicates=self._duplicates,
             cached=self._cached,

@@ -7,11 +7,12 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from vlmbatch.aio import first, threads, unless
+from vlmbatch.aio import ReadAhead, first, threads, unless
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.preflight import Preflight
-from vlmbatch.errors import BackendError, resource_errors
+from vlmbatch.errors import BackendError, ConfigError, resource_errors
 from vlmbatch.events import RunFinished, RunStarted, RunStopping, SourceProblem, TotalKnown, tell
+from vlmbatch.pipeline.empty_paths import empty_notice, refusal
 from vlmbatch.pipeline.fingerprint import accepted_now
 from vlmbatch.pipeline.question import Question, report_sizing
 from vlmbatch.pipeline.session import Session
@@ -31,13 +32,15 @@ class RunContext:
     """The surroundings of a run.
 
     `deliver` gets each result once it is written. Setting `stop` ends the run early. With `stdout`, records
-    go to standard output if no file is named. `sleep` waits between attempts.
+    go to standard output if no file is named. With `require_images`, folders without any image are an error,
+    else a notice. `sleep` waits between attempts.
     """
 
     deliver: Callable[[Result], Awaitable[None]]
     notify: Observer
     stop: asyncio.Event
     stdout: bool = False
+    require_images: bool = False
     sleep: Sleep = asyncio.sleep
 
 
@@ -82,11 +85,20 @@ async def _start(config: RunConfig, context: RunContext, stack: AsyncExitStack) 
         report = partial(_report_problem, loop, notify)
         own = await loop.run_in_executor(thread, OwnFiles.of, config)
         source = await loop.run_in_executor(thread, open_source, config.paths, config.input, report, own)
+    refused = await _refusal(config, source) if context.require_images else None
     if writer is not None:
         await stack.enter_async_context(writer)
     session = await Session.open(
-        config, notify=notify, stop=context.stop, stack=stack, sleep=context.sleep, output=writer
+        config,
+        notify=notify,
+        stop=context.stop,
+        stack=stack,
+        sleep=context.sleep,
+        output=writer,
+        wait=refused is None,
     )
+    if refused is not None:  # after a mistake in the options, which would remain
+        raise ConfigError(refused)
     question = Question.of(config, session.endpoint, prompt, schema)
     report_sizing(question, notify)
     finished: Finished | None = None
@@ -109,6 +121,12 @@ async def _start(config: RunConfig, context: RunContext, stack: AsyncExitStack) 
             notify=notify,
         ),
     )
+
+
+async def _refusal(config: RunConfig, source: Source) -> str | None:
+    """See `refusal`. The walk to the first image may be long, and its thread must not delay the exit."""
+    answer = (refusal(config, source) for _ in range(1))
+    return await ReadAhead(answer, ahead=1, name="vlmbatch-first").take()
 
 
 async def _work(config: RunConfig, context: RunContext, started: Started) -> None:
@@ -141,6 +159,8 @@ async def _work(config: RunConfig, context: RunContext, started: Started) -> Non
             raise
         await sink.flush()
         whole = workers.complete
+        if whole and (notice := empty_notice(config, source.empty_paths)) is not None:
+            tell(context.notify, notice)
     finally:
         summary = sink.statistics.summary(
             skipped=workers.skipped,
@@ -149,6 +169,7 @@ async def _work(config: RunConfig, context: RunContext, started: Started) -> Non
             ignored=source.ignored,
             ignored_kinds=source.ignored_kinds,
             skipped_entries=source.skipped_entries,
+            empty_paths=source.empty_paths,
             stopped=not whole,
             endpoints=session.supervisor.endpoints,
             cost=session.budget.spent,

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Iterator
-from itertools import takewhile
+from itertools import chain, takewhile
 from pathlib import Path
 
 from vlmbatch.config.groups import InputOptions
@@ -45,9 +45,21 @@ class DirectorySource(FileSource):
             check_exists(path)
         super().__init__(options, on_problem, own)
         self._paths = [normalise(path) for path in paths]
+        self._walked = self._images()
+        self._is_empty = False
 
     def __iter__(self) -> Iterator[ImageRef]:
         """Yield each image as soon as its folder, or its chunk of a large folder, is listed."""
+        return self._walked
+
+    def holds_nothing(self) -> bool:
+        """See protocols.Source."""
+        first = next(self._walked, None)
+        if first is not None:
+            self._walked = chain([first], self._walked)
+        return first is None and self._is_empty
+
+    def _images(self) -> Iterator[ImageRef]:
         walk = Walk(
             self._globs,
             self._ignore,
@@ -57,7 +69,11 @@ class DirectorySource(FileSource):
             roots=frozenset(self._paths),
         )
         for path in self._paths:
+            before = (walk.found, walk.excluded, walk.revisited)
             yield from walk.images(path)
+            if before == (walk.found, walk.excluded, walk.revisited) and Path(path).is_dir():
+                self.empty_paths.append(path)
+        self._is_empty = bool(self.empty_paths) and not walk.found and not walk.excluded
 
     def count(self) -> int:
         """The current number of images; a separate walk, possible while another thread iterates."""

@@ -39,6 +39,7 @@ class FileSource:
         self.ignored_kinds = Counter[str]()
         self.unreadable = 0
         self.skipped_entries = Counter[str]()
+        self.empty_paths: list[str] = []
         self._globs = Globs(options)
         self._max_bytes = options.max_bytes
         self._on_problem = on_problem
@@ -51,6 +52,10 @@ class FileSource:
     def stamp(self, ref: ImageRef) -> FileStamp | None:
         """See `stamp_file`."""
         return stamp_file(ref)
+
+    def holds_nothing(self) -> bool:
+        """False: a list may be empty."""
+        return False
 
     def _ignore(self, kind: str | None) -> None:
         self.ignored += 1

@@ -35,6 +35,7 @@ class GivenImages:
         """`max_bytes` is the largest size of an image file."""
         self.ignored_kinds = Counter[str]()
         self.skipped_entries = Counter[str]()
+        self.empty_paths: list[str] = []
         self._max_bytes = max_bytes
 
     def __iter__(self) -> Iterator[ImageRef]:
@@ -43,6 +44,10 @@ class GivenImages:
 
     def count(self) -> None:
         """Unknown."""
+
+    def holds_nothing(self) -> bool:
+        """False: images come from `ref`."""
+        return False
 
     @staticmethod
     def ref(image: GivenImage) -> ImageRef:

@@ -15,6 +15,11 @@ def normalise(path: str) -> str:
     return str(PurePosixPath(path))
 
 
+def start_below(folder: str) -> str:
+    """The start of the ids of all entries below a folder with this id."""
+    return "" if folder == "." else folder.rstrip("/") + "/"
+
+
 class Globs:
     """The globs of --include and --exclude, case-sensitive.
 

@@ -12,7 +12,7 @@ from vlmbatch.images import ImageRef, Walked
 from vlmbatch.imaging.formats import IMAGE_EXTENSIONS, NON_IMAGE_EXTENSIONS, looks_like_image
 from vlmbatch.imaging.unread_kinds import unread_kind
 from vlmbatch.sources.files import read_head, reason
-from vlmbatch.sources.globs import Globs
+from vlmbatch.sources.globs import Globs, start_below
 from vlmbatch.sources.opening import Folders
 from vlmbatch.sources.own_files import OwnFiles
 from vlmbatch.sources.system_names import SYSTEM_NAMES, skipped_kind
@@ -59,13 +59,20 @@ class Walk:
         self._roots = roots
         self._chunk = chunk
         self._visited: set[str] = set()
+        self.found = 0
+        """The number of images so far."""
+        self.excluded = 0
+        """The folders and possible images that --include or --exclude have left out so far."""
+        self.revisited = 0
+        """How often the walk has come to a root that it had visited before."""
 
     def images(self, path: str) -> Iterator[ImageRef]:
         """The images under a normalised `path`, or `path` itself if it is not a folder."""
         if not os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises if a folder above is closed
             if path in self._own:
                 self._on_ignored(None)
-            elif self._globs.take(path) and self._is_first_visit(path):
+            elif self._takes(path) and self._is_first_visit(path):
+                self.found += 1
                 yield ImageRef(id=path, uri=path)
         elif self._is_first_visit(path):
             yield from self._below(path)
@@ -84,17 +91,29 @@ class Walk:
                             break
                         continue
                     path, walked = (entry[:-1], linked) if mark == LINK else (entry, plain)
-                    if self._globs.take(path) and self._is_image(path, walked) and self._is_first_visit(path):
+                    if self._takes(path) and self._is_image(path, walked) and self._is_first_visit(path):
+                        self.found += 1
                         yield ImageRef(id=path, uri=path, walked=walked)
                 else:
                     stack.pop()
 
     def _enters(self, folder: str) -> bool:
-        return self._globs.enter(folder) and self._is_first_visit(folder)
+        if not self._globs.enter(folder):
+            self.excluded += 1
+            return False
+        return self._is_first_visit(folder)
+
+    def _takes(self, path: str) -> bool:
+        """Whether --include and --exclude leave a file in; one that they leave out is not opened."""
+        if self._globs.take(path):
+            return True
+        name = path.rpartition("/")[2]
+        self.excluded += "." not in name or name.lower().endswith(_IMAGE_ENDINGS)
+        return False
 
     def _list(self, folders: Folders, folder: str) -> Iterator[str]:
         """The ids of the entries of a folder; those of folders end with a slash, those of links with LINK."""
-        start = _start(folder)
+        start = start_below(folder)
         names = self._names(folders, folder)
         while chunk := list(islice(names, self._chunk)):
             # only beyond ASCII may the order of Python's strings differ from that of their bytes
@@ -109,7 +128,7 @@ class Walk:
                 for entry in entries:
                     name = entry.name
                     if name.startswith(".") or name in SYSTEM_NAMES:
-                        self._skip(_start(folder) + name, name)
+                        self._skip(start_below(folder) + name, name)
                     elif entry.is_file(follow_symlinks=False):
                         yield name
                     elif entry.is_dir(follow_symlinks=False) and not system.is_junction(entry):
@@ -155,14 +174,10 @@ class Walk:
         if path not in self._roots:
             return True
         if path in self._visited:
+            self.revisited += 1
             return False
         self._visited.add(path)
         return True
-
-
-def _start(folder: str) -> str:
-    """The start of the ids of the entries of a folder."""
-    return "" if folder == "." else folder.rstrip("/") + "/"
 
 
 def _links_to_file(entry: "os.DirEntry[str]") -> bool:
