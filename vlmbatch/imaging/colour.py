@@ -1,20 +1,12 @@
 """Converts every colour mode that Pillow decodes to plain sRGB, 8 bits a channel, without transparency."""
 
 import functools
-import math
 from dataclasses import dataclass
 from io import BytesIO
 
-from PIL import Image, ImageChops, ImageCms, TiffImagePlugin
+from PIL import Image, ImageChops, ImageCms
 
-from vlmbatch.errors import ImageError
-
-# The candidates for the white of samples of more than 8 bits; the first that no sample exceeds is used.
-# 4095 is the white of 12-bit sensors, whose files would look black if read as 16 bits.
-_WHITES: dict[str, tuple[float, ...]] = {"I;16": (4095, 65535), "I": (255, 4095, 65535), "F": (1, 255, 65535)}
-_USUAL_WHITES = (1, 255, 65535)
-
-_WHITE_IS_ZERO = 0  # a value of the tag PhotometricInterpretation (TIFF 6.0 section 3)
+from vlmbatch.imaging.deep_samples import in_eight_bits
 
 _MODE_OF_SPACE = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
@@ -27,8 +19,10 @@ _REMEMBERED_BYTES = 65_536
 def in_plain_colours(image: Image.Image, warnings: list[str]) -> Image.Image:
     """The picture as RGB, YCbCr, RGBA, L or CMYK: modes that can be resized without visible loss."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _in_eight_bits(image, warnings)
+        return in_eight_bits(image, warnings)
     if image.has_transparency_data:
+        if image.mode == "La":  # Pillow converts this one to nothing else
+            image = image.convert("LA")
         image = image if image.mode == "RGBA" else image.convert("RGBA")
         is_opaque = image.getchannel("A").getextrema() == (255, 255)
         return image.convert("RGB") if is_opaque else image
@@ -65,36 +59,6 @@ def is_srgb(profile: bytes) -> bool:
         return _conversion(profile).changes_nothing
     except _UNUSABLE:
         return False
-
-
-def _in_eight_bits(image: Image.Image, warnings: list[str]) -> Image.Image:
-    """Scale long integers and floats to L; Pillow's convert() would clip them to white or black."""
-    # Pillow inverts such scans if they have 8 bits, but not if they have more
-    inverted = (
-        isinstance(image, TiffImagePlugin.TiffImageFile)
-        and image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO
-    )
-    if image.mode.startswith("I;16"):
-        whites, image = _WHITES["I;16"], image.convert("I")
-    else:
-        whites = _WHITES[image.mode]
-    low, high = _extrema(image)
-    black, white = 0.0, next((white for white in whites if high <= white), high)
-    if low < 0 or high > whites[-1]:
-        black, white = low, high
-    if black != 0 or white not in _USUAL_WHITES:
-        warnings.append(f"pixel values from {low:g} to {high:g} were scaled from black to white")
-    scale = 255 / ((white - black) or 1)  # the range is 0 if all pixels have one value
-    if inverted:
-        black, scale = white, -scale
-    return image.point(lambda value: value * scale + (0.5 - black * scale)).convert("L")
-
-
-def _extrema(image: Image.Image) -> tuple[float, float]:
-    low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]  # one band: two numbers
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ImageError("its pixel values are not all finite numbers")
-    return low, high
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,149 @@
+"""TIFF: samples of each type, byte order, packing and layout are sent as the picture that they are."""
+
+import itertools
+import math
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from pictures import BLACK, BLUE, GREEN, OPTIONS, RED, WHITE, assert_near, encoded, pixel, ramp
+
+from vlmbatch.errors import ImageError
+from vlmbatch.imaging.prepare import prepare
+
+WIDTH, HEIGHT = 70, 40  # no multiples of a tile
+
+
+def tiff(samples: Any, **options: Any) -> bytes:
+    out = BytesIO()
+    tifffile.imwrite(out, samples, metadata=None, **options)
+    return out.getvalue()
+
+
+def quarters(kind: str, top: float) -> Any:
+    """Four corners of red, green, blue and white in samples of this type, with `top` for full light."""
+    picture = np.zeros((HEIGHT, WIDTH, 3), kind)
+    half, middle = HEIGHT // 2, WIDTH // 2
+    picture[:half, :middle, 0] = picture[:half, middle:, 1] = picture[half:, :middle, 2] = top
+    picture[half:, middle:] = top
+    return picture
+
+
+def assert_quarters(data: bytes) -> None:
+    prepared = prepare(data, OPTIONS)
+    assert prepared.warnings == ()
+    for (x, y), colour in {(0.2, 0.2): RED, (0.8, 0.2): GREEN, (0.2, 0.8): BLUE, (0.8, 0.8): WHITE}.items():
+        assert_near(pixel(prepared, x, y), colour)
+
+
+def assert_ramp(data: bytes, *, warned: bool = False) -> None:
+    """The picture goes from black at the left to white at the right."""
+    prepared = prepare(data, OPTIONS)
+    assert bool(prepared.warnings) == warned
+    for part in (0.1, 0.5, 0.9):
+        assert_near(pixel(prepared, part), (round(255 * part),) * 3, 6)
+
+
+def grey(kind: str, top: float) -> Any:
+    """A ramp from 0 at the left to `top` at the right."""
+    return np.tile(np.linspace(0, top, WIDTH), (HEIGHT, 1)).astype(kind)
+
+
+ORDERS = ("<", ">")
+PACKINGS = (None, "lzw", "adobe_deflate", "packbits")
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize(
+    ("kind", "top"),
+    [
+        ("i1", 127),
+        ("i2", 32767),
+        ("i4", 65535),
+        ("u1", 255),
+        ("u2", 65535),
+        ("f4", 1),
+        ("f4", 255),
+        ("f4", 4095),
+    ],
+)
+def test_a_ramp_is_a_ramp_in_any_byte_order(kind: str, top: float, packing: str | None) -> None:
+    """Grey of each type of sample goes from black to white, packed or not, also in the other byte order."""
+    for order, tile in itertools.product(ORDERS, (None, (16, 32))):
+        predictors = (False, True) if packing in ("lzw", "adobe_deflate") else (False,)
+        for predictor in predictors:
+            options = {"compression": packing, "predictor": predictor, "tile": tile, "byteorder": order}
+            assert_ramp(tiff(grey(kind, top), **options), warned=top == 4095)
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_large_unsigned_integers_do_not_wrap(packing: str | None) -> None:
+    """Samples of 32 bits above half of their range are the light part of the picture, not the dark one."""
+    data = tiff(grey("f8", 2**32 - 1).astype("u4"), compression=packing, byteorder="<")
+    assert_ramp(data, warned=True)
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize(("kind", "top"), [("u1", 255), ("u2", 65535)])
+def test_planes_and_pixels_give_the_same_picture(kind: str, top: int, packing: str | None) -> None:
+    """RGB that is stored as three planes has the colours of RGB that is stored pixel by pixel."""
+    picture = quarters(kind, top)
+    for order, tile in itertools.product(ORDERS, (None, (16, 32))):
+        options = {"compression": packing, "tile": tile, "byteorder": order, "photometric": "rgb"}
+        assert_quarters(tiff(picture, planarconfig="contig", **options))
+        assert_quarters(tiff(np.moveaxis(picture, -1, 0), planarconfig="separate", **options))
+
+
+def palette(largest: int) -> bytes:
+    """Red, green, blue and white in quarters, from a colour map with this value for full light."""
+    colours = np.zeros((3, 256), "u2")
+    colours[[0, 1, 2, 0, 1, 2], [0, 1, 2, 3, 3, 3]] = largest
+    index = np.zeros((HEIGHT, WIDTH), "u1")
+    index[: HEIGHT // 2, WIDTH // 2 :] = 1
+    index[HEIGHT // 2 :, : WIDTH // 2] = 2
+    index[HEIGHT // 2 :, WIDTH // 2 :] = 3
+    return tiff(index, photometric="palette", colormap=colours)
+
+
+@pytest.mark.parametrize("largest", [255, 65535])
+def test_a_colour_map_may_have_8_or_16_bits(largest: int) -> None:
+    """A colour map that was written with 8 bits, against the standard, is not black."""
+    assert_quarters(palette(largest))
+
+
+def test_grey_with_premultiplied_alpha_is_sent_on_white() -> None:
+    """Grey that is already multiplied by its alpha: black at half alpha on white is middle grey."""
+    samples = np.zeros((HEIGHT, WIDTH, 2), "u1")
+    samples[..., 1] = 128
+    data = tiff(samples, photometric="minisblack", planarconfig="contig", extrasamples=["assocalpha"])
+    assert_near(pixel(prepare(data, OPTIONS)), (127,) * 3)
+
+
+@pytest.mark.parametrize("white_is_zero", [False, True])
+@pytest.mark.parametrize("place", [0, 100])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_sample_that_is_no_number_costs_only_its_pixel(
+    value: float, place: int, white_is_zero: bool
+) -> None:
+    """NaN and infinity are sent as black with a warning that counts them; the others look as without them."""
+    samples = grey("f4", 1)
+    samples[10:20, 0:2] = samples.flat[place] = value
+    data = tiff(1 - samples, photometric="miniswhite") if white_is_zero else tiff(samples)
+    prepared = prepare(data, OPTIONS)
+    assert prepared.warnings == ("21 pixel values are not finite numbers; they were sent as black",)
+    assert_near(pixel(prepared, 0.9, 0.9), (230,) * 3)
+    assert_near(pixel(prepared, 0.0, 0.4), BLACK, 40)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_picture_without_a_number_is_refused(value: float) -> None:
+    """A picture of NaN or infinity alone is a failed record that says so."""
+    with pytest.raises(ImageError, match="none of its pixel values is a finite number"):
+        prepare(encoded(ramp("F", [value] * 256), "TIFF"), OPTIONS)
+
+
+def test_twelve_bits_are_twelve_bits() -> None:
+    """Grey of 12 bits, two samples in three bytes, needs no guess about its white and so no warning."""
+    assert_ramp(tiff(grey("u2", 4095), bitspersample=12, byteorder="<"))
