@@ -71,7 +71,9 @@ class Walk:
         if not os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises if a folder above is closed
             if path in self._own:
                 self._on_ignored(None)
-            elif self._takes(path) and self._is_first_visit(path):
+            elif not self._globs.take(path):
+                self._exclude(path)
+            elif self._is_first_visit(path):
                 self.found += 1
                 yield ImageRef(id=path, uri=path)
         elif self._is_first_visit(path):
@@ -91,7 +93,9 @@ class Walk:
                             break
                         continue
                     path, walked = (entry[:-1], linked) if mark == LINK else (entry, plain)
-                    if self._takes(path) and self._is_image(path, walked) and self._is_first_visit(path):
+                    if not self._globs.take(path):
+                        self._exclude(path)
+                    elif self._is_image(path, walked) and self._is_first_visit(path):
                         self.found += 1
                         yield ImageRef(id=path, uri=path, walked=walked)
                 else:
@@ -103,13 +107,10 @@ class Walk:
             return False
         return self._is_first_visit(folder)
 
-    def _takes(self, path: str) -> bool:
-        """Whether --include and --exclude leave a file in; one that they leave out is not opened."""
-        if self._globs.take(path):
-            return True
+    def _exclude(self, path: str) -> None:
+        """Count a file that --include or --exclude leave out, if its name may be that of an image."""
         name = path.rpartition("/")[2]
         self.excluded += "." not in name or name.lower().endswith(_IMAGE_ENDINGS)
-        return False
 
     def _list(self, folders: Folders, folder: str) -> Iterator[str]:
         """The ids of the entries of a folder; those of folders end with a slash, those of links with LINK."""
