@@ -1,6 +1,7 @@
 """HDR pictures in PQ and HLG look right in sRGB."""
 
 import itertools
+import struct
 from collections.abc import Callable
 
 import pytest
@@ -19,7 +20,7 @@ from colour_patches import (
     srgb,
     times,
 )
-from pictures import HAS_HEIF, Colour, assert_near, encoded, png_chunk, sent
+from pictures import HAS_HEIF, Colour, assert_near, encoded, png_chunk, sent, srgb_profile
 from PIL import Image
 
 from vlmbatch.config.groups import ImageOptions
@@ -137,3 +138,27 @@ def test_a_grey_picture_may_be_hdr() -> None:
     """A grey PNG in PQ is converted, too."""
     grey = greys(PQ, *(203 * value for (value, _, _) in map(light, [(60,) * 3, (128,) * 3])))  # type: ignore[arg-type]
     assert [colour[0] for colour in shown(png(grey.convert("L"), PQ))] == pytest.approx([60, 128], abs=3)
+
+
+def profile_with_codes(primaries: int, transfer: int) -> bytes:
+    """An sRGB profile that names code points beside its curves, in place of its copyright."""
+    profile = srgb_profile()
+    at = profile.index(b"cprt")
+    code = b"cicp" + bytes((0, 0, 0, 0, primaries, transfer, 0, 1))
+    entry = b"cicp" + struct.pack(">II", len(profile), len(code))
+    longer = struct.pack(">I", len(profile) + len(code)) + profile[4:at] + entry + profile[at + 12 :]
+    return longer + code
+
+
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "AVIF"])
+def test_a_profile_may_name_hdr(name: str) -> None:
+    """An ICC profile with code points of HDR counts as HDR, and with those of sRGB as a profile."""
+    exact = {
+        "PNG": {},
+        "JPEG": {"quality": 100, "subsampling": 0},
+        "AVIF": {"quality": 100, "subsampling": "4:4:4"},
+    }[name]
+    data = encoded(hdr(PQ), name, icc_profile=profile_with_codes(9, PQ), **exact)
+    assert error(shown(data), COLOURS) < 4
+    plain = encoded(patches(list(COLOURS)), name, icc_profile=profile_with_codes(1, 13), **exact)
+    assert error(shown(plain), COLOURS) < 2

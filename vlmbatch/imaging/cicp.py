@@ -1,6 +1,7 @@
 """Colour spaces by their code points (ITU-T H.273, "CICP"), as AVIF, HEIC and PNG name them."""
 
 import functools
+import struct
 from typing import NamedTuple
 
 from vlmbatch.imaging.matrix_profile import Chromaticities, Curve, matrix_profile
@@ -8,6 +9,7 @@ from vlmbatch.imaging.matrix_profile import Chromaticities, Curve, matrix_profil
 _D65, _C = (0.3127, 0.3290), (0.310, 0.316)
 _BT601 = Chromaticities((0.630, 0.340), (0.310, 0.595), (0.155, 0.070), _D65)
 _UNSPECIFIED = 2
+_TAGS, _ENTRY_BYTES, _MOST_TAGS = 132, 12, 64  # of an ICC profile (ICC.1:2022 section 7.3)
 
 SRGB_PRIMARIES = Chromaticities((0.640, 0.330), (0.300, 0.600), (0.150, 0.060), _D65)
 _PRIMARIES = {
@@ -67,3 +69,15 @@ def profile_of(cicp: Cicp) -> bytes | None:
         codes = f"primaries {cicp.primaries}, transfer {cicp.transfer}"
         raise ValueError(f"its colour space ({codes} of H.273) is not supported")
     return None if (primaries, curve) == (SRGB_PRIMARIES, SRGB_CURVE) else matrix_profile(primaries, curve)
+
+
+def codes_of(profile: bytes) -> Cicp | None:
+    """The code points that an ICC profile names beside its curves (ICC.1:2022 section 9.2.17); else None.
+
+    The curves of such a profile for HDR are only a fallback: colour engines cut them at white.
+    """
+    table = profile[_TAGS : _TAGS + _ENTRY_BYTES * _MOST_TAGS]
+    for name, start, _ in struct.iter_unpack(">4sII", table[: len(table) // _ENTRY_BYTES * _ENTRY_BYTES]):
+        if name == b"cicp" and len(profile) >= start + 12:
+            return Cicp(profile[start + 8], profile[start + 9])
+    return None

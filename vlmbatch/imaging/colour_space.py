@@ -45,8 +45,11 @@ def _colour_space(image: ImageFile.ImageFile, data: bytes, boxes: HeifStructure 
     codes = png_colour.cicp_of(data) if image.format == "PNG" else None
     if codes is None:
         profile = _profile(image)
-        if profile or image.mode == "CMYK":
-            return profile
+        if profile:
+            codes = cicp.codes_of(profile)
+            return codes if codes is not None and codes.is_hdr else profile
+        if image.mode == "CMYK":
+            return None
         codes = boxes.cicp if boxes else None
     if codes is not None:
         return codes if codes.is_hdr else cicp.profile_of(codes)
