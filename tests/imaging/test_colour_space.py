@@ -184,6 +184,8 @@ def test_gamma_counts_in_every_mode(mode: str) -> None:
         (chrm(*[0.3] * 8),),
         (chrm(*[1.0] * 8),),
         (chrm(20_000, 1e-5, *P3_POINTS[2:]),),
+        (chrm(0.1, 0.8, *P3_POINTS[2:]),),
+        (chrm(0.7, 0.28, 0.735, 0.265, 0.0, 1.0, 0.0366, 0.0001),),
         (chrm(*P3_POINTS[:2], 20_000, 1e-5, *P3_POINTS[4:]),),
     ],
 )
