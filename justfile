@@ -10,7 +10,7 @@ test *args:
 
 # what CI checks besides the tests: lint, format, types, import layers
 lint:
-    ruff check . && ruff format --check . && mypy && lint-imports
+    ruff check . && ruff format --check . && mypy && mypy --platform win32 && lint-imports
 
 # repair what can be repaired
 fix:

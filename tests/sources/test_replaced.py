@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from photo_tree import put, source
 
+from vlmbatch import system
 from vlmbatch.config.groups import InputOptions
 from vlmbatch.errors import ImageError
 from vlmbatch.events import SourceProblem
@@ -19,10 +20,11 @@ from vlmbatch.sources.opening import LONGEST, Folders
 SECRET = b"\xff\xd8\xff secret"
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder of the test; ids are relative to it."""
+@pytest.fixture(autouse=True, params=["descriptors", "paths"])
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+    """The current folder, to which ids are relative. Each test also runs with paths, as on Windows."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(system, "OPENS_IN_FOLDERS", request.param == "descriptors")
     put("elsewhere/1.jpg", "elsewhere/b/1.jpg", "elsewhere/b/c/1.jpg", "elsewhere/b/noname", data=SECRET)
     return tmp_path
 
@@ -57,7 +59,8 @@ def test_a_folder_above_the_next_one_may_be_replaced() -> None:
     assert next(refs).id == "p/m/a/1.jpg"
     replace("p/m", "elsewhere")
     *replaced, after = refs
-    assert [ref.id for ref in replaced] == ["p/m/b/1.jpg", "p/m/b/c/1.jpg"]
+    found = ["p/m/b/1.jpg", "p/m/b/c/1.jpg"] if system.OPENS_IN_FOLDERS else []
+    assert [ref.id for ref in replaced] == found
     assert after.id == "p/z.jpg"
     for ref in replaced:
         with pytest.raises(ImageError, match="a link replaced this file"):

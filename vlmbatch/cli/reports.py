@@ -161,14 +161,14 @@ def replace_file(path: Path, text: str) -> None:
     if any(str(place).startswith(("/dev/", "/proc/")) for place in (path, leads_to)) or (
         path.exists() and not path.is_file()
     ):
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(text)
         return
     path = path.resolve()
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         new.unlink(missing_ok=True)  # from a killed process with the same number
-        with new.open("x") as file:
+        with new.open("x", encoding="utf-8", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

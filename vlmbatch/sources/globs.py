@@ -1,5 +1,6 @@
 """Selects images by --include and --exclude; works on paths as text only."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from fnmatch import translate
@@ -11,8 +12,11 @@ _Glob = tuple[bool, re.Pattern[str]]
 
 
 def normalise(path: str) -> str:
-    """The id of a path: without ``./`` and needless slashes; ``..`` and links stay as typed."""
-    return str(PurePosixPath(path))
+    """The id of a path: without ``./`` and needless slashes; ``..`` and links stay as typed.
+
+    On Windows it has slashes, too.
+    """
+    return str(PurePosixPath(path.replace(os.sep, "/")))
 
 
 def start_below(folder: str) -> str:

@@ -272,10 +272,11 @@ class JsonlWriter:
             if self._size and self._failed is None:
                 await asyncio.to_thread(self._sync, file.fileno())
         finally:
-            if self._created and not self._size:
-                await asyncio.to_thread(_remove_empty, self.path, file.fileno())
+            here = os.fstat(file.fileno())
             self._answers.close()
             await file.close()
+            if self._created and not self._size:  # Windows removes no file that is open
+                await asyncio.to_thread(_remove_empty, self.path, here)
 
     def _failure(self, error: OSError) -> OutputError | ResourceError:
         return ResourceError.behind(error) or OutputError(
@@ -284,11 +285,11 @@ class JsonlWriter:
         )
 
 
-def _remove_empty(path: str, fd: int) -> None:
+def _remove_empty(path: str, created: os.stat_result) -> None:
     """Remove the file that this process has created, if it is still the same file and still empty."""
     with contextlib.suppress(OSError):
-        here = os.fstat(fd)
-        if here.st_size == 0 and os.path.samestat(here, os.lstat(path)):
+        here = os.lstat(path)
+        if here.st_size == 0 and os.path.samestat(here, created):
             os.unlink(path)  # noqa: PTH108  # like the calls above
 
 
