@@ -39,8 +39,6 @@ OPENS_IN_FOLDERS = bool(NOFOLLOW and DIRECTORY and os.open in os.supports_dir_fd
 """Whether an entry of an open folder can be opened, and not through a link."""
 HAS_OWNERS = hasattr(os, "geteuid")
 """Whether the owner and the mode of a file say which users can change it; they do not on Windows."""
-NEW_GROUP = 0x200 if _msvcrt is not None else 0
-"""CREATE_NEW_PROCESS_GROUP: a child process on Windows does not get Ctrl-C."""
 
 STOP_SIGNALS = tuple(
     signal.Signals[name]

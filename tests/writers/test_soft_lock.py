@@ -26,6 +26,7 @@ Photos = Callable[..., Path]
 
 STARTED = "2026-11-22T10:00:00Z"
 NO_LOCKS = ("ENOSYS", "EOPNOTSUPP", "ENOTSUP", "ENOLCK", "EINVAL")
+EARLIER_BOOT = {"boot": "an earlier one", "namespace": "pid:[4026531836]"}
 WITHOUT_LOCKS = """
 import errno, fcntl
 def flock(fd, operation):
@@ -127,13 +128,12 @@ def test_with_locks_there_is_no_such_file(tmp_path: Path) -> None:
     lock.release()
 
 
-@pytest.mark.parametrize("changes", [{"boot": "an earlier one"}, {"born": "1"}, {"pid": -1}])
+@pytest.mark.parametrize("changes", [EARLIER_BOOT, {"born": "1"}, {"pid": -1}])
 def test_the_lock_of_an_ended_run_is_taken_over(output: Path, gone: int, changes: dict[str, Any]) -> None:
     """A run has ended with its process, before a later one with the same number, or before the last boot."""
     pid = gone if "pid" in changes else os.getpid()
-    if "boot" in changes and not Path("/etc/machine-id").exists():
+    if not plant(output, **changes | {"pid": pid}).machine and "boot" in changes:
         pytest.skip("nothing tells this machine from another one of its name")
-    plant(output, **changes | {"pid": pid})
     lock = OutputLock(str(output))
     lock.acquire()
     assert f"(process {pid} on this machine, started {STARTED}) was taken over" in lock.notices[1]
@@ -154,10 +154,11 @@ def test_a_process_that_nobody_has_waited_for_has_ended(output: Path) -> None:
     child.wait()
 
 
-@pytest.mark.parametrize("field", ["host", "machine", "namespace"])
+@pytest.mark.parametrize("field", ["host", "machine", "namespace", "boot"])
 def test_the_lock_of_another_machine_is_left(output: Path, gone: int, field: str) -> None:
     """Whether a run of another machine or container has ended is unknown; the message says what to type."""
-    plant(output, pid=gone, **{field: "elsewhere"})
+    container = {"namespace": "pid:[1]"} if field == "boot" else {}
+    plant(output, pid=gone, **container | {field: "elsewhere"})
     error = refusal(output)
     assert not error.is_certain
     host = "elsewhere" if field == "host" else Holder.of_this_process(STARTED).host

@@ -127,7 +127,9 @@ def _require_writable(path: str, flag: str, others: Mapping[str, str], ours: byt
     if not folder.is_dir():
         raise ConfigError(f"{flag} {path}: folder {folder} does not exist; create it with: mkdir -p {folder}")
     for other, taken in others.items():
-        if here.resolve() in (Path(f"{Path(taken).resolve()}{end}") for end in ("", ".lock", ".runs")):
+        if here.resolve() in (
+            Path(f"{Path(taken).resolve()}{end}") for end in ("", ".lock", ".lock.held", ".runs")
+        ):
             raise ConfigError(f"{flag} and {other} both name {path}; give each a file of its own")
     if here.exists() and not here.is_file():
         return  # a device or a pipe

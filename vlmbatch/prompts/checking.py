@@ -96,8 +96,9 @@ class Checker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,  # a buffer has a lock, for which forget() could wait without end
-            creationflags=system.NEW_GROUP,
-            start_new_session=True,  # Ctrl-C ends the run in order, and the checks with it
+            # Ctrl-C ends the run in order, and the checks with it
+            start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
         )
         assert process.stdin is not None
         system.never_block(process.stdin)  # else a write could wait for a stopped process

@@ -16,6 +16,7 @@ from vlmbatch import strict_json, system
 TIME = re.compile(r"[0-9TZ:-]{1,20}")
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 _MOST_PROCESSES = 1 << 31
+_OF_NO_CONTAINER = "pid:[4026531836]"  # PROC_PID_INIT_INO in the kernel's linux/proc_ns.h
 
 State = Literal["running", "ended", "unknown"]
 
@@ -71,7 +72,8 @@ class Holder:
         if (self.host, self.machine) != (here.host, here.machine):
             return "unknown"
         if self.boot != here.boot:
-            return "ended" if self.machine else "unknown"  # without it, two machines may have one name
+            # the name and the number of a container may come from its image, which runs on many machines
+            return "ended" if self.machine and self.namespace == _OF_NO_CONTAINER else "unknown"
         if self.namespace != here.namespace:
             return "unknown"
         return self._state_of_process()
