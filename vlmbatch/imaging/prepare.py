@@ -6,6 +6,7 @@ It decodes from memory and never touches a file, a network or the run.
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import BinaryIO
 
 from PIL import Image, ImageFile
@@ -34,6 +35,7 @@ from vlmbatch.imaging.orientation import (
     upright_size,
 )
 from vlmbatch.imaging.passthrough import passed
+from vlmbatch.imaging.png_structure import mending
 from vlmbatch.imaging.resize import draft, shrunk
 from vlmbatch.imaging.sizing import Sizing, sizing_of
 from vlmbatch.imaging.tone_mapping import to_sdr
@@ -72,6 +74,12 @@ def inspect(file: BinaryIO | bytes, max_pixels_in: int | None = None) -> ImageHe
     Raises:
         ImageError: the image cannot be opened, or has more pixels than `max_pixels_in`.
     """
+    if isinstance(file, bytes):
+        return mending(lambda data, _: _inspect(data, max_pixels_in), file)
+    return _inspect(file, max_pixels_in)
+
+
+def _inspect(file: BinaryIO | bytes, max_pixels_in: int | None) -> ImageHeader:
     with decoding(file) as image:
         check_pixels(image.size, max_pixels_in)
         width, height = upright_size(image.size, image.format, orientation_of(image, []))
@@ -105,9 +113,9 @@ def prepare(
     """
     sizing = sizing or sizing_of(options)
     with suppress(MemoryError, OutOfMemory):
-        return _prepare(data, options, sizing, room)
+        return mending(partial(_prepare, options, sizing, room), data)
     try:
-        return _prepare(data, options, sizing, lambda _: room(None))
+        return mending(partial(_prepare, options, sizing, lambda _: room(None)), data)
     except MemoryError as error:
         raise OutOfMemory from error
 
@@ -119,8 +127,9 @@ def uniform(rgb: tuple[int, int, int]) -> PreparedImage:
     return _prepared(encoded, size, size, 1, [])
 
 
-def _prepare(data: bytes, options: ImageOptions, sizing: Sizing, room: Room) -> PreparedImage:
-    warnings: list[str] = []
+def _prepare(
+    options: ImageOptions, sizing: Sizing, room: Room, data: bytes, warnings: list[str]
+) -> PreparedImage:
     name = sniff(data[:HEAD_BYTES])
     structure = jpeg_structure.survey(data) if name == "JPEG" else None
     pages = tiff_structure.survey(data) if name == "TIFF" else None
