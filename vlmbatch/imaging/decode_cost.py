@@ -5,6 +5,7 @@ The factors hold for Pillow 13; benchmarks/decode_memory.py measures them.
 
 from PIL import ExifTags, ImageFile, TiffImagePlugin
 
+from vlmbatch.imaging.frames import has_still
 from vlmbatch.imaging.geometry import padded_size
 from vlmbatch.imaging.jpeg_structure import JpegStructure
 
@@ -17,6 +18,7 @@ _LEAST_SHARE = 0.46
 _DECODER = {"WEBP": 12, "AVIF": 9, "HEIF": 12}
 """Bytes that the decoder itself holds for each pixel of the file."""
 _COEFFICIENT = 2  # bytes, of a JPEG with several scans (libjpeg's JCOEF)
+_STILL_COPIES = 3  # of an animated PNG: Pillow's for blending, and a canvas for a smaller frame
 _ROWS = 16  # bytes for each column: two rows of the file, at most 64 bits a pixel
 _SMALL = 8  # bytes a pixel of the picture as sent: rotated, with its profile applied, and encoded
 _FIXED = 1_000_000
@@ -43,6 +45,8 @@ def decode_bytes(
         held += in_file * _COEFFICIENT * len(image.getbands())
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         held += _held_for_tiff(image) + decoded * channels * _is_turned(image)
+    if has_still(image):
+        held += decoded * channels * _STILL_COPIES
     sent = padded_size(target)
     return int(held + decoded * (channels + to_plain + 4 * share) + sent[0] * sent[1] * _SMALL) + _FIXED
 

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-from PIL import ImageFile, MpoImagePlugin
+from PIL import Image, ImageFile, MpoImagePlugin, PngImagePlugin
 
 from vlmbatch.errors import ImageError
 from vlmbatch.images import MOST_FRAMES
@@ -28,7 +28,29 @@ def frames_in(image: ImageFile.ImageFile, data: bytes, pages: int | None) -> int
         return count_frames(data, MOST_FRAMES)
     if isinstance(image, MpoImagePlugin.MpoImageFile):
         return _pictures_of(image, data)
-    return min(max(int(getattr(image, "n_frames", 1)), 1), MOST_FRAMES)
+    frames = int(getattr(image, "n_frames", 1)) - has_still(image)
+    return min(max(frames, 1), MOST_FRAMES)
+
+
+def has_still(image: ImageFile.ImageFile) -> bool:
+    """Whether a PNG has a still picture that is no frame of its animation: only old viewers show it."""
+    return isinstance(image, PngImagePlugin.PngImageFile) and bool(image.default_image)
+
+
+def first_loaded(image: ImageFile.ImageFile) -> Image.Image:
+    """The picture of an opened file, decoded; of an animated PNG its first frame, on a transparent canvas."""
+    image.load()
+    if not isinstance(image, PngImagePlugin.PngImageFile) or not image.default_image:
+        return image
+    image.seek(1)
+    image.blend_op = PngImagePlugin.Blend.OP_SOURCE  # Pillow would blend it with the still picture
+    image.load()
+    box = image.info["bbox"]
+    if box == (0, 0, *image.size):
+        return image
+    canvas = Image.new("RGBA", image.size)
+    canvas.paste(image.crop(box).convert("RGBA"), box)
+    return canvas
 
 
 def _pictures_of(image: MpoImagePlugin.MpoImageFile, data: bytes) -> int:

@@ -23,7 +23,7 @@ from vlmbatch.imaging.decode import OutOfMemory, check_pixels, decoding
 from vlmbatch.imaging.decode_cost import decode_bytes
 from vlmbatch.imaging.encode import MEDIA_TYPE, encode
 from vlmbatch.imaging.formats import HEAD_BYTES, sniff
-from vlmbatch.imaging.frames import frames_in
+from vlmbatch.imaging.frames import first_loaded, frames_in
 from vlmbatch.imaging.geometry import check_side, padded, upright
 from vlmbatch.imaging.heif_orientation import check_orientation
 from vlmbatch.imaging.jpeg_damage import check_damage
@@ -155,13 +155,13 @@ def _prepare(
             if structure is not None and structure.end:
                 check_end(image, declared[1], structure.end, warnings)
             held.enter_context(room(decode_bytes(image, declared, target, structure)))
-            image.load()
+            loaded = first_loaded(image)
             if image.format == "TIFF" and image.size == declared[::-1]:  # Pillow rotated it by its XMP data
                 declared, target = image.size, (target[1], target[0])
             orientation = orientation_of(image, warnings)
             seen = upright_size(declared, image.format, orientation)
-            small = shrunk(in_plain_colours(image, warnings), target, rest)
-        del image
+            small = shrunk(in_plain_colours(loaded, warnings), target, rest)
+        del image, loaded
         # costly steps run on the small picture: to rotate the large one first would take three times as long,
         # and to apply its colour profile five times
         if isinstance(space, Cicp):
