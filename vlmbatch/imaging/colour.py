@@ -23,8 +23,10 @@ def in_plain_colours(image: Image.Image, warnings: list[str]) -> Image.Image:
     if image.has_transparency_data:
         if image.mode == "La":  # Pillow converts this one to nothing else
             image = image.convert("LA")
+        # programs that write BMP leave the fourth byte of a pixel empty, which viewers take for opaque
+        opaque = ((255, 255), (0, 0)) if image.format == "BMP" else ((255, 255),)
         image = image if image.mode == "RGBA" else image.convert("RGBA")
-        is_opaque = image.getchannel("A").getextrema() == (255, 255)
+        is_opaque = image.getchannel("A").getextrema() in opaque
         return image.convert("RGB") if is_opaque else image
     if image.mode in ("RGB", "YCbCr", "L", "CMYK"):
         return image

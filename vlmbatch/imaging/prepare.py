@@ -39,6 +39,7 @@ from vlmbatch.imaging.png_structure import mending
 from vlmbatch.imaging.resize import draft, shrunk
 from vlmbatch.imaging.sizing import Sizing, sizing_of
 from vlmbatch.imaging.tone_mapping import to_sdr
+from vlmbatch.imaging.transparency import check_visible
 from vlmbatch.protocols import Room
 
 __all__ = ["ImageHeader", "check_side", "inspect", "prepare", "uniform"]
@@ -166,7 +167,9 @@ def _prepare(
         # and to apply its colour profile five times
         if isinstance(space, Cicp):
             small, space = to_sdr(small, space, warnings), None
-        plain = to_srgb(on_white(small), space, warnings)
+        plain = on_white(small)
+        check_visible(small, plain, frames, warnings)
+        plain = to_srgb(plain, space, warnings)
         plain = padded(upright(plain, orientation), warnings)
         encoded = encode(plain, options.quality)
     return _prepared(encoded, plain.size, seen, frames, warnings)
