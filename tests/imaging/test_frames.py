@@ -5,7 +5,7 @@ import struct
 import zlib
 
 import pytest
-from pictures import OPTIONS, PLAIN, SMALL, animation, encoded
+from pictures import OPTIONS, PLAIN, SMALL, animation, encoded, jpeg_with
 from PIL import Image
 
 from vlmbatch.images import MOST_FRAMES
@@ -84,9 +84,19 @@ def with_second(kind: int, second: bytes) -> bytes:
     [
         (0, encoded(SMALL.resize((16, 12)), "JPEG"), 1),  # a gain map without a mark
         (0, PLAIN, 2),
-        (0, PLAIN[:2] + b"\xff\xe1\x00\x0ahdrgm:11" + PLAIN[2:], 1),  # a gain map in full size
+        (0, encoded(SMALL.convert("L"), "JPEG"), 1),  # a gain map without a mark, in full size
+        (0, jpeg_with(PLAIN, 0xE1, b"hdrgm:11"), 1),  # gain maps in full size and in colour
+        (0, jpeg_with(PLAIN, 0xE1, b"xmlns:HDRGainMap="), 1),
+        (0, jpeg_with(PLAIN, 0xE1, b"urn:com:apple:photo:2020:aux:hdrgainmap"), 1),
+        (0, jpeg_with(PLAIN, 0xE2, b"urn:iso:std:iso:ts:21496:-1"), 1),
+        (0, encoded(SMALL.resize((16, 12)), "JPEG") + b"SEFHe\x00SEFT", 1),  # Samsung's data behind it
+        (0x050000, PLAIN, 1),  # a gain map that says so
+        (0x040000, PLAIN, 1),  # the photo before it was edited
         (0x010002, PLAIN, 1),  # a preview
+        (0x010001, encoded(SMALL.resize((16, 12)), "JPEG"), 1),
         (0x020002, encoded(SMALL.resize((16, 12)), "JPEG"), 2),  # the other eye
+        (0x020001, PLAIN, 2),  # a part of a panorama
+        (0x020003, PLAIN, 2),  # another angle
         (0, b"", 1),
     ],
 )

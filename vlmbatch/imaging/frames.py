@@ -13,8 +13,8 @@ _MOST_OF_MPO = 100
 _ENTRIES = 0xB002  # of the index of an MPO (CIPA DC-007)
 _OF_MANY = "Multi-Frame Image"  # a panorama, or the two of a stereo camera
 _UNDEFINED = "Undefined"
-_GAIN_MAPS = (b"hdrgm:", b"hdrgainmap", b"iso:ts:21496")
-"""Marks of the brightness map that phones put after a photo."""
+_MAPS = (b"hdrgm:", b"HDRGainMap", b"apple:photo:2020:aux:", b"iso:ts:21496", b'Semantic="GainMap"')
+"""Marks of a map of brightness or depth that phones put after a photo: Google's, Apple's and that of ISO."""
 
 
 def frames_in(image: ImageFile.ImageFile, data: bytes, pages: int | None) -> int:
@@ -54,20 +54,27 @@ def first_loaded(image: ImageFile.ImageFile) -> Image.Image:
 
 
 def _pictures_of(image: MpoImagePlugin.MpoImageFile, data: bytes) -> int:
-    """The number of pictures of an MPO: pictures of a series, and undefined ones in the size of the first."""
+    """The number of pictures of an MPO: those of a series, and undefined ones like the first one.
+
+    Undefined are the pictures of programs that give no kinds, and the maps of phones: smaller, or in grey.
+    """
     entries = (image.mpinfo or {}).get(_ENTRIES, ())
     kinds = [str(entry["Attribute"]["MPType"]) for entry in entries[1:_MOST_OF_MPO]]
-    has_map = any(mark in data for mark in _GAIN_MAPS)
+    has_map = any(mark in data for mark in _MAPS)
     pictures = 1
     for number, kind in enumerate(kinds, 1):
-        is_same = kind == _UNDEFINED and not has_map and _size_of(data, number) == image.size
+        is_same = kind == _UNDEFINED and not has_map and _look_of(data, number) == _look(image)
         pictures += kind.startswith(_OF_MANY) or is_same
     return pictures
 
 
-def _size_of(data: bytes, number: int) -> tuple[int, int] | None:
-    """The size of this picture of an MPO; None if there is none at its place."""
+def _look_of(data: bytes, number: int) -> tuple[tuple[int, int], str] | None:
+    """The look of this picture of an MPO; None if there is none at its place."""
     with suppress(ImageError), decoding(data) as image:
         image.seek(number)
-        return image.size
+        return _look(image)
     return None
+
+
+def _look(image: ImageFile.ImageFile) -> tuple[tuple[int, int], str]:
+    return image.size, image.mode
