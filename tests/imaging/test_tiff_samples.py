@@ -2,54 +2,14 @@
 
 import itertools
 import math
-from io import BytesIO
-from typing import Any
 
 import numpy as np
 import pytest
-import tifffile
-from pictures import BLACK, BLUE, GREEN, OPTIONS, RED, WHITE, assert_near, encoded, pixel, ramp
+from pictures import BLACK, OPTIONS, assert_near, encoded, pixel, ramp
+from tiffs import HEIGHT, WIDTH, assert_quarters, assert_ramp, grey, quarters, tiff
 
 from vlmbatch.errors import ImageError
 from vlmbatch.imaging.prepare import prepare
-
-WIDTH, HEIGHT = 70, 40  # no multiples of a tile
-
-
-def tiff(samples: Any, **options: Any) -> bytes:
-    out = BytesIO()
-    tifffile.imwrite(out, samples, metadata=None, **options)
-    return out.getvalue()
-
-
-def quarters(kind: str, top: float) -> Any:
-    """Four corners of red, green, blue and white in samples of this type, with `top` for full light."""
-    picture = np.zeros((HEIGHT, WIDTH, 3), kind)
-    half, middle = HEIGHT // 2, WIDTH // 2
-    picture[:half, :middle, 0] = picture[:half, middle:, 1] = picture[half:, :middle, 2] = top
-    picture[half:, middle:] = top
-    return picture
-
-
-def assert_quarters(data: bytes) -> None:
-    prepared = prepare(data, OPTIONS)
-    assert prepared.warnings == ()
-    for (x, y), colour in {(0.2, 0.2): RED, (0.8, 0.2): GREEN, (0.2, 0.8): BLUE, (0.8, 0.8): WHITE}.items():
-        assert_near(pixel(prepared, x, y), colour)
-
-
-def assert_ramp(data: bytes, *, warned: bool = False) -> None:
-    """The picture goes from black at the left to white at the right."""
-    prepared = prepare(data, OPTIONS)
-    assert bool(prepared.warnings) == warned
-    for part in (0.1, 0.5, 0.9):
-        assert_near(pixel(prepared, part), (round(255 * part),) * 3, 6)
-
-
-def grey(kind: str, top: float) -> Any:
-    """A ramp from 0 at the left to `top` at the right."""
-    return np.tile(np.linspace(0, top, WIDTH), (HEIGHT, 1)).astype(kind)
-
 
 ORDERS = ("<", ">")
 PACKINGS = (None, "lzw", "adobe_deflate", "packbits")

@@ -20,15 +20,15 @@ from PIL import (
     JpegImagePlugin,  # noqa: F401  # registers itself
     MpoImagePlugin,  # noqa: F401  # registers itself
     PngImagePlugin,
-    TiffImagePlugin,
+    TiffImagePlugin,  # noqa: F401  # registers itself
     UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401  # registers itself
     _imaging,
 )
 
 from vlmbatch.errors import ImageError, ResourceError
-from vlmbatch.imaging import tiff_corrections
 from vlmbatch.imaging.formats import HEAD_BYTES, describe, sniff
+from vlmbatch.imaging.tiff_file import open_tiff
 
 _MOST_TEXT = 16 * 1024**2  # bytes, of one compressed text or profile in a PNG
 
@@ -104,10 +104,7 @@ def _open(source: BinaryIO, name: str) -> ImageFile.ImageFile:
             'HEIC needs a plug-in; install it with: pip install "vlmbatch[heic]"', retryable=True
         )
     # only the decoder that matches the first bytes: Pillow has forty, one of which starts Ghostscript
-    image = Image.open(source, formats=(name,))
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        tiff_corrections.correct(image)
-    return image
+    return open_tiff(source) if name == "TIFF" else Image.open(source, formats=(name,))
 
 
 @functools.cache

@@ -38,6 +38,7 @@ from vlmbatch.imaging.passthrough import passed
 from vlmbatch.imaging.png_structure import mending
 from vlmbatch.imaging.resize import draft, shrunk
 from vlmbatch.imaging.sizing import Sizing, sizing_of
+from vlmbatch.imaging.tiff_pixels import TiffPixels
 from vlmbatch.imaging.tone_mapping import to_sdr
 from vlmbatch.imaging.transparency import check_visible
 from vlmbatch.protocols import Room
@@ -91,7 +92,7 @@ def _inspect(file: BinaryIO | bytes, max_pixels_in: int | None) -> ImageHeader:
 
 
 def _frames(image: ImageFile.ImageFile, data: bytes) -> int:
-    return frames_in(image, data, tiff_structure.survey(data) if image.format == "TIFF" else None)
+    return frames_in(image, data, tiff_structure.survey(data).pages if image.format == "TIFF" else None)
 
 
 def prepare(
@@ -133,7 +134,7 @@ def _prepare(
 ) -> PreparedImage:
     name = sniff(data[:HEAD_BYTES])
     structure = jpeg_structure.survey(data) if name == "JPEG" else None
-    pages = tiff_structure.survey(data) if name == "TIFF" else None
+    pages = tiff_structure.survey(data).pages if name == "TIFF" else None
     boxes = heif_structure.survey(data) if name in ("AVIF", "HEIF") else None
     with ExitStack() as held:
         with decoding(data) as image:
@@ -157,6 +158,8 @@ def _prepare(
                 check_end(image, declared[1], structure.end, warnings)
             held.enter_context(room(decode_bytes(image, declared, target, structure)))
             loaded = first_loaded(image)
+            if isinstance(image, TiffPixels):
+                warnings += image.warnings
             if image.format == "TIFF" and image.size == declared[::-1]:  # Pillow rotated it by its XMP data
                 declared, target = image.size, (target[1], target[0])
             orientation = orientation_of(image, warnings)

@@ -5,10 +5,11 @@ over synthesised files found them (docs/decisions.md).
 """
 
 from PIL import ImagePalette, TiffImagePlugin
-from PIL.TiffImagePlugin import COLORMAP, COMPRESSION, PLANAR_CONFIGURATION, SAMPLEFORMAT
+from PIL.TiffImagePlugin import COLORMAP, COMPRESSION, FILLORDER, PLANAR_CONFIGURATION, SAMPLEFORMAT
 
 PLANAR = 2  # of PlanarConfiguration: each channel is stored apart
 _PACKBITS = 32773
+_MIRRORED = 2  # of FillOrder: the first pixel is in the lowest bit
 _SIGNED = 2
 _SMALLEST_OF_16_BITS = 256
 
@@ -26,7 +27,7 @@ _NATIVE = {
 
 def correct(image: TiffImagePlugin.TiffImageFile) -> None:
     """Make an opened TIFF decode to the picture that its file describes."""
-    if image.info.get("compression") == "raw" and (is_planar(image) or image.mode == "YCbCr"):
+    if image.info.get("compression") == "raw" and _only_libtiff_can_unpack(image):
         _decode_with_libtiff(image)
     rawmode = next((str(tile.args[0]) for tile in image.tile if isinstance(tile.args, tuple)), "")
     if rawmode == "I;32N":  # unsigned, but Pillow's integers are signed
@@ -44,8 +45,13 @@ def is_planar(image: TiffImagePlugin.TiffImageFile) -> bool:
     return bool(image.tag_v2.get(PLANAR_CONFIGURATION) == PLANAR)
 
 
+def _only_libtiff_can_unpack(image: TiffImagePlugin.TiffImageFile) -> bool:
+    """Whether Pillow itself fails at such samples: planes of 16 bits, subsampled colour, mirrored bits."""
+    return is_planar(image) or image.mode == "YCbCr" or image.tag_v2.get(FILLORDER) == _MIRRORED
+
+
 def _decode_with_libtiff(image: TiffImagePlugin.TiffImageFile) -> None:
-    """Let libtiff read uncompressed samples: Pillow itself knows planes of 8 bits only, and no subsampling.
+    """Let libtiff read uncompressed samples.
 
     The compression counts for nothing else; libtiff reads the one in the file.
     """

@@ -1,0 +1,128 @@
+"""Reads from the tags of a TIFF how its samples are stored, and refuses by name what is not known."""
+
+from typing import NamedTuple
+
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    COMPRESSION,
+    EXTRASAMPLES,
+    IMAGELENGTH,
+    IMAGEWIDTH,
+    PHOTOMETRIC_INTERPRETATION,
+    PLANAR_CONFIGURATION,
+    SAMPLEFORMAT,
+    SAMPLESPERPIXEL,
+    ImageFileDirectory_v2,
+)
+
+from vlmbatch.errors import ImageError
+from vlmbatch.imaging.deep_samples import Kind
+
+_INK_SET = 332
+_CMYK = 1
+_JPEG, _WEBP = 7, 50001
+_PLANES = 2
+_ASSOCIATED, _UNASSOCIATED = 1, 2  # values of ExtraSamples: alpha, already multiplied or not
+_MOST_BITS = 64
+
+_COMPRESSIONS = frozenset((1, 5, _JPEG, 8, 32773, 32946, 34925, 50000, _WEBP))
+_KINDS: dict[int, Kind] = {1: "unsigned", 2: "signed", 3: "float", 4: "unsigned"}
+"""By SampleFormat (TIFF 6.0 section 19); 4 is undefined."""
+
+_COLOURS = {0: "L", 1: "L", 2: "RGB", 3: "P", 5: "CMYK", 6: "YCbCr", 8: "LAB", 9: "LAB"}
+"""The colours that are converted, by PhotometricInterpretation (TIFF 6.0 sections 3 to 6, 16, 20 to 23)."""
+_OTHER_COLOURS = {
+    4: "a mask",
+    5: "other inks than those of CMYK",
+    10: "ITULAB colours",
+    32803: "the raw data of a camera's sensor",
+    32844: "LogL brightness",
+    32845: "LogLuv colours",
+    34892: "the raw data of a camera",
+}
+
+
+class Layout(NamedTuple):
+    """How the samples of a picture are stored.
+
+    `colours` is the mode of Pillow whose channels they are. `alpha` is the number of the channel of
+    transparency, None without; `premultiplied`: the colours are already multiplied by it.
+    """
+
+    size: tuple[int, int]
+    photometric: int
+    colours: str
+    kind: Kind
+    bits: int
+    samples: int
+    planar: bool
+    compression: int
+    alpha: int | None
+    premultiplied: bool
+
+    @property
+    def channels(self) -> int:
+        """The number of channels without transparency and without ones that mean nothing."""
+        return 1 if self.colours == "P" else len(self.colours.replace("YCbCr", "YCC"))
+
+    @property
+    def described(self) -> str:
+        """The kind of picture, for a message."""
+        colours = {"L": "grey", "P": "palette"}.get(self.colours, self.colours)
+        return f"{colours}, {self.samples} x {self.bits} bits, {self.kind}"
+
+
+def layout_of(tags: ImageFileDirectory_v2) -> Layout:
+    """The layout of the picture that these tags describe.
+
+    Raises:
+        ImageError: bad_image, no picture is described, or one that cannot be converted.
+    """
+    size = (int(tags.get(IMAGEWIDTH, 0)), int(tags.get(IMAGELENGTH, 0)))
+    if min(size) < 1:
+        raise ImageError("the TIFF cannot be opened: its first page is broken or has no size")
+    samples = int(tags.get(SAMPLESPERPIXEL, 1))
+    bits, kind = _samples_of(tags, samples)
+    photometric = int(tags.get(PHOTOMETRIC_INTERPRETATION, 0))
+    compression = int(tags.get(COMPRESSION, 1))
+    if photometric not in _COLOURS or (photometric == 5 and tags.get(_INK_SET, _CMYK) != _CMYK):
+        name = _OTHER_COLOURS.get(photometric, f"colours of kind {photometric}")
+        raise ImageError(f"the TIFF holds {name}, which cannot be shown; convert it first")
+    if compression not in _COMPRESSIONS:
+        raise ImageError(f"the TIFF has compression {compression}, which cannot be decoded; convert it first")
+    extra = tuple(tags.get(EXTRASAMPLES, ()))
+    colours = _COLOURS[photometric]
+    found = Layout(
+        size=size,
+        photometric=photometric,
+        colours=colours,
+        kind=kind,
+        bits=bits,
+        samples=samples,
+        planar=tags.get(PLANAR_CONFIGURATION) == _PLANES,
+        compression=compression,
+        alpha=None,
+        premultiplied=extra[:1] == (_ASSOCIATED,),
+    )
+    if samples < found.channels:
+        raise ImageError(f"the TIFF has {samples} channels, too few for {colours}")
+    if not extra and colours == "RGB" and samples == 4:  # many writers forget to say it
+        extra = (_UNASSOCIATED,)
+    is_alpha = extra[:1] in ((_ASSOCIATED,), (_UNASSOCIATED,)) and samples > found.channels
+    return found._replace(alpha=found.channels) if is_alpha else found
+
+
+def _samples_of(tags: ImageFileDirectory_v2, samples: int) -> tuple[int, Kind]:
+    """Bits and kind of a sample; they must be the same in all channels."""
+    listed = tags.get(BITSPERSAMPLE, (1,))
+    if 1 < len(listed) < samples:
+        raise ImageError(f"the TIFF has {samples} channels, but describes {len(listed)}")
+    bits, formats = set(listed[:samples]), set(tags.get(SAMPLEFORMAT, (1,))[:samples])
+    if len(bits) != 1 or len(formats) != 1:
+        raise ImageError("the TIFF has channels of several kinds; convert it first")
+    (size,), (number,) = bits, formats
+    if number not in _KINDS:
+        raise ImageError(f"the TIFF has samples of format {number}, such as complex numbers")
+    if not 1 <= size <= _MOST_BITS:
+        raise ImageError(f"the TIFF has samples of {size} bits")
+    return size, _KINDS[number]
