@@ -8,6 +8,7 @@ from vlmbatch.errors import ImageError
 from vlmbatch.images import MOST_FRAMES
 from vlmbatch.imaging.decode import decoding
 from vlmbatch.imaging.gif_structure import count_frames
+from vlmbatch.imaging.tiff_structure import TiffStructure
 
 _MOST_OF_MPO = 100
 _ENTRIES = 0xB002  # of the index of an MPO (CIPA DC-007)
@@ -17,13 +18,13 @@ _MAPS = (b"hdrgm:", b"HDRGainMap", b"apple:photo:2020:aux:", b"iso:ts:21496", b'
 """Marks of a map of brightness or depth that phones put after a photo: Google's, Apple's and that of ISO."""
 
 
-def frames_in(image: ImageFile.ImageFile, data: bytes, pages: int | None) -> int:
+def frames_in(image: ImageFile.ImageFile, data: bytes, pages: TiffStructure | None) -> int:
     """The number of frames, pages or pictures of an opened file, from 1 to MOST_FRAMES.
 
-    `pages` are those of a TIFF. Previews and gain maps after a photo do not count.
+    `pages` are those of a TIFF. Previews and gain maps of a photo do not count.
     """
     if pages is not None:
-        return min(pages, MOST_FRAMES)
+        return min(pages.pages, MOST_FRAMES)
     if image.format == "GIF":
         return count_frames(data, MOST_FRAMES)
     if isinstance(image, MpoImagePlugin.MpoImageFile):
@@ -51,6 +52,15 @@ def first_loaded(image: ImageFile.ImageFile) -> Image.Image:
     canvas = Image.new("RGBA", image.size)
     canvas.paste(image.crop(box).convert("RGBA"), box)
     return canvas
+
+
+def preview_only(pages: TiffStructure | None, size: tuple[int, int]) -> list[str]:
+    """The warning that a TIFF has only a preview of this size; a list of one, or empty."""
+    if pages is None or not pages.only_preview:
+        return []
+    found = f"only a preview of {size[0]}x{size[1]} pixels was found in the file, and sent"
+    advice = "; it looks like camera raw without its usual ending: develop it first" if pages.is_raw else ""
+    return [found + advice]
 
 
 def _pictures_of(image: MpoImagePlugin.MpoImageFile, data: bytes) -> int:

@@ -23,7 +23,7 @@ from vlmbatch.imaging.decode import OutOfMemory, check_pixels, decoding
 from vlmbatch.imaging.decode_cost import decode_bytes
 from vlmbatch.imaging.encode import MEDIA_TYPE, encode
 from vlmbatch.imaging.formats import HEAD_BYTES, sniff
-from vlmbatch.imaging.frames import first_loaded, frames_in
+from vlmbatch.imaging.frames import first_loaded, frames_in, preview_only
 from vlmbatch.imaging.geometry import check_side, padded, upright
 from vlmbatch.imaging.heif_orientation import check_orientation
 from vlmbatch.imaging.jpeg_damage import check_damage
@@ -39,6 +39,8 @@ from vlmbatch.imaging.png_structure import mending
 from vlmbatch.imaging.resize import draft, shrunk
 from vlmbatch.imaging.sizing import Sizing, sizing_of
 from vlmbatch.imaging.tiff_pixels import TiffPixels
+from vlmbatch.imaging.tiff_rewrite import single_page
+from vlmbatch.imaging.tiff_structure import TiffStructure
 from vlmbatch.imaging.tone_mapping import to_sdr
 from vlmbatch.imaging.transparency import check_visible
 from vlmbatch.protocols import Room
@@ -82,17 +84,24 @@ def inspect(file: BinaryIO | bytes, max_pixels_in: int | None = None) -> ImageHe
 
 
 def _inspect(file: BinaryIO | bytes, max_pixels_in: int | None) -> ImageHeader:
+    pages = None
+    if isinstance(file, bytes):
+        file, pages = _main_page(file)
     with decoding(file) as image:
         check_pixels(image.size, max_pixels_in)
         width, height = upright_size(image.size, image.format, orientation_of(image, []))
-        frames = _frames(image, file) if isinstance(file, bytes) else 1
+        frames = frames_in(image, file, pages) if isinstance(file, bytes) else 1
         return ImageHeader(
             format=image.format or "", mode=image.mode, width=width, height=height, frames=frames
         )
 
 
-def _frames(image: ImageFile.ImageFile, data: bytes) -> int:
-    return frames_in(image, data, tiff_structure.survey(data).pages if image.format == "TIFF" else None)
+def _main_page(data: bytes) -> tuple[bytes, TiffStructure | None]:
+    """The file, and the pages of a TIFF; without the other pages if previews come before the picture."""
+    if sniff(data[:HEAD_BYTES]) != "TIFF":
+        return data, None
+    pages = tiff_structure.survey(data)
+    return (data if pages.at is None else single_page(data, pages.at)), pages
 
 
 def prepare(
@@ -134,8 +143,8 @@ def _prepare(
 ) -> PreparedImage:
     name = sniff(data[:HEAD_BYTES])
     structure = jpeg_structure.survey(data) if name == "JPEG" else None
-    pages = tiff_structure.survey(data).pages if name == "TIFF" else None
     boxes = heif_structure.survey(data) if name in ("AVIF", "HEIF") else None
+    data, pages = _main_page(data)
     with ExitStack() as held:
         with decoding(data) as image:
             declared = image.size
@@ -143,7 +152,7 @@ def _prepare(
             if structure is not None and structure.whole:
                 check_damage(data, structure, room, warnings)
             frames = frames_in(image, data, pages)
-            warnings += unread(frames)
+            warnings += [*unread(frames), *preview_only(pages, declared)]
             space = colour_space_of(image, data, boxes, warnings)
             if boxes is not None:
                 check_orientation(image, boxes, warnings)
