@@ -91,7 +91,7 @@ def _problems(config: RunConfig, source: Source, sizing: Sizing, found: DryRunRe
         try:
             image = source.read(ref)
             header = inspect(image.data, config.image.max_pixels_in)
-            size = sizing((header.width, header.height))
+            size = sizing(header.square)
             check_side(size)
         except ImageError as error:
             yield f"{ref.id}: {error.kind}: {error}"

@@ -38,7 +38,7 @@ def decode_bytes(
     in_file, decoded = full[0] * full[1], image.width * image.height
     mode = image.mode
     to_plain = 12 if image.has_transparency_data else _TO_PLAIN.get(mode, 12)
-    share = min(max(target[0] / max(image.width, 1), _LEAST_SHARE), 1.0)
+    share = max(target[0] / max(image.width, 1), _LEAST_SHARE)  # above 1 if pixels become square
     channels = _CHANNEL_BYTES.get(mode, 4)
     held = in_file * _DECODER.get(image.format or "", 0) + full[0] * _ROWS
     if structure is not None and (structure.scans > 1 or image.info.get("progressive")):

@@ -35,6 +35,7 @@ from vlmbatch.imaging.orientation import (
     upright_size,
 )
 from vlmbatch.imaging.passthrough import passed
+from vlmbatch.imaging.pixel_aspect import square_size
 from vlmbatch.imaging.png_structure import mending
 from vlmbatch.imaging.resize import draft, shrunk
 from vlmbatch.imaging.sizing import Sizing, sizing_of
@@ -56,13 +57,15 @@ UNIFORM_QUALITY = 85
 class ImageHeader:
     """The header of an image file; the sides, in pixels, are those of the upright picture.
 
-    `frames` is the number of its pages or frames, 1 if only a file was given and not its bytes.
+    `square` is the size with square pixels, by which it is shrunk. `frames` is the number of its pages or
+    frames, 1 if only a file was given and not its bytes.
     """
 
     format: str
     mode: str
     width: int
     height: int
+    square: tuple[int, int]
     frames: int = 1
 
 
@@ -89,10 +92,16 @@ def _inspect(file: BinaryIO | bytes, max_pixels_in: int | None) -> ImageHeader:
         file, pages = _main_page(file)
     with decoding(file) as image:
         check_pixels(image.size, max_pixels_in)
-        width, height = upright_size(image.size, image.format, orientation_of(image, []))
+        orientation = orientation_of(image, [])
+        width, height = upright_size(image.size, image.format, orientation)
         frames = frames_in(image, file, pages) if isinstance(file, bytes) else 1
         return ImageHeader(
-            format=image.format or "", mode=image.mode, width=width, height=height, frames=frames
+            format=image.format or "",
+            mode=image.mode,
+            width=width,
+            height=height,
+            square=upright_size(square_size(image), image.format, orientation),
+            frames=frames,
         )
 
 
@@ -110,9 +119,10 @@ def prepare(
     """Decode, resize, rotate to upright and encode one picture; blocks, and may run in many threads at once.
 
     `sizing` gives the size to send; without it, the options do. The picture is never enlarged, but padded
-    with white if it is too thin for a model. Transparency becomes white, colours become sRGB, an animation
-    gives its first frame, and no metadata is left. A plain JPEG that needs none of this is not encoded again
-    and only loses its metadata. The original sides in the result are those of the upright picture.
+    with white if it is too thin for a model, and a fax gets square pixels. Transparency becomes white,
+    colours become sRGB, an animation gives its first frame, and no metadata is left. A plain JPEG that needs
+    none of this is not encoded again and only loses its metadata. The original sides in the result are those
+    of the upright picture.
 
     `room` waits until enough memory for decoding is free. If memory does not suffice, the picture is tried
     once more while no other is decoded.
@@ -190,10 +200,11 @@ def _prepare(
 def _target(image: ImageFile.ImageFile, sizing: Sizing) -> tuple[int, int]:
     """The size at which to send an opened image, with its sides in the order of the file."""
     orientation = UPRIGHT if sizing.is_symmetric else announced_orientation(image)
-    seen = upright_size(image.size, image.format, orientation)
+    square = square_size(image)
+    seen = upright_size(square, image.format, orientation)
     wide, high = sizing(seen)
     check_side((wide, high))
-    return (wide, high) if seen == image.size else (high, wide)
+    return (wide, high) if seen == square else (high, wide)
 
 
 def _prepared(
