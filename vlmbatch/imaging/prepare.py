@@ -19,6 +19,7 @@ from vlmbatch.imaging import heif_structure, jpeg_structure, tiff_structure
 from vlmbatch.imaging.cicp import Cicp
 from vlmbatch.imaging.colour import in_plain_colours, on_white, to_srgb
 from vlmbatch.imaging.colour_space import colour_space_of
+from vlmbatch.imaging.dark_colours import brightened, lower_bytes
 from vlmbatch.imaging.decode import OutOfMemory, check_pixels, decoding
 from vlmbatch.imaging.decode_cost import decode_bytes
 from vlmbatch.imaging.encode import MEDIA_TYPE, encode
@@ -176,6 +177,7 @@ def _prepare(
             if structure is not None and structure.end:
                 check_end(image, declared[1], structure.end, warnings)
             held.enter_context(room(decode_bytes(image, declared, target, structure)))
+            lower = lower_bytes(image)
             loaded = first_loaded(image)
             if isinstance(image, TiffPixels):
                 warnings += image.warnings
@@ -183,8 +185,9 @@ def _prepare(
                 declared, target = image.size, (target[1], target[0])
             orientation = orientation_of(image, warnings)
             seen = upright_size(declared, image.format, orientation)
-            small = shrunk(in_plain_colours(loaded, warnings), target, rest)
-        del image, loaded
+            bright = brightened(loaded, data, lower, warnings)
+            small = shrunk(in_plain_colours(bright, warnings), target, rest)
+        del image, loaded, bright
         # costly steps run on the small picture: to rotate the large one first would take three times as long,
         # and to apply its colour profile five times
         if isinstance(space, Cicp):

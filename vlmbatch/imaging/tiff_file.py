@@ -24,7 +24,8 @@ def open_tiff(source: BinaryIO) -> ImageFile.ImageFile:
     """
     source.seek(0)
     if source.read(4) == _BIG_AND_BIG_ENDIAN:  # Pillow recognises only the other one
-        source = _alone(source)
+        source.seek(0)
+        source = BytesIO(single_page(source.read()))
     try:
         image = Image.open(source, formats=("TIFF",))
     except (UnidentifiedImageError, KeyError):
@@ -35,14 +36,9 @@ def open_tiff(source: BinaryIO) -> ImageFile.ImageFile:
     return image
 
 
-def _alone(source: BinaryIO) -> BytesIO:
-    source.seek(0)
-    return BytesIO(single_page(source.read()))
-
-
 def _opened_with_tifffile(source: BinaryIO) -> ImageFile.ImageFile:
     try:
-        return TiffPixels(_alone(source))
+        return TiffPixels(source)
     except SyntaxError as error:  # Pillow's exception for a header that is no such picture
         raise UnidentifiedImageError from error
 

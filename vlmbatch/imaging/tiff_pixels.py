@@ -13,6 +13,7 @@ from vlmbatch.errors import ImageError
 from vlmbatch.imaging.geometry import upright
 from vlmbatch.imaging.tiff_colours import picture_of
 from vlmbatch.imaging.tiff_layout import Layout, layout_of
+from vlmbatch.imaging.tiff_rewrite import single_page
 
 if TYPE_CHECKING:
     import tifffile
@@ -38,7 +39,7 @@ def has_tifffile() -> bool:
 
 
 class TiffPixels(ImageFile.ImageFile):
-    """A TIFF of one page, without metadata, as single_page() writes it; tifffile decodes its samples.
+    """A TIFF whose first page tifffile decodes, after all metadata was taken out.
 
     Like Pillow's own, it turns itself upright when it is loaded, and has the upright size before.
 
@@ -54,8 +55,9 @@ class TiffPixels(ImageFile.ImageFile):
     """Bytes that tifffile holds for the samples, a strip or tile, and the file."""
 
     def _open(self) -> None:
-        file = self.fp
-        assert file is not None
+        assert self.fp is not None
+        self.fp.seek(0)
+        file = self.fp = BytesIO(single_page(self.fp.read()))
         self.tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
         file.seek(self.tags.next)
         self.tags.load(file)
