@@ -24,6 +24,10 @@ docs:
 bench *args:
     python benchmarks/run_all.py {{args}}
 
+# compare what is sent of 4,000 synthesised pictures with second decoders, in three minutes
+sweep *args:
+    python benchmarks/picture_sweep.py {{args}}
+
 # let everything go wrong for eight minutes
 soak *args:
     python benchmarks/soak.py {{args}}

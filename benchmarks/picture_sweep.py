@@ -4,41 +4,53 @@ Synthesises files of every format that vlmbatch reads, in the depths, byte order
 that the formats have, and compares what `vlmbatch.imaging.prepare.prepare` makes of each with the picture
 that was put into it. A second decoder, which shares no code with Pillow, reads each file too:
 
-- right: the mean absolute difference to what was written, or to a second decoder that sees that, is under 3 of 255,
-  and in each sixteenth of the picture under 12;
+- right: the mean absolute difference to what was written, or to a second decoder that sees that, is under 3
+  of 255, and in each sixteenth of the picture under 12;
 - no reference: no second decoder sees what was written, and one sees what is sent;
 - confirmed: a second decoder sees what was written.
 
-A warning about further pages or frames does not excuse a different picture. The exit status is 1 if any is wrong.
+A warning about scaled values, or about further pages or frames, does not excuse a different picture. The exit
+status is 1 if any is wrong.
 
     python benchmarks/picture_sweep.py [--only tiff,png] [--keep FOLDER] [--list-wrong]
 """
 
 import argparse
+import functools
 import importlib
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from claim import Table
 from sweep.case import Case, Outcome, Verdict, outcome
 
 FORMATS = ("tiff", "png", "jpeg", "avif", "heic", "webp", "bmp", "gif")
-_KEPT_NAME = str.maketrans({"/": "-", " ": "_", ",": ""})
+_KEPT_NAME = str.maketrans({"/": "-", " ": "_", ",": "", "'": ""})
 
 
-def cases(formats: Iterable[str]) -> Iterator[Case]:
-    """The files of these formats."""
-    for name in formats:
-        yield from importlib.import_module(f"sweep.{name}").cases()
+def outcomes_of(name: str, folder: Path | None = None) -> list[Outcome]:
+    """The outcomes of the files of one format; each file is also written to the folder."""
+    outcomes = []
+    for case in importlib.import_module(f"sweep.{name}").cases():
+        if folder:
+            _keep(case, folder / name)
+        outcomes.append(outcome(case))
+    return outcomes
+
+
+def _keep(case: Case, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{case.name.translate(_KEPT_NAME)}.{folder.name}").write_bytes(case.data)
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:
     """A row a format, and the totals."""
     by_format: dict[str, list[Outcome]] = defaultdict(list)
     for one in outcomes:
-        by_format[one.case.format].append(one)
+        by_format[one.format].append(one)
     by_format["all"] = list(outcomes)
     rows = []
     for name, these in by_format.items():
@@ -48,16 +60,21 @@ def table(outcomes: Sequence[Outcome]) -> Table:
     return Table(head=("", "tried", *Verdict, "confirmed"), rows=tuple(rows))
 
 
-def report(outcomes: Iterable[Outcome], *, list_wrong: bool) -> None:
-    """Print what is not right: a line for each kind and reason, or, of the wrong ones, for each file."""
+def report(outcomes: Iterable[Outcome], *, list_wrong: bool) -> int:
+    """Print what is not right: a line for each kind and reason, or, of the wrong ones, for each file.
+
+    Returns the exit status.
+    """
     groups: dict[tuple[str, ...], list[Outcome]] = defaultdict(list)
     for one in outcomes:
-        name = one.case.name if list_wrong else one.case.name.partition(",")[0]
+        name = one.name if list_wrong else one.name.partition(",")[0]
         is_wrong = one.verdict in (Verdict.WRONG, Verdict.NO_REFERENCE)
         if is_wrong or (not list_wrong and one.verdict is not Verdict.RIGHT):
-            groups[one.verdict, one.case.format, name, "" if is_wrong else one.reason].append(one)
+            groups[one.verdict, one.format, name, "" if is_wrong else one.reason].append(one)
     for (verdict, name, kind, _), these in sorted(groups.items()):
-        print(f"{verdict}: {name} {kind}, {len(these)} files: {these[0].reason}")
+        files = f"{len(these)} files" if len(these) > 1 else "1 file"
+        print(f"{verdict}: {name} {kind}, {files}: {these[0].reason}")
+    return int(any(verdict == Verdict.WRONG for verdict, *_ in groups))
 
 
 def main() -> int:
@@ -69,16 +86,15 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write each file there, too")
     parser.add_argument("--list-wrong", action="store_true", help="list each wrong file, and nothing else")
     given = parser.parse_args()
-    outcomes = []
-    for case in cases(given.only.split(",")):
-        if given.keep:
-            folder = given.keep / case.format.lower()
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{case.name.translate(_KEPT_NAME)}.{case.format.lower()}").write_bytes(case.data)
-        outcomes.append(outcome(case))
-    report(outcomes, list_wrong=given.list_wrong)
+    names = given.only.split(",")
+    if unknown := set(names) - set(FORMATS):
+        parser.error(f"--only: {', '.join(sorted(unknown))} is none of {', '.join(FORMATS)}")
+    with ProcessPoolExecutor() as processes:
+        found = processes.map(functools.partial(outcomes_of, folder=given.keep), names)
+        outcomes = [one for some in found for one in some]
+    status = report(outcomes, list_wrong=given.list_wrong)
     print(table(outcomes).markdown())
-    return 1 if any(one.verdict is Verdict.WRONG for one in outcomes) else 0
+    return status
 
 
 if __name__ == "__main__":

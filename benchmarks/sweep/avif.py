@@ -7,6 +7,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 from PIL import Image
+
 from sweep.case import Case, Cases, Decoder
 from sweep.light import BT709, BT2020, HLG, LINEAR, P3, PQ, SRGB, coded, seen
 from sweep.pictures import EVEN, ODD, Picture, colours, grey, laid, levels, opacity, picture
@@ -54,7 +55,9 @@ def _deep_cases() -> Cases:
     """Each depth, subsampling and size in sRGB; each space at each depth; alpha, and grey, at each depth."""
     for bits, chroma, size in itertools.product((8, 10, 12), ("444", "422", "420"), (EVEN, ODD)):
         data = _encoded(colours(size), bits, chroma, "sRGB")
-        yield _case(f"sRGB {bits}, {chroma}, {size[0]}x{size[1]}", data, picture(colours(size)), vips, raw(bits))
+        yield _case(
+            f"sRGB {bits}, {chroma}, {size[0]}x{size[1]}", data, picture(colours(size)), vips, raw(bits)
+        )
     for bits, space, chroma in itertools.product((8, 10, 12), _SPACES, ("444", "420")):
         primaries, transfer, _ = _SPACES[space]
         if (space == "sRGB") or (bits == 8 and transfer in (PQ, LINEAR)):
@@ -63,7 +66,13 @@ def _deep_cases() -> Cases:
         yield _case(f"{space} {bits}, {chroma}", data, picture(colours()), raw(bits, primaries, transfer))
     for bits in (8, 10, 12):
         mixed = np.dstack((colours(), opacity()))
-        yield _case(f"RGBA {bits}", _encoded(mixed, bits, "444", "sRGB"), picture(colours(), opacity()), vips, raw(bits))
+        yield _case(
+            f"RGBA {bits}",
+            _encoded(mixed, bits, "444", "sRGB"),
+            picture(colours(), opacity()),
+            vips,
+            raw(bits),
+        )
         yield _case(f"grey {bits}", _encoded(grey(), bits, "400", "sRGB"), picture(grey()), vips, raw(bits))
 
 
@@ -101,8 +110,8 @@ def _pillow_cases() -> Cases:
     for full in ("full", "limited"):
         yield _case(f"{full} range, 4:0:0", saved(shade, range=full, subsampling="4:0:0"), picture(grey()))
     turned = Image.fromarray(picture(colours())[::-1])
-    animation = saved(image, save_all=True, append_images=[turned])
-    yield _case("animation, 4:2:0", animation, picture(colours()), vips)
+    animation = saved(image, save_all=True, append_images=[turned], subsampling="4:4:4")
+    yield _case("animation, 4:4:4", animation, picture(colours()), vips)
 
 
 def _oriented_cases() -> Cases:
@@ -112,4 +121,9 @@ def _oriented_cases() -> Cases:
         exif = Image.Exif()
         exif[274] = orientation
         data = saved(image, exif=exif.tobytes(), subsampling="4:4:4")
-        yield _case(f"irot and imir for orientation {orientation}, {size[0]}x{size[1]}", data, picture(colours(size)), vips)
+        yield _case(
+            f"irot and imir for orientation {orientation}, {size[0]}x{size[1]}",
+            data,
+            picture(colours(size)),
+            vips,
+        )

@@ -3,12 +3,24 @@
 import itertools
 import struct
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sweep.case import Case, Cases
-from sweep.pictures import EVEN, ODD, Picture, Values, colours, grey, indexed, levels, opacity, picture, stepped
+from sweep.pictures import (
+    EVEN,
+    ODD,
+    Picture,
+    Values,
+    colours,
+    grey,
+    indexed,
+    levels,
+    opacity,
+    picture,
+    stepped,
+)
 from sweep.seconds import codec
 
 _CORE, _INFO, _V2, _V3, _V4, _V5 = 12, 40, 52, 56, 108, 124
@@ -75,7 +87,9 @@ def _palette_cases(size: tuple[int, int], *, flipped: bool) -> Cases:
             continue
         table, index = indexed(bits, size)
         shifts = np.arange(bits - 1, -1, -1)
-        packed = np.packbits((index[..., None] >> shifts & 1).astype(np.uint8).reshape(len(index), -1), axis=1)
+        packed = np.packbits(
+            (index[..., None] >> shifts & 1).astype(np.uint8).reshape(len(index), -1), axis=1
+        )
         data = _file(
             header,
             size,
@@ -131,11 +145,20 @@ def _colour_kinds(size: tuple[int, int]) -> Iterator[tuple[str, int, int, tuple[
     for header in (_V3, _V4, _V5):
         masks = (*eight, 0xFF000000)
         yield "RGBA 32 by masks", header, 32, masks, mixed, picture(values, opacity(size))
-        yield "RGBA 32 by masks with an alpha of 0", header, 32, masks, spare.reshape(height, -1), picture(values)
+        yield (
+            "RGBA 32 by masks with an alpha of 0",
+            header,
+            32,
+            masks,
+            spare.reshape(height, -1),
+            picture(values),
+        )
     yield from _sixteen_bit_kinds(size)
 
 
-def _sixteen_bit_kinds(size: tuple[int, int]) -> Iterator[tuple[str, int, int, tuple[int, ...], Rows, Picture]]:
+def _sixteen_bit_kinds(
+    size: tuple[int, int],
+) -> Iterator[tuple[str, int, int, tuple[int, ...], Rows, Picture]]:
     values = colours(size)
     for name, depths, masked, headers in (
         ("RGB 555", (5, 5, 5), False, (_INFO, _V4, _V5)),
@@ -155,12 +178,19 @@ def _sixteen_bit_kinds(size: tuple[int, int]) -> Iterator[tuple[str, int, int, t
 
 
 def _run_length_cases(size: tuple[int, int]) -> Cases:
-    for bits, compression, pack in ((8, _RLE8, _runs), (8, _RLE8, _absolute), (4, _RLE4, _runs), (4, _RLE4, _absolute)):
+    for bits, compression, pack in (
+        (8, _RLE8, _runs),
+        (8, _RLE8, _absolute),
+        (4, _RLE4, _runs),
+        (4, _RLE4, _absolute),
+    ):
         table, index = indexed(bits, size)
         rows = b"".join(pack(row.astype(np.uint8).tolist(), bits) + b"\0\0" for row in index[::-1])
         for header in (_INFO, _V4):
             data = _file(header, size, bits, rows + b"\0\1", compression=compression, table=_table(table))
-            yield _case(f"RLE{bits}, {pack.__name__[1:]}, header of {header}", size, data, picture(table[index]))
+            yield _case(
+                f"RLE{bits}, {pack.__name__[1:]}, header of {header}", size, data, picture(table[index])
+            )
 
 
 def _runs(row: list[int], bits: int) -> bytes:
@@ -181,7 +211,11 @@ def _absolute(row: list[int], bits: int) -> bytes:
         if len(part) < 3:
             coded += _runs(part, bits)
             continue
-        body = bytes(part) if bits == 8 else bytes(a << 4 | b for a, b in zip(part[::2], [*part[1::2], 0], strict=False))
+        body = (
+            bytes(part)
+            if bits == 8
+            else bytes(a << 4 | b for a, b in zip(part[::2], [*part[1::2], 0], strict=False))
+        )
         coded += bytes((0, len(part))) + body + b"\0" * (len(body) % 2)
     return bytes(coded)
 

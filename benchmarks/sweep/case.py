@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import imagecodecs
-from sweep.pictures import Picture, difference
 
+from sweep.pictures import Picture, difference
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
 from vlmbatch.images import PreparedImage, unread
 from vlmbatch.imaging.prepare import prepare
 
+_SCALED = "were scaled from black to white"
+"""This warning does not excuse a different picture: the truth is scaled, too."""
 OPTIONS = ImageOptions(max_size=0, quality=100)
 Decoder = Callable[[bytes], Picture]
 """A second decoder, which shares no code with Pillow; raises any exception if it cannot read the file."""
@@ -46,9 +48,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The verdict on one file, with the reason."""
+    """The verdict on the file `name` of a format, with the reason."""
 
-    case: Case
+    format: str
+    name: str
     verdict: Verdict
     is_confirmed: bool
     """Whether a second decoder reads the picture that was put into the file."""
@@ -63,7 +66,9 @@ def outcome(case: Case, preparer: Preparer = prepare) -> Outcome:
     verdict, reason = _verdict(case, preparer, right, pictures)
     notes = [second for second in seconds if isinstance(second, str)] if not right else []
     reason = "; ".join(filter(None, (reason, *notes)))
-    return Outcome(case=case, verdict=verdict, is_confirmed=bool(right), reason=reason)
+    return Outcome(
+        format=case.format, name=case.name, verdict=verdict, is_confirmed=bool(right), reason=reason
+    )
 
 
 def _read(decoder: Decoder, case: Case) -> Picture | str:
@@ -77,7 +82,7 @@ def _read(decoder: Decoder, case: Case) -> Picture | str:
 def _verdict(
     case: Case, preparer: Preparer, right: list[Picture], seconds: list[Picture]
 ) -> tuple[Verdict, str]:
-    """The verdict and its reason; `right` are those of the second decoders' pictures that are like the truth."""
+    """The verdict and its reason; `right` are those pictures of second decoders that are like the truth."""
     try:
         prepared = preparer(case.data, OPTIONS)
     except ImageError as error:
@@ -85,11 +90,11 @@ def _verdict(
     except Exception as error:  # noqa: BLE001  # it would end a run
         return Verdict.WRONG, f"{type(error).__name__}: {error}"
     sent = imagecodecs.jpeg8_decode(b64decode(prepared.data))
-    warnings = "; ".join(warning for warning in prepared.warnings if warning not in unread(prepared.frames))
+    warnings = [warning for warning in prepared.warnings if warning not in unread(prepared.frames)]
     if _is_like_one(sent, [case.truth, *right]):
-        return (Verdict.RIGHT_WARNED if warnings else Verdict.RIGHT), warnings
-    if warnings:
-        return Verdict.WARNED, warnings
+        return (Verdict.RIGHT_WARNED if warnings else Verdict.RIGHT), "; ".join(warnings)
+    if any(_SCALED not in warning for warning in warnings):
+        return Verdict.WARNED, "; ".join(warnings)
     apart = str(difference(sent, case.truth))
     if not right and _is_like_one(sent, seconds):
         return Verdict.NO_REFERENCE, f"a second decoder sees what is sent, not what was written: {apart}"

@@ -1,6 +1,6 @@
 """HEIC files: depth, subsampling, alpha, grey, rotation, colours by nclx.
 
-pillow_heif writes and reads them; there is no second decoder of HEVC on the package index, so none is confirmed.
+pillow_heif writes and reads them. libvips and imagecodecs come without HEVC, so that none is confirmed.
 """
 
 import io
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pillow_heif
 from PIL import Image
+
 from sweep.case import Case, Cases
 from sweep.light import BT709, BT2020, HLG, P3, PQ, SRGB, coded
 from sweep.pictures import EVEN, ODD, Picture, Values, colours, grey, laid, levels, opacity, picture

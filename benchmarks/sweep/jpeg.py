@@ -12,6 +12,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
 from sweep.case import Case, Cases
 from sweep.pictures import EVEN, ODD, Picture, colours, grey, laid, picture
 from sweep.seconds import codec, vips
@@ -66,27 +67,28 @@ def _coded_cases() -> Cases:
 
 def _subsampled_cases() -> Cases:
     for subsampling, optimize, size in itertools.product(_SUBSAMPLINGS, (False, True), (EVEN, ODD)):
-        data = imagecodecs.jpeg8_encode(
-            _pixels(size), _QUALITY, subsampling=subsampling, optimize=optimize
-        )
+        data = imagecodecs.jpeg8_encode(_pixels(size), _QUALITY, subsampling=subsampling, optimize=optimize)
         name = f"YCbCr {':'.join(subsampling)}, {'optimised, ' if optimize else ''}{size[0]}x{size[1]}"
         yield _case(name, data, picture(colours(size)))
-    for subsampling, progressive in itertools.product(("4:2:2", "4:2:0"), (False, True)):
-        data = saved(_pixels(), subsampling=subsampling, progressive=progressive)
-        yield _case(f"YCbCr {subsampling}, {'progressive' if progressive else 'baseline'}", data, picture(colours()))
+    for subsampling, way in itertools.product(("4:2:2", "4:2:0"), ("progressive", "restart intervals")):
+        data = saved(_pixels(), subsampling=subsampling, **_WAYS[way])
+        yield _case(f"YCbCr {subsampling}, {way}", data, picture(colours()))
 
 
 def _ink_cases() -> Cases:
     """CMYK and YCCK, as Adobe's programs write them: inverted, with their mark in an APP14 segment."""
-    rgb = colours()
-    black = 1 - rgb.max(axis=2)
-    inks = (1 - rgb - black[..., None]) / np.maximum(1 - black, 1e-9)[..., None]
-    inverted = np.rint((1 - np.dstack((inks, black))) * 255).astype(np.uint8)
-    for name, space, subsampling in (("CMYK", "CMYK", None), ("YCCK", "YCCK", "444"), ("YCCK", "YCCK", "420")):
-        data = imagecodecs.jpeg8_encode(
-            inverted, 100, colorspace="CMYK", outcolorspace=space, subsampling=subsampling
-        )
-        yield _case(f"{name} with Adobe's mark, {subsampling or 'as it is'}", data, picture(rgb))
+    rgb = 0.15 + 0.7 * colours()  # the encoder halves the chroma of YCCK, which blurs strong colours
+    light = rgb.max(axis=2)
+    inverted = np.rint(np.dstack((rgb / light[..., None], light)) * 255).astype(np.uint8)
+    for space in ("CMYK", "YCCK"):
+        data = imagecodecs.jpeg8_encode(inverted, 100, colorspace="CMYK", outcolorspace=space)
+        yield replace(_case(f"{space} with Adobe's mark", data, picture(rgb)), decoders=(inks,))
+
+
+def inks(data: bytes) -> Picture:
+    """Inverted inks by imagecodecs: what white light leaves through each of the inks."""
+    samples = imagecodecs.jpeg8_decode(data, outcolorspace="CMYK") / 255
+    return picture(samples[..., :3] * samples[..., 3:])
 
 
 def _oriented_cases() -> Cases:
@@ -102,7 +104,7 @@ def _oriented_cases() -> Cases:
 
 
 def _damaged_cases() -> Cases:
-    """The last part of the coded data is lost; zeros, or the bytes of erased memory, are there, or the file ends.
+    """The last part of the coded data is lost: zeros or the bytes of erased memory instead, or nothing.
 
     No decoder can confirm the picture that was there.
     """
@@ -116,13 +118,14 @@ def _damaged_cases() -> Cases:
                 fill = filler * (len(data) - 2 - cut)
                 damaged = data[:cut] + fill + data[-2:]
                 yield replace(
-                    _case(f"damaged with {filler.hex()}, {name}", damaged, picture(colours(size))), decoders=()
+                    _case(f"damaged with {filler.hex()}, {name}", damaged, picture(colours(size))),
+                    decoders=(),
                 )
             yield replace(_case(f"cut, {name}", data[:cut], picture(colours(size))), decoders=())
 
 
 def _rare_cases() -> Cases:
-    """Codings of ITU-R T.81 that few programs read: 12 bits, lossless, and arithmetic by cjpeg, where it is."""
+    """Rare codings of ITU-T T.81: 12 bits, lossless, and arithmetic by cjpeg, where there is one."""
     twelve = np.rint(colours() * 4095).astype(np.uint16)
     yield _case("12 bits", imagecodecs.jpeg8_encode(twelve, _QUALITY, bitspersample=12), picture(colours()))
     for predictor in (1, 4, 7):

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sweep.pictures import Picture, Values, picture
 
 SRGB, PQ, HLG, LINEAR = 13, 16, 18, 8

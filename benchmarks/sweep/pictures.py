@@ -75,7 +75,7 @@ def picture(values: Values, alpha: Values | None = None) -> Picture:
 
 @functools.cache
 def indexed(bits: int, size: tuple[int, int] = ODD) -> tuple[Values, NDArray[np.uint8]]:
-    """A palette of black, white and colours in no order, and the entry of the nearest colour for each pixel."""
+    """A palette of black, white and colours in no order, and the nearest entry for each pixel."""
     values, count = colours(size), 2**bits
     some = values.reshape(-1, 3)[:: size[0] * size[1] // (count + 1)][: count - 2]
     table = np.random.default_rng(bits).permutation(np.vstack(([[0, 0, 0], [1, 1, 1]], some))[:count])

@@ -9,8 +9,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sweep.case import Case, Cases
-from sweep.pictures import ODD, Picture, Values, colours, grey, indexed, laid, levels, opacity, picture, stepped
+from sweep.pictures import (
+    ODD,
+    Picture,
+    Values,
+    colours,
+    grey,
+    indexed,
+    laid,
+    levels,
+    opacity,
+    picture,
+    stepped,
+)
 from sweep.seconds import codec, vips
 
 _GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGBA = 0, 2, 3, 4, 6
@@ -173,7 +186,7 @@ _PLAIN_CHUNKS: tuple[Chunk, ...] = (
 
 
 def _chunk_cases() -> Cases:
-    """Chunks that do not change the picture, sound and with a wrong checksum, before the samples and after."""
+    """Chunks that change nothing, sound and with a wrong checksum, before the samples and after."""
     plain = _of("RGB 8", colours(), 8, _RGB, picture(colours()))
     samples, end = chunk(b"IDAT", body(plain)), chunk(b"IEND", b"")
     for (name, value), is_sound, is_after in itertools.product(_PLAIN_CHUNKS, (True, False), (False, True)):
@@ -188,7 +201,9 @@ def _chunk_cases() -> Cases:
     gamma = (b"gAMA", struct.pack(">I", 100000))
     for bits in (8, 16):
         kind = _of(f"RGB {bits} with linear light by gAMA", linear, bits, _RGB, picture(colours()), gamma)
-        yield replace(_case(kind, "plain", written(kind)), decoders=())  # libvips ignores gAMA, browsers do not
+        yield replace(
+            _case(kind, "plain", written(kind)), decoders=()
+        )  # libvips ignores gAMA, browsers do not
 
 
 def _oriented_cases() -> Cases:

@@ -9,6 +9,7 @@ import numpy as np
 import pyvips
 import tifffile
 from numpy.typing import NDArray
+
 from sweep.case import Decoder
 from sweep.pictures import Picture, picture
 
@@ -24,7 +25,7 @@ def vips(data: bytes) -> Picture:
 
 
 def codec(name: str, **options: Any) -> Decoder:
-    """The decoder of imagecodecs for a format: grey, RGB or RGBA in its first frame, as it lies in the file."""
+    """The decoder of imagecodecs for a format: grey, RGB or RGBA as it lies in the file."""
 
     def decoder(data: bytes) -> Picture:
         return of_samples(getattr(imagecodecs, f"{name}_decode")(data, **options))

@@ -62,7 +62,7 @@ class Layout:
 
 def written(samples: Samples, bits: int, tags: dict[int, tuple[int, ...]], layout: Layout) -> bytes:
     """A TIFF of these samples; `tags` has the photometric interpretation and whatever else a kind needs."""
-    height, width, channels = samples.shape
+    height, width, _ = samples.shape
     chunks = [_coded(chunk, bits, tags, layout) for chunk in _chunks(samples, layout)]
     return assembled(chunks, (width, height), tags | _layout_tags(samples, bits, layout), layout)
 
@@ -179,7 +179,7 @@ def _bilevel(chunk: Samples, compression: str) -> bytes:
 
 
 def _predicted(chunk: Samples, predictor: int) -> Samples:
-    """Differences of neighbours in a row (TIFF 6.0 section 14), or of the bytes of floats (Technical Note 3)."""
+    """Differences of neighbours in a row (TIFF 6.0 section 14), or of the bytes of floats (Note 3)."""
     if predictor == 2:
         whole = chunk.view(f"u{chunk.dtype.itemsize}")
         return np.diff(whole, axis=1, prepend=whole[:, :1] * 0)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
 from sweep.case import Case, Cases
 from sweep.pictures import EVEN, ODD, Picture, colours, laid, opacity, picture
 from sweep.seconds import codec, vips
@@ -60,4 +61,6 @@ def _oriented_cases(*, lossless: bool) -> Cases:
         exif = Image.Exif()
         exif[274] = orientation
         data = _saved(image, lossless=lossless, quality=95, exif=exif.tobytes())
-        yield _case(f"EXIF orientation {orientation}, {'lossless' if lossless else 'lossy'}", data, picture(colours()))
+        yield _case(
+            f"EXIF orientation {orientation}, {'lossless' if lossless else 'lossy'}", data, picture(colours())
+        )
