@@ -39,7 +39,7 @@ def around(prepared: PreparedImage) -> list[Colour]:
 
 @pytest.mark.parametrize("options", [{}, {"transparency": 1}])
 def test_the_screen_around_the_frame_is_white(options: dict[str, Any]) -> None:
-    """Around the frame the picture is white, with and without a transparent colour; the frame is as it was."""
+    """Around the frame the picture is white, with a transparent colour or without; the frame is as it was."""
     prepared = prepare(on_larger_screen(in_red_and_blue(), **options), OPTIONS)
     assert (prepared.width, prepared.height) == SCREEN
     for found in around(prepared):

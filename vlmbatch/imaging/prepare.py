@@ -18,6 +18,7 @@ from vlmbatch.images import PreparedImage, unread
 from vlmbatch.imaging import heif_structure, jpeg_structure, tiff_structure
 from vlmbatch.imaging.cicp import Cicp
 from vlmbatch.imaging.colour import in_plain_colours, on_white, to_srgb
+from vlmbatch.imaging.colour_key import narrow_key
 from vlmbatch.imaging.colour_space import colour_space_of
 from vlmbatch.imaging.dark_colours import brightened, lower_bytes
 from vlmbatch.imaging.decode import OutOfMemory, check_pixels, decoding
@@ -185,6 +186,7 @@ def _prepare(
                 declared, target = image.size, (target[1], target[0])
             orientation = orientation_of(image, warnings)
             seen = upright_size(declared, image.format, orientation)
+            narrow_key(loaded, data, warnings)
             bright = brightened(loaded, data, lower, warnings)
             small = shrunk(in_plain_colours(bright, warnings), target, rest)
         del image, loaded, bright
