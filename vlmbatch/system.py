@@ -35,7 +35,9 @@ BINARY: int = getattr(os, "O_BINARY", 0)
 NOFOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
 NONBLOCK: int = getattr(os, "O_NONBLOCK", 0)
 DIRECTORY: int = getattr(os, "O_DIRECTORY", 0)
-OPENS_IN_FOLDERS = bool(NOFOLLOW and DIRECTORY and os.open in os.supports_dir_fd)
+OPENS_IN_FOLDERS = (
+    bool(NOFOLLOW and DIRECTORY) and os.open in os.supports_dir_fd and os.scandir in os.supports_fd
+)
 """Whether an entry of an open folder can be opened, and not through a link."""
 HAS_OWNERS = hasattr(os, "geteuid")
 """Whether the owner and the mode of a file say which users can change it; they do not on Windows."""
