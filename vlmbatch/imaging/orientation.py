@@ -32,9 +32,10 @@ def upright_size(size: tuple[int, int], name: str | None, orientation: int) -> t
 
 def _exif(image: Image.Image) -> Image.Exif:
     """The EXIF data without an orientation that only the XMP data has, which browsers ignore."""
-    if image.format == "TIFF":
+    if image.format != "PNG" and (image.format == "TIFF" or "xmp" not in image.info):
         return image.getexif()
-    # a stand-in, since PNG's own getexif() would decode the pixels to find EXIF data behind them
+    # a stand-in: getexif() would look into the XMP data, and that of a PNG would decode it to find EXIF data
+    # behind the pixels
     exif_only = Image.Image()
     exif_only.info = {key: image.info[key] for key in _EXIF_KEYS if key in image.info}
     return exif_only.getexif()
