@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+import numpy as np
+import tifffile
 from PIL import Image
 
 from vlmbatch.config.groups import ImageOptions
@@ -47,6 +50,7 @@ def write_pictures(folder: Path) -> list[Path]:
         "float.tif": (rgb.convert("F"), {}),
         "plain.tif": (rgb, {}),
         "lzw.tif": (rgb, {"compression": "tiff_lzw"}),
+        "fax.tif": (rgb.convert("1"), {"compression": "group4", "dpi": (204, 98)}),
         "palette.gif": (rgb.quantize(64), {}),
         "plain.bmp": (rgb, {}),
         "turned.tif": (rgb, {"tiffinfo": {274: 6}}),
@@ -57,9 +61,39 @@ def write_pictures(folder: Path) -> list[Path]:
     for name, (picture, options) in kinds.items():
         paths.append(folder / name)
         picture.save(paths[-1], **options)
+    paths += write_deep_pictures(folder, np.asarray(rgb))
     paths.append(folder / "three-scans.jpg")
     paths[-1].write_bytes(multi_scan(rgb))
     return paths
+
+
+def write_deep_pictures(folder: Path, rgb: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> list[Path]:
+    """Write the photo in samples that Pillow does not write, or not decode."""
+    grey, packed = rgb[..., 1], {"compression": "adobe_deflate"}
+    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
+        "dark-16-bit.tif": (rgb * np.uint16(16), {"photometric": "rgb"} | packed),
+        "dark-planes.tif": (np.moveaxis(rgb * np.uint16(16), -1, 0), {"photometric": "rgb"} | packed),
+        "float64.tif": (grey / 255, packed),
+        "float32-rgb.tif": (rgb / np.float32(255), {"photometric": "rgb", "predictor": True} | packed),
+        "float16-rgb-raw.tif": ((rgb / np.float32(255)).astype("f2"), {"photometric": "rgb"}),
+        "uint32-rgb-one-strip.tif": (
+            rgb * np.uint32(257),
+            {"photometric": "rgb", "rowsperstrip": SIZE[1]} | packed,
+        ),
+        "nan.tif": (np.where(grey > 250, np.float32("nan"), grey.astype("f4")), {}),
+        "grey-alpha-16.tif": (
+            np.stack((grey, grey), -1) * np.uint16(257),
+            {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["unassalpha"]} | packed,
+        ),
+        "cmyk-alpha.tif": (
+            np.concatenate((rgb, rgb[..., :2]), -1),
+            {"photometric": "separated", "planarconfig": "contig", "extrasamples": ["unassalpha"]} | packed,
+        ),
+        "lab-16.tif": (rgb * np.uint16(257), {"photometric": "cielab"} | packed),
+    }
+    for name, (samples, options) in kinds.items():
+        tifffile.imwrite(folder / name, samples, metadata=None, **options)
+    return [folder / name for name in kinds]
 
 
 def peak() -> int:

@@ -12,7 +12,7 @@ from vlmbatch.errors import ConfigError, FatalBackendError, TransientError, Unre
 from vlmbatch.imaging.capabilities import Support, drawn_shapes
 from vlmbatch.imaging.prepare import inspect
 
-BARE = Support(pillow="13.0.0", avif=False, heic=False, fast=False)
+BARE = Support(pillow="13.0.0", avif=False, heic=False, tiff=False, fast=False)
 
 
 async def last(config: RunConfig) -> Finding:
@@ -24,8 +24,9 @@ def test_a_missing_extra_is_a_warning_with_its_command() -> None:
     """Each missing extra is a warning with exit code 0 and the command that installs it."""
     assert formats(BARE).mark == accelerator(BARE).mark == "warning"
     assert 'pip install "vlmbatch[heic]"' in (formats(BARE).advice or "")
+    assert 'pip install "vlmbatch[tiff]"' in (formats(BARE).advice or "")
     assert 'pip install "vlmbatch[fast]"' in (accelerator(BARE).advice or "")
-    assert formats(BARE).told.endswith("not AVIF and HEIC")
+    assert formats(BARE).told.endswith("not AVIF, HEIC, scientific TIFF")
     assert formats(BARE).exit_code == 0
 
 

@@ -8,24 +8,33 @@ from PIL import Image, ImageDraw, features
 
 from vlmbatch.imaging.decode import has_heif
 from vlmbatch.imaging.resize import has_simd
+from vlmbatch.imaging.tiff_pixels import has_tifffile
 
 _SIDES = (1280, 960)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Support:
-    """The version of Pillow, its optional formats, and whether resizing is accelerated."""
+    """The version of Pillow, the optional formats, and whether resizing is accelerated.
+
+    `tiff`: also the kinds that Pillow does not know, such as those of instruments.
+    """
 
     pillow: str
     avif: bool
     heic: bool
+    tiff: bool
     fast: bool
 
 
 def support() -> Support:
     """Check what is installed."""
     return Support(
-        pillow=PIL.__version__, avif=bool(features.check("avif")), heic=has_heif(), fast=has_simd()
+        pillow=PIL.__version__,
+        avif=bool(features.check("avif")),
+        heic=has_heif(),
+        tiff=has_tifffile(),
+        fast=has_simd(),
     )
 
 

@@ -5,9 +5,11 @@ The factors hold for Pillow 13; benchmarks/decode_memory.py measures them.
 
 from PIL import ExifTags, ImageFile, TiffImagePlugin
 
+from vlmbatch.imaging.dark_colours import lower_bytes
 from vlmbatch.imaging.frames import has_still
 from vlmbatch.imaging.geometry import padded_size
 from vlmbatch.imaging.jpeg_structure import JpegStructure
+from vlmbatch.imaging.tiff_pixels import TiffPixels
 
 _CHANNEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "LA": 4, "PA": 4}
 """Bytes that Pillow stores for a pixel; four for every other mode."""
@@ -17,6 +19,7 @@ _LEAST_SHARE = 0.46
 """Least share of the decoded pixels that is held half-way through resizing, also after a box filter."""
 _DECODER = {"WEBP": 12, "AVIF": 9, "HEIF": 12}
 """Bytes that the decoder itself holds for each pixel of the file."""
+_DARK = 16  # bytes a pixel to decode colours of 16 bits again, in case that they are dark
 _COEFFICIENT = 2  # bytes, of a JPEG with several scans (libjpeg's JCOEF)
 _STILL_COPIES = 3  # of an animated PNG: Pillow's for blending, and a canvas for a smaller frame
 _ROWS = 16  # bytes for each column: two rows of the file, at most 64 bits a pixel
@@ -43,6 +46,10 @@ def decode_bytes(
     held = in_file * _DECODER.get(image.format or "", 0) + full[0] * _ROWS
     if structure is not None and (structure.scans > 1 or image.info.get("progressive")):
         held += in_file * _COEFFICIENT * len(image.getbands())
+    if lower_bytes(image):
+        held += decoded * _DARK
+    if isinstance(image, TiffPixels):
+        held += image.unpacked
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         held += _held_for_tiff(image) + decoded * channels * _is_turned(image)
     if has_still(image):

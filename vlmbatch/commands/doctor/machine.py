@@ -16,20 +16,22 @@ def check_machine() -> list[Finding]:
 
 
 def formats(found: Support) -> Finding:
-    """Check which image formats can be opened, and whether AVIF or HEIC is missing."""
-    missing = [name for name, present in (("AVIF", found.avif), ("HEIC", found.heic)) if not present]
-    present = ["JPEG, PNG, WebP, GIF, TIFF, BMP", *(n for n in ("AVIF", "HEIC") if n not in missing)]
+    """Check which image formats can be opened, and which of the optional ones are missing."""
+    optional = {"AVIF": found.avif, "HEIC": found.heic, "scientific TIFF": found.tiff}
+    missing = [name for name in optional if not optional[name]]
+    present = ["JPEG, PNG, WebP, GIF, TIFF, BMP", *(name for name in optional if optional[name])]
     told = f"Pillow {found.pillow} opens {', '.join(present)}"
     if not missing:
         return Finding(check="formats", mark="ok", told=told)
     ways = {
         "HEIC": 'for iPhone photos: pip install "vlmbatch[heic]"',
+        "scientific TIFF": 'for floats and 32 bits: pip install "vlmbatch[tiff]"',
         "AVIF": "for AVIF: pip install --force-reinstall pillow",
     }
     return Finding(
         check="formats",
         mark="warning",
-        told=f"{told}, not {' and '.join(missing)}",
+        told=f"{told}, not {', '.join(missing)}",
         advice="; ".join(ways[name] for name in missing),
     )
 
