@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 from pictures import BLACK, OPTIONS, assert_near, encoded, pixel, ramp
-from tiffs import HEIGHT, WIDTH, assert_quarters, assert_ramp, grey, quarters, tiff
+from tiffs import HEIGHT, WIDTH, assert_quarters, assert_ramp, grey, patched, quarters, tiff
 
 from vlmbatch.errors import ImageError
 from vlmbatch.imaging.prepare import prepare
@@ -36,6 +36,17 @@ def test_a_ramp_is_a_ramp_in_any_byte_order(kind: str, top: float, packing: str 
         for predictor in predictors:
             options = {"compression": packing, "predictor": predictor, "tile": tile, "byteorder": order}
             assert_ramp(tiff(grey(kind, top), **options), warned=top == 4095)
+
+
+def test_missing_strips_are_not_black() -> None:
+    """A file that lists fewer strips or tiles than its height needs is refused, packed or not."""
+    for planar, packing, tile in itertools.product(("contig", "separate"), PACKINGS, (None, (16, 32))):
+        picture = quarters("u1", 255)
+        picture = np.moveaxis(picture, -1, 0) if planar == "separate" else picture
+        options = {"compression": packing, "tile": tile, "rowsperstrip": None if tile else 8}
+        data = tiff(picture, photometric="rgb", planarconfig=planar, byteorder="<", **options)
+        with pytest.raises(ImageError, match="truncated"):
+            prepare(patched(data, 257, 4000), OPTIONS)
 
 
 @pytest.mark.parametrize("packing", PACKINGS)

@@ -4,11 +4,30 @@ Each correction is for a kind of file that Pillow would decode to a wrong pictur
 over synthesised files found them (docs/decisions.md).
 """
 
+import math
+
 from PIL import ImagePalette, TiffImagePlugin
-from PIL.TiffImagePlugin import COLORMAP, COMPRESSION, FILLORDER, PLANAR_CONFIGURATION, SAMPLEFORMAT
+from PIL.TiffImagePlugin import (
+    COLORMAP,
+    COMPRESSION,
+    FILLORDER,
+    IMAGELENGTH,
+    IMAGEWIDTH,
+    PLANAR_CONFIGURATION,
+    ROWSPERSTRIP,
+    SAMPLEFORMAT,
+    SAMPLESPERPIXEL,
+    STRIPOFFSETS,
+    TILELENGTH,
+    TILEOFFSETS,
+    TILEWIDTH,
+)
+
+from vlmbatch.errors import ImageError
 
 PLANAR = 2  # of PlanarConfiguration: each channel is stored apart
 _PACKBITS = 32773
+_OLD_JPEG = "tiff_jpeg"  # its data may lie elsewhere
 _MIRRORED = 2  # of FillOrder: the first pixel is in the lowest bit
 _SIGNED = 2
 _SMALLEST_OF_16_BITS = 256
@@ -38,6 +57,24 @@ def correct(image: TiffImagePlugin.TiffImageFile) -> None:
         _decode_as(image, image.mode, rawmode)
     if image.mode in ("P", "PA"):
         _correct_palette(image)
+
+
+def check_complete(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Refuse an opened TIFF that lists fewer strips or tiles than it has rows; the others would be black.
+
+    Raises:
+        ImageError: bad_image.
+    """
+    tags = image.tag_v2
+    width, height = tags[IMAGEWIDTH], tags[IMAGELENGTH]
+    if TILEOFFSETS in tags:
+        offsets, across, down = tags[TILEOFFSETS], tags.get(TILEWIDTH, width), tags.get(TILELENGTH, height)
+    else:
+        offsets, across, down = tags.get(STRIPOFFSETS, ()), width, tags.get(ROWSPERSTRIP, height)
+    planes = int(tags.get(SAMPLESPERPIXEL, 1)) if is_planar(image) else 1
+    needed = math.ceil(width / max(across, 1)) * math.ceil(height / max(down, 1)) * planes
+    if len(offsets) < needed and image.info.get("compression") != _OLD_JPEG:
+        raise ImageError("the TIFF is truncated: some of its strips or tiles are missing")
 
 
 def is_planar(image: TiffImagePlugin.TiffImageFile) -> bool:

@@ -32,6 +32,7 @@ def open_tiff(source: BinaryIO) -> ImageFile.ImageFile:
         return _opened_with_tifffile(source)
     if not isinstance(image, TiffImageFile) or _is_wrong(image):
         return _opened_with_tifffile(source)
+    tiff_corrections.check_complete(image)
     tiff_corrections.correct(image)
     return image
 

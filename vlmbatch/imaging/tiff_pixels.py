@@ -3,6 +3,7 @@
 import functools
 import logging
 import math
+import warnings
 from collections.abc import Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -188,6 +189,6 @@ def _tables(page: "tifffile.TiffPage", coded: bytes) -> dict[str, Any]:
 
 @functools.cache
 def _silence() -> None:
-    """Keep what tifffile logs about odd files from the terminal; real errors raise."""
-    logger = logging.getLogger("tifffile")
-    logger.addHandler(logging.NullHandler())
+    """Keep what tifffile logs and numpy warns about odd files from the terminal; real errors raise."""
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module="tifffile")
