@@ -9,7 +9,7 @@ from pictures import OPTIONS, PLAIN, SMALL, animation, encoded, jpeg_with
 from PIL import Image
 
 from vlmbatch.images import MOST_FRAMES
-from vlmbatch.imaging.gif_structure import MOST_BLOCKS, count_frames
+from vlmbatch.imaging.gif.structure import MOST_BLOCKS, count_frames
 from vlmbatch.imaging.prepare import prepare
 
 TOLD = "the file has 3 pages or frames; only the first was read"

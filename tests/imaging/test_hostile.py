@@ -31,8 +31,8 @@ from PIL import Image
 
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError, ResourceError
-from vlmbatch.imaging.jpeg_strip import bared
-from vlmbatch.imaging.jpeg_structure import survey
+from vlmbatch.imaging.jpeg.strip import bared
+from vlmbatch.imaging.jpeg.structure import survey
 from vlmbatch.imaging.prepare import inspect, prepare
 
 # imaging sets its warning filters once for the process, and pytest resets them after each test

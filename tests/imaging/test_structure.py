@@ -7,10 +7,10 @@ from pictures import OPTIONS, PLAIN, SMALL, encoded, multi_scan, psnr, sent
 
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
-from vlmbatch.imaging.jpeg_structure import segments, survey
+from vlmbatch.imaging.jpeg.structure import segments, survey
 from vlmbatch.imaging.prepare import prepare
-from vlmbatch.imaging.tiff_structure import MOST_PAGES
-from vlmbatch.imaging.tiff_structure import survey as pages_of
+from vlmbatch.imaging.tiff.structure import MOST_PAGES
+from vlmbatch.imaging.tiff.structure import survey as pages_of
 
 
 def with_pages(count: int) -> bytes:

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, features
 
 from vlmbatch.imaging.decode import has_heif
 from vlmbatch.imaging.resize import has_simd
-from vlmbatch.imaging.tiff_pixels import has_tifffile
+from vlmbatch.imaging.tiff.pixels import has_tifffile
 
 _SIDES = (1280, 960)
 

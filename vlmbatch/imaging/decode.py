@@ -28,7 +28,7 @@ from PIL import (
 
 from vlmbatch.errors import ImageError, ResourceError
 from vlmbatch.imaging.formats import HEAD_BYTES, describe, sniff
-from vlmbatch.imaging.tiff_file import open_tiff
+from vlmbatch.imaging.tiff.opening import open_tiff
 
 _MOST_TEXT = 16 * 1024**2  # bytes, of one compressed text or profile in a PNG
 

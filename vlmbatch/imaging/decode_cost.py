@@ -5,11 +5,11 @@ The factors hold for Pillow 13; benchmarks/decode_memory.py measures them.
 
 from PIL import ExifTags, ImageFile, TiffImagePlugin
 
-from vlmbatch.imaging.dark_colours import lower_bytes
-from vlmbatch.imaging.frames import has_still
+from vlmbatch.imaging.colours.dark import lower_bytes
 from vlmbatch.imaging.geometry import padded_size
-from vlmbatch.imaging.jpeg_structure import JpegStructure
-from vlmbatch.imaging.tiff_pixels import TiffPixels
+from vlmbatch.imaging.jpeg.structure import JpegStructure
+from vlmbatch.imaging.png.animation import has_still
+from vlmbatch.imaging.tiff.pixels import TiffPixels
 
 _CHANNEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "LA": 4, "PA": 4}
 """Bytes that Pillow stores for a pixel; four for every other mode."""

@@ -2,13 +2,14 @@
 
 from contextlib import suppress
 
-from PIL import Image, ImageFile, MpoImagePlugin, PngImagePlugin
+from PIL import ImageFile, MpoImagePlugin
 
 from vlmbatch.errors import ImageError
 from vlmbatch.images import MOST_FRAMES
 from vlmbatch.imaging.decode import decoding
-from vlmbatch.imaging.gif_structure import count_frames
-from vlmbatch.imaging.tiff_structure import TiffStructure
+from vlmbatch.imaging.gif.structure import count_frames
+from vlmbatch.imaging.png.animation import has_still
+from vlmbatch.imaging.survey import Survey
 
 _MOST_OF_MPO = 100
 _ENTRIES = 0xB002  # of the index of an MPO (CIPA DC-007)
@@ -18,49 +19,19 @@ _MAPS = (b"hdrgm:", b"HDRGainMap", b"apple:photo:2020:aux:", b"iso:ts:21496", b'
 """Marks of a map of brightness or depth that phones put after a photo: Google's, Apple's and that of ISO."""
 
 
-def frames_in(image: ImageFile.ImageFile, data: bytes, pages: TiffStructure | None) -> int:
+def frames_in(image: ImageFile.ImageFile, file: Survey) -> int:
     """The number of frames, pages or pictures of an opened file, from 1 to MOST_FRAMES.
 
-    `pages` are those of a TIFF. Previews and gain maps of a photo do not count.
+    Previews and gain maps of a photo do not count.
     """
-    if pages is not None:
-        return min(pages.pages, MOST_FRAMES)
+    if file.tiff is not None:
+        return min(file.tiff.pages, MOST_FRAMES)
     if image.format == "GIF":
-        return count_frames(data, MOST_FRAMES)
+        return count_frames(file.data, MOST_FRAMES)
     if isinstance(image, MpoImagePlugin.MpoImageFile):
-        return _pictures_of(image, data)
+        return _pictures_of(image, file.data)
     frames = int(getattr(image, "n_frames", 1)) - has_still(image)
     return min(max(frames, 1), MOST_FRAMES)
-
-
-def has_still(image: ImageFile.ImageFile) -> bool:
-    """Whether a PNG has a still picture that is no frame of its animation: only old viewers show it."""
-    return isinstance(image, PngImagePlugin.PngImageFile) and bool(image.default_image)
-
-
-def first_loaded(image: ImageFile.ImageFile) -> Image.Image:
-    """The picture of an opened file, decoded; of an animated PNG its first frame, on a transparent canvas."""
-    image.load()
-    if not isinstance(image, PngImagePlugin.PngImageFile) or not image.default_image:
-        return image
-    image.seek(1)
-    image.blend_op = PngImagePlugin.Blend.OP_SOURCE  # Pillow would blend it with the still picture
-    image.load()
-    box = image.info["bbox"]
-    if box == (0, 0, *image.size):
-        return image
-    canvas = Image.new("RGBA", image.size)
-    canvas.paste(image.crop(box).convert("RGBA"), box)
-    return canvas
-
-
-def preview_only(pages: TiffStructure | None, size: tuple[int, int]) -> list[str]:
-    """The warning that a TIFF has only a preview of this size; a list of one, or empty."""
-    if pages is None or not pages.only_preview:
-        return []
-    found = f"only a preview of {size[0]}x{size[1]} pixels was found in the file, and sent"
-    advice = "; it looks like camera raw without its usual ending: develop it first" if pages.is_raw else ""
-    return [found + advice]
 
 
 def _pictures_of(image: MpoImagePlugin.MpoImageFile, data: bytes) -> int:

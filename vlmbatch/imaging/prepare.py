@@ -13,39 +13,27 @@ from PIL import Image, ImageFile
 from pybase64 import b64encode
 
 from vlmbatch.config.groups import ImageOptions
-from vlmbatch.errors import ImageError
 from vlmbatch.images import PreparedImage, unread
-from vlmbatch.imaging import heif_structure, jpeg_structure, tiff_structure
-from vlmbatch.imaging.cicp import Cicp
-from vlmbatch.imaging.colour import in_plain_colours, on_white, to_srgb
-from vlmbatch.imaging.colour_key import narrow_key
-from vlmbatch.imaging.colour_space import colour_space_of
-from vlmbatch.imaging.dark_colours import brightened, lower_bytes
+from vlmbatch.imaging.colours.plain import in_plain_colours
+from vlmbatch.imaging.colours.space import colour_space_of
+from vlmbatch.imaging.colours.srgb import in_srgb
 from vlmbatch.imaging.decode import OutOfMemory, check_pixels, decoding
 from vlmbatch.imaging.decode_cost import decode_bytes
 from vlmbatch.imaging.encode import MEDIA_TYPE, encode
-from vlmbatch.imaging.formats import HEAD_BYTES, sniff
-from vlmbatch.imaging.frames import first_loaded, frames_in, preview_only
+from vlmbatch.imaging.frames import frames_in
 from vlmbatch.imaging.geometry import check_side, padded, upright
-from vlmbatch.imaging.heif_orientation import check_orientation
-from vlmbatch.imaging.jpeg_damage import check_damage
-from vlmbatch.imaging.jpeg_end import check_end
-from vlmbatch.imaging.orientation import (
-    UPRIGHT,
-    announced_orientation,
-    orientation_of,
-    upright_size,
-)
-from vlmbatch.imaging.passthrough import passed
-from vlmbatch.imaging.pixel_aspect import square_size
-from vlmbatch.imaging.png_structure import mending
+from vlmbatch.imaging.heif.orientation import check_orientation
+from vlmbatch.imaging.jpeg.damage import check_damage
+from vlmbatch.imaging.jpeg.end import check_end
+from vlmbatch.imaging.jpeg.passthrough import passed
+from vlmbatch.imaging.loading import loaded
+from vlmbatch.imaging.orientation import UPRIGHT, announced_orientation, orientation_of, upright_size
+from vlmbatch.imaging.png.chunks import mending
 from vlmbatch.imaging.resize import draft, shrunk
 from vlmbatch.imaging.sizing import Sizing, sizing_of
-from vlmbatch.imaging.tiff_pixels import TiffPixels
-from vlmbatch.imaging.tiff_rewrite import single_page
-from vlmbatch.imaging.tiff_structure import TiffStructure
-from vlmbatch.imaging.tone_mapping import to_sdr
-from vlmbatch.imaging.transparency import check_visible
+from vlmbatch.imaging.survey import Survey, survey
+from vlmbatch.imaging.tiff.pixel_aspect import square_size
+from vlmbatch.imaging.tiff.structure import check_preview
 from vlmbatch.protocols import Room
 
 __all__ = ["ImageHeader", "check_side", "inspect", "prepare", "uniform"]
@@ -89,30 +77,19 @@ def inspect(file: BinaryIO | bytes, max_pixels_in: int | None = None) -> ImageHe
 
 
 def _inspect(file: BinaryIO | bytes, max_pixels_in: int | None) -> ImageHeader:
-    pages = None
-    if isinstance(file, bytes):
-        file, pages = _main_page(file)
-    with decoding(file) as image:
+    found = survey(file) if isinstance(file, bytes) else None
+    with decoding(found.data if found else file) as image:
         check_pixels(image.size, max_pixels_in)
         orientation = orientation_of(image, [])
         width, height = upright_size(image.size, image.format, orientation)
-        frames = frames_in(image, file, pages) if isinstance(file, bytes) else 1
         return ImageHeader(
             format=image.format or "",
             mode=image.mode,
             width=width,
             height=height,
             square=upright_size(square_size(image), image.format, orientation),
-            frames=frames,
+            frames=frames_in(image, found) if found else 1,
         )
-
-
-def _main_page(data: bytes) -> tuple[bytes, TiffStructure | None]:
-    """The file, and the pages of a TIFF; without the other pages if previews come before the picture."""
-    if sniff(data[:HEAD_BYTES]) != "TIFF":
-        return data, None
-    pages = tiff_structure.survey(data)
-    return (data if pages.at is None else single_page(data, pages.at)), pages
 
 
 def prepare(
@@ -153,53 +130,46 @@ def uniform(rgb: tuple[int, int, int]) -> PreparedImage:
 def _prepare(
     options: ImageOptions, sizing: Sizing, room: Room, data: bytes, warnings: list[str]
 ) -> PreparedImage:
-    name = sniff(data[:HEAD_BYTES])
-    structure = jpeg_structure.survey(data) if name == "JPEG" else None
-    boxes = heif_structure.survey(data) if name in ("AVIF", "HEIF") else None
-    data, pages = _main_page(data)
+    file = survey(data)
     with ExitStack() as held:
-        with decoding(data) as image:
+        with decoding(file.data) as image:
             declared = image.size
             check_pixels(declared, options.max_pixels_in)
-            if structure is not None and structure.whole:
-                check_damage(data, structure, room, warnings)
-            frames = frames_in(image, data, pages)
-            warnings += [*unread(frames), *preview_only(pages, declared)]
-            space = colour_space_of(image, data, boxes, warnings)
-            if boxes is not None:
-                check_orientation(image, boxes, warnings)
+            _check(image, file, room, warnings)
+            frames = frames_in(image, file)
+            warnings += unread(frames)
+            space = colour_space_of(image, file, warnings)
             target = _target(image, sizing)
-            if target == declared and (original := passed(data, image, structure, space, room)) is not None:
-                picture = _prepared(original, declared, declared, frames, warnings)
-                return replace(picture, is_original=True)
-            if structure is not None and not structure.whole:
-                raise ImageError("the JPEG is truncated: its end mark is missing")
+            if target == declared and (original := passed(image, file, space, room)) is not None:
+                same = _prepared(original, declared, declared, frames, warnings)
+                return replace(same, is_original=True)
             rest = draft(image, target)
-            if structure is not None and structure.end:
-                check_end(image, declared[1], structure.end, warnings)
-            held.enter_context(room(decode_bytes(image, declared, target, structure)))
-            lower = lower_bytes(image)
-            loaded = first_loaded(image)
-            if isinstance(image, TiffPixels):
-                warnings += image.warnings
+            if file.jpeg:
+                check_end(image, declared[1], file.jpeg, warnings)
+            held.enter_context(room(decode_bytes(image, declared, target, file.jpeg)))
+            picture = loaded(image, file.data, warnings)
             if image.format == "TIFF" and image.size == declared[::-1]:  # Pillow rotated it by its XMP data
                 declared, target = image.size, (target[1], target[0])
             orientation = orientation_of(image, warnings)
             seen = upright_size(declared, image.format, orientation)
-            narrow_key(loaded, data, warnings)
-            bright = brightened(loaded, data, lower, warnings)
-            small = shrunk(in_plain_colours(bright, warnings), target, rest)
-        del image, loaded, bright
+            small = shrunk(in_plain_colours(picture, warnings), target, rest)
+        del image, picture
         # costly steps run on the small picture: to rotate the large one first would take three times as long,
         # and to apply its colour profile five times
-        if isinstance(space, Cicp):
-            small, space = to_sdr(small, space, warnings), None
-        plain = on_white(small)
-        check_visible(small, plain, frames, warnings)
-        plain = to_srgb(plain, space, warnings)
+        plain = in_srgb(small, space, frames, warnings)
         plain = padded(upright(plain, orientation), warnings)
         encoded = encode(plain, options.quality)
     return _prepared(encoded, plain.size, seen, frames, warnings)
+
+
+def _check(image: ImageFile.ImageFile, file: Survey, room: Room, warnings: list[str]) -> None:
+    """Refuse an opened file that is damaged, and warn about one that viewers show in another way."""
+    if file.jpeg:
+        check_damage(file.data, file.jpeg, room, warnings)
+    if file.tiff:
+        check_preview(file.tiff, image.size, warnings)
+    if file.heif:
+        check_orientation(image, file.heif, warnings)
 
 
 def _target(image: ImageFile.ImageFile, sizing: Sizing) -> tuple[int, int]:

@@ -10,9 +10,9 @@ import re
 from contextlib import suppress
 
 from vlmbatch.errors import ImageError
-from vlmbatch.imaging.jpeg_probe import Probe
-from vlmbatch.imaging.jpeg_scans import Scan, scans
-from vlmbatch.imaging.jpeg_structure import END_MARK, JpegStructure
+from vlmbatch.imaging.jpeg.probe import Probe
+from vlmbatch.imaging.jpeg.scans import Scan, scans
+from vlmbatch.imaging.jpeg.structure import END_MARK, JpegStructure
 from vlmbatch.protocols import Room
 
 _RUN = 256
@@ -30,7 +30,7 @@ _SLACK = 8  # units: a run may begin in one that is not empty
 
 
 def check_damage(data: bytes, structure: JpegStructure, room: Room, warnings: list[str]) -> None:
-    """Refuse a JPEG if a run of zeros or of FF in its coded data cannot be a part of its picture.
+    """Refuse a JPEG that lacks its end mark, or a part of its data, which is now zeros or FF.
 
     A warning says if scans are missing, without which the picture is coarse. The picture is decoded only if
     there is such a run.
@@ -38,6 +38,8 @@ def check_damage(data: bytes, structure: JpegStructure, room: Room, warnings: li
     Raises:
         ImageError: bad_image.
     """
+    if not structure.whole:
+        raise ImageError("the JPEG is truncated: its end mark is missing")
     if structure.is_coarse:
         warnings.append("the JPEG lacks scans, so its picture is coarse; it may have been cut short")
     found = [at for run in _RUNS if (at := data.find(run, structure.coded)) >= 0]

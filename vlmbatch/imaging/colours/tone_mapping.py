@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 from PIL import Image, ImageFilter
 
-from vlmbatch.imaging.cicp import PQ, SRGB_PRIMARIES, Cicp
-from vlmbatch.imaging.colour import to_srgb
-from vlmbatch.imaging.matrix_profile import (
+from vlmbatch.imaging.colours.cicp import PQ, SRGB_PRIMARIES, Cicp
+from vlmbatch.imaging.colours.matrix_profile import (
     Chromaticities,
     Vector,
     applied,
@@ -19,6 +18,7 @@ from vlmbatch.imaging.matrix_profile import (
     to_d50,
     to_xyz,
 )
+from vlmbatch.imaging.colours.plain import to_srgb
 
 _WHITE = 203.0  # cd/m2 of white paper (ITU-R BT.2408 section 2.1)
 _PQ_PEAK = 10_000.0  # cd/m2

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageChops, ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from vlmbatch.imaging.colours.deep_samples import Levels, levels, whites_of
 from vlmbatch.imaging.decode import decoding
-from vlmbatch.imaging.deep_samples import Levels, levels, whites_of
-from vlmbatch.imaging.tiff_corrections import is_planar
-from vlmbatch.imaging.tiff_pixels import TiffPixels, has_tifffile
+from vlmbatch.imaging.tiff.corrections import is_planar
+from vlmbatch.imaging.tiff.pixels import TiffPixels, has_tifffile
 
 _DARKEST = 15
 """The upper byte of the white of 12 bits, 4095."""

@@ -32,7 +32,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
-from vlmbatch.imaging.jpeg_strip import bared
+from vlmbatch.imaging.jpeg.strip import bared
 from vlmbatch.imaging.prepare import inspect, prepare
 
 # imaging sets its warning filters once for the process, and pytest resets them after each test

@@ -2,18 +2,18 @@
 
 from PIL import ExifTags, Image, ImageFile
 
-from vlmbatch.imaging.heif_structure import HeifStructure
+from vlmbatch.imaging.heif.structure import HeifStructure
 from vlmbatch.imaging.orientation import UPRIGHT
 
 _EXIF = 4  # its place among the facts of Pillow's AVIF decoder
 
 
-def check_orientation(image: ImageFile.ImageFile, boxes: HeifStructure, warnings: list[str]) -> None:
+def check_orientation(image: ImageFile.ImageFile, structure: HeifStructure, warnings: list[str]) -> None:
     """Add a warning if the EXIF data calls an opened picture turned, and its properties do not.
 
     Only the properties irot and imir decide (ISO/IEC 23008-12 sections 6.5.10 and 6.5.12).
     """
-    if boxes.has_turn:
+    if structure.has_turn:
         return
     orientation = _avif_orientation(image) if image.format == "AVIF" else _heic_orientation(image)
     if isinstance(orientation, int) and UPRIGHT < orientation <= 8:

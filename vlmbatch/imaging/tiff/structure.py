@@ -51,6 +51,16 @@ class TiffStructure(NamedTuple):
     is_raw: bool = False
 
 
+def check_preview(structure: TiffStructure, size: tuple[int, int], warnings: list[str]) -> None:
+    """Add a warning if a TIFF has only a preview, of this size."""
+    if not structure.only_preview:
+        return
+    advice = (
+        "; it looks like camera raw without its usual ending: develop it first" if structure.is_raw else ""
+    )
+    warnings.append(f"only a preview of {size[0]}x{size[1]} pixels was found in the file, and sent{advice}")
+
+
 def survey(data: bytes) -> TiffStructure:
     """The pages of a TIFF; the page to read is checked, the other pages are only counted.
 

@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterable
 
 from vlmbatch.errors import ImageError
-from vlmbatch.imaging.tiff_structure import MOST_TAGS, Tag, directories, is_big
+from vlmbatch.imaging.tiff.structure import MOST_TAGS, Tag, directories, is_big
 
 _SIZES = dict(zip((*range(1, 14), 16, 17, 18), (1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 8, 8, 8), strict=True))
 """Bytes of a value of each type (TIFF 6.0 section 2, and BigTIFF's)."""

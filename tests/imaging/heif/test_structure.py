@@ -9,8 +9,8 @@ from pictures import HAS_HEIF, RED, SMALL, assert_near, encoded, outcome, pixel,
 from PIL import ExifTags, Image
 
 from vlmbatch.config.groups import ImageOptions
-from vlmbatch.imaging.cicp import Cicp
-from vlmbatch.imaging.heif_structure import HeifStructure, survey
+from vlmbatch.imaging.colours.cicp import Cicp
+from vlmbatch.imaging.heif.structure import HeifStructure, survey
 from vlmbatch.imaging.prepare import prepare
 
 NCLX = b"nclx" + struct.pack(">HHHB", 9, 16, 9, 0x80)

@@ -2,11 +2,12 @@
 
 from PIL import ExifTags, Image, ImageFile
 
-from vlmbatch.imaging import cicp, png_colour
-from vlmbatch.imaging.cicp import Cicp
-from vlmbatch.imaging.heif_structure import HeifStructure
-from vlmbatch.imaging.jpeg_profile import jpeg_profile
-from vlmbatch.imaging.matrix_profile import Chromaticities, Curve, matrix_profile
+from vlmbatch.imaging.colours import cicp
+from vlmbatch.imaging.colours.cicp import Cicp
+from vlmbatch.imaging.colours.matrix_profile import Chromaticities, Curve, matrix_profile
+from vlmbatch.imaging.jpeg.profile import jpeg_profile
+from vlmbatch.imaging.png import colour_space as png
+from vlmbatch.imaging.survey import Survey
 
 ColourSpace = bytes | Cicp | None
 """An ICC profile, the code points of an HDR space, or None for sRGB."""
@@ -23,26 +24,24 @@ _SIGNATURE = slice(36, 40)  # of an ICC profile (ICC.1:2022 section 7.2)
 _PADDING = 3  # bytes, which some programs leave out at the end
 
 
-def colour_space_of(
-    image: ImageFile.ImageFile, data: bytes, boxes: HeifStructure | None, warnings: list[str]
-) -> ColourSpace:
-    """The colour space of an opened picture; `data` are its bytes, `boxes` those of an AVIF or HEIC.
+def colour_space_of(image: ImageFile.ImageFile, file: Survey, warnings: list[str]) -> ColourSpace:
+    """The colour space of an opened picture.
 
     A space that is broken or not supported counts as sRGB, and adds a warning.
     """
     try:
-        return _colour_space(image, data, boxes)
+        return _colour_space(image, file)
     except ValueError as error:
         warnings.append(f"{error}; colours may be wrong")
         return None
 
 
-def _colour_space(image: ImageFile.ImageFile, data: bytes, boxes: HeifStructure | None) -> ColourSpace:
+def _colour_space(image: ImageFile.ImageFile, file: Survey) -> ColourSpace:
     """An ICC profile counts more than code points, but less than the chunk cICP of a PNG.
 
     The sources are MIAF (ISO/IEC 23000-22) section 7.3.6.4, and PNG, third edition, section 4.3.
     """
-    codes = png_colour.cicp_of(data) if image.format == "PNG" else None
+    codes = png.cicp_of(file.data) if image.format == "PNG" else None
     if codes is None:
         profile = _profile(image)
         if profile:
@@ -50,11 +49,11 @@ def _colour_space(image: ImageFile.ImageFile, data: bytes, boxes: HeifStructure 
             return codes if codes is not None and codes.is_hdr else profile
         if image.mode == "CMYK":
             return None
-        codes = boxes.cicp if boxes else None
+        codes = file.heif.cicp if file.heif else None
     if codes is not None:
         return codes if codes.is_hdr else cicp.profile_of(codes)
     if image.format == "PNG":
-        return None if "srgb" in image.info else png_colour.profile_of(image.info)
+        return None if "srgb" in image.info else png.profile_of(image.info)
     return _ADOBE_RGB if _is_adobe_rgb(image) else None
 
 

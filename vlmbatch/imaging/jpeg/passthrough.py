@@ -4,13 +4,13 @@ import functools
 
 from PIL import ImageFile
 
-from vlmbatch.imaging.colour import is_srgb
-from vlmbatch.imaging.colour_space import ColourSpace
+from vlmbatch.imaging.colours.plain import is_srgb
+from vlmbatch.imaging.colours.space import ColourSpace
 from vlmbatch.imaging.decode import decoding
 from vlmbatch.imaging.geometry import is_thin
-from vlmbatch.imaging.jpeg_strip import bared
-from vlmbatch.imaging.jpeg_structure import JpegStructure
+from vlmbatch.imaging.jpeg.strip import bared
 from vlmbatch.imaging.orientation import UPRIGHT, orientation_of
+from vlmbatch.imaging.survey import Survey
 from vlmbatch.protocols import Room
 
 _MOST_BYTES_A_PIXEL = 1  # quality 95 without subsampling stays below it except for noise
@@ -20,24 +20,18 @@ _COLUMN_BYTES = 256  # for each column of a picture of 8 rows that is coded in s
 _COPIES = 7 / 3  # of the bytes that are sent: one without metadata, and one as base64, which is 4/3 as long
 
 
-def passed(
-    data: bytes,
-    image: ImageFile.ImageFile,
-    structure: JpegStructure | None,
-    space: ColourSpace,
-    room: Room,
-) -> bytes | None:
+def passed(image: ImageFile.ImageFile, file: Survey, space: ColourSpace, room: Room) -> bytes | None:
     """An opened JPEG without its metadata if nothing else has to change before it is sent, else None.
 
-    The file must be whole, upright, plain RGB in sRGB and not thin; the caller has checked its size. The
+    The file must be upright, plain RGB in sRGB and not thin; the caller has checked its size. The
     coded data is not decoded: libjpeg accepts any data there, and a truncated file has no end mark.
 
     Raises:
         ImageError: bad_image, its headers or tables are invalid.
     """
-    if structure is None or not structure.whole or not _needs_nothing(image, space):
+    if file.jpeg is None or not _needs_nothing(image, space):
         return None
-    bare = bared(data)
+    bare = bared(file.data)
     if bare is None or len(bare.data) > image.width * image.height * _MOST_BYTES_A_PIXEL + _HEADER_ALLOWANCE:
         return None
     with room(int(len(bare.data) * _COPIES) + image.width * _COLUMN_BYTES):

@@ -6,9 +6,9 @@ from io import BytesIO
 
 from PIL import Image, ImageChops, ImageCms
 
-from vlmbatch.imaging.colour_key import with_key
-from vlmbatch.imaging.deep_samples import in_eight_bits
-from vlmbatch.imaging.gif_screen import on_white_screen
+from vlmbatch.imaging.colours.deep_samples import in_eight_bits
+from vlmbatch.imaging.colours.key import with_key
+from vlmbatch.imaging.gif.screen import on_white_screen
 
 _MODE_OF_SPACE = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 

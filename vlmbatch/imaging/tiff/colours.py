@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from vlmbatch.errors import ImageError
-from vlmbatch.imaging.deep_samples import (
+from vlmbatch.imaging.colours.deep_samples import (
     Levels,
     levels,
     none_finite,
     warn_of_not_finite,
     whites_of,
 )
-from vlmbatch.imaging.tiff_layout import Layout
+from vlmbatch.imaging.tiff.layout import Layout
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,9 +6,9 @@ from typing import BinaryIO
 from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import COMPRESSION, SAMPLESPERPIXEL, TiffImageFile
 
-from vlmbatch.imaging import tiff_corrections
-from vlmbatch.imaging.tiff_pixels import TiffPixels
-from vlmbatch.imaging.tiff_rewrite import single_page
+from vlmbatch.imaging.tiff import corrections
+from vlmbatch.imaging.tiff.pixels import TiffPixels
+from vlmbatch.imaging.tiff.rewrite import single_page
 
 _WEBP = 50001
 _BIG_AND_BIG_ENDIAN = b"MM\x00+"
@@ -32,8 +32,8 @@ def open_tiff(source: BinaryIO) -> ImageFile.ImageFile:
         return _opened_with_tifffile(source)
     if not isinstance(image, TiffImageFile) or _is_wrong(image):
         return _opened_with_tifffile(source)
-    tiff_corrections.check_complete(image)
-    tiff_corrections.correct(image)
+    corrections.check_complete(image)
+    corrections.correct(image)
     return image
 
 
@@ -50,4 +50,4 @@ def _is_wrong(image: TiffImageFile) -> bool:
         return True
     samples = int(image.tag_v2.get(SAMPLESPERPIXEL, 1))
     too_many = image.mode == "RGBA" and samples > len(image.getbands())
-    return tiff_corrections.is_planar(image) and (image.mode not in _RIGHT_IN_PLANES or too_many)
+    return corrections.is_planar(image) and (image.mode not in _RIGHT_IN_PLANES or too_many)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vlmbatch.imaging.jpeg_structure import END_OF_IMAGE, NO_SEGMENT, START_OF_SCAN, Segment, segments
+from vlmbatch.imaging.jpeg.structure import END_OF_IMAGE, NO_SEGMENT, START_OF_SCAN, Segment, segments
 
 # markers of ITU-T T.81 table B.1; of the frames only the three kinds that every decoder supports
 _TABLES = frozenset((0xC4, 0xDB, 0xDD))  # DHT, DQT, DRI

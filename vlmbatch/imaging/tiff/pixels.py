@@ -12,9 +12,9 @@ from PIL import Image, ImageFile, TiffImagePlugin
 
 from vlmbatch.errors import ImageError
 from vlmbatch.imaging.geometry import upright
-from vlmbatch.imaging.tiff_colours import picture_of
-from vlmbatch.imaging.tiff_layout import Layout, layout_of
-from vlmbatch.imaging.tiff_rewrite import single_page
+from vlmbatch.imaging.tiff.colours import picture_of
+from vlmbatch.imaging.tiff.layout import Layout, layout_of
+from vlmbatch.imaging.tiff.rewrite import single_page
 
 if TYPE_CHECKING:
     import tifffile

@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from vlmbatch.imaging.cicp import Cicp
+from vlmbatch.imaging.colours.cicp import Cicp
 
 _MOST_BOXES = 10_000
 """The limit for one level; a photo of a phone has about 100 properties."""

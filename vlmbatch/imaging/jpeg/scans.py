@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from vlmbatch.imaging.jpeg_structure import (
+from vlmbatch.imaging.jpeg.structure import (
     PROGRESSIVE_FRAME,
     SEQUENTIAL_FRAMES,
     START_OF_SCAN,

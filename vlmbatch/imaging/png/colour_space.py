@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from vlmbatch.imaging.cicp import SRGB_CURVE, SRGB_PRIMARIES, Cicp
-from vlmbatch.imaging.matrix_profile import Chromaticities, Curve, matrix_profile
+from vlmbatch.imaging.colours.cicp import SRGB_CURVE, SRGB_PRIMARIES, Cicp
+from vlmbatch.imaging.colours.matrix_profile import Chromaticities, Curve, matrix_profile
 
 _SIGNATURE_BYTES = 8
 _MOST_CHUNKS = 1_000  # that are searched; Pillow keeps the contents of each

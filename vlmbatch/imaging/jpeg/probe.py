@@ -6,8 +6,8 @@ import random
 from vlmbatch.errors import ImageError
 from vlmbatch.imaging.decode import OutOfMemory, decoding
 from vlmbatch.imaging.decode_cost import decode_bytes
-from vlmbatch.imaging.jpeg_scans import Scan
-from vlmbatch.imaging.jpeg_structure import JpegStructure
+from vlmbatch.imaging.jpeg.scans import Scan
+from vlmbatch.imaging.jpeg.structure import JpegStructure
 from vlmbatch.protocols import Room
 
 _NOISE = random.Random(1).randbytes(4096).replace(b"\xff", b"")

@@ -16,7 +16,7 @@ from PIL.TiffImagePlugin import (
 )
 
 from vlmbatch.errors import ImageError
-from vlmbatch.imaging.deep_samples import Kind
+from vlmbatch.imaging.colours.deep_samples import Kind
 
 _INK_SET = 332
 _CMYK = 1

@@ -7,7 +7,7 @@ when it asks for more, the rows that it has written are looked at.
 from PIL import ImageFile
 
 from vlmbatch.errors import ImageError
-from vlmbatch.imaging.jpeg_structure import END_MARK
+from vlmbatch.imaging.jpeg.structure import END_MARK, JpegStructure
 
 _ONES = b"\xff\x00" * 16
 """Coded data of bits that are 1: the decoder looks ahead, and no code consists of ones only (T.81 C.2)."""
@@ -15,11 +15,14 @@ _PAINTED = 8  # pixels at the left of a row, in colours that no picture has ther
 _UNIT_ROWS = 16  # rows of the usual unit (MCU)
 
 
-def check_end(image: ImageFile.ImageFile, height: int, end: int, warnings: list[str]) -> None:
-    """Make load() of an opened JPEG fail if rows are missing when its one scan ends, before byte `end`.
+def check_end(image: ImageFile.ImageFile, height: int, structure: JpegStructure, warnings: list[str]) -> None:
+    """Make load() of an opened JPEG with one scan fail if rows are missing when its data ends.
 
     `height` is that of the file. If no more than about one row of units is missing, there is a warning.
     """
+    end = structure.end
+    if not end:
+        return
     rows = _Rows(image, -(-2 * _UNIT_ROWS * image.height // height))
     marks = [END_MARK]
 

@@ -4,7 +4,7 @@ import functools
 import struct
 from typing import NamedTuple
 
-from vlmbatch.imaging.matrix_profile import Chromaticities, Curve, matrix_profile
+from vlmbatch.imaging.colours.matrix_profile import Chromaticities, Curve, matrix_profile
 
 _D65, _C = (0.3127, 0.3290), (0.310, 0.316)
 _BT601 = Chromaticities((0.630, 0.340), (0.310, 0.595), (0.155, 0.070), _D65)

@@ -1,0 +1,1 @@
+"""From the samples of any picture to plain sRGB."""

@@ -1,0 +1,1 @@
+"""The GIF format: frames and the screen."""

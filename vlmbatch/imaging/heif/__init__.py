@@ -1,0 +1,1 @@
+"""The boxes of AVIF and HEIC."""

@@ -1,0 +1,1 @@
+"""The JPEG format: structure, damage, and files that are sent as they are."""

@@ -1,0 +1,1 @@
+"""The PNG format: chunks and what they say about colours."""

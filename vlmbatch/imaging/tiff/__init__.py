@@ -1,0 +1,1 @@
+"""The TIFF format: structure, corrections of Pillow, and a second decoder."""
