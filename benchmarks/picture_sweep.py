@@ -22,6 +22,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from claim import Table
@@ -89,7 +90,8 @@ def main() -> int:
     names = given.only.split(",")
     if unknown := set(names) - set(FORMATS):
         parser.error(f"--only: {', '.join(sorted(unknown))} is none of {', '.join(FORMATS)}")
-    with ProcessPoolExecutor() as processes:
+    # a fresh process for each format, without locks and threads of other libraries
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), max_tasks_per_child=1) as processes:
         found = processes.map(functools.partial(outcomes_of, folder=given.keep), names)
         outcomes = [one for some in found for one in some]
     status = report(outcomes, list_wrong=given.list_wrong)
