@@ -5,7 +5,8 @@ that the formats have, and compares what `vlmbatch.imaging.prepare.prepare` make
 that was put into it. A second decoder, which shares no code with Pillow, reads each file too:
 
 - right: the mean absolute difference to what was written, or to a second decoder that sees that, is under 3
-  of 255, and in each sixteenth of the picture under 12;
+  of 255, and in each sixteenth of the picture under 12; twice that for HDR, wide colours and linear light,
+  since Pillow decodes their 10 to 16 bits to 8, of which one step is several of sRGB;
 - no reference: no second decoder sees what was written, and one sees what is sent;
 - confirmed: a second decoder sees what was written.
 

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import imagecodecs
@@ -10,7 +11,7 @@ from PIL import Image
 
 from sweep.case import Case, Cases, Decoder
 from sweep.light import BT709, BT2020, HLG, LINEAR, P3, PQ, SRGB, coded, seen
-from sweep.pictures import EVEN, ODD, Picture, colours, grey, laid, levels, opacity, picture
+from sweep.pictures import EVEN, ODD, Picture, colours, grey, laid, levels, muted, opacity, picture
 from sweep.seconds import of_samples, vips
 
 _LEVEL, _SPEED = 97, 10
@@ -62,8 +63,9 @@ def _deep_cases() -> Cases:
         primaries, transfer, _ = _SPACES[space]
         if (space == "sRGB") or (bits == 8 and transfer in (PQ, LINEAR)):
             continue
-        data = _encoded(coded(colours(), primaries, transfer), bits, chroma, space)
-        yield _case(f"{space} {bits}, {chroma}", data, picture(colours()), raw(bits, primaries, transfer))
+        data = _encoded(coded(muted(), primaries, transfer), bits, chroma, space)
+        case = _case(f"{space} {bits}, {chroma}", data, picture(muted()), raw(bits, primaries, transfer))
+        yield replace(case, step=2)
     for bits in (8, 10, 12):
         mixed = np.dstack((colours(), opacity()))
         yield _case(

@@ -23,13 +23,18 @@ Preparer = Callable[[bytes, ImageOptions], PreparedImage]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A file, the picture that was put into it, and the decoders that can confirm it."""
+    """A file, the picture that was put into it, and the decoders that can confirm it.
+
+    Pillow decodes samples to 8 bits; `step` is how many of sRGB one of its steps is: 1, or 2 for HDR and for
+    linear light, where dark tones have few steps.
+    """
 
     format: str
     name: str
     data: bytes
     truth: Picture
     decoders: tuple[Decoder, ...]
+    step: float = 1.0
 
 
 Cases = Iterator[Case]
@@ -62,7 +67,7 @@ def outcome(case: Case, preparer: Preparer = prepare) -> Outcome:
     """Prepare the file and compare what is sent with the truth and with the second decoders."""
     seconds = [_read(decoder, case) for decoder in case.decoders]
     pictures = [second for second in seconds if not isinstance(second, str)]
-    right = [second for second in pictures if difference(second, case.truth).is_small]
+    right = [second for second in pictures if difference(second, case.truth).is_within(case.step)]
     verdict, reason = _verdict(case, preparer, right, pictures)
     notes = [second for second in seconds if isinstance(second, str)] if not right else []
     reason = "; ".join(filter(None, (reason, *notes)))
@@ -91,15 +96,15 @@ def _verdict(
         return Verdict.WRONG, f"{type(error).__name__}: {error}"
     sent = imagecodecs.jpeg8_decode(b64decode(prepared.data))
     warnings = [warning for warning in prepared.warnings if warning not in unread(prepared.frames)]
-    if _is_like_one(sent, [case.truth, *right]):
+    if _is_like_one(sent, [case.truth, *right], case.step):
         return (Verdict.RIGHT_WARNED if warnings else Verdict.RIGHT), "; ".join(warnings)
     if any(_SCALED not in warning for warning in warnings):
         return Verdict.WARNED, "; ".join(warnings)
     apart = str(difference(sent, case.truth))
-    if not right and _is_like_one(sent, seconds):
+    if not right and _is_like_one(sent, seconds, case.step):
         return Verdict.NO_REFERENCE, f"a second decoder sees what is sent, not what was written: {apart}"
     return Verdict.WRONG, apart
 
 
-def _is_like_one(picture: Picture, others: list[Picture]) -> bool:
-    return any(difference(picture, other).is_small for other in others)
+def _is_like_one(picture: Picture, others: list[Picture], step: float) -> bool:
+    return any(difference(picture, other).is_within(step) for other in others)

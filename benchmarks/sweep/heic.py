@@ -5,6 +5,7 @@ pillow_heif writes and reads them. libvips and imagecodecs come without HEVC, so
 
 import io
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 
 from sweep.case import Case, Cases
 from sweep.light import BT709, BT2020, HLG, P3, PQ, SRGB, coded
-from sweep.pictures import EVEN, ODD, Picture, Values, colours, grey, laid, levels, opacity, picture
+from sweep.pictures import EVEN, ODD, Picture, Values, colours, grey, laid, levels, muted, opacity, picture
 
 _QUALITY = 95
 _SPACES = {
@@ -36,14 +37,14 @@ def cases() -> Cases:
         yield _case(f"grey {bits}, 400", _encoded(grey(), bits), picture(grey()))
     for (space, (primaries, transfer)), bits in itertools.product(_SPACES.items(), (10, 12)):
         data = _encoded(
-            coded(colours(), primaries, transfer),
+            coded(muted(), primaries, transfer),
             bits,
             chroma="444",
             color_primaries=primaries,
-            transfer_characteristic=transfer,
+            transfer_characteristics=transfer,
             matrix_coefficients=_BT2020_MATRIX if primaries == BT2020 else _BT601,
         )
-        yield _case(f"{space} {bits}, 444", data, picture(colours()))
+        yield replace(_case(f"{space} {bits}, 444", data, picture(muted())), step=2)
     for full in (0, 1):
         data = _encoded(colours(), 8, chroma="444", full_range_flag=full)
         yield _case(f"{'full' if full else 'limited'} range, 444", data, picture(colours()))

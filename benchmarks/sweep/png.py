@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweep.case import Case, Cases
+from sweep.light import linear
 from sweep.pictures import (
     ODD,
     Picture,
@@ -20,6 +21,7 @@ from sweep.pictures import (
     indexed,
     laid,
     levels,
+    muted,
     opacity,
     picture,
     stepped,
@@ -197,13 +199,12 @@ def _chunk_cases() -> Cases:
         yield _case(replace(plain, name=kind), way, data)
     broken = head(plain) + chunk(b"IDAT", body(plain), is_sound=False) + end
     yield _case(replace(plain, name="RGB 8 with a wrong checksum of the samples"), "plain", broken)
-    linear = np.where(colours() <= 0.04045, colours() / 12.92, ((colours() + 0.055) / 1.055) ** 2.4)
+    light = linear(muted())
     gamma = (b"gAMA", struct.pack(">I", 100000))
     for bits in (8, 16):
-        kind = _of(f"RGB {bits} with linear light by gAMA", linear, bits, _RGB, picture(colours()), gamma)
-        yield replace(
-            _case(kind, "plain", written(kind)), decoders=()
-        )  # libvips ignores gAMA, browsers do not
+        kind = _of(f"RGB {bits} with linear light by gAMA", light, bits, _RGB, picture(muted()), gamma)
+        case = _case(kind, "plain", written(kind))
+        yield replace(case, decoders=(), step=2)  # libvips ignores gAMA, browsers do not
 
 
 def _oriented_cases() -> Cases:

@@ -14,6 +14,7 @@ from sweep.pictures import (
     grey,
     indexed,
     levels,
+    muted,
     opacity,
     picture,
     stepped,
@@ -169,7 +170,7 @@ def _ink_kinds() -> Iterator[Kind]:
 
 def _lab_kinds() -> Iterator[Kind]:
     """CIE L*a*b* with the white of D50 (TIFF 6.0 section 23, and the ICC variant of Technical Note 4)."""
-    lab = _lab(0.1 + 0.8 * colours())  # at the edge of sRGB, a step of 8 bits in Lab is many steps in RGB
+    lab = _lab(muted())
     for bits, step in ((8, 1), (16, 256)):
         scale = np.array(((2**bits - 1) / 100, step, step))
         signed = np.rint(lab * scale).astype(np.int64)

@@ -88,6 +88,15 @@ def test_alpha_of_any_sample_is_sent_on_white(kind: str, planar: bool, premultip
         assert_near(pixel(prepare(data, OPTIONS)), wanted[photometric], 3)
 
 
+def test_half_transparent_inks_are_mixed_with_white_as_colours() -> None:
+    """Inks of 20, 80, 60 and 30 %, half transparent, are the mean of their colour and white."""
+    samples = np.tile(np.array((0.2, 0.8, 0.6, 0.3, 0.5)), (HEIGHT, WIDTH, 1))
+    data = tiff(
+        in_samples(samples, "u1"), photometric="separated", planarconfig="contig", extrasamples=["unassalpha"]
+    )
+    assert_near(pixel(prepare(data, OPTIONS)), (199, 145, 163), 3)
+
+
 @pytest.mark.parametrize("planar", [False, True])
 @pytest.mark.parametrize(
     ("photometric", "kind", "red"),

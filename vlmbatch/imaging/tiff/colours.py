@@ -30,7 +30,7 @@ def picture_of(
 ) -> Image.Image:
     """A picture in L, RGB, RGBA, CMYK, YCbCr or LAB of samples of shape (height, width, channels).
 
-    Transparency is in the last channel. Inks that are transparent become lighter, as on white paper.
+    Transparency is in the last channel; or the inks are lighter there, if a profile is needed to show them.
 
     Raises:
         ImageError: bad_image, no sample is a finite number, or the colour map is too short.
@@ -60,7 +60,7 @@ def _with_alpha(picture: Image.Image, alpha: "Samples | None", layout: Layout) -
     if alpha is None:
         return picture
     mask = _image(alpha, "L")
-    if picture.mode == "CMYK":  # no ink is white, so multiplied inks lie on white already
+    if layout.fades_inks:  # no ink is white, so multiplied inks lie on white already
         blank = Image.new("CMYK", picture.size)
         return picture if layout.premultiplied else Image.composite(picture, blank, mask)
     picture = picture.convert("RGB")

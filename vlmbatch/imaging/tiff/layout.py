@@ -6,6 +6,7 @@ from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
     COMPRESSION,
     EXTRASAMPLES,
+    ICCPROFILE,
     IMAGELENGTH,
     IMAGEWIDTH,
     PHOTOMETRIC_INTERPRETATION,
@@ -46,7 +47,8 @@ class Layout(NamedTuple):
     """How the samples of a picture are stored.
 
     `colours` is the mode of Pillow whose channels they are. `alpha` is the number of the channel of
-    transparency, None without; `premultiplied`: the colours are already multiplied by it.
+    transparency, None without; `premultiplied`: the colours are already multiplied by it. `profiled`: an ICC
+    profile says how the colours look.
     """
 
     size: tuple[int, int]
@@ -59,6 +61,12 @@ class Layout(NamedTuple):
     compression: int
     alpha: int | None
     premultiplied: bool
+    profiled: bool
+
+    @property
+    def fades_inks(self) -> bool:
+        """Whether transparency makes inks lighter, since they are converted to RGB only later."""
+        return self.alpha is not None and self.colours == "CMYK" and (self.premultiplied or self.profiled)
 
     @property
     def channels(self) -> int:
@@ -103,6 +111,7 @@ def layout_of(tags: ImageFileDirectory_v2) -> Layout:
         compression=compression,
         alpha=None,
         premultiplied=extra[:1] == (_ASSOCIATED,),
+        profiled=bool(tags.get(ICCPROFILE)),
     )
     if samples < found.channels:
         raise ImageError(f"the TIFF has {samples} channels, too few for {colours}")

@@ -73,7 +73,8 @@ class TiffPixels(ImageFile.ImageFile):
         self.unpacked = _unpacked(self.layout, self.tags) + file.seek(0, 2)
         modes = {"P": "RGB"}
         self._mode = modes.get(self.layout.colours, self.layout.colours)
-        if self.layout.alpha is not None and self._mode in ("L", "RGB"):
+        is_faded = self._mode == "LAB" or self.layout.fades_inks
+        if self.layout.alpha is not None and not is_faded:
             self._mode = "RGBA"
         width, height = self.layout.size
         self._size = (height, width) if self.orientation >= 5 else (width, height)
