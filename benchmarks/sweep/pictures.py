@@ -16,7 +16,6 @@ Picture = NDArray[np.uint8]
 EVEN, ODD = (320, 240), (321, 243)
 _QUARTERS = ((0.86, 0.08, 0.08), (0.08, 0.71, 0.08), (0.08, 0.16, 0.86), (0.94, 0.86, 0.0))
 _LUMA = (0.299, 0.587, 0.114)
-_MOST, _MOST_OF_A_CELL = 3.0, 12.0
 """The greatest mean difference of 255, for the whole picture and for one of its sixteen parts."""
 
 
