@@ -15,10 +15,10 @@ from vlmbatch.events import Notice
 Photos = Callable[..., Path]
 CLOSED = ("-b", "ollama", "--base-url", "http://127.0.0.1:9", "--give-up-after", "2h")
 UNMOUNTED = (
-    "vlmbatch: no image below mnt: 0 files. Is a disk not mounted? "
-    "If there may be no image, as in an inbox, add --allow-empty\n"
+    "vlmbatch: no image below mnt: 0 files. Perhaps a disk is not mounted. "
+    "If the folders may be empty, such as an inbox, add --allow-empty\n"
 )
-OF_SEVERAL = "no image below mnt; is a disk not mounted? --allow-empty leaves this message out"
+OF_SEVERAL = "no image below mnt; perhaps a disk is not mounted (--allow-empty hides this message)"
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_records_of_files_that_are_gone_are_named_and_stay(photos: Photos, endpo
     for more in ((), ("--overwrite",)):
         done = run(*asking(endpoint, "-q", *more))
         assert done.returncode == 2
-        assert "0 files. o.jsonl has 2 records of images that are gone from there. Is a disk" in done.stderr
+        assert "0 files. o.jsonl has 2 records of images that were there before. Perhaps" in done.stderr
         assert {name: Path(name).read_bytes() for name in kept} == kept
     elsewhere = run(*asking(endpoint, "-q", paths="photos/other"))
     assert elsewhere.returncode == 2

@@ -390,7 +390,7 @@ class TestEmptyPaths:
             config = RunConfig.of(path, include=include, exclude=exclude)
             told = refusal(config, photos)
             assert (told is not None) == expected, path
-            assert told is None or "0 files that --include and --exclude leave in" in told
+            assert told is None or "0 files that --include and --exclude accept" in told
             assert list(photos) == []
             assert photos.empty_paths == ([path] if expected else [])
 

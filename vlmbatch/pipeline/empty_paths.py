@@ -18,11 +18,11 @@ def refusal(config: RunConfig, source: Source) -> str | None:
     if config.input.allow_empty or not source.holds_nothing():
         return None
     globs = config.input.include or config.input.exclude
-    nothing = "0 files that --include and --exclude leave in" if globs else "0 files"
+    nothing = "0 files that --include and --exclude accept" if globs else "0 files"
     return (
         f"no image below {_named(source.empty_paths)}: {', '.join(_instead(source)) or nothing}. "
-        f"{_earlier_records(config, source.empty_paths)}Is a disk not mounted? "
-        "If there may be no image, as in an inbox, add --allow-empty"
+        f"{_earlier_records(config, source.empty_paths)}Perhaps a disk is not mounted. "
+        "If the folders may be empty, such as an inbox, add --allow-empty"
     )
 
 
@@ -30,7 +30,7 @@ def empty_notice(config: RunConfig, paths: Sequence[str]) -> str | None:
     """The message about these PATHs, which hold no image; None if there are none, or with --allow-empty."""
     if config.input.allow_empty or not paths:
         return None
-    return f"no image below {_named(paths)}; is a disk not mounted? --allow-empty leaves this message out"
+    return f"no image below {_named(paths)}; perhaps a disk is not mounted (--allow-empty hides this message)"
 
 
 def _named(paths: Sequence[str]) -> str:
@@ -52,8 +52,8 @@ def _instead(source: Source) -> Iterator[str]:
 
 
 def _earlier_records(config: RunConfig, paths: Sequence[str]) -> str:
-    """A sentence about the records of images that were below these PATHs; empty if there are none."""
+    """A sentence that counts the records of images below these PATHs; empty if there are none."""
     output = config.output.output
     number = 0 if output == "-" else count_records(output, map(start_below, paths))
     records = f"{number} record" if number == 1 else f"{number} records"
-    return f"{output} has {records} of images that are gone from there. " if number else ""
+    return f"{output} has {records} of images that were there before. " if number else ""

@@ -41,7 +41,7 @@ def test_the_transparent_colour_is_white(key: tuple[int, int, int]) -> None:
     assert_near(pixel(prepared, 0.2), WHITE)
     assert_near(pixel(prepared, 0.8), RED)
     assert prepared.warnings == (
-        "its transparent colour was compared in 8 of 16 bits; colours next to it vanish, too",
+        "only 8 of the 16 bits of its transparent colour count, so similar colours are transparent, too",
     )
 
 

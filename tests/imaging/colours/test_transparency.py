@@ -13,11 +13,11 @@ SIZE = (200, 100)
 CLEAR = Image.new("RGBA", SIZE)
 ON_WHITE = (
     "nothing of it is visible on white, since its pixels are white;"
-    " put it on another colour first: magick FILE -background black -flatten OUT.png"
+    " to put it on black first, type: magick FILE -background black -flatten OUT.png"
 )
 EMPTY = (
     "nothing of it is visible, since all pixels are transparent;"
-    " to send its hidden colours: magick FILE -alpha off OUT.png"
+    " to send its hidden colours, type: magick FILE -alpha off OUT.png"
 )
 
 
@@ -75,7 +75,7 @@ def test_an_animation_that_begins_empty_is_a_warning() -> None:
     data = encoded(CLEAR, "WEBP", save_all=True, append_images=[logo("red")] * 2, duration=90)
     assert prepare(data, OPTIONS).warnings[-1] == (
         "nothing of its first frame is visible, since all pixels are transparent;"
-        " to send another frame: magick 'FILE[1]' OUT.png"
+        " to send another frame, type: magick 'FILE[1]' OUT.png"
     )
 
 

@@ -152,7 +152,7 @@ def test_an_orientation_in_exif_alone_is_a_warning(name: str, orientation: int) 
     """AVIF and HEIC are turned by properties alone; EXIF data that says otherwise adds a warning."""
     prepared = prepare(with_exif(name, orientation), ImageOptions())
     (warning,) = prepared.warnings
-    assert f"its EXIF data calls it turned (orientation {orientation})" in warning
+    assert f"only its EXIF data says that it is turned (orientation {orientation})" in warning
     assert (prepared.width, prepared.height) == (128, 96)
     assert_near(pixel(prepared, 0.1, 0.1), RED)
 

@@ -128,7 +128,9 @@ def test_data_that_ends_too_early_is_found(coding: str, mode: str, tail: bytes) 
 def test_a_lost_last_row_is_a_warning() -> None:
     """If only the last blocks are missing, the picture is sent with a warning."""
     prepared = prepare(coded(PHOTO, "baseline")[:-40] + b"\xff\xd9", ImageOptions(max_size=300))
-    assert prepared.warnings == ("its last rows are damaged: the picture data ends too early",)
+    assert prepared.warnings == (
+        "its last rows are damaged: the picture data ends too early; get a whole copy",
+    )
 
 
 @pytest.mark.parametrize("max_size", [0, 200], ids=["as it is", "decoded"])
@@ -138,7 +140,7 @@ def test_missing_scans_are_a_warning(max_size: int) -> None:
     cut = data[: data.rindex(START)] + data[-2:]
     prepared = prepare(cut, ImageOptions(max_size=max_size))
     assert prepared.warnings == (
-        "the JPEG lacks scans, so its picture is coarse; it may have been cut short",
+        "scans of the JPEG are missing, so its picture is coarse; perhaps it was cut: get a whole copy",
     )
 
 

@@ -27,7 +27,7 @@ def test_a_wrong_checksum_of_metadata_refuses_no_picture(kind: bytes) -> None:
     """A chunk of metadata with a wrong checksum is left out, and the record says so."""
     for body in (b"Comment\x00scan", b"", bytes(9)):
         prepared = prepare(with_chunk(kind, body, is_intact=False), OPTIONS)
-        assert prepared.warnings == (f"a part of the PNG is broken ({kind.decode()}) and was left out",)
+        assert prepared.warnings == (f"broken data in the PNG ({kind.decode()}) was left out",)
         assert prepared.data == WHOLE
     assert inspect(with_chunk(kind, b"", is_intact=False)).width == SMALL.width
 
@@ -47,7 +47,7 @@ def test_a_wrong_checksum_of_metadata_refuses_no_picture(kind: bytes) -> None:
 def test_a_chunk_that_changes_the_look_is_named(kind: bytes, body: bytes) -> None:
     """If a chunk is left out on which the look depends, the warning says that, too."""
     prepared = prepare(with_chunk(kind, body, is_intact=False), OPTIONS)
-    wanted = f"a part of the PNG is broken ({kind.decode()}) and was left out; it may look different"
+    wanted = f"broken data in the PNG ({kind.decode()}) was left out; the picture may look different"
     assert prepared.warnings == (wanted,)
     assert prepared.data == WHOLE
 
@@ -83,7 +83,7 @@ def test_several_broken_chunks_are_one_warning() -> None:
         data = with_chunk(b"tEXt", b"x" * 9, is_intact=False, data=data)
     data = data[:HEADER_END] + png_chunk(b"pHYs", b"") * 2000 + data[HEADER_END:]
     (warning,) = prepare(data, OPTIONS).warnings
-    assert warning.startswith("a part of the PNG is broken (gAMA and pHYs and tEXt) and was left out")
+    assert warning.startswith("broken data in the PNG (gAMA, pHYs, tEXt) was left out")
 
 
 @pytest.mark.parametrize("kind", [b"IHDR", b"PLTE", b"IDAT"])
@@ -104,7 +104,7 @@ def test_a_broken_animation_leaves_its_still_picture() -> None:
     at = data.index(b"fcTL") - 4
     body = struct.pack(">I", 9) + data[at + 12 : at + 34]
     prepared = prepare(data[:at] + png_chunk(b"fcTL", body) + data[at + 38 :], OPTIONS)
-    assert prepared.warnings == ("the animation of the PNG is broken; its still picture was read",)
+    assert prepared.warnings == ("the animation of the PNG is broken, so its still picture was sent",)
     assert prepared.frames == 1
 
 

@@ -54,7 +54,7 @@ def test_a_picture_that_pillow_does_not_know_may_follow_a_preview() -> None:
 @pytest.mark.parametrize(
     ("own", "words"),
     [
-        ({}, "16x10 pixels was found in the file, and sent"),
+        ({}, "only a preview of 16x10 pixels, which was sent"),
         ({"extratags": [(50706, 1, 4, (1, 4, 0, 0), True)]}, "develop it first"),
         ({"extratags": [(271, 2, 0, "NIKON", True)], "subifds": 1}, "develop it first"),
     ],

@@ -103,7 +103,9 @@ def test_a_sample_that_is_no_number_costs_only_its_pixel(
     samples[10:20, 0:2] = samples.flat[place] = value
     data = tiff(1 - samples, photometric="miniswhite") if white_is_zero else tiff(samples)
     prepared = prepare(data, OPTIONS)
-    assert prepared.warnings == ("21 pixel values are not finite numbers; they were sent as black",)
+    assert prepared.warnings == (
+        "21 pixel values are NaN or infinite, and black in the picture that was sent",
+    )
     assert_near(pixel(prepared, 0.9, 0.9), (230,) * 3)
     assert_near(pixel(prepared, 0.0, 0.4), BLACK, 40)
 
@@ -111,7 +113,7 @@ def test_a_sample_that_is_no_number_costs_only_its_pixel(
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_picture_without_a_number_is_refused(value: float) -> None:
     """A picture of NaN or infinity alone is a failed record that says so."""
-    with pytest.raises(ImageError, match="none of its pixel values is a finite number"):
+    with pytest.raises(ImageError, match="all its pixel values are NaN or infinite"):
         prepare(encoded(ramp("F", [value] * 256), "TIFF"), OPTIONS)
 
 

@@ -25,7 +25,7 @@ def formats(found: Support) -> Finding:
         return Finding(check="formats", mark="ok", told=told)
     ways = {
         "HEIC": 'for iPhone photos: pip install "vlmbatch[heic]"',
-        "scientific TIFF": 'for floats and 32 bits: pip install "vlmbatch[tiff]"',
+        "scientific TIFF": 'for TIFF with floats or 32 bits: pip install "vlmbatch[tiff]"',
         "AVIF": "for AVIF: pip install --force-reinstall pillow",
     }
     return Finding(

@@ -46,14 +46,15 @@ def levels(low: float, high: float, whites: tuple[float, ...], warnings: list[st
 
 
 def warn_of_not_finite(count: int, warnings: list[str]) -> None:
-    """Add a warning if samples are NaN or infinite."""
+    """Add a warning if there are samples that are NaN or infinite; `count` is their number."""
     if count:
-        warnings.append(f"{count} pixel values are not finite numbers; they were sent as black")
+        values = "pixel value is" if count == 1 else "pixel values are"
+        warnings.append(f"{count} {values} NaN or infinite, and black in the picture that was sent")
 
 
 def none_finite() -> ImageError:
     """The refusal of a picture without any usable sample."""
-    return ImageError("none of its pixel values is a finite number, so there is no picture")
+    return ImageError("all its pixel values are NaN or infinite, so there is no picture")
 
 
 def in_eight_bits(image: Image.Image, warnings: list[str]) -> Image.Image:

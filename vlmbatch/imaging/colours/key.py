@@ -11,7 +11,9 @@ def narrow_key(image: Image.Image, data: bytes, warnings: list[str]) -> None:
     key = image.info.get("transparency")
     if image.format == "PNG" and data[_DEPTH] == 16 and isinstance(key, tuple):
         image.info["transparency"] = tuple(value >> 8 for value in key)
-        warnings.append("its transparent colour was compared in 8 of 16 bits; colours next to it vanish, too")
+        warnings.append(
+            "only 8 of the 16 bits of its transparent colour count, so similar colours are transparent, too"
+        )
 
 
 def with_key(shown: Image.Image, deep: Image.Image) -> Image.Image:

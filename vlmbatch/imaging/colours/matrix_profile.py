@@ -46,7 +46,7 @@ def matrix_profile(primaries: Chromaticities, curve: Curve | list[int]) -> bytes
         points = [b"XYZ \0\0\0\0" + _fixed(*column) for column in _transposed(to_d50(primaries))]
         response = _curve_element(curve)
     except struct.error as error:
-        raise ValueError("its colour primaries or its gamma are impossible") from error
+        raise ValueError("the description of its colours is impossible (primaries or gamma)") from error
     names = (b"rXYZ", b"gXYZ", b"bXYZ", b"rTRC", b"gTRC", b"bTRC")
     start = _HEAD_BYTES + 4 + _ENTRY_BYTES * len(names)
     places = [(start + 20 * number, 20) for number in range(3)] + [(start + 60, len(response))] * 3
@@ -74,7 +74,7 @@ def to_xyz(primaries: Chromaticities) -> Matrix:
     columns = _transposed((red, green, blue))
     scale = applied(inverse(columns), white)
     if min(scale) <= 0:
-        raise ValueError("its white is outside its colour primaries")
+        raise ValueError("the description of its colours is impossible (white outside the primaries)")
     return _scaled(columns, scale)
 
 
@@ -86,7 +86,7 @@ def to_d50(primaries: Chromaticities) -> Matrix:
     """
     white, wanted = applied(_BRADFORD, _xyz(primaries.white)), applied(_BRADFORD, _D50)
     if min(white) <= 0:
-        raise ValueError("its white is impossible")
+        raise ValueError("the description of its colours is impossible (white)")
     gains = (wanted[0] / white[0], wanted[1] / white[1], wanted[2] / white[2])
     adapted = product(_scaled(inverse(_BRADFORD), gains), _BRADFORD)
     return product(adapted, to_xyz(primaries))
@@ -112,7 +112,7 @@ def inverse(matrix: Matrix) -> Matrix:
     (a, b, c), (d, e, f), (g, h, i) = matrix
     determinant = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
     if abs(determinant) < 1e-9:
-        raise ValueError("its colour primaries are no triangle")
+        raise ValueError("the description of its colours is impossible (primaries)")
     cofactors: Matrix = (
         (e * i - f * h, c * h - b * i, b * f - c * e),
         (f * g - d * i, a * i - c * g, c * d - a * f),
@@ -125,7 +125,7 @@ def inverse(matrix: Matrix) -> Matrix:
 def _xyz(point: Point) -> Vector:
     x, y = point
     if not (0 < y <= 1 and x >= 0 and x + y < 1 + _ROUNDING):
-        raise ValueError("one of its colour primaries is impossible")
+        raise ValueError("the description of its colours is impossible (primaries)")
     return x / y, 1.0, (1 - x - y) / y
 
 

@@ -12,7 +12,9 @@ def check_visible(image: Image.Image, on_white: Image.Image, frames: int, warnin
     (least, most), what = _ranges(image)[3], "its first frame" if frames > 1 else "it"
     if most == 0:
         aim = (
-            "another frame: magick 'FILE[1]'" if frames > 1 else "its hidden colours: magick FILE -alpha off"
+            "another frame, type: magick 'FILE[1]'"
+            if frames > 1
+            else "its hidden colours, type: magick FILE -alpha off"
         )
         warnings.append(
             f"nothing of {what} is visible, since all pixels are transparent; to send {aim} OUT.png"
@@ -20,7 +22,7 @@ def check_visible(image: Image.Image, on_white: Image.Image, frames: int, warnin
     elif least < most:  # else it is glass of one colour
         warnings.append(
             f"nothing of {what} is visible on white, since its pixels are white;"
-            " put it on another colour first: magick FILE -background black -flatten OUT.png"
+            " to put it on black first, type: magick FILE -background black -flatten OUT.png"
         )
 
 

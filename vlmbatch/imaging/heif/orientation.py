@@ -1,4 +1,4 @@
-"""Warns about an AVIF or HEIC that only its metadata calls turned: viewers show it as it is stored."""
+"""Warns about an AVIF or HEIC that is turned by its EXIF data alone: viewers show it unturned."""
 
 from PIL import ExifTags, Image, ImageFile
 
@@ -9,7 +9,7 @@ _EXIF = 4  # its place among the facts of Pillow's AVIF decoder
 
 
 def check_orientation(image: ImageFile.ImageFile, structure: HeifStructure, warnings: list[str]) -> None:
-    """Add a warning if the EXIF data calls an opened picture turned, and its properties do not.
+    """Add a warning if the EXIF data of an opened picture turns it, and its properties do not.
 
     Only the properties irot and imir decide (ISO/IEC 23008-12 sections 6.5.10 and 6.5.12).
     """
@@ -18,8 +18,8 @@ def check_orientation(image: ImageFile.ImageFile, structure: HeifStructure, warn
     orientation = _avif_orientation(image) if image.format == "AVIF" else _heic_orientation(image)
     if isinstance(orientation, int) and UPRIGHT < orientation <= 8:
         warnings.append(
-            f"its EXIF data calls it turned (orientation {orientation}), but the picture itself does not; "
-            "sent as it is stored, as browsers show it; if that is wrong, save it upright and run again"
+            f"only its EXIF data says that it is turned (orientation {orientation}); "
+            "it was sent unturned, as browsers show it; if that is wrong, save it upright and run again"
         )
 
 

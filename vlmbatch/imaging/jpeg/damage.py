@@ -32,7 +32,7 @@ _SLACK = 8  # units: a run may begin in one that is not empty
 def check_damage(data: bytes, structure: JpegStructure, room: Room, warnings: list[str]) -> None:
     """Refuse a JPEG that lacks its end mark, or a part of its data, which is now zeros or FF.
 
-    A warning says if scans are missing, without which the picture is coarse. The picture is decoded only if
+    If scans are missing, the picture is coarse, and there is a warning. The picture is decoded only if
     there is such a run.
 
     Raises:
@@ -41,7 +41,9 @@ def check_damage(data: bytes, structure: JpegStructure, room: Room, warnings: li
     if not structure.whole:
         raise ImageError("the JPEG is truncated: its end mark is missing")
     if structure.is_coarse:
-        warnings.append("the JPEG lacks scans, so its picture is coarse; it may have been cut short")
+        warnings.append(
+            "scans of the JPEG are missing, so its picture is coarse; perhaps it was cut: get a whole copy"
+        )
     found = [at for run in _RUNS if (at := data.find(run, structure.coded)) >= 0]
     # the end mark cannot stand in coded data, so such a run is behind the picture
     if not structure.coded or not found or data.rfind(END_MARK, structure.coded, min(found)) >= 0:
@@ -77,8 +79,8 @@ def _ends_there(data: bytes, scan: Scan, probe: Probe) -> bool:
 
 
 def _damaged(data: bytes, start: int, stop: int) -> ImageError:
-    what = "zeros" if data[start] == 0 else "bytes of FF"
-    text = f"{stop - start:,} {what} replace a part of its picture data; get a whole copy"
+    what = "zeros" if data[start] == 0 else "FF"
+    text = f"{stop - start:,} bytes of its picture data were lost and are now {what}; get a whole copy"
     return ImageError(f"the JPEG is damaged: {text}")
 
 

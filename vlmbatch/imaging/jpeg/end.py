@@ -64,7 +64,7 @@ class _Rows:
         if not self._is_written(self._early):
             raise ImageError("the JPEG is damaged: its picture data ends too early; get a whole copy")
         if not self._is_written(self._last):
-            warnings.append("its last rows are damaged: the picture data ends too early")
+            warnings.append("its last rows are damaged: the picture data ends too early; get a whole copy")
 
     def _is_written(self, y: int) -> bool:
         places = self._places(y)

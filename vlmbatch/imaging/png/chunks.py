@@ -68,10 +68,10 @@ def _without_broken(data: bytes, told: list[str]) -> bytes | None:
 
 def _told(broken: set[bytes]) -> str:
     if broken <= _ANIMATION:
-        return "the animation of the PNG is broken; its still picture was read"
-    names = " and ".join(sorted(kind.decode("ascii") for kind in broken))
-    effect = "; it may look different" if broken & _LOOKS else ""
-    return f"a part of the PNG is broken ({names}) and was left out{effect}"
+        return "the animation of the PNG is broken, so its still picture was sent"
+    names = ", ".join(sorted(kind.decode("ascii") for kind in broken))
+    effect = "; the picture may look different" if broken & _LOOKS else ""
+    return f"broken data in the PNG ({names}) was left out{effect}"
 
 
 def _chunks(data: bytes) -> Iterator[_Chunk]:

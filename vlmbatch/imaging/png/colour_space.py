@@ -29,7 +29,7 @@ def cicp_of(data: bytes) -> Cicp | None:
         if kind == b"cICP" and size == 4 and at + 12 <= len(data):
             primaries, transfer, *rest = data[at + 8 : at + 12]
             if rest != [_RGB, _FULL_RANGE]:
-                raise ValueError("its samples are not RGB in full range, says its cICP chunk")
+                raise ValueError("its cICP chunk says that its pixels are not RGB of full range")
             return Cicp(primaries, transfer)
         at += size + 12
     return None
@@ -47,7 +47,7 @@ def profile_of(info: dict[Any, Any]) -> bytes | None:
     curve, primaries = SRGB_CURVE, SRGB_PRIMARIES
     if gamma is not None and abs(gamma / _SRGB_GAMMA - 1) > _SAME_GAMMA:
         if not _LEAST_GAMMA <= gamma <= _MOST_GAMMA:
-            raise ValueError(f"its gamma of {gamma:g} is impossible")
+            raise ValueError(f"the description of its colours is impossible (gamma {gamma:g})")
         curve = Curve(1 / gamma)
     if points is not None:
         white, red, green, blue = zip(points[::2], points[1::2], strict=True)

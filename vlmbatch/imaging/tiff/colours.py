@@ -129,7 +129,7 @@ def _from_map(index: "Samples", layout: Layout, colour_map: tuple[int, ...]) -> 
     import numpy as np
 
     if layout.kind != "unsigned" or len(colour_map) != 3 * 2**layout.bits:
-        raise ImageError(f"the colour map of the TIFF does not fit samples of {layout.bits} bits")
+        raise ImageError(f"the TIFF is broken: its palette does not fit pixel values of {layout.bits} bits")
     table = np.asarray(colour_map).reshape(3, -1).T
     table = (table if table.max() < 256 else table >> 8).astype(np.uint8)
     return _image(table[index.astype(np.intp)], "RGB")
@@ -150,7 +150,7 @@ def _lab(samples: "Samples", layout: Layout) -> Image.Image:
     else:
         light, unit, offset = (65535.0, 256.0, 0.0) if layout.bits == 16 else (255.0, 1.0, 0.0)
     if layout.kind != "float" and layout.bits not in (8, 16):
-        raise ImageError(f"the TIFF has LAB colours of {layout.bits} bits; convert it first")
+        raise ImageError(f"the TIFF has LAB colours of {layout.bits} bits; convert it to RGB first")
     result = np.empty(samples.shape, np.uint8)
     result[..., 0] = _scaled(samples[..., 0], Levels(0, light))
     shades = samples[..., 1:]

@@ -95,9 +95,9 @@ def layout_of(tags: ImageFileDirectory_v2) -> Layout:
     compression = int(tags.get(COMPRESSION, 1))
     if photometric not in _COLOURS or (photometric == 5 and tags.get(_INK_SET, _CMYK) != _CMYK):
         name = _OTHER_COLOURS.get(photometric, f"colours of kind {photometric}")
-        raise ImageError(f"the TIFF holds {name}, which cannot be shown; convert it first")
+        raise ImageError(f"the TIFF holds {name}, which cannot be shown; convert it to RGB first")
     if compression not in _COMPRESSIONS:
-        raise ImageError(f"the TIFF has compression {compression}, which cannot be decoded; convert it first")
+        raise ImageError(f"the TIFF has the unknown compression {compression}; save it with LZW first")
     extra = tuple(tags.get(EXTRASAMPLES, ()))
     colours = _COLOURS[photometric]
     found = Layout(
@@ -114,7 +114,7 @@ def layout_of(tags: ImageFileDirectory_v2) -> Layout:
         profiled=bool(tags.get(ICCPROFILE)),
     )
     if samples < found.channels:
-        raise ImageError(f"the TIFF has {samples} channels, too few for {colours}")
+        raise ImageError(f"the TIFF is broken: its number of channels, {samples}, is too small for {colours}")
     if not extra and colours == "RGB" and samples == 4:  # many writers forget to say it
         extra = (_UNASSOCIATED,)
     is_alpha = extra[:1] in ((_ASSOCIATED,), (_UNASSOCIATED,)) and samples > found.channels
@@ -125,13 +125,13 @@ def _samples_of(tags: ImageFileDirectory_v2, samples: int) -> tuple[int, Kind]:
     """Bits and kind of a sample; they must be the same in all channels."""
     listed = tags.get(BITSPERSAMPLE, (1,))
     if 1 < len(listed) < samples:
-        raise ImageError(f"the TIFF has {samples} channels, but describes {len(listed)}")
+        raise ImageError(f"the TIFF is broken: it has {samples} channels, but describes {len(listed)}")
     bits, formats = set(listed[:samples]), set(tags.get(SAMPLEFORMAT, (1,))[:samples])
     if len(bits) != 1 or len(formats) != 1:
-        raise ImageError("the TIFF has channels of several kinds; convert it first")
+        raise ImageError("the channels of the TIFF have different types; convert it to RGB of 8 bits first")
     (size,), (number,) = bits, formats
     if number not in _KINDS:
-        raise ImageError(f"the TIFF has samples of format {number}, such as complex numbers")
+        raise ImageError(f"the TIFF has pixel values of an unusual format ({number}); convert it first")
     if not 1 <= size <= _MOST_BITS:
-        raise ImageError(f"the TIFF has samples of {size} bits")
+        raise ImageError(f"the TIFF has pixel values of {size} bits, which cannot be decoded")
     return size, _KINDS[number]

@@ -65,7 +65,7 @@ class TiffPixels(ImageFile.ImageFile):
         self.layout = layout_of(self.tags)
         if not has_tifffile():
             raise ImageError(
-                f"this kind of TIFF ({self.layout.described}) needs a decoder;"
+                f"this kind of TIFF ({self.layout.described}) needs one more decoder;"
                 ' install it with: pip install "vlmbatch[tiff]"',
                 retryable=True,
             )
@@ -142,7 +142,7 @@ def _samples(file: Any, layout: Layout) -> "NDArray[Any]":
     page: Any = tifffile.TiffFile(BytesIO(data)).pages.first
     kept = layout.channels + (layout.alpha is not None)
     if page.dtype is None:
-        raise ImageError(f"the TIFF has samples of {layout.bits} bits that cannot be decoded")
+        raise ImageError(f"the TIFF has pixel values of {layout.bits} bits, which cannot be decoded")
     result = np.empty((page.imagelength, page.imagewidth, kept), page.dtype)
     for index, coded in _coded_blocks(data, page, kept):
         decoded, place, _ = page.decode(coded, index, _fullsize=page.is_tiled, **_tables(page, coded))

@@ -55,10 +55,8 @@ def check_preview(structure: TiffStructure, size: tuple[int, int], warnings: lis
     """Add a warning if a TIFF has only a preview, of this size."""
     if not structure.only_preview:
         return
-    advice = (
-        "; it looks like camera raw without its usual ending: develop it first" if structure.is_raw else ""
-    )
-    warnings.append(f"only a preview of {size[0]}x{size[1]} pixels was found in the file, and sent{advice}")
+    advice = "; it seems to be a raw file of a camera: develop it first" if structure.is_raw else ""
+    warnings.append(f"the file has only a preview of {size[0]}x{size[1]} pixels, which was sent{advice}")
 
 
 def survey(data: bytes) -> TiffStructure:
