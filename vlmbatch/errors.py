@@ -274,8 +274,8 @@ class OutputClosed(VlmbatchError):
 class LockedError(VlmbatchError):
     """Another run holds the lock of this output file.
 
-    `is_certain`: that run is at work. Else it may have ended on another machine, and the message says what to
-    type then.
+    `is_certain`: that run has not ended. Else it may have ended on another machine, and the message says what
+    to type then.
     """
 
     exit_code = 75

@@ -47,11 +47,11 @@ class Source(Protocol):
     """Folders found so far that could not be listed, and files of unknown type that could not be opened."""
 
     empty_paths: list[str]
-    """The PATHs, walked so far, that are folders and hold no image, and none that --include or --exclude
-    leave out."""
+    """The PATHs, walked so far, that are folders without any image. An image that --include or --exclude
+    leave out counts as present."""
 
     def holds_nothing(self) -> bool:
-        """Whether all PATHs are folders, and together hold no image, and none that is left out by an option.
+        """Whether all PATHs are folders without any image, also without one that an option leaves out.
 
         It walks to the first image, and the iteration goes on from there. False for a list of paths.
         """

@@ -1,6 +1,6 @@
-"""All that is POSIX alone, and what takes its place on Windows.
+"""The calls that Windows lacks, and their replacement there.
 
-Nothing here asks for the name of the system: what a Python lacks is replaced. So a test can take it away
+Nothing here depends on the name of the system: each missing call is replaced. So a test can take calls away
 (tests/stand_in.py).
 """
 
@@ -88,7 +88,7 @@ def lock(fd: int) -> None:
 
 
 def close_locked(fd: int) -> None:
-    """Close a file that may be locked; Windows takes its time to unlock a file that is only closed."""
+    """Close a file that may be locked; Windows unlocks a file that is only closed some time later."""
     if _fcntl is None and _msvcrt is not None:
         with suppress(OSError):
             _locking(fd, _msvcrt.LK_UNLCK)

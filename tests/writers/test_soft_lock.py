@@ -233,7 +233,7 @@ def test_endless_takeovers_end(output: Path, gone: int) -> None:
 def test_a_faster_run_is_noticed(
     output: Path, gone: int, monkeypatch: pytest.MonkeyPatch, ends: bool
 ) -> None:
-    """If another run takes over between the look and the deed of this one, this one does not have the lock.
+    """If another run takes over after this one has looked at the file, this one does not have the lock.
 
     If that run has also ended by then, this one starts again, and has it.
     """

@@ -19,7 +19,7 @@ _LEAST_SHARE = 0.46
 """Least share of the decoded pixels that is held half-way through resizing, also after a box filter."""
 _DECODER = {"WEBP": 12, "AVIF": 9, "HEIF": 12}
 """Bytes that the decoder itself holds for each pixel of the file."""
-_DARK = 16  # bytes a pixel to decode colours of 16 bits again, in case that they are dark
+_DARK = 16  # bytes a pixel to decode colours of 16 bits again, in case they are dark
 _COEFFICIENT = 2  # bytes, of a JPEG with several scans (libjpeg's JCOEF)
 _STILL_COPIES = 3  # of an animated PNG: Pillow's for blending, and a canvas for a smaller frame
 _ROWS = 16  # bytes for each column: two rows of the file, at most 64 bits a pixel

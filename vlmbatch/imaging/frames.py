@@ -50,7 +50,7 @@ def _pictures_of(image: MpoImagePlugin.MpoImageFile, data: bytes) -> int:
 
 
 def _look_of(data: bytes, number: int) -> tuple[tuple[int, int], str] | None:
-    """The look of this picture of an MPO; None if there is none at its place."""
+    """The size and mode of this picture of an MPO; None if there is none at its place."""
     with suppress(ImageError), decoding(data) as image:
         image.seek(number)
         return _look(image)

@@ -27,7 +27,7 @@ class Survey:
 
 
 def survey(data: bytes) -> Survey:
-    """The structure of a file; it says nothing about a file that has no known format.
+    """The structure of a file; none if its format is unknown.
 
     Raises:
         ImageError: bad_image, the structure is hostile.

@@ -1,4 +1,4 @@
-"""What to say about PATHs that hold no image: a folder whose disk is not mounted, or an inbox."""
+"""The messages about PATHs that hold no image: a folder whose disk is not mounted, or an inbox."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +11,7 @@ SHOWN_PATHS = 3
 
 
 def refusal(config: RunConfig, source: Source) -> str | None:
-    """Why a run cannot start whose PATHs are folders without any image; None for any other, or --allow-empty.
+    """Why a run cannot start: its PATHs are folders without any image. Else, or with --allow-empty, None.
 
     The message says what is there instead, and what to type. It blocks until the walk has found an image.
     """

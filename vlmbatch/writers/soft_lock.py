@@ -21,7 +21,7 @@ TRIES = 3
 
 
 class HeldError(Exception):
-    """Another run holds the lock: `holder`, None if its file cannot be read, or it changes all the time."""
+    """Another run holds the lock: `holder`, None if its file cannot be read or keeps changing."""
 
     def __init__(self, holder: Holder | None, state: State) -> None:
         super().__init__()

@@ -23,7 +23,7 @@ _SWAPPED = "B" if sys.byteorder == "little" else "L"  # libtiff returns the orde
 class Lower(NamedTuple):
     """How to decode the lower bytes: Pillow's name of the samples, and where each channel is then.
 
-    `planar`: Pillow gets the lower bytes of planes by no name, so tifffile has to decode them.
+    `planar`: Pillow has no name for the lower bytes of planes, so tifffile has to decode them.
     """
 
     rawmode: str

@@ -17,7 +17,7 @@ def narrow_key(image: Image.Image, data: bytes, warnings: list[str]) -> None:
 
 
 def with_key(shown: Image.Image, deep: Image.Image) -> Image.Image:
-    """The picture that is made of one of 16-bit greys, as RGBA if that one has a transparent grey."""
+    """`shown`, which was made from 16-bit greys, `deep`; as RGBA if `deep` has a transparent grey."""
     key = deep.info.get("transparency")
     if not (deep.mode.startswith("I") and isinstance(key, int)):
         return shown

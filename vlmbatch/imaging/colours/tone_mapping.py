@@ -37,7 +37,7 @@ _STEPS = 33
 def to_sdr(image: Image.Image, space: Cicp, warnings: list[str]) -> Image.Image:
     """The RGB or RGBA picture in sRGB, with white at 203 cd/m2, as ITU-R BT.2408 says.
 
-    Up to white colours are exact, and those outside sRGB are clipped. If a picture is brighter than that, its
+    Colours up to white are exact, and those outside sRGB are clipped. If a picture is brighter than that, its
     bright tones are compressed until its own peak is white, which adds a warning.
     """
     colours = image.convert("RGB")
@@ -62,7 +62,7 @@ def _rounded(light: float) -> str:
 
 
 def _peak_code(image: Image.Image) -> int:
-    """The sample that almost no sample exceeds."""
+    """The largest sample, without those of the few brightest pixels."""
     histogram = image.histogram()
     allowed = image.width * image.height * _BRIGHTEST_SHARE
     for code in range(255, 0, -1):

@@ -1,4 +1,4 @@
-"""Says if nothing of a picture with transparency is left to see on white."""
+"""Warns if nothing of a picture with transparency is visible on white."""
 
 from PIL import Image
 
@@ -19,7 +19,7 @@ def check_visible(image: Image.Image, on_white: Image.Image, frames: int, warnin
         warnings.append(
             f"nothing of {what} is visible, since all pixels are transparent; to send {aim} OUT.png"
         )
-    elif least < most:  # else it is glass of one colour
+    elif least < most:  # else it is one colour of one transparency
         warnings.append(
             f"nothing of {what} is visible on white, since its pixels are white;"
             " to put it on black first, type: magick FILE -background black -flatten OUT.png"

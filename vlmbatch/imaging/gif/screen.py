@@ -4,7 +4,7 @@ from PIL import GifImagePlugin, Image
 
 
 def on_white_screen(image: Image.Image) -> Image.Image:
-    """A decoded image, and if it is a GIF whose first frame has no transparency, white around that frame.
+    """The decoded image; in a GIF whose first frame has no transparency, white around that frame.
 
     Nothing is drawn there (GIF89a section 18), and browsers leave it transparent. Pillow does so only in a
     GIF with a transparent colour; otherwise it fills with the first colour of the palette.

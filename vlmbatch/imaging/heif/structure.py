@@ -18,9 +18,9 @@ _TO_SAMPLE_ENTRY, _TO_SAMPLE_BOXES = 8, 78  # bytes (ISO/IEC 14496-12 sections 8
 
 
 class HeifStructure(NamedTuple):
-    """What the primary picture says of itself.
+    """What the properties of the primary picture say.
 
-    `cicp` is None if no nclx colour property says it. `has_turn` says that a property turns or mirrors the
+    `cicp` is None without an nclx colour property. `has_turn` says that a property turns or mirrors the
     picture, or says that it is upright.
     """
 

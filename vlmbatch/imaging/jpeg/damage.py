@@ -85,7 +85,7 @@ def _damaged(data: bytes, start: int, stop: int) -> ImageError:
 
 
 def _senseless(data: bytes, scan: Scan, runs: list[tuple[int, int]]) -> tuple[int, int] | None:
-    """The first run that can be no part of any picture."""
+    """The first run that no picture can have."""
     most = _most_zeros(scan) / 8 + 2  # bytes; two may belong to other codes in part
     for start, stop in runs:
         # FF before FF is a fill byte, which stands before a marker only
@@ -105,7 +105,7 @@ def _most_zeros(scan: Scan) -> float:
 
 
 def _most_in_blocks(scan: Scan, units: int) -> float:
-    """The same for whole blocks: they must be empty, or coefficients would be -1 for ever."""
+    """The same for whole blocks: they must be empty, or coefficients would be -1 without end."""
     tables = [part.ac for part in scan.components]
     if None in tables:
         return math.inf

@@ -1,7 +1,7 @@
-"""Sees whether the coded data of a JPEG with one scan suffices for all its rows.
+"""Checks whether the coded data of a JPEG with one scan has all its rows.
 
 At an end mark libjpeg fills missing rows with grey, without an error. So it gets the data without that mark;
-when it asks for more, the rows that it has written are looked at.
+if it asks for more, two rows are checked: it may not have written them.
 """
 
 from PIL import ImageFile

@@ -1,4 +1,4 @@
-"""Finds out which bytes of a scan a JPEG decoder uses: the pixels change if one changes those bytes."""
+"""Finds out which bytes of a scan a JPEG decoder uses: if these bytes change, the pixels change."""
 
 import hashlib
 import random

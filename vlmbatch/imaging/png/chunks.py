@@ -13,7 +13,7 @@ _AROUND = 12  # bytes of a chunk around its body: length, type and checksum (PNG
 _MOST_CHUNKS = 100_000
 
 _LEAST = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9}
-"""Bytes of a body that Pillow refuses to find shorter."""
+"""The fewest bytes of a body that Pillow accepts."""
 _LEAST_TRANSPARENCY = {0: 2, 2: 6}  # by the type of colour: grey, RGB
 _ANIMATION = frozenset((b"acTL", b"fcTL", b"fdAT"))
 _LOOKS = frozenset((b"tRNS", b"iCCP", b"gAMA", b"cHRM", b"sRGB", b"cICP", b"eXIf"))
@@ -75,7 +75,7 @@ def _told(broken: set[bytes]) -> str:
 
 
 def _chunks(data: bytes) -> Iterator[_Chunk]:
-    """The chunks up to the first that is cut off or has no possible type; not more than a real file has."""
+    """The chunks up to the first that is cut off or has no possible type; not more than any real file has."""
     view, at = memoryview(data), len(_SIGNATURE)
     for _ in range(_MOST_CHUNKS):
         kind = data[at + 4 : at + 8]

@@ -1,4 +1,4 @@
-"""Reads what a PNG says of its colours in other ways than an ICC profile."""
+"""Reads the colour space that a PNG names without an ICC profile."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def cicp_of(data: bytes) -> Cicp | None:
     """The code points in the chunk cICP (PNG, third edition, section 11.3.2.6); None if it has none.
 
     Raises:
-        ValueError: the samples are not RGB of full range, which Pillow cannot tell.
+        ValueError: the samples are not RGB of full range, and Pillow does not convert them.
     """
     at = _SIGNATURE_BYTES
     for _ in range(_MOST_CHUNKS):

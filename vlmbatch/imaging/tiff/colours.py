@@ -30,7 +30,7 @@ def picture_of(
 ) -> Image.Image:
     """A picture in L, RGB, RGBA, CMYK, YCbCr or LAB of samples of shape (height, width, channels).
 
-    Transparency is in the last channel; or the inks are lighter there, if a profile is needed to show them.
+    Transparency is in the last channel. CMYK may have lighter inks instead (see Layout.fades_inks).
 
     Raises:
         ImageError: bad_image, no sample is a finite number, or the colour map is too short.
@@ -105,7 +105,7 @@ def _finite(samples: "Samples") -> "Samples":
 
 
 def _blocks(samples: "Samples") -> Iterator["Samples"]:
-    """Some rows after the others."""
+    """Blocks of rows, from top to bottom."""
     rows = max(_BLOCK // max(samples[0].size, 1), 1)
     for top in range(0, len(samples), rows):
         yield samples[top : top + rows]

@@ -1,4 +1,4 @@
-"""Corrects what Pillow 13 makes of the header of a TIFF before it decodes a pixel.
+"""Corrects how Pillow 13 reads the header of a TIFF, before it decodes a pixel.
 
 Each correction is for a kind of file that Pillow would decode to a wrong picture without an error. A sweep
 over synthesised files found them (docs/decisions.md).
