@@ -1,4 +1,4 @@
-"""Claim: of each file there is a right picture, a warning, or a refusal by name, and never a wrong picture.
+"""Claim: each file gives a right picture, a warning, or a refusal by name, and never a wrong picture.
 
 Synthesises files of every format that vlmbatch reads, in the depths, byte orders, compressions and colours
 that the formats have, and compares what `vlmbatch.imaging.prepare.prepare` makes of each with the picture
@@ -7,11 +7,11 @@ that was put into it. A second decoder, which shares no code with Pillow, reads 
 - right: the mean absolute difference to what was written, or to a second decoder that sees that, is under 3
   of 255, and in each sixteenth of the picture under 12; twice that for HDR, wide colours and linear light,
   since Pillow decodes their 10 to 16 bits to 8, of which one step is several of sRGB;
-- no reference: no second decoder sees what was written, and one sees what is sent;
-- confirmed: a second decoder sees what was written.
+- no reference: no second decoder sees the written picture, and one sees the sent picture;
+- confirmed: a second decoder sees the written picture.
 
 A warning about scaled values, or about further pages or frames, does not excuse a different picture. The exit
-status is 1 if any is wrong.
+code is 1 if any is wrong.
 
     python benchmarks/picture_sweep.py [--only tiff,png] [--keep FOLDER] [--list-wrong]
 """
@@ -63,9 +63,9 @@ def table(outcomes: Sequence[Outcome]) -> Table:
 
 
 def report(outcomes: Iterable[Outcome], *, list_wrong: bool) -> int:
-    """Print what is not right: a line for each kind and reason, or, of the wrong ones, for each file.
+    """Print the outcomes that are not right: a line for each kind and reason, or for each wrong file.
 
-    Returns the exit status.
+    Returns the exit code.
     """
     groups: dict[tuple[str, ...], list[Outcome]] = defaultdict(list)
     for one in outcomes:

@@ -395,7 +395,7 @@ class TestEmptyPaths:
             assert photos.empty_paths == ([path] if expected else [])
 
     def test_an_empty_path_beside_one_that_is_left_out(self) -> None:
-        """Together, an empty PATH and one whose images a glob leaves out are not nothing."""
+        """An empty PATH beside one whose images a glob leaves out is no reason to refuse the run."""
         put("p/a.jpg")
         Path("none").mkdir()
         photos = source("none", "p", include=("*.png",))

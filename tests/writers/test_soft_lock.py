@@ -120,7 +120,7 @@ def test_other_failures_of_flock_end_the_run(tmp_path: Path, flock: Callable[[st
 
 
 def test_with_locks_there_is_no_such_file(tmp_path: Path) -> None:
-    """Where flock works, nothing is told, and no further file is made."""
+    """Where flock works, there is no notice and no further file."""
     lock = OutputLock(str(tmp_path / "out.jsonl"))
     lock.acquire()
     assert lock.notices == ()

@@ -46,7 +46,7 @@ def files(top: int) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("top", [4095, 3000, 65535, 4096])
 def test_colours_are_scaled_like_grey(top: int) -> None:
-    """If no sample exceeds 4095, that is white, with a warning; otherwise 65535 is, and nothing is said."""
+    """If no sample exceeds 4095, that is white, with a warning; otherwise 65535 is, without a warning."""
     white = 4095 if top <= 4095 else 65535
     for name, data in files(top).items():
         prepared = prepare(data, OPTIONS)

@@ -163,7 +163,7 @@ def test_channels_that_mean_nothing_are_named() -> None:
 @pytest.mark.parametrize("cut", [1, 100, 1000])
 @pytest.mark.parametrize("packing", [None, "lzw", "adobe_deflate", "zstd", "packbits", "lzma"])
 def test_a_picture_that_is_cut_short_is_refused(packing: str | None, cut: int) -> None:
-    """A file without its end is refused, however its samples are packed; nothing is made up."""
+    """A file without its end is refused, however its samples are packed."""
     data = tiff(np.random.default_rng(1).random((HEIGHT, WIDTH)), compression=packing, rowsperstrip=16)
     with pytest.raises(ImageError):
         prepare(data[:-cut], OPTIONS)
@@ -188,7 +188,7 @@ def test_what_cannot_be_decoded_is_refused_by_name(tag: int, value: int, words: 
 
 
 def test_without_the_extra_the_message_says_what_to_install() -> None:
-    """Without tifffile, such a file is refused with the command that helps; other TIFFs are read as ever."""
+    """Without tifffile, the refusal has the command that installs it; other TIFFs are read as before."""
     script = (
         "import sys; sys.modules['tifffile'] = None\n"
         "from vlmbatch.imaging.prepare import prepare\n"
