@@ -1,6 +1,7 @@
 """A stand-in for Windows: code that takes away from Python what only POSIX has, run before the command.
 
-It leaves what the standard library itself needs on this system, such as sys.platform and SIGKILL.
+It leaves what the standard library and numpy need themselves on this system, such as sys.platform, SIGKILL
+and os.uname.
 """
 
 WINDOWS = """
@@ -11,7 +12,7 @@ for name in ("fcntl", "resource", "termios", "tty", "pwd", "grp", "syslog"):
 
 MISSING = {
     os: "O_NONBLOCK O_NOFOLLOW O_CLOEXEC O_DIRECTORY O_PATH geteuid getuid getegid getgid getgroups fork"
-    " sysconf uname sched_getaffinity sched_yield pread pwrite preadv pwritev register_at_fork set_blocking"
+    " sysconf sched_getaffinity sched_yield pread pwrite preadv pwritev register_at_fork set_blocking"
     " get_blocking fchmod fchown chown mkfifo getpgid killpg setsid statvfs fstatvfs posix_fallocate nice",
     signal: "SIGHUP SIGPROF SIGALRM SIGUSR1 SIGUSR2 SIGPIPE SIGQUIT SIGSTOP SIGCONT SIGTSTP setitimer"
     " getitimer alarm pthread_sigmask sigwait pause siginterrupt ITIMER_PROF ITIMER_REAL ITIMER_VIRTUAL",
