@@ -82,7 +82,7 @@ def lock(fd: int) -> None:
     except OSError as error:
         if error.errno in _NO_LOCKS:
             raise NoLocksError(*error.args) from error
-        if _fcntl is None and error.errno == errno.EACCES:  # so msvcrt says that a file is locked
+        if error.errno == errno.EACCES:  # so msvcrt and SMB shares (Linux's smb2maperror.c) say: it is locked
             raise BlockingIOError(*error.args) from error
         raise
 

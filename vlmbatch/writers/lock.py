@@ -57,8 +57,7 @@ class OutputLock:
             # realpath: one file has one lock, also through a link
             self.path = os.path.realpath(self.output) + ".lock"
             self._fd = open_beside(self.path, os.O_RDWR | os.O_CREAT)
-            holder = _holder(_content(_read(self._fd)) or {})
-            self._take(self._fd, holder)
+            self._take(self._fd, _holder(self._fd))
             # only under the lock, since another run changes the content
             content = _content(_read(self._fd))
             if content is None:
@@ -86,9 +85,22 @@ class OutputLock:
             LockedError: another run holds it under another name.
             OSError: it cannot be locked.
         """
-        if self._soft is None and system.LOCKED_IS_READABLE:
+        if self._soft is None and self._leaves_readable():
             with contextlib.suppress(system.NoLocksError):
                 _lock(output, f"another run is writing to {self.output} under another name")
+
+    def _leaves_readable(self) -> bool:
+        """Whether others can read a locked file; on an SMB share of Linux they cannot (flock(2))."""
+        if not system.LOCKED_IS_READABLE:
+            return False
+        fd = open_beside(self.path, os.O_RDONLY)
+        try:
+            system.read_at(fd, 1, 0)
+        except PermissionError:
+            return False
+        finally:
+            os.close(fd)
+        return True
 
     def forget_runs(self) -> None:
         """Remove the settings from the lock file, once they are stored elsewhere; raises OSError."""
@@ -200,7 +212,12 @@ def _runs(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {run: without_secrets(old) for run, old in runs.items() if isinstance(old, dict)}
 
 
-def _holder(content: Mapping[str, Any]) -> str:
+def _holder(fd: int) -> str:
+    """The run that the lock file names; empty if it names none, or cannot be read while it is locked."""
+    try:
+        content = _content(_read(fd)) or {}
+    except PermissionError:
+        return ""
     pid, started = content.get("pid"), content.get("started")
     if not isinstance(pid, int) or not isinstance(started, str) or not TIME.fullmatch(started):
         return ""
