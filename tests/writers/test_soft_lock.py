@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -256,6 +257,47 @@ def test_a_faster_run_is_noticed(
         with pytest.raises(HeldError):
             mine.acquire()
         rival.release()
+    assert left(output) == []
+
+
+@pytest.mark.parametrize("make", NO_FILES)
+def test_the_end_of_a_run_leaves_what_has_replaced_its_lock(
+    output: Path, make: Callable[[Path], None]
+) -> None:
+    """A link, a folder or a second name in the place of the lock is left, and the run ends well."""
+    lock = OutputLock(str(output))
+    lock.acquire()
+    held(output).unlink()
+    make(held(output))
+    lock.release()
+    assert os.path.lexists(held(output))
+
+
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_a_full_disk_leaves_no_torn_lock(output: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """If the file takes only a part of the lock, or NFS refuses it at the end, the file is removed."""
+
+    def full(fd: int, data: bytes = b"") -> int:
+        if call == "fsync":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_part(fd, data[:9])
+
+    write_part = os.write
+    soft = SoftLock(str(held(output)), STARTED)
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(OSError, match="No space left"):
+        soft.acquire()
+    assert left(output) == []
+
+
+@pytest.mark.parametrize("name", ["", "two words", "caf\u00e9", "\udcff", "a\x1b[2Jb", "h" * 300])
+def test_each_name_of_a_machine_will_do(output: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The kernel lets a machine have any bytes as its name; its runs still know and remove their locks."""
+    monkeypatch.setattr(socket, "gethostname", lambda: name)
+    lock = OutputLock(str(output))
+    lock.acquire()
+    assert refusal(output).is_certain
+    lock.release()
     assert left(output) == []
 
 

@@ -43,7 +43,7 @@ class Holder:
     def of_this_process(cls, started: str) -> Self:
         """This run, which began at `started`."""
         return cls(
-            host=socket.gethostname(),
+            host=_printable(socket.gethostname()),
             machine=_text("/etc/machine-id"),
             boot=_text("/proc/sys/kernel/random/boot_id"),
             namespace=_namespace(),
@@ -102,8 +102,13 @@ def _is_valid(content: Any) -> bool:
 
 def _text(path: str) -> str:
     with contextlib.suppress(OSError, UnicodeDecodeError):  # not Linux
-        return Path(path).read_text().strip()
+        return _printable(Path(path).read_text().strip())
     return ""
+
+
+def _printable(text: str) -> str:
+    """The text with question marks for what `_is_valid` refuses; the name of a host may have any bytes."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _namespace() -> str:

@@ -9,8 +9,10 @@ filelock's SoftFileLock takes over by RENAME_EXCHANGE (renameat2(2)), which NFS 
 """
 
 import contextlib
+import errno
 import os
 
+from vlmbatch.errors import ConfigError
 from vlmbatch.writers.beside import open_beside
 from vlmbatch.writers.holder import Holder, State
 
@@ -62,7 +64,7 @@ class SoftLock:
 
     def release(self) -> None:
         """Remove the file, unless it is not that of this run any more."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ConfigError):
             holder = Holder.parse(_read(self.path))
             if holder is not None and holder.token == self._own.token:
                 _remove(self.path)
@@ -102,7 +104,10 @@ class SoftLock:
     def _create(self, place: str) -> None:
         fd = open_beside(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
-            os.write(fd, self._own.to_bytes())
+            data = self._own.to_bytes()
+            if os.write(fd, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(fd)  # NFS tells only now that the disk is full
         except OSError:
             _remove(place)
             raise
