@@ -129,6 +129,27 @@ def test_with_locks_there_is_no_such_file(tmp_path: Path) -> None:
     lock.release()
 
 
+def test_a_run_with_locks_respects_one_without(
+    tmp_path: Path, flock: Callable[[str], None], gone: int
+) -> None:
+    """If the lock service of NFS was down at the start of a run, a later run that can lock is refused too.
+
+    A file of an ended run does not matter to it.
+    """
+    output, works = tmp_path / "out.jsonl", fcntl.flock
+    flock("ENOLCK")
+    first = OutputLock(str(output))
+    first.acquire()
+    fcntl.flock = works  # monkeypatch puts back the same
+    assert refusal(output).is_certain
+    first.release()
+    plant(output, pid=gone)
+    lock = OutputLock(str(output))
+    lock.acquire()
+    assert lock.notices == ()
+    lock.release()
+
+
 @pytest.mark.parametrize("changes", [EARLIER_BOOT, {"born": "1"}, {"pid": -1}])
 def test_the_lock_of_an_ended_run_is_taken_over(output: Path, gone: int, changes: dict[str, Any]) -> None:
     """A run has ended with its process, before a later one with the same number, or before the last boot."""

@@ -127,13 +127,16 @@ class OutputLock:
         system.write_all(self._fd, data)
 
     def _take(self, fd: int, holder: str) -> None:
+        soft = SoftLock(f"{self.path}.held", self.started)
         try:
             _lock(fd, f"another run{holder} is writing to {self.output}")
+            soft.check()  # a run may have begun while the lock service was down, or on a machine without it
         except system.NoLocksError:
-            self._take_soft()
+            self._take_soft(soft)
+        except HeldError as error:
+            raise self._locked(soft.path, error) from error
 
-    def _take_soft(self) -> None:
-        soft = SoftLock(f"{self.path}.held", self.started)
+    def _take_soft(self, soft: SoftLock) -> None:
         try:
             ended = soft.acquire()
         except HeldError as error:

@@ -62,6 +62,10 @@ class SoftLock:
             _remove(places[-1])
         raise HeldError(None, "unknown")
 
+    def check(self) -> None:
+        """Raise HeldError if another run holds the lock; or ConfigError or OSError, as acquire() does."""
+        self._ended()
+
     def release(self) -> None:
         """Remove the file, unless it is not that of this run any more."""
         with contextlib.suppress(OSError, ConfigError):
