@@ -3,7 +3,7 @@
 from PIL import Image, ImageFile
 
 from vlmbatch.imaging.colours.dark import brightened, lower_bytes
-from vlmbatch.imaging.colours.key import narrow_key
+from vlmbatch.imaging.colours.key import fit_key
 from vlmbatch.imaging.png.animation import first_frame
 from vlmbatch.imaging.tiff.pixels import TiffPixels
 
@@ -14,5 +14,5 @@ def loaded(image: ImageFile.ImageFile, data: bytes, warnings: list[str]) -> Imag
     picture = first_frame(image)
     if isinstance(image, TiffPixels):
         warnings += image.warnings
-    narrow_key(picture, data, warnings)
+    fit_key(picture, data, warnings)
     return brightened(picture, data, lower, warnings)

@@ -66,7 +66,10 @@ def brightened(image: Image.Image, data: bytes, lower: Lower | None, warnings: l
     low = min(_lowest_sample(*pair) for pair in pairs[:3])
     high = max(_highest_sample(*pair) for pair in pairs[:3])
     found = levels(low, high, whites_of("unsigned", 16), warnings)
-    return Image.merge(image.mode, [_scaled(*pair, found) for pair in pairs])
+    bright = Image.merge(image.mode, [_scaled(*pair, found) for pair in pairs])
+    if isinstance(key := again.info.get("transparency"), tuple):  # the one transparent colour of a PNG
+        bright.info["transparency"] = tuple(_sum(value, found) for value in key)
+    return bright
 
 
 def _decoded_again(data: bytes, warnings: list[str]) -> Image.Image:
@@ -84,9 +87,21 @@ def _scaled(upper: Image.Image, lower: Image.Image, found: Levels) -> Image.Imag
     """A channel in 8 bits; an alpha that uses all 16 bits stays as it is."""
     if _highest(upper) > _DARKEST:
         return upper
+    large, small = _tables(found)
+    return ImageChops.add(upper.point(large), lower.point(small))
+
+
+def _tables(found: Levels) -> tuple[list[int], list[int]]:
+    """What each upper and each lower byte adds to a sample of 8 bits."""
     unit = 255 / found.white
-    large = upper.point([round(min(256 * value * unit, 255)) for value in range(256)])
-    return ImageChops.add(large, lower.point([round(value * unit) for value in range(256)]))
+    large = [round(min(256 * value * unit, 255)) for value in range(256)]
+    small = [round(value * unit) for value in range(256)]
+    return large, small
+
+
+def _sum(sample: int, found: Levels) -> int:
+    large, small = _tables(found)
+    return min(large[sample >> 8] + small[sample & 255], 255)
 
 
 def _highest(band: Image.Image) -> int:
