@@ -110,6 +110,53 @@ def test_a_sample_that_is_no_number_costs_only_its_pixel(
     assert_near(pixel(prepared, 0.0, 0.4), BLACK, 40)
 
 
+@pytest.mark.parametrize("white_is_zero", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "top", "value"),
+    [
+        *itertools.product(("f2", "f4", "f8"), (1,), (-9999, 3)),
+        *itertools.product(("f4", "f8"), (1,), (-3.4028234663852886e38, 1e30)),
+        *itertools.product(("i2", "i4"), (255,), (-9999, -32768)),
+        ("i4", 255, -(2**31)),
+        ("u2", 4095, 65535),
+        ("u4", 255, 65535),
+    ],
+)
+def test_a_value_that_stands_for_no_data_costs_only_its_pixels(
+    kind: str, top: float, value: float, white_is_zero: bool
+) -> None:
+    """The value that GDAL's tag names is sent as black, and the other samples look as without it."""
+    samples = grey(kind, top)
+    if white_is_zero:
+        samples = (top - samples).astype(kind)
+    samples[10:20, 0:2] = value
+    options = {"photometric": "miniswhite" if white_is_zero else "minisblack"}
+    prepared = prepare(tiff(samples, extratags=[(42113, "s", 0, f"{value!r} ", True)], **options), OPTIONS)
+    assert [words for words in prepared.warnings if "pixel values are" in words] == [
+        f"20 pixel values are {value:g}, which stands for no data, or not finite numbers;"
+        " they were sent as black"
+    ]
+    assert_near(pixel(prepared, 0.9, 0.9), (230,) * 3)
+    assert_near(pixel(prepared, 0.0, 0.4), BLACK, 40)
+
+
+def test_the_least_float_stands_for_no_data() -> None:
+    """Maps have it where nothing is known, also without a tag; it does not make all else white."""
+    samples = grey("f4", 1)
+    samples[10:20, 0:2] = np.finfo("f4").min
+    prepared = prepare(tiff(samples), OPTIONS)
+    assert prepared.warnings == ("20 pixel values are not finite numbers; they were sent as black",)
+    assert_near(pixel(prepared, 0.1, 0.9), (26,) * 3)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "", "none", "1e999", "0", "0.5"])
+def test_a_value_that_no_sample_has_changes_nothing(text: str) -> None:
+    """A tag of no data that is no number, 0, or no value of the samples is no reason for a warning."""
+    for kind, top in (("f4", 255), ("u2", 65535), ("f8", 255)):
+        data = tiff(grey(kind, top).round(), extratags=[(42113, "s", 0, text, True)])
+        assert_ramp(data, warned=False)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_picture_without_a_number_is_refused(value: float) -> None:
     """A picture of NaN or infinity alone is a failed record that says so."""

@@ -11,6 +11,10 @@ from vlmbatch.errors import ImageError
 Kind = Literal["unsigned", "signed", "float"]
 
 _KINDS: dict[int, Kind] = {2: "signed", 3: "float"}  # values of SampleFormat (TIFF 6.0 section 19)
+_GDAL_NODATA = 42113  # a tag of GDAL: the number, as text, of the samples of which nothing is known
+_LOWEST_FLOAT = -3.4028234663852886e38
+"""The least float of 32 bits, which many maps have where nothing is known."""
+_TOO_LARGE = 2**31  # for Pillow's integers
 _WHITE_IS_ZERO = 0  # a value of PhotometricInterpretation (TIFF 6.0 section 3)
 _TWELVE_BITS = 4095
 """The white of 12-bit sensors, whose files would look black if read as 16 bits."""
@@ -45,11 +49,26 @@ def levels(low: float, high: float, whites: tuple[float, ...], warnings: list[st
     return found
 
 
-def warn_of_not_finite(count: int, warnings: list[str]) -> None:
-    """Add a warning if there are samples that are NaN or infinite; `count` is their number."""
+def no_data_of(tags: TiffImagePlugin.ImageFileDirectory_v2) -> float | None:
+    """The value of samples of which nothing is known; None if it is not finite, or 0, which is black."""
+    try:
+        value = float(tags[_GDAL_NODATA])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return value if value != 0 and math.isfinite(value) else None
+
+
+def marks_of(no_data: float | None) -> tuple[float, ...]:
+    """The finite values that mean that nothing is known."""
+    return (_LOWEST_FLOAT,) if no_data is None else (_LOWEST_FLOAT, no_data)
+
+
+def warn_of_unknown(count: int, no_data: float | None, warnings: list[str]) -> None:
+    """Add a warning if there are samples that are NaN, infinite or the value of no data; `count` is their number."""
     if count:
         values = "pixel value is" if count == 1 else "pixel values are"
-        warnings.append(f"{count} {values} NaN or infinite, and black in the picture that was sent")
+        no = "" if no_data is None else f"{no_data:g} (no data), "
+        warnings.append(f"{count} {values} {no}NaN or infinite, and black in the picture that was sent")
 
 
 def none_finite() -> ImageError:
@@ -60,13 +79,14 @@ def none_finite() -> ImageError:
 def in_eight_bits(image: Image.Image, warnings: list[str]) -> Image.Image:
     """A picture of long integers or floats, of one channel, as L."""
     whites, inverted = _whites(image), _is_inverted(image)
+    no_data = no_data_of(image.tag_v2) if isinstance(image, TiffImagePlugin.TiffImageFile) else None
     if image.mode.startswith("I;16"):
         image = image.convert("I")
-    bad = _not_finite(image)
+    bad = _unknown(image, no_data)
     low, high = _extrema(image, bad)
     black, white = levels(low, high, whites, warnings)
     if bad is not None:
-        warn_of_not_finite(bad.histogram()[255], warnings)
+        warn_of_unknown(bad.histogram()[255], no_data, warnings)
         image.paste(white if inverted else black, mask=bad)
     scale = 255 / ((white - black) or 1)  # the range is 0 if all pixels have one value
     if inverted:
@@ -95,24 +115,38 @@ def _is_inverted(image: Image.Image) -> bool:
     )
 
 
-def _not_finite(image: Image.Image) -> Image.Image | None:
-    """A mask of the samples that are NaN or infinite; None if there are none."""
-    if image.mode != "F":
+def _unknown(image: Image.Image, no_data: float | None) -> Image.Image | None:
+    """A mask of the samples that are NaN, infinite, or the value of no data; None if there are none."""
+    if image.mode == "F":
+        # a value minus itself is 0 only if it is finite (IEEE 754)
+        found = ImageMath.lambda_eval(lambda given: given["image"] - given["image"] != 0, image=image)
+        for mark in marks_of(no_data):
+            found = _also(found, image, mark)
+    elif no_data is not None and -_TOO_LARGE <= no_data < _TOO_LARGE and no_data.is_integer():
+        found = ImageMath.lambda_eval(lambda given: given["image"] == int(no_data), image=image)
+    else:
         return None
-    # a value minus itself is 0 only if it is finite (IEEE 754)
-    found = ImageMath.lambda_eval(lambda given: given["image"] - given["image"] != 0, image=image)
     mask: Image.Image = found.point(_line(255, 0)).convert("L")
     return mask if mask.getbbox() else None
+
+
+def _also(found: Image.Image, image: Image.Image, mark: float) -> Image.Image:
+    """A mask that is not 0 where `found` is not 0, and where a sample is `mark`."""
+    both: Image.Image = ImageMath.lambda_eval(
+        lambda given: given["found"] + (given["image"] == mark), found=found, image=image
+    )
+    return both
 
 
 def _extrema(image: Image.Image, bad: Image.Image | None) -> tuple[float, float]:
     """The least and the greatest sample outside of the mask."""
     if bad is None:
         return _least_and_greatest(image)
+    greatest = math.inf if image.mode == "F" else _TOO_LARGE - 1
     filled = image.copy()
-    filled.paste(math.inf, mask=bad)
+    filled.paste(greatest, mask=bad)
     low, _ = _least_and_greatest(filled)
-    filled.paste(-math.inf, mask=bad)
+    filled.paste(-greatest, mask=bad)
     _, high = _least_and_greatest(filled)
     if low > high:
         raise none_finite()

@@ -10,8 +10,9 @@ from vlmbatch.errors import ImageError
 from vlmbatch.imaging.colours.deep_samples import (
     Levels,
     levels,
+    marks_of,
     none_finite,
-    warn_of_not_finite,
+    warn_of_unknown,
     whites_of,
 )
 from vlmbatch.imaging.tiff.layout import Layout
@@ -51,8 +52,8 @@ def picture_of(
     scaled = _scaled(colours, found)
     if layout.photometric == _WHITE_IS_ZERO:
         scaled = 255 - scaled
-    if layout.kind == "float":
-        scaled[~_finite(colours)] = 0
+    if layout.kind == "float" or layout.no_data is not None:
+        scaled[~_known(colours, layout)] = 0
     return _with_alpha(_image(scaled, layout.colours), alpha, layout)
 
 
@@ -83,25 +84,28 @@ def _full(layout: Layout) -> float:
 
 
 def _levels_of(samples: "Samples", layout: Layout, warnings: list[str]) -> Levels:
-    import numpy as np
-
     low, high, bad = math.inf, -math.inf, 0
     for block in _blocks(samples):
-        finite = block[np.isfinite(block)]
-        bad += block.size - finite.size
-        if finite.size:
-            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+        known = block[_known(block, layout)]
+        bad += block.size - known.size
+        if known.size:
+            low, high = min(low, float(known.min())), max(high, float(known.max()))
     if low > high:
         raise none_finite()
     found = levels(low, high, whites_of(layout.kind, layout.bits), warnings)
-    warn_of_not_finite(bad, warnings)
+    warn_of_unknown(bad, layout.no_data, warnings)
     return found
 
 
-def _finite(samples: "Samples") -> "Samples":
+def _known(samples: "Samples", layout: Layout) -> "Samples":
+    """Whether each sample is a finite number, and not the value of no data."""
     import numpy as np
 
-    return np.isfinite(samples)
+    known = np.isfinite(samples)
+    with np.errstate(all="ignore"):  # the value may be too large for the type of the samples
+        for mark in marks_of(layout.no_data):
+            known &= samples != mark
+    return known
 
 
 def _blocks(samples: "Samples") -> Iterator["Samples"]:

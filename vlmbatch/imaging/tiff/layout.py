@@ -17,7 +17,7 @@ from PIL.TiffImagePlugin import (
 )
 
 from vlmbatch.errors import ImageError
-from vlmbatch.imaging.colours.deep_samples import Kind
+from vlmbatch.imaging.colours.deep_samples import Kind, no_data_of
 
 _INK_SET = 332
 _CMYK = 1
@@ -48,7 +48,7 @@ class Layout(NamedTuple):
 
     `colours` is the mode of Pillow whose channels they are. `alpha` is the number of the channel of
     transparency, None without; `premultiplied`: the colours are already multiplied by it. `profiled`: an ICC
-    profile says how the colours look.
+    profile says how the colours look. `no_data` is the value of samples of which nothing is known.
     """
 
     size: tuple[int, int]
@@ -62,6 +62,7 @@ class Layout(NamedTuple):
     alpha: int | None
     premultiplied: bool
     profiled: bool
+    no_data: float | None
 
     @property
     def fades_inks(self) -> bool:
@@ -112,6 +113,7 @@ def layout_of(tags: ImageFileDirectory_v2) -> Layout:
         alpha=None,
         premultiplied=extra[:1] == (_ASSOCIATED,),
         profiled=bool(tags.get(ICCPROFILE)),
+        no_data=no_data_of(tags),
     )
     if samples < found.channels:
         raise ImageError(f"the TIFF is broken: its number of channels, {samples}, is too small for {colours}")

@@ -18,10 +18,10 @@ _PICTURE_TAGS = frozenset(
     (
         *(256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 282, 283, 284, 292, 293, 296, 317, 320),
         *(322, 323, 324, 325, 332, 334, 338, 339, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521),
-        *(529, 530, 531, 532, 700, 34675),
+        *(529, 530, 531, 532, 700, 34675, 42113),
     )
 )
-"""Size, samples, colours, compression, strips and tiles, old-style JPEG, resolution, XMP and ICC profile."""
+"""Size, samples, no data, colours, compression, strips, tiles, old-style JPEG, resolution, XMP, profile."""
 
 
 def single_page(data: bytes, at: int | None = None) -> bytes:
