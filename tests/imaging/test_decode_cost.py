@@ -4,9 +4,11 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import numpy as np
 import pytest
 from pictures import OPTIONS, encoded, multi_scan
 from PIL import Image
+from tiffs import tiff
 
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
@@ -75,6 +77,16 @@ def test_several_scans_cost_as_much_as_a_progressive_jpeg() -> None:
     (weight,) = rooms.asked
     assert weight is not None
     assert weight > 6 * PIXELS
+
+
+def test_a_big_endian_big_tiff_costs_a_copy_of_its_file() -> None:
+    """A file that is written anew before it is decoded lies in memory twice."""
+    samples, costs = np.zeros((SIDE, SIDE), "f4"), []
+    for order in "<>":
+        rooms = Rooms()
+        prepare(tiff(samples, bigtiff=True, byteorder=order), ImageOptions(max_size=512), rooms)
+        costs.append(rooms.asked[-1] or 0)
+    assert costs[1] - costs[0] >= samples.nbytes
 
 
 def test_a_tiff_that_is_turned_costs_a_copy() -> None:

@@ -146,7 +146,7 @@ def _prepare(
             rest = draft(image, target)
             if file.jpeg:
                 check_end(image, declared[1], file.jpeg, warnings)
-            held.enter_context(room(decode_bytes(image, declared, target, file.jpeg)))
+            held.enter_context(room(decode_bytes(image, declared, target, file.jpeg) + file.copied))
             picture = loaded(image, file.data, warnings)
             if image.format == "TIFF" and image.size == declared[::-1]:  # Pillow rotated it by its XMP data
                 declared, target = image.size, (target[1], target[0])

@@ -64,7 +64,7 @@ def marks_of(no_data: float | None) -> tuple[float, ...]:
 
 
 def warn_of_unknown(count: int, no_data: float | None, warnings: list[str]) -> None:
-    """Add a warning if there are samples that are NaN, infinite or the value of no data; `count` is their number."""
+    """Add a warning if `count` samples are NaN, infinite, or the value of no data."""
     if count:
         values = "pixel value is" if count == 1 else "pixel values are"
         no = "" if no_data is None else f"{no_data:g} (no data), "

@@ -11,7 +11,8 @@ from vlmbatch.imaging.tiff.pixels import TiffPixels
 from vlmbatch.imaging.tiff.rewrite import single_page
 
 _WEBP = 50001
-_BIG_AND_BIG_ENDIAN = b"MM\x00+"
+BIG_AND_BIG_ENDIAN = b"MM\x00+"
+"""The first bytes of a BigTIFF that Pillow does not recognise."""
 _RIGHT_IN_PLANES = frozenset(("1", "L", "P", "I;16", "I;16B", "I", "F", "RGB", "RGBA", "CMYK", "YCbCr"))
 """The modes that Pillow decodes right from planes; in the others it takes one plane for all channels."""
 
@@ -23,7 +24,7 @@ def open_tiff(source: BinaryIO) -> ImageFile.ImageFile:
         ImageError: no decoder knows this kind of picture, or the extra `tiff` is missing.
     """
     source.seek(0)
-    if source.read(4) == _BIG_AND_BIG_ENDIAN:  # Pillow recognises only the other one
+    if source.read(4) == BIG_AND_BIG_ENDIAN:
         source.seek(0)
         source = BytesIO(single_page(source.read()))
     try:
