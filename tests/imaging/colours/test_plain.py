@@ -134,9 +134,11 @@ OLD_PILLOW = pytest.mark.skipif(
 )
 @pytest.mark.parametrize("colour", [RED, (0, 128, 0), WHITE, BLACK])
 def test_other_colour_models_become_rgb(name: str, mode: str, colour: Colour) -> None:
-    """CMYK (inverted, as Adobe writes it), palettes, LAB and YCbCr keep their colours."""
+    """CMYK (inverted, as Adobe writes it), palettes, LAB with its profile and YCbCr keep their colours."""
     image = Image.new("RGB", (300, 200), colour)
-    assert_near(pixel(prepare(encoded(image.convert(mode), name), ImageOptions(max_size=64))), colour)
+    prepared = prepare(encoded(image.convert(mode), name), ImageOptions(max_size=64))
+    assert_near(pixel(prepared), colour)
+    assert prepared.warnings == ()
 
 
 def test_one_bit_pictures_are_resized_to_gray() -> None:

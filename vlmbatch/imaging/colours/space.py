@@ -41,6 +41,8 @@ def _colour_space(image: ImageFile.ImageFile, file: Survey) -> ColourSpace:
 
     The sources are MIAF (ISO/IEC 23000-22) section 7.3.6.4, and PNG, third edition, section 4.3.
     """
+    if image.mode == "LAB":  # its numbers are colours as they are
+        return None
     codes = png.cicp_of(file.data) if image.format == "PNG" else None
     if codes is None:
         profile = _profile(image)
