@@ -143,7 +143,8 @@ def _lab(samples: "Samples", layout: Layout) -> Image.Image:
     """CIE L*a*b* in Pillow's form: 8 bits, with signed a* and b*.
 
     In 8 and 16 bits, CIELAB has signed a* and b*, and ICCLAB has them with 128 added; L* of ICCLAB is full
-    at 0xFF00 (TIFF 6.0 section 23, Adobe's TIFF Technical Notes of 2002). Floats are L* from 0 to 100.
+    at 0xFF00 (TIFF 6.0 section 23, Adobe's TIFF Technical Notes of 2002). Floats are L* from 0 to 100. L* has
+    no sign, also if libvips calls all channels signed.
     """
     import numpy as np
 
@@ -156,7 +157,10 @@ def _lab(samples: "Samples", layout: Layout) -> Image.Image:
     if layout.kind != "float" and layout.bits not in (8, 16):
         raise ImageError(f"the TIFF has LAB colours of {layout.bits} bits; convert it to RGB first")
     result = np.empty(samples.shape, np.uint8)
-    result[..., 0] = _scaled(samples[..., 0], Levels(0, light))
+    lightness = samples[..., 0]
+    if layout.kind == "signed":
+        lightness = lightness.view(f"u{layout.bits // 8}")
+    result[..., 0] = _scaled(lightness, Levels(0, light))
     shades = samples[..., 1:]
     if layout.photometric == _CIELAB and layout.kind == "unsigned":
         shades = shades.view(f"i{layout.bits // 8}")
