@@ -28,7 +28,7 @@ from vlmbatch.imaging.jpeg.end import check_end
 from vlmbatch.imaging.jpeg.passthrough import passed
 from vlmbatch.imaging.loading import loaded
 from vlmbatch.imaging.orientation import UPRIGHT, announced_orientation, orientation_of, upright_size
-from vlmbatch.imaging.png.chunks import mending
+from vlmbatch.imaging.png.chunks import check_zeros, mending
 from vlmbatch.imaging.resize import draft, shrunk
 from vlmbatch.imaging.sizing import Sizing, sizing_of
 from vlmbatch.imaging.survey import Survey, survey
@@ -164,6 +164,8 @@ def _prepare(
 
 def _check(image: ImageFile.ImageFile, file: Survey, room: Room, warnings: list[str]) -> None:
     """Refuse an opened file that is damaged, and warn about one that viewers show in another way."""
+    if image.format == "PNG":
+        check_zeros(file.data)
     if file.jpeg:
         check_damage(file.data, file.jpeg, room, warnings)
     if file.tiff:

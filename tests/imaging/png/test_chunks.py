@@ -116,3 +116,29 @@ def test_what_is_cut_off_stays_refused() -> None:
             assert isinstance(outcome(data[:cut]), ImageError)
     endless = DATA[:HEADER_END] + struct.pack(">I", 0xFFFFFFFF) + b"tEXt" + DATA[HEADER_END:]
     assert isinstance(outcome(endless), ImageError)
+
+
+@pytest.mark.parametrize("behind", [0, 12])
+def test_a_picture_whose_tail_is_zeros_is_refused(behind: int) -> None:
+    """Zeros in place of the last part of the data, with or without IEND, are no picture of black pixels."""
+    data = encoded(Image.effect_noise((200, 200), 12))
+    first = data.index(b"IDAT") - 4
+    body, tail = b"", data[-12:]
+    at = first
+    while data[at + 4 : at + 8] == b"IDAT":
+        size = int.from_bytes(data[at : at + 4], "big")
+        body, at = body + data[at + 8 : at + 8 + size], at + 12 + size
+    whole = data[:first] + png_chunk(b"IDAT", body) + tail  # one chunk, as many programs write it
+    assert prepare(whole, OPTIONS).warnings == ()
+    for share in (0.3, 0.5, 0.9):
+        kept = int(len(whole) * share)
+        lost = whole[:kept] + bytes(len(whole) - kept - behind) + whole[len(whole) - behind :]
+        with pytest.raises(ImageError, match="the checksum of its IDAT chunk is wrong"):
+            prepare(lost, OPTIONS)
+
+
+def test_zeros_in_a_sound_picture_are_fine() -> None:
+    """The data of a blank picture, and metadata, may hold long runs of zeros."""
+    blank = encoded(Image.new("RGB", (3000, 3000), "white"))
+    for data in (blank, with_chunk(b"prVt", bytes(5000)), DATA + bytes(5000)):
+        assert prepare(data, OPTIONS).warnings == ()

@@ -11,6 +11,7 @@ Read = TypeVar("Read")
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _AROUND = 12  # bytes of a chunk around its body: length, type and checksum (PNG 3rd edition, section 5.3)
 _MOST_CHUNKS = 100_000
+_RUN = 256  # bytes; what a disk loses has 512 or more
 
 _LEAST = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9}
 """The fewest bytes of a body that Pillow accepts."""
@@ -47,6 +48,20 @@ def mending(read: Callable[[bytes, list[str]], Read], data: bytes) -> Read:
             if not is_png or (rest := _without_broken(data, told)) is None:
                 raise
             data = rest
+
+
+def check_zeros(data: bytes) -> None:
+    """Refuse a PNG of which a part was lost and is now zeros; Pillow would decode them to one colour.
+
+    It does not look at the checksums of the picture data. They are computed only if there is a run of zeros.
+
+    Raises:
+        ImageError: bad_image.
+    """
+    if bytes(_RUN) in data:
+        for chunk in _chunks(data):
+            if chunk.kind == b"IDAT":
+                _check(chunk)
 
 
 def _without_broken(data: bytes, told: list[str]) -> bytes | None:
@@ -94,15 +109,20 @@ def _is_broken(chunk: _Chunk, colour: int) -> bool:
         ImageError: it is a critical chunk.
     """
     if not chunk.is_ancillary:
-        if chunk.is_intact:
-            return False
-        kind = chunk.kind.decode("ascii")
-        raise ImageError(f"the PNG is damaged: the checksum of its {kind} chunk is wrong; get a whole copy")
+        _check(chunk)
+        return False
     if not chunk.is_intact or len(chunk.body) < _LEAST.get(chunk.kind, 0):
         return True
     if chunk.kind == b"tRNS":
         return len(chunk.body) < _LEAST_TRANSPARENCY.get(colour, 0)
     return chunk.kind in (b"iCCP", b"zTXt") and not _is_deflated(chunk)
+
+
+def _check(chunk: _Chunk) -> None:
+    """Refuse a PNG for a chunk without which there is no picture."""
+    if not chunk.is_intact:
+        kind = chunk.kind.decode("ascii")
+        raise ImageError(f"the PNG is damaged: the checksum of its {kind} chunk is wrong; get a whole copy")
 
 
 def _is_deflated(chunk: _Chunk) -> bool:
