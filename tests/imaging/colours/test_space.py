@@ -20,8 +20,10 @@ from colour_patches import (
 from pictures import (
     HAS_HEIF,
     Colour,
+    assert_near,
     encoded,
     jpeg_with,
+    pixel,
     png_chunk,
     srgb_profile,
     swapped_profile,
@@ -150,6 +152,13 @@ def test_a_png_that_cannot_be_read_right_is_a_warning(chunk: bytes) -> None:
 def test_a_png_with_gamma_or_primaries_is_converted(image: Image.Image, chunks: tuple[bytes, ...]) -> None:
     """The chunks gAMA and cHRM count, together and alone."""
     assert error(shown(png(image, *chunks))) < 2
+
+
+def test_transparent_colours_are_converted_before_white_shines_through() -> None:
+    """Black that is half transparent is middle grey in any colour space, as in browsers."""
+    for chunks in ((), (gama(1.0),), (gama(1 / 1.8),), (cicp(12, 8),)):
+        data = png(Image.new("RGBA", (64, 64), (0, 0, 0, 128)), *chunks)
+        assert_near(pixel(prepare(data, ImageOptions())), (127,) * 3, 3)
 
 
 @pytest.mark.parametrize(

@@ -46,10 +46,16 @@ def on_white(image: Image.Image) -> Image.Image:
 
 
 def to_srgb(image: Image.Image, profile: bytes | None, warnings: list[str]) -> Image.Image:
-    """The picture as RGB or YCbCr, converted to sRGB from its ICC profile, if it has one.
+    """The picture as RGB, RGBA or YCbCr, converted to sRGB from its ICC profile, if it has one.
 
     A bad profile only adds a warning.
     """
+    if image.mode == "RGBA":
+        if not profile:
+            return image
+        colours = to_srgb(image.convert("RGB"), profile, warnings)
+        colours.putalpha(image.getchannel("A"))
+        return colours
     if profile and not (image.mode == "YCbCr" and is_srgb(profile)):
         try:
             return _from_profile(image.convert("RGB") if image.mode == "YCbCr" else image, profile)

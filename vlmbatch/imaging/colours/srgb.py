@@ -13,6 +13,7 @@ def in_srgb(image: Image.Image, space: ColourSpace, frames: int, warnings: list[
     """The picture as RGB or YCbCr in sRGB; `frames` is the number of frames of its file."""
     if isinstance(space, Cicp):
         image, space = to_sdr(image, space, warnings), None
+    image = to_srgb(image, space, warnings)
     opaque = on_white(image)
     check_visible(image, opaque, frames, warnings)
-    return to_srgb(opaque, space, warnings)
+    return opaque
