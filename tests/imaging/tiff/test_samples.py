@@ -133,8 +133,7 @@ def test_a_value_that_stands_for_no_data_costs_only_its_pixels(
     options = {"photometric": "miniswhite" if white_is_zero else "minisblack"}
     prepared = prepare(tiff(samples, extratags=[(42113, "s", 0, f"{value!r} ", True)], **options), OPTIONS)
     assert [words for words in prepared.warnings if "pixel values are" in words] == [
-        f"20 pixel values are {value:g}, which stands for no data, or not finite numbers;"
-        " they were sent as black"
+        f"20 pixel values are {value:g} (no data), NaN or infinite, and black in the picture that was sent",
     ]
     assert_near(pixel(prepared, 0.9, 0.9), (230,) * 3)
     assert_near(pixel(prepared, 0.0, 0.4), BLACK, 40)
@@ -145,7 +144,9 @@ def test_the_least_float_stands_for_no_data() -> None:
     samples = grey("f4", 1)
     samples[10:20, 0:2] = np.finfo("f4").min
     prepared = prepare(tiff(samples), OPTIONS)
-    assert prepared.warnings == ("20 pixel values are not finite numbers; they were sent as black",)
+    assert prepared.warnings == (
+        "20 pixel values are NaN or infinite, and black in the picture that was sent",
+    )
     assert_near(pixel(prepared, 0.1, 0.9), (26,) * 3)
 
 
