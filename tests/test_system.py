@@ -225,3 +225,12 @@ def test_a_junction_is_a_link() -> None:
     )
     assert system.is_link(junction)  # type: ignore[arg-type]
     assert not system.is_link(in_the_cloud)  # type: ignore[arg-type]
+
+
+def test_no_process_is_asked_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """os.kill ends a process there, also with the signal 0: so nothing is asked, and nothing is known."""
+    asked: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: asked.append(pid))
+    monkeypatch.setattr(system, "_msvcrt", object())
+    assert system.is_running(os.getpid()) is None
+    assert asked == []

@@ -15,6 +15,7 @@ from vlmbatch.errors import ConfigError
 from vlmbatch.events import SourceProblem
 from vlmbatch.pipeline.empty_paths import refusal
 from vlmbatch.sources import DirectorySource, open_source
+from vlmbatch.sources.own_files import OwnFiles
 
 
 @pytest.fixture(autouse=True)
@@ -411,6 +412,13 @@ class TestEmptyPaths:
         assert [ref.id for ref in photos] == ["p/a.jpg", "p/b.jpg"]
         assert photos.skipped_entries == {"hidden": 1}
         assert not photos.holds_nothing()
+
+    def test_a_file_is_no_empty_folder(self) -> None:
+        """A PATH that is the output of the run itself holds no image, but is no unmounted disk."""
+        put("o.jsonl", data=b"text")
+        photos = DirectorySource(("o.jsonl",), InputOptions(), own=OwnFiles(["o.jsonl"]))
+        assert refusal(RunConfig.of("o.jsonl"), photos) is None
+        assert photos.empty_paths == []
 
     def test_a_closed_folder_is_empty_and_reported(self) -> None:
         """A PATH that cannot be listed holds no image, and the refusal says that it could not be read."""

@@ -164,6 +164,39 @@ def test_the_lock_of_an_ended_run_is_taken_over(output: Path, gone: int, changes
     assert left(output) == []
 
 
+def test_a_run_of_another_user_keeps_its_lock(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that this user may not even ask about is at work."""
+
+    def refused(_pid: int, _number: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    plant(output)
+    monkeypatch.setattr(os, "kill", refused)
+    assert refusal(output).is_certain
+
+
+@pytest.mark.parametrize(
+    ("untold", "changes"), [("/etc/machine-id", {"machine": "", **EARLIER_BOOT}), ("/proc/self", {})]
+)
+def test_what_a_system_does_not_tell_is_unknown(
+    output: Path, monkeypatch: pytest.MonkeyPatch, untold: str, changes: dict[str, str]
+) -> None:
+    """Without the number of the machine, or the start of a process, the user must say whether a run ended."""
+    plant(output, **changes)
+
+    def hidden(call: Callable[[Path], Any]) -> Callable[[Path], Any]:
+        def answer(self: Path) -> Any:
+            if str(self) == untold:
+                raise FileNotFoundError(untold)
+            return call(self)
+
+        return answer
+
+    for name in ("read_text", "readlink"):
+        monkeypatch.setattr(Path, name, hidden(getattr(Path, name)))
+    assert not refusal(output).is_certain
+
+
 def test_a_process_that_nobody_has_waited_for_has_ended(output: Path) -> None:
     """A killed run in a container whose first process does not collect its children holds no lock."""
     child = subprocess.Popen(["sleep", "100"])
