@@ -2,10 +2,11 @@
 
 import itertools
 import math
+import struct
 
 import numpy as np
 import pytest
-from pictures import BLACK, OPTIONS, assert_near, encoded, pixel, ramp
+from pictures import BLACK, OPTIONS, RED, WHITE, assert_near, encoded, pixel, ramp
 from tiffs import HEIGHT, WIDTH, assert_quarters, assert_ramp, grey, patched, quarters, tiff
 
 from vlmbatch.errors import ImageError
@@ -168,3 +169,40 @@ def test_a_picture_without_a_number_is_refused(value: float) -> None:
 def test_twelve_bits_are_twelve_bits() -> None:
     """Grey of 12 bits, two samples in three bytes, needs no guess about its white and so no warning."""
     assert_ramp(tiff(grey("u2", 4095), bitspersample=12, byteorder="<"))
+
+
+def test_planes_with_more_than_transparency_keep_their_colours() -> None:
+    """Five planes, of which the fourth is an opaque alpha and the fifth means nothing, are RGB."""
+    more = np.stack([np.full((HEIGHT, WIDTH), value, "u1") for value in (255, 99)])
+    planes = np.concatenate((np.moveaxis(quarters("u1", 255), -1, 0), more))
+    for packing in PACKINGS:
+        options = {"planarconfig": "separate", "extrasamples": ["unassalpha", "unspecified"]}
+        prepared = prepare(tiff(planes, photometric="rgb", compression=packing, **options), OPTIONS)
+        assert prepared.warnings == ("only 4 of its 5 channels were used",)
+        assert_near(pixel(prepared, 0.2, 0.2), RED)
+        assert_near(pixel(prepared, 0.8, 0.8), WHITE)
+
+
+@pytest.mark.parametrize("blocks", [(1, 1), (2, 1), (2, 2)])
+def test_raw_colours_of_few_samples_are_the_colours(blocks: tuple[int, int]) -> None:
+    """Uncompressed YCbCr stores the colour once for a block of brightness samples (TIFF 6.0 section 21)."""
+    across, down = blocks
+    width, height = 64, 64
+    red = bytes([76] * (across * down) + [85, 255])  # of JFIF
+    data = red * (width // across * height // down)
+    tags = [
+        (256, 3, (width,)), (257, 3, (height,)), (258, 3, (8, 8, 8)), (259, 3, (1,)), (262, 3, (6,)),
+        (273, 4, (8,)), (277, 3, (3,)), (278, 3, (height,)), (279, 4, (len(data),)), (530, 3, blocks),
+    ]  # fmt: skip
+    entries, tables = b"", b""
+    start = 8 + len(data) + 2 + 12 * len(tags) + 4
+    for tag, kind, values in tags:
+        packed = struct.pack(f"<{len(values)}{'H' if kind == 3 else 'I'}", *values)
+        field = packed.ljust(4, b"\0")
+        if len(packed) > 4:
+            field = struct.pack("<I", start + len(tables))
+            tables += packed
+        entries += struct.pack("<HHI", tag, kind, len(values)) + field
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    file = b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory + tables
+    assert_near(pixel(prepare(file, OPTIONS)), RED, 6)

@@ -98,11 +98,10 @@ class TiffPixels(ImageFile.ImageFile):
             samples = _samples(self.fp, self.layout)
             picture = picture_of(samples, self.layout, colour_map, self.warnings)
             del samples
-            if self.layout.samples > self.layout.channels + (self.layout.alpha is not None):
-                verb = "was" if self.layout.channels == 1 else "were"
-                self.warnings.append(
-                    f"only {self.layout.channels} of its {self.layout.samples} channels {verb} used"
-                )
+            used = self.layout.channels + (self.layout.alpha is not None)
+            if self.layout.samples > used:
+                verb = "was" if used == 1 else "were"
+                self.warnings.append(f"only {used} of its {self.layout.samples} channels {verb} used")
             picture = upright(picture, self.orientation)
             self._im, self._mode, self._size = picture.im, picture.mode, picture.size
         return Image.Image.load(self)
