@@ -70,3 +70,11 @@ def test_a_dark_alpha_is_scaled_too() -> None:
     samples = np.full((HEIGHT, WIDTH, 4), 4095, "u2")
     samples[..., 1:3] = 0
     assert_near(pixel(prepare(png(samples), OPTIONS)), (255, 0, 0))
+
+
+def test_an_alpha_of_all_bits_stays_beside_dark_colours() -> None:
+    """Colours of 12 bits are brightened, but half of 16 bits is half an alpha: white shines through."""
+    samples = np.zeros((HEIGHT, WIDTH, 4), "u2")
+    samples[..., 3] = 32768
+    for data in (png(samples), tiff(samples, photometric="rgb", extrasamples=["unassalpha"])):
+        assert_near(pixel(prepare(data, OPTIONS)), (127,) * 3, 3)

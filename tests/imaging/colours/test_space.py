@@ -302,3 +302,11 @@ def test_a_damaged_profile_of_a_png_is_a_warning() -> None:
     """A profile that cannot be decompressed is ignored, with a warning."""
     data = png(AS_THEY_ARE, png_chunk(b"iCCP", b"name\0\0" + b"no zlib stream"))
     assert prepare(data, ImageOptions()).warnings == ("its colour profile is damaged; colours may be wrong",)
+
+
+def test_a_profile_without_its_padding_is_whole() -> None:
+    """Some programs leave out the last bytes, which only fill up a table; that is no reason for a warning."""
+    image = Image.new("RGB", (64, 64), (220, 30, 30))
+    for lost, warned in ((1, False), (3, False), (4, True)):
+        data = encoded(image, "PNG", icc_profile=swapped_profile()[:-lost])
+        assert bool(prepare(data, ImageOptions()).warnings) is warned
