@@ -14,7 +14,7 @@ from vlmbatch.imaging.prepare import check_side, inspect
 from vlmbatch.imaging.sizing import Sizing, sizing_of
 from vlmbatch.imaging.tokens import family_of
 from vlmbatch.integer_map import IntegerMap
-from vlmbatch.pipeline.empty_paths import refusal
+from vlmbatch.pipeline.empty_paths import why_refused
 from vlmbatch.prompts import prompt_text
 from vlmbatch.prompts.schemas import schema_text
 from vlmbatch.protocols import Observer, Source
@@ -70,7 +70,7 @@ def dry_run(config: RunConfig, notify: Observer) -> DryRunReport:
     except ConfigError:  # the model's family may be known only to the endpoint
         sizing = sizing_of(config.image)
     found = DryRunReport(backend=backends[0].name, place=places, prompt=prompt_text(config.prompt))
-    found.refusal = refusal(config, source)
+    found.refusal = why_refused(config, source)
     for problem in _problems(config, source, sizing, found):
         found.failing += 1
         if len(found.problems) < SHOWN_PROBLEMS:

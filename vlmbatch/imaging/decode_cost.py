@@ -5,11 +5,11 @@ The factors hold for Pillow 13; benchmarks/decode_memory.py measures them.
 
 from PIL import ExifTags, ImageFile, TiffImagePlugin
 
-from vlmbatch.imaging.colours.dark import lower_bytes
+from vlmbatch.imaging.colours.twelve_bits import lower_bytes
 from vlmbatch.imaging.geometry import padded_size
 from vlmbatch.imaging.jpeg.structure import JpegStructure
 from vlmbatch.imaging.png.animation import has_still
-from vlmbatch.imaging.tiff.pixels import TiffPixels
+from vlmbatch.imaging.tiff.pixels import TifffileImage
 
 _CHANNEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "LA": 4, "PA": 4}
 """Bytes that Pillow stores for a pixel; four for every other mode."""
@@ -48,7 +48,7 @@ def decode_bytes(
         held += in_file * _COEFFICIENT * len(image.getbands())
     if lower_bytes(image):
         held += decoded * _DARK
-    if isinstance(image, TiffPixels):
+    if isinstance(image, TifffileImage):
         held += image.unpacked
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         held += _held_for_tiff(image) + decoded * channels * _is_turned(image)

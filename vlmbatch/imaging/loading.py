@@ -2,17 +2,17 @@
 
 from PIL import Image, ImageFile
 
-from vlmbatch.imaging.colours.dark import brightened, lower_bytes
-from vlmbatch.imaging.colours.key import fit_key
+from vlmbatch.imaging.colours.transparent_colour import fit_transparent_colour
+from vlmbatch.imaging.colours.twelve_bits import brightened, lower_bytes
 from vlmbatch.imaging.png.animation import first_frame
-from vlmbatch.imaging.tiff.pixels import TiffPixels
+from vlmbatch.imaging.tiff.pixels import TifffileImage
 
 
 def loaded(image: ImageFile.ImageFile, data: bytes, warnings: list[str]) -> Image.Image:
     """The first picture of an opened file, decoded; `data` are the bytes of the file."""
     lower = lower_bytes(image)
     picture = first_frame(image)
-    if isinstance(image, TiffPixels):
+    if isinstance(image, TifffileImage):
         warnings += image.warnings
-    fit_key(picture, data, warnings)
+    fit_transparent_colour(picture, data, warnings)
     return brightened(picture, data, lower, warnings)

@@ -28,7 +28,7 @@ from vlmbatch.imaging.jpeg.end import check_end
 from vlmbatch.imaging.jpeg.passthrough import passed
 from vlmbatch.imaging.loading import loaded
 from vlmbatch.imaging.orientation import UPRIGHT, announced_orientation, orientation_of, upright_size
-from vlmbatch.imaging.png.chunks import check_zeros, mending
+from vlmbatch.imaging.png.chunks import check_zeros, without_broken_chunks
 from vlmbatch.imaging.resize import draft, shrunk
 from vlmbatch.imaging.sizing import Sizing, sizing_of
 from vlmbatch.imaging.survey import Survey, survey
@@ -72,7 +72,7 @@ def inspect(file: BinaryIO | bytes, max_pixels_in: int | None = None) -> ImageHe
         ImageError: the image cannot be opened, or has more pixels than `max_pixels_in`.
     """
     if isinstance(file, bytes):
-        return mending(lambda data, _: _inspect(data, max_pixels_in), file)
+        return without_broken_chunks(lambda data, _: _inspect(data, max_pixels_in), file)
     return _inspect(file, max_pixels_in)
 
 
@@ -113,9 +113,9 @@ def prepare(
     """
     sizing = sizing or sizing_of(options)
     with suppress(MemoryError, OutOfMemory):
-        return mending(partial(_prepare, options, sizing, room), data)
+        return without_broken_chunks(partial(_prepare, options, sizing, room), data)
     try:
-        return mending(partial(_prepare, options, sizing, lambda _: room(None)), data)
+        return without_broken_chunks(partial(_prepare, options, sizing, lambda _: room(None)), data)
     except MemoryError as error:
         raise OutOfMemory from error
 

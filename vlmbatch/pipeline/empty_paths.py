@@ -10,7 +10,7 @@ from vlmbatch.writers.earlier_records import count_records
 SHOWN_PATHS = 3
 
 
-def refusal(config: RunConfig, source: Source) -> str | None:
+def why_refused(config: RunConfig, source: Source) -> str | None:
     """Why a run cannot start: its PATHs are folders without any image. Else, or with --allow-empty, None.
 
     The message says what is there instead, and what to type. It blocks until the walk has found an image.

@@ -12,7 +12,7 @@ from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.preflight import Preflight
 from vlmbatch.errors import BackendError, ConfigError, resource_errors
 from vlmbatch.events import RunFinished, RunStarted, RunStopping, SourceProblem, TotalKnown, tell
-from vlmbatch.pipeline.empty_paths import empty_notice, refusal
+from vlmbatch.pipeline.empty_paths import empty_notice, why_refused
 from vlmbatch.pipeline.fingerprint import accepted_now
 from vlmbatch.pipeline.question import Question, report_sizing
 from vlmbatch.pipeline.session import Session
@@ -124,8 +124,8 @@ async def _start(config: RunConfig, context: RunContext, stack: AsyncExitStack) 
 
 
 async def _refusal(config: RunConfig, source: Source) -> str | None:
-    """See `refusal`. The walk to the first image may be long, and its thread must not delay the exit."""
-    answer = (refusal(config, source) for _ in range(1))
+    """See `why_refused`. The walk to the first image may be long, and its thread must not delay the exit."""
+    answer = (why_refused(config, source) for _ in range(1))
     return await ReadAhead(answer, ahead=1, name="vlmbatch-first").take()
 
 

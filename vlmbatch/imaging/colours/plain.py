@@ -7,7 +7,7 @@ from io import BytesIO
 from PIL import Image, ImageChops, ImageCms
 
 from vlmbatch.imaging.colours.deep_samples import in_eight_bits
-from vlmbatch.imaging.colours.key import with_key
+from vlmbatch.imaging.colours.transparent_colour import with_transparent_grey
 from vlmbatch.imaging.gif.screen import on_white_screen
 
 _MODE_OF_SPACE = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
@@ -21,7 +21,7 @@ _REMEMBERED_BYTES = 65_536
 def in_plain_colours(image: Image.Image, warnings: list[str]) -> Image.Image:
     """The picture as RGB, YCbCr, RGBA, L or CMYK: modes that can be resized without visible loss."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return with_key(in_eight_bits(image, warnings), image)
+        return with_transparent_grey(in_eight_bits(image, warnings), image)
     image = on_white_screen(image)
     if image.has_transparency_data:
         if image.mode == "La":  # Pillow converts this one to nothing else

@@ -49,16 +49,16 @@ def check_damage(data: bytes, structure: JpegStructure, room: Room, warnings: li
     if not structure.coded or not found or data.rfind(END_MARK, structure.coded, min(found)) >= 0:
         return
     with suppress(IndexError, KeyError, ValueError, ZeroDivisionError):  # the decoder refuses such headers
-        _judge(data, structure, room)
+        _check_scans(data, structure, room)
 
 
-def _judge(data: bytes, structure: JpegStructure, room: Room) -> None:
+def _check_scans(data: bytes, structure: JpegStructure, room: Room) -> None:
     probes = 0
     for scan in scans(data):
         runs = [found.span() for found in _WHOLE_RUNS.finditer(data, scan.start, scan.stop + 1)]
         if not runs or probes == _MOST_PROBES:
             continue
-        senseless = _senseless(data, scan, runs)
+        senseless = _impossible_run(data, scan, runs)
         probe = Probe(data, scan, structure, room)
         probes += 1
         if not scan.is_raw and not probe.uses(runs[0][0]):  # padding behind the blocks
@@ -84,9 +84,9 @@ def _damaged(data: bytes, start: int, stop: int) -> ImageError:
     return ImageError(f"the JPEG is damaged: {text}")
 
 
-def _senseless(data: bytes, scan: Scan, runs: list[tuple[int, int]]) -> tuple[int, int] | None:
+def _impossible_run(data: bytes, scan: Scan, runs: list[tuple[int, int]]) -> tuple[int, int] | None:
     """The first run that no picture can have."""
-    most = _most_zeros(scan) / 8 + 2  # bytes; two may belong to other codes in part
+    most = _longest_run_of_zeros(scan) / 8 + 2  # bytes; two may belong to other codes in part
     for start, stop in runs:
         # FF before FF is a fill byte, which stands before a marker only
         if stop - start > most if data[start] == 0 else data[stop : stop + 1] == b"\x00":
@@ -94,7 +94,7 @@ def _senseless(data: bytes, scan: Scan, runs: list[tuple[int, int]]) -> tuple[in
     return None
 
 
-def _most_zeros(scan: Scan) -> float:
+def _longest_run_of_zeros(scan: Scan) -> float:
     """The most bits of zeros that may follow each other in the coded data of this scan."""
     units = min(scan.units, scan.interval or scan.units) + _SLACK
     if not scan.frame.is_progressive:

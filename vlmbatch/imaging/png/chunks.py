@@ -33,7 +33,7 @@ class _Chunk(NamedTuple):
         return self.kind[:1].islower()
 
 
-def mending(read: Callable[[bytes, list[str]], Read], data: bytes) -> Read:
+def without_broken_chunks(read: Callable[[bytes, list[str]], Read], data: bytes) -> Read:
     """Call `read` with the data and warnings; if it refuses a PNG, call it again without broken chunks.
 
     Raises:

@@ -31,7 +31,7 @@ def picture_of(
 ) -> Image.Image:
     """A picture in L, RGB, RGBA, CMYK, YCbCr or LAB of samples of shape (height, width, channels).
 
-    Transparency is in the last channel. CMYK may have lighter inks instead (see Layout.fades_inks).
+    Transparency is in the last channel. CMYK may have lighter inks instead (see Layout.lightens_inks).
 
     Raises:
         ImageError: bad_image, no sample is a finite number, or the colour map is too short.
@@ -61,7 +61,7 @@ def _with_alpha(picture: Image.Image, alpha: "Samples | None", layout: Layout) -
     if alpha is None:
         return picture
     mask = _image(alpha, "L")
-    if layout.fades_inks:  # no ink is white, so multiplied inks lie on white already
+    if layout.lightens_inks:  # no ink is white, so multiplied inks lie on white already
         blank = Image.new("CMYK", picture.size)
         return picture if layout.premultiplied else Image.composite(picture, blank, mask)
     picture = picture.convert("RGB")

@@ -65,7 +65,7 @@ class Layout(NamedTuple):
     no_data: float | None
 
     @property
-    def fades_inks(self) -> bool:
+    def lightens_inks(self) -> bool:
         """Whether transparency makes inks lighter, since they are converted to RGB only later."""
         return self.alpha is not None and self.colours == "CMYK" and (self.premultiplied or self.profiled)
 

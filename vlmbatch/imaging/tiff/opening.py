@@ -7,7 +7,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import COMPRESSION, SAMPLESPERPIXEL, TiffImageFile
 
 from vlmbatch.imaging.tiff import corrections
-from vlmbatch.imaging.tiff.pixels import TiffPixels
+from vlmbatch.imaging.tiff.pixels import TifffileImage
 from vlmbatch.imaging.tiff.rewrite import single_page
 
 _WEBP = 50001
@@ -40,7 +40,7 @@ def open_tiff(source: BinaryIO) -> ImageFile.ImageFile:
 
 def _opened_with_tifffile(source: BinaryIO) -> ImageFile.ImageFile:
     try:
-        return TiffPixels(source)
+        return TifffileImage(source)
     except SyntaxError as error:  # Pillow's exception for a header that is no such picture
         raise UnidentifiedImageError from error
 

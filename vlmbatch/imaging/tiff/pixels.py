@@ -39,7 +39,7 @@ def has_tifffile() -> bool:
     return True
 
 
-class TiffPixels(ImageFile.ImageFile):
+class TifffileImage(ImageFile.ImageFile):
     """A TIFF whose first page tifffile decodes, after all metadata was taken out.
 
     Like Pillow's own, it turns itself upright when it is loaded, and has the upright size before.
@@ -73,7 +73,7 @@ class TiffPixels(ImageFile.ImageFile):
         self.unpacked = _unpacked(self.layout, self.tags) + file.seek(0, 2)
         modes = {"P": "RGB"}
         self._mode = modes.get(self.layout.colours, self.layout.colours)
-        is_faded = self._mode == "LAB" or self.layout.fades_inks
+        is_faded = self._mode == "LAB" or self.layout.lightens_inks
         if self.layout.alpha is not None and not is_faded:
             self._mode = "RGBA"
         width, height = self.layout.size

@@ -75,7 +75,7 @@ def survey(data: bytes) -> TiffStructure:
         tags = list(itertools.islice(found.tags, _FIRST_TAGS))
         if number == 0:
             first = _checked([*tags, *itertools.islice(found.tags, MOST_TAGS)])
-        if any(_is_version(tag, little=little) for tag in tags):
+        if any(_is_preview_or_mask(tag, little=little) for tag in tags):
             continue
         pages += 1
         if pages == 1 and number > 0 and any(tag.number == _IMAGE_WIDTH for tag in tags):
@@ -85,7 +85,8 @@ def survey(data: bytes) -> TiffStructure:
     return TiffStructure(
         pages=max(pages, 1),
         at=at,
-        only_preview=at is None and any(_is_version(tag, little=little) for tag in first[:_FIRST_TAGS]),
+        only_preview=at is None
+        and any(_is_preview_or_mask(tag, little=little) for tag in first[:_FIRST_TAGS]),
         is_raw=_DNG_VERSION in numbers or {_MAKE, _SUB_IFDS} <= numbers,
     )
 
@@ -99,7 +100,7 @@ def _checked(tags: list[Tag]) -> list[Tag]:
     return tags
 
 
-def _is_version(tag: Tag, *, little: bool) -> bool:
+def _is_preview_or_mask(tag: Tag, *, little: bool) -> bool:
     """Whether this tag marks its picture as a smaller version or a mask of another one."""
     field = tag.field[: 2 if tag.kind == _SHORT else 4]
     value = int.from_bytes(field, "little" if little else "big")

@@ -6,7 +6,7 @@ _DEPTH = 24
 """The byte with the bits a channel, in the header of a PNG (section 11.2.1)."""
 
 
-def fit_key(image: Image.Image, data: bytes, warnings: list[str]) -> None:
+def fit_transparent_colour(image: Image.Image, data: bytes, warnings: list[str]) -> None:
     """Scale the transparent colour of a loaded PNG as Pillow scales the pixels; only its low bits count.
 
     Pillow cuts RGB of 16 bits to 8, and spreads grey of 2 and 4 bits over 8, but leaves the colour alone.
@@ -27,7 +27,7 @@ def fit_key(image: Image.Image, data: bytes, warnings: list[str]) -> None:
         image.info["transparency"] = tuple(value & 255 for value in key)
 
 
-def with_key(shown: Image.Image, deep: Image.Image) -> Image.Image:
+def with_transparent_grey(shown: Image.Image, deep: Image.Image) -> Image.Image:
     """`shown`, which was made from 16-bit greys, `deep`; as RGBA if `deep` has a transparent grey."""
     key = deep.info.get("transparency")
     if not (deep.mode.startswith("I") and isinstance(key, int)):

@@ -13,14 +13,14 @@ from PIL.TiffImagePlugin import TiffImageFile
 from vlmbatch.imaging.colours.deep_samples import Levels, levels, whites_of
 from vlmbatch.imaging.decode import decoding
 from vlmbatch.imaging.tiff.corrections import is_planar
-from vlmbatch.imaging.tiff.pixels import TiffPixels, has_tifffile
+from vlmbatch.imaging.tiff.pixels import TifffileImage, has_tifffile
 
 _DARKEST = 15
 """The upper byte of the white of 12 bits, 4095."""
 _SWAPPED = "B" if sys.byteorder == "little" else "L"  # libtiff returns the order of the machine
 
 
-class Lower(NamedTuple):
+class LowerBytes(NamedTuple):
     """How to decode the lower bytes: Pillow's name of the samples, and where each channel is then.
 
     `planar`: Pillow has no name for the lower bytes of planes, so tifffile has to decode them.
@@ -32,15 +32,15 @@ class Lower(NamedTuple):
 
 
 _LOWER = {
-    f"{mode};16{order}": Lower(f"{mode};16{other}", (0, 1, 2, 3))
+    f"{mode};16{order}": LowerBytes(f"{mode};16{other}", (0, 1, 2, 3))
     for mode in ("RGB", "RGBX", "RGBA")
     for order, other in (("L", "B"), ("B", "L"), ("N", _SWAPPED))
 }
 # grey and alpha, of which the second and the fourth byte are the lower ones
-_LOWER["LA;16B"] = Lower("RGBA", (1, 1, 1, 3))
+_LOWER["LA;16B"] = LowerBytes("RGBA", (1, 1, 1, 3))
 
 
-def lower_bytes(image: ImageFile.ImageFile) -> Lower | None:
+def lower_bytes(image: ImageFile.ImageFile) -> LowerBytes | None:
     """How to decode the lower bytes of an opened picture; None if it does not have RGB of 16 bits."""
     if getattr(image, "default_image", False):  # the first frame of an animated PNG is not at the first tile
         return None
@@ -51,7 +51,7 @@ def lower_bytes(image: ImageFile.ImageFile) -> Lower | None:
     return lower
 
 
-def brightened(image: Image.Image, data: bytes, lower: Lower | None, warnings: list[str]) -> Image.Image:
+def brightened(image: Image.Image, data: bytes, lower: LowerBytes | None, warnings: list[str]) -> Image.Image:
     """The loaded picture, scaled from black to white if no sample has more than 12 bits; else as it is."""
     if lower is None or max(_highest(band) for band in image.split()[:3]) > _DARKEST:
         return image
@@ -73,7 +73,7 @@ def brightened(image: Image.Image, data: bytes, lower: Lower | None, warnings: l
 
 
 def _decoded_again(data: bytes, warnings: list[str]) -> Image.Image:
-    picture = TiffPixels(BytesIO(data))
+    picture = TifffileImage(BytesIO(data))
     picture.load()
     warnings += picture.warnings
     return picture
