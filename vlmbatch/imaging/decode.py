@@ -139,7 +139,7 @@ def _explain(name: str, error: Exception) -> str:
     shown = "HEIC" if name == "HEIF" else name
     if isinstance(error, UnidentifiedImageError):  # its text has a memory address and no cause
         return f"the {shown} cannot be opened: it is truncated, broken, or not supported by Pillow"
-    lines = str(error).splitlines() or [type(error).__name__]
+    lines = str(error).splitlines() or ["its data is broken"]
     detail = lines[0][:_LONGEST_DETAIL]
     is_cut = any(word in detail.lower() for word in ("truncated", "unexpected end"))
     return f"the {shown} is truncated: {detail}" if is_cut else f"the {shown} cannot be decoded: {detail}"
