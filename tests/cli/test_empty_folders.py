@@ -53,11 +53,11 @@ def test_the_message_says_what_is_there_instead(mnt: Path) -> None:
     assert "1 hidden or system entry skipped (1 @eaDir); name such a folder as a PATH" in done.stderr
 
 
-@pytest.mark.parametrize("by", ["flag", "variable", "file"])
+@pytest.mark.parametrize("by", ["flag", "variable", "file", "file here"])
 def test_an_inbox_may_be_empty(mnt: Path, endpoint: Endpoint, by: str) -> None:
     """With --allow-empty, its variable or its TOML key, empty folders exit 0, and -q prints nothing."""
-    Path("mine.toml").write_text("allow-empty = true\n")
-    more = {"flag": ("--allow-empty",), "variable": (), "file": ("--config", "mine.toml")}[by]
+    Path("vlmbatch.toml" if by == "file here" else "mine.toml").write_text("allow-empty = true\n")
+    more = {"flag": ("--allow-empty",), "file": ("--config", "mine.toml")}.get(by, ())
     variables = {"VLMBATCH_ALLOW_EMPTY": "1"} if by == "variable" else {}
     done = run(*asking(endpoint, "-q", *more, paths="mnt"), **variables)
     assert (done.returncode, done.stderr) == (0, "")

@@ -297,7 +297,17 @@ def test_what_a_folder_may_set() -> None:
     assert {o.key for o in options() if o.spec.harmless} == {
         *("include", "exclude", "limit", "prompt", "system", "max-tokens", "temperature", "seed", "num-ctx"),
         *("schema", "logprobs", "accept", "max-size", "max-pixels", "image-tokens", "quality", "model"),
-        *("keep-alive", "option", "dedupe", "concurrency", "rpm", "timeout", "retries", "until"),
+        *(
+            "keep-alive",
+            "option",
+            "allow-empty",
+            "dedupe",
+            "concurrency",
+            "rpm",
+            "timeout",
+            "retries",
+            "until",
+        ),
         *("max-duration", "drain", "verbose"),
     }
 

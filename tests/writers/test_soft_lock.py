@@ -197,7 +197,7 @@ def test_what_a_system_does_not_tell_is_unknown(
     assert not refusal(output).is_certain
 
 
-def test_a_process_that_nobody_has_waited_for_has_ended(output: Path) -> None:
+def test_a_process_without_a_waiting_parent_has_ended(output: Path) -> None:
     """A killed run in a container whose first process does not collect its children holds no lock."""
     child = subprocess.Popen(["sleep", "100"])
     born = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]

@@ -210,7 +210,7 @@ def catalogue_of(backend: Backend) -> Catalogue | None:
     return engine if isinstance(engine, Catalogue) else None
 
 
-def nobody_there(refused: Sequence[BackendError], away: Sequence[BackendError]) -> BackendError:
+def none_usable(refused: Sequence[BackendError], away: Sequence[BackendError]) -> BackendError:
     """The error if none of several endpoints is usable, with a hint."""
     from vlmbatch.backends.auto import combined_error
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from urllib.parse import urlsplit
 
-from vlmbatch.backends.registry import nobody_there, servers
+from vlmbatch.backends.registry import none_usable, servers
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.circuit_breaker import PREFLIGHT_S, until_available
 from vlmbatch.endpoints.discovery import EndpointUrls, spec_at
@@ -89,7 +89,7 @@ async def _query_all(
             answered.add(address)
             places.append(backend.place)
     if not answered:
-        raise (*refused, *down)[0] if len(refused + down) == 1 else nobody_there(refused, down)
+        raise (*refused, *down)[0] if len(refused + down) == 1 else none_usable(refused, down)
     missing += [error for address, error in named if address not in answered]
 
 

@@ -50,6 +50,7 @@ class InputOptions:
     allow_empty: bool = option(
         False,
         "Accept folders without any image, such as an inbox. Otherwise the run ends with exit code 2.",
+        harmless=True,
     )
     max_bytes: int = option(
         100_000_000, "Refuse files larger than this.", metavar="SIZE", parse=parse_size, shown_default="100MB"
