@@ -13,7 +13,7 @@ from vlmbatch.config import RunConfig
 from vlmbatch.config.groups import InputOptions
 from vlmbatch.errors import ConfigError
 from vlmbatch.events import SourceProblem
-from vlmbatch.pipeline.empty_paths import refusal
+from vlmbatch.pipeline.empty_paths import why_refused
 from vlmbatch.sources import DirectorySource, open_source
 from vlmbatch.sources.own_files import OwnFiles
 
@@ -389,7 +389,7 @@ class TestEmptyPaths:
         ):
             photos = source(path, include=include, exclude=exclude)
             config = RunConfig.of(path, include=include, exclude=exclude)
-            told = refusal(config, photos)
+            told = why_refused(config, photos)
             assert (told is not None) == expected, path
             assert told is None or "0 files that --include and --exclude accept" in told
             assert list(photos) == []
@@ -417,15 +417,15 @@ class TestEmptyPaths:
         """A PATH that is the output of the run itself holds no image, but is no unmounted disk."""
         put("o.jsonl", data=b"text")
         photos = DirectorySource(("o.jsonl",), InputOptions(), own=OwnFiles(["o.jsonl"]))
-        assert refusal(RunConfig.of("o.jsonl"), photos) is None
+        assert why_refused(RunConfig.of("o.jsonl"), photos) is None
         assert photos.empty_paths == []
 
     def test_a_closed_folder_is_empty_and_reported(self) -> None:
-        """A PATH that cannot be listed holds no image, and the refusal says that it could not be read."""
+        """A PATH that cannot be listed holds no image, and the message says that it could not be read."""
         Path("closed").mkdir(mode=0)
         photos = source("closed")
         with unprivileged():
-            message = refusal(RunConfig.of("closed"), photos)
+            message = why_refused(RunConfig.of("closed"), photos)
         Path("closed").chmod(0o755)
         assert message is not None
         assert message.startswith("no image below closed: 1 folder or file could not be read. ")
