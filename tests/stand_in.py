@@ -23,6 +23,9 @@ for module, names in MISSING.items():
         if hasattr(module, name):
             delattr(module, name)
 
+if hasattr(os, "process_cpu_count"):  # on Linux, Python 3.13 makes it of sched_getaffinity
+    os.process_cpu_count = os.cpu_count
+
 os.supports_dir_fd.clear()
 os.supports_fd.clear()
 opened, listed, looked_at = os.open, os.scandir, os.stat
