@@ -1,9 +1,11 @@
 """Imaging: every kind of picture becomes an upright JPEG of the right size, in many threads at once."""
 
+import gc
 from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,7 +29,8 @@ from pictures import (
     run_python,
     sent,
 )
-from PIL import Image, ImageFilter, ImageOps, TiffImagePlugin
+from PIL import Image, ImageFile, ImageFilter, ImageOps, TiffImagePlugin
+from tiffs import tiff
 
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError
@@ -258,3 +261,29 @@ def test_inspect_reads_an_open_file_by_its_header() -> None:
     data = encoded(SMALL, "JPEG", exif=exif(8))
     header = inspect(BytesIO(data[: len(data) // 2]))
     assert (header.format, header.mode, header.width, header.height) == ("JPEG", "RGB", 90, 120)
+
+
+def kinds_of_files() -> dict[str, bytes]:
+    """A small picture in each format, and TIFFs for both decoders."""
+    made = {}
+    for name in ("JPEG", "PNG", "TIFF", "GIF", "WEBP", "BMP", "AVIF"):
+        out = BytesIO()
+        Image.new("RGB", (96, 64), "red").save(out, name)
+        made[name] = out.getvalue()
+    made["float TIFF"] = tiff(np.ones((64, 96, 3), "f4"), photometric="rgb")
+    return made
+
+
+@pytest.mark.parametrize("name", list(kinds_of_files()))
+def test_a_picture_leaves_memory_at_once(name: str) -> None:
+    """No opened picture waits for the garbage collector, which a run seldom starts."""
+    data = kinds_of_files()[name]
+    prepare(data, ImageOptions(max_size=48))
+    gc.collect()
+    gc.disable()
+    try:
+        prepare(data, ImageOptions(max_size=48))
+        left = [kind for kind in map(type, gc.get_objects()) if issubclass(kind, ImageFile.ImageFile)]
+    finally:
+        gc.enable()
+    assert left == []

@@ -4,6 +4,8 @@ At an end mark libjpeg fills missing rows with grey, without an error. So it get
 if it asks for more, two rows are checked: it may not have written them.
 """
 
+import weakref
+
 from PIL import ImageFile
 
 from vlmbatch.errors import ImageError
@@ -23,15 +25,17 @@ def check_end(image: ImageFile.ImageFile, height: int, structure: JpegStructure,
     end = structure.end
     if not end:
         return
-    rows = _Rows(image, -(-2 * _UNIT_ROWS * image.height // height))
+    # the image holds the hook below; if the hook held it, too, it would wait for the garbage collector
+    opened: ImageFile.ImageFile = weakref.proxy(image)
+    rows = _Rows(opened, -(-2 * _UNIT_ROWS * image.height // height))
     marks = [END_MARK]
 
     def read(size: int) -> bytes:
         rows.paint()
-        assert image.fp is not None  # during load()
-        left = end - image.fp.tell()
+        assert opened.fp is not None  # during load()
+        left = end - opened.fp.tell()
         if left > 0:
-            return image.fp.read(min(size, left)) + (_ONES if left <= size else b"")
+            return opened.fp.read(min(size, left)) + (_ONES if left <= size else b"")
         if not marks:
             return b""
         rows.check(warnings)
