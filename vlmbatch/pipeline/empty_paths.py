@@ -13,7 +13,7 @@ SHOWN_PATHS = 3
 def why_refused(config: RunConfig, source: Source) -> str | None:
     """Why a run cannot start: its PATHs are folders without any image. Else, or with --allow-empty, None.
 
-    The message says what is there instead, and what to type. It blocks until the walk has found an image.
+    The message says what the folders hold instead, and what to type. The walk goes on to its first image.
     """
     if config.input.allow_empty or not source.holds_nothing():
         return None

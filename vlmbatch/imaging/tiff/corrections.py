@@ -24,8 +24,8 @@ from PIL.TiffImagePlugin import (
 )
 
 from vlmbatch.errors import ImageError
+from vlmbatch.imaging.tiff.layout import PLANAR
 
-PLANAR = 2  # of PlanarConfiguration: each channel is stored apart
 _PACKBITS = 32773
 _OLD_JPEG = "tiff_jpeg"  # its data may lie elsewhere
 _MIRRORED = 2  # of FillOrder: the first pixel is in the lowest bit

@@ -21,12 +21,12 @@ from vlmbatch.imaging.colours.deep_samples import Kind, no_data_of
 
 _INK_SET = 332
 _CMYK = 1
-_JPEG, _WEBP = 7, 50001
-_PLANES = 2
+JPEG, WEBP = 7, 50001  # values of Compression
+PLANAR = 2  # of PlanarConfiguration: each channel is stored apart
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # values of ExtraSamples: alpha, already multiplied or not
 _MOST_BITS = 64
 
-_COMPRESSIONS = frozenset((1, 5, _JPEG, 8, 32773, 32946, 34925, 50000, _WEBP))
+_COMPRESSIONS = frozenset((1, 5, JPEG, 8, 32773, 32946, 34925, 50000, WEBP))
 _KINDS: dict[int, Kind] = {1: "unsigned", 2: "signed", 3: "float", 4: "unsigned"}
 """By SampleFormat (TIFF 6.0 section 19); 4 is undefined."""
 
@@ -108,7 +108,7 @@ def layout_of(tags: ImageFileDirectory_v2) -> Layout:
         kind=kind,
         bits=bits,
         samples=samples,
-        planar=tags.get(PLANAR_CONFIGURATION) == _PLANES,
+        planar=tags.get(PLANAR_CONFIGURATION) == PLANAR,
         compression=compression,
         alpha=None,
         premultiplied=extra[:1] == (_ASSOCIATED,),

@@ -7,10 +7,10 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import COMPRESSION, SAMPLESPERPIXEL, TiffImageFile
 
 from vlmbatch.imaging.tiff import corrections
+from vlmbatch.imaging.tiff.layout import WEBP
 from vlmbatch.imaging.tiff.pixels import TifffileImage
 from vlmbatch.imaging.tiff.rewrite import single_page
 
-_WEBP = 50001
 BIG_AND_BIG_ENDIAN = b"MM\x00+"
 """The first bytes of a BigTIFF that Pillow does not recognise."""
 _RIGHT_IN_PLANES = frozenset(("1", "L", "P", "I;16", "I;16B", "I", "F", "RGB", "RGBA", "CMYK", "YCbCr"))
@@ -47,7 +47,7 @@ def _opened_with_tifffile(source: BinaryIO) -> ImageFile.ImageFile:
 
 def _is_wrong(image: TiffImageFile) -> bool:
     """Whether Pillow would fail to decode these samples, or decode them to another picture."""
-    if image.tag_v2.get(COMPRESSION) == _WEBP:
+    if image.tag_v2.get(COMPRESSION) == WEBP:
         return True
     samples = int(image.tag_v2.get(SAMPLESPERPIXEL, 1))
     too_many = image.mode == "RGBA" and samples > len(image.getbands())

@@ -13,15 +13,13 @@ from PIL import Image, ImageFile, TiffImagePlugin
 from vlmbatch.errors import ImageError
 from vlmbatch.imaging.geometry import upright
 from vlmbatch.imaging.tiff.colours import picture_of
-from vlmbatch.imaging.tiff.layout import Layout, layout_of
+from vlmbatch.imaging.tiff.layout import JPEG, PLANAR, WEBP, Layout, layout_of
 from vlmbatch.imaging.tiff.rewrite import single_page
 
 if TYPE_CHECKING:
     import tifffile
     from numpy.typing import NDArray
 
-_JPEG, _WEBP = 7, 50001
-_PLANES = 2  # of PlanarConfiguration
 _ORIENTATION, _JPEG_TABLES = 274, 347
 _MOST_REPEATED = 10
 """Strips may share bytes of the file, but no real picture unpacks its whole file so many times."""
@@ -159,7 +157,7 @@ def _coded_blocks(data: bytes, page: "tifffile.TiffPage", kept: int) -> Iterator
     """Number and bytes of each strip or tile that is needed."""
     width, height = _block_of(page)
     needed = math.ceil(page.imagewidth / width) * math.ceil(page.imagelength / height)
-    if page.planarconfig == _PLANES:
+    if page.planarconfig == PLANAR:
         needed *= kept
     places = list(zip(page.dataoffsets, page.databytecounts, strict=False))[:needed]
     if len(places) < needed or not all(size for _, size in places):
@@ -178,13 +176,13 @@ def _block_of(page: "tifffile.TiffPage") -> tuple[int, int]:
 
 def _tables(page: "tifffile.TiffPage", coded: bytes) -> dict[str, Any]:
     """The tables of a JPEG in the TIFF, whose size, and that of a WebP, may not exceed that of its tile."""
-    if page.compression not in (_JPEG, _WEBP):
+    if page.compression not in (JPEG, WEBP):
         return {}
     width, height = _block_of(page)
     with Image.open(BytesIO(coded), formats=("JPEG", "WEBP")) as block:
         if block.width > width or block.height > height:
             raise ImageError("the TIFF holds a tile that is larger than it declares")
-    return {"jpegtables": page.jpegtables} if page.compression == _JPEG else {}
+    return {"jpegtables": page.jpegtables} if page.compression == JPEG else {}
 
 
 @functools.cache
