@@ -20,6 +20,10 @@ fix:
 docs:
     python docs/refresh.py
 
+# make the site of all pages (pip install ".[docs]"); open build/site/index.html
+site:
+    sphinx-build -q -n -W --keep-going -c docs . build/site && python .ci/check_site.py build/site
+
 # measure all claims, in less than ten minutes, and write benchmarks/RESULTS.md
 bench *args:
     python benchmarks/run_all.py {{args}}
