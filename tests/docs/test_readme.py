@@ -68,8 +68,8 @@ def test_every_exit_code_has_its_row() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        'pip install ".[embedded]" && vlmbatch run samples --prompt "Describe this image"',
-        'pip install ".[dev]" && pytest',
+        'python3 -m venv .venv && .venv/bin/pip install ".[embedded]" && .venv/bin/vlmbatch run samples',
+        'python3 -m venv .venv && .venv/bin/pip install ".[dev]" && .venv/bin/pytest',
     ],
 )
 def test_the_readme_has_the_first_commands(command: str) -> None:
