@@ -1,4 +1,4 @@
-"""The README matches the program: its help, its options, its exit codes and its first commands."""
+"""The README matches the program: its help, its options and its first commands."""
 
 import re
 import runpy
@@ -11,10 +11,7 @@ from documents import ROOT, blocks, page
 from typer.models import CommandInfo
 
 from vlmbatch.cli import app
-from vlmbatch.cli.command_run import PARTLY, STOPPED
-from vlmbatch.cli.signals import STOP_SIGNALS
 from vlmbatch.config import Option, options
-from vlmbatch.errors import VlmbatchError
 
 README = page("README.md")
 REFRESH = "README.md shows an old help; run: just docs (python docs/refresh.py)"
@@ -48,21 +45,6 @@ def test_the_readme_has_every_command(command: CommandInfo) -> None:
     assert f"`vlmbatch {command.name}" in README or f"$ vlmbatch {command.name}" in README
     listed = run("--help", COLUMNS="80").stdout
     assert re.search(rf"^  {command.name} +{re.escape(command.short_help or '')}$", listed, re.MULTILINE)
-
-
-def exit_codes(error: type[VlmbatchError]) -> Iterator[int]:
-    """The exit codes of an error and its subclasses."""
-    yield error.exit_code
-    for below in error.__subclasses__():
-        yield from exit_codes(below)
-
-
-def test_every_exit_code_has_its_row() -> None:
-    """The table of exit codes has one row for each exit code of the program, and no other."""
-    listed = [int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)]
-    signals = {128 + number for number in STOP_SIGNALS}
-    assert signals == {129, 130, 143}
-    assert sorted(listed) == sorted({0, 1, PARTLY, STOPPED} | set(exit_codes(VlmbatchError)) | signals)
 
 
 @pytest.mark.parametrize(
