@@ -25,7 +25,8 @@ from vlmbatch.writers.stream import with_prompt_text
 
 PROMPT = "Name the objects \u732b."
 RECORDS = page("docs/records.md")
-JQ = [*jq_recipes(RECORDS), *jq_recipes(page("README.md"))]
+PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+JQ = list(dict.fromkeys(recipe for name in PAGES for recipe in jq_recipes(page(name))))
 needs_jq = pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
 
 
@@ -159,7 +160,9 @@ def captions(tmp_path: Path) -> Path:
 @needs_jq
 @pytest.mark.parametrize("recipe", JQ)
 def test_each_jq_recipe_runs(recipe: str, captions: Path) -> None:
-    """Every jq command of docs/records.md and the README runs unchanged and prints something."""
+    """Every jq command of all pages runs unchanged and prints something."""
+    for name in set(re.findall(r"[\w-]+\.jsonl\b", recipe)) - {captions.name}:
+        shutil.copy(captions, captions.with_name(name))
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", recipe], cwd=captions.parent, capture_output=True, check=False
     )
