@@ -59,7 +59,7 @@ def test_the_second_signal_ends_at_once(photos: Photos, endpoint: Endpoint) -> N
 
 
 def test_a_signal_during_discovery_ends_at_once(photos: Photos, endpoint: Endpoint) -> None:
-    """Ctrl-C before the start of the run ends it without waiting for the endpoint."""
+    """Ctrl-C before the start of the run ends it without waiting for the endpoint, and leaves no file."""
     photos(1)
     endpoint.routes = {"/api/tags": "hang", "/api/show": "hang"}
     running = start(*arguments(endpoint), stderr=subprocess.PIPE)
@@ -68,6 +68,7 @@ def test_a_signal_during_discovery_ends_at_once(photos: Photos, endpoint: Endpoi
     _, told = running.communicate(timeout=240)
     assert running.returncode == 130
     assert "Traceback" not in told
+    assert not list(Path.cwd().glob("o.jsonl*"))
 
 
 def test_nohup_is_respected(photos: Photos, endpoint: Endpoint) -> None:

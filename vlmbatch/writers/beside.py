@@ -30,6 +30,36 @@ def open_beside(path: str, flags: int) -> int:
     return fd
 
 
+def leads_to(path: str, fd: int) -> bool:
+    """Whether this path leads to the open file.
+
+    It is opened, since an NFS client asks the server only then; it remembers the path of a removed file.
+    """
+    try:
+        found = open_beside(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        return os.path.samestat(os.fstat(found), os.fstat(fd))
+    finally:
+        os.close(found)
+
+
+def is_empty(path: str) -> bool:
+    """Whether the file is missing or has no bytes."""
+    try:
+        return os.stat(path).st_size == 0  # noqa: PTH116  # like the calls around it
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+
+
+def remove(path: str, fd: int) -> None:
+    """Remove this open file, if the path still leads to it. It stays on Windows, where it must be closed."""
+    with contextlib.suppress(OSError, ConfigError):
+        if leads_to(path, fd):
+            os.unlink(path)  # noqa: PTH108  # like the calls around it
+
+
 def _check(path: str, found: os.stat_result) -> None:
     if stat.S_ISLNK(found.st_mode):
         raise ConfigError(f"{path} is a link and was left unchanged. {WAY_OUT}")

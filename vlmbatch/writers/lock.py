@@ -1,7 +1,9 @@
 """Allows one run at a time to write to an output file.
 
-The lock file is next to the output and is never deleted: a lock on the output itself would be lost if the
-output is moved, and two runs could hold two lock files of one name if a lock file were removed.
+The lock file is next to the output: a lock on the output itself would be lost if the output is moved. A run
+removes the lock file only if this run has made it and the output has no line. Another run may have opened
+the removed file. So each run checks, once it has the lock, that the path still leads to its file: otherwise
+two runs could hold two lock files of one name.
 """
 
 import contextlib
@@ -17,7 +19,7 @@ from vlmbatch import strict_json, system
 from vlmbatch.config.masking import without_secrets
 from vlmbatch.errors import ConfigError, LockedError, OutputError, ResourceError
 from vlmbatch.writers.append import reason
-from vlmbatch.writers.beside import WAY_OUT, open_beside
+from vlmbatch.writers.beside import WAY_OUT, is_empty, leads_to, open_beside, remove
 from vlmbatch.writers.holder import TIME, Holder
 from vlmbatch.writers.soft_lock import HeldError, SoftLock
 
@@ -26,6 +28,8 @@ MOST_BYTES = 1 << 26
 OURS = frozenset(("pid", "started", "runs"))
 _WAIT = "wait until it has ended, or name another file with --output"
 START = b'{"pid": '
+TRIES = 100
+"""A run opens the lock file at most this many times, while other runs make and remove it."""
 
 
 class OutputLock:
@@ -41,6 +45,7 @@ class OutputLock:
         self.runs: dict[str, dict[str, Any]] = {}
         self.notices: tuple[str, ...] = ()
         self._fd: int | None = None
+        self._made = False
         self._soft: SoftLock | None = None
         self.started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -56,10 +61,9 @@ class OutputLock:
             _check_place(Path(self.output))
             # realpath: one file has one lock, also through a link
             self.path = os.path.realpath(self.output) + ".lock"
-            self._fd = open_beside(self.path, os.O_RDWR | os.O_CREAT)
-            self._take(self._fd, _holder(self._fd))
+            fd = self._take_file()
             # only under the lock, since another run changes the content
-            content = _content(_read(self._fd))
+            content = _content(_read(fd))
             if content is None:
                 raise ConfigError(
                     f"{self.path} contains something other than a lock of vlmbatch and was left unchanged. "
@@ -109,10 +113,47 @@ class OutputLock:
             self._write()
 
     def release(self) -> None:
-        """Release the lock if it is held."""
+        """Release the lock if it is held. The lock file of an output without a line is removed."""
+        if self._fd is not None and self._made and is_empty(self.output):
+            remove(self.path, self._fd)  # while the lock is held
+        self._made = False
         if self._soft is not None:
             self._soft.release()
             self._soft = None
+        self._close()
+
+    def _take_file(self) -> int:
+        """Open and lock the lock file; again if another run has made or removed it in between."""
+        for _ in range(TRIES):
+            with contextlib.suppress(FileExistsError):
+                self._fd, made = self._opened()
+                if self._is_locked(self._fd):
+                    self._made = made
+                    return self._fd
+            self._close()
+        raise LockedError(
+            f"other runs that write to {self.output} begin and end all the time; "
+            "wait until they have ended, or name another file with --output"
+        )
+
+    def _is_locked(self, fd: int) -> bool:
+        """Lock this file; False if the path does not lead to it any more."""
+        try:
+            self._take(fd, _holder(fd))
+        except LockedError:
+            if leads_to(self.path, fd):
+                raise
+            return False
+        return self._soft is not None or leads_to(self.path, fd)
+
+    def _opened(self) -> tuple[int, bool]:
+        """A descriptor of the lock file, and whether this run has made the file."""
+        try:
+            return open_beside(self.path, os.O_RDWR), False
+        except FileNotFoundError:
+            return open_beside(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL), True
+
+    def _close(self) -> None:
         if self._fd is not None:
             system.close_locked(self._fd)
             self._fd = None

@@ -16,7 +16,7 @@ from vlmbatch import strict_json, system
 from vlmbatch.errors import ConfigError, OutputError, ResourceError
 from vlmbatch.records import DEFAULT_PROMPT_NAME
 from vlmbatch.writers.append import reason
-from vlmbatch.writers.beside import WAY_OUT, open_beside
+from vlmbatch.writers.beside import WAY_OUT, is_empty, open_beside, remove
 
 LINE_START = b'{"v":1,"run":"'
 MOST_BYTES = 1 << 26
@@ -35,6 +35,7 @@ class RunLog:
         self.output = output
         self.path = ""
         self._fd: int | None = None
+        self._made = False
         self._is_writable = True
         self._end = 0
         self._tail = b""
@@ -91,8 +92,10 @@ class RunLog:
         self.add({run: settings}, started)
 
     def close(self) -> None:
-        """Close the file, if it is open."""
+        """Close the file, if it is open. A new file of an output without a line is removed."""
         if self._fd is not None:
+            if self._made and is_empty(self.output):
+                remove(self.path, self._fd)
             os.close(self._fd)
             self._fd = None
 
@@ -140,6 +143,7 @@ class RunLog:
 
     def _append(self, data: bytes) -> None:
         created = self._fd is None
+        self._made |= created
         if self._fd is None:
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | system.BINARY
             self._fd = os.open(self.path, flags, 0o666)
