@@ -323,3 +323,16 @@ async def test_canaries_have_the_load_options_of_the_questions(photos: Photos, e
     for received in [*endpoint.canaries, *endpoint.questions]:
         assert received.body["options"]["num_ctx"] == 4096
         assert received.body["keep_alive"] == "1h"
+
+
+async def test_a_doubt_is_reported_once(endpoint: Endpoint) -> None:
+    """An endpoint that is proven again, after it was down, does not report the same doubt again."""
+    endpoint.canary = "400-image"
+    told: list[str] = []
+    async with KINDS["vllm"].open(endpoint.url) as backend:
+        await backend.preflight()
+        canary = Canary(backend, question(), deadline_s=30, patience_s=30, tell=told.append)
+        await canary.prove()
+        await canary.prove()
+    assert len(told) == 1
+    assert UNPROVEN in told[0]

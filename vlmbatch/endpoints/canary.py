@@ -113,11 +113,12 @@ class Canary:
         self._tell = tell
         self._failures = 0
         self._first_try_at: float | None = None
+        self._told_doubt = False
         self.was_answered = False
         """Whether the endpoint has ever answered it; then a failure shows that the endpoint is not well."""
 
     async def prove(self, *, denied: bool = False) -> None:
-        """Prove once that pictures reach the model; report if that cannot be proven.
+        """Prove that pictures reach the model; report once if that cannot be proven.
 
         `denied`: the endpoint reports that the model cannot see, so a proof is needed.
 
@@ -136,7 +137,8 @@ class Canary:
                 f"{doubt}; {CHOOSE}, or update the server",
                 kind="no_vision",
             )
-        if doubt:
+        if doubt and not self._told_doubt:
+            self._told_doubt = True
             self._tell(f"{UNPROVEN}: {doubt}")
 
     async def ask(self) -> None:

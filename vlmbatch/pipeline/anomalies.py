@@ -138,6 +138,7 @@ class SystemicFailures:
         self._over = False
         self._last_answer: str | None = None
         self._same_answers = 0
+        self._told_same = False
         self._reloads = 0
         self._queueing = SerialServer(tell)
         self._blind = BlindAnswers(tell)
@@ -194,7 +195,8 @@ class SystemicFailures:
         text = " ".join(text.split())
         self._same_answers = self._same_answers + 1 if text == self._last_answer else 1
         self._last_answer = text
-        if self._same_answers == SAME_ANSWERS:
+        if self._same_answers == SAME_ANSWERS and not self._told_same:
+            self._told_same = True
             shown = text if len(text) <= 60 else f"{text[:57]}..."
             self._tell(
                 f"{SAME_ANSWERS} images in a row got the same answer ({shown}); "
