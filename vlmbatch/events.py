@@ -20,13 +20,14 @@ class RunStarted:
     """The endpoint is found and the output is open. `adapts`: `concurrency` is only the initial limit.
 
     `others` are further endpoints that share the images, and `fallbacks` are used if these fail; both are
-    texts for the user. `notes` tell the user about these endpoints.
+    texts for the user. `notes` tell the user about these endpoints. `output` is where the records go: a file,
+    `-` for standard output, or None if no records are written.
     """
 
     endpoint: Endpoint
     run: str
     concurrency: int
-    output: str
+    output: str | None
     adapts: bool = False
     others: tuple[str, ...] = ()
     fallbacks: tuple[str, ...] = ()

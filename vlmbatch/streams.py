@@ -56,6 +56,8 @@ class BackgroundStream(LossyStream):
         self.dropped = 0
         self._most = most
         self._waiting: deque[str] = deque()
+        self._accepted = 0
+        self._written = 0
         self._changed = threading.Condition()  # uses an RLock: a signal may interrupt write()
         self._closed = False
         self._thread = threading.Thread(target=self._keep_writing, name="vlmbatch-stderr", daemon=True)
@@ -64,9 +66,10 @@ class BackgroundStream(LossyStream):
     def write(self, text: str) -> int:
         """Queue the text for the thread, or drop it if the queue is full."""
         with self._changed:
-            if len(self._waiting) < self._most:
+            if not self.is_full:
                 self._waiting.append(text)
-                self._changed.notify()
+                self._accepted += 1
+                self._changed.notify_all()
             else:
                 self.dropped += 1
         return len(text)
@@ -74,11 +77,22 @@ class BackgroundStream(LossyStream):
     def flush(self) -> None:
         """Do nothing: the thread flushes each text."""
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the next text would be dropped."""
+        return len(self._waiting) >= self._most
+
+    def wait(self) -> None:
+        """Wait until all texts so far are written."""
+        with self._changed:
+            accepted = self._accepted
+            self._changed.wait_for(lambda: self._written >= accepted)
+
     def close(self, patience_s: float = PATIENCE_S) -> None:
         """Wait until all texts are written, or `patience_s` seconds have passed."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()
         self._thread.join(patience_s)
         if self._thread.is_alive() and isinstance(self._stream, LossyStream):
             self._stream.abandon()
@@ -87,12 +101,15 @@ class BackgroundStream(LossyStream):
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
-                text = "".join(self._waiting)
+                texts = list(self._waiting)
                 self._waiting.clear()
-                if not text and self._closed:
+                if not texts and self._closed:
                     return
-            super().write(text)
+            super().write("".join(texts))
             super().flush()
+            with self._changed:
+                self._written += len(texts)
+                self._changed.notify_all()
 
 
 def lossy(stream: TextIO) -> TextIO:

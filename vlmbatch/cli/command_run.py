@@ -7,11 +7,12 @@ import os
 import stat
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing
 
 from vlmbatch import system
 from vlmbatch.aio import Unawaited
 from vlmbatch.batch import Batch
+from vlmbatch.cli.answers import NOT_KEPT, Answers, on_one_terminal, open_answers, shows_text
 from vlmbatch.cli.console import Console, has_terminal
 from vlmbatch.cli.reports import open_reports
 from vlmbatch.cli.signals import Reports, SignalHandler
@@ -42,7 +43,7 @@ def run(config: RunConfig) -> int:
             code = _run(config, stack, console, reports)
             message = ""
     except OutputClosed as error:
-        code, message = error.exit_code, ""
+        code, message = error.exit_code if config.output.output == "-" else STOPPED, ""
     except VlmbatchError as error:
         code, message = error.exit_code, "\n".join(map(clean, str(error).splitlines()))
         if isinstance(error, LockedError):
@@ -63,9 +64,13 @@ def _run(config: RunConfig, stack: ExitStack, console: Console, reports: Reports
     system.allow_files(DESCRIPTORS)
     sys.setswitchinterval(SWITCH_S)
     logging.raiseExceptions = False  # a library whose logging fails must not print a traceback
-    observers = _observers(config, stack, console)
+    as_text = shows_text(
+        config, stdin=sys.stdin.isatty(), stdout=sys.stdout.isatty(), term=os.environ.get("TERM", "")
+    )
+    observers = _observers(config, stack, console, as_text=as_text)
+    answers = open_answers(console, observers) if as_text else None
     reports.open.extend(open_reports(config, lambda text: _warn(observers, console, text)))
-    command_run = CommandRun(config, [*observers, *reports.open], console, reports)
+    command_run = CommandRun(config, [*observers, *reports.open], console, reports, answers)
     return asyncio.run(command_run.run())
 
 
@@ -73,19 +78,26 @@ class CommandRun:
     """One run of the command, with its signals."""
 
     def __init__(
-        self, config: RunConfig, observers: list[Observer], console: Console, reports: Reports
+        self,
+        config: RunConfig,
+        observers: list[Observer],
+        console: Console,
+        reports: Reports,
+        answers: Answers | None,
     ) -> None:
+        """`answers` shows the results as text; None if standard output gets records, or nothing."""
         self._config = config
         self._console = console
-        self._batch = Batch(config, [self._notify, *observers], stdout=True, require_images=True)
+        self._observers = [self._notify, *observers]
+        self._answers = answers
+        self._batch = Batch(config, self._observers, stdout=answers is None, require_images=True)
         self._signals = SignalHandler(self._batch.stop, reports, drain_s=config.run.drain)
 
     async def run(self) -> int:
         """Run and return the exit code: 128 plus the signal's number if a signal ended the run."""
         asyncio.get_running_loop().set_default_executor(Unawaited())
         self._signals.install()
-        async for _ in self._batch:
-            pass
+        await self._work()
         self._signals.finish()
         if self._signals.signal is not None:
             return 128 + self._signals.signal
@@ -96,6 +108,24 @@ class CommandRun:
         if code == PARTLY and summary is not None and self._config.display.quiet:
             self._console.say(summary_line(summary))
         return code
+
+    async def _work(self) -> None:
+        """Take all results and show them, if they are shown as text."""
+        shown = 0
+        try:
+            async with aclosing(aiter(self._batch)) as results:
+                async for result in results:
+                    if self._answers is not None:
+                        await self._answers.show(result)
+                        shown += 1
+        finally:
+            if shown and self._config.output.output == "-":
+                self._tell(NOT_KEPT)
+
+    def _tell(self, text: str) -> None:
+        """Tell the observers; they print nothing with --quiet."""
+        for observer in self._observers:
+            tell(observer, text)
 
     def _warn_of(self, empty_paths: Sequence[str]) -> None:
         """Print the notice that observers print without --quiet."""
@@ -128,14 +158,16 @@ def _warn(observers: list[Observer], console: Console, text: str) -> None:
         tell(observer, text)
 
 
-def _observers(config: RunConfig, stack: ExitStack, console: Console) -> list[Observer]:
+def _observers(config: RunConfig, stack: ExitStack, console: Console, *, as_text: bool) -> list[Observer]:
     display = config.display
     if display.quiet:
         return []
     if display.log_json:
         return [JsonLog(console.stream)]
     has_bar = has_terminal()
-    if config.output.output == "-" and stat.S_ISFIFO(os.fstat(1).st_mode):
+    if (as_text or config.output.output == "-") and stat.S_ISFIFO(os.fstat(1).st_mode):
         has_bar = False  # the reader of the pipe may print to the same terminal and break a bar
     observer = Bar if has_bar else Lines
-    return [stack.enter_context(observer(console.stream, verbose=display.verbose))]
+    shows_failures = not (as_text and on_one_terminal())
+    made = observer(console.stream, verbose=display.verbose, shows_failures=shows_failures)
+    return [stack.enter_context(made)]

@@ -1,5 +1,6 @@
 """The messages of a command itself on standard error, in addition to those of the observers."""
 
+import asyncio
 import os
 import sys
 
@@ -23,6 +24,15 @@ class Console:
             self._log(Notice(message=text))
         else:
             self.stream.write(f"vlmbatch: {text}\n")
+
+    async def wait_for_room(self) -> None:
+        """Wait until the next text will not be dropped."""
+        if self._background.is_full:
+            await self.wait()
+
+    async def wait(self) -> None:
+        """Wait until all texts so far are written."""
+        await asyncio.to_thread(self._background.wait)
 
     def close(self) -> None:
         """Wait a moment until all messages are written."""

@@ -173,6 +173,12 @@ class DisplayOptions:
         "Compute the cost of answers from the prices in this JSON file (LiteLLM's format).",
         metavar="FILE",
     )
+    format: str = option(
+        "auto",
+        "How answers appear on standard output. auto is text on a terminal without -o, else jsonl.",
+        choices=("auto", "text", "jsonl"),
+        harmless=True,
+    )
     quiet: bool = option(False, "Print only errors.", short="-q")
     verbose: bool = option(False, "Print every retry and every failed image.", short="-v", harmless=True)
     log_json: bool = option(False, "Write each event as one JSON line to standard error.")
@@ -186,6 +192,10 @@ class DisplayOptions:
     )
 
     def __post_init__(self) -> None:
+        require(
+            self.format in ("auto", "text", "jsonl"),
+            f"--format {self.format} is not known; write auto, text or jsonl",
+        )
         require(self.probe is None or self.probe > 0, f"--probe must be at least 1, not {self.probe}")
         require(self.probe is None or self.dry_run, "--probe needs --dry-run; add it, or leave --probe out")
         require(

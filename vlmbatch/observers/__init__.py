@@ -6,6 +6,7 @@ They receive events and nothing else; their output changes no record.
 from vlmbatch.observers.bar import Bar
 from vlmbatch.observers.format import (
     clean,
+    clean_lines,
     duration,
     endpoint_lines,
     not_read,
@@ -20,6 +21,7 @@ __all__ = [
     "JsonLog",
     "Lines",
     "clean",
+    "clean_lines",
     "duration",
     "endpoint_lines",
     "not_read",

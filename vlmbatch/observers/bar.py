@@ -34,9 +34,14 @@ class Bar(LineObserver):
     """A live bar; messages appear above it, and the summary replaces it at the end."""
 
     def __init__(
-        self, stream: TextIO, *, verbose: bool = False, clock: Callable[[], float] = time.monotonic
+        self,
+        stream: TextIO,
+        *,
+        verbose: bool = False,
+        shows_failures: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(stream, verbose=verbose, clock=clock)
+        super().__init__(stream, verbose=verbose, shows_failures=shows_failures, clock=clock)
         self._spinner = Spinner("line" if self.console.options.ascii_only else "dots", style="cyan")
         self._live = Live(
             get_renderable=self.__rich__,

@@ -7,6 +7,8 @@ from vlmbatch.records import Summary
 
 SHOWN_KINDS = 6
 
+JOINERS = "\u200c\u200d"
+
 # ECMA-48: CSI sequences, then strings that end with BEL or ST, then two-character sequences
 _ESCAPE_SEQUENCE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
@@ -27,6 +29,15 @@ def _shown(character: str) -> str:
     if "\ud800" <= character <= "\udfff":  # a file name's byte that is not UTF-8
         return "\ufffd"
     return character if character.isprintable() else " "
+
+
+def clean_lines(text: str) -> list[str]:
+    """Make text of several lines safe for a terminal, as `clean` does; returns the lines.
+
+    It keeps the joiners of emoji and Persian words, and turns tabs into spaces.
+    """
+    rest = _ESCAPE_SEQUENCE.sub("", text).splitlines()
+    return ["".join(c if c in JOINERS else _shown(c) for c in line.expandtabs(4)).rstrip() for line in rest]
 
 
 def duration(seconds: float) -> str:

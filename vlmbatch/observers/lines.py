@@ -35,12 +35,21 @@ class LineObserver:
     """Prints events as plain lines; the base class of Bar and Lines."""
 
     def __init__(
-        self, stream: TextIO, *, verbose: bool = False, clock: Callable[[], float] = time.monotonic
+        self,
+        stream: TextIO,
+        *,
+        verbose: bool = False,
+        shows_failures: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`verbose` also prints every retry, and each failed image at once; `clock` returns seconds."""
+        """`verbose` also prints every retry, and each failed image at once; `clock` returns seconds.
+
+        Without `shows_failures`, failed images are only counted, since their answers' place shows them.
+        """
         self.console = self._make_console(lossy(stream))
         self.meter = Meter(clock)
         self._verbose = verbose
+        self._shows_failures = shows_failures
         self._delay = ""
         self._failures: list[str] = []
 
@@ -81,7 +90,7 @@ class LineObserver:
                 return [self.meter.state]
             case RetryScheduled() if self._verbose:
                 return [f"{event.id}: {event.kind}: {event.message}; retry in {event.delay_s:.1f} s"]
-            case ImageFinished(result=result) if result.failure is not None:
+            case ImageFinished(result=result) if result.failure is not None and self._shows_failures:
                 return self._failed(f"{result.id}: {result.failure.kind}: {result.failure.message}")
             case RunFinished(summary=summary):
                 return self._summary(summary)
@@ -121,10 +130,12 @@ def _outage_line(event: EndpointPaused | EndpointResumed) -> str:
 def _started(event: RunStarted) -> list[str]:
     """The lines at the start: model, endpoints, concurrency, output, fallbacks and notes."""
     endpoint = event.endpoint
-    to = "standard output" if event.output == "-" else event.output
+    to = "records are not kept"
+    if event.output is not None:
+        to = f"records to {'standard output' if event.output == '-' else event.output}"
     places = ", ".join((endpoint.url, *event.others))
     pace = f"{event.concurrency} at once" + (" at first" if event.adapts else "")
-    lines = [f"using {endpoint.model} ({endpoint.backend}, {places}), {pace}, records to {to}"]
+    lines = [f"using {endpoint.model} ({endpoint.backend}, {places}), {pace}, {to}"]
     if event.fallbacks:
         lines.append(f"fallback: {', then '.join(event.fallbacks)}")
     return [*lines, *endpoint.notes, *event.notes]
@@ -133,8 +144,15 @@ def _started(event: RunStarted) -> list[str]:
 class Lines(LineObserver):
     """Prints a progress line every half minute and the summary; for output that is not a terminal."""
 
-    def __init__(self, stream: TextIO, *, verbose: bool = False, every_s: float = LINE_EVERY_S) -> None:
-        super().__init__(stream, verbose=verbose)
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        verbose: bool = False,
+        shows_failures: bool = True,
+        every_s: float = LINE_EVERY_S,
+    ) -> None:
+        super().__init__(stream, verbose=verbose, shows_failures=shows_failures)
         self._every_s = every_s
         self._ended = threading.Event()
         self._ticker = threading.Thread(target=self._tick, name="vlmbatch-progress", daemon=True)

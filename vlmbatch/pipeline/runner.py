@@ -107,7 +107,8 @@ async def _start(config: RunConfig, context: RunContext, stack: AsyncExitStack) 
         finished = await writer.begin(question.run, question.settings)
         for notice in writer.notices:
             tell(notify, notice)
-    notify(_run_started(config, session, question))
+    output = None if writer is None else config.output.output
+    notify(_run_started(config, session, question, output))
     return Started(
         session=session,
         question=question,
@@ -207,14 +208,14 @@ def _report_problem(loop: asyncio.AbstractEventLoop, notify: Observer, problem: 
     loop.call_soon_threadsafe(notify, problem)
 
 
-def _run_started(config: RunConfig, session: Session, question: Question) -> RunStarted:
+def _run_started(config: RunConfig, session: Session, question: Question, output: str | None) -> RunStarted:
     found = session.found
     _, *others = [each for each in found if each.spec.rank == 0]
     return RunStarted(
         endpoint=question.endpoint,
         run=question.run,
         concurrency=session.supervisor.pool.limit,
-        output=config.output.output,
+        output=output,
         adapts=config.run.concurrency is None,
         others=tuple(each.place for each in others),
         fallbacks=tuple(_fallback_name(each) for each in found if each.spec.rank > 0),

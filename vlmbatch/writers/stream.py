@@ -19,16 +19,55 @@ def _nothing_is_finished(_ref: ImageRef, _get_stamp: Callable[[], FileStamp | No
     """Returns None for every image, since a pipe cannot be read back."""
 
 
+class Stream:
+    """Writes bytes to an open descriptor, which it does not close."""
+
+    def __init__(self, fd: int = 1) -> None:
+        self._fd = fd
+        self._file: AsyncFileIO | None = None
+
+    async def open(self) -> None:
+        """Raise OutputError if the descriptor is closed or cannot be written to."""
+        try:
+            os.fstat(self._fd)
+            self._file = await aiofiles.open(self._fd, "wb", buffering=0, closefd=False)
+        except OSError as error:
+            raise _failure(error) from error
+
+    async def write(self, data: bytes) -> None:
+        """Write all of it, and wait if the reader is slow.
+
+        Raises:
+            OutputClosed: the reader has closed the stream.
+            OutputError: the disk behind the stream is full, or the write failed otherwise.
+        """
+        if self._file is None:
+            await self.open()
+        assert self._file is not None, "just opened"
+        try:
+            await append(self._file, data)
+        except OSError as error:
+            raise _failure(error) from error
+
+
+def _failure(error: OSError) -> OutputClosed | OutputError:
+    if isinstance(error, ConnectionError):  # EPIPE of a pipe, ECONNRESET of a socket
+        return OutputClosed("the reader of standard output has closed it")
+    return OutputError(
+        f"cannot write to standard output: {reason(error)}. "
+        "To be able to resume after a failure, write to a file: --output results.jsonl"
+    )
+
+
 class StreamWriter:
-    """Writes records to an open descriptor, which it does not close."""
+    """Writes records to standard output, and never closes it."""
 
     notices: tuple[str, ...] = ()
     earlier: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
     def __init__(self, fd: int = 1) -> None:
-        self._fd = fd
+        self._stream = Stream(fd)
         self._prompt: str | None = None
-        self._file: AsyncFileIO | None = None
         self._lines = Lines(self._put)
         self._failed: OutputClosed | OutputError | None = None
 
@@ -46,11 +85,7 @@ class StreamWriter:
             OutputError: the descriptor is closed or cannot be written to.
         """
         self._prompt = settings.get("prompt")
-        try:
-            os.fstat(self._fd)
-            self._file = await aiofiles.open(self._fd, "wb", buffering=0, closefd=False)
-        except OSError as error:
-            raise self._failure(error) from error
+        await self._stream.open()
         return _nothing_is_finished
 
     async def write(self, result: Result) -> None:
@@ -73,23 +108,12 @@ class StreamWriter:
         """Write these lines and return how many were written; `_failed` holds the reason if not all were."""
         if self._failed is not None:  # the stream may end in a part of a line, which nothing may follow
             return 0
-        if self._file is None:
-            raise RuntimeError("begin() comes before write()")
         try:
-            await append(self._file, b"".join(lines))
-        except OSError as error:
-            self._failed = self._failure(error)
+            await self._stream.write(b"".join(lines))
+        except (OutputClosed, OutputError) as error:
+            self._failed = error
             return 0
         return len(lines)
-
-    @staticmethod
-    def _failure(error: OSError) -> OutputClosed | OutputError:
-        if isinstance(error, ConnectionError):  # EPIPE of a pipe, ECONNRESET of a socket
-            return OutputClosed("the reader of standard output has closed it")
-        return OutputError(
-            f"cannot write to standard output: {reason(error)}. "
-            "To be able to resume after a failure, write to a file: --output results.jsonl"
-        )
 
 
 def with_prompt_text(record: Mapping[str, Any], text: str) -> dict[str, Any]:

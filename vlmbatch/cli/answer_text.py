@@ -1,0 +1,70 @@
+"""One result as text for a person."""
+
+import json
+import re
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.text import Text
+
+from vlmbatch import strict_json
+from vlmbatch.observers import clean, clean_lines
+from vlmbatch.records import Completion, Failure, Result
+
+INDENT = "  "
+"""Foreign text is always indented, so that it cannot pass for a message of vlmbatch."""
+WIDEST = 100
+_LEAD = re.compile(r"\s*(?:(?:[-*+\u2022]|\d{1,3}[.)])\s+)?")
+"""The spaces and the mark of a list item at the start of a line."""
+
+
+def answer_text(result: Result, console: Console) -> Text:
+    """The path and the answer, wrapped to the width of the console if it is a terminal."""
+    width = min(console.width, WIDEST) - len(INDENT) if console.is_terminal else None
+    text = Text(clean(result.id), "bold cyan")
+    for part, style in _parts(result):
+        for line in clean_lines(part):
+            for row in [line] if width is None else _wrapped(line, width, console):
+                text.append("\n")
+                text.append(f"{INDENT}{row}".rstrip(), style)
+    return text
+
+
+def _parts(result: Result) -> Iterator[tuple[str, str]]:
+    """The texts below the path, each with its style."""
+    if result.completion is not None:
+        yield _answer(result.completion), ""
+    if result.failure is not None:
+        yield from _failure(result.failure)
+    for warning in result.warnings:
+        yield f"warning: {warning}", "dim"
+    if result.duplicate_of is not None:
+        yield f"the same image as {clean(result.duplicate_of)}, so the same answer", "dim"
+    if result.cached:
+        yield "from the cache", "dim"
+
+
+def _failure(failure: Failure) -> Iterator[tuple[str, str]]:
+    yield f"{failure.kind}: {failure.message}", "red"
+    if failure.partial:
+        yield "the part of the answer that arrived:", "dim"
+        yield failure.partial, ""
+
+
+def _answer(done: Completion) -> str:
+    """The answer; JSON has one line for each value."""
+    value = done.data
+    if value is None and done.text.lstrip().startswith(("{", "[")):
+        try:
+            value = strict_json.loads(done.text, unique_keys=True)
+        except ValueError:
+            return done.text
+    return json.dumps(value, indent=2, ensure_ascii=False) if isinstance(value, (dict, list)) else done.text
+
+
+def _wrapped(line: str, width: int, console: Console) -> Iterator[str]:
+    """The rows of a line; those after the first begin below the text of the first."""
+    match = _LEAD.match(line)
+    lead = match[0] if match and len(match[0]) * 2 < width else ""
+    rows = Text(line[len(lead) :]).wrap(console, width - len(lead))
+    yield from (f"{lead if n == 0 else ' ' * len(lead)}{row.plain}" for n, row in enumerate(rows))
