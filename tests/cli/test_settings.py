@@ -182,7 +182,7 @@ def test_the_line_comes_before_a_value_of_the_wrong_form(photos: Photos) -> None
     assert done.returncode == 2
     first, *_, last = done.stderr.splitlines()
     assert first == "vlmbatch: settings from ./vlmbatch.toml"
-    assert "--concurrency: '-1' is not a number of requests" in last
+    assert "concurrency in ./vlmbatch.toml line 1: '-1' is not a number of requests" in last
     assert "settings from" not in called("run", "photos", "-q").stderr
     planted("timeout = 5\n")
     assert called("pull").stderr.startswith("vlmbatch: settings from ./vlmbatch.toml\n")
@@ -405,7 +405,7 @@ def test_a_pipe_can_be_the_file(photos: Photos, endpoint: Endpoint) -> None:
         ('system = {a = """x"""", a' + ".a" * 16_000 + " = 1}", "dots"),
         ("limit = " + "9" * 5_000, "number of thousands of digits; write a smaller one"),
         ("limit = 0x" + "f" * 5_000, "number of thousands of digits; write a smaller one"),
-        ("limit = " + "9" * 400, "--limit takes a number"),
+        ("limit = " + "9" * 400, "limit takes a number"),
         ("#" * (LARGEST_BYTES + 1), "is larger than"),
     ],
 )

@@ -9,7 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from vlmbatch.cli.repeated import refuse_repeated, repeated_lines
-from vlmbatch.cli.settings import check_model, read_defaults, say_first, settings_lines, source_of
+from vlmbatch.cli.settings import (
+    blamed,
+    check_model,
+    read_defaults,
+    say_first,
+    settings_lines,
+    source_of,
+    variable_lines,
+)
 from vlmbatch.config import EXCLUSIVE, Option, RunConfig, options
 from vlmbatch.config.settings_file import HERE
 from vlmbatch.errors import ConfigError
@@ -60,7 +68,7 @@ def _typer_command(
             refuse_repeated(context)
             chosen_values = _without_weaker(context, values | _lines(context))
             _tell_first(context, chosen_values)
-            made = RunConfig.of(UNUSED_PATH, **chosen_values)
+            made = _made(context, chosen_values)
             check_model(context, made)
         except ConfigError as error:
             raise _bad(str(error)) from error
@@ -78,9 +86,17 @@ def _typer_command(
     return from_command_line
 
 
+def _made(context: typer.Context, values: dict[str, object]) -> RunConfig:
+    """The config with these options; raises ConfigError, which names the place of a wrong value."""
+    try:
+        return RunConfig.of(UNUSED_PATH, **values)
+    except ConfigError as error:
+        raise ConfigError(blamed(context, str(error))) from error
+
+
 def _tell_first(context: typer.Context, values: dict[str, object]) -> None:
-    """Print the first lines of a command: its settings files, and options that are given more than once."""
-    lines = [*settings_lines(context), *repeated_lines(context)]
+    """Print the first lines of a command: settings files, unknown variables, and repeated options."""
+    lines = [*settings_lines(context), *variable_lines(), *repeated_lines(context)]
     if lines and not values.get("quiet"):
         say_first(lines, log_json=bool(values.get("log_json")))
 

@@ -1,12 +1,19 @@
 """The settings files of a command: they give the defaults of its options, and its first line names them."""
 
+import os
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import typer
 
-from vlmbatch.config import RunConfig
+from vlmbatch.config import RunConfig, nearest, options
 from vlmbatch.config.settings_file import Settings, read_settings
+from vlmbatch.config.toml_options import KeyPlace
 
+PREFIX = "VLMBATCH_"
+OTHER_VARIABLES = ("TEST_", "COMPLETE")
+"""The beginnings of variables of our tests and of the completion in a shell."""
 _KEY = "vlmbatch.settings"
 
 
@@ -45,17 +52,75 @@ def say_before_error(context: Any, args: list[str]) -> None:
         say_first(settings.lines)
 
 
+def variable_lines() -> list[str]:
+    """A line for each variable whose name begins as ours and is not known; it shows no value."""
+    known = {o.env.removeprefix(PREFIX) for o in options()} | {"CONFIG"}
+    is_set = (key for key, value in os.environ.items() if value and key.startswith(PREFIX))
+    names = sorted(key.removeprefix(PREFIX) for key in is_set)
+    return [
+        f"the variable {PREFIX}{name} is not known and has no effect{_meant(name, known)}"
+        for name in names
+        if name not in known and not name.startswith(OTHER_VARIABLES)
+    ]
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    hint = nearest(name, known)
+    return hint.replace("mean ", f"mean {PREFIX}") or "; vlmbatch run --help lists the options"
+
+
 def check_model(context: typer.Context, config: RunConfig) -> None:
     """Raise ConfigError if a model of ./vlmbatch.toml is used where it is dangerous."""
     if source_of(context, "model") == "DEFAULT_MAP":
         _settings(context).check_model(config.endpoint.backend)
 
 
-def source_of(context: typer.Context, name: str) -> str:
+def source_of(context: Any, name: str) -> str:
     """Where the value of an option comes from: COMMANDLINE, ENVIRONMENT, DEFAULT_MAP or DEFAULT."""
     return getattr(context.get_parameter_source(name), "name", "")
 
 
-def _settings(context: typer.Context) -> Settings:
+def blamed(context: Any, message: str) -> str:
+    """The message of an error, which names the place of each value that is not from the command line.
+
+    A flag before the first semicolon becomes its environment variable, or its key with the file and line.
+    """
+    told, semicolon, advice = message.partition("; ")
+    files: dict[str, None] = {}
+
+    def origin(found: re.Match[str]) -> str:
+        variable, place = _place_of(context, found[0][2:].replace("-", "_"))
+        if place is None:
+            return variable or found[0]
+        files[str(place)] = None
+        return place.key
+
+    told = re.sub(r"--[a-z][a-z-]*", origin, told)
+    return f"{' and '.join(files)}{': ' if files else ''}{told}{semicolon}{advice}"
+
+
+def blame(context: Any, error: typer.BadParameter) -> None:
+    """Make the error of click's parser name the variable, or the file and line, that has the wrong value."""
+    name = getattr(error.param, "name", None)
+    variable, place = _place_of(context, name or "")
+    if variable:
+        error.param_hint = variable
+    if place is not None:
+        error.param_hint = f"{place.key} in {place}"
+
+
+def _place_of(context: Any, name: str) -> tuple[str | None, KeyPlace | None]:
+    """The environment variable or the place in a file that sets this option; None for what does not."""
+    option = next((o for o in options() if o.name == name), None)
+    if option is None:
+        return None, None
+    source = source_of(context, name)
+    in_lines = option.spec.split_lines and os.environ.get(option.env, "").strip()
+    if source == "ENVIRONMENT" or (in_lines and source != "COMMANDLINE"):
+        return option.env, None
+    return None, _settings(context).places.get(name) if source == "DEFAULT_MAP" else None
+
+
+def _settings(context: Any) -> Settings:
     settings: Settings = context.meta[_KEY]
     return settings

@@ -6,7 +6,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand
 
 from vlmbatch.cli.repeated import remember_repeated
-from vlmbatch.cli.settings import say_before_error
+from vlmbatch.cli.settings import blame, say_before_error
 
 
 class Command(TyperCommand):
@@ -20,7 +20,8 @@ class Command(TyperCommand):
         typed = list(args)  # the next line empties the list
         try:
             rest: list[str] = super().parse_args(ctx, args)
-        except typer.BadParameter:
+        except typer.BadParameter as error:
+            blame(ctx, error)
             say_before_error(ctx, typed)
             raise
         _, _, parsed = self.make_parser(ctx).parse_args(args=typed)

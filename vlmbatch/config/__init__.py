@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Self
 
@@ -147,7 +147,13 @@ def options() -> Iterator[Option]:
             )
 
 
-def typed_options(given: Mapping[str, object], where: str = "option") -> dict[str, object]:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: `; did you mean prompt?`, or nothing."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def typed_options(given: Mapping[str, object]) -> dict[str, object]:
     """Convert each value to the type of its field.
 
     Raises:
@@ -157,7 +163,5 @@ def typed_options(given: Mapping[str, object], where: str = "option") -> dict[st
     known = {o.name: o for o in options()}
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"{where} {name!r} is not known{hint}")
+            raise ConfigError(f"option {name!r} is not known{nearest(name, known)}")
     return {name: typed(name, known[name].type, known[name].spec, value) for name, value in given.items()}

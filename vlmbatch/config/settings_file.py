@@ -5,7 +5,6 @@ downloaded folder: it may set only harmless options (OptionSpec.harmless).
 """
 
 import os
-import re
 import shlex
 import stat
 from collections.abc import Iterable, Mapping
@@ -15,30 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from vlmbatch import system
-from vlmbatch.config import EXCLUSIVE, Option, options, typed_options
+from vlmbatch.config import EXCLUSIVE, Option, options
 from vlmbatch.config.masking import without_secrets
-from vlmbatch.config.text_file import decoded
+from vlmbatch.config.toml_options import LONGEST_SHOWN, KeyPlace, options_in
 from vlmbatch.errors import ConfigError
 from vlmbatch.machine import is_foreign, others_can_write
 
 NAME = "vlmbatch.toml"
 HERE = f"./{NAME}"
 LARGEST_BYTES = 256 * 1024
-DEEPEST = 100
-"""The most dots in a key: the memory that tomllib needs grows with their square."""
-_TEXT_OR_COMMENT = re.compile(
-    r'"""(?:[^"\\]|\\.?|"(?!""))*(?:"{3,5}|\Z)'
-    r"|'''(?:[^']|'(?!''))*(?:'{3,5}|\Z)"
-    r'|"(?:[^"\\\n]|\\.?)*"?'
-    r"|'[^'\n]*'?"
-    r"|#[^\n]*",
-    re.DOTALL,
-)
-"""A text of TOML, also one that has no end, or a comment.
-
-No repetition is possessive: Python before 3.11.5 loses its place after a possessive group with alternatives.
-"""
-LONGEST_SHOWN = 60
 PROVIDER_BACKENDS = ("litellm", "openrouter")
 """Backends with which the name of a model decides which company gets the images."""
 
@@ -47,11 +31,12 @@ PROVIDER_BACKENDS = ("litellm", "openrouter")
 class Settings:
     """The options of all files that were read, by their Python name.
 
-    `files` are the names of the files, as shown to the user. `from_here` are the options that
-    ./vlmbatch.toml has set.
+    `places` says where each is set. `files` are the names of the files, as shown to the user. `from_here` are
+    the options that ./vlmbatch.toml has set.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    places: Mapping[str, KeyPlace] = field(default_factory=dict, repr=False)
     files: tuple[str, ...] = ()
     from_here: frozenset[str] = frozenset()
     warnings: tuple[str, ...] = ()
@@ -101,6 +86,7 @@ def read_settings(named: str | None) -> Settings:
     near = _here(here, own)
     return Settings(
         values={**_not_excluded(trusted.values, near.values), **near.values},
+        places={**trusted.places, **near.places},
         files=(*near.files, *trusted.files),
         from_here=near.from_here,
         warnings=trusted.warnings,
@@ -129,7 +115,7 @@ def _not_excluded(values: Mapping[str, Any], stronger: Mapping[str, Any]) -> dic
 
 def _here(path: Path, own: Path | None) -> Settings:
     """The options of ./vlmbatch.toml, which may set harmless ones only."""
-    values, _ = _read(path, HERE)
+    values, places, _ = _read(path, HERE)
     if protected := _protected(values):
         elsewhere = "" if own is None else f", or move these options to {shlex.quote(str(own))}"
         keys = ", ".join(_shown(o, values[o.name]) for o in protected)
@@ -138,15 +124,16 @@ def _here(path: Path, own: Path | None) -> Settings:
             "could send your keys, images or files to other people, or replace files; if you trust it, add "
             f"--config {HERE}{elsewhere}"
         )
-    return Settings(values=values, files=(HERE,), from_here=frozenset(values))
+    return Settings(values=values, places=places, files=(HERE,), from_here=frozenset(values))
 
 
 def _trusted(path: Path, shown: str) -> Settings:
     """The options of a file of the user."""
-    values, found = _read(path, shown)
+    values, places, found = _read(path, shown)
     if protected := _protected(values):
         _require_own(path, shown, found, ", ".join(o.key for o in protected))
-    return Settings(values=values, files=(shown,), warnings=tuple(_warnings(values, shown, found)))
+    warnings = tuple(_warnings(values, shown, found))
+    return Settings(values=values, places=places, files=(shown,), warnings=warnings)
 
 
 def _protected(values: Mapping[str, Any]) -> list[Option]:
@@ -199,8 +186,8 @@ def _secrets(values: Mapping[str, Any]) -> list[str]:
     return [key for key, has_one in has_secret.items() if has_one]
 
 
-def _read(path: Path, shown: str) -> tuple[dict[str, Any], os.stat_result]:
-    """The options in a file, and the owner and mode of the same file."""
+def _read(path: Path, shown: str) -> tuple[dict[str, Any], dict[str, KeyPlace], os.stat_result]:
+    """The options in a file, their places, and the owner and mode of the same file."""
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
@@ -211,30 +198,4 @@ def _read(path: Path, shown: str) -> tuple[dict[str, Any], os.stat_result]:
         raise ConfigError(f"{shown}: {error.strerror}") from error
     if len(data) > LARGEST_BYTES:
         raise ConfigError(f"{shown} is larger than {LARGEST_BYTES // 1024} KiB; name a settings file")
-    return _options_in(data, shown), found
-
-
-def _options_in(data: bytes, shown: str) -> dict[str, Any]:
-    import tomllib  # only if there is a file, so that --help stays fast
-
-    try:
-        text = decoded(data)
-        if _most_dots(text) > DEEPEST:
-            raise ConfigError(f"it has a key with more than {DEEPEST} dots, not an option; remove it")
-        table = tomllib.loads(text)
-        named = {key.replace("-", "_"): value for key, value in table.items()}
-        return typed_options(named, "the key")
-    except ConfigError as error:
-        raise ConfigError(f"{shown}: {error}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{shown} is nested too deeply; write it with fewer levels") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{shown} is not TOML: {error}") from error
-    except ValueError as error:
-        raise ConfigError(f"{shown} has a number of thousands of digits; write a smaller one") from error
-
-
-def _most_dots(text: str) -> int:
-    """The most dots in a key; a date or a number has at most one."""
-    between = _TEXT_OR_COMMENT.sub("", text)
-    return max(part.count(".") for part in re.split(r"[=,{}\[\]\n]", between))
+    return *options_in(data, shown), found
