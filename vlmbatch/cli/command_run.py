@@ -14,6 +14,7 @@ from vlmbatch.aio import Unawaited
 from vlmbatch.batch import Batch
 from vlmbatch.cli.answers import NOT_KEPT, Answers, on_one_terminal, open_answers, shows_text
 from vlmbatch.cli.console import Console, has_terminal
+from vlmbatch.cli.output_name import require_records_name
 from vlmbatch.cli.reports import open_reports
 from vlmbatch.cli.signals import Reports, SignalHandler
 from vlmbatch.config import RunConfig
@@ -57,6 +58,7 @@ def run(config: RunConfig) -> int:
 
 
 def _run(config: RunConfig, stack: ExitStack, console: Console, reports: Reports) -> int:
+    require_records_name(config.output.output)
     if config.display.dry_run:
         from vlmbatch.cli.dry_run import show_dry_run
 
