@@ -20,7 +20,7 @@ from vlmbatch.config import RunConfig
 from vlmbatch.errors import BackendError, FailureKind, FatalBackendError
 from vlmbatch.images import ImageFacts
 from vlmbatch.pipeline.fingerprint import answer_settings
-from vlmbatch.records import Fallback
+from vlmbatch.records import Completion, Fallback
 from vlmbatch.writers.stream import with_prompt_text
 
 PROMPT = "Name the objects \u732b."
@@ -145,10 +145,12 @@ def captions(tmp_path: Path) -> Path:
     Its runs are described next to it.
     """
     seen = ImageFacts(sha256="ab" * 32, bytes=9, mtime=1.5, width=4, height=3)
+    fields = {"tags": ["cat", "grey"], "short": "A cat", "long": "A grey cat.", "text": ""}
+    cat = Completion(text="A cat \u732b.", model="llava:7b", finish_reason="stop", data=fields)
     results = [
         failed("b.jpg", retryable=True),
         replace(answered("a, b\tc.jpg", 'She said "hi"\nand left.'), image=seen),
-        replace(answered("b.jpg", "A cat \u732b.", warnings=("asked again with seed 1",)), image=seen),
+        replace(answered("b.jpg", warnings=("asked again with seed 1",)), completion=cat, image=seen),
         failed("caf\udce9.jpg"),
     ]
     path = tmp_path / "captions.jsonl"

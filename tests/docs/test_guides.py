@@ -1,0 +1,109 @@
+"""The scripts of the guides work on the records of a real run; each Python block of a guide is tested."""
+
+import asyncio
+import html
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from command import run
+from documents import ROOT, blocks, page
+from endpoint import Endpoint, Model
+from PIL import Image
+from running import ran
+
+GUIDES = {"docs/captions.md": "train", "docs/archives.md": "archive", "docs/alt-text.md": "photos"}
+TOLD_ELSEWHERE = {"docs/python.md", "docs/decisions.md"}
+SCRIPT_IN_ANSWER = 'A <script>alert("x")</script> cat'
+
+Pictures = Callable[[str], Path]
+
+
+def script(name: str) -> CompletedProcess[str]:
+    """The only Python block of the page, typed into a file and run."""
+    (block,) = blocks(page(name), "python")
+    Path("example.py").write_text(block, encoding="utf-8")
+    done = run("example.py", command=(sys.executable, "-W", "error"))
+    assert (done.returncode, done.stderr) == (0, "")
+    return done
+
+
+def made(folder: str, answer: str, **options: object) -> None:
+    """Write the records of a real run over this folder."""
+    with Endpoint(models={"qwen2.5vl": Model(vision=True)}, answer=lambda _: answer) as endpoint:
+        done = asyncio.run(ran(folder, backend="ollama", base_url=endpoint.url, **options))
+    assert done.error is None, done.error
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pictures:
+    """Makes a folder with two pictures and a broken file in the working folder of the test."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(name: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        Image.new("RGB", (64, 48), "grey").save(folder / "cat.jpg")
+        Image.new("RGB", (64, 48), "teal").save(folder / "dog.jpg")
+        (folder / "half.jpg").write_bytes((folder / "cat.jpg").read_bytes()[:300])
+        return folder
+
+    return make
+
+
+def test_each_python_block_of_a_guide_is_tested() -> None:
+    """Only the guides of this file, and pages with tests of their own, have Python blocks."""
+    names = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
+    assert {name for name in names if blocks(page(name), "python")} - TOLD_ELSEWHERE == set(GUIDES)
+
+
+def test_captions_become_text_files(pictures: Pictures) -> None:
+    """Each answered picture gets a text file with the trigger word and its caption on one line."""
+    pictures("train")
+    made("train", "A grey cat\nin a window.", output="captions.jsonl")
+    script("docs/captions.md")
+    written = {path.name: path.read_text() for path in Path("train").glob("*.txt")}
+    assert written == dict.fromkeys(("cat.txt", "dog.txt"), "sks style, A grey cat in a window.\n")
+
+
+def test_changed_and_missing_files_of_an_archive_are_found(pictures: Pictures) -> None:
+    """The script for provenance names a file that has changed and a file that is gone, and no other."""
+    folder = pictures("archive")
+    made("archive", "A cat.", output="archive.jsonl")
+    assert script("docs/archives.md").stdout == "3 files compared\n"
+    with (folder / "cat.jpg").open("ab") as file:
+        file.write(b"\0")
+    (folder / "dog.jpg").unlink()
+    told = script("docs/archives.md").stdout.splitlines()
+    assert sorted(told[:-1]) == ["archive/cat.jpg has changed", "archive/dog.jpg is missing"]
+
+
+def test_the_page_for_review_escapes_answers(pictures: Pictures) -> None:
+    """Alt texts fit the schema of the page, and HTML in an answer is shown as text."""
+    pictures("photos")
+    (schema,) = blocks(page("docs/alt-text.md"), "json")
+    answer = json.dumps({"text": "", "long": SCRIPT_IN_ANSWER, "short": SCRIPT_IN_ANSWER})
+    made("photos", answer, schema=schema, output="alt.jsonl")
+    assert script("docs/alt-text.md").stdout.startswith("open review.html")
+    shown = Path("review.html").read_text(encoding="utf-8")
+    assert "<script" not in shown
+    assert shown.count(html.escape(SCRIPT_IN_ANSWER)) == 4
+    assert "the JPEG is truncated" in shown
+
+
+def test_an_alt_text_that_is_too_long_is_a_failure(pictures: Pictures) -> None:
+    """With the schema of the page, an answer of more than 125 characters gets no text."""
+    pictures("photos")
+    (schema,) = blocks(page("docs/alt-text.md"), "json")
+    answer = json.dumps({"text": "", "long": "", "short": "cat " * 40})
+    made("photos", answer, schema=schema, output="alt.jsonl")
+    records = [json.loads(line) for line in Path("alt.jsonl").read_text().splitlines()]
+    kinds = {record["id"]: record["error"]["kind"] for record in records}
+    assert kinds == {
+        "photos/cat.jpg": "bad_schema",
+        "photos/dog.jpg": "bad_schema",
+        "photos/half.jpg": "bad_image",
+    }
