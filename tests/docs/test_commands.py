@@ -21,8 +21,9 @@ OTHERS = ("--config", "--help", "-h")
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The words after `vlmbatch` of all commands in sh blocks and inline code."""
+    """The words after `vlmbatch` of all commands in sh and powershell blocks, and in inline code."""
     shown = [block.replace("\\\n", " ") for block in blocks(text, "sh")]
+    shown += [block.replace("\\", "/").replace('"', " ") for block in blocks(text, "powershell")]
     spans = re.findall(
         r"`(vlmbatch (?:run |pull |models|doctor)[^`]*)`", re.sub(r"(?ms)^```.*?^```$", "", text)
     )

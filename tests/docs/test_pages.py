@@ -205,3 +205,9 @@ def test_the_picture_of_the_terminal_shows_the_bar() -> None:
     assert shown == words(made), "docs/terminal.svg is old; run: just docs (python docs/refresh.py)"
     for said in ("vlmbatchrun./photos", "60%", "ok", "failed", "images/s", "tokens/s", "ETA", "endpointup"):
         assert said in shown
+
+
+def test_the_index_leads_to_every_page() -> None:
+    """docs/index.md links to each page of the folder, and no page has been forgotten."""
+    linked = set(re.findall(r"\]\(([\w-]+\.md)", page("docs/index.md")))
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"} <= linked
