@@ -43,6 +43,10 @@ class Terminal:
         self._process.wait()
         self.close()
 
+    def send_signal(self, number: int) -> None:
+        """Send the command a signal."""
+        self._process.send_signal(number)
+
     @property
     def rows(self) -> list[str]:
         """The rows of the screen that are not empty."""

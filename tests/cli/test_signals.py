@@ -10,7 +10,9 @@ from command import COMMAND, records, start
 from endpoint import Endpoint
 from inside import finish
 
+from vlmbatch.cli.console import Console
 from vlmbatch.cli.signals import STOP_SIGNALS, Reports, SignalHandler
+from vlmbatch.config.run import DisplayOptions
 
 Photos = Callable[..., Path]
 
@@ -53,9 +55,13 @@ def test_the_second_signal_ends_at_once(photos: Photos, endpoint: Endpoint) -> N
     while "stopping" not in running.stderr.readline():
         pass
     running.send_signal(signal.SIGINT)
-    running.communicate(timeout=240)
+    _, told = running.communicate(timeout=240)
     assert running.returncode == 130
     assert len(records(Path("o.jsonl").read_text())) == 1
+    assert told.splitlines() == [
+        "vlmbatch: ended at once: the records that were written are complete; "
+        "the same command goes on where this run ended"
+    ]
 
 
 def test_a_signal_during_discovery_ends_at_once(photos: Photos, endpoint: Endpoint) -> None:
@@ -86,12 +92,14 @@ def test_a_signal_after_the_end_of_the_run_stops_nothing() -> None:
     """SIGTERM after the end of the run stops nothing, so that the reports are written."""
     stopped = list[str]()
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    handler = SignalHandler(lambda: stopped.append("stopped"), Reports(stopped.append), drain_s=9)
+    console = Console(DisplayOptions())
+    handler = SignalHandler(lambda: stopped.append("stopped"), Reports(stopped.append), console, drain_s=9)
     try:
         handler.install()
         handler.finish()
         signal.raise_signal(signal.SIGTERM)
     finally:
+        console.close()
         for number, handler in before.items():
             signal.signal(number, handler)
     assert stopped == []

@@ -14,6 +14,7 @@ from vlmbatch.aio import Unawaited
 from vlmbatch.batch import Batch
 from vlmbatch.cli.answers import NOT_KEPT, Answers, on_one_terminal, open_answers, shows_text
 from vlmbatch.cli.console import Console, has_terminal
+from vlmbatch.cli.early_end import SIGNALLED, STOPPED, EarlyEnd
 from vlmbatch.cli.output_name import require_records_name
 from vlmbatch.cli.reports import open_reports
 from vlmbatch.cli.signals import Reports, SignalHandler
@@ -27,7 +28,6 @@ from vlmbatch.records import Summary
 
 BUG = 1
 PARTLY = 3
-STOPPED = 6
 DESCRIPTORS = 10_240
 """Enough for 4096 connections, the maximum."""
 SWITCH_S = 0.0005
@@ -38,10 +38,11 @@ def run(config: RunConfig) -> int:
     """Run, show the progress on standard error and in the reports, and return the exit code."""
     console = Console(config.display)
     reports = Reports(console.say)
+    early_end = EarlyEnd(config)
     code, message = BUG, "a bug in vlmbatch; standard error has the traceback"
     try:
         with ExitStack() as stack, resource_errors():
-            code = _run(config, stack, console, reports)
+            code = _run(config, stack, console, reports, early_end)
             message = ""
     except OutputClosed as error:
         code, message = error.exit_code if config.output.output == "-" else STOPPED, ""
@@ -52,12 +53,14 @@ def run(config: RunConfig) -> int:
         if not (isinstance(error, LockedError) and error.is_certain and config.display.quiet):
             console.say(message)
     finally:
+        if (told := early_end.sentence(code)) is not None:
+            console.say(told)
         code = reports.end(code, message or None)
         console.close()
     return code
 
 
-def _run(config: RunConfig, stack: ExitStack, console: Console, reports: Reports) -> int:
+def _run(config: RunConfig, stack: ExitStack, console: Console, reports: Reports, early_end: EarlyEnd) -> int:
     require_records_name(config.output.output)
     if config.display.dry_run:
         from vlmbatch.cli.dry_run import show_dry_run
@@ -72,7 +75,9 @@ def _run(config: RunConfig, stack: ExitStack, console: Console, reports: Reports
     observers = _observers(config, stack, console, as_text=as_text)
     answers = open_answers(console, observers) if as_text else None
     reports.open.extend(open_reports(config, lambda text: _warn(observers, console, text)))
-    command_run = CommandRun(config, [*observers, *reports.open], console, reports, answers)
+    command_run = CommandRun(
+        config, [early_end, *observers, *reports.open], console, reports, early_end, answers
+    )
     return asyncio.run(command_run.run())
 
 
@@ -85,6 +90,7 @@ class CommandRun:
         observers: list[Observer],
         console: Console,
         reports: Reports,
+        early_end: EarlyEnd,
         answers: Answers | None,
     ) -> None:
         """`answers` shows the results as text; None if standard output gets records, or nothing."""
@@ -93,7 +99,9 @@ class CommandRun:
         self._observers = [self._notify, *observers]
         self._answers = answers
         self._batch = Batch(config, self._observers, stdout=answers is None, require_images=True)
-        self._signals = SignalHandler(self._batch.stop, reports, drain_s=config.run.drain)
+        self._signals = SignalHandler(
+            self._batch.stop, reports, console, drain_s=config.run.drain, last_words=early_end.last_words()
+        )
 
     async def run(self) -> int:
         """Run and return the exit code: 128 plus the signal's number if a signal ended the run."""
@@ -102,7 +110,7 @@ class CommandRun:
         await self._work()
         self._signals.finish()
         if self._signals.signal is not None:
-            return 128 + self._signals.signal
+            return SIGNALLED + self._signals.signal
         summary = self._batch.summary
         if self._config.display.quiet and summary is not None and not summary.stopped:
             self._warn_of(summary.empty_paths)
@@ -114,15 +122,15 @@ class CommandRun:
     async def _work(self) -> None:
         """Take all results and show them, if they are shown as text."""
         shown = 0
-        try:
-            async with aclosing(aiter(self._batch)) as results:
-                async for result in results:
-                    if self._answers is not None:
-                        await self._answers.show(result)
-                        shown += 1
-        finally:
-            if shown and self._config.output.output == "-":
-                self._tell(NOT_KEPT)
+        async with aclosing(aiter(self._batch)) as results:
+            async for result in results:
+                if self._answers is not None:
+                    await self._answers.show(result)
+                    shown += 1
+        summary = self._batch.summary
+        is_whole = summary is not None and not summary.stopped
+        if shown and is_whole and self._config.output.output == "-":
+            self._tell(NOT_KEPT)
 
     def _tell(self, text: str) -> None:
         """Tell the observers; they print nothing with --quiet."""

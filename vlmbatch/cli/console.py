@@ -9,6 +9,8 @@ from vlmbatch.events import Notice
 from vlmbatch.observers import JsonLog, clean
 from vlmbatch.streams import BackgroundStream, as_text
 
+LAST_S = 0.5
+
 
 class Console:
     """Prints messages as plain lines, or as events with --log-json; a slow reader does not block it."""
@@ -33,6 +35,13 @@ class Console:
     async def wait(self) -> None:
         """Wait until all texts so far are written."""
         await asyncio.to_thread(self._background.wait)
+
+    def say_last(self, text: str) -> None:
+        """Print one message below a bar, and wait at most LAST_S seconds until it is written."""
+        if self._log is None and has_terminal():
+            self.stream.write("\n")
+        self.say(text)
+        self._background.close(LAST_S)
 
     def close(self) -> None:
         """Wait a moment until all messages are written."""

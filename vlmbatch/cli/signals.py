@@ -53,12 +53,25 @@ class Reports:
 class SignalHandler:
     """Stops the run at the first signal and ends the process at the second, or if the run hangs."""
 
-    def __init__(self, stop: Callable[[], None], reports: Reports, *, drain_s: float) -> None:
-        """`stop` begins the end of the run, which then has `drain_s` + GRACE_S seconds."""
+    def __init__(
+        self,
+        stop: Callable[[], None],
+        reports: Reports,
+        console: Console,
+        *,
+        drain_s: float,
+        last_words: str = "",
+    ) -> None:
+        """`stop` begins the end of the run, which then has `drain_s` + GRACE_S seconds.
+
+        `last_words` are printed before the second signal ends the process.
+        """
         self.signal: signal.Signals | None = None
         self._stop = stop
         self._reports = reports
+        self._console = console
         self._drain_s = drain_s
+        self._last_words = last_words
         self._over = False
         self._code: int | None = None
         self._changed = threading.Condition()  # uses an RLock: a signal may come while it is held
@@ -87,6 +100,8 @@ class SignalHandler:
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         """Handle a signal; Python calls this between two steps of the main thread."""
         if self.signal is not None:
+            if self._last_words:
+                self._console.say_last(self._last_words)
             os._exit(128 + number)
         self.signal = signal.Signals(number)
         if self._over:
