@@ -21,7 +21,8 @@ Photos = Callable[..., Path]
 TO_FILE = {"output": "o.jsonl"}
 GOES_ON = "the same command goes on where this run ended"
 AGAIN = (
-    "the same command begins again with the first image; add -o answers.jsonl to keep records and to go on"
+    "the same command begins again with the first image; "
+    "add -o answers.jsonl to keep records and to go on next time"
 )
 EARLY = Summary(total=20, succeeded=20, stopped=True)
 RESUMED = Summary(total=20, succeeded=5, skipped=15, stopped=True)
