@@ -20,8 +20,9 @@ class RunStarted:
     """The endpoint is found and the output is open. `adapts`: `concurrency` is only the initial limit.
 
     `others` are further endpoints that share the images, and `fallbacks` are used if these fail; both are
-    texts for the user. `notes` tell the user about these endpoints. `output` is where the records go: a file,
-    `-` for standard output, or None if no records are written.
+    texts for the user. `notes` tell the user about these endpoints. `away` are the URLs of those that are
+    down; a note has the reason. `output` is where the records go: a file, `-` for standard output, or None
+    if no records are written.
     """
 
     endpoint: Endpoint
@@ -32,6 +33,7 @@ class RunStarted:
     others: tuple[str, ...] = ()
     fallbacks: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    away: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

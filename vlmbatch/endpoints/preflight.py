@@ -101,7 +101,7 @@ async def preflight_all(
         if all(each.endpoint is None for each in found):  # some may be loading
             found = await _all([Search(each, notify, sleep) for each in found], start_s, loading_s)
         if all(each.endpoint is None for each in found):
-            raise UnavailableError("; ".join(str(each.away) for each in found))
+            raise UnavailableError(_all_away([str(each.away) for each in found]))
     _require_one_model([each for each in found if each.spec.rank == 0])
     return found
 
@@ -276,6 +276,13 @@ async def _all(
         each.unfinished if task.cancelled() else task.result()
         for each, task in zip(searches, tasks, strict=True)
     ]
+
+
+def _all_away(messages: Sequence[str]) -> str:
+    """The message that no endpoint is up: the reason of each, then each advice once."""
+    told, _, advice = zip(*(message.partition("; ") for message in messages), strict=True)
+    advices = "; ".join(filter(None, dict.fromkeys(advice)))
+    return f"none of the {len(messages)} endpoints is up: {', '.join(told)}{'; ' if advices else ''}{advices}"
 
 
 def _for_fallback(text: str, place: str) -> str:

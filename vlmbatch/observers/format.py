@@ -125,7 +125,10 @@ def endpoint_lines(summary: Summary) -> list[str]:
     """One line for each endpoint, if there are several."""
     lines = []
     for row in summary.endpoints:
-        name = f"{row.url} ({row.model})" if row.model else row.url
+        if not row.model:
+            lines.append(f"  {row.url}: never up in this run")
+            continue
+        name = f"{row.url} ({row.model})"
         failed = f", {row.failed} failed" if row.failed else ""
         rate = row.answered / summary.duration_s if summary.duration_s > 0 else 0.0
         pace = f" ({rate:.1f} images/s, {row.usage.output_tokens} tokens)" if row.answered else ""

@@ -52,6 +52,7 @@ class LineObserver:
         self._shows_failures = shows_failures
         self._delay = ""
         self._failures: list[str] = []
+        self._down_at_start: set[str] = set()
 
     def _make_console(self, stream: TextIO) -> Console:
         return Console(file=stream, highlight=False)
@@ -75,13 +76,14 @@ class LineObserver:
     def _lines(self, event: Event) -> list[str]:
         match event:
             case RunStarted():
+                self._down_at_start = set(event.away)
                 return _started(event)
             case Notice() | BugFound():
                 return self._told(event)
             case SourceProblem(path=path, message=message):
                 return [f"{path}: {message}"]
             case EndpointPaused() | EndpointResumed():
-                return [_outage_line(event)]
+                return self._outage(event)
             case RunStopping(drain_s=drain_s, error=None):
                 wait = f"waiting up to {duration(drain_s)} for requests in flight"
                 return [f"stopping: {wait}; a second signal or Ctrl-C stops at once"]
@@ -103,6 +105,20 @@ class LineObserver:
         trace = event.trace.splitlines() if self._verbose else ["  --verbose shows the traceback"]
         return [event.message, *trace]
 
+    def _outage(self, event: EndpointPaused | EndpointResumed) -> list[str]:
+        """The line about an endpoint that went down or is up again; the start has told the first outage."""
+        several = self.meter.endpoints > 1
+        if isinstance(event, EndpointResumed):
+            name = event.endpoint if several else "the endpoint"
+            return [f"{name} is up again after {duration(event.paused_s)}"]
+        was_told = event.endpoint in self._down_at_start
+        self._down_at_start.discard(event.endpoint)
+        if event.others_up:
+            others = f"{event.endpoint} is down: {event.message}; the other endpoints go on"
+            return [] if was_told else [others]
+        paused = "paused, all endpoints are down" if several else "paused"
+        return [f"{paused}: {event.message}; retrying for up to {duration(event.give_up_s)}"]
+
     def _failed(self, line: str) -> list[str]:
         if self._verbose:
             return [line]
@@ -115,16 +131,6 @@ class LineObserver:
         if shown and summary.failed > SHOWN_FAILURES:
             shown.append(f"  and {summary.failed - SHOWN_FAILURES} more; their records have the reasons")
         return [summary_line(summary), *endpoint_lines(summary), *shown]
-
-
-def _outage_line(event: EndpointPaused | EndpointResumed) -> str:
-    """The line about an endpoint that went down or is up again; it names the endpoint if others are up."""
-    if isinstance(event, EndpointResumed):
-        name = event.endpoint if event.others_up else "the endpoint"
-        return f"{name} is up again after {duration(event.paused_s)}"
-    if event.others_up:
-        return f"{event.endpoint} is down: {event.message}; the other endpoints go on"
-    return f"paused: {event.message}; retrying for up to {duration(event.give_up_s)}"
 
 
 def _started(event: RunStarted) -> list[str]:

@@ -41,7 +41,7 @@ class Meter:
         self.endpoint = SEARCHING
         self._reason = ""
         self.concurrency = 0
-        self._endpoints = 1
+        self.endpoints = 1
         self._away: set[str] = set()
         self._queued: dict[str, int] = {}
         self._clock = clock
@@ -63,9 +63,7 @@ class Meter:
         if self.endpoint != UP:
             return self.endpoint
         up = (
-            UP
-            if self._endpoints == 1
-            else f"{self._endpoints - len(self._away)}/{self._endpoints} endpoints up"
+            UP if self.endpoints == 1 else f"{self.endpoints - len(self._away)}/{self.endpoints} endpoints up"
         )
         queued = sum(self._queued.values())
         return f"{up}, {self.concurrency} at once" + (f", {queued} queued" if queued else "")
@@ -78,7 +76,8 @@ class Meter:
             case RunStarted(concurrency=concurrency):
                 self.endpoint, self._window_began = UP, self._clock()
                 self.concurrency = concurrency
-                self._endpoints = 1 + len(event.others) + len(event.fallbacks)
+                self.endpoints = 1 + len(event.others) + len(event.fallbacks)
+                self._away = set(event.away)
             case QueueMeasured(endpoint=endpoint, waiting=waiting):
                 self._queued[endpoint] = waiting
             case ConcurrencyChanged(concurrency=concurrency):

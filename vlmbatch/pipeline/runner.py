@@ -220,6 +220,7 @@ def _run_started(config: RunConfig, session: Session, question: Question, output
         others=tuple(each.place for each in others),
         fallbacks=tuple(_fallback_name(each) for each in found if each.spec.rank > 0),
         notes=tuple(_notes(found, question.endpoint)),
+        away=tuple(each.place for each in found if each.away is not None),
     )
 
 
@@ -228,7 +229,10 @@ def _notes(found: Sequence[Preflight], named: Endpoint) -> Iterator[str]:
     others = [each.endpoint for each in found if each.endpoint not in (None, named)]
     notes = dict.fromkeys(note for endpoint in others if endpoint for note in endpoint.notes)
     yield from (note for note in notes if note not in named.notes)
-    yield from (f"{each.place} is down at the start: {each.away}" for each in found if each.away is not None)
+    others_up = "; the other endpoints go on" if len(found) > 1 else ""
+    for each in found:
+        if each.away is not None:
+            yield f"{each.place} is down at the start: {each.away}{others_up}"
     same = [each for each in others if each and each.model == named.model and each.digest and named.digest]
     if any(endpoint.digest != named.digest for endpoint in same):
         yield f"the weights of {named.model} are not the same at all endpoints"
