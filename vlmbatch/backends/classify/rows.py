@@ -122,8 +122,8 @@ REPLIES: tuple[Row, ...] = (
         FatalBackendError,
         "bad_config",
         "the endpoint cannot read the image at this path of its disk",
-        "start it where the images have the same path, with a folder above them as "
-        "--allowed-local-media-path (vLLM) or --media-path / (llama-server), or leave out --file-urls",
+        "start it where the images have the same path, and name a folder above them with "
+        "--allowed-local-media-path (vLLM) or --media-path / (llama-server); or leave out --file-urls",
         (200, 400, 403, 422, 500),
     ),
     # this image or this request: retried with a smaller image, or refused

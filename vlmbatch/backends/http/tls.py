@@ -44,7 +44,8 @@ def _load_client_certificate(context: ssl.SSLContext, certificate: str, key: str
     except ssl.SSLError as error:
         if "MISMATCH" in (error.reason or ""):
             raise ConfigError(
-                f"{flags} do not belong together: the key is for another certificate"
+                f"{flags} do not belong together: the key is for another certificate; "
+                "name the key of this certificate"
             ) from error
         raise ConfigError(
             f"{flags}: no certificate with its key in PEM form, or the key has a password "
@@ -61,11 +62,15 @@ def _errors_naming(flag: str, path: str) -> Iterator[None]:
     option = flag if flag == "--client-key" else f"{flag} {path}"
     try:
         if PEM_MARK not in Path(path).read_bytes():
-            raise ConfigError(f"{option} is not a PEM file: no line begins with -----BEGIN")
+            raise ConfigError(
+                f"{option} is not a PEM file: no line begins with -----BEGIN; convert it to PEM"
+            )
         yield
     except ssl.SSLError as error:
-        raise ConfigError(f"{option} contains no readable certificate; it must be in PEM form") from error
+        raise ConfigError(
+            f"{option} contains no readable certificate; get a whole copy in PEM form"
+        ) from error
     except OSError as error:
         raise ConfigError(f"{option} cannot be read: {error.strerror}; check its path") from error
     except ValueError as error:  # a NUL in the path
-        raise ConfigError(f"{flag} is not a valid path") from error
+        raise ConfigError(f"{flag} contains a NUL, which no path has; name the file") from error

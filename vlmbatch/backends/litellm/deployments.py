@@ -40,12 +40,10 @@ def deployments_in(path: str, name: str | None, environ: Mapping[str, str]) -> l
         parameters = entry.get("litellm_params")
         if not (isinstance(entry.get("model_name"), str) and isinstance(parameters, dict)):
             raise ConfigError(
-                f"--litellm-config {path}: each entry of model_list needs model_name and litellm_params"
+                f"{where}: each entry of model_list needs model_name and litellm_params; add them"
             )
         if not isinstance(parameters.get("model"), str):
-            raise ConfigError(
-                f"--litellm-config {path}: {entry['model_name']} has no model in its litellm_params"
-            )
+            raise ConfigError(f"{where}: {entry['model_name']} has no model in its litellm_params; add it")
         groups.setdefault(entry["model_name"], []).append(parameters)
     if name is None and len(groups) == 1:
         name = next(iter(groups))
@@ -53,7 +51,7 @@ def deployments_in(path: str, name: str | None, environ: Mapping[str, str]) -> l
         raise ConfigError(f"{where} has {', '.join(groups)}; name one with --model")
     if name not in groups:
         near = difflib.get_close_matches(name, groups, n=3, cutoff=0.3) or list(groups)[:3]
-        raise ConfigError(f"{where} has no model {name!r}; nearest: {', '.join(near)}")
+        raise ConfigError(f"{where} has no model {name!r}; name one with --model; nearest: {', '.join(near)}")
     return [_deployment(where, name, parameters, environ) for parameters in groups[name]]
 
 
@@ -68,9 +66,12 @@ def _model_list(path: str, where: str) -> list[Mapping[str, Any]]:
         content = yaml.safe_load(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ConfigError(f"{where} cannot be read: {reason}") from error
+        raise ConfigError(
+            f"{where} cannot be read: {reason}; name a config.yaml of LiteLLM's proxy"
+        ) from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+        told = " ".join(str(error).split())
+        raise ConfigError(f"{where} is not YAML: {told}; correct this line") from error
     listed = content.get("model_list") if isinstance(content, dict) else None
     if not (isinstance(listed, list) and listed and all(isinstance(entry, dict) for entry in listed)):
         raise ConfigError(

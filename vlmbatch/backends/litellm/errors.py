@@ -110,7 +110,7 @@ def to_backend_error(error: BaseException, place: str, masked: Callable[[str], s
     headers = _headers(error)
     name = next((name for name in names if name in CLASSES or name in BY_TEXT), None)
     if _UNREACHABLE.search(text) and name in ("InternalServerError", "APIConnectionError", "APIError"):
-        return UnreachableError(f"no connection to {place}: {clean(text)}")
+        return UnreachableError(f"no connection to {place}: {clean(text)}; check the network, or --base-url")
     if name is not None and name in CLASSES:
         row = CLASSES[name]
         hint = f"; {row.hint}" if row.hint else ""

@@ -58,7 +58,7 @@ def find_files(model: str | None, mmproj: str | None) -> ModelFiles:
             raise ConfigError(f"--model {model} needs its vision part; add --mmproj PATH.gguf")
         mmproj = str(beside[0])
     if not Path(mmproj).is_file():
-        raise ConfigError(f"--mmproj {mmproj} is not a file")
+        raise ConfigError(f"--mmproj {mmproj} is not a file; check its path")
     return ModelFiles(name=Path(model).stem, model=Path(model), mmproj=Path(mmproj))
 
 
@@ -78,7 +78,10 @@ def _from_hub(name: str, mmproj: str | None) -> ModelFiles:
         found = {file: Path(hub.hf_hub_download(repo, file)) for file in needed}
         paths = [found[model], found[projector]]
     except (hub.errors.RepositoryNotFoundError, hub.errors.HFValidationError) as error:
-        raise ConfigError(f"--model hf.co/{name}: the hub has no such model, or it is private") from error
+        raise ConfigError(
+            f"--model hf.co/{name}: the hub has no such model, or it is private; check its name, or "
+            "set HF_TOKEN"
+        ) from error
     except (hub.errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # not in its __all__
         paths = _cached(hub.constants.HF_HUB_CACHE, repo, quant)
         if not paths:
@@ -117,11 +120,12 @@ def choose_files(names: Iterable[str], quant: str, repo: str) -> tuple[str, str]
     matching = [n for n in models if (quant or "q4_k_m").lower() in n.lower()]
     if not models or (quant and not matching):
         raise ConfigError(
-            f"hf.co/{repo} has no {quant or ''} .gguf model; it has: {', '.join(models) or 'none'}"
+            f"hf.co/{repo} has no {quant or ''} .gguf model; it has: {', '.join(models) or 'none'}; "
+            "choose another with --model"
         )
     if not projectors:
         raise ConfigError(
-            f"hf.co/{repo} has no mmproj .gguf, so this model cannot see images; choose another"
+            f"hf.co/{repo} has no mmproj .gguf, so this model cannot see images; choose another with --model"
         )
     halves = [n for n in projectors if "f16" in n.lower() and "bf16" not in n.lower()]
     return (matching or models)[0], (halves or projectors)[0]
