@@ -161,7 +161,7 @@ async def test_a_bug_costs_one_image(photos: Photos, endpoint: Endpoint, plug: P
     assert len(done.ids) == 12
     assert not done.of(RetryScheduled)
     (told,) = bugs(done.events)
-    assert told.message.startswith(f"{endpoint.url}/v1: a bug of vlmbatch, please report it: OverflowError")
+    assert told.message.startswith(f"{endpoint.url}/v1: a bug of vlmbatch: OverflowError")
     assert "in complete" in told.trace
     plug(endpoint, Bug())
     again = await ran(**at(endpoint, output="o.jsonl"))
@@ -188,7 +188,9 @@ async def test_a_bug_outside_of_the_backend_costs_one_image(
     assert failed.failure is not None
     assert (Path(failed.id).name, failed.failure.kind) == ("p0002.jpg", "internal")
     (told,) = bugs(done.events)
-    assert told.message.startswith(f"{failed.id}: a bug of vlmbatch, please report it: KeyError: 'a bug'")
+    assert told.message.startswith(
+        f"{failed.id}: a bug of vlmbatch: KeyError: 'a bug'; report it; the run goes on"
+    )
 
 
 async def test_a_record_that_cannot_be_written_costs_one_image(
@@ -419,7 +421,7 @@ def test_the_command_ends_with_the_traceback(
     assert done.returncode == 1
     assert done.stderr.count("Traceback (most recent call last):") == traces
     assert ("--verbose shows the traceback" in done.stderr) == (not flags)
-    assert "10 images in a row failed because of a bug of vlmbatch, so the run ends; please" in done.stderr
+    assert "10 images in a row failed because of a bug of vlmbatch, so the run ends; report it: " in done.stderr
     assert done.stderr.count("ZeroDivisionError: division by zero") >= 2
     kinds = [record["error"]["kind"] for record in records(Path("o.jsonl").read_text())]
     assert kinds == ["internal"] * len(kinds)

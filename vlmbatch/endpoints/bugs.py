@@ -38,7 +38,7 @@ class Bugs:
         _forget_traces(error)
         if matter not in self._told:
             self._told.add(matter)
-            told = f"{about}: a bug of vlmbatch, please report it: {words}; the run goes on"
+            told = f"{about}: a bug of vlmbatch: {words}; report it; the run goes on"
             self._notify(BugFound(message=told, trace=self.last_trace))
         return InternalError(f"a bug of vlmbatch: {words}")
 

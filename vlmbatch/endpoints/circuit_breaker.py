@@ -70,11 +70,11 @@ async def until_available(
         except (TransientError, InternalError) as error:
             away = UnavailableError(str(error), kind=error.kind, retry_after=error.retry_after)
         except (RejectedError, BadAnswerError) as error:
-            raise FatalBackendError(
-                f"{error}; is this the right --base-url and --backend?", kind="wrong_url"
-            ) from error
+            raise FatalBackendError(f"{error}; check --base-url and --backend", kind="wrong_url") from error
         except TimeoutError:
-            away = UnavailableError(f"{name} did not answer in time; http or https? is the server healthy?")
+            away = UnavailableError(
+                f"{name} did not answer in time; check http or https in --base-url, and the log of the server"
+            )
         is_loading = not isinstance(away, UnreachableError) and away.kind != "internal"
         left = began + (loading_s if is_loading else patience_s) - clock()
         if left <= 0:

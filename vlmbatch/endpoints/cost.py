@@ -14,6 +14,8 @@ from vlmbatch.protocols import Backend, Tell, quiet
 from vlmbatch.records import Completion, Endpoint, Request, Usage
 from vlmbatch.strict_json import LENIENT
 
+AS_SHOWN = "write it as docs/image-tokens.md shows"
+
 
 class Budget:
     """Adds up the cost of a run or session in US dollars, with canaries and useless answers."""
@@ -80,12 +82,13 @@ class Prices:
             prices = LENIENT.decode(read_text(path))
         except OSError as error:
             raise ConfigError(
-                f"--prices {path} cannot be read: {error.strerror}; docs/image-tokens.md shows such a file"
+                f"--prices {path} cannot be read: {error.strerror}; check its path "
+                "(docs/image-tokens.md shows such a file)"
             ) from error
         except RecursionError:
-            raise ConfigError(f"--prices {path} is not JSON: it is nested too deeply") from None
+            raise ConfigError(f"--prices {path} is not JSON: it is nested too deeply; {AS_SHOWN}") from None
         except ValueError as error:
-            raise ConfigError(f"--prices {path} is not JSON: {error}") from error
+            raise ConfigError(f"--prices {path} is not JSON: {error}; {AS_SHOWN}") from error
         self._prices: Mapping[str, Any] = prices if isinstance(prices, dict) else {}
 
     def of(self, model: str) -> Price:

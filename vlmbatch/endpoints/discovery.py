@@ -62,7 +62,9 @@ def _urls_in(path: Path) -> list[str]:
         lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         told = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ConfigError(f"--base-url {path} cannot be read: {told}") from error
+        raise ConfigError(
+            f"--base-url {path} cannot be read: {told}; write one URL a line into it"
+        ) from error
     urls = []
     for number, line in enumerate(lines, 1):
         text = line.strip()

@@ -216,7 +216,9 @@ class EndpointPool:
             raise gone[0]
         # an endpoint that may come back decides the exit code: the next run can then process the rest
         ends = (each.end for each in endpoints if each.end)
-        gone_for_good = UnavailableError("no endpoint is left: --base-url names none any more")
+        gone_for_good = UnavailableError(
+            "no endpoint is left: --base-url names none any more; write one into its file"
+        )
         raise max(ends, key=lambda end: end.exit_code, default=gone_for_good)
 
     def first_away(self) -> BackendError | None:

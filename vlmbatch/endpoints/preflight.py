@@ -208,7 +208,7 @@ class Search:
     @property
     def unfinished(self) -> Preflight:
         """The result of a search that was ended early: the last reason of its delay."""
-        late = UnavailableError(f"{self.found.backend.place} did not answer in time")
+        late = UnavailableError(f"{self.found.backend.place} did not answer in time; check that it runs")
         return replace(self.found, away=self._reason or late)
 
     def _failed(self, error: UnavailableError, _left_s: float) -> None:

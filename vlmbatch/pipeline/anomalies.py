@@ -188,7 +188,7 @@ class SystemicFailures:
         if failure is not None and self._bugs_in_a_row >= BUGS:
             raise InternalError(
                 f"{BUGS} images in a row failed because of a bug of vlmbatch, so the run ends; "
-                f"please report it: {failure.message}\n{self._bugs.last_trace}"
+                f"report it: {failure.message}\n{self._bugs.last_trace}"
             )
 
     def _look_at_answer(self, text: str, load_s: float) -> None:
@@ -206,7 +206,7 @@ class SystemicFailures:
         if load_s > 0 and self._reloads == RELOADS:
             self._tell(
                 f"the model was loaded again for {RELOADS} answers so far, {load_s:.1f} s the last time; "
-                "does another program use it with other options, or is --keep-alive too short?"
+                "set a longer --keep-alive, or stop other programs that use it with other options"
             )
 
 
@@ -226,11 +226,11 @@ def _all_alike(failure: Failure | None) -> FatalBackendError | UnavailableError:
     if failure and failure.kind in OF_THE_ENDPOINT:
         return UnavailableError(
             f"the first {SAME_FAILURES} images failed alike, so the endpoint is at fault: {message}; "
-            "they are not recorded",
+            "they have no records; correct this, and run the same command again",
             kind=failure.kind,
         )
     return FatalBackendError(
         f"the endpoint refused the first {SAME_FAILURES} images alike, so the set-up is wrong: {message}; "
-        "they are not recorded",
+        "they have no records; correct this, and run the same command again",
         kind=failure.kind if failure else None,
     )
