@@ -67,7 +67,9 @@ class Cache:
             _require_private(self._path)
             self._database = _database(self._path, self._tick)
         except OSError as error:
-            raise ConfigError(f"--cache {folder} cannot be used: {error}") from error
+            raise ConfigError(
+                f"--cache {folder} cannot be used: {error.strerror or error}; name another folder"
+            ) from error
         except _ERRORS as error:
             raise ConfigError(
                 f"--cache {folder} cannot be used: {_words(error)}; name another folder"

@@ -89,7 +89,7 @@ def test_a_value_out_of_range_names_its_flag(given: dict[str, object], message: 
         ({"exclude": 5}, "--exclude takes texts"),
         ({"quiet": 3}, "--quiet takes true or false"),
         ({"timeout": "soon"}, "--timeout"),
-        ({"prompt": "caf\udcc3\udca9"}, "--prompt is not valid UTF-8"),
+        ({"prompt": "caf\udcc3\udca9"}, "--prompt is not UTF-8 text; write it in UTF-8"),
     ],
 )
 def test_a_value_of_another_type_names_its_flag(given: dict[str, object], message: str) -> None:

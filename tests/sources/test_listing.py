@@ -207,7 +207,7 @@ def test_a_stream_that_cannot_be_read() -> None:
         pytest.raises(ConfigError) as caught,
     ):
         list(ListSource(stream, InputOptions()))
-    assert str(caught.value) == "standard input cannot be read: bad file descriptor"
+    assert str(caught.value).startswith("standard input cannot be read: bad file descriptor; pipe a list")
 
 
 def test_dash_reads_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,9 @@ async def _query_all(
         if address in answered:
             continue
         if not isinstance(backend, Catalogue):
-            raise ConfigError(f"--backend {config.endpoint.backend} has no list of models")
+            raise ConfigError(
+                f"--backend {config.endpoint.backend} has no list of models; name one with --model"
+            )
         try:
             async with backend:
                 known = await candidate.asked(backend, backend.models)

@@ -83,7 +83,7 @@ class PromptOptions:
         )
         for name in ("prompt", "system"):
             text = getattr(self, name) or ""
-            require(text.isascii() or _is_text(text), f"{flag(name)} is not valid UTF-8 text")
+            require(text.isascii() or _is_text(text), f"{flag(name)} is not UTF-8 text; write it in UTF-8")
         require(
             self.prompt is None or bool(self.prompt.strip()),
             "--prompt is empty; write a prompt, or leave --prompt out to describe each image",

@@ -190,7 +190,9 @@ def as_json(name: str, value: Mapping[str, object]) -> str:
     try:
         return json.dumps(dict(value))
     except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{flag(name)} has a value that JSON cannot hold: {error}") from error
+        raise ConfigError(
+            f"{flag(name)} has a value that JSON cannot hold: {error}; write it as JSON text"
+        ) from error
 
 
 _WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}

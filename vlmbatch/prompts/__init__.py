@@ -18,10 +18,14 @@ def prompt_text(options: PromptOptions) -> str:
     try:
         text = read_text(options.prompt_file)
     except OSError as error:
-        raise ConfigError(f"--prompt-file {options.prompt_file}: {error.strerror}") from error
+        raise ConfigError(
+            f"--prompt-file {options.prompt_file} cannot be read: {error.strerror}; check its path"
+        ) from error
     except UnicodeDecodeError as error:
         told = f"--prompt-file {options.prompt_file} is not UTF-8 text ({error.reason}); write it in UTF-8"
         raise ConfigError(told) from error
     if not text.strip():
-        raise ConfigError(f"--prompt-file {options.prompt_file} is empty")
+        raise ConfigError(
+            f"--prompt-file {options.prompt_file} is empty; write a prompt into it, or leave it out"
+        )
     return text.removesuffix("\n").removesuffix("\r")

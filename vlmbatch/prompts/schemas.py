@@ -41,7 +41,7 @@ def schema_text(typed: str | None) -> str | None:
             f"--schema {named} cannot be read: {error.strerror}; give a file, or the schema itself"
         ) from error
     except ValueError as error:
-        raise ConfigError(f"--schema {named} is not JSON: {error}") from error
+        raise ConfigError(f"--schema {named} is not JSON: {error}; correct it, or name its file") from error
     if not isinstance(schema, dict):
         raise ConfigError(f"--schema {named} is not a JSON Schema: it must be an object")
     _refuse_unusable(schema, named)
@@ -66,7 +66,7 @@ def _refuse_unusable(schema: dict[str, Any], named: str) -> None:
             f"--schema cannot be checked: {error}; allow one more process (ulimit -u)"
         ) from error
     if isinstance(flaw, str):
-        raise ConfigError(f"--schema {named} is not a JSON Schema that can be used: {flaw}")
+        raise ConfigError(f"--schema {named} is not a JSON Schema that can be used: {flaw}; correct it")
 
 
 class AnswerSchema:

@@ -96,7 +96,9 @@ def check_exists(path: str) -> None:
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist{_hint(Path(path))}") from error
     except OSError as error:
-        raise ConfigError(f"{path} cannot be reached: {reason(error)}") from error
+        raise ConfigError(
+            f"{path} cannot be reached: {reason(error)}; check its folders, or name another"
+        ) from error
     if not found.st_nlink:  # like . after the current folder has been deleted
         raise ConfigError(f"{path} has been deleted; change to a folder that exists")
 

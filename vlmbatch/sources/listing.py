@@ -147,7 +147,9 @@ def _chunks(stream: BinaryIO) -> Iterator[bytes]:
         try:
             chunk = buffered.read1(CHUNK)
         except OSError as error:
-            raise ConfigError(f"standard input cannot be read: {reason(error)}") from error
+            raise ConfigError(
+                f"standard input cannot be read: {reason(error)}; pipe a list of paths into this command"
+            ) from error
         if not chunk:
             return
         yield chunk
