@@ -55,9 +55,9 @@ def main() -> None:
     sys.stdout = as_text(StandardOutput(sys.stdout))
     sys.stderr = lossy(sys.stderr)  # an unreadable message must not change the exit code
     try:
-        from vlmbatch.cli import app
+        from vlmbatch import cli
 
-        app(prog_name="vlmbatch")
+        cli.main()
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1

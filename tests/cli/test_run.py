@@ -359,8 +359,8 @@ def test_version_and_help_import_nothing_heavy() -> None:
     commands = ("run", "pull", "models", "doctor")
     for args in (["--version"], ["--help"], *([command, "--help"] for command in commands)):
         code = (
-            "import sys; from vlmbatch.cli import app\n"
-            "try: app(sys.argv[1:])\n"
+            "import sys; from vlmbatch import cli\n"
+            "try: cli.main()\n"
             "except SystemExit: pass\n"
             "heavy = {'PIL', 'ollama', 'aiohttp', 'httpx', 'rich', 'asyncio', 'tenacity'}\n"
             "print('HEAVY', sorted(heavy & set(sys.modules)))"

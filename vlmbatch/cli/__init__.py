@@ -1,41 +1,38 @@
 """The commands. Each is in its own file, and imports heavy modules only when it runs."""
 
-from typing import Annotated
+import os
+import sys
+from typing import TYPE_CHECKING
 
-import typer
+from vlmbatch.cli.front import command_line
 
-from vlmbatch.cli import doctor, models, pull, run
-from vlmbatch.cli.shown_help import Command
+if TYPE_CHECKING:
+    from vlmbatch.cli.application import app
 
-app = typer.Typer(
-    help="Send every image in a folder to a vision model, and write one JSONL record per image.",
-    rich_markup_mode=None,  # rich would double the CPU time of --help
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-# each short help fits into a line of 80 columns
-app.command(
-    "run", cls=Command, short_help="Process images; write one JSON record per line.", epilog=run.EPILOG
-)(run.command)
-app.command("doctor", cls=Command, short_help="Check whether a run would work.")(doctor.command)
-app.command("models", cls=Command, short_help="List the models of the endpoints.")(models.command)
-app.command("pull", cls=Command, short_help="Make Ollama pull models.")(pull.command)
+COMPLETION = "_VLMBATCH_COMPLETE"
+"""The variable with which a shell asks for completions; typer reads it."""
+
+__all__ = ["app", "main"]
 
 
-def _version(value: bool) -> None:
-    if value:
-        from importlib import metadata
+def main() -> None:
+    """Run the command line of this process.
 
-        print(f"vlmbatch {metadata.version('vlmbatch')}", flush=True)
-        raise typer.Exit
+    Raises:
+        SystemExit: the command ended.
+    """
+    args = sys.argv[1:]
+    if not os.environ.get(COMPLETION):
+        args = command_line(args)
+    from vlmbatch.cli.application import app
+
+    app(args, prog_name="vlmbatch")
 
 
-@app.callback()
-def main(
-    version: Annotated[
-        bool,
-        typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True),
-    ] = False,
-) -> None:
-    """Send every image in a folder to a vision model, and write one JSONL record per image."""
+def __getattr__(name: str) -> object:
+    """Import the typer application on first use, so that `vlmbatch --help` stays fast."""
+    if name == "app":
+        from vlmbatch.cli.application import app
+
+        return app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,9 +8,19 @@ from vlmbatch.cli.models import Json
 from vlmbatch.cli.options import with_options_of
 from vlmbatch.config import RunConfig
 
+EPILOG = """\
+Examples:
+
+  vlmbatch doctor
+  vlmbatch doctor photos/cat.jpg --model qwen2.5vl:7b
+"""
 Image = Annotated[
     str | None,
-    typer.Argument(help="An image to send; default: a drawn one.", metavar="[IMAGE]", show_default=False),
+    typer.Argument(
+        help="An image for the test. Without it, a drawn image is sent.",
+        metavar="[IMAGE]",
+        show_default=False,
+    ),
 ]
 
 
@@ -18,7 +28,7 @@ Image = Annotated[
     "endpoint", "request", "prompt", "generation", "image", "max_bytes", "timeout", "give_up_after"
 )
 def command(config: RunConfig, image: Image = None, json: Json = False) -> None:
-    """Check with one real image whether a run would work, and give advice for each problem."""
+    """Check with one image whether a run would work, and say what to do about each problem."""
     from vlmbatch.cli.doctor_view import show
 
     raise typer.Exit(show(config, image, as_json=json))

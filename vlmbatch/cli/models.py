@@ -7,12 +7,18 @@ import typer
 from vlmbatch.cli.options import CONNECTION, with_options_of
 from vlmbatch.config import RunConfig
 
+EPILOG = """\
+Examples:
+
+  vlmbatch models
+  vlmbatch models --base-url http://127.0.0.1:8000/v1
+"""
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
 
 @with_options_of("backend", "base_url", "api_key", *CONNECTION, "timeout", "give_up_after")
 def command(config: RunConfig, json: Json = False) -> None:
-    """List the models of all named or discovered endpoints, with size, vision and load state."""
+    """List the models of the endpoints, with their size, and whether they see pictures and are loaded."""
     from vlmbatch.cli.models_view import show
 
     raise typer.Exit(show(config, as_json=json))

@@ -2,9 +2,9 @@
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -20,12 +20,15 @@ from vlmbatch.cli.settings import (
 )
 from vlmbatch.config import EXCLUSIVE, Option, RunConfig, options
 from vlmbatch.config.settings_file import HERE
+from vlmbatch.config.spec import parse_number, parse_whole
 from vlmbatch.errors import ConfigError
 
 CONNECTION = ("header", "ca_cert", "client_cert", "client_key", "insecure")
 """Options of the connection to an endpoint, for commands that send no images."""
 
 
+PARSERS: Mapping[Any, Callable[[str], object]] = {int: parse_whole, float: parse_number}
+"""How numbers are read that have no parser of their own."""
 UNUSED_PATH = "."
 """The path in the RunConfig of a command without PATH; it is not used."""
 
@@ -125,7 +128,7 @@ def _without_weaker(context: typer.Context, values: dict[str, object]) -> dict[s
 
 def _paths() -> inspect.Parameter:
     argument = typer.Argument(
-        help="Folders, image files, or - for a list of paths on standard input.",
+        help="Folders or image files; - reads a list of paths from standard input.",
         metavar="PATH...",
         show_default=False,
     )
@@ -135,7 +138,7 @@ def _paths() -> inspect.Parameter:
 def _config() -> inspect.Parameter:
     config = typer.Option(
         "--config",
-        help=f"Read options only from this file, not from {HERE} or your own file.",
+        help=f"Read the settings from this file, and not from {HERE} or your own file.",
         metavar="FILE",
         envvar="VLMBATCH_CONFIG",
         show_envvar=False,
@@ -147,15 +150,16 @@ def _config() -> inspect.Parameter:
 
 def _parameter(option: Option) -> inspect.Parameter:
     spec = option.spec
+    kinds = (option.type, *get_args(option.type))
+    parse = spec.parse or next((PARSERS[kind] for kind in kinds if kind in PARSERS), None)
     info = typer.Option(
         f"{option.flag}/--no-{option.flag[2:]}" if option.type is bool else option.flag,
         *([spec.short] if spec.short else []),
         help=spec.help,
-        metavar=spec.metavar or ("|".join(spec.choices) or None),
+        metavar=spec.metavar,
         envvar=None if spec.split_lines else option.env,  # typer would split it into words
         show_envvar=False,
-        show_default=spec.shown_default or (option.default not in (None, ()) and option.default is not False),
-        parser=_parser(spec.parse, option.flag) if spec.parse else None,
+        parser=_parser(parse, option.flag) if parse else None,
     )
     kind: Any = list[str] if option.type == tuple[str, ...] else option.type
     if spec.choices:

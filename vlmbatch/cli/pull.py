@@ -7,10 +7,16 @@ import typer
 from vlmbatch.cli.options import CONNECTION, with_options_of
 from vlmbatch.config import RunConfig
 
+EPILOG = """\
+Examples:
+
+  vlmbatch pull qwen2.5vl:7b
+  vlmbatch pull qwen2.5vl:7b --wait
+"""
 Models = Annotated[
     list[str],
     typer.Argument(
-        help="Names of models in Ollama's library, for example qwen2.5vl:7b; default: VLMBATCH_MODEL.",
+        help="Names of models in Ollama's library, for example qwen2.5vl:7b. Without a name: VLMBATCH_MODEL.",
         metavar="MODEL...",
         envvar="VLMBATCH_MODEL",
         show_envvar=False,
@@ -21,7 +27,7 @@ Wait = Annotated[
     bool,
     typer.Option(
         "--wait",
-        help="Wait until Ollama is up, at most --give-up-after (here 15m), and skip models that it has.",
+        help="Wait for Ollama, at most as long as --give-up-after says (here 15m). Skip models that it has.",
     ),
 ]
 
@@ -40,7 +46,7 @@ Wait = Annotated[
     )
 )
 def command(config: RunConfig, models: Models, wait: Wait = False) -> None:
-    """Make Ollama pull models, and show the progress; a model that is present takes a moment."""
+    """Download models with Ollama, and show the progress."""
     from vlmbatch.cli.pull_view import pull
 
     raise typer.Exit(pull(config, models, wait=wait))

@@ -5,16 +5,22 @@ import typer
 from vlmbatch.cli.options import with_options
 from vlmbatch.config import RunConfig
 
-EPILOG = (
-    "Every option is also an environment variable (--max-size: VLMBATCH_MAX_SIZE) and a line in a settings "
-    "file (max-size = 768): ~/.config/vlmbatch/vlmbatch.toml, and ./vlmbatch.toml for options that shape "
-    "questions and pictures. The command line overrides the environment, which overrides the files."
-)
+EPILOG = """\
+Each option can also be an environment variable (VLMBATCH_MAX_SIZE=768) or a line in a settings file
+(max-size = 768): your own file ~/.config/vlmbatch/vlmbatch.toml, or, for some options, ./vlmbatch.toml.
+The command line is stronger than the environment, and the environment is stronger than the files.
+
+Examples:
+
+  vlmbatch run photos
+  vlmbatch run photos -p "Is there text?" -o answers.jsonl
+  vlmbatch run photos --model qwen2.5vl:7b --limit 5
+"""
 
 
 @with_options
 def command(config: RunConfig) -> None:
-    """Send every image below PATH to the model and write one JSON record per line, answered or failed."""
+    """Ask a vision model about each image in PATH, and write one JSON record for each image."""
     from vlmbatch.cli.command_run import run
 
     raise typer.Exit(run(config))

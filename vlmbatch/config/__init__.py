@@ -10,7 +10,7 @@ from vlmbatch.config.endpoint import EndpointOptions
 from vlmbatch.config.groups import GenerationOptions, ImageOptions, InputOptions, PromptOptions
 from vlmbatch.config.request import RequestOptions
 from vlmbatch.config.run import DisplayOptions, OutputOptions, RunOptions
-from vlmbatch.config.spec import OptionSpec, flag, require, typed
+from vlmbatch.config.spec import OptionSpec, Section, flag, require, typed
 from vlmbatch.errors import ConfigError
 
 EXCLUSIVE = (
@@ -28,6 +28,18 @@ SESSION_OPTIONS = frozenset(
     )
 )
 """The groups of options that a session has, and its options of other groups."""
+SECTIONS: Mapping[str, Section] = {
+    "input": "Images",
+    "prompt": "Question and answer",
+    "endpoint": "Endpoint",
+    "request": "Endpoint",
+    "generation": "Question and answer",
+    "image": "Images",
+    "output": "Output",
+    "run": "Speed and limits",
+    "display": "Display and reports",
+}
+"""For each group of options the heading in the help, unless an option declares its own."""
 QUESTION_GROUPS = ("prompt", "generation", "image")
 """The groups of options that one question of a session may set."""
 
@@ -125,6 +137,11 @@ class Option:
     def flag(self) -> str:
         """The long flag."""
         return flag(self.name)
+
+    @property
+    def section(self) -> Section:
+        """The heading in the help."""
+        return self.spec.section or SECTIONS[self.group]
 
     @property
     def env(self) -> str:

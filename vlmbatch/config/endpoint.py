@@ -99,62 +99,79 @@ class EndpointOptions:
 
     model: str | None = option(
         None,
-        "The model's name at the endpoint, or for llama-cpp a .gguf file or hf.co/OWNER/REPO.",
+        "The model: its name at the endpoint. With --backend llama-cpp: a .gguf file or hf.co/OWNER/REPO.",
+        section="Options to know first",
         short="-m",
         metavar="NAME",
         shown_default="the endpoint's only vision model",
         harmless=is_plain_name,
     )
     backend: BackendName = option(
-        "auto", "The engine that runs the model.", short="-b", choices=get_args(BackendName)
+        "auto",
+        f"The engine that runs the model: {', '.join(get_args(BackendName))}. "
+        "auto: Ollama, else vLLM, else the built-in demonstration model.",
+        section="Options to know first",
+        short="-b",
+        metavar="NAME",
+        choices=get_args(BackendName),
     )
     base_url: tuple[str, ...] = option(
         (),
-        "URL of the endpoint, or a file of URLs; several endpoints share the images (repeatable).",
+        "The address of the endpoint, for example http://127.0.0.1:8000/v1, or a file with one URL per line. "
+        "Several endpoints share the images (repeatable).",
+        section="Options to know first",
         metavar="URL",
         secret=True,  # it may hold a password
     )
     api_key: str | None = option(
         None,
-        "API key of the endpoint; the variables VLMBATCH_API_KEY and OPENAI_API_KEY (OPENROUTER_API_KEY for "
-        "openrouter) keep it off the command line.",
+        "The API key of the endpoint. Safer: set the variable VLMBATCH_API_KEY, or OPENAI_API_KEY, or for "
+        "openrouter OPENROUTER_API_KEY.",
         metavar="KEY",
         secret=True,
     )
-    mmproj: str | None = option(None, "The vision projector of a .gguf model.", metavar="FILE")
+    mmproj: str | None = option(
+        None, "The vision projector that belongs to a .gguf model (llama-cpp).", metavar="FILE"
+    )
     litellm_config: str | None = option(
         None,
-        "config.yaml of LiteLLM's proxy; --model is a name in it, and its deployments share the images.",
+        "The config.yaml of LiteLLM's proxy. --model is a name in it; its deployments share the images.",
         metavar="FILE",
     )
     keep_alive: str | None = option(
         "30m",
-        "How long Ollama keeps the model loaded after an answer.",
+        "How long Ollama keeps the model in memory after an answer. -1: always.",
         metavar="TIME",
         harmless=True,
     )
     canary: bool = option(
-        True, "Check with a picture of one colour that pictures reach the model, before the first image."
+        True,
+        "Skip the test before the first image. It shows whether the model receives pictures.",
     )
 
     fallback: tuple[str, ...] = option(
         (),
-        "Send an image here if the endpoint fails, for example litellm:gpt-4o, ollama:llava@URL, or "
-        "openai:MODEL@URL#VARIABLE with the variable of its key (repeatable).",
+        "Send an image to this model if the endpoint fails. Examples: litellm:gpt-4o, ollama:llava@URL, "
+        "openai:MODEL@URL#VARIABLE (VARIABLE holds the API key). Repeatable: a second fallback is used if "
+        "the first one fails.",
+        section="When something fails",
         metavar="BACKEND:MODEL",
         secret=True,  # its URL may hold a password
     )
     fallback_on: str = option(
         ",".join(REASONS),
-        "Use a fallback for these failures.",
+        "The failures for which a fallback is used: one or more of these words, with commas.",
+        section="When something fails",
         metavar="REASONS",
+        words=REASONS,
         parse=parse_reasons,
     )
 
-    unload: bool = option(False, "Make Ollama unload the model when the run ends.")
+    unload: bool = option(False, "Remove the model from Ollama's memory when the run ends.")
     option: tuple[str, ...] = option(  # the last field: its name hides the function option()
         (),
-        "Set an option of Ollama, such as num_ctx=8192 or repeat_penalty=1.1 (repeatable).",
+        "Set an option of Ollama, for example top_k=20 or repeat_penalty=1.1 (repeatable).",
+        section="Question and answer",
         metavar="NAME=VALUE",
         harmless=True,
     )

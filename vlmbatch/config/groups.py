@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from vlmbatch.config.spec import (
     AUTO,
+    FLAWS,
     flag,
     option,
     parse_accept,
@@ -34,26 +35,29 @@ class InputOptions:
 
     include: tuple[str, ...] = option(
         (),
-        "Process only images whose path or name matches this glob (repeatable).",
+        "Use only images whose path or name matches this pattern, for example '*.jpg' (repeatable).",
         metavar="GLOB",
         harmless=True,
     )
     exclude: tuple[str, ...] = option(
         (),
-        "Skip images and folders that match this glob (repeatable).",
+        "Skip images and folders that match this pattern (repeatable).",
         metavar="GLOB",
         harmless=True,
     )
-    limit: int | None = option(
-        None, "Process at most this many new images, then stop.", metavar="N", harmless=True
-    )
+    limit: int | None = option(None, "Stop after this many new images.", metavar="N", harmless=True)
     allow_empty: bool = option(
         False,
-        "Accept folders without any image, such as an inbox. Otherwise the run ends with exit code 2.",
+        "Accept folders without any image. Otherwise such a run ends with exit code 2.",
+        section="When something fails",
         harmless=True,
     )
     max_bytes: int = option(
-        100_000_000, "Refuse files larger than this.", metavar="SIZE", parse=parse_size, shown_default="100MB"
+        100_000_000,
+        "Do not read image files that are larger than this.",
+        metavar="SIZE",
+        parse=parse_size,
+        shown_default="100MB",
     )
 
     def __post_init__(self) -> None:
@@ -67,14 +71,17 @@ class PromptOptions:
 
     prompt: str | None = option(
         None,
-        "The prompt for each image.",
+        "The question about each image.",
+        section="Options to know first",
         short="-p",
         metavar="TEXT",
         shown_default=DEFAULT_PROMPT,
         harmless=True,
     )
-    prompt_file: str | None = option(None, "Read the prompt from this file instead.", metavar="FILE")
-    system: str | None = option(None, "A system message sent with each image.", metavar="TEXT", harmless=True)
+    prompt_file: str | None = option(None, "Read the prompt from this file.", metavar="FILE")
+    system: str | None = option(
+        None, "A system message that is sent with each image.", metavar="TEXT", harmless=True
+    )
 
     def __post_init__(self) -> None:
         require(
@@ -94,34 +101,46 @@ class PromptOptions:
 class GenerationOptions:
     """How the model generates answers."""
 
-    max_tokens: int = option(512, "Cut an answer after this many tokens.", metavar="N", harmless=True)
-    temperature: float = option(
-        0.0, "0 for the likeliest words, higher for more variety.", metavar="T", harmless=True
+    max_tokens: int = option(
+        512, "The longest answer, in tokens; a longer answer is cut.", metavar="N", harmless=True
     )
-    seed: int | None = option(None, "Random seed, for a temperature above 0.", metavar="N", harmless=True)
+    temperature: float = option(
+        0.0,
+        "0: the most likely words. Up to 2: more variety.",
+        metavar="T",
+        shown_default="0",
+        harmless=True,
+    )
+    seed: int | None = option(
+        None, "The random seed, for a --temperature above 0.", metavar="N", harmless=True
+    )
     num_ctx: int | None = option(
         None,
-        "Context length in tokens that Ollama or llama-cpp reserves.",
+        "The context length in tokens, for Ollama and llama-cpp. Longer contexts need more memory.",
         metavar="N",
         harmless=True,
     )
     schema: str | None = option(
         None,
-        "Require JSON answers that match this JSON Schema: a file, or the schema itself.",
+        "Get JSON answers that match this JSON Schema: a file, or the schema as text.",
+        section="Options to know first",
         metavar="FILE|JSON",
         harmless=is_schema_itself,
     )
     logprobs: int | None = option(
         None,
-        "Record the probability of each token, and of this many alternatives to it (0 to 20).",
+        "Record the probability of each token, and this many alternatives for each (0 to 20).",
         metavar="N",
         harmless=True,
     )
     accept: str = option(
         "",
-        "Accept answers with these flaws: length (cut by --max-tokens), loop (repeats itself).",
+        "Accept answers with these flaws: length (cut by --max-tokens), loop (repeats itself), or "
+        "length,loop.",
+        section="When something fails",
         metavar="FLAWS",
         parse=parse_accept,
+        words=FLAWS,
         shown_default="none",
         harmless=True,
     )
@@ -144,34 +163,35 @@ class ImageOptions:
 
     max_size: int | None = option(
         None,
-        "Shrink to this longest side in pixels; auto: the size that suits the model's tokens; 0: never.",
+        "Shrink each picture until its longest side has this many pixels. auto: the best size for the model; "
+        "0: never shrink.",
         metavar="PIXELS|auto",
         parse=parse_side,
-        shown_default=f"{USUAL_SIDE}, unless one of the next two sets a limit",
+        shown_default=f"{USUAL_SIDE}, or the limit of the next two",
         harmless=True,
     )
     max_pixels: int | None = option(
         None,
-        "Shrink to at most this many pixels in total.",
+        "Shrink each picture to at most this many pixels, width times height.",
         metavar="N",
         parse=parse_pixels,
         harmless=True,
     )
     image_tokens: int | None = option(
         None,
-        "Shrink until the picture takes at most this many of the model's tokens.",
+        "Shrink each picture until the model needs at most this many tokens for it.",
         metavar="N",
         harmless=True,
     )
     max_pixels_in: int = option(
         200_000_000,
-        "Refuse images that would decode to more pixels than this.",
+        "Do not open images with more pixels than this.",
         metavar="N",
         parse=parse_pixels,
         shown_default="200MP",
     )
     quality: int = option(
-        85, "JPEG quality of the pictures that are sent, 1 to 100.", metavar="N", harmless=True
+        85, "The JPEG quality of the pictures that are sent, 1 to 100.", metavar="N", harmless=True
     )
 
     def __post_init__(self) -> None:

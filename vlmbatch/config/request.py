@@ -33,42 +33,45 @@ class RequestOptions:
 
     header: tuple[str, ...] = option(
         (),
-        "Send this header with every request (repeatable; VLMBATCH_HEADER holds one per line).",
+        "Send this HTTP header with each request (repeatable). VLMBATCH_HEADER holds one header per line.",
         metavar="'NAME: VALUE'",
         secret=True,
         split_lines=True,
     )
     ca_cert: str | None = option(
         None,
-        "Trust the certificates in this PEM file too, for example those of a company's own CA.",
+        "Also trust the certificates in this PEM file, for example those of your company.",
         metavar="FILE",
     )
     client_cert: str | None = option(
-        None, "Present this client certificate (PEM) to the endpoint.", metavar="FILE"
+        None, "Identify yourself to the endpoint with this client certificate (PEM).", metavar="FILE"
     )
     client_key: str | None = option(
         None,
-        "The private key of --client-cert, if it is in another file.",
+        "The private key of --client-cert, if it is in a file of its own.",
         metavar="FILE",
         secret=True,
     )
-    insecure: bool = option(False, "Do not check the endpoint's certificate.")
+    insecure: bool = option(False, "Do not check the certificate of the endpoint (dangerous).")
     extra_body: str | None = option(
         None,
-        "Add these arguments to each request in OpenAI's format, as a JSON object; null leaves one out.",
+        "Add these arguments to each request in OpenAI's format: a JSON object such as '{\"top_k\":20}'. "
+        "The value null removes an argument.",
+        section="Question and answer",
         metavar="JSON",
         parse=parse_object,
     )
     mm_processor_kwargs: str | None = option(
         None,
-        "Arguments for vLLM's image processor, as a JSON object; needs vLLM's --trust-request-mm-kwargs.",
+        "Arguments for vLLM's image processor: a JSON object. Start vLLM with --trust-request-mm-kwargs.",
+        section="Question and answer",
         metavar="JSON",
         parse=parse_object,
     )
     file_urls: bool = option(
         False,
-        "Send only the path of a picture that needs no change, to a vLLM on the same disk "
-        "(--allowed-local-media-path).",
+        "Send only the path of a picture that needs no change. The server needs the same disk, and vLLM "
+        "also --allowed-local-media-path.",
     )
 
     def __post_init__(self) -> None:

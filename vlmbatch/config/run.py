@@ -22,19 +22,24 @@ class OutputOptions:
 
     output: str = option(
         "-",
-        "Append records to this file and skip images it has already done; - is standard output.",
+        "Append the records to this file, and skip images that are done in it. -: standard output.",
+        section="Options to know first",
         short="-o",
         metavar="FILE",
     )
-    retry_failed: bool = option(False, "Process images again that failed permanently.")
-    overwrite: bool = option(False, "Replace the output file.")
-    append: bool = option(False, "Append to an output file even if its records have other settings.")
+    retry_failed: bool = option(False, "Ask again about images that failed for good in an earlier run.")
+    overwrite: bool = option(False, "Replace the records in the file of --output.")
+    append: bool = option(
+        False, "Append to the file of --output even if its records come from other settings."
+    )
     dedupe: bool = option(
-        True, "Process identical images once, and give all of them the answer.", harmless=True
+        True,
+        "Ask about each of several identical images. Otherwise they share a single answer.",
+        harmless=True,
     )
     cache: str | None = option(
         None,
-        "Store answers in this folder, and reuse answers to the same images with the same settings.",
+        "Store all answers in this folder, and use them again for the same images with the same settings.",
         metavar="DIR",
     )
 
@@ -50,7 +55,7 @@ class RunOptions:
 
     concurrency: int | None = option(
         None,
-        "Number of requests at once; auto finds the number that suits the endpoint.",
+        "How many requests are sent at once. auto: the number that is fastest with the endpoint.",
         short="-c",
         metavar="N|auto",
         parse=parse_concurrency,
@@ -59,54 +64,64 @@ class RunOptions:
     )
     rpm: float | None = option(
         None,
-        "Send at most this many requests per minute, evenly spaced.",
+        "The most requests per minute.",
         metavar="N",
         shown_default="no limit",
         harmless=True,
     )
     timeout: float = option(
         300.0,
-        "Seconds that one attempt may take.",
+        "How long a single request may take, for example 90 or 5m.",
+        section="When something fails",
         metavar="TIME",
         parse=parse_duration,
-        shown_default="300",
+        shown_default="300 seconds",
         harmless=True,
     )
     retries: int = option(
-        8, "Retry an image at most this often after temporary failures.", metavar="N", harmless=True
+        8,
+        "How often an image is tried again after temporary failures.",
+        section="When something fails",
+        metavar="N",
+        harmless=True,
     )
     max_failures: str = option(
-        "0", "Exit with 0 if at most this many images (N or N%) failed.", metavar="N", parse=parse_failures
+        "0",
+        "The exit code is 0 if at most this many images failed: a number, or a percentage such as 1%.",
+        section="When something fails",
+        metavar="N",
+        parse=parse_failures,
     )
     give_up_after: float | None = option(
         None,
-        "How long the endpoint may be unavailable before the run ends.",
+        "How long the run waits for an endpoint that does not answer. Then the run ends.",
+        section="When something fails",
         metavar="TIME",
         parse=parse_duration,
-        shown_default="5 s at the start, 15m later",
+        shown_default="5s at the start, 15m later",
     )
     until: str | None = option(
         None,
-        "Start no image after this time of day; the next run does the rest (exit code 6).",
+        "Stop at this time of day; the same command continues later (exit code 6).",
         metavar="HH:MM",
         parse=parse_clock,
         harmless=True,
     )
     max_duration: float | None = option(
         None,
-        "Start no image after this duration; the next run does the rest (exit code 6).",
+        "Stop after this duration, such as 15m or 2h; the same command continues later (exit code 6).",
         metavar="TIME",
         parse=parse_duration,
         harmless=True,
     )
     max_cost: float | None = option(
         None,
-        "Start no image once this many US dollars are spent; the next run does the rest (exit code 6).",
+        "Stop after this many US dollars; the same command continues later (exit code 6).",
         metavar="DOLLARS",
     )
     drain: float = option(
         30.0,
-        "How long a stopping run waits for requests in flight.",
+        "How long a run that stops waits for its last answers.",
         metavar="TIME",
         parse=parse_duration,
         shown_default="30s",
@@ -114,10 +129,10 @@ class RunOptions:
     )
     decode_memory: int | None = option(
         None,
-        "Memory for decoding pictures, all together.",
+        "The most memory for decoding pictures, for example 1GiB.",
         metavar="SIZE",
         parse=parse_size,
-        shown_default="a quarter of the memory, 2 GiB at most",
+        shown_default="a quarter of the memory, at most 2GiB",
     )
 
     def __post_init__(self) -> None:
@@ -162,15 +177,20 @@ class RunOptions:
 class DisplayOptions:
     """The dry run, the display, the reports and the prices. Only the prices change a record (its `cost`)."""
 
-    dry_run: bool = option(False, "Walk, read headers, show what a run would send, and send nothing.")
+    dry_run: bool = option(
+        False,
+        "Count the images, show what a run would send and where, and send nothing.",
+        section="Try without a run",
+    )
     probe: int | None = option(
         None,
-        "With --dry-run, process this many images and estimate time and tokens for all of them.",
+        "With --dry-run: ask about this many images, and estimate time and tokens for all images.",
+        section="Try without a run",
         metavar="N",
     )
     prices: str | None = option(
         None,
-        "Compute the cost of answers from the prices in this JSON file (LiteLLM's format).",
+        "Calculate the cost of answers with the prices in this JSON file (LiteLLM's format).",
         metavar="FILE",
     )
     format: str = option(
@@ -180,14 +200,14 @@ class DisplayOptions:
         harmless=True,
     )
     quiet: bool = option(False, "Print only errors.", short="-q")
-    verbose: bool = option(False, "Print every retry and every failed image.", short="-v", harmless=True)
-    log_json: bool = option(False, "Write each event as one JSON line to standard error.")
+    verbose: bool = option(False, "Also print each retry and each failed image.", short="-v", harmless=True)
+    log_json: bool = option(False, "Print each event as a line of JSON on standard error.")
     summary: str | None = option(
-        None, "Write the summary and exit code of the run to this file, as JSON.", metavar="FILE"
+        None, "Write the summary and the exit code of the run to this JSON file.", metavar="FILE"
     )
     metrics_file: str | None = option(
         None,
-        "Write Prometheus metrics to this file, for a node exporter's textfile folder.",
+        "Write metrics for Prometheus to this file, in the textfile folder of the node exporter.",
         metavar="FILE",
     )
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import UnionType
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from vlmbatch.errors import ConfigError
@@ -17,22 +17,41 @@ LONGEST_S = 10 * 365 * 86_400
 """The longest duration of an option, in seconds; timers need a bound."""
 LARGEST = 2**63 - 1
 """The largest whole number of an option."""
+FLAWS = ("length", "loop")
+"""The flaws of an answer that --accept names."""
+Section = Literal[
+    "Options to know first",
+    "Question and answer",
+    "Images",
+    "Output",
+    "Endpoint",
+    "Speed and limits",
+    "When something fails",
+    "Try without a run",
+    "Display and reports",
+]
+"""The headings of the options in the help, in their order there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionSpec:
     """How one option is shown and read. `parse` turns a typed text into the value.
 
+    `help` describes the flag that changes the default, such as --no-canary. The value is one of `choices`, or
+    some of `words` with commas between them.
+
     Its environment variable may hold several values: one per line with `split_lines`, else one per word.
     `harmless` says whether ./vlmbatch.toml may set it, since that file may be part of a downloaded folder; a
-    function decides by the value.
+    function decides by the value. `section` is its heading in the help, if it is not that of its group.
     """
 
     help: str
+    section: Section | None = None
     short: str | None = None
     metavar: str | None = None
     parse: Callable[[str], object] | None = None
     choices: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
     shown_default: str | None = None
     secret: bool = False
     split_lines: bool = False
@@ -47,10 +66,12 @@ def option(
     default: Any,
     help: str,  # noqa: A002  # the field's name, here and in typer
     *,
+    section: Section | None = None,
     short: str | None = None,
     metavar: str | None = None,
     parse: Callable[[str], object] | None = None,
     choices: tuple[str, ...] = (),
+    words: tuple[str, ...] = (),
     shown_default: str | None = None,
     secret: bool = False,
     split_lines: bool = False,
@@ -59,16 +80,33 @@ def option(
     """Return a dataclass field with its OptionSpec in the metadata; no repr shows a secret field."""
     spec = OptionSpec(
         help=help,
+        section=section,
         short=short,
         metavar=metavar,
         parse=parse,
         choices=choices,
+        words=words,
         shown_default=shown_default,
         secret=secret,
         split_lines=split_lines,
         harmless=harmless,
     )
     return field(default=default, repr=not secret, metadata={"option": spec})
+
+
+def parse_whole(text: str) -> int:
+    """Parse a whole number such as `7`."""
+    if not re.fullmatch(r"\s*[-+]?\d{1,30}\s*", text):
+        raise ValueError(f"{text!r} is not a whole number; write for example 7")
+    return int(text)
+
+
+def parse_number(text: str) -> float:
+    """Parse a number such as `0.5`."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a number; write for example 0.5") from error
 
 
 def parse_size(text: str) -> int:
@@ -132,7 +170,7 @@ def parse_concurrency(text: str) -> int | None:
 def parse_accept(text: str) -> str:
     """Parse `length`, `loop` or both, separated by a comma; returns them in that order."""
     words = {word.strip() for word in text.split(",")} - {""}
-    if not words <= {"length", "loop"}:
+    if not words <= set(FLAWS):
         raise ValueError(f"{text!r} is not known; write length, loop or length,loop")
     return ",".join(sorted(words))
 

@@ -1,0 +1,84 @@
+"""What to type instead of a command that does not exist."""
+
+import difflib
+import os
+import re
+import shlex
+from collections.abc import Sequence
+
+from vlmbatch.cli.front import COMMANDS, HELP_FLAGS, OWN_FLAGS
+from vlmbatch.observers import clean
+
+OTHER_WORDS = {
+    **dict.fromkeys(("ask", "batch", "caption", "describe", "generate", "infer", "label", "ocr"), "run"),
+    **dict.fromkeys(("predict", "process", "start", "tag", "transcribe"), "run"),
+    **dict.fromkeys(("check", "diagnose", "info", "ping", "status", "test"), "doctor"),
+    **dict.fromkeys(("list", "ls", "ps", "tags"), "models"),
+    **dict.fromkeys(("download", "fetch", "get", "install"), "pull"),
+    **dict.fromkeys(("version", "v"), "--version"),
+    **dict.fromkeys(("?", "usage", "options"), "--help"),
+}
+"""Words that other tools use for a command of vlmbatch."""
+_SECRET_FLAG = re.compile(r"--?(?i:.*(key|token(?!s)|secret|passw|auth|header|cookie|extra.body))|-H$")
+_USER_OF_URL = re.compile(r"(?<=//)[^/?#\s]*@|(?<=\S)\?\S*(?=$)")
+_LIKE_A_PATH = re.compile(r"-$|[.~]|.*[/\\*]|.*\.\w{2,4}$", re.DOTALL)
+
+
+def unknown_command(args: Sequence[str]) -> str:
+    """The message about a command line whose first word is no command."""
+    first, *rest = args
+    word = first.lstrip("-/").lower()
+    told = f"there is no command {first!r}"
+    if first.startswith("-") and first != "-":
+        told = f"there is no option {_name(first)}"
+        if near := OTHER_WORDS.get(word) or _near(first, OWN_FLAGS + HELP_FLAGS):
+            return _meant(told, [near, *rest])
+        if word in COMMANDS:
+            return _meant(told, [word, *rest])
+        told = f"no command is given before {_name(first)}"
+        named = next((a for a in args if a in COMMANDS), "run")
+        rest = list(args)
+        if named in rest:
+            rest.remove(named)
+        return _meant(told, [named, *rest])
+    if _is_path(first):
+        return _meant(told, ["run", *args])
+    if near := OTHER_WORDS.get(word) or _near(word, COMMANDS):
+        return _meant(told, [near, *(rest if near in COMMANDS else ())])
+    if _LIKE_A_PATH.match(first):
+        return _meant(told, ["run", *args])
+    *others, last = COMMANDS
+    listed = f"{', '.join(others)} and {last}"
+    return clean(f"{told}, and no such folder; the commands are {listed}; type: vlmbatch --help")
+
+
+def as_typed(words: Sequence[str]) -> str:
+    """The words as a line for a shell. Keys, headers and passwords are replaced by three dots."""
+    shown: list[str] = []
+    hide = False
+    for word in words:
+        name, equals, _ = word.partition("=")
+        is_secret = _SECRET_FLAG.match(name) is not None
+        if hide or (is_secret and equals):
+            shown.append("..." if hide else f"{name}=...")
+        else:
+            shown.append(shlex.quote(_USER_OF_URL.sub("", word) if "://" in word else word))
+        hide = is_secret and not equals and not hide
+    return clean(" ".join(shown))
+
+
+def _meant(told: str, words: Sequence[str]) -> str:
+    return f"{clean(told)}; did you mean: vlmbatch {as_typed(words)}"
+
+
+def _name(flag: str) -> str:
+    """The flag without its value, which may be secret."""
+    return flag.partition("=")[0] if flag.startswith("--") else flag[:2]
+
+
+def _near(word: str, known: Sequence[str] | dict[str, str]) -> str | None:
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), None)
+
+
+def _is_path(word: str) -> bool:
+    return os.path.exists(word)  # noqa: PTH110  # Path raises for a name that is too long
