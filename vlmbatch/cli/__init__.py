@@ -21,12 +21,17 @@ def main() -> None:
     Raises:
         SystemExit: the command ended.
     """
-    args = sys.argv[1:]
-    if not os.environ.get(COMPLETION):
-        args = command_line(args)
+    completing = os.environ.get(COMPLETION)
+    args = sys.argv[1:] if completing else command_line(sys.argv[1:])
     from vlmbatch.cli.application import app
 
-    app(args, prog_name="vlmbatch")
+    if completing == "complete_bash":
+        from vlmbatch.cli.completion import whole_words
+
+        with whole_words():
+            app(args, prog_name="vlmbatch")
+    else:
+        app(args, prog_name="vlmbatch")
 
 
 def __getattr__(name: str) -> object:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from vlmbatch.cli.completion import completer
 from vlmbatch.cli.repeated import refuse_repeated, repeated_lines
 from vlmbatch.cli.settings import (
     blamed,
@@ -160,6 +161,7 @@ def _parameter(option: Option) -> inspect.Parameter:
         envvar=None if spec.split_lines else option.env,  # typer would split it into words
         show_envvar=False,
         parser=_parser(parse, option.flag) if parse else None,
+        autocompletion=completer(option),
     )
     kind: Any = list[str] if option.type == tuple[str, ...] else option.type
     if spec.choices:
