@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from command import COMMAND, environment
+from command import COMMAND, environment, run
 from endpoint import Endpoint
 from waiting import until
 
@@ -106,6 +106,14 @@ def test_without_an_answer_no_model_is_completed(bash: Bash) -> None:
     with Endpoint(routes={"/api/tags": "hang"}) as hanging, Endpoint(routes={"/api/tags": "401"}) as refusing:
         for url in (CLOSED, hanging.url, refusing.url, "no-url"):
             assert bash.complete("run", "--base-url", url, "-b", "ollama", "--model", "") == []
+
+
+def test_each_completion_is_one_line_in_fish() -> None:
+    """In fish each completion is a line of its own with its whole help, however long the help is."""
+    asked = {"_TYPER_COMPLETE_FISH_ACTION": "get-args", "_TYPER_COMPLETE_ARGS": "vlmbatch run --"}
+    lines = run(_VLMBATCH_COMPLETE="complete_fish", **asked).stdout.splitlines()
+    assert len(lines) > len(list(options()))
+    assert [line for line in lines if not line.startswith("--")] == []
 
 
 def test_each_option_with_fixed_words_is_completed() -> None:

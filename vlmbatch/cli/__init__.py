@@ -23,6 +23,8 @@ def main() -> None:
     """
     completing = os.environ.get(COMPLETION)
     args = sys.argv[1:] if completing else command_line(sys.argv[1:])
+    if completing:
+        os.environ["COLUMNS"] = "1000"  # typer would break a help text into lines, each a completion in fish
     from vlmbatch.cli.application import app
 
     if completing == "complete_bash":

@@ -50,8 +50,12 @@ async def _asked(config: RunConfig) -> list[str]:
     import asyncio
 
     from vlmbatch.aio import Unawaited
-    from vlmbatch.commands.models import take_inventory
+    from vlmbatch.backends.registry import servers
+    from vlmbatch.commands.models import each_endpoint, take_inventory
 
+    for one in each_endpoint(config):
+        for candidate in servers(one):
+            candidate.make()  # imports its modules, which may take longer than the answer
     asyncio.get_running_loop().set_default_executor(Unawaited())
     found = await asyncio.wait_for(take_inventory(config), PATIENCE_S)
     names = dict.fromkeys(facts.name for facts in found.models if facts.sees is not False)
