@@ -308,7 +308,7 @@ def test_what_a_folder_may_set() -> None:
             "retries",
             "until",
         ),
-        *("max-duration", "drain", "verbose"),
+        *("max-duration", "drain", "verbose", "format"),
     }
 
 

@@ -11,6 +11,7 @@ import typer
 from vlmbatch.cli.completion import completer
 from vlmbatch.cli.repeated import refuse_repeated, repeated_lines
 from vlmbatch.cli.settings import (
+    THE_SETTINGS,
     blamed,
     check_model,
     read_defaults,
@@ -200,5 +201,5 @@ def _read_defaults(context: typer.Context, value: str | None) -> str | None:
     try:
         read_defaults(context, value)
     except ConfigError as error:
-        raise _bad(str(error), "--config" if value else "the settings") from error
+        raise _bad(str(error), "--config" if value else THE_SETTINGS) from error
     return value

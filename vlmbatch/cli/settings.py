@@ -14,6 +14,8 @@ from vlmbatch.config.toml_options import KeyPlace
 PREFIX = "VLMBATCH_"
 OTHER_VARIABLES = ("TEST_", "COMPLETE")
 """The beginnings of variables of our tests and of the completion in a shell."""
+THE_SETTINGS = "the settings"
+"""The place of an error in a settings file, whose message has the name of the file."""
 _KEY = "vlmbatch.settings"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from vlmbatch.cli.foreign_flags import FOREIGN_FLAGS
+from vlmbatch.cli.settings import THE_SETTINGS
 from vlmbatch.cli.suggestions import as_typed
 from vlmbatch.observers import clean
 
@@ -32,8 +33,8 @@ def message_of(error: Any, context: Any, typed: Sequence[str]) -> str:
         return _missing(context.info_name, typed)
     if isinstance(error, typer.BadParameter):
         place = error.param_hint or (error.param.opts[-1] if error.param is not None else "")
-        told = error.message
-        return clean(f"{place}: {told}" if str(place).startswith("-") and not told.startswith("-") else told)
+        is_named = place in ("", THE_SETTINGS) or error.message.startswith("--")
+        return clean(error.message if is_named else f"{place}: {error.message}")
     return clean(error.message)
 
 
