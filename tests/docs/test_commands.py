@@ -82,6 +82,14 @@ def test_each_other_shown_command_is_valid(words: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_each_shell_block_can_be_parsed(name: str) -> None:
+    """bash accepts each sh block of the page; nothing in it runs."""
+    script = "\n".join(blocks(page(name), "sh"))
+    done = run(command=("bash", "-n"), stdin=script.encode())
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_pages_show_commands() -> None:
     """docs/engines.md shows more than twenty runs, and the pages show pull, models and doctor."""
     shown = [words for name, words in CASES if name == "docs/engines.md"]

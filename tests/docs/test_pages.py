@@ -6,13 +6,15 @@ import re
 import runpy
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from command import run
 from documents import ROOT, blocks, jq_recipes, page, section, table
+from endpoint import Endpoint
 from written_results import ENDPOINT, answered, failed, lines_of_runs, write
 
 from vlmbatch.backends.classify.rows import REPLIES
@@ -211,3 +213,15 @@ def test_the_index_leads_to_every_page() -> None:
     """docs/index.md links to each page of the folder, and no page has been forgotten."""
     linked = set(re.findall(r"\]\(([\w-]+\.md)", page("docs/index.md")))
     assert {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"} <= linked
+
+
+def test_a_summary_has_the_keys_of_the_page(photos: Callable[..., Path], endpoint: Endpoint) -> None:
+    """docs/unattended.md shows all keys of a real summary in their order, and explains no other."""
+    photos(1)
+    options = ("-b", "ollama", "--base-url", endpoint.url, "-o", "o.jsonl", "--summary", "summary.json")
+    assert run("run", "photos", "-q", *options).returncode == 0
+    real = json.loads(Path("summary.json").read_text())
+    text = section(page("docs/unattended.md"), "## The summary")
+    (shown,) = (json.loads(block) for block in blocks(text, "json"))
+    assert list(shown) == list(real)
+    assert {name for row in table(text) for name in re.findall(r"\w+", row[0])} <= set(real)
