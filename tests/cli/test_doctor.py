@@ -14,6 +14,10 @@ from command import COMMAND, environment, run, start
 from endpoint import Endpoint, Model
 from inside import called
 
+from vlmbatch.commands.doctor.picked_image import MOST_COUNTED, pick_image
+from vlmbatch.config import RunConfig
+from vlmbatch.imaging.capabilities import drawn_shapes
+
 Photos = Callable[..., Path]
 CLOSED = "http://127.0.0.1:9"
 SEEING = ("-m", "tiny-vision")
@@ -198,11 +202,55 @@ def test_each_of_several_endpoints(endpoint: Endpoint) -> None:
     assert CLOSED not in last
 
 
+def test_a_folder_gives_its_first_good_image(endpoint: Endpoint, photos: Photos) -> None:
+    """The first good image is sent, a broken one before it is a warning, and the last line has the folder."""
+    photos(3)
+    Path("photos").rename("my photos")
+    Path("my photos/a.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    Path("my photos/x.pdf").write_bytes(b"%PDF-1.4")
+    done = doctor("--json", "my photos", "--base-url", endpoint.url, *SEEING)
+    first, broken = [f for f in map(json.loads, done.stdout.splitlines()) if f["check"] == "images"]
+    assert done.returncode == 0, done.stdout
+    assert first["told"] == "4 images below my photos (1 PDF: not read); my photos/p0000.jpg is sent"
+    assert (first["mark"], first["figures"]) == ("ok", {"images": 4})
+    assert (broken["mark"], broken["told"].partition(": ")[0]) == ("warning", "my photos/a.jpg")
+    assert [(p.width, p.height) for p in endpoint.questions[-1].pictures] == [(64, 48)]
+    words = shlex.split(findings(done)["next"]["told"])
+    assert words[:4] == ["vlmbatch", "run", "my photos", "--backend"]
+
+
+def test_a_folder_that_a_run_cannot_use(endpoint: Endpoint, photos: Photos) -> None:
+    """A folder without a good image is wrong, with what to do; the endpoint is checked with a drawn one."""
+    photos(0)
+    empty, told = look(endpoint, "photos")
+    for number in range(6):
+        Path(f"photos/{number}.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    broken, told_of_broken = look(endpoint, "photos")
+    assert empty == broken == 2
+    assert told["images"]["told"].startswith("no image below photos: 0 files")
+    assert told["images"]["advice"] == "name a folder that holds images"
+    assert told_of_broken["images"]["told"] == (
+        "6 images below photos, and none of the first 5 can be sent; a drawn one is sent instead"
+    )
+    for found in (told, told_of_broken):
+        assert (found["one image"]["mark"], found["next"]["mark"]) == ("ok", "skipped")
+
+
+def test_the_count_of_a_large_folder_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Doctor counts a large folder only up to a bound, and says so."""
+    monkeypatch.chdir(tmp_path)
+    Path("many").mkdir()
+    for number in range(MOST_COUNTED + 9):
+        Path(f"many/{number:05}.png").write_bytes(drawn_shapes() if number == 0 else b"")
+    (told,) = pick_image("many", RunConfig.of(".")).findings
+    assert told.told == "at least 1,000 images below many; many/00000.png is sent"
+
+
 def test_unusable_images(endpoint: Endpoint, tmp_path: Path) -> None:
     """A missing file ends doctor before any check, a broken image fails its own check, and both exit 2."""
     missing = doctor("nosuch.jpg")
     assert (missing.returncode, missing.stdout) == (2, "")
-    assert "nosuch.jpg cannot be read" in missing.stderr
+    assert "nosuch.jpg does not exist" in missing.stderr
     os.mkfifo(tmp_path / "pipe")  # nothing writes to it, so reading it would wait without end
     for path in (str(tmp_path / "pipe"), "/dev/zero"):
         special = doctor(path)

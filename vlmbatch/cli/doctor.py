@@ -12,13 +12,13 @@ EPILOG = """\
 Examples:
 
   vlmbatch doctor
-  vlmbatch doctor photos/cat.jpg --model qwen2.5vl:7b
+  vlmbatch doctor photos --model qwen2.5vl:7b
 """
-Image = Annotated[
+Path = Annotated[
     str | None,
     typer.Argument(
-        help="An image for the test. Without it, a drawn image is sent.",
-        metavar="[IMAGE]",
+        help="A folder of images, or one image, for the test. Without it, a drawn image is sent.",
+        metavar="[PATH]",
         show_default=False,
     ),
 ]
@@ -27,8 +27,8 @@ Image = Annotated[
 @with_options_of(
     "endpoint", "request", "prompt", "generation", "image", "max_bytes", "timeout", "give_up_after"
 )
-def command(config: RunConfig, image: Image = None, json: Json = False) -> None:
+def command(config: RunConfig, path: Path = None, json: Json = False) -> None:
     """Check with one image whether a run would work, and say what to do about each problem."""
     from vlmbatch.cli.doctor_view import show
 
-    raise typer.Exit(show(config, image, as_json=json))
+    raise typer.Exit(show(config, path, as_json=json))

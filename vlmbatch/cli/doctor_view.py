@@ -17,7 +17,7 @@ COLOURS: dict[Mark, str] = {"ok": "32", "warning": "33", "wrong": "1;31", "skipp
 WIDTH = max(map(len, COLOURS))
 
 
-def show(config: RunConfig, image: str | None, *, as_json: bool) -> int:
+def show(config: RunConfig, path: str | None, *, as_json: bool) -> int:
     """Print each finding at once; returns the exit code of the first wrong finding, or 0."""
     console = Console(config.display)
     reasons = Reasons(console)
@@ -25,7 +25,7 @@ def show(config: RunConfig, image: str | None, *, as_json: bool) -> int:
 
     async def work() -> int:
         code, shown = 0, None
-        async for finding in check_up(config, image, reasons):
+        async for finding in check_up(config, path, reasons):
             code = code or finding.exit_code
             if as_json:
                 print(json.dumps(dataclasses.asdict(finding)), flush=True)

@@ -12,8 +12,9 @@ from functools import partial
 
 from vlmbatch.commands.doctor.endpoint_checks import EndpointChecks
 from vlmbatch.commands.doctor.finding import Finding, Mark, wrong
-from vlmbatch.commands.doctor.image_check import check_image, read_image
+from vlmbatch.commands.doctor.image_check import check_image
 from vlmbatch.commands.doctor.machine import check_machine
+from vlmbatch.commands.doctor.picked_image import pick_image
 from vlmbatch.commands.models import each_endpoint
 from vlmbatch.config import Option, RunConfig, options
 from vlmbatch.config.endpoint import FallbackSpec
@@ -34,17 +35,20 @@ SHAPING = ("prompt", "generation", "image")
 """Groups of options that shape an answer; the suggested run repeats those that were checked."""
 
 
-async def check_up(config: RunConfig, image: str | None, notify: Observer = ignore) -> AsyncIterator[Finding]:
-    """Check this machine, then every endpoint with this image or a drawn one; end with the run to type.
+async def check_up(config: RunConfig, path: str | None, notify: Observer = ignore) -> AsyncIterator[Finding]:
+    """Check this machine, then every endpoint with one image; end with the run to type.
 
+    The image is the one at `path`, the first good one of a folder, or a drawn one.
     `notify` receives the reasons while a check waits for an endpoint.
 
     Raises:
         ConfigError: the prompt or the image cannot be read.
     """
     prompt = await asyncio.to_thread(prompt_text, config.prompt)
-    data = await asyncio.to_thread(read_image, image, config)
+    image = await asyncio.to_thread(pick_image, path, config)
     for finding in await asyncio.to_thread(check_machine):
+        yield finding
+    for finding in image.findings:
         yield finding
     passed: list[tuple[RunConfig, Endpoint]] = []
     others = fallbacks(config)
@@ -53,12 +57,12 @@ async def check_up(config: RunConfig, image: str | None, notify: Observer = igno
         async with AsyncExitStack() as stack:
             rank = others.index(one) + 1 if one in others else 0
             checks = EndpointChecks(config=one, prompt=prompt, stack=stack, notify=notify, rank=rank)
-            async for finding in _findings(checks, data):
+            async for finding in _findings(checks, image.data):
                 wrongs += finding.mark == "wrong"
                 yield replace(finding, endpoint=one.endpoint.url and redact(one.endpoint.url))
             if not wrongs and not rank:
                 passed.append((one, replace(checks.found, model=checks.shown(checks.found.model))))
-    yield _next(config, passed)
+    yield _next(config, image.folder, passed if image.usable else [])
 
 
 async def _findings(checks: EndpointChecks, image: bytes) -> AsyncIterator[Finding]:
@@ -88,18 +92,20 @@ async def _findings(checks: EndpointChecks, image: bytes) -> AsyncIterator[Findi
             blocked = title
 
 
-def _next(config: RunConfig, passed: list[tuple[RunConfig, Endpoint]]) -> Finding:
+def _next(config: RunConfig, folder: str | None, passed: list[tuple[RunConfig, Endpoint]]) -> Finding:
     """The run to type, with all endpoints that passed their checks."""
     if not passed:
         return Finding(
             check="next", mark="skipped", told="follow the advice above, and run the same command again"
         )
-    return Finding(check="next", mark="ok", told=" ".join(map(shlex.quote, _command(config, passed))))
+    return Finding(
+        check="next", mark="ok", told=" ".join(map(shlex.quote, _command(config, folder or "FOLDER", passed)))
+    )
 
 
-def _command(config: RunConfig, passed: list[tuple[RunConfig, Endpoint]]) -> list[str]:
+def _command(config: RunConfig, folder: str, passed: list[tuple[RunConfig, Endpoint]]) -> list[str]:
     """The words of the run to type, without passwords and keys, which belong in the environment."""
-    words = ["vlmbatch", "run", "FOLDER"]
+    words = ["vlmbatch", "run", folder]
     found = [endpoint for _, endpoint in passed]
     if config.endpoint.model or found[0].backend != "llama-cpp":  # else the demonstration model, unnamed
         backend = found[0].backend if len({e.backend for e in found}) == 1 else "auto"
