@@ -51,7 +51,7 @@ def test_it_counts_formats_sizes_and_failures(mixed: Path) -> None:
     assert found.sent_megapixels == pytest.approx((2 * 64 * 48 + 1024 * 512) / 1e6)
     assert found.problems == [
         "photos/bad.jpg: bad_image: not an image: it begins like text",
-        "photos/empty.png: bad_image: the file is empty",
+        "photos/empty.png: bad_image: the file is empty; get a whole copy",
     ]
     assert (found.backend, found.place) == ("ollama", "http://127.0.0.1:11434")
     assert told == []
@@ -109,7 +109,7 @@ def test_the_lines_of_a_dry_run(mixed: Path) -> None:
         "skipped: 1 files that are not images, 0 unreadable folders",
         "would fail: 2",
         "  photos/bad.jpg: bad_image: not an image: it begins like text",
-        "  photos/empty.png: bad_image: the file is empty",
+        "  photos/empty.png: bad_image: the file is empty; get a whole copy",
     ]
 
 

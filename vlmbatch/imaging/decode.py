@@ -48,7 +48,11 @@ def decoding(file: BinaryIO | bytes) -> Iterator[ImageFile.ImageFile]:
     head = source.read(HEAD_BYTES)
     name = sniff(head)
     if name is None:
-        raise ImageError(f"not an image: it begins like {describe(head)}" if head else "the file is empty")
+        raise ImageError(
+            f"not an image: it begins like {describe(head)}"
+            if head
+            else "the file is empty; get a whole copy"
+        )
     try:
         yield _open(source, name)
     except ImageError:
@@ -88,11 +92,11 @@ def check_pixels(size: tuple[int, int], max_pixels_in: int | None) -> None:
     """
     width, height = size
     if width < 1 or height < 1:
-        raise ImageError(f"its header declares a size of {width}x{height} pixels")
+        raise ImageError(f"its header declares a size of {width}x{height} pixels; get a whole copy")
     if max_pixels_in is not None and width * height > max_pixels_in:
         raise ImageError(
             f"{width}x{height} = {width * height / 1e6:.6g} megapixels,"
-            f" more than --max-pixels-in {max_pixels_in / 1e6:g} MP",
+            f" more than --max-pixels-in {max_pixels_in / 1e6:g} MP; raise it to accept the image",
             kind="too_large",
         )
 
@@ -142,4 +146,8 @@ def _explain(name: str, error: Exception) -> str:
     lines = str(error).splitlines() or ["its data is broken"]
     detail = lines[0][:_LONGEST_DETAIL]
     is_cut = any(word in detail.lower() for word in ("truncated", "unexpected end"))
-    return f"the {shown} is truncated: {detail}" if is_cut else f"the {shown} cannot be decoded: {detail}"
+    return (
+        f"the {shown} is truncated: {detail}; get a whole copy"
+        if is_cut
+        else f"the {shown} cannot be decoded: {detail}"
+    )

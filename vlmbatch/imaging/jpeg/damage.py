@@ -39,7 +39,7 @@ def check_damage(data: bytes, structure: JpegStructure, room: Room, warnings: li
         ImageError: bad_image.
     """
     if not structure.whole:
-        raise ImageError("the JPEG is truncated: its end mark is missing")
+        raise ImageError("the JPEG is truncated: its end mark is missing; get a whole copy")
     if structure.is_coarse:
         warnings.append(
             "scans of the JPEG are missing, so its picture is coarse; perhaps it was cut: get a whole copy"

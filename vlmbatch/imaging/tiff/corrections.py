@@ -74,7 +74,7 @@ def check_complete(image: TiffImagePlugin.TiffImageFile) -> None:
     planes = int(tags.get(SAMPLESPERPIXEL, 1)) if is_planar(image) else 1
     needed = math.ceil(width / max(across, 1)) * math.ceil(height / max(down, 1)) * planes
     if len(offsets) < needed and image.info.get("compression") != _OLD_JPEG:
-        raise ImageError("the TIFF is truncated: some of its strips or tiles are missing")
+        raise ImageError("the TIFF is truncated: some of its strips or tiles are missing; get a whole copy")
 
 
 def is_planar(image: TiffImagePlugin.TiffImageFile) -> bool:

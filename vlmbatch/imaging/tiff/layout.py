@@ -135,5 +135,7 @@ def _samples_of(tags: ImageFileDirectory_v2, samples: int) -> tuple[int, Kind]:
     if number not in _KINDS:
         raise ImageError(f"the TIFF has pixel values of an unusual format ({number}); convert it first")
     if not 1 <= size <= _MOST_BITS:
-        raise ImageError(f"the TIFF has pixel values of {size} bits, which cannot be decoded")
+        raise ImageError(
+            f"the TIFF has pixel values of {size} bits, which cannot be decoded; convert it first"
+        )
     return size, _KINDS[number]

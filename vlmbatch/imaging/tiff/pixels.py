@@ -139,7 +139,9 @@ def _samples(file: Any, layout: Layout) -> "NDArray[Any]":
     page: Any = tifffile.TiffFile(BytesIO(data)).pages.first
     kept = layout.channels + (layout.alpha is not None)
     if page.dtype is None:
-        raise ImageError(f"the TIFF has pixel values of {layout.bits} bits, which cannot be decoded")
+        raise ImageError(
+            f"the TIFF has pixel values of {layout.bits} bits, which cannot be decoded; convert it first"
+        )
     result = np.empty((page.imagelength, page.imagewidth, kept), page.dtype)
     for index, coded in _coded_blocks(data, page, kept):
         decoded, place, _ = page.decode(coded, index, _fullsize=page.is_tiled, **_tables(page, coded))
@@ -161,7 +163,7 @@ def _coded_blocks(data: bytes, page: "tifffile.TiffPage", kept: int) -> Iterator
         needed *= kept
     places = list(zip(page.dataoffsets, page.databytecounts, strict=False))[:needed]
     if len(places) < needed or not all(size for _, size in places):
-        raise ImageError("the TIFF is truncated: some of its strips or tiles are missing")
+        raise ImageError("the TIFF is truncated: some of its strips or tiles are missing; get a whole copy")
     if sum(size for _, size in places) > _MOST_REPEATED * len(data) + _LARGE:
         raise ImageError("the strips of the TIFF overlap, unlike those of any real picture")
     view = memoryview(data)

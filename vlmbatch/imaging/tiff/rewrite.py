@@ -70,7 +70,9 @@ def _check_places(numbers: dict[int, tuple[int, ...]], end: int) -> None:
     for offsets, counts in ((273, 279), (324, 325)):
         places = zip(numbers.get(offsets, ()), numbers.get(counts, ()), strict=False)
         if any(at + size > end for at, size in places):
-            raise ImageError("the TIFF is truncated: some of its strips or tiles are missing")
+            raise ImageError(
+                "the TIFF is truncated: some of its strips or tiles are missing; get a whole copy"
+            )
 
 
 def _value(data: bytes, order: str, big: bool, tag: Tag) -> tuple[int, bytes]:
