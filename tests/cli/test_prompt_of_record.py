@@ -62,7 +62,7 @@ def test_a_file_of_another_user_is_an_error_before_the_first_request(
     Path("o.jsonl.runs").touch(0o444)
     done = run(*arguments(endpoint, "-o", "o.jsonl"), command=(*plain, *COMMAND))
     assert done.returncode == 5
-    assert "o.jsonl.runs: permission denied. Move it away" in done.stderr
+    assert "o.jsonl.runs: permission denied; move it away" in done.stderr
     assert endpoint.questions == []
 
 
@@ -76,5 +76,5 @@ def test_a_file_that_needs_no_new_line_may_be_read_only(folder: Path, endpoint: 
     assert run(*asked, command=(*plain, *COMMAND)).returncode == 0
     refused = run(*asked, "--append", "-p", "two", command=(*plain, *COMMAND))
     assert refused.returncode == 5
-    assert "o.jsonl.runs: permission denied. Move it away" in refused.stderr
+    assert "o.jsonl.runs: permission denied; move it away" in refused.stderr
     assert len(endpoint.questions) == 1

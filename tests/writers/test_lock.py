@@ -67,7 +67,7 @@ async def test_anything_else_of_that_name_is_refused(output: Path, make: Callabl
     with pytest.raises(ConfigError) as caught:
         await write(output, [answered("a")])
     assert str(caught.value).startswith(str(lock_of(output)))
-    assert "Move it away, or name another file with --output" in str(caught.value)
+    assert "; move it away, or name another file with --output" in str(caught.value)
     after = os.lstat(lock_of(output))
     assert (before.st_ino, before.st_size, before.st_mtime_ns) == (
         after.st_ino,
@@ -138,7 +138,7 @@ def test_the_command_says_what_to_type(photos: Photos, endpoint: Endpoint) -> No
     Path("out.jsonl.lock").symlink_to("precious")
     done = run("run", "photos", "-b", "ollama", "--base-url", endpoint.url, "-o", "out.jsonl")
     assert done.returncode == 2
-    assert "out.jsonl.lock is a link and was left unchanged. Move it away, or name another" in done.stderr
+    assert "out.jsonl.lock is a link and was left unchanged; move it away, or name another" in done.stderr
     assert Path("precious").read_text() == "precious"
     assert not endpoint.questions
     assert not Path("out.jsonl").exists()

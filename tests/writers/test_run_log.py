@@ -198,7 +198,7 @@ async def test_a_file_that_is_not_ours_is_refused(
         with pytest.raises((OutputError, ConfigError)) as caught:
             await write(output, [answered("a")], options, settings=NEW)
         assert str(runs_of(output)) in str(caught.value)
-        assert "Move it away, or name another file with --output" in str(caught.value)
+        assert "; move it away, or name another file with --output" in str(caught.value)
         assert caught.value.exit_code in (2, 5)
     after = os.lstat(runs_of(output))
     assert (before.st_ino, before.st_size, before.st_mtime_ns) == (

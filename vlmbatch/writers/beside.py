@@ -7,7 +7,7 @@ import stat
 from vlmbatch import system
 from vlmbatch.errors import ConfigError
 
-WAY_OUT = "Move it away, or name another file with --output"
+WAY_OUT = "move it away, or name another file with --output"
 
 
 def open_beside(path: str, flags: int) -> int:
@@ -62,8 +62,8 @@ def remove(path: str, fd: int) -> None:
 
 def _check(path: str, found: os.stat_result) -> None:
     if stat.S_ISLNK(found.st_mode):
-        raise ConfigError(f"{path} is a link and was left unchanged. {WAY_OUT}")
+        raise ConfigError(f"{path} is a link and was left unchanged; {WAY_OUT}")
     if not stat.S_ISREG(found.st_mode):
-        raise ConfigError(f"{path} is not a regular file and was left unchanged. {WAY_OUT}")
+        raise ConfigError(f"{path} is not a regular file and was left unchanged; {WAY_OUT}")
     if found.st_nlink > 1:
-        raise ConfigError(f"{path} has a second name (a hard link) and was left unchanged. {WAY_OUT}")
+        raise ConfigError(f"{path} has a second name (a hard link) and was left unchanged; {WAY_OUT}")

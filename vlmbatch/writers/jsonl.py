@@ -139,7 +139,7 @@ class JsonlWriter:
             if trouble := ResourceError.behind(error):
                 raise trouble from error
             raise OutputError(
-                f"cannot open {self.path}: {reason(error)}. Name another file with --output"
+                f"cannot open {self.path}: {reason(error)}; name another file with --output"
             ) from error
 
     async def write(self, result: Result) -> None:
@@ -280,8 +280,8 @@ class JsonlWriter:
 
     def _failure(self, error: OSError) -> OutputError | ResourceError:
         return ResourceError.behind(error) or OutputError(
-            f"cannot write to {self.path}: {reason(error)}. "
-            "All lines in it are complete; once this is fixed, run the same command again to continue"
+            f"cannot write to {self.path}: {reason(error)}; "
+            "all lines in it are complete; once this is fixed, run the same command again to continue"
         )
 
 

@@ -66,7 +66,7 @@ class OutputLock:
             content = _content(_read(fd))
             if content is None:
                 raise ConfigError(
-                    f"{self.path} contains something other than a lock of vlmbatch and was left unchanged. "
+                    f"{self.path} contains something other than a lock of vlmbatch and was left unchanged; "
                     f"{WAY_OUT}"
                 )
             self.runs = _runs(content)
@@ -76,7 +76,7 @@ class OutputLock:
             if trouble := ResourceError.behind(error):
                 raise trouble from error
             raise OutputError(
-                f"cannot lock {self.output}: {reason(error)}. Name a file elsewhere with --output"
+                f"cannot lock {self.output}: {reason(error)}; name a file elsewhere with --output"
             ) from error
         except (ConfigError, LockedError, OutputError):
             self.release()

@@ -113,7 +113,7 @@ class RunLog:
 
     def _read(self, fd: int) -> None:
         if os.fstat(fd).st_size > MOST_BYTES:
-            raise OutputError(f"{self.path} has more than {MOST_BYTES >> 20} MiB. {WAY_OUT}")
+            raise OutputError(f"{self.path} has more than {MOST_BYTES >> 20} MiB; {WAY_OUT}")
         with open(fd, "rb", closefd=False) as file:
             for number, line in enumerate(file):
                 known = _run_in(line)
@@ -161,12 +161,12 @@ class RunLog:
 
     def _foreign(self) -> ConfigError:
         return ConfigError(
-            f"{self.path} contains something other than settings of runs and was left unchanged. {WAY_OUT}"
+            f"{self.path} contains something other than settings of runs and was left unchanged; {WAY_OUT}"
         )
 
     def _failure(self, error: OSError) -> ResourceError | OutputError:
         return ResourceError.behind(error) or OutputError(
-            f"cannot use {self.path}: {reason(error)}. {WAY_OUT}"
+            f"cannot use {self.path}: {reason(error)}; {WAY_OUT}"
         )
 
 

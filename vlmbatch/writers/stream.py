@@ -54,8 +54,8 @@ def _failure(error: OSError) -> OutputClosed | OutputError:
     if isinstance(error, ConnectionError):  # EPIPE of a pipe, ECONNRESET of a socket
         return OutputClosed("the reader of standard output has closed it")
     return OutputError(
-        f"cannot write to standard output: {reason(error)}. "
-        "To be able to resume after a failure, write to a file: --output results.jsonl"
+        f"cannot write to standard output: {reason(error)}; "
+        "write to a file to be able to resume: --output results.jsonl"
     )
 
 
