@@ -76,8 +76,12 @@ def report_sizing(question: Question, notify: Observer) -> None:
     if options.max_size == AUTO and question.sizing.family is None:
         tell(
             notify,
-            f"it is unknown how {model} counts the tokens of pictures: --max-size auto is {USUAL_SIDE} "
-            "for it (docs/image-tokens.md)",
+            f"it is unknown how {model} counts the tokens of pictures, so --max-size auto is {USUAL_SIDE}; "
+            "set --max-size to change that (docs/image-tokens.md)",
         )
     if budget is not None and least > budget:
-        tell(notify, f"a photo costs {model} at least {least} tokens, more than --image-tokens {budget}")
+        tell(
+            notify,
+            f"a photo costs {model} at least {least} tokens, more than --image-tokens {budget}; "
+            "set a larger --image-tokens",
+        )
