@@ -95,7 +95,6 @@ FOR_OTHERS = {
     "Multi-Frame Image": "a name in image files",
     "No such file": "words of the system",
     "Pillow ": "a name",
-    "Move it away, or name another file with --output": "a sentence of its own, after a full stop",
 }
 """The starts of texts that are not messages, with the reason."""
 METRICS = frozenset(("counter", "gauge", "Histogram"))
