@@ -1,18 +1,21 @@
 """Regenerates the parts of the pages that come from the program.
 
-These are docs/terminal.svg, the help in README.md, and the table of replies in docs/failures.md.
+These are docs/terminal.svg, the options in docs/options.md, and the table of replies in docs/failures.md.
 
 Run it from anywhere: python docs/refresh.py
 """
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 from vlmbatch.backends.classify.answer import FINISHES
 from vlmbatch.backends.classify.rows import REPLIES
+from vlmbatch.cli.help_page import shown_default
+from vlmbatch.config import Option, options
+from vlmbatch.config.spec import Section
 from vlmbatch.errors import (
     BackendError,
     BadAnswerError,
@@ -23,10 +26,6 @@ from vlmbatch.errors import (
 )
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
-COMMAND = "$ vlmbatch run --help"
-COLUMNS = "80"
-FAILURES = ROOT / "docs" / "failures.md"
 DOES: dict[type[BackendError], str] = {
     TransientError: "retries",
     RejectedError: "a record for this image",
@@ -34,39 +33,30 @@ DOES: dict[type[BackendError], str] = {
     UnavailableError: "waits or pauses",
     FatalBackendError: "ends with exit code 2",
 }
-_REPLIES = re.compile(r"(<!-- replies: .*? -->)\n.*?(<!-- end of replies -->)", re.DOTALL)
-_HELP_BLOCK = re.compile(rf"^```(\w*)\n{re.escape(COMMAND)}\n.*?^```$", re.MULTILINE | re.DOTALL)
 
 
-def real_help() -> str:
-    """The output of `vlmbatch run --help` at 80 columns, without the settings of this machine."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("VLMBATCH_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "vlmbatch", "run", "--help"],
-        capture_output=True,
-        encoding="utf-8",
-        check=True,
-        env={**kept, "COLUMNS": COLUMNS, "NO_COLOR": "1"},
-    )
-    return "\n".join(line.rstrip() for line in done.stdout.splitlines())
+def options_tables() -> str:
+    """A heading and a Markdown table for each group of options in the help."""
+    parts = []
+    for section in get_args(Section):
+        rows = [_option_row(option) for option in options() if option.section == section]
+        parts.append(
+            "\n".join([f"### {section}", "", "| option | meaning | default |", "|---|---|---|", *rows])
+        )
+    return "\n\n".join(parts)
 
 
-def shown_help(readme: str) -> str:
-    """The help that a README shows, without the command itself.
-
-    Raises:
-        ValueError: no block begins with the command.
-    """
-    match = _HELP_BLOCK.search(readme)
-    if match is None:
-        raise ValueError(f"README.md has no fenced block that begins with: {COMMAND}")
-    return match[0].split("\n", 2)[2].removesuffix("```").rstrip("\n")
+def _option_row(option: Option) -> str:
+    flag = option.flag.replace("--", "--no-", 1) if option.default is True else option.flag
+    value = "" if option.type is bool else f" {option.spec.metavar}"
+    names = [*([f"`{option.spec.short}`"] if option.spec.short else []), f"`{flag}{value}`"]
+    cells = (", ".join(names), option.spec.help, shown_default(option) or "")
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-def with_help(readme: str, text: str) -> str:
-    """The README with this help in its block."""
-    shown_help(readme)
-    return _HELP_BLOCK.sub(lambda match: f"```{match[1]}\n{COMMAND}\n{text}\n```", readme)
+def safe_options() -> str:
+    """The options that ./vlmbatch.toml may set."""
+    return ", ".join(f"`{option.key}`" for option in options() if option.spec.harmless) + "."
 
 
 def replies_table() -> str:
@@ -78,22 +68,32 @@ def replies_table() -> str:
     return "\n".join(lines)
 
 
-def with_replies(text: str) -> str:
-    """The page with the table of replies between its marks.
+GENERATED = {
+    "options": ("options.md", options_tables),
+    "safe": ("options.md", safe_options),
+    "replies": ("failures.md", replies_table),
+}
+"""For each name in the marks of a page: the page, and what stands between the marks."""
+
+
+def between_marks(text: str, name: str, content: str) -> str:
+    """The page with this content between the two marks of the name.
 
     Raises:
-        ValueError: the page has no marks.
+        ValueError: the page has no such marks.
     """
-    if not _REPLIES.search(text):
-        raise ValueError("docs/failures.md has no marks for the table of replies")
-    return _REPLIES.sub(lambda match: f"{match[1]}\n{replies_table()}\n{match[2]}", text)
+    marks = re.compile(rf"(<!-- {name}: .*? -->)\n.*?(<!-- end of {name} -->)", re.DOTALL)
+    if not marks.search(text):
+        raise ValueError(f"the page has no marks with the name {name}")
+    return marks.sub(lambda match: f"{match[1]}\n{content}\n{match[2]}", text)
 
 
 def refresh() -> None:
     """Write all three anew."""
-    FAILURES.write_text(with_replies(FAILURES.read_text(encoding="utf-8")), encoding="utf-8")
+    for name, (page, content) in GENERATED.items():
+        path = ROOT / "docs" / page
+        path.write_text(between_marks(path.read_text(encoding="utf-8"), name, content()), encoding="utf-8")
     subprocess.run([sys.executable, str(ROOT / "docs" / "make_terminal_svg.py")], check=True)
-    README.write_text(with_help(README.read_text(encoding="utf-8"), real_help()), encoding="utf-8")
 
 
 if __name__ == "__main__":
