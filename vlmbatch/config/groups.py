@@ -1,7 +1,7 @@
 """The options of input, prompt, generation and images, in groups.
 
 Each field declares the flag, help, environment variable and TOML key of its option. The command line
-(cli/options.py), vlmbatch.toml and the help in the README are made from these fields and from those of
+(cli/options.py), vlmbatch.toml, the help and docs/options.md are made from these fields and from those of
 endpoint.py, request.py and run.py, so they cannot differ. A group checks its values when it is created.
 """
 
