@@ -1,12 +1,19 @@
 """The help: it names every option once under its heading, and fits into terminals of any width."""
 
+import fcntl
+import os
+import pty
 import re
 import shlex
+import struct
+import subprocess
+import termios
 from functools import cache
 from typing import get_args
 
 import pytest
-from command import COMMAND, run
+from command import COMMAND, environment, run
+from inside import called
 from terminal import Terminal
 
 from vlmbatch.cli import doctor, models, pull
@@ -22,7 +29,7 @@ MODULES = {"run": run_command, "doctor": doctor, "models": models, "pull": pull}
 @cache
 def shown(command: str, columns: int) -> list[str]:
     """The lines of the help of a command in a terminal of this width."""
-    done = run(command, "--help", COLUMNS=str(columns))
+    done = called(command, "--help", COLUMNS=str(columns))
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -93,10 +100,18 @@ def test_the_examples_of_a_help_are_valid(command: str) -> None:
 
 
 def test_the_help_uses_the_width_of_the_terminal() -> None:
-    """In a terminal the help has the width of the terminal."""
+    """In a terminal the help has the width of the terminal, also if a pager in it reads standard output."""
     with Terminal("models", "--help", columns=66, stdout=True) as terminal:
         assert terminal.wait() == 0
         assert 58 < max(map(len, terminal.rows)) <= 66
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 66, 0, 0))
+    done = subprocess.run(
+        [*COMMAND, "models", "--help"], stdin=theirs, capture_output=True, text=True, env=environment()
+    )
+    os.close(ours)
+    os.close(theirs)
+    assert 58 < max(map(len, done.stdout.splitlines())) <= 66
 
 
 def test_help_is_a_command() -> None:

@@ -13,7 +13,7 @@ app = typer.Typer(
     help="Ask a vision model about each image in a folder, and write one JSON record for each image.",
     rich_markup_mode=None,  # rich would double the CPU time of --help
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _name, _module in (("run", run), ("doctor", doctor), ("models", models), ("pull", pull)):
     app.command(_name, cls=Command, short_help=COMMANDS[_name], epilog=_module.EPILOG)(_module.command)

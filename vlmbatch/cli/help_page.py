@@ -1,7 +1,9 @@
 """The text of a command's help: its options under headings, in lines that fit into the terminal."""
 
+import os
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, get_args
 
 from typer.core import TyperArgument
@@ -10,6 +12,9 @@ from vlmbatch.config import Option, options
 from vlmbatch.config.spec import Section
 
 SECTIONS: tuple[Section, ...] = get_args(Section)
+USUAL = 80
+"""The columns of a help without a terminal."""
+NARROWEST, WIDEST = 30, 110
 COLUMN = 28
 """Where the help texts begin."""
 NARROW = 72
@@ -19,6 +24,16 @@ INDENT = 6
 _OPTIONS = {option.name: option for option in options()}
 _UNBREAKABLE = "\N{NO-BREAK SPACE}"
 Row = tuple[str, str]
+
+
+def width() -> int:
+    """How many columns a help has: those of the terminal, also if a pager shows the help there."""
+    typed = os.environ.get("COLUMNS", "")
+    columns = int(typed) if typed.isdecimal() else 0
+    for descriptor in (1, 2, 0):
+        with suppress(OSError):
+            columns = columns or os.get_terminal_size(descriptor).columns
+    return max(min(columns or USUAL, WIDEST) - 2, NARROWEST)
 
 
 def arguments_of(params: Iterable[Any]) -> list[Row]:
@@ -65,7 +80,9 @@ def definitions(rows: Iterable[Row], width: int) -> Iterator[str]:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """The lines of a text; neither a word, nor a flag with its value in brackets is broken."""
+    """The lines of a text; no word is broken, and no default if a line has room for it."""
+    if max(map(len, text.split(" ")), default=0) > width:
+        text = text.replace(_UNBREAKABLE, " ")
     lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
     return [line.replace(_UNBREAKABLE, " ") for line in lines] or [""]
 

@@ -6,7 +6,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from vlmbatch.cli.help_page import arguments_of, write_epilog, write_options
+from vlmbatch.cli.help_page import arguments_of, width, write_epilog, write_options
 from vlmbatch.cli.repeated import remember_repeated
 from vlmbatch.cli.settings import blame, say_before_error
 
@@ -53,6 +53,11 @@ class Command(TyperCommand):
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """The parts of the usage line after the name of the command."""
         return [*(name for name, _ in arguments_of(self.get_params(ctx))), self.options_metavar or ""]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help in the width of the terminal."""
+        formatter.width = width()
+        super().format_help(ctx, formatter)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, and the options under headings."""
