@@ -1,4 +1,7 @@
-"""Draws docs/terminal.svg: the real progress bar, fed with the events of an imagined run at 60 percent."""
+"""Draws docs/terminal.svg: the answers and the bar of a run of the demonstration model over samples/.
+
+The real classes draw them; the answers are those of a real run (samples/README.md).
+"""
 
 import io
 import re
@@ -9,19 +12,34 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
-from vlmbatch.events import (
-    EndpointPaused,
-    EndpointResumed,
-    Event,
-    ImageFinished,
-    RunStarted,
-    TotalKnown,
-)
+from vlmbatch.backends.llama_cpp.backend import DEMO_NOTE
+from vlmbatch.cli.answer_text import answer_text
+from vlmbatch.events import ImageFinished, RunStarted, TotalKnown
 from vlmbatch.observers import Bar
-from vlmbatch.records import Completion, Endpoint, Failure, Result, Usage
+from vlmbatch.records import Completion, Endpoint, Result, Usage
 
 PICTURE = Path(__file__).with_name("terminal.svg")
-COMMAND = 'vlmbatch run ./photos --prompt "Describe this image" -o captions.jsonl'
+COMMAND = "vlmbatch run samples"
+MODEL = Endpoint(backend="llama-cpp", url="in-process", model="pixie-demo", notes=(DEMO_NOTE,))
+ANSWERS = (
+    (
+        "hard-animated.gif",
+        "One shape on a cyan background: a large pink circle at the center.",
+        "the file has 4 pages or frames; only the first was read",
+    ),
+    ("hard-16-bit.png", "One shape on a gray background: a large white star at the center."),
+    (
+        "hard-exif-rotated.jpg",
+        "Two shapes on a yellow background: a small red triangle at the top left and a large blue star "
+        "at the bottom.",
+    ),
+    (
+        "hard-cmyk.jpg",
+        "Two shapes on a white background: a large blue circle at the top left and a small red square "
+        "at the bottom right.",
+    ),
+)
+"""The name, the answer and the warnings of each sample, as in a real run."""
 COLUMNS = 88
 THEME = TerminalTheme(
     (22, 27, 34),
@@ -80,40 +98,29 @@ class Clock:
         return self.now
 
 
-def imagined_run(bar: Bar, clock: Clock) -> None:
-    """Send the bar the events of 724 of 1,200 images, with an outage in between."""
-    where = "http://127.0.0.1:11434"
-    endpoint = Endpoint(backend="ollama", url=where, model="llava:7b")
-
-    def at(seconds: float, *events: Event) -> None:
-        clock.now = seconds
-        for event in events:
-            bar(event)
-
-    started = RunStarted(endpoint=endpoint, run="9f3c2a1b7d04", concurrency=4, output="captions.jsonl")
-    at(0, started, TotalKnown(total=1200))
-    paused = EndpointPaused(message="the endpoint is busy (HTTP 429 without a text)", give_up_s=900)
-    for number in range(724):
-        if number == 200:
-            at(48, paused)
-            at(54.3, EndpointResumed(paused_s=6.3))
-        outage_s = 0.0 if number < 200 else 6.3
-        at(outage_s + number * 0.238, ImageFinished(result=result(endpoint, number)))
+def shown_run(bar: Bar, clock: Clock) -> list[Result]:
+    """Send the bar the events of the first images of samples/; returns their results."""
+    started = RunStarted(endpoint=MODEL, run="9f3c2a1b7d04", concurrency=4, adapts=True, output=None)
+    bar(started)
+    bar(TotalKnown(total=12))
+    results = [result(*answer) for answer in ANSWERS]
+    for each in results:
+        clock.now += 0.08
+        bar(ImageFinished(result=each))
+    return results
 
 
-def result(endpoint: Endpoint, number: int) -> Result:
-    """The result of one image; every 240th cannot be decoded."""
-    usage = Usage(input_tokens=612, output_tokens=41 + number % 17)
-    answer = Completion(text="...", model=endpoint.model, finish_reason="stop", usage=usage)
-    broken = number % 240 == 239
+def result(name: str, text: str, *warnings: str) -> Result:
+    """The result of one sample."""
+    usage = Usage(input_tokens=80, output_tokens=len(text.split()) + 3)
     return Result(
-        id=f"photos/{number:04}.jpg",
-        endpoint=endpoint,
+        id=f"samples/{name}",
+        endpoint=MODEL,
         run="9f3c2a1b7d04",
         started_at=datetime(2026, 1, 1, tzinfo=UTC),
-        duration_s=0.95,
-        completion=None if broken else answer,
-        failure=Failure(kind="bad_image", message="the file is cut short") if broken else None,
+        duration_s=0.2,
+        completion=Completion(text=text, model=MODEL.model, finish_reason="stop", usage=usage),
+        warnings=warnings,
     )
 
 
@@ -121,7 +128,7 @@ def picture() -> str:
     """The SVG. It fetches nothing when it is displayed."""
     clock, notes = Clock(), io.StringIO()
     bar = Bar(notes, clock=clock)
-    imagined_run(bar, clock)
+    results = shown_run(bar, clock)
     console = Console(
         record=True,
         width=COLUMNS,
@@ -134,7 +141,9 @@ def picture() -> str:
         get_time=lambda: 0.0,  # the spinner stands still
     )
     console.print(Text.assemble(("$ ", "bold green"), (COMMAND, "bold")))
-    console.print(Text(notes.getvalue().rstrip()))
+    console.print(Text(notes.getvalue()))
+    for each in results:
+        console.print(answer_text(each, console), end="\n\n")
     console.print(bar)
     svg = console.export_svg(title="vlmbatch", theme=THEME, code_format=FORMAT, unique_id="vlmbatch")
     return re.sub(r"[ \t]+$", "", svg, flags=re.MULTILINE)

@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import termios
@@ -16,9 +17,14 @@ from command import COMMAND, environment
 
 
 class Terminal:
-    """The command with standard error on a terminal; standard output goes there too, or is discarded."""
+    """The command with standard error on a terminal; standard output goes there too, or is discarded.
 
-    def __init__(self, *args: str, columns: int = 80, stdout: bool = False, **variables: str) -> None:
+    With `stdin`, standard input is the terminal, too, as when a person starts the command.
+    """
+
+    def __init__(
+        self, *args: str, columns: int = 80, stdout: bool = False, stdin: bool = False, **variables: str
+    ) -> None:
         self._screen = pyte.Screen(columns, 40)
         self._stream = pyte.ByteStream(self._screen)
         self.raw = b""
@@ -26,7 +32,7 @@ class Terminal:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         self._process = subprocess.Popen(
             [*COMMAND, *args],
-            stdin=subprocess.DEVNULL,
+            stdin=theirs if stdin else subprocess.DEVNULL,
             stdout=theirs if stdout else subprocess.DEVNULL,
             stderr=theirs,
             env=environment(**{"TERM": "xterm-256color", **variables}),
@@ -63,6 +69,10 @@ class Terminal:
         while self._read():
             pass
         return self._process.wait(timeout=240)
+
+    def interrupt(self) -> None:
+        """Send the signal of Ctrl-C."""
+        self._process.send_signal(signal.SIGINT)
 
     def close(self) -> None:
         """Close the terminal, as a lost connection does."""

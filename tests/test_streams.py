@@ -59,3 +59,19 @@ def test_a_broken_pipe_raises_no_error() -> None:
     assert not stream._thread.is_alive()
     with contextlib.suppress(BrokenPipeError):
         pipe.close()
+
+
+def test_wait_ends_when_the_terminal_has_the_text() -> None:
+    """wait() does not end while the terminal is halted, and ends once it has all texts."""
+    terminal = Halted()
+    stream = BackgroundStream(terminal)
+    stream.write("an answer")
+    waiting = threading.Thread(target=stream.wait, daemon=True)
+    waiting.start()
+    assert terminal.was_asked.wait(30)
+    assert waiting.is_alive()
+    terminal.goes_on.set()
+    waiting.join(30)
+    assert not waiting.is_alive()
+    assert terminal.getvalue() == "an answer"
+    stream.close(30)

@@ -26,6 +26,7 @@ PRINTING = {
     "run --bogus": (2, ""),
     "run photos --dry-run {at}": (0, ""),
     "run photos -q {at}": (0, '"status":"ok"'),
+    "run photos -q --format text {at}": (0, "photos/p0000.jpg\n  "),
     "models {at}": (0, "tiny-vision:latest"),
     "models --json {at}": (0, '"name": "tiny-vision:latest"'),
     "models {at} --base-url http://127.0.0.1:9": (4, "tiny-vision:latest"),

@@ -201,11 +201,13 @@ def words(svg: str) -> str:
 
 
 def test_the_picture_of_the_terminal_shows_the_bar() -> None:
-    """docs/terminal.svg has the text that the bar draws, and no links. To refresh: just docs."""
+    """docs/terminal.svg has the text that answers and bar draw, and no links. To refresh: just docs."""
     made = runpy.run_path(str(ROOT / "docs" / "make_terminal_svg.py"))["picture"]()
     shown = words(page("docs/terminal.svg"))
     assert shown == words(made), "docs/terminal.svg is old; run: just docs (python docs/refresh.py)"
-    for said in ("vlmbatchrun./photos", "60%", "ok", "failed", "images/s", "tokens/s", "ETA", "endpointup"):
+    for said in ("vlmbatchrunsamples", "samples/hard-cmyk.jpg", "warning:", "recordsarenotkept"):
+        assert said in shown
+    for said in ("33%", "ok", "failed", "images/s", "tokens/s", "ETA", "endpointup"):
         assert said in shown
 
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -120,6 +121,30 @@ def test_start_notes_and_summary_are_a_line_each() -> None:
     assert lines[7].startswith("finished: 1 answered, 1 failed, 3 done before in 2.0 s")
     assert re.fullmatch(r"  xred.*: bad_image: no", lines[8])
     assert len(lines) == 9
+
+
+def test_a_run_without_records_says_so() -> None:
+    """If no records are written, the first line says so, and the last does not refer to them."""
+    started = replace(STARTED, output=None)
+    ended = RunFinished(summary=Summary(total=6, failed=6, duration_s=1))
+    failures = [ImageFinished(result=failed(f"{n}.jpg")) for n in range(6)]
+    assert told(started)[0].endswith(", 4 at once, records are not kept")
+    assert told(started, *failures, ended)[-1] == "  and 1 more"
+    assert told(STARTED, *failures, ended)[-1] == "  and 1 more; their records have the reasons"
+
+
+def test_a_terminal_gets_whole_words_and_whole_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message breaks between words on a terminal; with a longer path it stays one line, to be copied."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "20")
+    for words, shown in (
+        ("a message that is too long", "a message that is \ntoo long\n"),
+        (f"no such file: {'long/' * 5}", f"no such file: {'long/' * 5}\n"),
+    ):
+        stream = io.StringIO()
+        stream.isatty = lambda: True  # type: ignore[method-assign]
+        Lines(stream).say(words)
+        assert stream.getvalue() == shown
 
 
 def test_verbose_prints_retries_and_failures_as_they_happen() -> None:

@@ -19,9 +19,10 @@ _LEAD = re.compile(r"\s*(?:(?:[-*+\u2022]|\d{1,3}[.)])\s+)?")
 
 
 def answer_text(result: Result, console: Console) -> Text:
-    """The path and the answer, wrapped to the width of the console if it is a terminal."""
-    width = min(console.width, WIDEST) - len(INDENT) if console.is_terminal else None
-    text = Text(clean(result.id), "bold cyan")
+    """The path and the answer, wrapped to the width of the terminal if the console has one."""
+    has_width = console.is_terminal and not console.is_dumb_terminal
+    width = min(console.width, WIDEST) - len(INDENT) if has_width else None
+    text = Text.assemble((clean(result.id), "bold cyan"))
     for part, style in _parts(result):
         for line in clean_lines(part):
             for row in [line] if width is None else _wrapped(line, width, console):
@@ -66,5 +67,6 @@ def _wrapped(line: str, width: int, console: Console) -> Iterator[str]:
     """The rows of a line; those after the first begin below the text of the first."""
     match = _LEAD.match(line)
     lead = match[0] if match and len(match[0]) * 2 < width else ""
-    rows = Text(line[len(lead) :]).wrap(console, width - len(lead))
-    yield from (f"{lead if n == 0 else ' ' * len(lead)}{row.plain}" for n, row in enumerate(rows))
+    first, *others = Text(line[len(lead) :]).wrap(console, width - len(lead)) or [Text()]
+    yield f"{lead}{first.plain}"
+    yield from (f"{' ' * len(lead)}{row.plain.strip()}" for row in others)

@@ -1,5 +1,6 @@
 """Shows the answers of a run as text on standard output."""
 
+import io
 import os
 import sys
 from typing import Protocol
@@ -61,9 +62,9 @@ class TerminalAnswers:
     async def show(self, result: Result) -> None:
         """Show the result, and wait until the terminal has it."""
         await self._messages.wait_for_room()
-        text = answer_text(result, self._console)
-        text.append("\n")
-        self._console.print(text if self._has_begun else Text("\n") + text, soft_wrap=True)
+        first = "" if self._has_begun else "\n"
+        self._has_begun = True
+        self._console.print(Text.assemble(first, answer_text(result, self._console), "\n"), soft_wrap=True)
         await self._messages.wait()
 
 
@@ -73,7 +74,7 @@ class StreamAnswers:
     def __init__(self) -> None:
         is_terminal = sys.stdout.isatty()
         self._console = RichConsole(
-            file=sys.stdout,
+            file=io.StringIO(),
             force_terminal=is_terminal,
             color_system="auto" if is_terminal else None,
             highlight=False,

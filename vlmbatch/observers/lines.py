@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Self, TextIO
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -53,6 +54,7 @@ class LineObserver:
         self._delay = ""
         self._failures: list[str] = []
         self._down_at_start: set[str] = set()
+        self._has_records = True
 
     def _make_console(self, stream: TextIO) -> Console:
         return Console(file=stream, highlight=False)
@@ -71,12 +73,20 @@ class LineObserver:
 
     def say(self, line: str) -> None:
         """Print one line, above the bar if there is one."""
-        self.console.print(Text(clean(line)), soft_wrap=True)
+        text = Text(clean(line))
+        self.console.print(text, soft_wrap=not self._fits_by_words(text))
+
+    def _fits_by_words(self, text: Text) -> bool:
+        """Whether the terminal is wide enough for each word; a longer path must stay whole to be copied."""
+        if not self.console.is_terminal or self.console.is_dumb_terminal:
+            return False
+        return all(cell_len(word) <= self.console.width for word in text.plain.split())
 
     def _lines(self, event: Event) -> list[str]:
         match event:
-            case RunStarted():
-                self._down_at_start = set(event.away)
+            case RunStarted(output=output, away=away):
+                self._has_records = output is not None
+                self._down_at_start = set(away)
                 return _started(event)
             case Notice() | BugFound():
                 return self._told(event)
@@ -129,7 +139,8 @@ class LineObserver:
     def _summary(self, summary: Summary) -> list[str]:
         shown = [f"  {line}" for line in self._failures]
         if shown and summary.failed > SHOWN_FAILURES:
-            shown.append(f"  and {summary.failed - SHOWN_FAILURES} more; their records have the reasons")
+            reasons = "; their records have the reasons" if self._has_records else ""
+            shown.append(f"  and {summary.failed - SHOWN_FAILURES} more{reasons}")
         return [summary_line(summary), *endpoint_lines(summary), *shown]
 
 
