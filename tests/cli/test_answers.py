@@ -172,6 +172,9 @@ def test_a_dumb_terminal_gets_records_or_plain_text(photos: Photos, endpoint: En
         assert "photos/p0000.jpg" in terminal.rows
 
 
+KEEP = "add -o answers.jsonl to keep records"
+
+
 def test_a_stopped_run_says_how_to_keep_records(photos: Photos, endpoint: Endpoint) -> None:
     """After Ctrl-C the answers in flight are shown, and the last line says how to keep records."""
     photos(9)
@@ -184,7 +187,8 @@ def test_a_stopped_run_says_how_to_keep_records(photos: Photos, endpoint: Endpoi
         assert terminal.wait() == 130
         shown = words(terminal)
     assert shown.count(".jpg ") == len(endpoint.questions)
-    assert re.search(rf"stopped: {len(endpoint.questions)} answered.*{NOT_KEPT}$", shown)
+    assert re.search(rf"stopped: {len(endpoint.questions)} answered.* left; the same .*{KEEP}", shown)
+    assert NOT_KEPT not in shown
 
 
 def test_a_run_that_fails_says_how_to_keep_records(photos: Photos, endpoint: Endpoint) -> None:
@@ -194,7 +198,7 @@ def test_a_run_that_fails_says_how_to_keep_records(photos: Photos, endpoint: End
     done = run(*arguments(endpoint, "--format", "text", "--give-up-after", "0"))
     assert done.returncode == 4
     assert done.stdout.count(".jpg\n  ") == 2
-    assert re.search(rf"(?s)stopped: 2 answered.*{NOT_KEPT}.*vlmbatch: .*401", done.stderr)
+    assert re.search(rf"(?s)stopped: 2 answered.*vlmbatch: .*401.* left; the same .*{KEEP}", done.stderr)
 
 
 def test_no_answer_no_advice(photos: Photos, endpoint: Endpoint) -> None:

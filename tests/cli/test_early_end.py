@@ -56,6 +56,7 @@ WHOLE = Summary(total=20, succeeded=20)
             f"--limit 20 is reached; if there are further images: {GOES_ON}",
         ),
         (TO_FILE | {"limit": 21}, WHOLE, None, 0, None),
+        ({"limit": 20}, WHOLE, None, 0, None),
         (TO_FILE | {"quiet": True}, EARLY, 50, 143, None),
         (TO_FILE | {"quiet": True}, EARLY, 50, 6, None),
         (TO_FILE | {"quiet": True}, EARLY, 50, 4, f"30 of 50 images left; {GOES_ON}"),

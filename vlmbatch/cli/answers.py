@@ -16,7 +16,7 @@ from vlmbatch.protocols import Observer
 from vlmbatch.records import Result
 from vlmbatch.writers.stream import Stream
 
-NOT_KEPT = "the records are not kept; to keep them, run the same command with -o captions.jsonl"
+NOT_KEPT = "the records are not kept; to keep them, run the same command with -o answers.jsonl"
 
 
 class Answers(Protocol):

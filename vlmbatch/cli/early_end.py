@@ -45,7 +45,8 @@ class EarlyEnd:
             if code == 0 or (is_planned and self._config.display.quiet):
                 return None
             return f"{self._left(summary)}; {self._way_on()}"
-        if limit is None or summary.succeeded + summary.failed < limit or self._config.display.quiet:
+        is_unlimited = limit is None or summary.succeeded + summary.failed < limit
+        if is_unlimited or self._config.display.quiet or self._config.output.output == "-":
             return None
         return f"--limit {limit} is reached; if there are further images: {self._way_on()}"
 
