@@ -129,7 +129,7 @@ def test_an_unknown_variable_gets_a_warning(photos: Photos) -> None:
     assert [line.removeprefix("vlmbatch: the variable ") for line in told] == [
         "VLMBATCH_APIKEY is not known and has no effect; did you mean VLMBATCH_API_KEY?",
         "VLMBATCH_MODELL is not known and has no effect; did you mean VLMBATCH_MODEL?",
-        "VLMBATCH_XYZ is not known and has no effect; vlmbatch run --help lists the options",
+        "VLMBATCH_XYZ is not known and has no effect; for all options type: vlmbatch run --help",
     ]
     assert SECRET not in done.stderr + done.stdout
     assert " variable " not in called(*asked, "-q", **wrong).stderr

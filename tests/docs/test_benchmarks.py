@@ -53,11 +53,17 @@ def test_cheap_benchmarks_give_tables_ratios_and_plots(tmp_path: Path) -> None:
 
 
 def test_the_readme_has_the_measured_figures() -> None:
-    """The README has the short table of benchmarks/RESULTS.md, and all plots of that page exist."""
+    """The README has the first two rows of the short table of RESULTS.md, and all its plots exist."""
     results = page("benchmarks/RESULTS.md")
     measured = table(section(results, "## In short"))
     assert len(measured) == 3
-    assert table(section(page("README.md"), "## How fast it is")) == measured
+    lines = [
+        line.lower()
+        for line in section(page("README.md"), "## How fast it is").splitlines()
+        if line[:2] == "- "
+    ]
+    for line, row in zip(lines, measured[:2], strict=True):
+        assert all(cell.lower() in line for cell in row)
     plots = [line.rpartition("(")[2].rstrip(")") for line in results.splitlines() if line.startswith("![")]
     assert plots
     assert all((ROOT / "benchmarks" / plot).is_file() for plot in plots)

@@ -15,7 +15,7 @@ README = page("README.md")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_readme_has_every_command(command: str) -> None:
     """The README names each command."""
-    assert f"`vlmbatch {command}" in README or f"$ vlmbatch {command}" in README
+    assert f"vlmbatch {command}" in README
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,15 @@ PATTERNS = frozenset(("compile", "search", "match", "fullmatch", "sub", "split",
 
 SKIPPED = frozenset(("option", "filterwarnings", "RuntimeError", "AssertionError", "TypeVar", "cast"))
 """Calls whose texts are help, code, or errors of a programmer."""
-NO_MESSAGES = frozenset(("vlmbatch/sources/system_names.py", "vlmbatch/backends/classify/blindness.py"))
+NO_MESSAGES = frozenset(
+    (
+        "vlmbatch/sources/system_names.py",
+        "vlmbatch/backends/classify/blindness.py",
+        "vlmbatch/cli/front.py",  # the help of the program
+    )
+)
+HELP_NAMES = frozenset(("EPILOG", "SECTIONS", "Section"))
+"""Constants with texts of the help."""
 
 Constants = Mapping[str, str]
 
@@ -141,6 +149,10 @@ class _Walk:
             return
         match node:
             case ast.Expr(value=ast.Constant()) | ast.Assert():  # a docstring, a bug
+                return
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)) if (
+                name in HELP_NAMES
+            ):
                 return
             case ast.Call(func=func):
                 kind = func.attr if isinstance(func, ast.Attribute) else ast.unparse(func)

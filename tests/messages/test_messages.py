@@ -75,9 +75,10 @@ REASON_ADVISES = "the reason of the system, such as permission denied, says what
 WITHOUT_ADVICE = {
     "{self._transport.place} is not {self._owner}": "a reason to look for another server",
     "{….away}; {told}": "the second part says what to do",
-    "{shown}: {error}": ERROR_ADVISES,
     "{flag(name)}: {error}": ERROR_ADVISES,
-    "{shown} is not TOML: {error}": ERROR_ADVISES,
+    "{place}: {key}{str(error).removeprefix(flag(name))}": ERROR_ADVISES,
+    "{place}: {_unknown(key, value)}": "the second part says what to do",
+    "option {name} is not known{nearest(name, known)}": "the second part says what to do",
     "{shown}: {error.strerror}": REASON_ADVISES,
     "{flag} {path} cannot be used: {error.strerror}": REASON_ADVISES,
     "--summary {self._path} cannot be written: {problem.strerror}": REASON_ADVISES,
@@ -87,7 +88,6 @@ FOR_OTHERS = {
     "What colour fills this picture?": "a question to a model",
     "Describe this image.": "a question to a model",
     "Say yes.": "a question to a model",
-    "Every option is also an environment variable": "the end of the help, in whole sentences",
     "Basic {token}": "a header",
     "Bearer {key}": "a header",
     "Can not decode content-encoding": "words of a library, to recognise its error",
@@ -95,6 +95,7 @@ FOR_OTHERS = {
     "Multi-Frame Image": "a name in image files",
     "No such file": "words of the system",
     "Pillow ": "a name",
+    "Parquet (after": "the name of a format, in the middle of a message",
 }
 """The starts of texts that are not messages, with the reason."""
 METRICS = frozenset(("counter", "gauge", "Histogram"))

@@ -67,8 +67,7 @@ def variable_lines() -> list[str]:
 
 
 def _meant(name: str, known: Iterable[str]) -> str:
-    hint = nearest(name, known)
-    return hint.replace("mean ", f"mean {PREFIX}") or "; vlmbatch run --help lists the options"
+    return nearest(name, known).replace("mean ", f"mean {PREFIX}")
 
 
 def check_model(context: typer.Context, config: RunConfig) -> None:

@@ -165,9 +165,9 @@ def options() -> Iterator[Option]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: `; did you mean prompt?`, or nothing."""
+    """The end of a message about an unknown name: `; did you mean prompt?`, or the command for all options."""
     near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    return f"; did you mean {near[0]}?" if near else "; for all options type: vlmbatch run --help"
 
 
 def typed_options(given: Mapping[str, object]) -> dict[str, object]:
