@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,9 @@ Photos = Callable[..., Path]
 COLOUR = re.compile(rb"\x1b\[(?:[0-9]+;)*(?:3[0-8]|9[0-7])(?:;[0-9]+)*m")
 LONG = " ".join(f"word{n}" for n in range(40))
 KEPT = "using tiny-vision .*, records are not kept"
+needs_script = pytest.mark.skipif(
+    not shutil.which("script") or sys.platform != "linux", reason="script of util-linux is not installed"
+)
 PERSON = {"stdin": True, "stdout": True, "term": "xterm-256color"}
 
 
@@ -160,6 +164,14 @@ def test_a_program_reads_records(
     assert NOT_KEPT not in done.stderr
 
 
+def test_a_file_gets_whole_lines(photos: Photos, endpoint: Endpoint) -> None:
+    """Text in a pipe or file is not wrapped and has no colours, whatever the variables of the shell say."""
+    photos(1)
+    endpoint.answer = lambda request: LONG
+    done = run(*arguments(endpoint, "--format", "text"), FORCE_COLOR="1", COLUMNS="40", TERM="xterm")
+    assert done.stdout == f"photos/p0000.jpg\n  {LONG}\n\n"
+
+
 def test_a_dumb_terminal_gets_records_or_plain_text(photos: Photos, endpoint: Endpoint) -> None:
     """With TERM=dumb records are the default, and --format text prints text without any code or bar."""
     photos(1)
@@ -227,11 +239,29 @@ def test_a_closed_pipe_ends_the_run(photos: Photos, endpoint: Endpoint, output: 
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.skipif(shutil.which("script") is None, reason="script of util-linux is not installed")
+@needs_script
 def test_script_shows_text(photos: Photos, endpoint: Endpoint) -> None:
     """In a session that script(1) records, which has a terminal of its own, answers are text."""
     photos(1)
-    line = shlex.join([*COMMAND, *arguments(endpoint)])
+    done = in_script(shlex.join([*COMMAND, *arguments(endpoint)]))
+    assert re.search(r"photos/p0000\.jpg\x1b\[0m\n  \w", done)
+    assert "records are not kept" in done
+
+
+@needs_script
+def test_a_reader_on_the_same_terminal_sees_no_bar(photos: Photos, endpoint: Endpoint) -> None:
+    """If a pager or filter on the same terminal reads the answers, no bar is drawn over its output."""
+    photos(1)
+    command = shlex.join([*COMMAND, *arguments(endpoint, "-o", "o.jsonl", "--format", "text")])
+    done = in_script(f"{command} | cat")
+    assert "photos/p0000.jpg\n  " in done
+    assert "finished: 1 answered" in done
+    assert "\x1b" not in done
+    assert "\u2501" not in done
+
+
+def in_script(line: str) -> str:
+    """What a terminal shows when script(1) runs the shell line in it."""
     done = subprocess.run(
         ["script", "-qec", line, "/dev/null"],
         stdin=subprocess.DEVNULL,
@@ -242,5 +272,4 @@ def test_script_shows_text(photos: Photos, endpoint: Endpoint) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    assert re.search(r"photos/p0000\.jpg\x1b\[0m\n  \w", done.stdout)
-    assert "records are not kept" in done.stdout
+    return done.stdout
