@@ -100,7 +100,8 @@ async def test_demonstration_model_is_no_replacement(named: str, monkeypatch: py
         async with auto({named: nowhere}, **options) as backend:
             with pytest.raises(UnreachableError, match=f"no connection to {nowhere}") as caught:
                 await backend.preflight()
-    assert "start Ollama (ollama serve) or vLLM, set its URL with --base-url" in str(caught.value)
+    assert str(caught.value).startswith("no model server answers: no connection to ")
+    assert "; start Ollama with: ollama serve, or name another server with --base-url" in str(caught.value)
 
 
 async def test_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,7 @@ WHOLE = Summary(total=20, succeeded=20)
         ),
         (TO_FILE | {"limit": 21}, WHOLE, None, 0, None),
         ({"limit": 20}, WHOLE, None, 0, None),
+        (TO_FILE, Summary(stopped=True), 50, 2, None),
         (TO_FILE | {"quiet": True}, EARLY, 50, 143, None),
         (TO_FILE | {"quiet": True}, EARLY, 50, 6, None),
         (TO_FILE | {"quiet": True}, EARLY, 50, 4, f"30 of 50 images left; {GOES_ON}"),
@@ -76,7 +77,7 @@ def test_the_sentence(
 
 
 def test_a_run_that_did_not_start_has_no_sentence() -> None:
-    """Without a start there are no images to speak of."""
+    """Before the start no image is done, and nothing is left to go on from."""
     assert EarlyEnd(RunConfig.of("photos")).sentence(4) is None
 
 
@@ -107,7 +108,7 @@ def test_an_error_in_the_middle_is_followed_by_what_is_left(photos: Photos, endp
     head = run(command=("bash", "-c", f"{' '.join((*COMMAND, *asked))} | head -0"))
     assert " left; " not in head.stderr
     assert " left; " not in run(*asked).stderr
-    endpoint.script = ["ok", *["401"] * 20]
+    endpoint.script = ["ok", "ok", *["401"] * 20]
     done = run(*asked, "-q")
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1].endswith(f"; {AGAIN}"), done.stderr

@@ -175,10 +175,10 @@ def test_a_flag_overrides_the_environment_and_the_environment_the_file(
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("max-sice = 7", "max_size"),
+        ("max-sice = 7", "did you mean max-size?"),
         ("max-size = ", "not TOML"),
-        ('max-size = "big"', "--max-size"),
-        ("max-size = 7", "--max-size"),
+        ('max-size = "big"', "line 1: max-size"),
+        ("max-size = 7", "line 1: max-size"),
     ],
 )
 def test_a_wrong_file_is_reported(photos: Photos, content: str, told: str) -> None:

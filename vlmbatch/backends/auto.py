@@ -220,4 +220,6 @@ def combined_error(refused: Sequence[BackendError], away: Sequence[BackendError]
         return FatalBackendError("; ".join(map(str, (*relevant, *odd))), kind=relevant[0].kind)
     messages = map(reason_of, away)  # without the advice of each
     kind = UnreachableError if all(isinstance(e, UnreachableError) for e in away) else UnavailableError
-    return kind("; ".join((*messages, ODD_HINT if odd else hint)))
+    if odd:
+        return kind("; ".join((*messages, ODD_HINT)))
+    return kind(f"no model server answers: {', '.join(messages)}; {hint}")

@@ -23,9 +23,14 @@ if TYPE_CHECKING:
 
 OLLAMA_URL = "http://127.0.0.1:11434"
 VLLM_URL = VLLM.url
-NO_ENDPOINT_HINT = "start Ollama (ollama serve) or vLLM, set its URL with --base-url, or "
-INSTALL_HINT = NO_ENDPOINT_HINT + 'install the embedded engine: pip install "vlmbatch[embedded]"'
-FILES_HINT = NO_ENDPOINT_HINT + "name files for the embedded engine: --model PATH.gguf --mmproj PATH.gguf"
+NO_ENDPOINT_HINT = (
+    "start Ollama with: ollama serve, or name another server with --base-url, for example "
+    "--base-url http://gpu1:8000/v1, or "
+)
+INSTALL_HINT = NO_ENDPOINT_HINT + (
+    'install the embedded engine, which has a demonstration model: pip install "vlmbatch[embedded]"'
+)
+FILES_HINT = NO_ENDPOINT_HINT + "use the embedded demonstration model: --backend llama-cpp, without --model"
 
 
 def open_backend(

@@ -32,21 +32,21 @@ class EarlyEnd:
                 self._summary = summary
 
     def sentence(self, code: int) -> str | None:
-        """What is left and how to go on; None after a whole run, or if the run did not start.
+        """What is left and how to go on; None after a whole run, or if no image is done.
 
         The reader of standard output may end a run on purpose (| head): its exit `code` is 0. With --quiet
         only an error is followed by the sentence: after a signal or a limit, the user has nothing to do.
         """
         summary, limit = self._summary, self._config.input.limit
-        if not self._started or summary is None:
+        if not self._started or summary is None or not summary.total:
             return None
         if summary.stopped:
             is_planned = code == STOPPED or code > SIGNALLED
             if code == 0 or (is_planned and self._config.display.quiet):
                 return None
             return f"{self._left(summary)}; {self._way_on()}"
-        is_unlimited = limit is None or summary.succeeded + summary.failed < limit
-        if is_unlimited or self._config.display.quiet or self._config.output.output == "-":
+        to_file = self._config.output.output != "-" and not self._config.display.quiet
+        if limit is None or summary.succeeded + summary.failed < limit or not to_file:
             return None
         return f"--limit {limit} is reached; if there are further images: {self._way_on()}"
 

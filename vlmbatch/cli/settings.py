@@ -7,8 +7,9 @@ from typing import Any
 
 import typer
 
-from vlmbatch.config import RunConfig, nearest, options
+from vlmbatch.config import RunConfig, options
 from vlmbatch.config.settings_file import Settings, read_settings
+from vlmbatch.config.spec import nearest
 from vlmbatch.config.toml_options import KeyPlace
 
 PREFIX = "VLMBATCH_"

@@ -1,8 +1,7 @@
 """RunConfig holds every option of a run; options() lists them."""
 
 import dataclasses
-import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Self
 
@@ -10,7 +9,7 @@ from vlmbatch.config.endpoint import EndpointOptions
 from vlmbatch.config.groups import GenerationOptions, ImageOptions, InputOptions, PromptOptions
 from vlmbatch.config.request import RequestOptions
 from vlmbatch.config.run import DisplayOptions, OutputOptions, RunOptions
-from vlmbatch.config.spec import OptionSpec, Section, flag, require, typed
+from vlmbatch.config.spec import OptionSpec, Section, flag, nearest, require, typed
 from vlmbatch.errors import ConfigError
 
 EXCLUSIVE = (
@@ -162,12 +161,6 @@ def options() -> Iterator[Option]:
             yield Option(
                 name=f.name, type=f.type, default=default, group=group.name, spec=f.metadata["option"]
             )
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: `; did you mean prompt?`, or the command for all options."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else "; for all options type: vlmbatch run --help"
 
 
 def typed_options(given: Mapping[str, object]) -> dict[str, object]:

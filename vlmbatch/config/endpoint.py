@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from vlmbatch.config.spec import check_url, option, redact, require
+from vlmbatch.config.spec import check_url, nearest, option, redact, require
 from vlmbatch.errors import ConfigError
 from vlmbatch.records import FallbackReason
 
@@ -181,9 +181,12 @@ class EndpointOptions:
             self.litellm_config is None or "litellm" in (self.backend, *self._fallback_backends),
             "--litellm-config works only with --backend litellm or --fallback litellm:NAME; add one of them",
         )
+        names = get_args(BackendName)
+        near = nearest(self.backend, names, "")
         require(
-            self.backend in get_args(BackendName),
-            f"--backend {self.backend} is not known; choose one of {', '.join(get_args(BackendName))}",
+            self.backend in names,
+            f"--backend {self.backend} is not known{near + ' Else' if near else ';'} "
+            f"choose one of {', '.join(names)}",
         )
         require(
             not self.keep_alive or _KEEP_ALIVE.fullmatch(self.keep_alive) is not None,

@@ -1,9 +1,10 @@
 """The declaration of one option, and the parsers of typed texts. This module does not list the options."""
 
+import difflib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, Literal, get_args
@@ -15,6 +16,7 @@ AUTO = -1
 """The value of an option that is set to `auto`."""
 LONGEST_S = 10 * 365 * 86_400
 """The longest duration of an option, in seconds; timers need a bound."""
+ALL_OPTIONS = "; for all options type: vlmbatch run --help"
 LARGEST = 2**63 - 1
 """The largest whole number of an option."""
 FLAWS = ("length", "loop")
@@ -245,6 +247,12 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def nearest(name: str, known: Iterable[str], otherwise: str = ALL_OPTIONS) -> str:
+    """The end of a message about an unknown name: `; did you mean prompt?`, or `otherwise`."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else otherwise
+
+
 def require(condition: bool, message: str) -> None:
     """Raise ConfigError with this message unless the condition holds."""
     if not condition:
@@ -261,9 +269,18 @@ def check_url(url: str, origin: str) -> None:
         good = False
     # everything before an @ may be a password, even in a malformed URL
     shown = re.split("[?#]", url.rpartition("@")[2])[0]
-    require(good, f"{origin} {shown} is not a URL; write for example http://127.0.0.1:8000/v1")
+    no_url = "is neither a URL nor a file that exists" if re.fullmatch(r"[\w./-]+", url) else "is not a URL"
+    require(good, f"{origin} {shown} {no_url}; write for example {_with_scheme(shown)}")
     in_path = "@" in parts.path
     require(not in_path, f"{origin} of {shown} has a slash in its user or password; write it as %2F")
+
+
+def _with_scheme(text: str) -> str:
+    """The URL that is meant by `localhost:8000` or `gpu1`; else an example."""
+    host = re.fullmatch(r"[\w.-]+(:\d{1,5})?(/\S*)?", text, re.ASCII)
+    if host is None:
+        return "http://127.0.0.1:8000/v1"
+    return f"http://{text}" + ("" if host[2] or host[1] == ":11434" else "/v1")
 
 
 def redact(url: str) -> str:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from vlmbatch.config import nearest, options
-from vlmbatch.config.spec import flag, typed
+from vlmbatch.config import options
+from vlmbatch.config.spec import flag, nearest, typed
 from vlmbatch.config.text_file import decoded
 from vlmbatch.errors import ConfigError
 
