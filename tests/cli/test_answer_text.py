@@ -11,7 +11,7 @@ from rich.console import Console
 from run_events import HOSTILE
 from written_results import answered, failed
 
-from vlmbatch.cli.answer_text import WIDEST, answer_text
+from vlmbatch.cli.answer_text import NARROWEST, WIDEST, answer_text
 from vlmbatch.records import Failure, Result
 
 WORDS = " ".join(f"word{n}" for n in range(400))
@@ -52,12 +52,12 @@ def styled(result: Result, text: str) -> str:
     return found[1] if found else ""
 
 
-@pytest.mark.parametrize("columns", [20, 60, 80, 200])
+@pytest.mark.parametrize("columns", [1, 3, 20, 60, 80, 200])
 def test_words_are_wrapped_between_spaces(columns: int) -> None:
-    """No row is wider than the terminal or 100 columns, every word is whole, and none is lost."""
+    """Rows fit a terminal of 20 columns or more, up to 100; every word is whole, and none is lost."""
     name, *answer, last = rows(answered("a.jpg", WORDS), columns=columns)
     assert (name, last) == ("a.jpg", "")
-    assert max(map(len, answer)) <= min(columns, WIDEST)
+    assert max(map(len, answer)) <= max(NARROWEST, min(columns, WIDEST))
     assert " ".join(" ".join(answer).split()) == WORDS
 
 

@@ -14,6 +14,8 @@ from vlmbatch.records import Completion, Failure, Result
 INDENT = "  "
 """Foreign text is always indented, so that it cannot pass for a message of vlmbatch."""
 WIDEST = 100
+NARROWEST = 20
+"""Rows for a narrower terminal have this many columns, and the terminal breaks them itself."""
 _LEAD = re.compile(r"\s*(?:(?:[-*+\u2022]|\d{1,3}[.)])\s+)?")
 """The spaces and the mark of a list item at the start of a line."""
 
@@ -21,7 +23,7 @@ _LEAD = re.compile(r"\s*(?:(?:[-*+\u2022]|\d{1,3}[.)])\s+)?")
 def answer_text(result: Result, console: Console) -> Text:
     """The path and the answer, wrapped to the width of the terminal if the console has one."""
     has_width = console.is_terminal and not console.is_dumb_terminal
-    width = min(console.width, WIDEST) - len(INDENT) if has_width else None
+    width = max(NARROWEST, min(console.width, WIDEST)) - len(INDENT) if has_width else None
     text = Text.assemble((clean(result.id), "bold cyan"))
     for part, style in _parts(result):
         for line in clean_lines(part):
