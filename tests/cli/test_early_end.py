@@ -109,9 +109,10 @@ def test_an_error_in_the_middle_is_followed_by_what_is_left(photos: Photos, endp
     assert " left; " not in head.stderr
     assert " left; " not in run(*asked).stderr
     before = len(endpoint.questions)
-    endpoint.script = lambda request: "ok" if len(endpoint.questions) < before + 2 else "401"
-    done = run(*asked, "-q")
-    assert done.returncode == 2, done.stderr
+    endpoint.script = lambda request: "ok" if len(endpoint.questions) < before + 2 else "down"
+    done = run(*asked, "-q", "--give-up-after", "0")
+    assert done.returncode == 4, done.stderr
+    assert "no connection to " in done.stderr.splitlines()[0]
     assert done.stderr.splitlines()[-1].endswith(f"; {AGAIN}"), done.stderr
 
 
