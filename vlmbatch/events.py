@@ -1,7 +1,7 @@
 """The events that observers receive: one frozen value for each thing that happens in a run."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from vlmbatch.errors import FailureKind, VlmbatchError
 from vlmbatch.records import Endpoint, Result, Summary
@@ -20,9 +20,9 @@ class RunStarted:
     """The endpoint is found and the output is open. `adapts`: `concurrency` is only the initial limit.
 
     `others` are further endpoints that share the images, and `fallbacks` are used if these fail; both are
-    texts for the user. `notes` tell the user about these endpoints. `away` are the URLs of those that are
-    down; a note has the reason. `output` is where the records go: a file, `-` for standard output, or None
-    if no records are written.
+    texts for the user. `notes` tell the user about these endpoints. `away` has the URL of each that is
+    down, and the reason, which a note has, too. `output` is where the records go: a file, `-` for standard
+    output, or None if no records are written.
     """
 
     endpoint: Endpoint
@@ -33,7 +33,7 @@ class RunStarted:
     others: tuple[str, ...] = ()
     fallbacks: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    away: tuple[str, ...] = ()
+    away: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

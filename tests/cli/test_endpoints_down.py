@@ -3,13 +3,15 @@
 import io
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from command import run
 from endpoint import Endpoint
+from run_events import failed
 
-from vlmbatch.events import EndpointPaused, EndpointResumed, Event, RunStarted
+from vlmbatch.events import EndpointPaused, EndpointResumed, Event, ImageFinished, RunStarted
 from vlmbatch.observers import Lines
 from vlmbatch.records import Endpoint as Found
 
@@ -84,7 +86,7 @@ def test_each_change_of_three_endpoints_is_told() -> None:
         concurrency=1,
         output="-",
         others=("B", "C"),
-        away=("B",),
+        away={"B": "x"},
         notes=("B is down at the start: x; the other endpoints go on",),
     )
     down_b = EndpointPaused(message="x", give_up_s=9, endpoint="B", others_up=True)
@@ -98,3 +100,21 @@ def test_each_change_of_three_endpoints_is_told() -> None:
         "paused, all endpoints are down: y; start it; retrying for up to 9.0 s",
         "C is up again after 1.0 s",
     ]
+
+
+def test_a_later_outage_is_told_although_the_start_told_one() -> None:
+    """An endpoint that only was slow at the start, or has answered since, is named when it goes down."""
+    start = RunStarted(
+        endpoint=Found(backend="b", url="A", model="m"),
+        run="r",
+        concurrency=1,
+        output="-",
+        others=("B",),
+        away={"B": "slow"},
+    )
+    down = EndpointPaused(message="dead", give_up_s=9, endpoint="B", others_up=True)
+    again = replace(down, message="slow")
+    answered = ImageFinished(result=replace(failed("a.jpg"), endpoint=Found(backend="b", url="B", model="m")))
+    assert _told(start, down)[1:] == ["B is down: dead; the other endpoints go on"]
+    assert _told(start, again)[1:] == []
+    assert _told(start, answered, again)[1:] == ["B is down: slow; the other endpoints go on"]

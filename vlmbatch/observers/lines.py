@@ -53,8 +53,8 @@ class LineObserver:
         self._shows_failures = shows_failures
         self._delay = ""
         self._failures: list[str] = []
-        self._down_at_start: set[str] = set()
         self._has_records = True
+        self._down_at_start: dict[str, str] = {}
 
     def _make_console(self, stream: TextIO) -> Console:
         return Console(file=stream, highlight=False)
@@ -68,6 +68,8 @@ class LineObserver:
     def __call__(self, event: Event) -> None:
         """Receive an event."""
         self.meter.update(event)
+        if isinstance(event, ImageFinished):  # a later outage of its endpoint is a new one
+            self._down_at_start.pop(event.result.endpoint.url, None)
         for line in self._lines(event):
             self.say(line)
 
@@ -86,7 +88,7 @@ class LineObserver:
         match event:
             case RunStarted(output=output, away=away):
                 self._has_records = output is not None
-                self._down_at_start = set(away)
+                self._down_at_start = dict(away)
                 return _started(event)
             case Notice() | BugFound():
                 return self._told(event)
@@ -121,8 +123,7 @@ class LineObserver:
         if isinstance(event, EndpointResumed):
             name = event.endpoint if several else "the endpoint"
             return [f"{name} is up again after {duration(event.paused_s)}"]
-        was_told = event.endpoint in self._down_at_start
-        self._down_at_start.discard(event.endpoint)
+        was_told = self._down_at_start.pop(event.endpoint, None) == event.message
         if event.others_up:
             others = f"{event.endpoint} is down: {event.message}; the other endpoints go on"
             return [] if was_told else [others]

@@ -77,7 +77,6 @@ class Meter:
                 self.endpoint, self._window_began = UP, self._clock()
                 self.concurrency = concurrency
                 self.endpoints = 1 + len(event.others) + len(event.fallbacks)
-                self._away = set(event.away)
             case QueueMeasured(endpoint=endpoint, waiting=waiting):
                 self._queued[endpoint] = waiting
             case ConcurrencyChanged(concurrency=concurrency):

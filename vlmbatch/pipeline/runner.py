@@ -220,7 +220,7 @@ def _run_started(config: RunConfig, session: Session, question: Question, output
         others=tuple(each.place for each in others),
         fallbacks=tuple(_fallback_name(each) for each in found if each.spec.rank > 0),
         notes=tuple(_notes(found, question.endpoint)),
-        away=tuple(each.place for each in found if each.away is not None),
+        away={each.place: str(each.away) for each in found if each.away is not None},
     )
 
 
