@@ -144,7 +144,7 @@ def test_a_file_with_options_of_a_run_is_accepted(endpoint: Endpoint, tmp_path: 
     file.write_text("max-sise = 768\n")
     wrong = called("pull", "llava", "--config", str(file))
     assert wrong.returncode == 2
-    assert "did you mean max_size?" in wrong.stderr
+    assert "did you mean max-size?" in wrong.stderr
 
 
 def test_hostile_messages_are_cleaned(endpoint: Endpoint) -> None:
