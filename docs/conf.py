@@ -45,6 +45,7 @@ CONTENTS = """
 :glob:
 :caption: Pages
 
+docs/index
 docs/*
 ```
 
