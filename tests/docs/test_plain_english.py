@@ -1,4 +1,4 @@
-"""The pages in docs/ are plain English: short sentences, and a thing as the subject of each."""
+"""The README and docs/ are plain English: short sentences, and a thing as the subject of each."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ NOT_PLAIN = re.compile(
     re.IGNORECASE,
 )
 DECISIONS = "docs/decisions.md"  # a log, with the words of its time
-PAGES = sorted({f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} - {DECISIONS})
+PAGES = sorted({"README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))} - {DECISIONS})
 
 
 def prose(text: str) -> str:

@@ -1,4 +1,4 @@
-"""docs/python.md is true: each example runs as it stands, and each public name has its row."""
+"""docs/python.md and the README are true: each example runs as it stands, each public name has its row."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""The README matches the program: its commands and its first commands."""
+"""The README matches the program: its commands, its first commands and their output."""
 
 import re
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from documents import ROOT, blocks, page
 
+from vlmbatch.cli.answers import NOT_KEPT
 from vlmbatch.cli.front import COMMANDS
 
 README = page("README.md")
@@ -28,6 +29,22 @@ def test_the_readme_has_every_command(command: str) -> None:
 def test_the_readme_has_the_first_commands(command: str) -> None:
     """The README has both set-up commands, each on its own line."""
     assert command in [line for block in blocks(README, "(?:sh)?") for line in block.splitlines()]
+
+
+def test_the_readme_is_one_page() -> None:
+    """The README has at most 180 lines."""
+    assert len(README.splitlines()) <= 180
+
+
+def test_the_first_output_is_that_of_a_run() -> None:
+    """The output below the first command names real samples, and begins and ends as on a terminal."""
+    [shown] = blocks(README, "text")
+    first, *_, last = shown.splitlines()
+    assert re.match(r"using pixie-demo \(llama-cpp, in-process\), .* records are not kept$", first)
+    assert last == NOT_KEPT
+    paths = [line for line in shown.splitlines() if line.startswith("samples/")]
+    assert paths
+    assert all((ROOT / path).is_file() for path in paths)
 
 
 def test_all_links_have_a_target() -> None:
