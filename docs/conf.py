@@ -36,6 +36,8 @@ exclude_patterns = [".*", "build", "tests"]
 html_theme = "furo"
 html_theme_options = {"light_css_variables": {"code-font-size": "76%"}}  # as wide as the first command
 html_title = f"vlmbatch {release}"
+html_static_path = ["site.css"]  # one file, copied into _static
+html_css_files = ["site.css"]
 html_copy_source = False
 html_use_index = False
 
