@@ -112,7 +112,7 @@ def test_a_failure_is_red_with_its_reason() -> None:
     result = replace(failed("a.jpg"), failure=failure)
     assert rows(result)[:-1] == [
         "a.jpg",
-        "  degenerate: it repeats itself; add --accept loop",
+        "  failed (degenerate): it repeats itself; add --accept loop",
         "  the part of the answer that arrived:",
         "  no no no",
     ]

@@ -108,9 +108,9 @@ def test_a_failure_is_shown_once(photos: Photos, endpoint: Endpoint) -> None:
         assert terminal.wait() == 3
         assert words(terminal).count("bad_image") == 1
         at = terminal.rows.index("photos/a-bad.jpg")
-        assert terminal.rows[at + 1].startswith("  bad_image: not an image")
+        assert terminal.rows[at + 1].startswith("  failed (bad_image): not an image")
     done = run(*arguments(endpoint, "--format", "text"))
-    assert "photos/a-bad.jpg\n  bad_image: " in done.stdout
+    assert "photos/a-bad.jpg\n  failed (bad_image): " in done.stdout
     assert "\n  photos/a-bad.jpg: bad_image: " in done.stderr
 
 

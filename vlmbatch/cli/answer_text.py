@@ -48,7 +48,7 @@ def _parts(result: Result) -> Iterator[tuple[str, str]]:
 
 
 def _failure(failure: Failure) -> Iterator[tuple[str, str]]:
-    yield f"{failure.kind}: {failure.message}", "red"
+    yield f"failed ({failure.kind}): {failure.message}", "red"
     if failure.partial:
         yield "the part of the answer that arrived:", "dim"
         yield failure.partial, ""
