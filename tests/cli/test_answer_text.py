@@ -116,7 +116,7 @@ def test_a_failure_is_red_with_its_reason() -> None:
         "  the part of the answer that arrived:",
         "  no no no",
     ]
-    assert styled(result, "degenerate: it") == "31"
+    assert styled(result, "failed (degenerate): it") == "31"
 
 
 def test_notes_are_dim() -> None:
