@@ -40,6 +40,8 @@ def _photos(folder: Path) -> None:
         ("-p x photos", "vlmbatch run -p x photos"),
         ("--prompt=x photos", "vlmbatch run --prompt=x photos"),
         ("-m llava models", "vlmbatch models -m llava"),
+        ("--model llava run photos", "vlmbatch run --model llava photos"),
+        ("--verbose run photos", "vlmbatch run --verbose photos"),
         ("--models", "vlmbatch models"),
         ("-V", "vlmbatch --version"),
         ("version", "vlmbatch --version"),

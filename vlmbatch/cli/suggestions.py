@@ -31,7 +31,7 @@ def unknown_command(args: Sequence[str]) -> str:
     told = f"there is no command {first!r}"
     if first.startswith("-") and first != "-":
         told = f"there is no option {_name(first)}"
-        if near := OTHER_WORDS.get(word) or _near(first, OWN_FLAGS + HELP_FLAGS):
+        if near := OTHER_WORDS.get(word) or _near(first, OWN_FLAGS + HELP_FLAGS, cutoff=0.7):
             return _meant(told, [near, *rest])
         if word in COMMANDS:
             return _meant(told, [word, *rest])
@@ -76,8 +76,8 @@ def _name(flag: str) -> str:
     return flag.partition("=")[0] if flag.startswith("--") else flag[:2]
 
 
-def _near(word: str, known: Sequence[str] | dict[str, str]) -> str | None:
-    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), None)
+def _near(word: str, known: Sequence[str] | dict[str, str], *, cutoff: float = 0.6) -> str | None:
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)), None)
 
 
 def _is_path(word: str) -> bool:
