@@ -131,6 +131,8 @@ def test_other_sizes_are_summed_up() -> None:
     assert report_lines(config(), found)[2].endswith(
         "9 at 100x50, 8 at 101x50, 7 at 102x50 and 2 other sizes"
     )
+    del found.sent_sizes[104, 50]
+    assert report_lines(config(), found)[2].endswith("7 at 102x50 and 1 other size")
 
 
 def test_nothing_is_contacted_and_nothing_written(mixed: Path) -> None:

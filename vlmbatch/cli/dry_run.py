@@ -9,6 +9,7 @@ from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.cost import Prices
 from vlmbatch.events import tell
 from vlmbatch.observers import JsonLog, Lines, duration, not_read, skipped_entries
+from vlmbatch.observers.format import counted
 from vlmbatch.pipeline.empty_paths import empty_notice
 from vlmbatch.protocols import Observer
 
@@ -40,7 +41,7 @@ def report_lines(config: RunConfig, found: DryRunReport) -> list[str]:
     formats = ", ".join(f"{n} {name}" for name, n in found.formats.most_common())
     sizes = ", ".join(f"{n} at {w}x{h}" for (w, h), n in found.sent_sizes.most_common(SHOWN_SIZES))
     more = len(found.sent_sizes) - SHOWN_SIZES
-    others = f" and {more} other sizes" if more > 0 else ""
+    others = f" and {counted(more, 'other size')}" if more > 0 else ""
     output = "standard output" if config.output.output == "-" else config.output.output
     lines = [
         f"images: {found.images}" + (f" ({formats})" if formats else ""),
