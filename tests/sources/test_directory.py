@@ -324,8 +324,10 @@ class TestMissingPaths:
             source("foto/holiday")
 
     def test_without_a_near_name(self) -> None:
-        """If no existing name is similar, none is suggested."""
-        with pytest.raises(ConfigError, match=r"^nowhere does not exist$"):
+        """If no existing name is similar, none is suggested; the message says what a PATH is."""
+        with pytest.raises(
+            ConfigError, match=r"^nowhere does not exist; name a folder of images, or an image$"
+        ):
             source("nowhere")
 
     def test_a_pattern_that_matched_nothing(self) -> None:

@@ -14,6 +14,8 @@ from vlmbatch.sources.globs import normalise
 from vlmbatch.sources.own_files import OwnFiles
 from vlmbatch.sources.walk import Walk
 
+_WHAT_TO_NAME = "; name a folder of images, or an image"
+
 
 class DirectorySource(FileSource):
     """One or more PATHs, folders and files mixed, in the order typed; an image under two of them comes once.
@@ -112,6 +114,6 @@ def _hint(path: Path) -> str:
     try:
         present = [entry.name for entry in missing.parent.iterdir()]
     except OSError:
-        return ""
+        return _WHAT_TO_NAME
     near = difflib.get_close_matches(missing.name, present, n=1)
-    return f"; did you mean {missing.parent / near[0]}?" if near else ""
+    return f"; did you mean {missing.parent / near[0]}?" if near else _WHAT_TO_NAME
