@@ -36,3 +36,12 @@ def test_an_unusable_prompt_file_is_named(tmp_path: Path, content: bytes | None,
         (tmp_path / "p.txt").write_bytes(content)
     with pytest.raises(ConfigError, match=f"p.txt.*{told}"):
         prompt_text(PromptOptions(prompt_file=str(tmp_path / "p.txt")))
+
+
+def test_the_name_of_a_file_is_no_prompt(tmp_path: Path) -> None:
+    """A prompt that is the name of a file is an error that names --prompt-file; a long prompt is not."""
+    (tmp_path / "my prompt.txt").write_text("What is this?")
+    name = str(tmp_path / "my prompt.txt")
+    with pytest.raises(ConfigError, match=rf"is the name of a file; type --prompt-file '{name}'"):
+        prompt_text(PromptOptions(prompt=name))
+    assert prompt_text(PromptOptions(prompt="x" * 5000)) == "x" * 5000

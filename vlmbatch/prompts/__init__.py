@@ -1,5 +1,8 @@
 """The text of the prompt, from the options or a file."""
 
+import os
+import shlex
+
 from vlmbatch.config.groups import DEFAULT_PROMPT, PromptOptions
 from vlmbatch.config.text_file import read_text
 from vlmbatch.errors import ConfigError
@@ -11,10 +14,15 @@ def prompt_text(options: PromptOptions) -> str:
     All other characters of the file are kept, also other line breaks of any kind.
 
     Raises:
-        ConfigError: the file cannot be read, is not UTF-8, or is empty.
+        ConfigError: the file cannot be read, is not UTF-8, or is empty; or the prompt is the name of a file.
     """
     if options.prompt_file is None:
-        return options.prompt or DEFAULT_PROMPT
+        prompt = options.prompt or DEFAULT_PROMPT
+        if os.path.isfile(prompt):  # noqa: PTH113  # Path raises for a name that is too long
+            raise ConfigError(
+                f"--prompt {prompt} is the name of a file; type --prompt-file {shlex.quote(prompt)}"
+            )
+        return prompt
     try:
         text = read_text(options.prompt_file)
     except OSError as error:
