@@ -330,6 +330,11 @@ class TestMissingPaths:
         ):
             source("nowhere")
 
+    def test_a_url_is_not_a_path(self) -> None:
+        """A URL among the PATHs is an error that names --base-url, and shows no password."""
+        with pytest.raises(ConfigError, match=r"^http://gpu2:8000/v1 is a URL, not a file; type --base-url"):
+            source("http://me:s3cret@gpu2:8000/v1")
+
     def test_a_pattern_that_matched_nothing(self) -> None:
         """A glob that the shell did not expand is reported as one, with --include to type."""
         with pytest.raises(ConfigError, match=r"try: photos --include '\*\.jpg'"):

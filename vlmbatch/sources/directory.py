@@ -6,6 +6,7 @@ from itertools import chain, takewhile
 from pathlib import Path
 
 from vlmbatch.config.groups import InputOptions
+from vlmbatch.config.spec import redact
 from vlmbatch.errors import ConfigError
 from vlmbatch.events import SourceProblem
 from vlmbatch.images import ImageRef
@@ -96,6 +97,11 @@ def check_exists(path: str) -> None:
     try:
         found = Path(path).stat()
     except FileNotFoundError as error:
+        if path.startswith(("http://", "https://")):
+            told = f"{redact(path)} is a URL, not a file"
+            raise ConfigError(
+                f"{told}; type --base-url before the URL of an endpoint, and download pictures first"
+            ) from error
         raise ConfigError(f"{path} does not exist{_hint(Path(path))}") from error
     except OSError as error:
         raise ConfigError(
