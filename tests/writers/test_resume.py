@@ -227,6 +227,17 @@ async def test_records_of_other_settings_are_not_mixed(output: Path) -> None:
     assert output.read_bytes() == before
 
 
+async def test_the_first_difference_of_long_values_is_shown(output: Path) -> None:
+    """Of two long prompts that begin alike, the refusal shows the place where they differ."""
+    begin = "Describe this image in one or two sentences, for a training caption. " * 3
+    await write(output, [answered("a", run="old")], run="old", settings=OLD | {"prompt": begin + "Be short."})
+    with pytest.raises(ConfigError) as caught:
+        await write(output, [], settings=OLD | {"prompt": begin + "Don't guess."})
+    assert "prompt: ... a training caption. Be short.' -> ... a training caption. Don't guess.\"" in str(
+        caught.value
+    )
+
+
 async def test_at_most_five_differences_are_named(output: Path) -> None:
     """Of many differing settings, five are named and the rest is counted; five are all named."""
     await write(output, [answered("a", run="old")], run="old", settings=dict.fromkeys("abcdefgh", 1))

@@ -151,6 +151,7 @@ def _entry(outcome: Outcome, is_open: Callable[[str], bool]) -> int:
 
 MOST_NAMED = 5
 LONGEST_VALUE = 60
+SHARED_SHOWN = 20
 
 
 def refuse_mixture(
@@ -176,7 +177,7 @@ def refuse_mixture(
         names = [*settings, *(name for name in old if name not in settings)]
     raise ConfigError(
         f"{path} holds records made with other settings{differences(old, settings, names)}\n"
-        "Add --append to keep them and write to the same file, --overwrite to delete them, "
+        "Add --append to keep them and ask about all images again, --overwrite to delete them, "
         "or name another file with --output"
     )
 
@@ -184,7 +185,7 @@ def refuse_mixture(
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], names: list[str]) -> str:
     """The `names` whose values differ, one per line."""
     lines = [
-        f"\n  {name}: {_shown(old.get(name))} -> {_shown(new.get(name))}"
+        f"\n  {name}: {_change(old.get(name), new.get(name))}"
         for name in names
         if old.get(name) != new.get(name)
     ]
@@ -193,10 +194,18 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], names: list[str]
     return ":" + "".join(lines) if lines else "; the old settings are no longer known"
 
 
-def _shown(value: object) -> str:
-    if value is None:
-        return "not set"
-    text = repr(value)  # control characters of a prompt must not reach the terminal
+def _change(old: object, new: object) -> str:
+    """The old and the new value; long texts are cut so that their first difference is visible."""
+    # control characters of a prompt must not reach the terminal
+    texts = ["not set" if value is None else repr(value) for value in (old, new)]
+    insides = [text[1:] for text in texts]  # the quotes of repr depend on the text
+    shared = len(os.path.commonprefix(insides))  # noqa: RUF071  # by characters is what is wanted
+    start = max(0, shared - SHARED_SHOWN) if shared >= LONGEST_VALUE - SHARED_SHOWN else 0
+    return " -> ".join(_cut(text, start) for text in texts)
+
+
+def _cut(text: str, start: int) -> str:
+    text = "..." + text[start:] if start else text
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
 
 
