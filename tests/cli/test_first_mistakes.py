@@ -28,6 +28,11 @@ Photos = Callable[..., Path]
             ("--base-url", "http:/x"),
             "--base-url http:/x is not a URL; write for example http://127.0.0.1:8000",
         ),
+        (
+            ("--base-url", "http://me:s3cret@gpu1:80/v1,http://gpu2:80/v1"),
+            "holds several URLs; write --base-url before each URL",
+        ),
+        (("--base-url", "http://gpu1:80 http://gpu2:80"), "holds several URLs"),
         (("--base-url", "urls.txt"), "--base-url urls.txt is neither a URL nor a file that exists; "),
         (("-b", "olama"), "--backend olama is not known; did you mean ollama? Else choose one of auto, "),
         (("-b", "x"), "--backend x is not known; choose one of auto, "),
