@@ -42,16 +42,19 @@ _SIGNATURES = (
     (b"MM\x00+", "TIFF"),
 )
 
+_JPEG_XL = "JPEG XL; make a PNG of it first: djxl FILE.jxl FILE.png"
+_JPEG_2000 = "JPEG 2000; make a PNG of it first: magick FILE.jp2 FILE.png"
+
 _OTHER_KINDS = (
     (b"%PDF", "a PDF; make pictures of its pages first: pdftoppm -r 150 -png FILE.pdf page"),
     (b"%!PS", "PostScript"),
     (b"PK\x03\x04", "a ZIP archive; unpack it first: unzip FILE.zip -d FOLDER"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"8BPS", "a Photoshop file"),
-    (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
-    (b"\xff\x0a", "JPEG XL"),
+    (b"\x00\x00\x00\x0cjP  ", _JPEG_2000),
+    (b"\xff\x4f\xff\x51", _JPEG_2000),
+    (b"\x00\x00\x00\x0cJXL ", _JPEG_XL),
+    (b"\xff\x0a", _JPEG_XL),
     (b"version https://git-lfs", "a Git LFS pointer; run: git lfs pull"),
     (b"\x1aE\xdf\xa3", "a video"),
 )
