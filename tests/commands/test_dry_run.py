@@ -106,7 +106,7 @@ def test_the_lines_of_a_dry_run(mixed: Path) -> None:
         "to: ollama (http://127.0.0.1:11434), model llava:7b",
         "prompt: What is this?",
         "records to: o.jsonl",
-        "skipped: 1 files that are not images, 0 unreadable folders",
+        "skipped: 1 other file, 0 unreadable folders",
         "would fail: 2",
         "  photos/bad.jpg: bad_image: not an image: it begins like text",
         "  photos/empty.png: bad_image: the file is empty; get a whole copy",

@@ -56,9 +56,8 @@ def report_lines(config: RunConfig, found: DryRunReport) -> list[str]:
     if found.duplicates:
         lines.insert(1, f"duplicates: {found.duplicates}, which are not sent (--no-dedupe sends them)")
     if found.ignored or found.unreadable:
-        lines.append(
-            f"skipped: {found.ignored} files that are not images, {found.unreadable} unreadable folders"
-        )
+        folders = counted(found.unreadable, "unreadable folder")
+        lines.append(f"skipped: {counted(found.ignored, 'other file')}, {folders}")
     if found.ignored_kinds:
         lines.append(f"may hold pictures: {not_read(found.ignored_kinds)}")
     if found.skipped_entries:
