@@ -16,6 +16,17 @@ from vlmbatch.prompts.embedded_json import candidates
 from vlmbatch.prompts.references import References
 from vlmbatch.records import Completion
 
+# fmt: off
+CONSTRAINTS = frozenset((
+    "$ref", "$dynamicRef", "$recursiveRef", "allOf", "anyOf", "oneOf", "not", "if", "type", "enum",
+    "const", "format", "pattern", "required", "properties", "patternProperties", "additionalProperties",
+    "additionalItems", "unevaluatedProperties", "unevaluatedItems", "propertyNames", "dependencies",
+    "dependentSchemas", "dependentRequired", "items", "prefixItems", "contains", "minimum", "maximum",
+    "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "minItems",
+    "maxItems", "minProperties", "maxProperties", "uniqueItems",
+))
+"""The keywords of JSON Schema that limit an answer."""
+# fmt: on
 LONGEST_ANSWER = 1_000_000
 """Characters; an answer of 4,000 tokens has about 16,000."""
 MOST_INSIDE = 50
@@ -67,6 +78,11 @@ def _refuse_unusable(schema: dict[str, Any], named: str) -> None:
         ) from error
     if isinstance(flaw, str):
         raise ConfigError(f"--schema {named} is not a JSON Schema that can be used: {flaw}; correct it")
+    if schema and CONSTRAINTS.isdisjoint(schema):
+        raise ConfigError(
+            f"--schema {named} accepts every answer: it has no keyword of JSON Schema such as properties; "
+            'write {"type": "object", "properties": {...}}'
+        )
 
 
 class AnswerSchema:
