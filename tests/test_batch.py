@@ -1,10 +1,15 @@
 """The Python interface, with and without an event loop."""
 
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from backend_contract import closed_port
+from command import start
 from endpoint import Endpoint
 
 import vlmbatch
@@ -114,3 +119,31 @@ def test_a_batch_runs_once(photos: Photos, endpoint: Endpoint) -> None:
     assert len(list(batch)) == 1
     with pytest.raises(RuntimeError, match="runs once"):
         list(batch)
+
+
+OPENING = """
+import sys
+from vlmbatch import open_session
+
+def tell(event):
+    print(event, flush=True)
+
+with open_session(model="m", backend="vllm", base_url=sys.argv[1], give_up_after=3600, observers=[tell]):
+    pass
+"""
+
+
+def test_an_interrupt_does_not_wait_for_an_endpoint() -> None:
+    """Ctrl-C, or an interrupted cell, ends a plain `with open_session` that waits for its endpoint."""
+    with closed_port() as url:
+        running = start(
+            *("-c", OPENING, url),
+            command=(sys.executable,),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert running.stdout is not None
+        assert "PreflightDelayed" in running.stdout.readline()
+        running.send_signal(signal.SIGINT)
+        _, told = running.communicate(timeout=240)
+    assert told.rstrip().endswith("KeyboardInterrupt")

@@ -268,6 +268,7 @@ class SyncSession:
         self._thread = threading.Thread(target=self._run, name="vlmbatch-session", daemon=True)
         self._over = asyncio.Event()
         self._session: concurrent.futures.Future[Session] = concurrent.futures.Future()
+        self._living: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -329,12 +330,20 @@ class SyncSession:
     def close(self) -> None:
         """Wait for the requests in flight, and end the thread; also called at the end of the ``with``."""
         with suppress(RuntimeError):  # the loop has ended by itself
-            self._loop.call_soon_threadsafe(self._over.set)
+            self._loop.call_soon_threadsafe(self._end)
         self._thread.join()
+
+    def _end(self) -> None:
+        self._over.set()
+        if self._living is not None and not self._session.done():  # an interrupt does not wait for endpoints
+            self._living.cancel()
 
     def _run(self) -> None:
         async def live() -> None:
+            self._living = asyncio.current_task()
             try:
+                if self._over.is_set():
+                    raise SessionClosed("the session was closed before it was open")
                 async with self._context as session:
                     self._session.set_result(session)
                     await self._over.wait()
