@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from backend_contract import closed_port
@@ -13,7 +14,7 @@ from command import start
 from endpoint import Endpoint
 
 import vlmbatch
-from vlmbatch import run_batch
+from vlmbatch import open_session, run_batch
 from vlmbatch.events import Event, RunFinished
 
 Photos = Callable[..., Path]
@@ -119,6 +120,36 @@ def test_a_batch_runs_once(photos: Photos, endpoint: Endpoint) -> None:
     assert len(list(batch)) == 1
     with pytest.raises(RuntimeError, match="runs once"):
         list(batch)
+
+
+def test_a_schema_may_be_a_dict(photos: Photos, endpoint: Endpoint) -> None:
+    """run_batch() and open_session() take a schema as a dict; the endpoint gets its keys in this order."""
+    photos(1)
+    endpoint.answer = lambda request: '{"b": 1, "a": 2}'
+    schema = {"type": "object", "properties": {"b": {"type": "integer"}, "a": {"type": "integer"}}}
+    options: dict[str, Any] = {"base_url": endpoint.url, "backend": "ollama", "model": "tiny-vision"}
+    (result,) = run_batch("photos", **options, schema=schema)
+    with open_session(**options, schema=schema) as session:
+        other = session.answer("photos/p0000.jpg", session.question())
+    assert [each.completion and each.completion.data for each in (result, other)] == [{"b": 1, "a": 2}] * 2
+    assert result.run == other.run
+    assert all(list(request.body["format"]["properties"]) == ["b", "a"] for request in endpoint.questions)
+
+
+def test_a_list_of_paths_is_not_a_path() -> None:
+    """A list in the place of a path is refused, and the message says how to pass several paths."""
+    with pytest.raises(TypeError, match=r"list.*run_batch\(\*paths"):
+        run_batch(["photos/a.jpg"])  # type: ignore[arg-type]  # the mistake
+
+
+def test_a_text_is_not_a_question(endpoint: Endpoint) -> None:
+    """A prompt in the place of a question is refused with the way to make the question."""
+    with (
+        open_session(base_url=endpoint.url, backend="ollama", model="tiny-vision") as session,
+        pytest.raises(TypeError, match=r"session\.question\(prompt="),
+    ):
+        session.answer("a.jpg", "Describe it.")  # type: ignore[arg-type]  # the mistake
+    assert not endpoint.questions
 
 
 OPENING = """

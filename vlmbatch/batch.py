@@ -47,6 +47,8 @@ def run_batch(
             failure of an image is a result with `failure`, not an exception.
     """
     if config is None:
+        if odd := [type(path).__name__ for path in paths if not isinstance(path, str | os.PathLike)]:
+            raise TypeError(f"a path is a text or a Path, not {odd[0]}; pass several with run_batch(*paths)")
         config = RunConfig.of(*(os.fspath(p) for p in paths), **options)
     elif paths or options:
         raise TypeError("give either a config or paths and options")

@@ -187,15 +187,16 @@ def parse_failures(text: str) -> str:
 def typed(name: str, kind: Any, spec: OptionSpec, value: object) -> object:
     """Convert the value of an option from a file or a program to the type of its field.
 
-    A text is parsed as on the command line, one text becomes a list of one, and a path becomes a text.
+    A text is parsed as on the command line, one text becomes a list of one, and a path becomes a text. A
+    table becomes JSON text, in its order.
     Raises ConfigError for a value of another type.
     """
     if value is None:
         return () if kind == tuple[str, ...] else None
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
-    if isinstance(value, Mapping) and spec.parse is not None:
-        value = as_json(name, value)
+    if isinstance(value, Mapping) and "JSON" in (spec.metavar or ""):
+        value = _as_json(name, value)
     kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
     shown = type(value).__name__ if spec.secret else repr(value)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -225,7 +226,7 @@ def typed(name: str, kind: Any, spec: OptionSpec, value: object) -> object:
     return value
 
 
-def as_json(name: str, value: Mapping[str, object]) -> str:
+def _as_json(name: str, value: Mapping[str, object]) -> str:
     """Write a table as JSON text; raises ConfigError for a value that JSON lacks, such as a date in TOML."""
     try:
         return json.dumps(dict(value))

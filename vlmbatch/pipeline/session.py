@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 from vlmbatch.aio import ReadAhead, first, threads
 from vlmbatch.cache import Cache
 from vlmbatch.config import RunConfig
-from vlmbatch.config.spec import as_json
 from vlmbatch.endpoints.bugs import Bugs
 from vlmbatch.endpoints.cost import Budget, Prices
 from vlmbatch.endpoints.discovery import EndpointUrls, endpoint_specs
@@ -155,11 +154,9 @@ class Session:
             ConfigError: an option is unknown, out of range, or belongs to the session.
             UnavailableError: no endpoint has been up yet, and no option names the model.
         """
-        config = self.config.for_question(**options)
-        if isinstance(schema, Mapping):
-            schema = as_json("schema", schema)
-        schema = config.generation.schema if schema is None else schema
-        question = Question.of(config, self.endpoint, prompt_text(config.prompt), schema_text(schema))
+        config = self.config.for_question(**options if schema is None else {**options, "schema": schema})
+        text = schema_text(config.generation.schema)
+        question = Question.of(config, self.endpoint, prompt_text(config.prompt), text)
         report_sizing(question, self._notify)
         return question
 
@@ -174,7 +171,9 @@ class Session:
     ) -> Result:
         """The result for this image, or for several images in one request.
 
-        An image is a path, the bytes of a file, or a PIL image. A failure of the image is a result, too.
+        An image is a path, the bytes of a file, or a PIL image. `question` comes from ``session.question()``.
+        A failure of the image is a result, too: then `result.failure` says why.
+
         `image_id` names the result; by default it is the path. After `deadline_s` seconds the result is a
         failure of kind `timeout`. With `reuse`, an answer to the same question about the same content is
         reused from memory or the cache. Cancelling the call frees its slot.
@@ -263,6 +262,10 @@ class Session:
         image_id: str | None,
         reuse: bool,
     ) -> ImageTask:
+        if not isinstance(question, Question):
+            raise TypeError(
+                f"the question is a {type(question).__name__}; make it with session.question(prompt=...)"
+            )
         images = image if isinstance(image, Sequence) and not isinstance(image, str | bytes) else (image,)
         if not images:
             raise ValueError("a question needs at least one image")
