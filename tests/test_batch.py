@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from backend_contract import closed_port
-from command import start
+from command import run, start
 from endpoint import Endpoint
 
 import vlmbatch
@@ -49,10 +49,11 @@ def test_leaving_the_loop_ends_the_run(photos: Photos, endpoint: Endpoint) -> No
 
 
 def test_errors_of_the_run_reach_a_plain_loop(photos: Photos, endpoint: Endpoint) -> None:
-    """An unknown model raises its own error class in the iterating thread."""
+    """An unknown model raises its own error class in the iterating thread, with a short traceback."""
     photos(1)
-    with pytest.raises(vlmbatch.VlmbatchError, match="nope"):
+    with pytest.raises(vlmbatch.VlmbatchError, match="nope") as raised:
         list(run_batch("photos", base_url=endpoint.url, backend="ollama", model="nope"))
+    assert len(raised.traceback) == 2, "the loop and the Batch, so that a notebook does not show fifty lines"
 
 
 async def test_an_event_loop_streams_results_too(photos: Photos, endpoint: Endpoint) -> None:
@@ -150,6 +151,12 @@ def test_a_text_is_not_a_question(endpoint: Endpoint) -> None:
     ):
         session.answer("a.jpg", "Describe it.")  # type: ignore[arg-type]  # the mistake
     assert not endpoint.questions
+
+
+def test_help_and_the_tab_key_know_all_names() -> None:
+    """dir() and so help() have all public names, although each is imported on first use."""
+    code = "import vlmbatch; print(*set(vlmbatch.__all__) - set(dir(vlmbatch)))"
+    assert run("-c", code, command=(sys.executable,)).stdout == "\n"
 
 
 OPENING = """

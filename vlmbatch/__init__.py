@@ -1,7 +1,7 @@
-"""Walk folders of images and send each image to a vision model.
+"""Ask a vision model about every image in a folder.
 
-``run_batch("photos", prompt="Describe this image")`` is a run over folders; ``open_session()`` answers image
-by image. The other names are their values.
+``run_batch("photos", prompt="Describe this image", model="qwen2.5vl")`` is a run over folders, and
+``open_session(model="qwen2.5vl")`` answers image by image. Both return values of the other names.
 """
 
 from importlib import import_module
@@ -51,6 +51,11 @@ _HOMES = {
     "open_session": "batch",
     "run_batch": "batch",
 }
+
+
+def __dir__() -> list[str]:
+    """All names, also those that are not imported yet, for help() and for the Tab key of a notebook."""
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> object:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from vlmbatch.config import RunConfig
-from vlmbatch.errors import SessionClosed
+from vlmbatch.errors import SessionClosed, VlmbatchError
 from vlmbatch.events import Event, RunFinished
 from vlmbatch.pipeline.question import Question
 from vlmbatch.pipeline.runner import RunContext, run
@@ -27,20 +27,28 @@ T = TypeVar("T")
 def run_batch(
     *paths: str | os.PathLike[str],
     config: RunConfig | None = None,
-    observers: Sequence[Observer] = (),
+    observers: "Sequence[Observer]" = (),
     **options: object,
 ) -> "Batch":
     """Send every image below `paths` to a vision model; iterate over the Batch that this returns.
 
-    ``for result in run_batch("photos", prompt="Describe this image", model="llava:7b"): ...``, or with
-    ``async for`` inside an event loop. Results come as they are ready. With ``output="captions.jsonl"``
-    their records are appended to that file, too, and images that it has already are skipped.
+    ::
+
+        batch = run_batch("photos", prompt="Describe this image", model="qwen2.5vl", output="captions.jsonl")
+        for result in batch:
+            print(result.id, result.completion.text if result.ok else result.failure.message)
+        print(batch.summary)
+
+    Inside an event loop, ``async for`` does the same. Results come as they are ready. With `output`, each
+    record is in that file before its result comes, and images that the file has already are skipped.
 
     Args:
-        paths: folders or files, as on the command line.
+        paths: folders or files. Several are several arguments: ``run_batch(*paths)``.
         config: all options as one value, instead of `paths` and `options`.
-        observers: called with every event of the run.
-        options: options by their flag's name with underscores, for example ``max_size=768``.
+        observers: called with every event of the run; vlmbatch.events has the events.
+        options: each option of ``vlmbatch run --help`` by its name with underscores: ``max_size=768`` is
+            ``--max-size 768``. The usual ones are `prompt`, `model`, `backend`, `base_url`, `schema` (a dict,
+            a text or a file), `output`, `append`, `limit`, `include`, `max_tokens` and `concurrency`.
 
     Raises:
         VlmbatchError: at once for a wrong option; while iterating, for an error that ends the run. The
@@ -56,12 +64,16 @@ def run_batch(
 
 
 class Batch:
-    """A run that is ready to start: iterate over it once, with ``for`` or ``async for``."""
+    """A run that is ready to start: iterate over it once, with ``for`` or ``async for``.
+
+    Each item is a Result. After the last one, `summary` says how the run ended. Leaving the loop ends the
+    run, and so does stop(), which waits for the answers in flight. run_batch() makes a Batch.
+    """
 
     def __init__(
         self,
         config: RunConfig,
-        observers: Sequence[Observer] = (),
+        observers: "Sequence[Observer]" = (),
         *,
         stdout: bool = False,
         require_images: bool = False,
@@ -153,6 +165,8 @@ class Batch:
         thread.start()
         try:
             while (item := results.get()) is not None:
+                if isinstance(item, VlmbatchError):  # its message tells all; a cell of a notebook stays short
+                    raise item.with_traceback(None)
                 if isinstance(item, BaseException):
                     raise item
                 yield item
@@ -187,25 +201,31 @@ class _LoopThread:
 def open_session(
     *,
     config: RunConfig | None = None,
-    observers: Sequence[Observer] = (),
+    observers: "Sequence[Observer]" = (),
     wait: bool = True,
     max_waiting: int = MOST_WAITING,
     **options: object,
 ) -> "SessionContext":
     """A session of one model, for ``async with`` in an event loop, or for ``with`` in any thread.
 
-    ``async with open_session(model="qwen2.5vl") as session`` opens it once. Then
-    ``session.question(prompt=...)`` makes a question, and ``await session.answer("photo.jpg", question)``
-    answers it; many callers may do so at once. If an endpoint is lost, callers get an exception, and the
-    session goes on trying it. Closing waits up to `drain` seconds for the requests in flight.
+    ::
+
+        with open_session(model="qwen2.5vl") as session:
+            question = session.question(prompt="Describe this image")
+            result = session.answer("photo.jpg", question)
+
+    Many threads may call a session at once. In an event loop, write ``async with`` and ``await
+    session.answer(...)``, and any number of tasks may call it. If an endpoint is lost, callers get an
+    exception, and the session goes on trying it. Closing waits up to `drain` seconds for the requests in
+    flight.
 
     Args:
         config: all options as one value, instead of `options`.
-        observers: called with every event of the session.
+        observers: called with every event of the session; vlmbatch.events has the events.
         wait: whether to wait until an endpoint is up; without it, name the model.
         max_waiting: this many calls may wait to begin; for more, `Busy` is raised.
-        options: all options but those of a run alone (paths, output, limits, display), by their flag's name
-            with underscores.
+        options: the options of ``vlmbatch run --help`` by their names with underscores, without those of a
+            run alone (paths, output, limits, display). The usual ones are `model`, `backend` and `base_url`.
 
     Raises:
         ConfigError: an option is unknown, out of range, or one of a run, such as `output`.
@@ -282,7 +302,7 @@ class SyncSession:
         return self
 
     def question(self, *, schema: str | Mapping[str, Any] | None = None, **options: object) -> Question:
-        """See Session.question()."""
+        """A question about images; its options are those of Session.question(), such as `prompt`."""
 
         async def ask() -> Question:
             return self._session.result().question(schema=schema, **options)
@@ -298,7 +318,7 @@ class SyncSession:
         deadline_s: float | None = None,
         reuse: bool = True,
     ) -> Result:
-        """See Session.answer()."""
+        """The result for this image, or for several images in one request: Session.answer() has more."""
         session = self._session.result()
         return self._wait(
             session.answer(image, question, image_id=image_id, deadline_s=deadline_s, reuse=reuse)
@@ -307,7 +327,7 @@ class SyncSession:
     def answer_many(
         self, asked: Iterable[Asked], *, deadline_s: float | None = None, reuse: bool = True
     ) -> Iterator[Result]:
-        """See Session.answer_many()."""
+        """The results for pairs of image and question, as they are ready: Session.answer_many() has more."""
         results = self._session.result().answer_many(asked, deadline_s=deadline_s, reuse=reuse)
 
         async def take() -> Result | None:

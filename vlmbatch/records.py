@@ -163,7 +163,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The outcome for one image: either a completion or a failure.
+    """The outcome for one image: `ok` with a `completion`, or a `failure`; `to_record()` is its record.
 
     A session may ask about several images at once; `more_images` are the facts of all but the first.
     `duplicate_of` is the image with the same content whose answer is reused; `cached` means that the answer

@@ -19,8 +19,9 @@ from vlmbatch.records import DEFAULT_PROMPT_NAME, Completion, Endpoint, Request
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Question:
-    """Prompt, schema and options of a request, without its images. It never changes; many images share it.
+    """Prompt, schema and options of a request, without its images: session.question() makes it.
 
+    It never changes, and many images share it.
     `run` is the fingerprint: a digest of `settings`, which are all settings that change an answer. They name
     the model of `endpoint`. `name` is the prompt's name in records.
     """

@@ -45,7 +45,11 @@ Asked: TypeAlias = "tuple[GivenImage | Sequence[GivenImage], Question]"
 
 
 class Session:
-    """Endpoints, preparer, retry, deduplication, cache and cost of one model, for many questions at once."""
+    """A session in an event loop: ``async with open_session(...) as session`` opens it.
+
+    It has the endpoints, preparer, retry, deduplication, cache and cost of one model, for many questions at
+    once. question() makes a question, and answer() and answer_many() answer it.
+    """
 
     def __init__(
         self,
