@@ -11,7 +11,7 @@ from rich.console import Console
 from run_events import HOSTILE
 from written_results import answered, failed
 
-from vlmbatch.cli.answer_text import NARROWEST, WIDEST, answer_text
+from vlmbatch.cli.answer_text import LONGEST_JSON, NARROWEST, WIDEST, answer_text
 from vlmbatch.records import Failure, Result
 
 WORDS = " ".join(f"word{n}" for n in range(400))
@@ -48,7 +48,7 @@ def rows(result: Result, *, columns: int = 80, is_terminal: bool = True) -> list
 
 def styled(result: Result, text: str) -> str:
     """The codes of the style directly before this text."""
-    found = re.search(rf"\x1b\[([0-9;]*)m *{re.escape(text)}", printed(result))
+    found = re.search(rf"\x1b\[([0-9;]*)m\s*{re.escape(text)}", printed(result))
     return found[1] if found else ""
 
 
@@ -106,6 +106,22 @@ def test_what_is_no_strict_json_appears_as_it_is(text: str) -> None:
     assert rows(answered("a.jpg", text))[1:-1] == [f"  {text}"]
 
 
+def test_a_million_lines_are_one_segment() -> None:
+    """The memory for an answer does not depend on how many lines it has."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    segments = {
+        len(list(answer_text(answered("a.jpg", "\n" * lines + "end"), console).segments))
+        for lines in (1, 100_000)
+    }
+    assert len(segments) == 1
+
+
+def test_long_json_appears_as_it_arrived() -> None:
+    """Long JSON gets no line for each value, since deep lists would become 150 times as long."""
+    text = "[" * 150 + "1," * LONGEST_JSON + "1" + "]" * 150
+    assert len(printed(answered("a.jpg", text))) < len(text) * 1.1
+
+
 def test_a_failure_is_red_with_its_reason() -> None:
     """A failure shows its kind and message in red, and the part of the answer that arrived."""
     failure = Failure(kind="degenerate", message="it repeats itself; add --accept loop", partial="no no no")
@@ -126,7 +142,7 @@ def test_notes_are_dim() -> None:
     assert rows(result)[:-1] == ["a.jpg", "  A cat.", *(f"  {note}" for note in notes)]
     assert [styled(result, note) for note in notes] == ["2"] * 3
     assert styled(result, "a.jpg") == "1;36"
-    assert styled(result, "A cat.") == ""
+    assert styled(result, "A cat.") == "0", "plain"
 
 
 def test_foreign_text_cannot_control_the_terminal() -> None:

@@ -4,7 +4,10 @@ import json
 import re
 from collections.abc import Iterator
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.segment import Segment, Segments
+from rich.style import Style
 from rich.text import Text
 
 from vlmbatch import strict_json
@@ -16,46 +19,56 @@ INDENT = "  "
 WIDEST = 100
 NARROWEST = 20
 """Rows for a narrower terminal have this many columns, and the terminal breaks them itself."""
+LONGEST_JSON = 50_000
+"""Longer JSON appears as it arrived: with a line for each value it may become 150 times as long."""
+_NAME, _NOTE, _FAILURE = Style(bold=True, color="cyan"), Style(dim=True), Style(color="red")
 _LEAD = re.compile(r"\s*(?:(?:[-*+\u2022]|\d{1,3}[.)])\s+)?")
 """The spaces and the mark of a list item at the start of a line."""
 
 
-def answer_text(result: Result, console: Console) -> Text:
-    """The path and the answer, wrapped to the width of the terminal if the console has one."""
+def answer_text(result: Result, console: Console) -> Segments:
+    """The path and the answer, wrapped to the width of the terminal if the console has one.
+
+    These are segments, since rich needs 2 kB for each line of a `Text`, and an answer may have millions.
+    """
     has_width = console.is_terminal and not console.is_dumb_terminal
     width = max(NARROWEST, min(console.width, WIDEST)) - len(INDENT) if has_width else None
-    text = Text.assemble((clean(result.id), "bold cyan"))
+    segments = [Segment(clean(result.id), _NAME)]
     for part, style in _parts(result):
-        for line in clean_lines(part):
-            for row in [line] if width is None else _wrapped(line, width, console):
-                text.append("\n")
-                text.append(f"{INDENT}{row}".rstrip(), style)
-    return text
+        rows = (
+            f"\n{INDENT}{row}".rstrip(" ")
+            for line in clean_lines(part)
+            for row in ([line] if width is None else _wrapped(line, width, console))
+        )
+        segments.append(Segment("".join(rows), style))
+    return Segments([*segments, Segment.line()])
 
 
-def _parts(result: Result) -> Iterator[tuple[str, str]]:
+def _parts(result: Result) -> Iterator[tuple[str, Style | None]]:
     """The texts below the path, each with its style."""
     if result.completion is not None:
-        yield _answer(result.completion), ""
+        yield _answer(result.completion), None
     if result.failure is not None:
         yield from _failure(result.failure)
     for warning in result.warnings:
-        yield f"warning: {warning}", "dim"
+        yield f"warning: {warning}", _NOTE
     if result.duplicate_of is not None:
-        yield f"the same image as {clean(result.duplicate_of)}, so the same answer", "dim"
+        yield f"the same image as {clean(result.duplicate_of)}, so the same answer", _NOTE
     if result.cached:
-        yield "from the cache", "dim"
+        yield "from the cache", _NOTE
 
 
-def _failure(failure: Failure) -> Iterator[tuple[str, str]]:
-    yield f"failed ({failure.kind}): {failure.message}", "red"
+def _failure(failure: Failure) -> Iterator[tuple[str, Style | None]]:
+    yield f"failed ({failure.kind}): {failure.message}", _FAILURE
     if failure.partial:
-        yield "the part of the answer that arrived:", "dim"
-        yield failure.partial, ""
+        yield "the part of the answer that arrived:", _NOTE
+        yield failure.partial, None
 
 
 def _answer(done: Completion) -> str:
     """The answer; JSON has one line for each value."""
+    if len(done.text) > LONGEST_JSON:
+        return done.text
     value = done.data
     if value is None and done.text.lstrip().startswith(("{", "[")):
         try:
@@ -67,6 +80,9 @@ def _answer(done: Completion) -> str:
 
 def _wrapped(line: str, width: int, console: Console) -> Iterator[str]:
     """The rows of a line; those after the first begin below the text of the first."""
+    if cell_len(line) <= width:
+        yield line
+        return
     match = _LEAD.match(line)
     lead = match[0] if match and len(match[0]) * 2 < width else ""
     first, *others = Text(line[len(lead) :]).wrap(console, width - len(lead)) or [Text()]

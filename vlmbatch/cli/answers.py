@@ -6,7 +6,7 @@ import sys
 from typing import Protocol
 
 from rich.console import Console as RichConsole
-from rich.text import Text
+from rich.segment import Segment, Segments
 
 from vlmbatch.cli.answer_text import answer_text
 from vlmbatch.cli.console import Console
@@ -62,9 +62,10 @@ class TerminalAnswers:
     async def show(self, result: Result) -> None:
         """Show the result, and wait until the terminal has it."""
         await self._messages.wait_for_room()
-        first = "" if self._has_begun else "\n"
+        first = Segments([] if self._has_begun else [Segment.line()])
         self._has_begun = True
-        self._console.print(Text.assemble(first, answer_text(result, self._console), "\n"), soft_wrap=True)
+        answer = answer_text(result, self._console)
+        self._console.print(first, answer, Segments([Segment.line()]), soft_wrap=True)
         await self._messages.wait()
 
 
