@@ -38,10 +38,13 @@ def test_an_unusable_prompt_file_is_named(tmp_path: Path, content: bytes | None,
         prompt_text(PromptOptions(prompt_file=str(tmp_path / "p.txt")))
 
 
-def test_the_name_of_a_file_is_no_prompt(tmp_path: Path) -> None:
-    """A prompt that is the name of a file is an error that names --prompt-file; a long prompt is not."""
+def test_the_name_of_a_file_is_no_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prompt that is the name of a file is an error that names --prompt-file; a single word is a prompt."""
     (tmp_path / "my prompt.txt").write_text("What is this?")
     name = str(tmp_path / "my prompt.txt")
     with pytest.raises(ConfigError, match=rf"is the name of a file; type --prompt-file '{name}'"):
         prompt_text(PromptOptions(prompt=name))
-    assert prompt_text(PromptOptions(prompt="x" * 5000)) == "x" * 5000
+    assert prompt_text(PromptOptions(prompt="x." * 5000)) == "x." * 5000
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Animal").write_text("cat")
+    assert prompt_text(PromptOptions(prompt="Animal")) == "Animal"

@@ -18,7 +18,8 @@ def prompt_text(options: PromptOptions) -> str:
     """
     if options.prompt_file is None:
         prompt = options.prompt or DEFAULT_PROMPT
-        if os.path.isfile(prompt):  # noqa: PTH113  # Path raises for a name that is too long
+        looks_like_a_path = "." in prompt or os.sep in prompt
+        if looks_like_a_path and os.path.isfile(prompt):  # noqa: PTH113  # Path raises for a long name
             raise ConfigError(
                 f"--prompt {prompt} is the name of a file; type --prompt-file {shlex.quote(prompt)}"
             )
