@@ -18,7 +18,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per li
 
 @with_options_of("backend", "base_url", "api_key", *CONNECTION, "timeout", "give_up_after")
 def command(config: RunConfig, json: Json = False) -> None:
-    """List the models of the endpoints, with their size, and whether they see pictures and are loaded."""
+    """List the models of the endpoints, their size, whether they have vision, and whether they are loaded."""
     from vlmbatch.cli.models_view import show
 
     raise typer.Exit(show(config, as_json=json))

@@ -140,7 +140,7 @@ def _paths() -> inspect.Parameter:
 def _config() -> inspect.Parameter:
     config = typer.Option(
         "--config",
-        help=f"Read the settings from this file, and not from {HERE} or your own file.",
+        help=f"Read the settings from this file, and not from {HERE} or ~/.config/vlmbatch/vlmbatch.toml.",
         metavar="FILE",
         envvar="VLMBATCH_CONFIG",
         show_envvar=False,

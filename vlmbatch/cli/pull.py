@@ -27,7 +27,7 @@ Wait = Annotated[
     bool,
     typer.Option(
         "--wait",
-        help="Wait for Ollama, at most as long as --give-up-after says (here 15m). Skip models that it has.",
+        help="Wait until Ollama is up, for --give-up-after at most (here 15m). Skip models that Ollama has.",
     ),
 ]
 

@@ -8,7 +8,7 @@ from vlmbatch.config import RunConfig
 EPILOG = """\
 Each option can also be an environment variable (VLMBATCH_MAX_SIZE=768) or a line in a settings file
 (max-size = 768): your own file ~/.config/vlmbatch/vlmbatch.toml, or, for some options, ./vlmbatch.toml.
-The command line is stronger than the environment, and the environment is stronger than the files.
+The command line overrides the environment, and the environment overrides the files.
 
 Examples:
 

@@ -146,7 +146,7 @@ class EndpointOptions:
     )
     canary: bool = option(
         True,
-        "Skip the test before the first image. It shows whether the model receives pictures.",
+        "Skip the test at the start that shows whether pictures reach the model.",
     )
 
     fallback: tuple[str, ...] = option(

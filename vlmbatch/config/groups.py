@@ -164,10 +164,10 @@ class ImageOptions:
     max_size: int | None = option(
         None,
         "Shrink each picture until its longest side has this many pixels. auto: the best size for the model; "
-        "0: never shrink.",
+        "0: never shrink. With --max-pixels or --image-tokens there is no default.",
         metavar="PIXELS|auto",
         parse=parse_side,
-        shown_default=f"{USUAL_SIDE}, or the limit of the next two",
+        shown_default=f"{USUAL_SIDE}",
         harmless=True,
     )
     max_pixels: int | None = option(

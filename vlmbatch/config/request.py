@@ -48,14 +48,14 @@ class RequestOptions:
     )
     client_key: str | None = option(
         None,
-        "The private key of --client-cert, if it is in a file of its own.",
+        "The private key of --client-cert, if it is in a separate file.",
         metavar="FILE",
         secret=True,
     )
     insecure: bool = option(False, "Do not check the certificate of the endpoint (dangerous).")
     extra_body: str | None = option(
         None,
-        "Add these arguments to each request in OpenAI's format: a JSON object such as '{\"top_k\":20}'. "
+        "Add these arguments to each request of OpenAI's API: a JSON object such as '{\"top_k\":20}'. "
         "The value null removes an argument.",
         section="Question and answer",
         metavar="JSON",

@@ -80,7 +80,7 @@ class RunOptions:
     )
     retries: int = option(
         8,
-        "How often an image is tried again after temporary failures.",
+        "How often a request is tried again after temporary failures.",
         section="When something fails",
         metavar="N",
         harmless=True,
@@ -94,7 +94,7 @@ class RunOptions:
     )
     give_up_after: float | None = option(
         None,
-        "How long the run waits for an endpoint that does not answer. Then the run ends.",
+        "How long to wait for an endpoint that does not answer. Then the command ends.",
         section="When something fails",
         metavar="TIME",
         parse=parse_duration,
@@ -200,7 +200,7 @@ class DisplayOptions:
         choices=("auto", "text", "jsonl"),
         harmless=True,
     )
-    quiet: bool = option(False, "Print only errors.", short="-q")
+    quiet: bool = option(False, "Print only errors and warnings.", short="-q")
     verbose: bool = option(False, "Also print each retry and each failed image.", short="-v", harmless=True)
     log_json: bool = option(False, "Print each event as a line of JSON on standard error.")
     summary: str | None = option(
