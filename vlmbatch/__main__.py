@@ -36,7 +36,7 @@ class StandardOutput(LossyStream):
         self._is_lost = True
         if isinstance(error, BrokenPipeError):  # vlmbatch --help | true
             raise SystemExit(0) from error
-        reason = "it is closed" if error.errno == errno.EBADF else error.strerror
+        reason = "the stream is closed" if error.errno == errno.EBADF else error.strerror
         sys.stderr.write(
             f"vlmbatch: cannot write to standard output: {reason}; send it to another file or pipe\n"
         )

@@ -10,7 +10,7 @@ VlmbatchError                  the root; raised itself, it is a bug             
 │  │  └─ StaleConnectionError  a reused connection was closed: retried at once, at no cost
 │  ├─ RejectedError            the endpoint refuses this image: a failed result
 │  ├─ BadAnswerError           empty, cut, looping: retried with a change, then a failed result
-│  ├─ InternalError            a bug of vlmbatch at one image or one reply: a failed result
+│  ├─ InternalError            a bug in vlmbatch at one image or one reply: a failed result
 │  ├─ UnavailableError         the endpoint is down or busy: the run pauses                    exit 4
 │  │  └─ UnreachableError      the endpoint accepts no connection                              exit 4
 │  └─ FatalBackendError        unknown model, no vision, bad key: no image can succeed         exit 2

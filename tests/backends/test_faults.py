@@ -165,7 +165,7 @@ async def test_t4_tls_to_a_plain_port(kind: Kind) -> None:
 async def test_server_that_hangs_up_on_tls(name: str) -> None:
     """If a server closes the connection during the TLS handshake, the error names http as a cause."""
     async with babbling(None) as url, KINDS[name].open(url.replace("http:", "https:")) as backend:
-        with pytest.raises(UnavailableError, match="check that it speaks https"):
+        with pytest.raises(UnavailableError, match="check that the server speaks https"):
             await backend.preflight()
 
 

@@ -26,15 +26,18 @@ async def test_question_without_a_picture(name: str) -> None:
 
 
 FLAWS = {
-    "length": ({"length"}, ["accepted although --max-tokens cut it"]),
-    "loop": ({"loop"}, ["accepted although it repeats itself"]),
-    "bangs": ({"loop"}, ["accepted although it repeats itself"]),
+    "length": ({"length"}, ["the answer was accepted although --max-tokens cut it"]),
+    "loop": ({"loop"}, ["the answer was accepted although it repeats itself"]),
+    "bangs": ({"loop"}, ["the answer was accepted although it repeats itself"]),
     "length_loop": (
         {"length", "loop"},
-        ["accepted although --max-tokens cut it", "accepted although it repeats itself"],
+        [
+            "the answer was accepted although --max-tokens cut it",
+            "the answer was accepted although it repeats itself",
+        ],
     ),
-    "empty": ({"empty"}, ["accepted although it is empty"]),
-    "empty_thinking": ({"empty"}, ["accepted although it is empty"]),
+    "empty": ({"empty"}, ["the answer was accepted although it is empty"]),
+    "empty_thinking": ({"empty"}, ["the answer was accepted although it is empty"]),
 }
 
 

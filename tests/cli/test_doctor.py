@@ -21,7 +21,7 @@ from vlmbatch.imaging.capabilities import drawn_shapes
 Photos = Callable[..., Path]
 CLOSED = "http://127.0.0.1:9"
 SEEING = ("-m", "tiny-vision")
-CHECKS = ["reachable", "model", "takes pictures", "loaded", "really sees", "context", "at once", "one image"]
+CHECKS = ["reachable", "model", "vision", "loaded", "vision test", "context", "requests at once", "one image"]
 
 
 def doctor(*args: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -59,7 +59,7 @@ def test_a_line_for_each_check(endpoint: Endpoint) -> None:
     done = run("doctor", "--base-url", endpoint.url, *SEEING)
     assert done.returncode == 0
     assert f"ok       reachable: ollama 0.33.0 at {endpoint.url}\n" in done.stdout
-    assert "-> for more, start it with OLLAMA_NUM_PARALLEL=4" in done.stdout
+    assert "-> for more, start Ollama with OLLAMA_NUM_PARALLEL=4" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("ok       next: vlmbatch run FOLDER --backend ollama")
 
 
@@ -96,7 +96,7 @@ def test_no_endpoint() -> None:
     ("args", "check", "told", "advice"),
     [
         (("-m", "tiny-visoin"), "model", "has no model 'tiny-visoin'", "tiny-vision"),
-        (("-m", "tiny-text"), "really sees", "cannot see images", "--model"),
+        (("-m", "tiny-text"), "vision test", "cannot see images", "--model"),
         (("-m", "tiny-text", "--no-canary"), "model", "cannot see images", "--model"),
     ],
 )
@@ -126,8 +126,8 @@ def test_a_blind_server(endpoint: Endpoint) -> None:
     endpoint.blind = True
     code, found = look(endpoint)
     assert code == 2
-    assert found["takes pictures"]["mark"] == "ok"
-    assert found["really sees"]["mark"] == "wrong"
+    assert found["vision"]["mark"] == "ok"
+    assert found["vision test"]["mark"] == "wrong"
     assert found["one image"]["mark"] == "skipped"
 
 
@@ -140,7 +140,7 @@ def test_a_colour_without_believable_counts(endpoint: Endpoint, counts: str, wor
     endpoint.counts = counts
     endpoint.answer_canary = lambda request: words
     code, found = look(endpoint)
-    assert (code, found["really sees"]["mark"]) == (2 if mark == "wrong" else 0, mark)
+    assert (code, found["vision test"]["mark"]) == (2 if mark == "wrong" else 0, mark)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_unusable_images(endpoint: Endpoint, tmp_path: Path) -> None:
     for path in (str(tmp_path / "pipe"), "/dev/zero"):
         special = doctor(path)
         assert special.returncode == 2
-        assert f"{path} cannot be read: it is a" in special.stderr
+        assert f"{path} cannot be read: the path is a" in special.stderr
     (tmp_path / "x.jpg").write_text("no image")
     code, found = look(endpoint, str(tmp_path / "x.jpg"))
     assert (code, found["one image"]["mark"]) == (2, "wrong")
@@ -265,8 +265,8 @@ def test_a_canary_that_is_always_refused_is_a_doubt(endpoint: Endpoint) -> None:
     """If each canary is refused as busy and the image is answered, doctor warns and exits 0."""
     endpoint.canary = "503-busy"
     code, found = look(endpoint)
-    assert (code, found["really sees"]["mark"], found["one image"]["mark"]) == (0, "warning", "ok")
-    assert "could not be proven" in found["really sees"]["told"]
+    assert (code, found["vision test"]["mark"], found["one image"]["mark"]) == (0, "warning", "ok")
+    assert "could not prove" in found["vision test"]["told"]
 
 
 def test_a_closed_pipe_and_ctrl_c_are_quiet(endpoint: Endpoint) -> None:

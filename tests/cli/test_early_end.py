@@ -36,7 +36,7 @@ WHOLE = Summary(total=20, succeeded=20)
         (TO_FILE, EARLY, 50, 4, f"30 of 50 images left; {GOES_ON}"),
         (TO_FILE, RESUMED, 50, 6, f"at most 30 of 50 images left; {GOES_ON}"),
         (TO_FILE, EARLY, 19, 5, f"0 of 19 images left; {GOES_ON}"),
-        (TO_FILE, EARLY, None, 6, f"20 images done, the others are left; {GOES_ON}"),
+        (TO_FILE, EARLY, None, 6, f"20 images done, the other images are left; {GOES_ON}"),
         (
             TO_FILE | {"overwrite": True},
             EARLY,

@@ -34,7 +34,7 @@ Photos = Callable[..., Path]
         ),
         (("--base-url", "http://gpu1:80 http://gpu2:80"), "holds several URLs"),
         (("--base-url", "urls.txt"), "--base-url urls.txt is neither a URL nor a file that exists; "),
-        (("-b", "olama"), "--backend olama is not known; did you mean ollama? Else choose one of auto, "),
+        (("-b", "olama"), "openrouter, llama-cpp, litellm; did you mean ollama?"),
         (("-b", "x"), "--backend x is not known; choose one of auto, "),
     ],
 )

@@ -85,7 +85,7 @@ def test_columns_are_aligned_without_a_terminal() -> None:
         done = run("models", "--base-url", endpoint.url)
     titles, *rows = done.stdout.splitlines()
     assert (done.returncode, done.stderr, len(rows)) == (0, "", 3)
-    at = titles.index("SEES")
+    at = titles.index("VISION")
     assert [row[at : at + 4].strip() for row in rows] == ["yes", "no", "yes"]
     assert "61% GPU, rest CPU" in done.stdout
     assert "leaves this machine: ollama.com" in done.stdout

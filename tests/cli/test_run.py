@@ -121,7 +121,14 @@ def test_dry_run_sends_nothing(photos: Photos, endpoint: Endpoint) -> None:
     (photos(3, (2000, 1000)) / "bad.jpg").write_text("no image")
     done = run("run", "photos", "--dry-run", "-b", "ollama", "--base-url", endpoint.url, "-p", "Say it")
     assert (done.returncode, done.stdout, endpoint.requests) == (0, "", [])
-    for told in ("images: 4", "3 at 1024x512", endpoint.url, "Say it", "would fail: 1", "photos/bad.jpg"):
+    for told in (
+        "images: 4",
+        "3 at 1024x512",
+        endpoint.url,
+        "Say it",
+        "images that would fail: 1",
+        "photos/bad.jpg",
+    ):
         assert told in done.stderr
 
 

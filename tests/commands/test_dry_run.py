@@ -107,7 +107,7 @@ def test_the_lines_of_a_dry_run(mixed: Path) -> None:
         "prompt: What is this?",
         "records to: o.jsonl",
         "skipped: 1 other file, 0 unreadable folders",
-        "would fail: 2",
+        "images that would fail: 2",
         "  photos/bad.jpg: bad_image: not an image: it begins like text",
         "  photos/empty.png: bad_image: the file is empty; get a whole copy",
     ]
@@ -146,7 +146,7 @@ def test_nothing_is_contacted_and_nothing_written(mixed: Path) -> None:
             done = ask(*args)
             assert (done.returncode, done.stdout) == (0, "")
             assert "images: 5" in done.stderr
-            assert "would fail: 2" in done.stderr
+            assert "images that would fail: 2" in done.stderr
         with pytest.raises(BlockingIOError):
             listener.accept()
     assert sorted(mixed.parent.rglob("*")) == before

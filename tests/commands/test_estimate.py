@@ -209,7 +209,7 @@ def test_an_empty_folder_sends_nothing(photos: Photos, endpoint: Endpoint) -> No
     photos(0)
     done = called(*arguments(endpoint, "--probe", "5"))
     assert done.returncode == 0
-    assert "would end with exit code 2: no image below photos: 0 files" in done.stderr
+    assert "the run would end with exit code 2: no image below photos: 0 files" in done.stderr
     assert "nothing was sent" in done.stderr
     assert not endpoint.requests
 

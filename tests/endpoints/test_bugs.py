@@ -161,7 +161,7 @@ async def test_a_bug_costs_one_image(photos: Photos, endpoint: Endpoint, plug: P
     assert len(done.ids) == 12
     assert not done.of(RetryScheduled)
     (told,) = bugs(done.events)
-    assert told.message.startswith(f"{endpoint.url}/v1: a bug of vlmbatch: OverflowError")
+    assert told.message.startswith(f"{endpoint.url}/v1: a bug in vlmbatch: OverflowError")
     assert "in complete" in told.trace
     plug(endpoint, Bug())
     again = await ran(**at(endpoint, output="o.jsonl"))
@@ -189,7 +189,7 @@ async def test_a_bug_outside_of_the_backend_costs_one_image(
     assert (Path(failed.id).name, failed.failure.kind) == ("p0002.jpg", "internal")
     (told,) = bugs(done.events)
     assert told.message.startswith(
-        f"{failed.id}: a bug of vlmbatch: KeyError: 'a bug'; report it; the run goes on"
+        f"{failed.id}: a bug in vlmbatch: KeyError: 'a bug'; report it; the run goes on"
     )
 
 
@@ -271,7 +271,7 @@ async def test_a_bug_in_a_hint_costs_the_hint(
     assert done.error is None
     assert [result.ok for result in done.results] == [True] * 6
     assert bugs(done.events)
-    assert any("could not be proven" in e.message for e in done.events if isinstance(e, Notice))
+    assert any("could not prove" in e.message for e in done.events if isinstance(e, Notice))
 
 
 async def test_a_bug_in_each_hint_has_a_value(endpoint: Endpoint) -> None:
@@ -313,7 +313,7 @@ async def test_a_single_endpoint_whose_preflight_fails(
     done = await ran(**at(endpoint))
     assert isinstance(done.error, UnavailableError)
     assert done.error.kind == "internal"
-    assert "a bug of vlmbatch: OverflowError" in str(done.error)
+    assert "a bug in vlmbatch: OverflowError" in str(done.error)
 
 
 async def test_a_machine_without_memory_is_no_bug(photos: Photos, endpoint: Endpoint, plug: Plug) -> None:
@@ -421,7 +421,10 @@ def test_the_command_ends_with_the_traceback(
     assert done.returncode == 1
     assert done.stderr.count("Traceback (most recent call last):") == traces
     assert ("--verbose shows the traceback" in done.stderr) == (not flags)
-    assert "10 images in a row failed because of a bug of vlmbatch, so the run ends; report it" in done.stderr
+    assert (
+        "10 images in a row failed because of a bug in vlmbatch, so the run ends; report this bug"
+        in done.stderr
+    )
     assert done.stderr.count("ZeroDivisionError: division by zero") >= 2
     kinds = [record["error"]["kind"] for record in records(Path("o.jsonl").read_text())]
     assert kinds == ["internal"] * len(kinds)

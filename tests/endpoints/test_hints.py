@@ -109,7 +109,7 @@ async def test_a_note_names_the_request_that_failed(
 async def test_a_run_goes_on_without_any_helper_request(
     photos: Photos, servers: dict[str, Endpoint], backend: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If all helper requests fail, a question with a picture decides, also without --backend."""
+    """If all helper requests fail, vlmbatch tests it with a picture, also without --backend."""
     monkeypatch.setattr(auto, "HEAD_START_S", 1000.0)  # the two hints that hang use up the real one
     photos(2)
     paths = ("/api/tags", "/api/show", "/v1/models", "/props")
@@ -227,7 +227,7 @@ async def test_a_server_that_answers_nothing_is_awaited(photos: Photos, servers:
     done = await ran(backend="vllm", base_url=server.url, model="tiny-vision", give_up_after=0.3)
     assert isinstance(done.error, UnavailableError)
     told = [event.message for event in done.events if isinstance(event, PreflightDelayed)]
-    assert "a question with a picture decides" in told[0]
+    assert "vlmbatch tests it with a picture" in told[0]
     for reasons in (*told[1:], str(done.error)):
         assert "/v1/models" in reasons
         assert "Loading model" in reasons

@@ -39,7 +39,7 @@ async def test_a_filtered_picture_fails_alone(failing: Failing, number: int) -> 
 async def test_a_used_up_account_ends_the_run(failing: Failing, number: int) -> None:
     """A used-up account ends the run at once, even with a 429, which normally means to wait."""
     done = await failing.ends(f"no_credits:{number}", "quota")
-    assert "the account is used up" in str(done.error)
+    assert "the account has no credit left" in str(done.error)
 
 
 def test_each_refusal_has_its_exit_code(photos: Photos) -> None:
@@ -47,7 +47,7 @@ def test_each_refusal_has_its_exit_code(photos: Photos) -> None:
     photos(1)
     for mode, code, told in (
         ("wrong_key:2", 2, "does not accept the key"),
-        ("no_credits:2", 2, "the account is used up"),
+        ("no_credits:2", 2, "the account has no credit left"),
         ("moderation:3", 3, "content filter"),
     ):
         with Endpoint(script=lambda request, mode=mode: mode) as endpoint:

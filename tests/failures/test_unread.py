@@ -51,7 +51,7 @@ def test_the_command_names_what_it_did_not_read(shelf: Path, endpoint: Endpoint)
     done = run("run", "photos", *asking, "-o", "o.jsonl", "--summary", "s.json", "-q")
     assert done.returncode == 0, done.stderr
     done = run("run", "photos", *asking, "-o", "p.jsonl", "--summary", "s.json")
-    assert "2 with more pages or frames, of which only the first was read" in done.stderr
+    assert "2 with several pages or frames (only the first was read)" in done.stderr
     assert "4 other files ignored (2 PDF, 1 CBZ: not read)" in done.stderr
     summary = json.loads(Path("s.json").read_text())
     assert (summary["frames"], summary["ignored_kinds"]) == (2, {"CBZ": 1, "PDF": 2})
@@ -62,8 +62,8 @@ def test_the_command_names_what_it_did_not_read(shelf: Path, endpoint: Endpoint)
 def test_a_dry_run_names_what_a_run_would_not_read(shelf: Path) -> None:
     """A dry run counts the same pages and kinds of files."""
     told = called("run", "photos", "--dry-run", "--backend", "ollama").stderr
-    assert "may hold pictures: 2 PDF, 1 CBZ: not read" in told
-    assert "with more pages or frames, of which only the first is read: 2" in told
+    assert "2 PDF, 1 CBZ: not read, but may hold images" in told
+    assert "images with several pages or frames: 2 (only the first is read)" in told
     assert "2 hidden or system entries skipped (1 @eaDir, 1 hidden)" in told
 
 

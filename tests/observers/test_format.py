@@ -71,7 +71,7 @@ def test_cleaned_text_is_printable_utf_8(text: str) -> None:
             Summary(
                 total=2, succeeded=2, frames=1, ignored=9, ignored_kinds={"CBZ": 1, "PDF": 3}, duration_s=1
             ),
-            "finished: 2 answered, 1 with more pages or frames, of which only the first was read, "
+            "finished: 2 answered, 1 with several pages or frames (only the first was read), "
             "9 other files ignored (3 PDF, 1 CBZ: not read) in 1.0 s (2.0 images/s, 0 tokens)",
         ),
         (

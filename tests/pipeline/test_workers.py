@@ -142,7 +142,7 @@ async def test_a_model_that_disappears_pauses_the_run(
 
 
 async def test_received_answers_are_written_before_a_run_ends(photos: Photos, endpoint: Endpoint) -> None:
-    """When the account is used up, every received answer is written: it may have cost money."""
+    """When the account has no credit left, every received answer is written: it may have cost money."""
     photos(60)
     endpoint.script = [*["ok"] * 39, *["402"] * 99]
     done = await ran(
@@ -155,7 +155,8 @@ async def test_received_answers_are_written_before_a_run_ends(photos: Photos, en
 async def test_held_failures_are_written_when_the_endpoint_ends_the_run(
     photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
 ) -> None:
-    """When the account is used up, equal failures from before are written as failures of their images."""
+    """When the account has no credit left, equal failures from before are written as "
+    "failures of their images."""
     photos(10)
     endpoint.script = [*["400"] * 6, *["402"] * 9]  # each image is refused twice
     done = await ran(**asked, output="o.jsonl", concurrency=1)

@@ -101,7 +101,7 @@ def test_files_of_the_kernel_are_not_read(path: str) -> None:
         pytest.skip("this system has no such file")
     failure = failure_of(path)
     assert (failure.kind, failure.retryable) == ("not_a_file", False)
-    assert "like those of the kernel in /proc and /sys, not an image" in str(failure)
+    assert "like files of the kernel in /proc and /sys, so it is not an image" in str(failure)
 
 
 def test_the_head_of_a_file_of_the_kernel_is_not_read() -> None:
@@ -140,7 +140,7 @@ def test_a_file_that_keeps_growing_fails_for_now(monkeypatch: pytest.MonkeyPatch
     grow_on_read(monkeypatch, times=100)
     failure = failure_of("a.jpg")
     assert (failure.kind, failure.retryable) == ("io_error", True)
-    assert "being written to" in str(failure)
+    assert "another program is writing to the file" in str(failure)
     assert Path("a.jpg").stat().st_size < 100  # it was read twice, not until it ended
 
 

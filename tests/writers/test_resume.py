@@ -218,8 +218,8 @@ async def test_records_of_other_settings_are_not_mixed(output: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         await write(output, [answered("a")], settings=NEW)
     message = str(caught.value)
-    assert "prompt: 'Describe this image.' -> 'Name the \\x1b" in message
-    assert "seed: not set -> 7" in message
+    assert "prompt: was 'Describe this image.', now 'Name the \\x1b" in message
+    assert "seed: was not set, now 7" in message
     assert all(word in message for word in ("--append", "--overwrite", "--output", "..."))
     assert "model" not in message
     assert "max_size" not in message
@@ -243,11 +243,11 @@ async def test_at_most_five_differences_are_named(output: Path) -> None:
     await write(output, [answered("a", run="old")], run="old", settings=dict.fromkeys("abcdefgh", 1))
     with pytest.raises(ConfigError) as caught:
         await write(output, [], settings=dict.fromkeys("abcdefgh", 2))
-    assert "e: 1 -> 2\n  and 3 more\n" in str(caught.value)
+    assert "e: was 1, now 2\n  and 3 more\n" in str(caught.value)
     assert "f: " not in str(caught.value)
     with pytest.raises(ConfigError) as caught:
         await write(output, [], settings=dict.fromkeys("abcde", 2) | dict.fromkeys("fgh", 1))
-    assert "e: 1 -> 2\nAdd --append" in str(caught.value)
+    assert "e: was 1, now 2\nAdd --append" in str(caught.value)
 
 
 @pytest.mark.parametrize("left", [None, b"", b'{"v":1,"run":"old","settings":{"mo', b'{"v":1,"run":"new"}\n'])
@@ -256,7 +256,7 @@ async def test_without_the_settings_the_records_are_compared(output: Path, left:
     await write(output, [answered("a", run="old")], run="old", settings=OLD)
     runs = Path(f"{output}.runs")
     runs.unlink() if left is None else runs.write_bytes(left)
-    with pytest.raises(ConfigError, match="model: 'llava:7b' -> 'llava:13b'\n"):
+    with pytest.raises(ConfigError, match="model: was 'llava:7b', now 'llava:13b'\n"):
         await write(output, [], settings=NEW | {"model": "llava:13b"})
     with pytest.raises(ConfigError, match="no longer known"):
         await write(output, [], settings=NEW)

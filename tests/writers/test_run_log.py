@@ -102,7 +102,7 @@ async def test_an_old_lock_file_is_understood(output: Path) -> None:
     lock = Path(f"{output}.lock")
     lock.write_text(json.dumps({"pid": 1, "started": "2026-11-22T10:00:00Z", "runs": {"old": OLD}}))
     for _ in range(2):
-        with pytest.raises(ConfigError, match=r"prompt: 'Describe this image\.' -> 'Name"):
+        with pytest.raises(ConfigError, match=r"prompt: was 'Describe this image\.', now 'Name"):
             await write(output, [], settings=NEW)
     await write(output, [], APPEND, settings=NEW)
     first, second = lines_of_runs(output)

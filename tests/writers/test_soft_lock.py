@@ -218,7 +218,7 @@ def test_the_lock_of_another_machine_is_left(output: Path, gone: int, field: str
     assert not error.is_certain
     host = "elsewhere" if field == "host" else Holder.of_this_process(STARTED).host
     assert f"another run (process {gone} on {host}, started {STARTED}) is writing" in str(error)
-    assert str(error).endswith(f"If you are sure that it has ended, type: rm {held(output)}")
+    assert str(error).endswith(f"If you are sure that the other run has ended, type: rm {held(output)}")
     held(output).unlink()
     OutputLock(str(output)).acquire()
 

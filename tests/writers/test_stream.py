@@ -99,7 +99,7 @@ async def test_a_closed_standard_output_is_an_output_error() -> None:
     os.close(read_end)
     os.close(write_end)
     async with StreamWriter(write_end) as writer:
-        with pytest.raises(OutputError, match="it is closed"):
+        with pytest.raises(OutputError, match="the stream is closed"):
             await writer.begin(RUN, {})
 
 

@@ -45,7 +45,7 @@ async def confirm(
         UnavailableError: the question fails, too; the message has both reasons.
         FatalBackendError: the endpoint refuses every image.
     """
-    tell(f"{doubt}; now a question with a picture decides")
+    tell(f"{doubt}; vlmbatch tests it with a picture")
     try:
         return await backend.complete(_question(cold_s(timeout_s)))
     except (RejectedError, BadAnswerError):
@@ -57,7 +57,7 @@ async def confirm(
     except UnreachableError:
         raise
     except (UnavailableError, TransientError) as error:
-        both = f"{doubt}; a question with a picture fails, too: {error}"
+        both = f"{doubt}; the test with a picture failed, too: {error}"
         raise UnavailableError(both, kind=error.kind, retry_after=error.retry_after) from error
 
 

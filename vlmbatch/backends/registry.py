@@ -165,7 +165,9 @@ def _litellm(config: RunConfig, environ: Mapping[str, str], deployment: Deployme
     options = config.endpoint
     for name in ("ca_cert", "client_cert", "insecure"):
         if getattr(config.request, name):
-            raise ConfigError(f"{flag(name)} has no effect on LiteLLM; set SSL_CERT_FILE, which it reads")
+            raise ConfigError(
+                f"{flag(name)} has no effect on LiteLLM; set SSL_CERT_FILE, which LiteLLM reads"
+            )
     if deployment is None:
         if options.model is None:
             raise ConfigError(f"--backend litellm needs a model; name it with --model, {EXAMPLES}")

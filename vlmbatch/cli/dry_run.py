@@ -59,17 +59,17 @@ def report_lines(config: RunConfig, found: DryRunReport) -> list[str]:
         folders = counted(found.unreadable, "unreadable folder")
         lines.append(f"skipped: {counted(found.ignored, 'other file')}, {folders}")
     if found.ignored_kinds:
-        lines.append(f"may hold pictures: {not_read(found.ignored_kinds)}")
+        lines.append(f"{not_read(found.ignored_kinds)}, but may hold images")
     if found.skipped_entries:
         lines.append(skipped_entries(found.skipped_entries))
     if found.refusal is not None:
-        lines.append(f"would end with exit code 2: {found.refusal}")
+        lines.append(f"the run would end with exit code 2: {found.refusal}")
     elif (notice := empty_notice(config, found.empty_paths)) is not None:
         lines.append(notice)
     if found.frames:
-        lines.append(f"with more pages or frames, of which only the first is read: {found.frames}")
+        lines.append(f"images with several pages or frames: {found.frames} (only the first is read)")
     if found.failing:
-        lines.append(f"would fail: {found.failing}")
+        lines.append(f"images that would fail: {found.failing}")
         lines += [f"  {problem}" for problem in found.problems]
     return lines
 

@@ -61,7 +61,7 @@ class EarlyEnd:
 
     def _left(self, summary: Summary) -> str:
         if self._total is None:
-            return f"{counted(summary.total, 'image')} done, the others are left"
+            return f"{counted(summary.total, 'image')} done, the other images are left"
         # the walk ended early: it may not have reached all images that an earlier run has done
         most = "at most " if summary.skipped or summary.failed_before else ""
         return f"{most}{max(self._total - summary.total, 0)} of {counted(self._total, 'image')} left"

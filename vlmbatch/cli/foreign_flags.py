@@ -1,9 +1,9 @@
 """The options that other tools have, and what to write here instead."""
 
-_SAME_COMMAND = "the same command with the same --output continues; leave it out"
+_SAME_COMMAND = "leave it out: the same command with the same --output continues where the last run ended"
 _JSON_ANSWERS = "--schema FILE makes the answers JSON; --format jsonl prints records"
 _NOT_AN_OPTION = "name the folder without an option: vlmbatch run FOLDER"
-_ALWAYS_WALKED = "folders are always searched with their subfolders; leave it out"
+_ALWAYS_WALKED = "leave it out: vlmbatch always searches the subfolders, too"
 
 FOREIGN_FLAGS = {
     **dict.fromkeys(

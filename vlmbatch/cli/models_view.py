@@ -14,7 +14,7 @@ from vlmbatch.observers import clean
 from vlmbatch.observers.format import in_bytes
 from vlmbatch.records import ModelFacts
 
-TITLES = ("model", "size", "quant", "parameters", "context", "sees", "loaded", "where")
+TITLES = ("model", "size", "quant", "parameters", "context", "vision", "loaded", "where")
 RIGHT = ("size", "parameters", "context")
 GET_ONE = "get a vision model with: vlmbatch pull qwen2.5vl:7b"
 

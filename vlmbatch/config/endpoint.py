@@ -185,8 +185,7 @@ class EndpointOptions:
         near = nearest(self.backend, names, "")
         require(
             self.backend in names,
-            f"--backend {self.backend} is not known{near + ' Else' if near else ';'} "
-            f"choose one of {', '.join(names)}",
+            f"--backend {self.backend} is not known; choose one of {', '.join(names)}{near}",
         )
         require(
             not self.keep_alive or _KEEP_ALIVE.fullmatch(self.keep_alive) is not None,

@@ -38,9 +38,9 @@ class Bugs:
         _forget_traces(error)
         if matter not in self._told:
             self._told.add(matter)
-            told = f"{about}: a bug of vlmbatch: {words}; report it; the run goes on"
+            told = f"{about}: a bug in vlmbatch: {words}; report it; the run goes on"
             self._notify(BugFound(message=told, trace=self.last_trace))
-        return InternalError(f"a bug of vlmbatch: {words}")
+        return InternalError(f"a bug in vlmbatch: {words}")
 
     def as_backend_error(self, error: Exception, about: str) -> BackendError:
         """A BackendError unchanged, and the error that stands for a bug; see caught()."""

@@ -38,7 +38,7 @@ FORBIDDEN = 403
 TRIES = 3
 QUESTIONS = 3
 """A proof takes at most this many questions."""
-UNPROVEN = "whether pictures reach the model could not be proven"
+UNPROVEN = "vlmbatch could not prove that pictures reach the model"
 CHOOSE = "choose a vision model with --model (a .gguf model also needs --mmproj)"
 
 
@@ -241,15 +241,21 @@ def _compare(first: Completion, again: Completion, counts: Counts, without: int)
     if counts is Counts.PICTURE:
         return f"the model answers: {clean(again.text)}" if admits_blindness(again.text) else None
     if admission is not None:
-        raise _blind(f"it answers a question about a picture with: {clean(admission)}")
+        raise _blind(f"the model answers a question about a picture with: {clean(admission)}")
     if counts is Counts.UNKNOWN:
-        return "it did not name the colour of a picture, and the endpoint does not report tokens"
+        return "the model did not name the colour of a picture, and the endpoint does not report tokens"
     if counts is Counts.MAYBE_TEXT:
-        return "it did not name the colour of a picture, and the endpoint counts the picture's data as text"
+        return (
+            "the model did not name the colour of a picture, and the endpoint counts the "
+            "picture's data as text"
+        )
     if again.usage.input_tokens in (0, tokens):
         return "the endpoint counts the same tokens for any question"
     if ORANGE.is_nearly_named(first.text) and PURPLE.is_nearly_named(again.text):
-        return "it named the colour of a picture only roughly, and the endpoint counts no tokens for pictures"
+        return (
+            "the model named the colour of a picture only roughly, and the endpoint counts no "
+            "tokens for pictures"
+        )
     raise _blind(
         f"a question costs {tokens} tokens with a picture and {without} without it, and the model could not "
         "name the colour of a picture"

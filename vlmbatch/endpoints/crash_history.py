@@ -93,8 +93,9 @@ class CrashHistory:
             self.refunded += self.refund(self.breaker.downs)
         if self.causes_crashes:
             raise RejectedError(
-                f"the engine crashes over this image: {self.reported + self.found} times while it had no "
-                "other request; --retry-failed tries again, a smaller --max-size may help",
+                f"the engine crashed {self.reported + self.found} times with this image while no "
+                "other request was "
+                "in flight; to try again, add --retry-failed, perhaps with a smaller --max-size",
                 kind="crash",
             )
         return self.suspect

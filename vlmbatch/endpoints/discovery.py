@@ -63,7 +63,7 @@ def _urls_in(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         told = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(
-            f"--base-url {path} cannot be read: {told}; write one URL a line into it"
+            f"--base-url {path} cannot be read: {told}; write one URL per line into this file"
         ) from error
     urls = []
     for number, line in enumerate(lines, 1):
@@ -72,7 +72,9 @@ def _urls_in(path: Path) -> list[str]:
             check_url(text, f"line {number} of {path} (--base-url):")
             urls.append(text)
     if not urls:
-        raise ConfigError(f"--base-url {path} names no URL; write one a line, such as http://gpu1:8000/v1")
+        raise ConfigError(
+            f"--base-url {path} names no URL; write one URL per line, such as http://gpu1:8000/v1"
+        )
     return urls
 
 

@@ -32,7 +32,10 @@ class Doubts:
         is_refusal = isinstance(error, RejectedError) and error.by_status
         if endpoint.has_answered or not (is_refusal or isinstance(error, InternalError)):
             return error
-        told = f"it has answered no image, and failed images that another endpoint answered: {error}"
+        told = (
+            "this endpoint answered no image, and other endpoints answered the images that it "
+            f"failed: {error}"
+        )
         self._odd[endpoint] = FatalBackendError(told, kind=error.kind)
         if any(other.rank == endpoint.rank and self._may_answer(other) for other in pool):
             error.with_traceback(None)  # its frames hold the picture, as long as the new error lives

@@ -217,7 +217,7 @@ class EndpointPool:
         # an endpoint that may come back decides the exit code: the next run can then process the rest
         ends = (each.end for each in endpoints if each.end)
         gone_for_good = UnavailableError(
-            "no endpoint is left: --base-url names none any more; write one into its file"
+            "no endpoint is left: --base-url names no endpoint any more; write a URL into its file"
         )
         raise max(ends, key=lambda end: end.exit_code, default=gone_for_good)
 

@@ -153,7 +153,7 @@ async def look(backend: Backend, *, has_canary: bool, tell: Tell) -> Endpoint:
         pull = ", or get one with: vlmbatch pull qwen2.5vl" if endpoint.backend == "ollama" else ""
         raise FatalBackendError(
             f"{endpoint.url} reports that {endpoint.model} cannot see images; choose a vision model with "
-            f"--model{pull}, or leave out --no-canary, so that a picture decides",
+            f"--model{pull}, or leave out --no-canary, so that a test picture decides",
             kind="no_vision",
         )
     return endpoint

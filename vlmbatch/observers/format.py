@@ -87,7 +87,7 @@ def summary_line(summary: Summary) -> str:
         (summary.failed, f"{summary.failed} failed"),
         (summary.skipped, f"{summary.skipped} done before"),
         (summary.failed_before, f"{summary.failed_before} failed before (--retry-failed retries them)"),
-        (summary.frames, f"{summary.frames} with more pages or frames, of which only the first was read"),
+        (summary.frames, f"{summary.frames} with several pages or frames (only the first was read)"),
         (summary.ignored, f"{counted(summary.ignored, 'other file')} ignored{kinds}"),
         (len(summary.skipped_entries), skipped_entries(summary.skipped_entries)),
         (summary.unreadable, f"{closed} could not be read"),
@@ -126,7 +126,7 @@ def endpoint_lines(summary: Summary) -> list[str]:
     lines = []
     for row in summary.endpoints:
         if not row.model:
-            lines.append(f"  {row.url}: never up in this run")
+            lines.append(f"  {row.url}: was down during the whole run")
             continue
         name = f"{row.url} ({row.model})"
         failed = f", {row.failed} failed" if row.failed else ""

@@ -74,9 +74,10 @@ class SerialServer:
         is_serial = MOST_IDLE * elapsed_s <= worked_s <= ONE_AT_A_TIME * elapsed_s
         if is_serial and there_s >= SOME_WAIT * elapsed_s:
             self._tell(
-                f"Ollama works on one request at a time, while {there_s / elapsed_s - 1:.0f} more wait; "
-                "for more at once start it with OLLAMA_NUM_PARALLEL=4, which takes memory for four contexts "
-                "(with some models, such as qwen3-vl and llama vision, it always works on one)"
+                f"Ollama answers one request at a time, and {there_s / elapsed_s - 1:.0f} more wait; "
+                "for more at "
+                "once, start Ollama with OLLAMA_NUM_PARALLEL=4, which needs memory for four contexts "
+                "(some models, such as qwen3-vl and llama vision, always answer one at a time)"
             )
             self._tell = None
 
@@ -187,8 +188,8 @@ class SystemicFailures:
             self._bugs_in_a_row = 0
         if failure is not None and self._bugs_in_a_row >= BUGS:
             raise InternalError(
-                f"{BUGS} images in a row failed because of a bug of vlmbatch, so the run ends; "
-                f"report it: {failure.message}\n{self._bugs.last_trace}"
+                f"{BUGS} images in a row failed because of a bug in vlmbatch, so the run ends; "
+                f"report this bug: {failure.message}\n{self._bugs.last_trace}"
             )
 
     def _look_at_answer(self, text: str, load_s: float) -> None:
@@ -199,7 +200,7 @@ class SystemicFailures:
             self._told_same = True
             shown = text if len(text) <= 60 else f"{text[:57]}..."
             self._tell(
-                f"{SAME_ANSWERS} images in a row got the same answer ({shown}); "
+                f"{SAME_ANSWERS} images in a row have the same answer ({shown}); "
                 "unless the prompt asks for labels, check whether the model sees the pictures"
             )
         self._reloads += load_s > 0
@@ -225,12 +226,14 @@ def _all_alike(failure: Failure | None) -> FatalBackendError | UnavailableError:
     message = failure.message if failure else ""
     if failure and failure.kind in OF_THE_ENDPOINT:
         return UnavailableError(
-            f"the first {SAME_FAILURES} images failed alike, so the endpoint is at fault: {message}; "
-            "they have no records; correct this, and run the same command again",
+            f"the first {SAME_FAILURES} images failed with the same message, so the cause is the "
+            f"endpoint: {message}; "
+            "these images have no records; correct the cause, and run the same command again",
             kind=failure.kind,
         )
     return FatalBackendError(
-        f"the endpoint refused the first {SAME_FAILURES} images alike, so the set-up is wrong: {message}; "
-        "they have no records; correct this, and run the same command again",
+        f"the endpoint refused the first {SAME_FAILURES} images with the same message, so the "
+        "set-up is wrong: "
+        f"{message}; these images have no records; correct the cause, and run the same command again",
         kind=failure.kind if failure else None,
     )

@@ -10,12 +10,12 @@ from vlmbatch.pipeline.task import ImageTask
 from vlmbatch.protocols import Observer
 
 LARGER = {
-    "ollama": "a larger --num-ctx avoids that",
-    "vllm": "a larger --max-model-len of vLLM avoids that",
-    "llama-cpp": "a larger --num-ctx avoids that",
+    "ollama": "to avoid that, set a larger --num-ctx",
+    "vllm": "to avoid that, start vLLM with a larger --max-model-len",
+    "llama-cpp": "to avoid that, set a larger --num-ctx",
 }
 """How an engine gets a larger context, by backend."""
-USUAL_LARGER = "a larger context of the server avoids that"
+USUAL_LARGER = "to avoid that, start the server with a larger context"
 
 
 class ContextFit:

@@ -77,7 +77,7 @@ def report_sizing(question: Question, notify: Observer) -> None:
     if options.max_size == AUTO and question.sizing.family is None:
         tell(
             notify,
-            f"it is unknown how {model} counts the tokens of pictures, so --max-size auto is {USUAL_SIDE}; "
+            f"vlmbatch does not know how {model} counts image tokens, so --max-size auto is {USUAL_SIDE}; "
             "set --max-size to change that (docs/image-tokens.md)",
         )
     if budget is not None and least > budget:

@@ -33,5 +33,5 @@ class SlowWatch:
         if left_s > 0:
             self._timer = asyncio.get_running_loop().call_later(left_s, self._report_if_slow)
         else:
-            told = f"still being read and decoded after {self._slow_s:g} s; --exclude leaves it out"
+            told = f"still being read and decoded after {self._slow_s:g} s; to skip this image, add --exclude"
             self._notify(Notice(message=f"{self._image}: {told}"))

@@ -19,7 +19,7 @@ from vlmbatch.sources.opening import ReplacedError, opened
 from vlmbatch.sources.own_files import OwnFiles
 
 TRIES = 3
-OF_A_KERNEL = "it is a file without a fixed size, like those of the kernel in /proc and /sys, not an image"
+OF_A_KERNEL = "the file has no fixed size, like files of the kernel in /proc and /sys, so it is not an image"
 
 # errors that network file systems return for a moment after a server restart
 _FLAKY = (errno.EIO, errno.ESTALE)
@@ -90,7 +90,9 @@ def read_file(ref: ImageRef, *, max_bytes: int) -> SourceImage:
             raise ResourceError.behind(error) from error  # type: ignore[misc]  # it always is one
         if image is None:
             raise ImageError(
-                "it is being written to; run again when it is complete", kind="io_error", retryable=True
+                "another program is writing to the file; run again when it is complete",
+                kind="io_error",
+                retryable=True,
             )
         return image
     raise AssertionError("the last try returns or raises")
@@ -136,7 +138,8 @@ def _read_whole(ref: ImageRef, max_bytes: int) -> SourceImage | None:
             raise ImageError(kind, kind="not_a_file")
         if before.st_size > max_bytes:
             raise ImageError(
-                f"it has {before.st_size:,} bytes, more than {max_bytes:,}; raise --max-bytes to accept it",
+                f"the file has {before.st_size:,} bytes, more than {max_bytes:,}; raise --max-bytes "
+                "to accept it",
                 kind="too_large",
             )
         data = _read_up_to(fd, before.st_size + 1)
@@ -172,7 +175,7 @@ def _no_file(status: os.stat_result) -> str | None:
     """Why it is not a file with content; None if it is one."""
     if not stat.S_ISREG(status.st_mode):
         kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
-        return f"it is {kinds.get(stat.S_IFMT(status.st_mode), 'a device')}, not a file"
+        return f"the path is {kinds.get(stat.S_IFMT(status.st_mode), 'a device')}, not a file"
     return OF_A_KERNEL if status.st_dev in _kernel_devices() else None
 
 
@@ -206,12 +209,12 @@ def _as_image_error(error: OSError, ref: ImageRef) -> ImageError:
         return ImageError(OF_A_KERNEL, kind="not_a_file")
     if error.errno in (errno.EACCES, errno.EPERM):
         return ImageError(
-            f"it cannot be read: {reason(error)}; try chmod +r", kind="unreadable", retryable=True
+            f"the file cannot be read: {reason(error)}; try chmod +r", kind="unreadable", retryable=True
         )
     if error.errno == errno.ENAMETOOLONG:
-        return ImageError("its path is longer than the system allows", kind="unreadable")
+        return ImageError("the path of the file is longer than the system allows", kind="unreadable")
     if error.errno == errno.ELOOP:
-        return ImageError("it is a link that points back to itself", kind="not_a_file")
+        return ImageError("the file is a link that leads back to itself", kind="not_a_file")
     if error.errno in (errno.ENXIO, errno.ENODEV):  # from opening a socket or an absent device
-        return ImageError("it is a socket or a device, not a file", kind="not_a_file")
+        return ImageError("the path is a socket or a device, not a file", kind="not_a_file")
     return ImageError(f"the disk failed: {reason(error)}; run again", kind="io_error", retryable=True)

@@ -64,7 +64,8 @@ class GivenImages:
         data = ref.content if isinstance(ref.content, bytes) else _encoded(ref.content)
         if len(data) > self._max_bytes:
             raise ImageError(
-                f"it has {len(data):,} bytes, more than {self._max_bytes:,}; raise --max-bytes to accept it",
+                f"the image has {len(data):,} bytes, more than {self._max_bytes:,}; raise --max-bytes "
+                "to accept it",
                 kind="too_large",
             )
         return SourceImage(data=data, sha256=hashlib.sha256(data).hexdigest(), stamp=None)

@@ -18,7 +18,7 @@ REASONS = {
     errno.EFBIG: "the limit on the size of a file is reached (see ulimit -f)",
     errno.EROFS: "the disk is mounted read-only",
     errno.EACCES: "permission denied",
-    errno.EBADF: "it is closed",
+    errno.EBADF: "the stream is closed",
 }
 
 

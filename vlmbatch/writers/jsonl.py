@@ -281,7 +281,7 @@ class JsonlWriter:
     def _failure(self, error: OSError) -> OutputError | ResourceError:
         return ResourceError.behind(error) or OutputError(
             f"cannot write to {self.path}: {reason(error)}; "
-            "all lines in it are complete; once this is fixed, run the same command again to continue"
+            "all lines in it are complete; correct the cause, and run the same command again to continue"
         )
 
 

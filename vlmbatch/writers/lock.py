@@ -198,7 +198,8 @@ class OutputLock:
         if error.state == "running":
             return LockedError(message)
         return LockedError(
-            f"{message}. If you are sure that it has ended, type: rm {shlex.quote(path)}", is_certain=False
+            f"{message}. If you are sure that the other run has ended, type: rm {shlex.quote(path)}",
+            is_certain=False,
         )
 
 

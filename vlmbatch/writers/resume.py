@@ -201,7 +201,8 @@ def _change(old: object, new: object) -> str:
     insides = [text[1:] for text in texts]  # the quotes of repr depend on the text
     shared = len(os.path.commonprefix(insides))  # noqa: RUF071  # by characters is what is wanted
     start = max(0, shared - SHARED_SHOWN) if shared >= LONGEST_VALUE - SHARED_SHOWN else 0
-    return " -> ".join(_cut(text, start) for text in texts)
+    was, now = (_cut(text, start) for text in texts)
+    return f"was {was}, now {now}"
 
 
 def _cut(text: str, start: int) -> str:

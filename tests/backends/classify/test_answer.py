@@ -96,7 +96,7 @@ def test_the_message_names_thinking_only_after_thoughts() -> None:
         )
     }
     assert told["both"].startswith("the model used all of --max-tokens for thinking")
-    assert told["thought"] == "the model only thought and gave no answer"
+    assert told["thought"] == "the model wrote only thinking and no answer"
     assert told["cut"].startswith("the answer reached --max-tokens before its first word; set a larger")
     assert told["neither"] == "the model gave no answer"
 
@@ -158,8 +158,12 @@ def test_tables_lists_and_json_are_no_loops(text: str) -> None:
 def test_flaws_that_are_accepted_are_warnings() -> None:
     """The flaws of --accept are accepted with a warning each; any other flaw is an error."""
     both = frozenset(("length", "loop"))
-    assert check_answer("A cat", "length", accept=both) == ("accepted although --max-tokens cut it",)
-    assert check_answer("A cat. " * 60, "stop", accept=both) == ("accepted although it repeats itself",)
+    assert check_answer("A cat", "length", accept=both) == (
+        "the answer was accepted although --max-tokens cut it",
+    )
+    assert check_answer("A cat. " * 60, "stop", accept=both) == (
+        "the answer was accepted although it repeats itself",
+    )
     assert len(check_answer("A cat. " * 60, "length", accept=both)) == 2
     assert check_answer("!!!!", "", done=False, accept=both)
     assert check_answer("a a a", "repetition", accept=both)
@@ -184,7 +188,7 @@ def test_an_empty_answer_with_ollamas_end_mark_can_be_accepted() -> None:
     """Ollama's end mark shows that the answer has ended, also without a finish reason."""
     for reason in (None, "", "null"):
         accepted = check_answer("", reason, done=True, accept=frozenset(("empty",)))
-        assert accepted == ("accepted although it is empty",), reason
+        assert accepted == ("the answer was accepted although it is empty",), reason
 
 
 ENDS = (

@@ -345,7 +345,7 @@ def test_max_tokens_beyond_the_context_is_a_wrong_option(words: str) -> None:
     ("status", "body", "told"),
     [
         (404, '{"detail":"Not Found"}', "ends in /v1"),
-        (401, '{"error":"Unauthorized"}', "set --api-key, or OPENAI_API_KEY"),
+        (401, '{"error":"Unauthorized"}', "set --api-key, or set OPENAI_API_KEY"),
         (403, "", "OLLAMA_HOST"),
         (404, ollama("model 'x' not found"), "--model"),
         (500, ollama("image input is not supported"), "choose a vision model with --model"),

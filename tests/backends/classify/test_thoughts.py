@@ -81,7 +81,7 @@ def test_thinking_at_the_start_is_taken_out(text: str) -> None:
     told = without_thinking(text, ASKED)
     assert told.answer == "A cat."
     assert "fur" in told.thinking.lower()
-    assert told.warnings == (f"{len(told.thinking)} characters of thinking were taken out of the answer",)
+    assert told.warnings == (f"{len(told.thinking)} characters of thinking were removed from the answer",)
 
 
 @pytest.mark.parametrize("text", ONLY_THOUGHTS)
@@ -144,9 +144,9 @@ async def test_all_wires_take_thinking_out(name: str) -> None:
         async with kind.open(server.url, model="tiny") as backend:
             await backend.preflight()
             done = await backend.complete(question())
-            with pytest.raises(BadAnswerError, match="the model only thought") as caught:
+            with pytest.raises(BadAnswerError, match="the model wrote only thinking") as caught:
                 await backend.complete(question())
     assert (done.text, done.thinking) == ("A cat.", len(THOUGHT))
     if name != "litellm":  # the library itself takes it out, without a warning
-        assert "15 characters of thinking were taken out of the answer" in done.warnings
+        assert "15 characters of thinking were removed from the answer" in done.warnings
     assert (caught.value.kind, caught.value.change) == ("empty", "no_thinking")

@@ -24,16 +24,16 @@ def cut(found: TokenLimits, text: str = "A cat and", **marks: str) -> BadAnswerE
     ("found", "told", "change"),
     [
         (limits(1900, 148, 512, 2048), "the context of 2,048 tokens is full: 1,900 for picture", "shrink"),
-        (limits(1921, 127, 512, 2048), "127 for the answer; a smaller --max-size", "shrink"),
+        (limits(1921, 127, 512, 2048), "127 for the answer; set a smaller --max-size", "shrink"),
         (limits(475, 37, 400, 512), "the context of 512 tokens is full", "shrink"),  # recorded of llama.cpp
         (limits(1900, 146, 512, 2048), "the context of 2,048 tokens is full", "shrink"),
         (limits(1900, 511, 512, 2411), "the context of 2,411 tokens is full", "shrink"),
         # Ollama gives a vision model at least 2,048 tokens, whatever --num-ctx says
         (limits(1900, 148, 512, 1024), "the context of 2,048 tokens is full", "shrink"),
-        (limits(1900, 512, 512, 8192), "a larger --max-tokens lets it finish", "reseed"),
-        (limits(1900, 511, 512, 8192), "a larger --max-tokens lets it finish", "reseed"),
-        (limits(1536, 512, 512, 2048), "a larger --max-tokens lets it finish", "reseed"),
-        (limits(0, 0, 512, 2048), "a larger --max-tokens lets it finish", "reseed"),
+        (limits(1900, 512, 512, 8192), "set a larger --max-tokens", "reseed"),
+        (limits(1900, 511, 512, 8192), "set a larger --max-tokens", "reseed"),
+        (limits(1536, 512, 512, 2048), "set a larger --max-tokens", "reseed"),
+        (limits(0, 0, 512, 2048), "set a larger --max-tokens", "reseed"),
         (limits(1900, 148, 512, None), "cut the answer after 148 tokens, before the 512 of --max", "shrink"),
         (limits(1900, 148, 512, 8192), "look for another limit", "reseed"),
     ],
@@ -80,10 +80,13 @@ def test_a_loop_up_to_the_end_of_the_context_gets_another_seed() -> None:
     [
         (
             limits(1900, 148, 512, 2048),
-            "accepted although the context of 2,048 tokens cut it after 148 tokens",
+            "the answer was accepted although the context of 2,048 tokens cut it after 148 tokens",
         ),
-        (limits(1900, 148, 512, None), "accepted although the endpoint cut it after 148 tokens"),
-        (limits(1900, 512, 512, 8192), "accepted although --max-tokens cut it"),
+        (
+            limits(1900, 148, 512, None),
+            "the answer was accepted although the endpoint cut it after 148 tokens",
+        ),
+        (limits(1900, 512, 512, 8192), "the answer was accepted although --max-tokens cut it"),
     ],
 )
 def test_an_accepted_cut_names_its_limit(found: TokenLimits, warning: str) -> None:

@@ -95,7 +95,7 @@ def test_projector_beside_the_model(tmp_path: Path) -> None:
         ("none.gguf", None, r"--model none\.gguf is not a file"),
         ("owner/repo", None, r"is not a file; .*hf\.co/OWNER/REPO"),
         (".", None, r"--model \. is not a file"),
-        ("m.gguf", None, "needs its vision part; add --mmproj"),
+        ("m.gguf", None, "needs its vision projector; add --mmproj"),
         ("m.gguf", "none.gguf", r"--mmproj none\.gguf is not a file"),
         (None, "mmproj.gguf", "needs the model that it belongs to; add --model"),
     ],
@@ -162,7 +162,7 @@ def test_hub_that_cannot_be_reached(tmp_path: Path) -> None:
 def test_name_that_no_hub_has(tmp_path: Path) -> None:
     """A name that is not OWNER/REPO is an error without a request to the hub."""
     with closed_port() as hub:
-        assert "the hub has no such model" in found("hf.co/owner/repo/more", tmp_path, hub)
+        assert "Hugging Face has no such model" in found("hf.co/owner/repo/more", tmp_path, hub)
 
 
 @contextmanager
@@ -224,4 +224,4 @@ def test_download_and_cache(tmp_path: Path) -> None:
 def test_repository_that_the_hub_does_not_have(tmp_path: Path) -> None:
     """The hub's 404 is reported as a wrong name, not as an outage."""
     with hub_with({}) as (hub, _):
-        assert "no such model, or it is private" in found("hf.co/owner/other", tmp_path, hub)
+        assert "no such model, or the model is private" in found("hf.co/owner/other", tmp_path, hub)

@@ -184,7 +184,7 @@ async def test_still_loading() -> None:
     """An Ollama that is busy at preflight and answers no question is unavailable: the run waits for it."""
     with Endpoint(routes={"/api/show": "503-busy", "/api/chat": "503-busy"}) as endpoint:
         async with OLLAMA.open(endpoint.url) as backend:
-            with pytest.raises(UnavailableError, match="question with a picture fails, too"):
+            with pytest.raises(UnavailableError, match="test with a picture failed, too"):
                 await backend.preflight()
 
 

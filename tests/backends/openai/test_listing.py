@@ -84,7 +84,7 @@ async def test_a_name_that_the_list_lacks_and_the_server_answers() -> None:
         async with VLLM.open(endpoint.url, model="secret") as backend:
             found = await backend.preflight()
     assert found.model == "secret"
-    assert [note for note in found.notes if "does not list secret, but answers with it" in note]
+    assert [note for note in found.notes if "does not list secret, but answers requests for it" in note]
 
 
 async def test_a_server_that_answers_with_another_model() -> None:

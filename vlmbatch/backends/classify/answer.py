@@ -103,8 +103,8 @@ def check_answer(
 
 _LOOPED = ("repetition", "repetition_detected")
 _ACCEPTED = {
-    "loop": "accepted although it repeats itself",
-    "empty": "accepted although it is empty",
+    "loop": "the answer was accepted although it repeats itself",
+    "empty": "the answer was accepted although it is empty",
 }
 
 
@@ -147,13 +147,15 @@ def _cut(answer: str, limits: TokenLimits, *, loops: bool) -> BadAnswerError:
 def _empty(thought: bool, cut: bool) -> BadAnswerError:
     """The error for an answer without text, also a cut one: a model may think without showing it."""
     if thought and cut:
-        message = "the model used all of --max-tokens for thinking and gave no answer; set a larger one"
+        message = (
+            "the model used all of --max-tokens for thinking and gave no answer; set a larger --max-tokens"
+        )
     elif thought:
-        message = "the model only thought and gave no answer"
+        message = "the model wrote only thinking and no answer"
     elif cut:
         message = (
             "the answer reached --max-tokens before its first word; set a larger --max-tokens "
-            "(hidden thinking may use it up)"
+            "(hidden thinking may use all of it)"
         )
     else:
         return BadAnswerError("the model gave no answer", kind="empty", change="reseed")

@@ -21,8 +21,8 @@ _CUT_OFF = r"['\"]?: (EOF|(read|write|dial) tcp)"
 _MODEL_HINT = "name another model with --model"
 _WIRE_HINT = "check --backend and --base-url"
 _KEY_HINT = (
-    "set --api-key, or OPENAI_API_KEY (OPENROUTER_API_KEY for OpenRouter, OLLAMA_API_KEY for Ollama) and "
-    "--base-url; for a fallback, write the variable of its key after its URL: @URL#VARIABLE"
+    "set --api-key, or set OPENAI_API_KEY (OpenRouter: OPENROUTER_API_KEY, Ollama: OLLAMA_API_KEY) together "
+    "with --base-url; for a fallback, write the variable of its key after its URL: @URL#VARIABLE"
 )
 _OPTION_HINT = "correct the option, or leave it out"
 
@@ -67,7 +67,7 @@ REPLIES: tuple[Row, ...] = (
         r"|requires more credits|key limit exceeded",
         FatalBackendError,
         "quota",
-        "the account is used up",
+        "the account has no credit left",
         "add credit, or choose another endpoint with --base-url",
     ),
     Row(
@@ -95,7 +95,7 @@ REPLIES: tuple[Row, ...] = (
         BadAnswerError,
         "context",
         "the image has more tokens than the endpoint accepts",
-        "a smaller --max-size helps, or a larger --max-num-batched-tokens (vLLM)",
+        "set a smaller --max-size, or start vLLM with a larger --max-num-batched-tokens",
         change="shrink",
     ),
     Row(
@@ -104,7 +104,7 @@ REPLIES: tuple[Row, ...] = (
         FatalBackendError,
         "bad_config",
         "the endpoint accepts fewer images per request than were sent",
-        "raise its limit (vLLM: --limit-mm-per-prompt)",
+        "raise the limit of the server (vLLM: --limit-mm-per-prompt)",
     ),
     Row(
         "max_tokens",
@@ -122,8 +122,9 @@ REPLIES: tuple[Row, ...] = (
         FatalBackendError,
         "bad_config",
         "the endpoint cannot read the image at this path of its disk",
-        "start it where the images have the same path, and name a folder above them with "
-        "--allowed-local-media-path (vLLM) or --media-path / (llama-server); or leave out --file-urls",
+        "leave out --file-urls, or start the server on a machine where the images have the "
+        "same path, and name "
+        "a folder above them with --allowed-local-media-path (vLLM) or --media-path / (llama-server)",
         (200, 400, 403, 422, 500),
     ),
     # this image or this request: retried with a smaller image, or refused
@@ -136,7 +137,7 @@ REPLIES: tuple[Row, ...] = (
         BadAnswerError,
         "context",
         "image and prompt do not fit into the model's context",
-        "a smaller --max-size or a larger context helps",
+        "set a smaller --max-size or a larger context",
         change="shrink",
     ),
     Row(
@@ -264,7 +265,7 @@ REPLIES: tuple[Row, ...] = (
         FatalBackendError,
         "auth",
         "the proxy requires a user and a password",
-        "put them into HTTP_PROXY or HTTPS_PROXY, as http://user:password@proxy:3128",
+        "write both into HTTP_PROXY or HTTPS_PROXY, for example http://user:password@proxy:3128",
         (407,),
     ),
     Row(
@@ -291,7 +292,7 @@ REPLIES: tuple[Row, ...] = (
         BadAnswerError,
         "body_too_large",
         "the image has more bytes than the endpoint accepts",
-        "a smaller --max-size or --quality helps, or a larger client_max_body_size of its proxy",
+        "set a smaller --max-size or --quality, or a larger client_max_body_size at its proxy (nginx)",
         (413,),
         "shrink",
     ),
@@ -313,14 +314,16 @@ REPLIES: tuple[Row, ...] = (
         "the endpoint refuses this request",
         statuses=range(400, 500),
     ),
-    Row("unable", "", RejectedError, "rejected", "the endpoint cannot do this", statuses=(501,)),
+    Row(
+        "unable", "", RejectedError, "rejected", "the endpoint does not support this request", statuses=(501,)
+    ),
     Row(
         "gateway timeout",
         "",
         TransientError,
         "timeout",
         "a proxy in front of the endpoint timed out",
-        "raise its timeout (nginx: proxy_read_timeout)",
+        "raise the timeout of the proxy (nginx: proxy_read_timeout)",
         (504, 524, 598, 599),  # 524 is Cloudflare's
     ),
     Row("server error", "", TransientError, "server_error", "the endpoint failed", statuses=range(500, 600)),

@@ -50,7 +50,7 @@ class SplitText(NamedTuple):
         """A warning for the record if the answer is not the whole text."""
         size = len(self.thinking)
         return (
-            (f"{size} characters of thinking were taken out of the answer",) if self.thinking.strip() else ()
+            (f"{size} characters of thinking were removed from the answer",) if self.thinking.strip() else ()
         )
 
 

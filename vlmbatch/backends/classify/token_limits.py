@@ -7,7 +7,7 @@ from vlmbatch.records import Usage
 
 SLACK = 2
 """Servers differ by this many tokens in what they count: the end mark, or the token that did not fit."""
-HINT = "a smaller --max-size or a larger context helps"
+HINT = "set a smaller --max-size or a larger context"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class TokenLimits:
         """What cut the answer, for a message."""
         read, written = self.usage.input_tokens, self.usage.output_tokens
         if not self.ended_early:
-            return "the answer is longer than --max-tokens allows; a larger --max-tokens lets it finish"
+            return "the answer is longer than --max-tokens allows; set a larger --max-tokens"
         if self.is_full:
             context = max(self.context or 0, self._total)
             return (
@@ -78,13 +78,13 @@ class TokenLimits:
     def accepted(self) -> str:
         """The warning of an answer that was accepted although it was cut."""
         if not self.ended_early:
-            return "accepted although --max-tokens cut it"
+            return "the answer was accepted although --max-tokens cut it"
         by = (
             f"the context of {max(self.context or 0, self._total):,} tokens"
             if self.is_full
             else "the endpoint"
         )
-        return f"accepted although {by} cut it after {self.usage.output_tokens:,} tokens"
+        return f"the answer was accepted although {by} cut it after {self.usage.output_tokens:,} tokens"
 
     @property
     def _total(self) -> int:

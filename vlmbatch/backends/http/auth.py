@@ -62,7 +62,9 @@ class Credentials:
         user, _, password = login.partition(":")
         key = (api_key or "").strip()  # a key read from a file ends in a line break
         if not (key.isascii() and key.isprintable()):
-            raise ConfigError("the key contains characters that no key has; check --api-key or its variable")
+            raise ConfigError(
+                "the key contains characters that a key cannot have; check --api-key or its variable"
+            )
         token = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode("ascii")
         authorization = f"Basic {token}" if at else f"Bearer {key}" if key else None
         own = (("Authorization", authorization),) if authorization and not authorizes(headers) else ()

@@ -73,7 +73,7 @@ class Replies(ResponseHandler):
             super().data_received(data[start : start + AT_ONCE_BYTES])
             if len(self) > MOST_INTERIM:
                 self.close()
-                self.set_exception(aiohttp.ClientPayloadError("it sent endless interim replies"))
+                self.set_exception(aiohttp.ClientPayloadError("the server sent endless interim replies"))
                 return
 
 

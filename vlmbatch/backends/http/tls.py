@@ -73,4 +73,6 @@ def _errors_naming(flag: str, path: str) -> Iterator[None]:
     except OSError as error:
         raise ConfigError(f"{option} cannot be read: {error.strerror}; check its path") from error
     except ValueError as error:  # a NUL in the path
-        raise ConfigError(f"{flag} contains a NUL, which no path has; name the file") from error
+        raise ConfigError(
+            f"{flag} contains a NUL character, which a path cannot have; name the file"
+        ) from error

@@ -173,7 +173,7 @@ def no_connection(url: str, error: BaseException, hint: str) -> UnavailableError
         way_out = "set a smaller --concurrency, or allow more files with ulimit -n"
         return FatalBackendError(f"no connection to {url}: {reason(error)}; {way_out}")
     if url.startswith("https:"):  # a plain HTTP server may wait for the rest of a TLS greeting, or just close
-        hint = f"check that it speaks https and not http; {hint}"
+        hint = f"check that the server speaks https and not http; {hint}"
     unreachable = UnreachableError(f"no connection to {url}: {reason(error)}; {hint}")
     unreachable.refused = cause is not None and cause.errno == errno.ECONNREFUSED
     return unreachable
@@ -215,6 +215,6 @@ def no_secure_connection(url: str, error: BaseException) -> FatalBackendError:
     """The error for an endpoint without TLS, or with a certificate that is not trusted."""
     return FatalBackendError(
         f"no secure connection to {url}: {brief(error)}; "
-        "check http or https in the URL; a CA of your own is trusted with --ca-cert FILE",
+        "check http or https in the URL; to trust a CA of your own, add --ca-cert FILE",
         kind="wrong_url",
     )

@@ -24,7 +24,7 @@ _MODEL_HINT = "name another model with --model, as provider/model"
 
 _FATAL, _BAD, _NO, _PASSING = FatalBackendError, BadAnswerError, RejectedError, TransientError
 _GUARDRAIL = "a guardrail refuses this image or prompt"
-_PAY = "pay for more, or choose another provider"
+_PAY = "add credit, or choose another provider"
 _ROWS = (
     Row("AuthenticationError", "", _FATAL, "auth", "the provider refuses this client", _KEY_HINT),
     Row("PermissionDeniedError", "", _FATAL, "auth", "the provider refuses this client", _KEY_HINT),
@@ -52,7 +52,7 @@ _ROWS = (
         "the provider does not accept this option",
         "leave it out",
     ),
-    Row("PaymentRequiredError", "", _FATAL, "quota", "the account is used up", _PAY),
+    Row("PaymentRequiredError", "", _FATAL, "quota", "the account has no credit left", _PAY),
     Row("BudgetExceededError", "", _FATAL, "quota", "LiteLLM's budget is used up", _PAY),
     Row(
         "ContextWindowExceededError",
@@ -60,7 +60,7 @@ _ROWS = (
         _BAD,
         "context",
         "image and prompt do not fit into the model's context",
-        "a smaller --max-size helps",
+        "set a smaller --max-size",
         change="shrink",
     ),
     Row("JSONSchemaValidationError", "", _BAD, "bad_schema", "the answer does not fit the schema"),
@@ -79,7 +79,13 @@ _ROWS = (
         "bad_response",
         "the reply does not have the expected format",
     ),
-    Row("ModifyResponseException", "", _PASSING, "bad_response", "the provider's reply was replaced"),
+    Row(
+        "ModifyResponseException",
+        "",
+        _PASSING,
+        "bad_response",
+        "a guardrail of LiteLLM replaced the provider's reply",
+    ),
     Row("MidStreamFallbackError", "", _PASSING, "server_error", "the provider broke off the answer"),
     Row("VectorStoreSearchError", "", _PASSING, "server_error", "the provider failed"),
     Row("MockException", "", _PASSING, "server_error", "the provider failed"),

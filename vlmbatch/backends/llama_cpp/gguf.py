@@ -55,7 +55,7 @@ def find_files(model: str | None, mmproj: str | None) -> ModelFiles:
     if mmproj is None:
         beside = sorted(Path(model).parent.glob("*mmproj*.gguf"))
         if len(beside) != 1:
-            raise ConfigError(f"--model {model} needs its vision part; add --mmproj PATH.gguf")
+            raise ConfigError(f"--model {model} needs its vision projector; add --mmproj PATH.gguf")
         mmproj = str(beside[0])
     if not Path(mmproj).is_file():
         raise ConfigError(f"--mmproj {mmproj} is not a file; check its path")
@@ -79,7 +79,8 @@ def _from_hub(name: str, mmproj: str | None) -> ModelFiles:
         paths = [found[model], found[projector]]
     except (hub.errors.RepositoryNotFoundError, hub.errors.HFValidationError) as error:
         raise ConfigError(
-            f"--model hf.co/{name}: the hub has no such model, or it is private; check its name, or "
+            f"--model hf.co/{name}: Hugging Face has no such model, or the model is private; "
+            "check its name, or "
             "set HF_TOKEN"
         ) from error
     except (hub.errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # not in its __all__

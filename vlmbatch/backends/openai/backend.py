@@ -42,7 +42,7 @@ from vlmbatch.images import PreparedImage
 from vlmbatch.protocols import Tell, quiet
 from vlmbatch.records import Completion, Endpoint, Generation, Load, ModelFacts, Request
 
-MODEL_HINT = "name a served one with --model"
+MODEL_HINT = "name one of its models with --model"
 SERVER_HINT = "start the server, or set its URL with --base-url"
 LOAD_S = 5.0
 """How long a server may take to report its queue, in seconds; a later report would be outdated."""
@@ -339,4 +339,4 @@ class OpenAICompatibleBackend:
         is_another = done is None or (done.model in listing.models and not self._server_type.hosted)
         if listing.is_complete and is_another:  # LM Studio answers with another model than the one named
             raise missing
-        return () if listing.error else (f"{self.place} does not list {name}, but answers with it",)
+        return () if listing.error else (f"{self.place} does not list {name}, but answers requests for it",)

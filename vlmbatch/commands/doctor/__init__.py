@@ -28,9 +28,9 @@ from vlmbatch.records import Endpoint
 
 __all__ = ["Finding", "Mark", "check_up"]
 
-ESSENTIAL = ("reachable", "model", "loaded", "really sees")
+ESSENTIAL = ("reachable", "model", "loaded", "vision test")
 """The checks that the later checks depend on."""
-TITLES = ("reachable", "model", "takes pictures", "loaded", "really sees", "context", "at once", "one image")
+TITLES = ("reachable", "model", "vision", "loaded", "vision test", "context", "requests at once", "one image")
 SHAPING = ("prompt", "generation", "image")
 """Groups of options that shape an answer; the suggested run repeats those that were checked."""
 
@@ -80,7 +80,9 @@ async def _findings(checks: EndpointChecks, image: bytes) -> AsyncIterator[Findi
     blocked: str | None = None
     for title, step in zip(TITLES, steps, strict=True):
         if blocked is not None:
-            yield Finding(check=title, mark="skipped", told=f"needs this check to pass first: {blocked}")
+            yield Finding(
+                check=title, mark="skipped", told=f"not checked, since this check failed: {blocked}"
+            )
             continue
         try:
             found = await step()

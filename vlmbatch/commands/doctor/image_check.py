@@ -110,7 +110,7 @@ def _does_not_fit(checks: EndpointChecks, sent: Sent) -> list[Finding]:
     if sent.larger is None:
         return []
     told = (
-        f"a picture of {sent.larger.width}x{sent.larger.height} does not fit, and a run sends smaller ones, "
+        f"a picture of {sent.larger.width}x{sent.larger.height} does not fit; a run sends smaller pictures, "
         f"here {sent.picture.width}x{sent.picture.height}: {sent.reason}"
     )
     advice = larger_context(checks.found.backend)
