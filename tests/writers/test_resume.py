@@ -233,7 +233,7 @@ async def test_the_first_difference_of_long_values_is_shown(output: Path) -> Non
     await write(output, [answered("a", run="old")], run="old", settings=OLD | {"prompt": begin + "Be short."})
     with pytest.raises(ConfigError) as caught:
         await write(output, [], settings=OLD | {"prompt": begin + "Don't guess."})
-    assert "prompt: ... a training caption. Be short.' -> ... a training caption. Don't guess.\"" in str(
+    assert "prompt: was ... a training caption. Be short.', now ... a training caption. Don't guess.\"" in str(
         caught.value
     )
 
