@@ -1,7 +1,10 @@
 """The checks of this machine, and the run that doctor suggests at the end."""
 
 import shlex
+import sys
+from pathlib import Path
 
+import pytest
 from endpoint import Endpoint
 
 from vlmbatch.commands.doctor import Finding, check_up
@@ -28,6 +31,25 @@ def test_a_missing_extra_is_a_warning_with_its_command() -> None:
     assert 'pip install "vlmbatch[fast]"' in (accelerator(BARE).advice or "")
     assert formats(BARE).told.endswith("not AVIF, HEIC, scientific TIFF")
     assert formats(BARE).exit_code == 0
+
+
+def test_the_install_command_is_for_the_environment_of_vlmbatch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If another pip is first on PATH, or uv made the environment, the advice names the right command."""
+    here = shlex.quote(sys.executable)
+    monkeypatch.setenv("PATH", "")
+    assert accelerator(BARE).advice == f'{here} -m pip install "vlmbatch[fast]"'
+    monkeypatch.setitem(sys.modules, "pip", None)
+    assert accelerator(BARE).advice == f'uv pip install --python {here} "vlmbatch[fast]"'
+
+
+def test_in_an_active_environment_pip_is_enough(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """If the first pip on PATH is beside the Python of vlmbatch, the advice is plain `pip install`."""
+    python, pip = tmp_path / "python", tmp_path / "pip"
+    pip.touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setitem(sys.modules, "pip", sys)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert accelerator(BARE).advice == 'pip install "vlmbatch[fast]"'
 
 
 def test_a_wrong_finding_has_its_code_and_advice() -> None:

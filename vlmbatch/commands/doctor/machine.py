@@ -1,7 +1,12 @@
 """The checks of this machine: versions, image formats and the accelerator."""
 
+import importlib.util
 import platform
+import shlex
+import shutil
+import sys
 from importlib import metadata
+from pathlib import Path
 
 from vlmbatch.commands.doctor.finding import Finding
 from vlmbatch.imaging.capabilities import Support, support
@@ -24,9 +29,9 @@ def formats(found: Support) -> Finding:
     if not missing:
         return Finding(check="formats", mark="ok", told=told)
     ways = {
-        "HEIC": 'for iPhone photos: pip install "vlmbatch[heic]"',
-        "scientific TIFF": 'for TIFF with floats or 32 bits: pip install "vlmbatch[tiff]"',
-        "AVIF": "for AVIF: pip install --force-reinstall pillow",
+        "HEIC": f"for iPhone photos: {_install('heic')}",
+        "scientific TIFF": f"for TIFF with floats or 32 bits: {_install('tiff')}",
+        "AVIF": f"for AVIF: {_pip()} --force-reinstall pillow",
     }
     return Finding(
         check="formats",
@@ -44,5 +49,20 @@ def accelerator(found: Support) -> Finding:
         check="resizing",
         mark="warning",
         told="not accelerated; everything works, but uses more CPU",
-        advice='pip install "vlmbatch[fast]"',
+        advice=_install("fast"),
     )
+
+
+def _install(extra: str) -> str:
+    return f'{_pip()} "vlmbatch[{extra}]"'
+
+
+def _pip() -> str:
+    """The command that installs into the environment of vlmbatch; the pip on PATH may be of another one."""
+    python = shlex.quote(sys.executable)
+    if importlib.util.find_spec("pip") is None:  # the environment was made by uv
+        return f"uv pip install --python {python}"
+    first = shutil.which("pip")
+    if first is not None and Path(first).parent == Path(sys.executable).parent:
+        return "pip install"
+    return f"{python} -m pip install"
