@@ -195,7 +195,7 @@ class DisplayOptions:
     )
     format: str = option(
         "auto",
-        "How answers appear on standard output. auto is text on a terminal without -o, else jsonl.",
+        "How answers appear on standard output. auto is text on a terminal without -o and -q, else jsonl.",
         metavar="auto|text|jsonl",
         choices=("auto", "text", "jsonl"),
         harmless=True,
