@@ -64,9 +64,25 @@ def test_captions_become_text_files(pictures: Pictures) -> None:
     """Each answered picture gets a text file with the trigger word and its caption on one line."""
     pictures("train")
     made("train", "A grey cat\nin a window.", output="captions.jsonl")
-    script("docs/captions.md")
+    assert script("docs/captions.md").stdout == "2 text files written, 0 kept as they were\n"
     written = {path.name: path.read_text() for path in Path("train").glob("*.txt")}
     assert written == dict.fromkeys(("cat.txt", "dog.txt"), "sks style, A grey cat in a window.\n")
+
+
+def test_captions_by_hand_are_kept(pictures: Pictures) -> None:
+    """A text file that exists is kept, and a picture that would share a text file or is gone is named."""
+    folder = pictures("train")
+    Image.new("RGB", (64, 48), "red").save(folder / "dog.png")
+    Image.new("RGB", (64, 48), "blue").save(folder / "gone.png")
+    (folder / "cat.txt").write_text("my own caption")
+    made("train", "A grey cat.", output="captions.jsonl", concurrency="1")
+    (folder / "gone.png").unlink()
+    told = script("docs/captions.md").stdout.splitlines()
+    assert (folder / "cat.txt").read_text() == "my own caption"
+    assert told[-1] == "1 text files written, 1 kept as they were"
+    assert any("dog.txt belongs to dog." in line for line in told)
+    assert any(line.endswith("gone.png does not exist any more") for line in told)
+    assert not (folder / "gone.txt").exists()
 
 
 def test_changed_and_missing_files_of_an_archive_are_found(pictures: Pictures) -> None:

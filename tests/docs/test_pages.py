@@ -155,6 +155,7 @@ def captions(tmp_path: Path) -> Path:
         replace(answered("b.jpg", warnings=("asked again with seed 1",)), completion=cat, image=seen),
         failed("caf\udce9.jpg"),
     ]
+    (tmp_path / "train").mkdir()  # a recipe of docs/captions.md writes into it
     path = tmp_path / "captions.jsonl"
     settings = answer_settings(RunConfig.of("photos"), ENDPOINT, PROMPT)
     asyncio.run(write(path, results, settings=settings))
