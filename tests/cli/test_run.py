@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -344,6 +345,18 @@ def test_quiet_still_reports_failures(photos: Photos, endpoint: Endpoint) -> Non
     assert done.returncode == 3
     assert done.stderr.count("\n") == 1
     assert "1 failed" in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv of util-linux")
+def test_quiet_names_the_folders_that_cannot_be_read(photos: Photos, endpoint: Endpoint) -> None:
+    """With --quiet the folder that makes the exit code 3 is named, since no record names it."""
+    (photos(1) / "closed").mkdir(0)
+    plain = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    asked = ("run", "photos", "-q", "-b", "ollama", "--base-url", endpoint.url, "-o", "o.jsonl")
+    done = run(*asked, command=(*plain, *COMMAND))
+    assert done.returncode == 3
+    assert done.stderr.endswith("\nvlmbatch: photos/closed: cannot be listed: permission denied\n")
+    assert run(*asked, "--max-failures", "1", command=(*plain, *COMMAND)).stderr == ""
 
 
 def test_hostile_names_cannot_control_the_terminal(photos: Photos, endpoint: Endpoint) -> None:

@@ -20,7 +20,7 @@ from vlmbatch.cli.reports import open_reports
 from vlmbatch.cli.signals import Reports, SignalHandler
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import LockedError, OutputClosed, VlmbatchError, resource_errors
-from vlmbatch.events import Event, RunStarted, RunStopping, tell
+from vlmbatch.events import Event, RunStarted, RunStopping, SourceProblem, tell
 from vlmbatch.observers import Bar, JsonLog, Lines, clean, summary_line
 from vlmbatch.pipeline.empty_paths import empty_notice
 from vlmbatch.protocols import Observer
@@ -28,6 +28,8 @@ from vlmbatch.records import Summary
 
 BUG = 1
 PARTLY = 3
+SHOWN_UNREAD = 5
+"""With --quiet, the most folders and files named that cannot be read."""
 DESCRIPTORS = 10_240
 """Enough for 4096 connections, the maximum."""
 SWITCH_S = 0.0005
@@ -98,6 +100,7 @@ class CommandRun:
         self._console = console
         self._observers = [self._notify, *observers]
         self._answers = answers
+        self._unread: list[str] = []
         self._batch = Batch(config, self._observers, stdout=answers is None, require_images=True)
         self._signals = SignalHandler(
             self._batch.stop, reports, console, drain_s=config.run.drain, last_words=early_end.last_words()
@@ -116,7 +119,8 @@ class CommandRun:
             self._warn_of(summary.empty_paths)
         code = exit_code(self._config, summary)
         if code == PARTLY and summary is not None and self._config.display.quiet:
-            self._console.say(summary_line(summary))
+            for line in (summary_line(summary), *self._unread):
+                self._console.say(line)
         return code
 
     async def _work(self) -> None:
@@ -143,6 +147,8 @@ class CommandRun:
             self._console.say(clean(notice))
 
     def _notify(self, event: Event) -> None:
+        if isinstance(event, SourceProblem) and len(self._unread) < SHOWN_UNREAD:
+            self._unread.append(clean(f"{event.path}: {event.message}"))
         if isinstance(event, RunStarted):
             gc.freeze()  # the objects so far stay for the whole run; searching them delays answers
         if isinstance(event, RunStopping) and self._signals.signal is None:
