@@ -1,6 +1,7 @@
 """The scripts of the guides work on the records of a real run; each Python block of a guide is tested."""
 
 import asyncio
+import csv
 import html
 import json
 import sys
@@ -10,7 +11,7 @@ from subprocess import CompletedProcess
 
 import pytest
 from command import run
-from documents import ROOT, blocks, page
+from documents import ROOT, blocks, page, section
 from endpoint import Endpoint, Model
 from PIL import Image
 from running import ran
@@ -22,9 +23,10 @@ SCRIPT_IN_ANSWER = 'A <script>alert("x")</script> cat'
 Pictures = Callable[[str], Path]
 
 
-def script(name: str) -> CompletedProcess[str]:
-    """The only Python block of the page, typed into a file and run."""
-    (block,) = blocks(page(name), "python")
+def script(name: str, heading: str = "") -> CompletedProcess[str]:
+    """The only Python block of the page, or below this heading of it, typed into a file and run."""
+    text = section(page(name), heading) if heading else page(name)
+    (block,) = blocks(text, "python")
     Path("example.py").write_text(block, encoding="utf-8")
     done = run("example.py", command=(sys.executable, "-W", "error"))
     assert (done.returncode, done.stderr) == (0, "")
@@ -89,12 +91,46 @@ def test_changed_and_missing_files_of_an_archive_are_found(pictures: Pictures) -
     """The script for provenance names a file that has changed and a file that is gone, and no other."""
     folder = pictures("archive")
     made("archive", "A cat.", output="archive.jsonl")
-    assert script("docs/archives.md").stdout == "3 files compared\n"
+    assert script("docs/archives.md", "## Provenance").stdout == "3 files compared\n"
     with (folder / "cat.jpg").open("ab") as file:
         file.write(b"\0")
     (folder / "dog.jpg").unlink()
-    told = script("docs/archives.md").stdout.splitlines()
+    told = script("docs/archives.md", "## Provenance").stdout.splitlines()
     assert sorted(told[:-1]) == ["archive/cat.jpg has changed", "archive/dog.jpg is missing"]
+
+
+def test_the_table_of_an_archive_has_one_row_for_each_scan(pictures: Pictures) -> None:
+    """The last record of a scan counts, each field of the schema has a column, and no cell is a formula."""
+    pictures("archive")
+    (schema,) = blocks(page("docs/archives.md"), "json")
+    answer = {"text": "=1+1", "kind": "map", "date": None, "place": "Müller"}
+    made("archive", json.dumps(answer, ensure_ascii=False), schema=schema, output="archive.jsonl")
+    with Path("archive.jsonl").open("r+") as file:
+        first = json.loads(file.readline())
+        file.seek(0, 2)
+        file.write(json.dumps(first | {"run": "later"}) + "\n")
+    assert script("docs/archives.md", "## A table for a spreadsheet").stdout == "3 rows\n"
+    with Path("archive.csv").open(encoding="utf-8-sig", newline="") as file:
+        rows = {row["id"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {f"archive/{name}.jpg" for name in ("cat", "dog", "half")}
+    expected = {"status": "ok", "text": "'=1+1", "kind": "map", "date": "", "place": "Müller", "error": ""}
+    assert rows["archive/cat.jpg"].items() >= expected.items()
+    assert rows[first["id"]]["run"] == "later"
+    assert rows["archive/half.jpg"]["error"].startswith("the JPEG is truncated")
+    assert "response" not in rows["archive/cat.jpg"]
+
+
+def test_the_further_pages_of_an_archive_become_pictures(pictures: Pictures) -> None:
+    """The second page of a TIFF is saved below pages, and the first page and other pictures are not."""
+    folder = pictures("archive")
+    first, second = (Image.new("RGB", (64, 48), colour) for colour in ("red", "blue"))
+    first.save(folder / "a letter.tif", save_all=True, append_images=[second])
+    made("archive", "A cat.", output="archive.jsonl")
+    assert script("docs/archives.md", "## Pages of PDF and TIFF").stdout == "pages/archive/a letter.tif\n"
+    (saved,) = (path for path in Path("pages").rglob("*") if path.is_file())
+    assert saved == Path("pages/archive/a letter.tif/page-002.tif")
+    with Image.open(saved) as picture:
+        assert (getattr(picture, "n_frames", 1), picture.getpixel((0, 0))) == (1, (0, 0, 255))
 
 
 def test_the_page_for_review_escapes_answers(pictures: Pictures) -> None:
