@@ -87,3 +87,14 @@ def test_other_names_are_free(photos: Photos, name: str) -> None:
     """JSONL, no ending, and unknown endings are accepted."""
     photos(1)
     assert "JSON lines" not in called(*DRY, "-o", name).stderr
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
+@pytest.mark.parametrize(("ending", "between"), [(".csv", ","), (".tsv", "\t")])
+def test_a_table_has_a_heading_and_one_row_for_each_image(tmp_path: Path, ending: str, between: str) -> None:
+    """An image that failed, and was answered by a later run, has one row with its answer."""
+    lines = [{"id": "a", "status": status, "response": status, "run": "1"} for status in ("error", "ok")]
+    (tmp_path / "RECORDS").write_text("\n".join(map(json.dumps, lines)))
+    subprocess.run(["bash", "-c", FORMS[ending][2]], cwd=tmp_path, check=True)
+    rows = (tmp_path / "FILE").read_text().replace('"', "").splitlines()
+    assert rows == [between.join(row) for row in (("id", "status", "response"), ("a", "ok", "ok"))]

@@ -7,7 +7,12 @@ from pathlib import Path
 from vlmbatch.errors import ConfigError
 from vlmbatch.writers.resume import BLANK, HEAD_BYTES, is_ours
 
-_TO_CSV = "jq -r '[.id, .status, .response] | @csv' RECORDS > FILE"
+_TABLE = (
+    """jq -rs '["id", "status", "response"], """
+    "(group_by([.id, .run])[] | last | [.id, .status, .response]) | @FORM' RECORDS > FILE"
+)
+"""A heading, and the last record of each image and run: an image that failed before has several."""
+_TO_CSV = _TABLE.replace("FORM", "csv")
 _TO_HTML = (
     """jq -rs '"<meta charset=utf-8>", (.[] | "<h2>\\(.id | @html)</h2>"""
     """<p>\\(.response // .error.message | @html)</p>")' RECORDS > FILE"""
@@ -17,7 +22,7 @@ _TO_PARQUET = (
 )
 FORMS = {
     ".csv": ("CSV", ".csv", _TO_CSV),
-    ".tsv": ("TSV", ".tsv", "jq -r '[.id, .status, .response] | @tsv' RECORDS > FILE"),
+    ".tsv": ("TSV", ".tsv", _TABLE.replace("FORM", "tsv")),
     ".json": ("one JSON array", ".json", "jq -s . RECORDS > FILE"),
     ".txt": ("text", ".txt", "jq -r '.id, (.response // .error.message), \"\"' RECORDS > FILE"),
     ".md": (
