@@ -15,8 +15,9 @@ from PIL import Image
 import vlmbatch
 
 PAGE = page("docs/python.md")
-TABLE = "import pandas"
-BLOCKS = [block for block in blocks(PAGE, "python") if TABLE not in block]
+NOTEBOOK = section(PAGE, "## In a notebook")
+TABLES = ("import pandas", "import display")
+BLOCKS = [block for block in blocks(PAGE, "python") if not any(each in block for each in TABLES)]
 IN_A_LOOP = """
 import asyncio
 
@@ -60,7 +61,7 @@ def test_each_example_runs_as_it_stands(block: str, served: Endpoint) -> None:
 
 def test_a_cell_of_a_notebook_runs_inside_a_loop(served: Endpoint) -> None:
     """The first example for notebooks also works where an event loop runs already, as in Jupyter."""
-    cell = blocks(section(PAGE, "## In a notebook"), "python")[0]
+    cell = blocks(NOTEBOOK, "python")[0]
     Path("cell.py").write_text(cell)
     done = ran(IN_A_LOOP, served)
     assert done.returncode == 0, done.stderr
@@ -68,13 +69,22 @@ def test_a_cell_of_a_notebook_runs_inside_a_loop(served: Endpoint) -> None:
 
 
 def test_records_become_a_table(served: Endpoint) -> None:
-    """The example with pandas shows a row for each image."""
+    """The examples with pandas show a row for each image, and a column for each prompt."""
     pytest.importorskip("pandas")
-    first, table = blocks(section(PAGE, "## In a notebook"), "python")
+    first, _, table, prompts, _ = blocks(NOTEBOOK, "python")
     ran(first, served)
-    done = ran(table, served)
+    for block, answers in ((table, 2), (prompts, 4)):
+        done = ran(block, served)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("A grey cat.") == answers
+
+
+def test_pictures_stand_beside_the_answers(served: Endpoint) -> None:
+    """The example with pictures shows each picture, and prints its answer."""
+    pytest.importorskip("IPython")
+    done = ran(blocks(NOTEBOOK, "python")[-1], served)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("A grey cat.") == 2
+    assert done.stdout.count("A grey cat.") == done.stdout.count("PIL.Image") == 2
 
 
 def test_several_images_are_one_question(served: Endpoint) -> None:
