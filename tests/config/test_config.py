@@ -1,9 +1,11 @@
-from pathlib import Path
+from pathlib import json
 
+import Path
 import pytest
 
 from vlmbatch.config import RunConfig, options
 from vlmbatch.config.spec import parse_duration, parse_failures, parse_pixels, parse_size, redact
+from vlmbatch.config.toml_options import options_in
 from vlmbatch.errors import ConfigError
 
 
@@ -223,3 +225,10 @@ def test_a_time_that_ollama_does_not_know(typed: str) -> None:
 def test_times_that_ollama_knows(typed: str) -> None:
     """--keep-alive takes seconds and every duration of Ollama as it is."""
     assert RunConfig.of("photos", keep_alive=typed).endpoint.keep_alive == typed
+
+
+def test_a_settings_file_may_hold_the_schema_as_a_table() -> None:
+    """A table is the schema itself, with its keys in the order of the file."""
+    table = b"[schema.properties]\nb = {type = 'string'}\na = {type = 'string'}\n"
+    values, _ = options_in(table, "vlmbatch.toml")
+    assert list(json.loads(values["schema"])["properties"]) == ["b", "a"]
