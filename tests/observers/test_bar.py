@@ -43,14 +43,25 @@ def arguments(endpoint: Endpoint, *more: str) -> tuple[str, ...]:
 
 
 def test_the_bar_shows_why_the_endpoint_is_not_found() -> None:
-    """Before the start the bar has one row with the last reason, cut to the terminal and without markup."""
+    """Before the start the bar shows the last reason, cut to the terminal and without markup."""
     bar = Bar(Screen())
     assert rows(bar)[0].strip().endswith("looking for the endpoint")
     bar(PreflightDelayed(endpoint="e", message=f"[red]HTTP 500[/red] {HOSTILE} {'long ' * 40}"))
-    (row,) = rows(bar)
+    row, empty = rows(bar)
+    assert not empty
     assert "looking for the endpoint: [red]HTTP 500[/red] xred" in row
     assert len(row) <= 80
     assert "\x1b" not in row
+
+
+@pytest.mark.parametrize("columns", [1, 2, 20, 80])
+def test_the_height_never_changes(columns: int) -> None:
+    """The bar is as high before the start as after it, so that no row of it stays behind."""
+    bar = Bar(Screen())
+    before = len(rows(bar, columns))
+    bar(STARTED)
+    bar(ANSWERED)
+    assert len(rows(bar, columns)) == before == 2
 
 
 def test_the_bar_shows_everything_in_80_columns(photos: Photos, endpoint: Endpoint) -> None:
@@ -102,7 +113,7 @@ def test_a_closed_terminal_does_not_end_the_run(photos: Photos, endpoint: Endpoi
 def test_no_row_is_wider_than_the_terminal(columns: int) -> None:
     """The rows of the bar are cut, never wrapped, on a narrow terminal."""
     bar = Bar(Screen())
-    assert [len(row) <= columns for row in rows(bar, columns)] == [True]
+    assert [len(row) <= columns for row in rows(bar, columns)] == [True, True]
     for event in (STARTED, TotalKnown(total=1000), ANSWERED, PAUSED):
         bar(event)
     drawn = rows(bar, columns)

@@ -56,6 +56,7 @@ class Bar(LineObserver):
 
     def __enter__(self) -> Self:
         self._live.start()
+        self._live.refresh()  # so that rich knows the height before two threads draw
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -68,11 +69,14 @@ class Bar(LineObserver):
         super().__call__(event)
 
     def __rich__(self) -> RenderableType:
-        """The two lines with the current values, or one line until the endpoint is found."""
+        """The two lines with the current values; the second one is empty until the endpoint is found.
+
+        The height never changes: a thread of rich draws, too, and may erase the rows of an earlier height.
+        """
         if self.meter.endpoint == SEARCHING:
             row = _row(None, 1)
             row.add_row(self._spinner, Text(clean(self.meter.state)))
-            return row
+            return Group(row, Text())
         return Group(Constrain(self._how_far(), WIDEST), self._how_well())
 
     def _how_far(self) -> Table:
