@@ -233,9 +233,8 @@ async def test_the_first_difference_of_long_values_is_shown(output: Path) -> Non
     await write(output, [answered("a", run="old")], run="old", settings=OLD | {"prompt": begin + "Be short."})
     with pytest.raises(ConfigError) as caught:
         await write(output, [], settings=OLD | {"prompt": begin + "Don't guess."})
-    assert "prompt: was ... a training caption. Be short.', now ... a training caption. Don't guess.\"" in str(
-        caught.value
-    )
+    told = "prompt: was ... a training caption. Be short.', now ... a training caption. Don't guess.\""
+    assert told in str(caught.value)
 
 
 async def test_at_most_five_differences_are_named(output: Path) -> None:
