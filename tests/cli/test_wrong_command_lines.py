@@ -102,6 +102,7 @@ def test_each_flag_of_other_tools_has_a_target(flag: str) -> None:
         ),
         ("pull", "no MODEL is given; name one, for example: vlmbatch pull qwen2.5vl:7b"),
         ("run x --workers 4", "there is no option --workers; write --concurrency N|auto"),
+        ("run x --trigger sks", "there is no option --trigger; the script in docs/captions.md writes a text"),
         ("run x -j4", "there is no option -j; write --concurrency N|auto"),
         (
             "run --input x",
@@ -140,7 +141,10 @@ def test_each_flag_of_other_tools_has_a_target(flag: str) -> None:
         ("run x --accept all", "--accept: 'all' is not known; write length, loop or length,loop"),
         ("run x -b olama", "--backend olama is not known; choose one of auto, ollama, vllm,"),
         ("run x --extra-body y", "--extra-body: the value is not JSON"),
-        ("run x --base-url y", "--base-url y is not a URL; write for example http://127.0.0.1:8000/v1"),
+        (
+            "run x --base-url y",
+            "--base-url y is neither a URL nor a file that exists; write for example http://y",
+        ),
     ],
 )
 def test_a_wrong_option_or_value(typed: str, told: str) -> None:

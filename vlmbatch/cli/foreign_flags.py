@@ -4,6 +4,7 @@ _SAME_COMMAND = "leave it out: the same command with the same --output continues
 _JSON_ANSWERS = "--schema FILE makes the answers JSON; --format jsonl prints records"
 _NOT_AN_OPTION = "name the folder without an option: vlmbatch run FOLDER"
 _ALWAYS_WALKED = "leave it out: vlmbatch always searches the subfolders, too"
+_TEXT_FILES = "the script in docs/captions.md writes a text file beside each image, with a trigger word"
 
 FOREIGN_FLAGS = {
     **dict.fromkeys(
@@ -50,6 +51,10 @@ FOREIGN_FLAGS = {
     **dict.fromkeys(("--json", "--jsonl"), _JSON_ANSWERS),
     **dict.fromkeys(
         ("--csv", "--tsv"), "records are JSON lines; write --output FILE.jsonl and convert that file with jq"
+    ),
+    **dict.fromkeys(
+        ("--trigger", "--trigger-word", "--prefix", "--caption-prefix", "--caption-extension", "--txt"),
+        _TEXT_FILES,
     ),
     **dict.fromkeys(("--force", "--restart", "--clobber"), "--overwrite"),
     **dict.fromkeys(("--retry", "--max-retries", "--retry-count"), "--retries"),
