@@ -148,7 +148,7 @@ def test_the_error_for_a_wrong_type_hides_the_value(
     Path("vlmbatch.toml").write_text(f"{key} = {json.dumps(value)}")
     done = run("run", "photos")
     assert done.returncode == 2
-    assert f"--{key} {wanted}, not list" in done.stderr
+    assert f"{key} {wanted}, not list" in done.stderr
     assert KEY not in done.stderr
 
 
