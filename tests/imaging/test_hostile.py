@@ -102,6 +102,7 @@ def test_a_cut_jpeg_is_called_truncated() -> None:
         (b"\x89PNG\r\n\x1a\n", "the PNG cannot be opened"),
         (b"\xff\xd8\xff", "the JPEG cannot be opened"),
         (encoded(SMALL, "JPEG")[:30] + bytes(500), "the JPEG cannot be"),
+        (encoded(SMALL, "TIFF")[:8], "the TIFF cannot be opened: its first page is broken; get a whole copy"),
         (encoded(SMALL, "JPEG2000"), "not an image: it begins like JPEG 2000; make a PNG"),
         (encoded(SMALL, "ICO"), "not an image"),
     ],

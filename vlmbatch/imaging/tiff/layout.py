@@ -89,7 +89,7 @@ def layout_of(tags: ImageFileDirectory_v2) -> Layout:
     """
     size = (int(tags.get(IMAGEWIDTH, 0)), int(tags.get(IMAGELENGTH, 0)))
     if min(size) < 1:
-        raise ImageError("the TIFF cannot be opened: its first page is broken or has no size")
+        raise ImageError("the TIFF cannot be opened: its first page is broken; get a whole copy")
     samples = int(tags.get(SAMPLESPERPIXEL, 1))
     bits, kind = _samples_of(tags, samples)
     photometric = int(tags.get(PHOTOMETRIC_INTERPRETATION, 0))
