@@ -339,12 +339,17 @@ def test_quiet_prints_nothing_after_a_good_run(photos: Photos, endpoint: Endpoin
 
 
 def test_quiet_still_reports_failures(photos: Photos, endpoint: Endpoint) -> None:
-    """With --quiet a failed image gives one line on standard error, so that cron sends a mail."""
-    (photos(2) / "bad.jpg").write_text("no image")
+    """With --quiet, cron's mail counts the failed images, and names the first ones with their reasons."""
+    for number in range(6):
+        (photos(2) / f"bad\x1b{number}.jpg").write_text("no image")
     done = run("run", "photos", "-q", "-b", "ollama", "--base-url", endpoint.url, "-o", "o.jsonl")
+    told = done.stderr.splitlines()
     assert done.returncode == 3
-    assert done.stderr.count("\n") == 1
-    assert "1 failed" in done.stderr
+    assert "6 failed" in told[0]
+    assert all(line.endswith(": bad_image: not an image: it begins like text") for line in told[1:-1])
+    assert len(told) == 7
+    assert told[-1] == "vlmbatch:   and 1 more; their records have the reasons"
+    assert "\x1b" not in done.stderr
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv of util-linux")

@@ -21,7 +21,7 @@ from vlmbatch.cli.signals import Reports, SignalHandler
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import LockedError, OutputClosed, VlmbatchError, resource_errors
 from vlmbatch.events import Event, RunStarted, RunStopping, SourceProblem, tell
-from vlmbatch.observers import Bar, JsonLog, Lines, clean, summary_line
+from vlmbatch.observers import Bar, FirstFailures, JsonLog, Lines, clean, summary_line
 from vlmbatch.pipeline.empty_paths import empty_notice
 from vlmbatch.protocols import Observer
 from vlmbatch.records import Summary
@@ -98,7 +98,8 @@ class CommandRun:
         """`answers` shows the results as text; None if standard output gets records, or nothing."""
         self._config = config
         self._console = console
-        self._observers = [self._notify, *observers]
+        self._failures = FirstFailures()
+        self._observers: list[Observer] = [self._notify, self._failures, *observers]
         self._answers = answers
         self._unread: list[str] = []
         self._batch = Batch(config, self._observers, stdout=answers is None, require_images=True)
@@ -119,8 +120,9 @@ class CommandRun:
             self._warn_of(summary.empty_paths)
         code = exit_code(self._config, summary)
         if code == PARTLY and summary is not None and self._config.display.quiet:
-            for line in (summary_line(summary), *self._unread):
-                self._console.say(line)
+            failures = self._failures.lines(summary.failed)
+            for line in (summary_line(summary), *failures, *self._unread):
+                self._console.say(clean(line))
         return code
 
     async def _work(self) -> None:

@@ -4,6 +4,7 @@ They receive events and nothing else; their output changes no record.
 """
 
 from vlmbatch.observers.bar import Bar
+from vlmbatch.observers.failures import FirstFailures
 from vlmbatch.observers.format import (
     clean,
     clean_lines,
@@ -18,6 +19,7 @@ from vlmbatch.observers.lines import Lines
 
 __all__ = [
     "Bar",
+    "FirstFailures",
     "JsonLog",
     "Lines",
     "clean",

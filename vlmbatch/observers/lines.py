@@ -23,13 +23,12 @@ from vlmbatch.events import (
     RunStopping,
     SourceProblem,
 )
+from vlmbatch.observers.failures import FirstFailures
 from vlmbatch.observers.format import clean, duration, endpoint_lines, summary_line
 from vlmbatch.observers.meter import Meter
-from vlmbatch.records import Summary
 from vlmbatch.streams import lossy
 
 LINE_EVERY_S = 30.0
-SHOWN_FAILURES = 5
 
 
 class LineObserver:
@@ -50,10 +49,10 @@ class LineObserver:
         self.console = self._make_console(lossy(stream))
         self.meter = Meter(clock)
         self._verbose = verbose
-        self._shows_failures = shows_failures
+        self._shows_each = shows_failures and verbose
+        self._shows_first = shows_failures and not verbose
         self._delay = ""
-        self._failures: list[str] = []
-        self._has_records = True
+        self._failures = FirstFailures()
         self._down_at_start: dict[str, str] = {}
 
     def _make_console(self, stream: TextIO) -> Console:
@@ -70,6 +69,8 @@ class LineObserver:
         self.meter.update(event)
         if isinstance(event, ImageFinished):  # a later outage of its endpoint is a new one
             self._down_at_start.pop(event.result.endpoint.url, None)
+        if self._shows_first:
+            self._failures(event)
         for line in self._lines(event):
             self.say(line)
 
@@ -86,8 +87,7 @@ class LineObserver:
 
     def _lines(self, event: Event) -> list[str]:
         match event:
-            case RunStarted(output=output, away=away):
-                self._has_records = output is not None
+            case RunStarted(away=away):
                 self._down_at_start = dict(away)
                 return _started(event)
             case Notice() | BugFound():
@@ -104,10 +104,11 @@ class LineObserver:
                 return [self.meter.state]
             case RetryScheduled() if self._verbose:
                 return [f"{event.id}: {event.kind}: {event.message}; retry in {event.delay_s:.1f} s"]
-            case ImageFinished(result=result) if result.failure is not None and self._shows_failures:
-                return self._failed(f"{result.id}: {result.failure.kind}: {result.failure.message}")
+            case ImageFinished(result=result) if result.failure is not None and self._shows_each:
+                return [f"{result.id}: {result.failure.kind}: {result.failure.message}"]
             case RunFinished(summary=summary):
-                return self._summary(summary)
+                failures = self._failures.lines(summary.failed)
+                return [summary_line(summary), *endpoint_lines(summary), *failures]
             case _:
                 return []
 
@@ -129,20 +130,6 @@ class LineObserver:
             return [] if was_told else [others]
         paused = "paused, all endpoints are down" if several else "paused"
         return [f"{paused}: {event.message}; retrying for up to {duration(event.give_up_s)}"]
-
-    def _failed(self, line: str) -> list[str]:
-        if self._verbose:
-            return [line]
-        if len(self._failures) < SHOWN_FAILURES:
-            self._failures.append(line)
-        return []
-
-    def _summary(self, summary: Summary) -> list[str]:
-        shown = [f"  {line}" for line in self._failures]
-        if shown and summary.failed > SHOWN_FAILURES:
-            reasons = "; their records have the reasons" if self._has_records else ""
-            shown.append(f"  and {summary.failed - SHOWN_FAILURES} more{reasons}")
-        return [summary_line(summary), *endpoint_lines(summary), *shown]
 
 
 def _started(event: RunStarted) -> list[str]:
