@@ -66,6 +66,7 @@ def test_two_places_are_both_named(photos: Photos) -> None:
         ("VLMBATCH_QUALITY", "900", "VLMBATCH_QUALITY must be between 1 and 100, not 900"),
         ("VLMBATCH_CONCURRENCY", "-1", "VLMBATCH_CONCURRENCY: '-1' is not a number of requests"),
         ("VLMBATCH_SEED", "hot", "VLMBATCH_SEED: 'hot' is not a whole number"),
+        ("VLMBATCH_ALLOW_EMPTY", "maybe", "VLMBATCH_ALLOW_EMPTY takes 1 or 0, not 'maybe'"),
         ("VLMBATCH_HEADER", "no colon", "VLMBATCH_HEADER takes a name, a colon and a value; "),
     ],
 )
@@ -119,7 +120,7 @@ def test_a_file_in_utf_16_has_lines(tmp_path: Path) -> None:
 
 
 def test_an_unknown_variable_gets_a_warning(photos: Photos) -> None:
-    """A misspelt VLMBATCH_ variable is named with the nearest name, and its value is not shown."""
+    """A misspelt VLMBATCH_ variable is named with the nearest name, also with -q; its value is not shown."""
     photos(1)
     asked = ("run", "photos", "--dry-run", "-b", "ollama")
     wrong = {"VLMBATCH_MODELL": SECRET, "VLMBATCH_APIKEY": SECRET, "VLMBATCH_XYZ": SECRET}
@@ -132,7 +133,8 @@ def test_an_unknown_variable_gets_a_warning(photos: Photos) -> None:
         "VLMBATCH_XYZ is not known and has no effect; for all options type: vlmbatch run --help",
     ]
     assert SECRET not in done.stderr + done.stdout
-    assert " variable " not in called(*asked, "-q", **wrong).stderr
+    quiet = called(*asked, "-q", **wrong).stderr.splitlines()
+    assert [line for line in quiet if " variable " in line] == told
     notice = json.loads(called(*asked, "--log-json", VLMBATCH_PROMT="x").stderr.splitlines()[0])
     assert notice["event"] == "notice"
     assert notice["message"].endswith("did you mean VLMBATCH_PROMPT?")

@@ -369,7 +369,7 @@ def test_a_file_of_another_user_is_refused(photos: Photos) -> None:
     ],
 )
 def test_a_key_that_others_can_read_is_a_warning(photos: Photos, content: str) -> None:
-    """A file with a key that others can read gets a warning without the key, and the command goes on."""
+    """A file with a key that others can read gets a warning without the key, also with -q, and the run goes on."""
     photos(1)
     asking = ("run", "photos", "--dry-run", "-b", "ollama")
     open_to_all = called(*asking, **own(content, 0o644))
@@ -377,6 +377,7 @@ def test_a_key_that_others_can_read_is_a_warning(photos: Photos, content: str) -
     assert open_to_all.returncode == 0, open_to_all.stderr
     assert f"other users can read {name} in " in open_to_all.stderr.splitlines()[1]
     assert "chmod 600 " in open_to_all.stderr.splitlines()[1]
+    assert open_to_all.stderr.splitlines()[1] in called(*asking, "-q", **own(content, 0o644)).stderr
     assert KEY not in open_to_all.stderr
     assert "other users" not in called(*asking, **own(content, 0o600)).stderr
     assert "other users" not in called(*asking, **own('base-url = "http://127.0.0.1:9"', 0o644)).stderr

@@ -100,9 +100,12 @@ def _made(context: typer.Context, values: dict[str, object]) -> RunConfig:
 
 
 def _tell_first(context: typer.Context, values: dict[str, object]) -> None:
-    """Print the first lines of a command: settings files, unknown variables, and repeated options."""
-    lines = [*settings_lines(context), *variable_lines(), *repeated_lines(context)]
-    if lines and not values.get("quiet"):
+    """Print the first lines of a command; with --quiet only those that warn."""
+    is_quiet = bool(values.get("quiet"))
+    lines = [*settings_lines(context, only_warnings=is_quiet), *variable_lines()]
+    if not is_quiet:
+        lines.extend(repeated_lines(context))
+    if lines:
         say_first(lines, log_json=bool(values.get("log_json")))
 
 

@@ -31,9 +31,10 @@ def read_defaults(context: Any, named: str | None) -> None:
     context.default_map = dict(settings.values)
 
 
-def settings_lines(context: typer.Context) -> list[str]:
-    """The lines to print about the files that were read."""
-    return _settings(context).lines
+def settings_lines(context: typer.Context, *, only_warnings: bool) -> list[str]:
+    """The lines to print about the files that were read, or only the warnings among them."""
+    settings = _settings(context)
+    return list(settings.warnings) if only_warnings else settings.lines
 
 
 def say_first(lines: list[str], *, log_json: bool = False) -> None:
