@@ -369,7 +369,7 @@ def test_a_file_of_another_user_is_refused(photos: Photos) -> None:
     ],
 )
 def test_a_key_that_others_can_read_is_a_warning(photos: Photos, content: str) -> None:
-    """A file with a key that others can read gets a warning without the key, also with -q, and the run goes on."""
+    """A file with a key that others can read gets a warning without the key, also with -q, and no error."""
     photos(1)
     asking = ("run", "photos", "--dry-run", "-b", "ollama")
     open_to_all = called(*asking, **own(content, 0o644))

@@ -82,7 +82,14 @@ def test_a_file_that_cannot_be_written_is_reported_once(tmp_path: Path) -> None:
     kept.end(0, None)
     assert len(told) == 1
     assert "m.prom" in told[0]
-    assert "No such file" in told[0]
+    assert told[0].endswith("No such file or directory; the run goes on")
+
+
+def test_a_last_write_that_fails_says_not_that_the_run_goes_on(tmp_path: Path) -> None:
+    """If only the write at the end fails, the message does not say that the run goes on."""
+    told = list[str]()
+    MetricsFile(str(tmp_path / "metrics" / "m.prom"), told.append).end(5, None)
+    assert [text.partition("cannot be written: ")[2] for text in told] == ["No such file or directory"]
 
 
 def test_the_file_is_written_during_the_run(photos: Photos, endpoint: Endpoint) -> None:

@@ -35,7 +35,7 @@ def message_of(error: Any, context: Any, typed: Sequence[str]) -> str:
     if isinstance(error, typer.BadParameter):
         place = error.param_hint or (error.param.opts[-1] if error.param is not None else "")
         if getattr(error.param, "is_bool_flag", False):  # only a variable can give such an option a value
-            return clean(f"{place} takes 1 or 0, not {os.environ.get(place, '')!r}")
+            return clean(f"{place} takes 1 or 0, not {os.environ.get(str(place), '')!r}")
         is_named = place in ("", THE_SETTINGS) or error.message.startswith("--")
         return clean(error.message if is_named else f"{place}: {error.message}")
     return clean(error.message)

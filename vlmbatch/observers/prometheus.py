@@ -189,9 +189,8 @@ class MetricsFile:
         try:
             write_to_textfile(self._path, self._metrics.registry)
         except OSError as error:
-            self._trouble = (
-                f"--metrics-file {self._path} cannot be written: {error.strerror}; the run goes on"
-            )
+            goes_on = "" if self._ended.is_set() else "; the run goes on"
+            self._trouble = f"--metrics-file {self._path} cannot be written: {error.strerror}{goes_on}"
 
     def _warn_once(self) -> None:
         if self._trouble is not None and not self._warned:
