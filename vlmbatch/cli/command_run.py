@@ -6,7 +6,6 @@ import logging
 import os
 import stat
 import sys
-from collections.abc import Sequence
 from contextlib import ExitStack, aclosing
 
 from vlmbatch import system
@@ -116,8 +115,8 @@ class CommandRun:
         if self._signals.signal is not None:
             return SIGNALLED + self._signals.signal
         summary = self._batch.summary
-        if self._config.display.quiet and summary is not None and not summary.stopped:
-            self._warn_of(summary.empty_paths)
+        if self._config.display.quiet and summary is not None:
+            self._warn_of(summary)
         code = exit_code(self._config, summary)
         if code == PARTLY and summary is not None and self._config.display.quiet:
             failures = self._failures.lines(summary.failed)
@@ -143,9 +142,13 @@ class CommandRun:
         for observer in self._observers:
             tell(observer, text)
 
-    def _warn_of(self, empty_paths: Sequence[str]) -> None:
-        """Print the notice that observers print without --quiet."""
-        if (notice := empty_notice(self._config, empty_paths)) is not None:
+    def _warn_of(self, summary: Summary) -> None:
+        """Print what observers print without --quiet: endpoints that were never up, and empty PATHs."""
+        for row in summary.endpoints:
+            if not row.model:
+                self._console.say(clean(f"{row.url} was never up in this run; start it, or leave it out"))
+        notice = None if summary.stopped else empty_notice(self._config, summary.empty_paths)
+        if notice is not None:
             self._console.say(clean(notice))
 
     def _notify(self, event: Event) -> None:
