@@ -143,7 +143,8 @@ def picture() -> str:
     console.print(Text.assemble(("$ ", "bold green"), (COMMAND, "bold")))
     console.print(Text(notes.getvalue()))
     for each in results:
-        console.print(answer_text(each, console), end="\n\n")
+        console.print(answer_text(each, console))
+        console.print()
     console.print(bar)
     svg = console.export_svg(title="vlmbatch", theme=THEME, code_format=FORMAT, unique_id="vlmbatch")
     return re.sub(r"[ \t]+$", "", svg, flags=re.MULTILINE)

@@ -172,6 +172,17 @@ def test_a_file_gets_whole_lines(photos: Photos, endpoint: Endpoint) -> None:
     assert done.stdout == f"photos/p0000.jpg\n  {LONG}\n\n"
 
 
+@pytest.mark.parametrize("columns", ["0", "00", "1000000", "\u00b2", "abc"])
+def test_odd_columns_have_no_effect(photos: Photos, endpoint: Endpoint, columns: str) -> None:
+    """A number of columns that no terminal has loses no text; the terminal itself tells its width."""
+    photos(1)
+    with on_terminal(endpoint, COLUMNS=columns, LINES=columns) as terminal:
+        assert terminal.wait() == 0
+        assert len(terminal.raw) < 20_000
+        assert "photos/p0000.jpg" in terminal.rows
+        assert "records are not kept" in words(terminal)
+
+
 def test_a_dumb_terminal_gets_records_or_plain_text(photos: Photos, endpoint: Endpoint) -> None:
     """With TERM=dumb records are the default, and --format text prints text without any code or bar."""
     photos(1)

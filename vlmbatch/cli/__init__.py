@@ -21,6 +21,7 @@ def main() -> None:
     Raises:
         SystemExit: the command ended.
     """
+    forget_odd_sizes()
     completing = os.environ.get(COMPLETION)
     args = sys.argv[1:] if completing else command_line(sys.argv[1:])
     if completing:
@@ -34,6 +35,17 @@ def main() -> None:
             app(args, prog_name="vlmbatch")
     else:
         app(args, prog_name="vlmbatch")
+
+
+def forget_odd_sizes() -> None:
+    """Let the terminal tell its size if COLUMNS or LINES is not a number from 1 to 999.
+
+    With COLUMNS=0 rich prints nothing at all, and with a million it draws a bar of a million columns.
+    """
+    for name in ("COLUMNS", "LINES"):
+        size = os.environ.get(name, "")
+        if not (size.isascii() and size.isdecimal() and len(size) <= len("999") and int(size)):
+            os.environ.pop(name, None)
 
 
 def __getattr__(name: str) -> object:
