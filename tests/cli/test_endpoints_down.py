@@ -42,7 +42,7 @@ def test_a_dead_endpoint_of_three_is_told_once(photos: Photos, urls: tuple[str, 
         f"  {DEAD}: was down during the whole run",
     ]
     still = run(*asked, "-o", "b.jsonl", "-q", "--summary", "s.json")
-    never = f"vlmbatch: {DEAD} was never up in this run; start it, or leave it out\n"
+    never = f"vlmbatch: {DEAD} was down during the whole run; start it, or leave it out\n"
     assert (still.returncode, still.stderr) == (0, never)
     rows = {row["url"]: row["answered"] for row in json.loads(Path("s.json").read_text())["endpoints"]}
     assert rows[DEAD] == 0

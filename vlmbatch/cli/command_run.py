@@ -143,10 +143,10 @@ class CommandRun:
             tell(observer, text)
 
     def _warn_of(self, summary: Summary) -> None:
-        """Print what observers print without --quiet: endpoints that were never up, and empty PATHs."""
+        """Print what observers print without --quiet: endpoints that were down during the whole run, and empty PATHs."""
         for row in summary.endpoints:
             if not row.model:
-                self._console.say(clean(f"{row.url} was never up in this run; start it, or leave it out"))
+                self._console.say(clean(f"{row.url} was down during the whole run; start it, or leave it out"))
         notice = None if summary.stopped else empty_notice(self._config, summary.empty_paths)
         if notice is not None:
             self._console.say(clean(notice))
