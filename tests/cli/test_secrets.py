@@ -138,17 +138,23 @@ def test_the_password_of_a_malformed_url_is_hidden(photos: Photos, url: str, var
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "wanted"), [("api-key", [KEY], "takes a text"), ("base-url", [KEY, 5], "takes texts")]
+    ("key", "value", "wanted"),
+    [
+        ("api-key", [KEY], "takes a text"),
+        ("base-url", [KEY, 5], "takes texts"),
+        ("option", [f"api_key={KEY}", 5], "takes texts"),
+        ("extra-body", [KEY], "takes a text"),
+    ],
 )
 def test_the_error_for_a_wrong_type_hides_the_value(
     photos: Photos, key: str, value: list[object], wanted: str
 ) -> None:
-    """The error for a wrong type in vlmbatch.toml hides the value of a secret option."""
+    """The error for a wrong type in vlmbatch.toml hides the value of a secret option, and each list."""
     photos(1)
     Path("vlmbatch.toml").write_text(f"{key} = {json.dumps(value)}")
     done = run("run", "photos")
     assert done.returncode == 2
-    assert f"{key} {wanted}, not list" in done.stderr
+    assert f" {key} {wanted}, not list" in done.stderr
     assert KEY not in done.stderr
 
 

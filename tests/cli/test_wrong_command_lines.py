@@ -50,6 +50,13 @@ def _photos(folder: Path) -> None:
         ("photos --api_key=sk-s3cret -H 'A: s3cret'", "vlmbatch run photos --api_key=... -H ..."),
         ("photos --base-url http://me:s3cret@host/v1", "vlmbatch run photos --base-url http://host/v1"),
         ("photos --base-url=http://host/v1?key=s3cret", "vlmbatch run photos --base-url=http://host/v1"),
+        ("photos -HA:s3cret -qH s3cret -vHA:s3cret", "vlmbatch run photos -H... -qH ... -vH..."),
+        ("photos --base-url me:s3cret@host:8000", "vlmbatch run photos --base-url host:8000"),
+        ("photos --base-url 'http://h/?key=s3cret x'", "vlmbatch run photos --base-url http://h/"),
+        ("photos --option api_key=s3cret", "vlmbatch run photos --option api_key=..."),
+        ("photos --fallback m,api-key=s3cret", "vlmbatch run photos --fallback m,api-key=..."),
+        ("photos --bearer s3cret --pass s3cret", "vlmbatch run photos --bearer ... --pass ..."),
+        ("photos --pwd s3cret --credentials=s3cret", "vlmbatch run photos --pwd ... --credentials=..."),
         ("photos --max-tokens 5", "vlmbatch run photos --max-tokens 5"),
     ],
 )

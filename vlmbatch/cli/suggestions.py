@@ -19,8 +19,15 @@ OTHER_WORDS = {
     **dict.fromkeys(("?", "usage", "options"), "--help"),
 }
 """Words that other tools use for a command of vlmbatch."""
-_SECRET_FLAG = re.compile(r"--?(?i:.*(key|token(?!s)|secret|passw|auth|header|cookie|extra.body))|-H$")
-_USER_OF_URL = re.compile(r"(?<=//)[^/?#\s]*@|(?<=\S)\?\S*(?=$)")
+_SECRET_FLAG = re.compile(
+    r"--?(?i:.*(key|token(?!s)|secret|pass|pwd|bearer|cred|auth|header|cookie|extra.body))|-[a-zA-Z]?H$"
+)
+_GLUED = re.compile(r"(-[a-zA-Z]?H).+", re.DOTALL)
+"""The flag of a header with its value in the same word."""
+_USER_OF_URL = re.compile(r"(?<=//)[^/?#\s]*@|\?.*", re.DOTALL)
+_USER_ALONE = re.compile(r"[^/\s]*:\S*@(?=\S)")
+"""The user and the password of a URL without its scheme."""
+_NAMED_SECRET = re.compile(r"((?i:key|token|secret|passw\w*)[=:]).+", re.DOTALL)
 _LIKE_A_PATH = re.compile(r"-$|[.~]|.*[/\\*]|.*\.\w{2,4}$", re.DOTALL)
 
 
@@ -62,9 +69,15 @@ def as_typed(words: Sequence[str]) -> str:
         if hide or (is_secret and equals):
             shown.append("..." if hide else f"{name}=...")
         else:
-            shown.append(shlex.quote(_USER_OF_URL.sub("", word) if "://" in word else word))
+            shown.append(shlex.quote(_without_secrets(word)))
         hide = is_secret and not equals and not hide
     return clean(" ".join(shown))
+
+
+def _without_secrets(word: str) -> str:
+    word = _GLUED.sub(r"\1...", word) if word.startswith("-") else word
+    word = (_USER_OF_URL if "://" in word else _USER_ALONE).sub("", word)
+    return _NAMED_SECRET.sub(r"\1...", word)
 
 
 def _meant(told: str, words: Sequence[str]) -> str:

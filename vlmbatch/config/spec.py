@@ -198,7 +198,8 @@ def typed(name: str, kind: Any, spec: OptionSpec, value: object) -> object:
     if isinstance(value, Mapping) and "JSON" in (spec.metavar or ""):
         value = _as_json(name, value)
     kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
-    shown = type(value).__name__ if spec.secret else repr(value)
+    is_hidden = spec.secret or isinstance(value, (Mapping, list, tuple))  # a list may hold a key
+    shown = type(value).__name__ if is_hidden else repr(value)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if spec.parse is not None and (isinstance(value, str) or (is_number and str in kinds)):
         try:
