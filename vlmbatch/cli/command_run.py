@@ -143,10 +143,11 @@ class CommandRun:
             tell(observer, text)
 
     def _warn_of(self, summary: Summary) -> None:
-        """Print what observers print without --quiet: endpoints that were down during the whole run, and empty PATHs."""
+        """Print what observers print without --quiet: endpoints that were always down, and empty PATHs."""
         for row in summary.endpoints:
             if not row.model:
-                self._console.say(clean(f"{row.url} was down during the whole run; start it, or leave it out"))
+                told = f"{row.url} was down during the whole run; start it, or leave it out"
+                self._console.say(clean(told))
         notice = None if summary.stopped else empty_notice(self._config, summary.empty_paths)
         if notice is not None:
             self._console.say(clean(notice))
