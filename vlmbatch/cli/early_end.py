@@ -1,4 +1,4 @@
-"""The sentence about the images that a run has left, and about how to go on with them."""
+"""The sentence about the images that are left after a run, and about how to continue."""
 
 from vlmbatch.config import RunConfig
 from vlmbatch.events import Event, RunFinished, RunStarted, TotalKnown

@@ -18,7 +18,7 @@ NARROWEST, WIDEST = 30, 110
 COLUMN = 28
 """Where the help texts begin."""
 NARROW = 72
-"""Below this width each help text stands below its option."""
+"""In a narrower terminal, each help text is below its option."""
 INDENT = 6
 """Where the help texts begin in a narrow terminal."""
 _OPTIONS = {option.name: option for option in options()}

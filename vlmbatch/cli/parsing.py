@@ -13,7 +13,7 @@ from vlmbatch.cli.settings import blame, say_before_error
 USAGE_ERROR: Any = typer.BadParameter.__base__
 """The error for each wrong command line."""
 _TYPED = "vlmbatch.typed"
-"""Where the context has that of the command, and the words after its name."""
+"""The key in the context under which the words after the name of the command are kept."""
 
 
 class Group(TyperGroup):

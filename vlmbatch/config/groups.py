@@ -167,7 +167,7 @@ class ImageOptions:
         "0: never shrink. With --max-pixels or --image-tokens there is no default.",
         metavar="PIXELS|auto",
         parse=parse_side,
-        shown_default=f"{USUAL_SIDE}",
+        shown_default=str(USUAL_SIDE),
         harmless=True,
     )
     max_pixels: int | None = option(
