@@ -136,3 +136,10 @@ def test_broken_words_are_joined(broken: str, joined: str, place: int) -> None:
     """Words that bash has broken at colons and equals signs are put together again."""
     words = broken.split(" ")
     assert _joined(words, len(words) - 1) == (joined.split(" "), place)
+
+
+@pytest.mark.parametrize("number", [{}, {"COMP_CWORD": ""}, {"COMP_CWORD": "x"}, {"COMP_CWORD": "-1"}])
+def test_an_odd_number_of_a_word_is_no_bug(number: dict[str, str]) -> None:
+    """If COMP_CWORD is missing or is no number, the completion prints no traceback."""
+    done = run(_VLMBATCH_COMPLETE="complete_bash", COMP_WORDS="vlmbatch r", **number)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -68,7 +68,9 @@ def whole_words() -> Iterator[None]:
 
     The word is put together again, and of each completion only the part behind its last colon is printed.
     """
-    joined, place = _joined(os.environ.get("COMP_WORDS", "").split("\n"), int(os.environ["COMP_CWORD"]))
+    number = os.environ.get("COMP_CWORD", "")
+    at = int(number) if number.isascii() and number.isdecimal() else 0
+    joined, place = _joined(os.environ.get("COMP_WORDS", "").split("\n"), at)
     os.environ |= {"COMP_WORDS": "\n".join(joined), "COMP_CWORD": str(place)}
     known, colon, _ = joined[place].rpartition("=")[2].rpartition(":")
     printed = io.StringIO()
