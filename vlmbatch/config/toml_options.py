@@ -85,8 +85,8 @@ def _unknown(key: str, value: object) -> str:
 def line_of(key: str, text: str) -> int | None:
     """The number of the line on which valid TOML sets this key of its top level; None if it is not certain.
 
-    tomllib keeps no line numbers, but it checks each candidate: the text before the line must be valid TOML, so
-    that the line is in no text, and a key that is added there must be a key of the top level.
+    tomllib keeps no line numbers, but it checks each candidate: the text before the line must be valid TOML,
+    so that the line is in no text, and a key that is added there must be a key of the top level.
     """
     import tomllib
 
