@@ -23,7 +23,7 @@ def failing(photos: Photos, endpoint: Endpoint) -> Failing:
 async def test_wrong_key(failing: Failing, number: int) -> None:
     """An unknown key ends the run, whatever the status is, and the error says what to set."""
     done = await failing.ends(f"wrong_key:{number}", "auth")
-    assert "set --api-key, or OPENAI_API_KEY" in str(done.error)
+    assert "set --api-key, or set OPENAI_API_KEY" in str(done.error)
     assert not set('{}"') & set(str(done.error))
 
 

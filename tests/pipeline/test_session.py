@@ -196,7 +196,7 @@ async def test_an_unknown_count_of_tokens_is_told(model: str, size: str, told: b
         async with module.opened(config, events.append) as session:
             session.question()
     messages = [event.message for event in events if isinstance(event, Notice)]
-    assert any("unknown how mystery counts the tokens" in message for message in messages) is told
+    assert any("does not know how mystery counts image tokens" in message for message in messages) is told
 
 
 async def test_a_session_has_the_fingerprint_of_a_run(photos: Photos, endpoint: Endpoint) -> None:

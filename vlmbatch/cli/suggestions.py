@@ -25,8 +25,6 @@ _SECRET_FLAG = re.compile(
 _GLUED = re.compile(r"(-[a-zA-Z]?H).+", re.DOTALL)
 """The flag of a header with its value in the same word."""
 _USER_OF_URL = re.compile(r"(?<=//)[^/?#\s]*@|\?.*", re.DOTALL)
-_USER_ALONE = re.compile(r"[^/\s]*:\S*@(?=\S)")
-"""The user and the password of a URL without its scheme."""
 _NAMED_SECRET = re.compile(r"((?i:key|token|secret|passw\w*)[=:]).+", re.DOTALL)
 _LIKE_A_PATH = re.compile(r"-$|[.~]|.*[/\\*]|.*\.\w{2,4}$", re.DOTALL)
 
@@ -76,8 +74,14 @@ def as_typed(words: Sequence[str]) -> str:
 
 def _without_secrets(word: str) -> str:
     word = _GLUED.sub(r"\1...", word) if word.startswith("-") else word
-    word = (_USER_OF_URL if "://" in word else _USER_ALONE).sub("", word)
+    word = _USER_OF_URL.sub("", word) if "://" in word else " ".join(map(_without_user, word.split(" ")))
     return _NAMED_SECRET.sub(r"\1...", word)
+
+
+def _without_user(word: str) -> str:
+    """A URL without its scheme, such as `user:password@host`, without user and password."""
+    user, _, host = word.rpartition("@")
+    return host if host and ":" in user else word
 
 
 def _meant(told: str, words: Sequence[str]) -> str:
