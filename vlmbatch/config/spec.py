@@ -271,7 +271,7 @@ def check_url(url: str, origin: str) -> None:
         good = False
     # everything before an @ may be a password, even in a malformed URL
     shown = re.split("[?#]", url.rpartition("@")[2])[0]
-    several = re.search(r"[,;\s]+https?://", url) is not None
+    several = re.search(r"[,;\s]https?://", url) is not None
     require(not several, f"{origin} {shown} holds several URLs; write {origin} before each URL")
     no_url = "is neither a URL nor a file that exists" if re.fullmatch(r"[\w./-]+", url) else "is not a URL"
     require(good, f"{origin} {shown} {no_url}; write for example {_with_scheme(shown)}")
