@@ -21,7 +21,7 @@ from vlmbatch.imaging.capabilities import drawn_shapes
 Photos = Callable[..., Path]
 CLOSED = "http://127.0.0.1:9"
 SEEING = ("-m", "tiny-vision")
-CHECKS = ["reachable", "model", "vision", "loaded", "vision test", "context", "requests at once", "one image"]
+CHECKS = ["reachable", "model", "takes pictures", "loaded", "really sees", "context", "at once", "one image"]
 
 
 def doctor(*args: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -96,7 +96,7 @@ def test_no_endpoint() -> None:
     ("args", "check", "told", "advice"),
     [
         (("-m", "tiny-visoin"), "model", "has no model 'tiny-visoin'", "tiny-vision"),
-        (("-m", "tiny-text"), "vision test", "cannot see images", "--model"),
+        (("-m", "tiny-text"), "really sees", "cannot see images", "--model"),
         (("-m", "tiny-text", "--no-canary"), "model", "cannot see images", "--model"),
     ],
 )
@@ -126,8 +126,8 @@ def test_a_blind_server(endpoint: Endpoint) -> None:
     endpoint.blind = True
     code, found = look(endpoint)
     assert code == 2
-    assert found["vision"]["mark"] == "ok"
-    assert found["vision test"]["mark"] == "wrong"
+    assert found["takes pictures"]["mark"] == "ok"
+    assert found["really sees"]["mark"] == "wrong"
     assert found["one image"]["mark"] == "skipped"
 
 
@@ -140,7 +140,7 @@ def test_a_colour_without_believable_counts(endpoint: Endpoint, counts: str, wor
     endpoint.counts = counts
     endpoint.answer_canary = lambda request: words
     code, found = look(endpoint)
-    assert (code, found["vision test"]["mark"]) == (2 if mark == "wrong" else 0, mark)
+    assert (code, found["really sees"]["mark"]) == (2 if mark == "wrong" else 0, mark)
 
 
 @pytest.mark.parametrize(
@@ -265,8 +265,8 @@ def test_a_canary_that_is_always_refused_is_a_doubt(endpoint: Endpoint) -> None:
     """If each canary is refused as busy and the image is answered, doctor warns and exits 0."""
     endpoint.canary = "503-busy"
     code, found = look(endpoint)
-    assert (code, found["vision test"]["mark"], found["one image"]["mark"]) == (0, "warning", "ok")
-    assert "could not prove" in found["vision test"]["told"]
+    assert (code, found["really sees"]["mark"], found["one image"]["mark"]) == (0, "warning", "ok")
+    assert "could not prove" in found["really sees"]["told"]
 
 
 def test_a_closed_pipe_and_ctrl_c_are_quiet(endpoint: Endpoint) -> None:

@@ -28,9 +28,9 @@ from vlmbatch.records import Endpoint
 
 __all__ = ["Finding", "Mark", "check_up"]
 
-ESSENTIAL = ("reachable", "model", "loaded", "vision test")
+ESSENTIAL = ("reachable", "model", "loaded", "really sees")
 """The checks that the later checks depend on."""
-TITLES = ("reachable", "model", "vision", "loaded", "vision test", "context", "requests at once", "one image")
+TITLES = ("reachable", "model", "takes pictures", "loaded", "really sees", "context", "at once", "one image")
 SHAPING = ("prompt", "generation", "image")
 """Groups of options that shape an answer; the suggested run repeats those that were checked."""
 

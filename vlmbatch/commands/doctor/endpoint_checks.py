@@ -132,11 +132,11 @@ class EndpointChecks:
         sees = self.found.sees if self.facts is None or self.facts.sees is None else self.facts.sees
         if sees is None:
             told = "the endpoint does not report it; the check below tests it"
-            return [Finding(check="vision", mark="skipped", told=told)]
+            return [Finding(check="takes pictures", mark="skipped", told=told)]
         if not sees:
             told = "the endpoint reports no vision; the check below tests it"
-            return [Finding(check="vision", mark="warning", told=told)]
-        return [Finding(check="vision", mark="ok", told="the endpoint reports it")]
+            return [Finding(check="takes pictures", mark="warning", told=told)]
+        return [Finding(check="takes pictures", mark="ok", told="the endpoint reports it")]
 
     async def loaded(self) -> list[Finding]:
         """Load the model if it is not loaded, and check whether it is on the GPU."""
@@ -173,7 +173,7 @@ class EndpointChecks:
     async def really_sees(self) -> list[Finding]:
         """Check with the canary that pictures reach the model."""
         if not self.config.endpoint.canary:
-            return [Finding(check="vision test", mark="skipped", told="--no-canary is set")]
+            return [Finding(check="really sees", mark="skipped", told="--no-canary is set")]
         doubts: list[str] = []
         patience_s = self.config.run.patience_s(START_PATIENCE_S)
         canary = Canary(
@@ -191,9 +191,9 @@ class EndpointChecks:
         )
         if doubts:
             advice = "check that the answer below describes the picture"
-            return [Finding(check="vision test", mark="warning", told=doubts[0], advice=advice)]
+            return [Finding(check="really sees", mark="warning", told=doubts[0], advice=advice)]
         told = "pictures reach the model (tested with a picture of one colour)"
-        return [Finding(check="vision test", mark="ok", told=told)]
+        return [Finding(check="really sees", mark="ok", told=told)]
 
     async def context(self) -> list[Finding]:
         """Check whether a photo, a prompt and an answer fit into the model's context."""
@@ -230,7 +230,7 @@ class EndpointChecks:
             )
         else:
             told = "not reported; a run finds the best number itself (--concurrency auto)"
-        return [Finding(check="requests at once", mark="ok", told=told, advice=advice)]
+        return [Finding(check="at once", mark="ok", told=told, advice=advice)]
 
 
 def _note(note: str) -> Finding:
