@@ -11,6 +11,7 @@ PARTS = ("backends/classify", "backends/[lo]", "^(?!backends/)", "backends/(?!cl
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("part", PARTS)
 def test_no_pattern_tries_the_same_text_again_and_again(part: str) -> None:
     """Each pattern ends in time with 50,000 characters, also if they almost match it."""

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_mutated_replies_end_as_an_answer_or_a_backend_error(tmp_path: Path) -> None:
     """Changed replies on every route raise only errors of vlmbatch, and each record is strict JSON."""
     with asyncio.Runner() as runner:

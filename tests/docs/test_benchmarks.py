@@ -28,6 +28,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_cheap_benchmarks_give_tables_ratios_and_plots(tmp_path: Path) -> None:
     """In quick mode each cheap benchmark gives a table, a bold ratio, and a small plot with text as text."""
     command = [sys.executable, "benchmarks/run_all.py", "--quick", "--only", ",".join(CHEAP)]
