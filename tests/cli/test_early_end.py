@@ -102,7 +102,7 @@ def test_ctrl_c_says_what_is_left(photos: Photos, endpoint: Endpoint) -> None:
 
 
 def test_an_error_in_the_middle_is_followed_by_what_is_left(photos: Photos, endpoint: Endpoint) -> None:
-    """An error that ends the run comes first, then what is left; a whole run and | head have no such line."""
+    """The error comes first, then the number of images left. A whole run and | head print no number."""
     photos(3)
     asked = ("run", "photos", "-b", "ollama", "--base-url", endpoint.url, "-c", "1")
     head = run(command=("bash", "-c", f"{' '.join((*COMMAND, *asked))} | head -0"))

@@ -15,20 +15,18 @@ from vlmbatch.cli.answers import NOT_KEPT, Answers, on_one_terminal, open_answer
 from vlmbatch.cli.console import Console, has_terminal
 from vlmbatch.cli.early_end import SIGNALLED, STOPPED, EarlyEnd
 from vlmbatch.cli.output_name import require_records_name
+from vlmbatch.cli.quiet_end import QuietEnd
 from vlmbatch.cli.reports import open_reports
 from vlmbatch.cli.signals import Reports, SignalHandler
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import LockedError, OutputClosed, VlmbatchError, resource_errors
-from vlmbatch.events import Event, RunStarted, RunStopping, SourceProblem, tell
-from vlmbatch.observers import Bar, FirstFailures, JsonLog, Lines, clean, summary_line
-from vlmbatch.pipeline.empty_paths import empty_notice
+from vlmbatch.events import Event, RunStarted, RunStopping, tell
+from vlmbatch.observers import Bar, JsonLog, Lines, clean
 from vlmbatch.protocols import Observer
 from vlmbatch.records import Summary
 
 BUG = 1
 PARTLY = 3
-SHOWN_UNREAD = 5
-"""With --quiet, the most folders and files named that cannot be read."""
 DESCRIPTORS = 10_240
 """Enough for 4096 connections, the maximum."""
 SWITCH_S = 0.0005
@@ -97,10 +95,10 @@ class CommandRun:
         """`answers` shows the results as text; None if standard output gets records, or nothing."""
         self._config = config
         self._console = console
-        self._failures = FirstFailures()
-        self._observers: list[Observer] = [self._notify, self._failures, *observers]
+        self._quiet_end = QuietEnd(config) if config.display.quiet else None
+        quiet = [] if self._quiet_end is None else [self._quiet_end]
+        self._observers: list[Observer] = [self._notify, *quiet, *observers]
         self._answers = answers
-        self._unread: list[str] = []
         self._batch = Batch(config, self._observers, stdout=answers is None, require_images=True)
         self._signals = SignalHandler(
             self._batch.stop, reports, console, drain_s=config.run.drain, last_words=early_end.last_words()
@@ -115,12 +113,9 @@ class CommandRun:
         if self._signals.signal is not None:
             return SIGNALLED + self._signals.signal
         summary = self._batch.summary
-        if self._config.display.quiet and summary is not None:
-            self._warn_of(summary)
         code = exit_code(self._config, summary)
-        if code == PARTLY and summary is not None and self._config.display.quiet:
-            failures = self._failures.lines(summary.failed)
-            for line in (summary_line(summary), *failures, *self._unread):
+        if self._quiet_end is not None and summary is not None:
+            for line in self._quiet_end.lines(summary, failed=code == PARTLY):
                 self._console.say(clean(line))
         return code
 
@@ -142,19 +137,7 @@ class CommandRun:
         for observer in self._observers:
             tell(observer, text)
 
-    def _warn_of(self, summary: Summary) -> None:
-        """Print what observers print without --quiet: endpoints that were always down, and empty PATHs."""
-        for row in summary.endpoints:
-            if not row.model:
-                told = f"{row.url} was down during the whole run; start it, or leave it out"
-                self._console.say(clean(told))
-        notice = None if summary.stopped else empty_notice(self._config, summary.empty_paths)
-        if notice is not None:
-            self._console.say(clean(notice))
-
     def _notify(self, event: Event) -> None:
-        if isinstance(event, SourceProblem) and len(self._unread) < SHOWN_UNREAD:
-            self._unread.append(clean(f"{event.path}: {event.message}"))
         if isinstance(event, RunStarted):
             gc.freeze()  # the objects so far stay for the whole run; searching them delays answers
         if isinstance(event, RunStopping) and self._signals.signal is None:

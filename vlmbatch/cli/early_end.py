@@ -13,7 +13,7 @@ SIGNALLED = 128
 
 
 class EarlyEnd:
-    """Receives the events of a run; afterwards it says what is left."""
+    """Receives the events of a run; afterwards it knows how many images are left."""
 
     def __init__(self, config: RunConfig) -> None:
         self._config = config
@@ -32,7 +32,7 @@ class EarlyEnd:
                 self._summary = summary
 
     def sentence(self, code: int) -> str | None:
-        """What is left and how to go on; None after a whole run, or if no image is done.
+        """The number of images left, and how to continue; None after a whole run, or if no image is done.
 
         The reader of standard output may end a run on purpose (| head): its exit `code` is 0. With --quiet
         only an error is followed by the sentence: after a signal or a limit, the user has nothing to do.

@@ -94,8 +94,8 @@ class CrashHistory:
         if self.causes_crashes:
             raise RejectedError(
                 f"the engine crashed {self.reported + self.found} times with this image while no "
-                "other request was "
-                "in flight; to try again, add --retry-failed, perhaps with a smaller --max-size",
+                "other request was in flight; to try again, add --retry-failed, perhaps with a smaller "
+                "--max-size",
                 kind="crash",
             )
         return self.suspect

@@ -24,6 +24,7 @@ MOST_IDLE = 0.6
 OVERLAP = 0.2
 MOST_OVERLAPS = 1
 """Of a window, at most this many answers overlap by more than OVERLAP of their work: times are not exact."""
+WAY_ON = "correct the cause, and run the same command again"
 MOST_HELD = 1000
 """At most this many results are held back; many may be about the same content."""
 
@@ -75,9 +76,8 @@ class SerialServer:
         if is_serial and there_s >= SOME_WAIT * elapsed_s:
             self._tell(
                 f"Ollama answers one request at a time, and {there_s / elapsed_s - 1:.0f} more wait; "
-                "for more at "
-                "once, start Ollama with OLLAMA_NUM_PARALLEL=4, which needs memory for four contexts "
-                "(some models, such as qwen3-vl and llama vision, always answer one at a time)"
+                "for more at once, start Ollama with OLLAMA_NUM_PARALLEL=4, which needs memory for four "
+                "contexts (some models, such as qwen3-vl and llama vision, always answer one at a time)"
             )
             self._tell = None
 
@@ -227,13 +227,11 @@ def _all_alike(failure: Failure | None) -> FatalBackendError | UnavailableError:
     if failure and failure.kind in OF_THE_ENDPOINT:
         return UnavailableError(
             f"the first {SAME_FAILURES} images failed with the same message, so the cause is the "
-            f"endpoint: {message}; "
-            "these images have no records; correct the cause, and run the same command again",
+            f"endpoint: {message}; these images have no records; {WAY_ON}",
             kind=failure.kind,
         )
     return FatalBackendError(
         f"the endpoint refused the first {SAME_FAILURES} images with the same message, so the "
-        "set-up is wrong: "
-        f"{message}; these images have no records; correct the cause, and run the same command again",
+        f"set-up is wrong: {message}; these images have no records; {WAY_ON}",
         kind=failure.kind if failure else None,
     )
