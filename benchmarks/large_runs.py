@@ -24,7 +24,7 @@ FLAT = f"""\
 The real command over folders of small JPEGs, {SLOTS} at once (benchmarks/flat_memory.py): a first run,
 which is stopped after 2,000 answers, when all files have been counted, and a run that goes on with
 an output in which all but the last 2,000 are done. Peak memory of the process, including Python and
-libraries, and seconds from its start to its first record."""
+libraries, seconds from its start to its first record, and processor time of the whole run."""
 RESUME = """\
 Outputs with the table's number of answers (about 470 bytes each) are read back and all their images looked
 up, as in a run that goes on with them (benchmarks/resume.py), each in a process of its own: by vlmbatch, and
@@ -63,10 +63,11 @@ def _flat(rows: Rows) -> Claim:
         (
             f"{row['files']:,}", row["run"], short(row["memory"] / 1e6),
             f"{row['memory'] / runs[row['run']][few]['memory']:.2f}", f"{row['first_s']:.2f}",
+            f"{row['cpu_s']:.1f}",
         )
         for row in rows
     )  # fmt: skip
-    head = ("files", "run", "peak memory, MB", f"times that of {few:,}", "s to the first record")
+    head = ("files", "run", "peak memory, MB", f"times that of {few:,}", "s to the first record", "CPU s")
     return Claim(
         name="flat-memory",
         title="Memory and first record of a million files",

@@ -56,19 +56,25 @@ def observe(
     *,
     exits: Sequence[int] = (0,),
     first_only: bool = False,
+    cache_folder: Path | None = None,
+    longer_than: int = 0,
 ) -> Observed:
     """Run a command and watch it; `first_only` ends it after its first record.
+
+    `cache_folder`: see environment(). If the output already has records, `longer_than` is its size in bytes.
 
     Raises:
         RuntimeError: the exit code is not in `exits`.
     """
     with tempfile.TemporaryFile() as told:
         began = time.monotonic()
-        process = subprocess.Popen(command, stdout=told, stderr=subprocess.STDOUT, env=environment())
+        process = subprocess.Popen(
+            command, stdout=told, stderr=subprocess.STDOUT, env=environment(cache_folder)
+        )
         peak, first = 0, None
         while True:
             peak = max(peak, _held(process.pid))
-            if first is None and output is not None and _has_line(output):
+            if first is None and output is not None and _has_line(output, longer_than):
                 first = time.monotonic() - began
                 if first_only:
                     process.kill()
@@ -78,7 +84,7 @@ def observe(
             time.sleep(LOOK_S)
         wall = time.monotonic() - began
         process.returncode = os.waitstatus_to_exitcode(status)
-        if first is None and output is not None and _has_line(output):
+        if first is None and output is not None and _has_line(output, longer_than):
             first = wall
         told.seek(0)
         text = told.read().decode(errors="replace")
@@ -125,14 +131,15 @@ def flags(**options: object) -> list[str]:
     return told
 
 
-def environment() -> dict[str, str]:
+def environment(cache_folder: Path | None = None) -> dict[str, str]:
     """The environment of this process, without settings of vlmbatch, of endpoints and of Python.
 
+    Commands store files for later commands in `cache_folder`; with None, they neither store nor read any.
     PYTHONDONTWRITEBYTECODE, for one, would make each process compile the modules that pip has not.
     """
     unwanted = ("VLMBATCH_", "OLLAMA_", "OPENAI_", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
     mine = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
-    return {**mine, "XDG_CONFIG_HOME": "/nonexistent"}
+    return {**mine, "XDG_CONFIG_HOME": "/nonexistent", "XDG_CACHE_HOME": str(cache_folder or os.devnull)}
 
 
 @contextmanager
@@ -150,9 +157,10 @@ def _held(pid: int) -> int:
     return 1024 * int(found[1]) if found else 0
 
 
-def _has_line(file: Path) -> bool:
+def _has_line(file: Path, start: int) -> bool:
     try:
         with file.open("rb") as lines:
+            lines.seek(start)
             return lines.readline().endswith(b"\n")
     except FileNotFoundError:
         return False

@@ -1,17 +1,21 @@
-"""Claim: reading a million records back takes seconds, and 45 bytes of memory for each.
+"""Claim: resuming a run with a million records takes seconds, and 65 bytes of memory for each.
 
-Outputs of 1,000 to 1,000,000 answers are read back and all their images looked up, as in a run that goes on
-with them, each in a process of its own: by vlmbatch, and by a list of all records, the obvious first
-solution. Linux only (/proc).
+Outputs of 1,000 to 1,000,000 answers are read back and all their images looked up, as in a resumed run.
+vlmbatch does this, and for comparison a list of all records, each in a process of its own. Then the real
+command resumes a run with the largest output, with a folder and with a list of its paths. Five new images
+come last, after all finished ones. Linux only (/proc).
 
     python benchmarks/resume.py [--records 1000,10000,100000,1000000] [--rounds 3]
 """
 
 import argparse
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
+import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -22,11 +26,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import corpora
+import endpoints
+from measuring import Observed, observe, vlmbatch, workplace
+
 from vlmbatch.config.run import OutputOptions
 from vlmbatch.images import FileStamp, ImageFacts, ImageRef
 from vlmbatch.records import Completion, Endpoint, Result, Usage, to_line
 from vlmbatch.writers import JsonlWriter
 
+NEW = 5
 RUN = "9f3c2a1b7d04"
 STAMP = FileStamp(bytes=2311040, mtime=1763800000.1234567)
 ANSWER = 'A grey cat sits on a wooden table beside a window.\n\nIt looks at the camera; the sign says "Café".'
@@ -48,7 +57,7 @@ def image(number: int) -> str:
     return f"photos/{number // 1000:04}/img_{number % 1000:04}.jpg"
 
 
-def write_output(path: Path, records: int) -> None:
+def write_output(path: Path, records: int, run: str = RUN) -> None:
     """Write an output with `records` answers."""
     endpoint = Endpoint(backend="vllm", url="http://127.0.0.1:8000/v1", model="qwen2.5vl")
     usage = Usage(input_tokens=612, output_tokens=28)
@@ -57,7 +66,7 @@ def write_output(path: Path, records: int) -> None:
             result = Result(
                 id=image(number),
                 endpoint=endpoint,
-                run=RUN,
+                run=run,
                 started_at=datetime(2026, 11, 22, 10, tzinfo=UTC),
                 duration_s=2.31,
                 attempts=1,
@@ -82,7 +91,7 @@ async def by_vlmbatch(path: str, records: int) -> int:
     async with JsonlWriter(path, OutputOptions()) as writer:
         finished = await writer.begin(RUN, {})
         refs = (ImageRef(id=image(number), uri="") for number in range(records))
-        return sum(finished(ref, lambda: STAMP) is True for ref in refs)
+        return sum(finished(ref, lambda _: STAMP) is True for ref in refs)
 
 
 def by_list(path: str, records: int) -> int:
@@ -131,8 +140,63 @@ def rows(sizes: list[int], rounds: int) -> Iterator[Row]:
                 )
 
 
+def make_tree(folder: Path, records: int) -> None:
+    """Make the finished images of an output, in each folder links to its first file, and five new images."""
+    for number in range(records):
+        path = folder / image(number)
+        first = path.with_name(Path(image(0)).name)  # ext4 has at most 65,000 links to a file
+        if path != first:
+            os.link(first, path)
+            continue
+        path.parent.mkdir(parents=True)
+        with path.open("wb") as content:
+            content.truncate(STAMP.bytes)
+        os.utime(path, (STAMP.mtime, STAMP.mtime))
+    corpora.many(folder / "z-new", NEW, (64, 48))
+
+
+def whole_command(records: int, rounds: int) -> Iterator[tuple[str, Observed]]:
+    """Yield the figures of a resumed run with a folder, and with a list, in each round."""
+    with workplace() as folder, endpoints.slots(NEW, 0.05) as url, contextlib.chdir(folder):
+        make_tree(folder, records)
+        listed = [*map(image, range(records)), *(str(new) for new in sorted(Path("z-new").rglob("*.jpg")))]
+        Path("list").write_text("\n".join(listed))
+        options = {"backend": "ollama", "base_url": url, "concurrency": NEW}
+        observe(vlmbatch("z-new", output="first.jsonl", **options))
+        run = json.loads(Path("first.jsonl").read_text().splitlines()[0])["run"]
+        write_output(Path("all.jsonl"), records, run)
+        shutil.copy("first.jsonl.runs", "all.jsonl.runs")
+        from_list = shlex.join(vlmbatch("-", output="all.jsonl", **options)) + " < list"
+        ways = {
+            "folder": vlmbatch("photos", "z-new", output="all.jsonl", **options),
+            "list": ["sh", "-c", f"exec {from_list}"],
+        }
+        size = Path("all.jsonl").stat().st_size
+        for _ in range(rounds):
+            for way, command in ways.items():
+                observed = observe(command, Path("all.jsonl"), longer_than=size)
+                assert Path("all.jsonl").read_bytes()[size:].count(b"\n") == NEW, observed.told
+                os.truncate("all.jsonl", size)
+                yield way, observed
+
+
+def print_whole_command(records: int, rounds: int) -> None:
+    """Print the figures of the whole command."""
+    ways: dict[str, list[Observed]] = {}
+    for way, observed in whole_command(records, rounds):
+        ways.setdefault(way, []).append(observed)
+    print(
+        "\n| resumed with | records | CPU s | s to the first new record | memory, MB |\n|---|---|---|---|---|"
+    )
+    for way, seen in ways.items():
+        cpu = statistics.median(one.cpu_s for one in seen)
+        first = statistics.median(one.first_record_s or one.wall_s for one in seen)
+        peak_mb = statistics.median(one.peak_bytes for one in seen) / 1e6
+        print(f"| {way} | {records:,} | {cpu:.2f} | {first:.2f} | {peak_mb:.1f} |", flush=True)
+
+
 def main() -> None:
-    """Print the table; the ratios are to the list of records."""
+    """Print the tables; the ratios are to the list of records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--records", default="1000,10000,100000,1000000")
     parser.add_argument("--rounds", type=int, default=3)
@@ -149,6 +213,7 @@ def main() -> None:
             f"| {row.cpu_s:.3f} | {slower:.2f} | {row.memory / 1e6:.1f} | {larger:.3f} |",
             flush=True,
         )
+    print_whole_command(max(map(int, given.records.split(","))), given.rounds)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Measures all claims and writes benchmarks/RESULTS.md, their plots, and two lines in the README.
 
-It takes less than ten minutes on two idle cores. With --quick everything runs with tiny counts in less than
+It takes about fifteen minutes on two idle cores. With --quick everything runs with tiny counts in less than
 one minute, and is written to --out, or nowhere: that only proves that it runs.
 
     python benchmarks/run_all.py [--only client_cost,slot_use] [--quick] [--out FOLDER]
@@ -38,17 +38,19 @@ BENCHMARKS = (
     Benchmark(module="throughput", rounds=2),
     Benchmark(module="many_images", rounds=1),
     Benchmark(module="start_up", rounds=2),
+    Benchmark(module="short_runs", rounds=2),
     Benchmark(module="auto_concurrency", rounds=1),
     Benchmark(module="pool", rounds=1),
     Benchmark(module="real_engine", rounds=2),
     Benchmark(module="large_runs", rounds=1),
+    Benchmark(module="many_answers", rounds=1),
 )
 NOTE = """\
 All contenders of a table ran in turn in one run. Ratios hold on other machines better than
 milliseconds. `just bench` measures everything again and writes this page; `python
 benchmarks/client_cost.py` and its neighbours measure one claim each."""
 SOURCE = (
-    "[benchmarks/RESULTS.md](benchmarks/RESULTS.md) has the machine, all figures and how each was measured."
+    "[benchmarks/RESULTS.md](benchmarks/RESULTS.md) has all figures, the machine and the way of measuring."
 )
 SHORT_HEAD = ("", "vlmbatch", "plain script", "")
 

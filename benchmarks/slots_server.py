@@ -19,6 +19,7 @@ STEP_S = 0.1
 """Seconds of one step; busy slots are reported as the mean of each step."""
 PICTURE_BYTES = 1_500
 """A larger request counts as one with an image."""
+NO_MESSAGES = b'"messages": []'
 MODEL = "slots"
 
 
@@ -88,6 +89,7 @@ class Line(asyncio.Protocol):
         self._path = ""
         self._method = ""
         self._length = 0
+        self._loads = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -104,13 +106,17 @@ class Line(asyncio.Protocol):
             length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
             self._length = int(length[1]) if length else 0
             self._missing = self._length - len(rest)
+            self._loads = NO_MESSAGES in rest
         else:
             self._missing -= len(data)
+            self._loads |= NO_MESSAGES in data
         if not self._missing:
             self._ask()
 
     def _ask(self) -> None:
-        if self._path.endswith(("/chat", "/chat/completions")):
+        if self._loads:  # Ollama loads the model, and replies at once if it is loaded
+            self._reply({"model": MODEL, "done": True, "done_reason": "load"})
+        elif self._path.endswith(("/chat", "/chat/completions")):
             self._slots.take(self)
         elif self._path == "/die":
             os._exit(0)

@@ -19,7 +19,8 @@ project = "vlmbatch"
 version = release = PYPROJECT["project"]["version"]
 author = copyright = "the authors of vlmbatch"  # noqa: A001 (Sphinx reads this name)
 
-extensions = ["myst_parser"]
+extensions = ["myst_nb"]  # MyST, and notebooks
+nb_execution_mode = "off"  # a notebook has its outputs
 highlight_language = "text"  # of a block of code that names no language
 smartquotes = False  # the words stay as they were written
 myst_heading_anchors = 6  # the same anchors as on GitHub
@@ -27,6 +28,7 @@ root_doc = "README"
 include_patterns = [
     "*.md",
     "docs/*.md",
+    "docs/*.ipynb",
     "benchmarks/RESULTS.md",
     "samples/README.md",
     "vlmbatch/backends/llama_cpp/demo_model/MODEL_CARD.md",

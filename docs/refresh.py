@@ -1,11 +1,13 @@
 """Regenerates the parts of the pages that come from the program.
 
-These are docs/terminal.svg, the options in docs/options.md, and the table of replies in docs/failures.md.
+These are docs/terminal.svg, the options in docs/options.md, the table of replies in docs/failures.md, and the
+public names in docs/api.md.
 
 Run it from anywhere: python docs/refresh.py
 """
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -68,7 +70,14 @@ def replies_table() -> str:
     return "\n".join(lines)
 
 
+def public_names() -> str:
+    """All public names, with their signatures and docstrings."""
+    made: str = runpy.run_path(str(ROOT / "docs" / "make_api.py"))["reference"]()
+    return made
+
+
 GENERATED = {
+    "names": ("api.md", public_names),
     "options": ("options.md", options_tables),
     "safe": ("options.md", safe_options),
     "replies": ("failures.md", replies_table),
@@ -89,7 +98,7 @@ def between_marks(text: str, name: str, content: str) -> str:
 
 
 def refresh() -> None:
-    """Write all three anew."""
+    """Write all of them again."""
     for name, (page, content) in GENERATED.items():
         path = ROOT / "docs" / page
         path.write_text(between_marks(path.read_text(encoding="utf-8"), name, content()), encoding="utf-8")

@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pytest
@@ -69,6 +70,7 @@ LITELLM = Kind(backend="litellm", wire="openai", name="litellm", path="/v1", pro
 each_asker = pytest.mark.parametrize("kind", [*KINDS.values(), LITELLM], ids=[*KINDS, "litellm"])
 
 
+@cache
 def picture(colour: tuple[int, int, int] = (200, 30, 40)) -> PreparedImage:
     """A prepared picture of one colour."""
     file = io.BytesIO()

@@ -2,11 +2,15 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from forks import MOST_STDIN, forks
 
 COMMAND = (sys.executable, "-m", "vlmbatch")
 OF_A_SHELL = frozenset(
@@ -15,6 +19,8 @@ OF_A_SHELL = frozenset(
         *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),  # where some Pythons find their own libraries
     )
 )
+READ_LATE = re.compile(r"VLMBATCH_\w+|OPENAI_BASE_URL|OLLAMA_HOST|\w+_KEY")
+"""Variables that only vlmbatch reads, and only while it runs."""
 
 # Linux counts the memory of a process from before exec, and a child starts with the memory of its parent: so
 # a small process must stand between these tests and the measured command
@@ -27,25 +33,43 @@ sys.exit(code)
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The environment of a user's plain shell, plus `variables`; no setting of a build machine."""
+    """The environment of a user's plain shell, plus `variables`; no setting of a build machine.
+
+    The command reads no file of the user, and remembers nothing.
+    """
     shell = {name: value for name, value in os.environ.items() if name in OF_A_SHELL}
-    return {**shell, "XDG_CONFIG_HOME": "/nonexistent", "PYTHONWARNINGS": "default", **variables}
+    homes = {"XDG_CONFIG_HOME": "/nonexistent", "XDG_CACHE_HOME": os.devnull}
+    return {**shell, **homes, "PYTHONWARNINGS": "default", **variables}
 
 
 def run(
-    *args: str, stdin: bytes = b"", command: Iterable[str] = COMMAND, **variables: str
+    *args: str, stdin: bytes = b"", command: Iterable[str] | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """The finished command, with its output as text."""
-    done = subprocess.run(
-        [*command, *args],
-        input=stdin,
-        capture_output=True,
-        env=environment(**variables),
-        timeout=240,
-        check=False,
-    )
-    out, err = (b.decode("utf-8", "surrogateescape") for b in (done.stdout, done.stderr))
-    return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+    """Run the command to its end; its output is text.
+
+    Without `command` it runs as a fork where that is possible (forks.py).
+    """
+    env = environment(**variables)
+    if command is None and can_fork(stdin, variables):
+        words: Iterable[str] = args
+        code, out, err = forks(tuple(environment().items())).run(args, stdin, env)
+    else:
+        words = [*(command or COMMAND), *args]
+        done = subprocess.run(words, input=stdin, capture_output=True, env=env, timeout=240, check=False)
+        code, out, err = done.returncode, done.stdout, done.stderr
+    texts = (output.decode("utf-8", "surrogateescape") for output in (out, err))
+    return subprocess.CompletedProcess(words, code, *texts)
+
+
+def can_fork(stdin: bytes, variables: Mapping[str, str]) -> bool:
+    """Whether a fork can take the place of a new process.
+
+    It can on Linux, in the main thread, with little standard input, and without a variable that a library
+    reads on import.
+    """
+    plain = all(map(READ_LATE.fullmatch, variables))
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    return sys.platform == "linux" and plain and in_main_thread and len(stdin) < MOST_STDIN
 
 
 def measured(*args: str) -> tuple[subprocess.CompletedProcess[str], int]:

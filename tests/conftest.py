@@ -1,5 +1,6 @@
 """Shared fixtures."""
 
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from PIL import Image
 pytest.register_assert_rewrite("failing")
 settings.register_profile("untimed", deadline=None)  # a machine may be slow
 settings.load_profile("untimed")
+os.environ["XDG_CACHE_HOME"] = os.devnull  # no run in this process reads or changes files of the user
 
 
 def pytest_configure() -> None:
@@ -36,6 +38,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(900))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the half a million objects of the collected tests out of searches for garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

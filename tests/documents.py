@@ -39,3 +39,13 @@ def jq_recipes(text: str) -> list[str]:
     """The lines in sh blocks that start with jq and contain no run."""
     lines = [line for block in blocks(text, "sh") for line in block.splitlines()]
     return [line for line in lines if line.startswith("jq ") and "vlmbatch run" not in line]
+
+
+def examples(name: str) -> list[str]:
+    """The Python examples of a page. Those of docstrings, in docs/api.md, get the import that is missing."""
+    found = blocks(page(name), "python")
+    if name != "docs/api.md":
+        return found
+    return [
+        f"from vlmbatch import open_session, run_batch\n\n{block}" for block in found if "prompt=" in block
+    ]

@@ -72,7 +72,7 @@ HEADERS = (
         "X: " + "a" * 7000,
     ),
 )
-WORKS = ("complete", "preflight", "models", "version", "probe", "load", "why_slow", "warm_up", "pull")
+WORKS = ("complete", "preflight", "models", "probe", "load", "why_slow", "warm_up", "pull")
 CHANGES = ("odd", "odd", "odd", "remove", "wrap", "repeat", "add")
 NAMES = ("error", "code", "message", "data", "choices", "usage", "models", "cost", "logprobs")
 _MARK = re.compile(r'"#(\d+)#"')
@@ -238,9 +238,14 @@ class Server:
             length = re.search(r"(?i)content-length: (\d+)", head)
             sent = await reader.readexactly(int(length[1])) if length else b""
             path = head.split(" ")[1].partition("?")[0]
-            writer.write(self.case.raw if self.case.target in (EVERY, path) else usual(path, sent))
+            writer.write(self._reply(path, sent))
             await writer.drain()
         writer.close()
+
+    def _reply(self, path: str, sent: bytes) -> bytes:
+        if self.case.target in (EVERY, path):
+            return self.case.raw
+        return usual(path, sent, "vllm" if self.case.target == "/version" else "llamacpp")
 
 
 @dataclass
@@ -294,10 +299,11 @@ class Fuzzing:
             _check_completion(await backend.complete(QUESTION))
         elif work == "preflight":
             found = await inner.preflight()
-            json.dumps([found.slots, found.context, found.notes, found.sees], allow_nan=False)
-        elif work in ("models", "version") and isinstance(inner, Catalogue):
-            told = await (inner.models() if work == "models" else inner.version())
-            repr(told).encode("utf-8")
+            facts = [found.slots, found.context, found.notes, found.sees, found.version]
+            json.dumps(facts, allow_nan=False)
+            repr(facts).encode("utf-8")
+        elif work == "models" and isinstance(inner, Catalogue):
+            repr(await inner.models()).encode("utf-8")
         elif work == "load":
             async with KINDS["vllm"].open(self.url) as fresh:  # one that has not given up asking
                 load = await fresh.load()
@@ -319,10 +325,10 @@ class Fuzzing:
             self.longest_stall_s = max(self.longest_stall_s, time.monotonic() - began)
 
 
-def usual(path: str, sent: bytes) -> bytes:
+def usual(path: str, sent: bytes, owner: str) -> bytes:
     """The usual reply of a server, to requests that the fuzzed reply does not answer."""
     known: Mapping[str, object] = {
-        "/v1/models": {"data": [{"id": "tiny", "owned_by": "llamacpp"}]},
+        "/v1/models": {"data": [{"id": "tiny", "owned_by": owner}]},
         "/props": {"total_slots": 2},
         "/api/tags": {"models": [{"name": "tiny:latest", "details": {}}]},
         "/api/show": {"capabilities": ["vision"]},

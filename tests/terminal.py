@@ -9,6 +9,8 @@ import signal
 import struct
 import subprocess
 import termios
+import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
@@ -19,11 +21,18 @@ from command import COMMAND, environment
 class Terminal:
     """The command with standard error on a terminal; standard output goes there too, or is discarded.
 
-    With `stdin`, standard input is the terminal, too, as when a person starts the command.
+    With `stdin`, standard input is the terminal, too, as when a person starts the command. `command` may be
+    another program.
     """
 
     def __init__(
-        self, *args: str, columns: int = 80, stdout: bool = False, stdin: bool = False, **variables: str
+        self,
+        *args: str,
+        command: Iterable[str] = COMMAND,
+        columns: int = 80,
+        stdout: bool = False,
+        stdin: bool = False,
+        **variables: str,
     ) -> None:
         self._screen = pyte.Screen(columns, 40)
         self._stream = pyte.ByteStream(self._screen)
@@ -31,7 +40,7 @@ class Terminal:
         self._fd, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         self._process = subprocess.Popen(
-            [*COMMAND, *args],
+            [*command, *args],
             stdin=theirs if stdin else subprocess.DEVNULL,
             stdout=theirs if stdout else subprocess.DEVNULL,
             stderr=theirs,
@@ -60,8 +69,10 @@ class Terminal:
 
     def until(self, *patterns: str) -> list[str]:
         """Wait until the screen matches all of these regular expressions; returns its rows."""
-        while not all(re.search(pattern, "\n".join(self.rows)) for pattern in patterns):
+        end = time.monotonic() + 200  # a bar writes for ever, so silence alone does not show a wrong screen
+        while missing := [pattern for pattern in patterns if not re.search(pattern, "\n".join(self.rows))]:
             assert self._read(), f"the command ended first; the screen: {self.rows}"
+            assert time.monotonic() < end, f"{missing} is not on the screen: {self.rows}"
         return self.rows
 
     def wait(self) -> int:

@@ -1,16 +1,20 @@
 """The small parts for an event loop: items of an iterator that blocks, and the error to tell of a group."""
 
 import asyncio
+import gc
 import itertools
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from waiting import until
 
-from vlmbatch.aio import ReadAhead, first
+from vlmbatch.aio import ReadAhead, ThreadPool, first
 from vlmbatch.errors import OutputError
 
 
@@ -98,3 +102,129 @@ def test_a_bug_alone_is_told() -> None:
     bug = ValueError("a bug")
     assert first(ExceptionGroup("outer", [bug, KeyError("another bug")])) is bug
     assert first(bug) is bug
+
+
+async def soon(holds: Callable[[], object]) -> None:
+    """Let the event loop run until the condition is true."""
+    async with asyncio.timeout(240):
+        while not holds():  # noqa: ASYNC110  # the condition is about threads
+            await asyncio.sleep(0.002)
+
+
+async def test_threads_return_results_and_raise_errors() -> None:
+    """Each of many calls gets its own result, or its own exception."""
+
+    def work(number: int) -> int:
+        if number % 3 == 0:
+            raise OutputError(str(number))
+        return number
+
+    with ThreadPool(3, "test") as threads:
+        calls = (threads.call(partial(work, number), list) for number in range(100))
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+    assert [str(each) for each in ended] == [str(number) for number in range(100)]
+    assert {type(each) for each in ended} == {int, OutputError}
+
+
+async def test_a_machine_without_more_threads_does_the_work_in_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call without any thread raises, and a later one works as soon as the machine has a thread."""
+    free, start = 0, threading.Thread.start
+
+    def start_if_free(thread: threading.Thread) -> None:
+        nonlocal free
+        if not free:
+            raise RuntimeError("can't start new thread")
+        free -= 1
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_if_free)
+    with ThreadPool(3, "test") as threads:
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="new thread"):
+                await threads.call(list, list)
+        free = 1
+        calls = (threads.call(partial(str, number), list) for number in range(10))
+        assert await asyncio.gather(*calls) == [str(number) for number in range(10)]
+
+
+async def test_abandoned_work_is_told_once_it_has_ended() -> None:
+    """Work that runs while its caller is cancelled goes on; work that waits for a thread is never begun."""
+    begun, gate, told = list[str](), threading.Event(), list[str]()
+
+    def work(name: str) -> None:
+        begun.append(name)
+        gate.wait()
+
+    with ThreadPool(1, "test") as threads:
+        calls = [
+            asyncio.create_task(threads.call(partial(work, name), partial(told.append, name)))
+            for name in ("first", "second")
+        ]
+        await soon(lambda: begun)
+        for call in calls:
+            call.cancel()
+        assert all(
+            isinstance(each, asyncio.CancelledError)
+            for each in await asyncio.gather(*calls, return_exceptions=True)
+        )
+        assert told == []
+        gate.set()
+        await soon(lambda: told == ["first", "second"])
+    assert begun == ["first"]
+
+
+async def test_work_that_has_ended_is_told_to_a_caller_that_is_cancelled() -> None:
+    """A call that is cancelled between the end of its work and its own turn is abandoned, too."""
+    told = list[str]()
+    with ThreadPool(1, "test") as threads:
+        call = asyncio.create_task(threads.call(lambda: threads, lambda: told.append("abandoned")))
+        await asyncio.sleep(0)
+        while not threads._ended:  # the work has ended, but the event loop has not settled it yet
+            pass
+        threads._settle()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    assert told == ["abandoned"]
+
+
+async def test_threads_keep_no_result_and_no_error() -> None:
+    """A result, and what an error's frames hold, are freed without a search for cycles."""
+
+    class Picture:
+        """Anything large."""
+
+    kept = list["weakref.ref[Picture]"]()
+
+    def work(*, fails: bool) -> Picture:
+        picture = Picture()
+        kept.append(weakref.ref(picture))
+        if fails:
+            raise OutputError("x")
+        return picture
+
+    gc.disable()
+    try:
+        with ThreadPool(1, "test") as threads:
+            await threads.call(partial(work, fails=False), list)
+            with suppress(OutputError):
+                await threads.call(partial(work, fails=True), list)
+            await soon(lambda: not any(each() for each in kept))
+    finally:
+        gc.enable()
+
+
+async def test_the_thread_tells_once_it_has_read_far_enough_ahead() -> None:
+    """`rested` is set once items wait in the queue, or at the end of a few items; never without an item."""
+    many = ReadAhead(iter(range(100)), ahead=3, name="many")
+    assert await many.take() == 0
+    await many.rested.wait()
+    many.close()
+    few = ReadAhead(iter(range(2)), ahead=3, name="few")
+    assert [await few.take() for _ in range(3)] == [0, 1, None]
+    await few.rested.wait()
+    none = ReadAhead(iter([]), ahead=3, name="none")
+    assert await none.take() is None
+    until(lambda: "none" not in {thread.name for thread in threading.enumerate()})
+    await asyncio.sleep(0)
+    assert not none.rested.is_set()

@@ -1,5 +1,6 @@
 """The Python interface, with and without an event loop."""
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -77,10 +78,62 @@ async def test_an_output_file_is_written_before_a_result_is_given(photos: Photos
         assert f'"id":"{result.id}"' in Path("out.jsonl").read_text()
 
 
-def test_a_config_comes_alone() -> None:
-    """Paths or options together with a config are refused, since they would have no effect."""
+async def _run_async(**options: Any) -> None:
+    async for _ in run_batch("photos", **options):
+        pass
+
+
+def _open(**options: Any) -> None:
+    with open_session(**options):
+        pass
+
+
+async def _open_async(**options: Any) -> None:
+    async with open_session(**options):
+        pass
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda **options: list(run_batch("photos", **options)),
+        lambda **options: asyncio.run(_run_async(**options)),
+        _open,
+        lambda **options: asyncio.run(_open_async(**options)),
+    ],
+)
+def test_an_error_shows_its_message_and_hardly_more(use: Callable[..., object], folder: Path) -> None:
+    """Without an endpoint, the traceback has two frames of vlmbatch at most, and the error has no cause."""
+    with closed_port() as url, pytest.raises(vlmbatch.VlmbatchError, match="ollama serve") as raised:
+        use(base_url=url, backend="ollama", model="m", give_up_after=0.1)
+    home = str(Path(vlmbatch.__file__).parent)
+    assert sum(str(step.path).startswith(home) for step in raised.traceback) <= 2
+    assert (raised.value.__cause__, raised.value.__context__) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"config": {"model": "m"}},
+            r"config takes a RunConfig, not dict; write RunConfig.of_",
+        ),
+        ({"config": "vlmbatch.toml"}, "config takes a RunConfig, not str"),
+        ({"observers": print}, r"observers takes a list of functions; write for example observers=\[print\]"),
+        ({"observers": ["print"]}, "observers takes a list of functions"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_at_once(wrong: dict[str, Any], message: str) -> None:
+    """A config or an observer of a wrong type raises a TypeError in the call, which says what to write."""
+    for call in (lambda: run_batch("photos", **wrong), lambda: open_session(**wrong)):
+        with pytest.raises(TypeError, match=message):
+            call()
+
+
+def test_a_config_takes_the_place_of_options() -> None:
+    """Options together with a config are refused, since it is unclear which of them count."""
     with pytest.raises(TypeError, match="either a config"):
-        run_batch("photos", config=vlmbatch.RunConfig.of("other"))
+        run_batch("photos", config=vlmbatch.RunConfig.of("other"), limit=3)
 
 
 def test_nothing_is_written_to_standard_output(
@@ -139,7 +192,7 @@ def test_a_schema_may_be_a_dict(photos: Photos, endpoint: Endpoint) -> None:
 
 def test_a_list_of_paths_is_not_a_path() -> None:
     """A list in the place of a path is refused, and the message says how to pass several paths."""
-    with pytest.raises(TypeError, match=r"list.*run_batch\(\*paths"):
+    with pytest.raises(TypeError, match=r"not list; .*run_batch\(\*images\)"):
         run_batch(["photos/a.jpg"])  # type: ignore[arg-type]  # the mistake
 
 

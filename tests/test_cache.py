@@ -1,5 +1,6 @@
 """The folder of --cache: the answers that it stores for later runs, and its behaviour on failures."""
 
+import json
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -104,6 +105,23 @@ def test_a_failure_is_reported_once_and_ends_nothing(opened: Opened, tmp_path: P
     cache.close()
     (said,) = told
     assert "continues without it" in said
+
+
+def test_a_remembered_endpoint_has_no_version(opened: Opened, tmp_path: Path) -> None:
+    """The version is not stored, so entries have the same fields whether it is known or not."""
+    cache, _ = opened()
+    cache.keep_endpoint(replace(ENDPOINT, version="0.33.0"), "x")
+    with closing(sqlite3.connect(tmp_path / "deep" / "cache" / FILE)) as other:
+        ((stored,),) = other.execute("SELECT endpoint FROM endpoints").fetchall()
+    assert json.loads(stored) == {
+        **dict.fromkeys(("digest", "slots", "context", "architecture", "sees")),
+        "backend": "ollama",
+        "url": "http://127.0.0.1:11434",
+        "model": "llava:7b",
+        "notes": [],
+    }
+    assert cache.endpoint("x") == ENDPOINT
+    cache.close()
 
 
 @pytest.mark.parametrize("record", ["not json", "[" * 100_000, "7"])

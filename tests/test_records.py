@@ -1,6 +1,7 @@
 """The record: its keys, and that its line preserves any text."""
 
 import json
+import pickle
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from written_results import STAMP, answered, failed
 
+from vlmbatch.errors import ImageFailed
 from vlmbatch.images import FileStamp, ImageFacts, PreparedImage
 from vlmbatch.records import Completion, Endpoint, Failure, Result, Summary, Usage, to_line
 
@@ -166,3 +168,34 @@ def test_usages_add_up() -> None:
     total = sum((Usage(input_tokens=n, output_tokens=2 * n) for n in range(5)), Usage())
     assert asdict(total) == {"input_tokens": 10, "output_tokens": 20}
     assert Summary().usage == Usage()
+
+
+def test_the_short_names_of_an_outcome() -> None:
+    """`text`, `parsed` and `error` are parts of the completion and the failure, or None."""
+    done = result(completion=Completion(text="a cat", model="m", finish_reason="stop", parsed=7))
+    lost = result(failure=Failure(kind="empty", message="the answer is empty"))
+    assert (done.text, done.parsed, done.error) == ("a cat", 7, None)
+    assert (lost.text, lost.parsed, lost.error) == (None, None, "the answer is empty")
+
+
+def test_raise_for_failure() -> None:
+    """It returns the completion; for a failure it raises an error with the image and the reason."""
+    done = result(completion=Completion(text="a cat", model="m", finish_reason="stop"))
+    assert done.raise_for_failure() is done.completion
+    lost = result(failure=Failure(kind="empty", message="the answer is empty"))
+    with pytest.raises(ImageFailed, match=r"^photos/cat\.jpg: the answer is empty$") as raised:
+        lost.raise_for_failure()
+    carried = pickle.loads(pickle.dumps(raised.value))
+    assert (str(carried), carried.id, carried.failure) == (str(raised.value), lost.id, lost.failure)
+
+
+def test_a_result_is_shown_in_one_line() -> None:
+    """A result shows its id and its outcome in at most 80 characters; a summary shows its counts."""
+    done = result(completion=Completion(text="a grey\ncat", model="m", finish_reason="stop"))
+    assert repr(done) == r"Result(id='photos/cat.jpg', text='a grey\ncat')"
+    lost = result(failure=Failure(kind="empty", message="empty " * 100))
+    assert repr(lost) == "Result(id='photos/cat.jpg', error='empty empty empty empty empty empty empty...)"
+    assert len(repr(lost)) == 80
+    shown = "Summary(total=1234567, succeeded=1234566, failed=0, cached=3, duration_s=2.5, stopped=True)"
+    summary = Summary(total=1234567, succeeded=1234566, cached=3, duration_s=2.5, stopped=True)
+    assert repr(summary) == shown

@@ -73,7 +73,7 @@ async def outcomes(
     """The decision of the next run for each image: done, failed or ask."""
     async with JsonlWriter(str(path), options) as writer:
         finished = await writer.begin(RUN, {})
-        return [OUTCOMES[finished(ref(image), lambda: stamp)] for image in images]
+        return [OUTCOMES[finished(ref(image), lambda _: stamp)] for image in images]
 
 
 async def write_missing(path: Path, images: Iterable[str], text: str = "A grey cat.") -> list[str]:
@@ -82,7 +82,7 @@ async def write_missing(path: Path, images: Iterable[str], text: str = "A grey c
     async with JsonlWriter(str(path), PLAIN) as writer:
         finished = await writer.begin(RUN, {})
         for image in images:
-            if finished(ref(image), lambda: STAMP) is None:
+            if finished(ref(image), lambda _: STAMP) is None:
                 await writer.write(answered(image, text))
                 written.append(image)
     return written

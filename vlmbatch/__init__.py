@@ -8,13 +8,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vlmbatch.batch import Batch, SyncSession, open_session, run_batch
+    from vlmbatch.batch import Batch, run_batch
     from vlmbatch.config import RunConfig
-    from vlmbatch.errors import Busy, SessionClosed, VlmbatchError
+    from vlmbatch.errors import Busy, ImageFailed, SessionClosed, VlmbatchError, VlmbatchWarning
     from vlmbatch.events import Event
     from vlmbatch.pipeline.question import Question
     from vlmbatch.pipeline.session import Session
     from vlmbatch.records import Completion, Failure, Result, Summary
+    from vlmbatch.sessions import SyncSession, open_session
 
 __all__ = [
     "Batch",
@@ -22,6 +23,7 @@ __all__ = [
     "Completion",
     "Event",
     "Failure",
+    "ImageFailed",
     "Question",
     "Result",
     "RunConfig",
@@ -30,6 +32,7 @@ __all__ = [
     "Summary",
     "SyncSession",
     "VlmbatchError",
+    "VlmbatchWarning",
     "open_session",
     "run_batch",
 ]
@@ -40,15 +43,17 @@ _HOMES = {
     "Completion": "records",
     "Event": "events",
     "Failure": "records",
+    "ImageFailed": "errors",
     "Question": "pipeline.question",
     "Result": "records",
     "RunConfig": "config",
     "Session": "pipeline.session",
     "SessionClosed": "errors",
     "Summary": "records",
-    "SyncSession": "batch",
+    "SyncSession": "sessions",
     "VlmbatchError": "errors",
-    "open_session": "batch",
+    "VlmbatchWarning": "errors",
+    "open_session": "sessions",
     "run_batch": "batch",
 }
 

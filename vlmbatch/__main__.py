@@ -1,6 +1,7 @@
 """The entry point of the `vlmbatch` command and of ``python -m vlmbatch``."""
 
 import errno
+import gc
 import os
 import signal
 import sys
@@ -9,6 +10,10 @@ from contextlib import suppress
 from typing import NoReturn
 
 from vlmbatch.streams import LossyStream, as_text, lossy
+
+GC_THRESHOLD = 20_000
+"""After this many new objects, Python searches the young ones for cycles. With Python's default of 700, these
+searches take a fifth of the CPU time of the start, and a tenth of that of a run."""
 
 
 class StandardOutput(LossyStream):
@@ -49,6 +54,7 @@ def main() -> None:
     The process always ends with os._exit: a decoder that hangs in a thread, or a pipe without a reader,
     must neither delay the exit nor change its code.
     """
+    gc.set_threshold(GC_THRESHOLD)
     open_closed_streams()
     end_on_ctrl_c()
     code = 1

@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from queue import SimpleQueue
+from typing import Any, Generic, Self, TypeVar
 
 from vlmbatch.errors import VlmbatchError
 
@@ -49,6 +50,115 @@ def threads(number: int, name: str) -> ThreadPoolExecutor:
     return Unawaited(number, name)
 
 
+class ThreadPool:
+    """Threads for blocking calls from one event loop. Several results may wake the loop only once.
+
+    The futures of a ThreadPoolExecutor take more time than reading a small file.
+    """
+
+    def __init__(self, number: int, name: str) -> None:
+        """The threads are called `name`. Each call starts another one. The end of ``with`` does not wait."""
+        self._number = number
+        self._unstarted = [threading.Thread(target=self._work, name=name, daemon=True) for _ in range(number)]
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._calls = SimpleQueue[_Call[Any] | None]()
+        self._ended = deque[_Call[Any]]()
+        self._is_woken = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _thread in range(self._number):
+            self._calls.put(None)
+
+    async def call(self, work: Callable[[], T], on_abandoned: Callable[[], None]) -> T:
+        """Wait for the result of `work` in a thread, or for its exception.
+
+        If the caller is cancelled, work that has begun continues. `on_abandoned` is called when it has ended.
+        Raises RuntimeError if not even one thread can start.
+        """
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        if self._unstarted:
+            self._start_another()
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._calls.put(_Call(work, future, on_abandoned))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if not future.cancelled():  # the work ended before the cancellation
+                on_abandoned()
+            raise
+        finally:
+            del future  # its error holds this frame, which must not hold the error
+
+    def _start_another(self) -> None:
+        try:
+            self._unstarted[-1].start()
+        except RuntimeError:  # the machine has no more threads
+            if len(self._unstarted) == self._number:
+                raise
+        else:
+            self._unstarted.pop()
+
+    def _work(self) -> None:
+        while self._take_next():
+            pass
+
+    def _take_next(self) -> bool:
+        """Do one call, and keep no reference to its picture while the thread waits for the next call."""
+        call = self._calls.get()
+        if call is None:
+            return False
+        if not call.future.cancelled():
+            call.run()
+        self._ended.append(call)
+        del call  # an error refers to this frame
+        if not self._is_woken and self._loop is not None:
+            self._is_woken = True
+            with suppress(RuntimeError):  # the event loop has been closed
+                self._loop.call_soon_threadsafe(self._settle)
+        return True
+
+    def _settle(self) -> None:
+        self._is_woken = False  # first, so that a call that ends from now on wakes the loop again
+        while self._ended:
+            self._ended.popleft().settle()
+
+
+class _Call(Generic[T]):
+    """One call, with its outcome once it has run."""
+
+    __slots__ = ("_error", "_on_abandoned", "_result", "_work", "future")
+
+    def __init__(
+        self, work: Callable[[], T], future: asyncio.Future[T], on_abandoned: Callable[[], None]
+    ) -> None:
+        self.future = future
+        self._work = work
+        self._on_abandoned = on_abandoned
+        self._result: T
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Do the work, in a thread."""
+        try:
+            self._result = self._work()
+        except BaseException as error:  # noqa: BLE001  # the caller gets it
+            self._error = error
+            del self  # the error holds this frame, which must not hold the error
+
+    def settle(self) -> None:
+        """Pass the outcome to the caller, in the event loop."""
+        if self.future.cancelled():
+            self._on_abandoned()
+        elif self._error is not None:
+            self.future.set_exception(self._error)
+        else:
+            self.future.set_result(self._result)
+
+
 class ReadAhead(Generic[T]):
     """Reads a blocking iterator ahead in a thread, for one consumer at a time.
 
@@ -57,6 +167,8 @@ class ReadAhead(Generic[T]):
 
     def __init__(self, items: Iterator[T], *, ahead: int, name: str) -> None:
         """At most `ahead` items wait. The thread is called `name` and starts with the first take()."""
+        self.rested = asyncio.Event()
+        """Set once the thread has read far enough ahead for the first time, or has read the last item."""
         self._items = items
         self._ahead = ahead
         self._thread = threading.Thread(target=self._iterate, name=name, daemon=True)
@@ -98,9 +210,12 @@ class ReadAhead(Generic[T]):
             self._changed.notify()
 
     def _iterate(self) -> None:
+        item = None
         try:
             for item in self._items:
                 with self._changed:
+                    if len(self._waiting) == self._ahead:
+                        self._tell(self.rested)
                     self._changed.wait_for(lambda: self._closed or len(self._waiting) < self._ahead)
                     if self._closed:
                         return
@@ -112,10 +227,17 @@ class ReadAhead(Generic[T]):
             with self._changed:
                 self._over = True
                 self._feed()
+                if item is not None:
+                    self._tell(self.rested)
 
     def _feed(self) -> None:
         """Wake a take() that waits for an item."""
-        if self._hungry and self._loop is not None:
+        if self._hungry:
             self._hungry = False
+            self._tell(self._came)
+
+    def _tell(self, event: asyncio.Event) -> None:
+        """Set an event of the event loop."""
+        if self._loop is not None and not event.is_set():
             with suppress(RuntimeError):  # the event loop has been closed
-                self._loop.call_soon_threadsafe(self._came.set)
+                self._loop.call_soon_threadsafe(event.set)

@@ -106,7 +106,7 @@ class Cache:
 
     def keep_endpoint(self, endpoint: Endpoint, *options: str) -> None:
         """Store the endpoint that was found for these options; blocks."""
-        stored = json.dumps({name: getattr(endpoint, name) for name in endpoint.__slots__})
+        stored = json.dumps({name: getattr(endpoint, name) for name in _ENDPOINT_TYPES})
         with self._lock:
             self._do("INSERT OR REPLACE INTO endpoints VALUES (?, ?)", [(_key(*options), stored)])
 
@@ -250,6 +250,7 @@ _ENDPOINT_TYPES: dict[str, tuple[type, ...]] = {
     "sees": (bool, type(None)),
     "notes": (list,),
 }
+"""The stored fields: all but the version. The server may have another version when it is up again."""
 
 
 def _endpoint(stored: Mapping[str, Any]) -> Endpoint | None:

@@ -17,6 +17,8 @@ VlmbatchError                  the root; raised itself, it is a bug             
 │     └─ RefusedOptionError    the endpoint refuses an option of the user with any picture
 ├─ OutputError                 the results cannot be written                                   exit 5
 ├─ OutputClosed                the reader of standard output has closed it (| head)            exit 0
+├─ ImageFailed                 an image failed; Result.raise_for_failure() raises it
+├─ AnswerClassError            the user's pydantic class raised an exception of its own
 ├─ Busy                        a session has as many waiting calls as it may have
 ├─ SessionClosed               the session was closed before the call had its answer
 └─ LockedError                 another run writes to the same output                           exit 75
@@ -27,7 +29,37 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from vlmbatch.records import Failure
+
+E = TypeVar("E", bound=BaseException)
+
+__all__ = [
+    "BackendError",
+    "BadAnswerError",
+    "Busy",
+    "ConfigError",
+    "FatalBackendError",
+    "ImageError",
+    "ImageFailed",
+    "InternalError",
+    "LockedError",
+    "MissingDependencyError",
+    "OutputClosed",
+    "OutputError",
+    "RefusedOptionError",
+    "RejectedError",
+    "ResourceError",
+    "SessionClosed",
+    "StaleConnectionError",
+    "TransientError",
+    "UnavailableError",
+    "UnreachableError",
+    "VlmbatchError",
+    "VlmbatchWarning",
+]
 
 FailureKind = Literal[
     # the image
@@ -285,9 +317,52 @@ class LockedError(VlmbatchError):
         self.is_certain = is_certain
 
 
+class ImageFailed(VlmbatchError):
+    """An image has no answer. Result.raise_for_failure() raises this error; `failure` is the reason."""
+
+    def __init__(self, id: str, failure: "Failure") -> None:  # noqa: A002  # as in records
+        super().__init__(id, failure)  # pickle makes the copy from these arguments
+        self.id = id
+        self.failure = failure
+
+    def __str__(self) -> str:
+        return f"{self.id}: {self.failure.message}"
+
+
+class AnswerClassError(VlmbatchError):
+    """The user's pydantic class raised an exception that is not a ValidationError. It ends the run or call.
+
+    `raised` is that exception. run_batch() and sessions raise it instead of this error.
+    """
+
+    def __init__(self, raised: Exception) -> None:
+        super().__init__(f"the pydantic class raised {type(raised).__name__}: {raised}")
+        self.raised = raised
+
+
 class Busy(VlmbatchError):
     """A session has as many waiting calls as it may have; try again later."""
 
 
 class SessionClosed(VlmbatchError):
     """The session was closed before the call had its answer."""
+
+
+class VlmbatchWarning(UserWarning):
+    """A notice: a message of a run or session that the user must see. The command prints the same notices.
+
+    These events have notices: RunStarted (notes about the endpoints, for example that it is the
+    demonstration model), PreflightDelayed, EndpointPaused, SourceProblem, Notice, and BugFound (with its
+    traceback).
+    """
+
+
+def shortened(error: E) -> E:
+    """A VlmbatchError without its frames and its cause, since its message tells all; others are unchanged.
+
+    Otherwise a script and a cell of a notebook would show hundreds of lines above the message.
+    """
+    if not isinstance(error, VlmbatchError):
+        return error
+    error.__cause__, error.__context__ = None, None
+    return error.with_traceback(None)

@@ -1,18 +1,43 @@
 """The events that observers receive: one frozen value for each thing that happens in a run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from vlmbatch.errors import FailureKind, VlmbatchError
 from vlmbatch.records import Endpoint, Result, Summary
 
+__all__ = [
+    "BugFound",
+    "ConcurrencyChanged",
+    "EndpointPaused",
+    "EndpointProven",
+    "EndpointResumed",
+    "Event",
+    "ImageFinished",
+    "ImagesSkipped",
+    "Notice",
+    "PreflightDelayed",
+    "QueueMeasured",
+    "RetryScheduled",
+    "RunFinished",
+    "RunStarted",
+    "RunStopping",
+    "SourceProblem",
+    "TotalKnown",
+]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreflightDelayed:
-    """The preflight of an endpoint has not succeeded yet, and goes on; `message` is the last reason."""
+    """The preflight of an endpoint has not succeeded yet, and continues; `message` is the last reason.
+
+    It is retried for up to `left_s` seconds. 0 means that no attempt has failed: an answer of the
+    endpoint takes long.
+    """
 
     endpoint: str
     message: str
+    left_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +192,7 @@ Event = (
     | RunStopping
     | RunFinished
 )
+"""Each event that an observer receives."""
 
 
 def ignore(event: Event) -> None:
@@ -176,3 +202,11 @@ def ignore(event: Event) -> None:
 def tell(notify: Callable[[Event], None], message: str) -> None:
     """Send an observer a Notice with this message."""
     notify(Notice(message=message))
+
+
+def checked_observers(observers: object) -> tuple[Callable[[Event], None], ...]:
+    """The observers that a caller gives; raises a TypeError if they are not functions in a list."""
+    several = tuple(observers) if isinstance(observers, Iterable) else (None,)
+    if not all(map(callable, several)):
+        raise TypeError("observers takes a list of functions; write for example observers=[print]")
+    return several

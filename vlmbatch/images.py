@@ -1,6 +1,7 @@
 """The values of an image: its reference, its bytes, the prepared picture, and its facts in a record."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeAlias
 
 MOST_FRAMES = 10_000
 """More pages or frames of a file are not counted."""
@@ -14,9 +15,13 @@ class Walked:
     is_link: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ImageRef:
-    """An image that a source has found. `id` is the path as typed, POSIX; `uri` is the path to open."""
+    """An image that a source has found. `id` is the path as typed, POSIX; `uri` is the path to open.
+
+    Do not change it. It is not frozen, since making a frozen one takes three times as long: a run makes
+    millions of them.
+    """
 
     id: str
     uri: str
@@ -24,12 +29,19 @@ class ImageRef:
     walked: Walked | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileStamp:
-    """Identifies the version of a file: its size in bytes and its mtime in seconds."""
+class FileStamp(NamedTuple):
+    """Identifies the version of a file: its size in bytes and its mtime in seconds.
+
+    It is a tuple, since a resumed run may make a million of them, and a tuple is quick to make.
+    """
 
     bytes: int
     mtime: float
+
+
+ImageVersion: TypeAlias = FileStamp | str
+"""The stamp of a file, or the SHA-256 of an image in memory. The result of an earlier run counts only if its
+image version is the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,11 +100,13 @@ class ImageFacts:
         cls, stamp: FileStamp | None, sha256: str | None = None, prepared: PreparedImage | None = None
     ) -> "ImageFacts":
         """The known facts of an image with this stamp that was perhaps also read and prepared."""
-        read = cls(sha256=sha256).stamped(stamp)
+        size, mtime = (None, None) if stamp is None else (stamp.bytes, stamp.mtime)
         if prepared is None:
-            return read
-        return replace(
-            read,
+            return cls(sha256=sha256, bytes=size, mtime=mtime)
+        return cls(  # dataclasses.replace() takes three times as long
+            sha256=sha256,
+            bytes=size,
+            mtime=mtime,
             width=prepared.original_width,
             height=prepared.original_height,
             sent_width=prepared.width,

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
 from vlmbatch.events import Event
-from vlmbatch.images import FileStamp, ImageRef, SourceImage
+from vlmbatch.images import FileStamp, ImageRef, ImageVersion, SourceImage
 from vlmbatch.records import Completion, Endpoint, Generation, Load, ModelFacts, Request, Result
 
 Observer = Callable[[Event], None]
@@ -27,10 +27,10 @@ Sleep = Callable[[float], Awaitable[None]]
 Room = Callable[[int | None], AbstractContextManager[None]]
 """Waits for this many bytes of memory and holds them inside the ``with``; None means the whole limit."""
 
-Finished = Callable[[ImageRef, Callable[[], FileStamp | None]], bool | None]
+Finished = Callable[[ImageRef, Callable[[ImageRef], ImageVersion | None]], bool | None]
 """Whether an image is finished: True means done, False failed for good, None still to be processed.
 
-The second argument returns the file's stamp, and is called only if it is needed.
+The second argument returns the version of the image, and is called only if it is needed.
 """
 
 
@@ -74,7 +74,10 @@ class Source(Protocol):
         """
 
     def stamp(self, ref: ImageRef) -> FileStamp | None:
-        """Size and mtime without reading; None if the file is gone."""
+        """Size and mtime of the file, without reading it; None if the file is gone, or the image has none."""
+
+    def version(self, ref: ImageRef) -> ImageVersion | None:
+        """The stamp of a file, or the SHA-256 of an image in memory; None if it cannot be read."""
 
 
 class AsyncContext(Protocol):
@@ -169,16 +172,13 @@ class Backend(AsyncContext, Protocol):
 
 @runtime_checkable
 class Catalogue(Protocol):
-    """A backend whose engine reports its version and its models."""
+    """A backend whose engine reports its models."""
 
     async def models(self) -> list[ModelFacts]:
         """All models, with and without vision.
 
         Raises a subclass of BackendError, classified: the endpoint is down, or refuses.
         """
-
-    async def version(self) -> str | None:
-        """The version; None if the engine does not report it. Raises like `models`."""
 
 
 @runtime_checkable

@@ -3,15 +3,26 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
-from vlmbatch.errors import FailureKind
+from vlmbatch.errors import FailureKind, ImageFailed
 from vlmbatch.images import ImageFacts, PreparedImage
+
+if TYPE_CHECKING:  # type checkers have typing_extensions; it may not be installed
+    from typing_extensions import TypeVar
+
+    M = TypeVar("M", covariant=True, default=Any)
+else:
+    from typing import TypeVar
+
+    M = TypeVar("M", covariant=True)
+"""The type of a parsed answer. In ``Result`` without brackets it is any type."""
 
 DEFAULT_PROMPT_NAME = "default"
 """The value of `prompt` in a record for the prompt that all images share."""
+LONGEST_REPR = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,14 +74,15 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Completion:
+class Completion(Generic[M]):
     """A model's usable answer.
 
     `thinking` is the number of characters of the model's thinking, not the text. `load_s` is how long the
-    engine loaded the model for this request, and `busy_s` how long it worked on it, in seconds; both are 0 if
-    the engine does not report them. `warnings` are notes for the user. `cost` is in US dollars, None if
-    unknown; `owes_cost` says that the endpoint should have reported it, and did not. `data` is the parsed
-    answer if there was a schema. `logprobs` are in the form of the record (docs/records.md).
+    engine loaded the model for this request, in seconds. `busy_s` is how long it worked on the request. Both
+    are 0 if the engine does not report them. `warnings` are notes for the user. `cost` is in US dollars, None
+    if unknown; `owes_cost` says that the endpoint should have reported it, and did not. `data` is the answer
+    as JSON if there was a schema. `parsed` is the instance of the pydantic class, or `data` without such
+    a class. `logprobs` are in the form of the record (docs/records.md).
     """
 
     text: str
@@ -84,6 +96,7 @@ class Completion:
     owes_cost: bool = False
     busy_s: float = 0.0
     data: Any = None
+    parsed: M = None  # type: ignore[assignment]  # it is None without a schema
     logprobs: Mapping[str, Any] | None = None
 
 
@@ -101,10 +114,10 @@ class Failure:
 class Endpoint:
     """One server with its model, as preflight found it. `url` holds no user, password or query.
 
-    `digest` identifies the exact weights; `slots` is the number of requests that the endpoint processes at
-    once; `context` is the model's context length in tokens; `architecture` is the kind of model, in the
-    endpoint's words. `sees` False: the endpoint reports that the model cannot see images; the canary decides
-    then. Each is None if the endpoint does not report it.
+    `digest` identifies the exact weights. `slots` is the number of requests that the endpoint processes at
+    once. `context` is the model's context length in tokens. `architecture` is the kind of model, and
+    `version` the version of the engine, both in the endpoint's words. `sees` False: the endpoint reports that
+    the model cannot see images; the canary decides then. Each is None if the endpoint does not report it.
     """
 
     backend: str
@@ -114,6 +127,7 @@ class Endpoint:
     slots: int | None = None
     context: int | None = None
     architecture: str | None = None
+    version: str | None = None
     sees: bool | None = None
     notes: tuple[str, ...] = ()
 
@@ -162,8 +176,10 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class Result(Generic[M]):
     """The outcome for one image: `ok` with a `completion`, or a `failure`; `to_record()` is its record.
+
+    `text`, `parsed` and `error` give the most used parts directly.
 
     A session may ask about several images at once; `more_images` are the facts of all but the first.
     `duplicate_of` is the image with the same content whose answer is reused; `cached` means that the answer
@@ -177,7 +193,7 @@ class Result:
     run: str
     started_at: datetime
     duration_s: float
-    completion: Completion | None = None
+    completion: Completion[M] | None = None
     failure: Failure | None = None
     image: ImageFacts = field(default_factory=ImageFacts)
     more_images: tuple[ImageFacts, ...] = ()
@@ -200,8 +216,36 @@ class Result:
         return self.completion is not None
 
     @property
+    def text(self) -> str | None:
+        """The answer; None for a failure."""
+        return None if self.completion is None else self.completion.text
+
+    @property
+    def parsed(self) -> M | None:
+        """The parsed answer; None for a failure, and without a schema."""
+        return None if self.completion is None else self.completion.parsed
+
+    @property
+    def error(self) -> str | None:
+        """The message of the failure; None for an answer."""
+        return None if self.failure is None else self.failure.message
+
+    def raise_for_failure(self) -> Completion[M]:
+        """The completion; raises ImageFailed for a failure."""
+        if self.completion is None:
+            assert self.failure is not None, "a result has one of both"
+            raise ImageFailed(self.id, self.failure)
+        return self.completion
+
+    def __repr__(self) -> str:
+        """One line with the id and the answer or the failure, cut to 80 characters."""
+        shown = f"error={self.error!r}" if self.completion is None else f"text={self.text!r}"
+        whole = f"Result(id={self.id!r}, {shown})"
+        return whole if len(whole) <= LONGEST_REPR else f"{whole[: LONGEST_REPR - 4]}...)"
+
+    @property
     def content(self) -> str | None:
-        """The digest of its images, see `content_of`; None if an image was not read."""
+        """The digest of its images; None if an image was not read."""
         digests = [facts.sha256 for facts in (self.image, *self.more_images)]
         return None if None in digests else content_of(map(str, digests))
 
@@ -229,7 +273,7 @@ class Result:
             "image": _flat(self.image),
             "warnings": list(self.warnings),
             "attempts": self.attempts,
-            "started_at": self.started_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z",
+            "started_at": self.started_at.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
             "duration_s": round(self.duration_s, 3),
             "run": self.run,
         }
@@ -287,14 +331,15 @@ class EndpointSummary:
 class Summary:
     """How a run ended. `failed` counts failures of this run, `failed_before` failures of earlier runs.
 
-    `skipped` images were done before; `unreadable` counts folders and files that could not be read; `ignored`
+    `total` is the sum of `succeeded`, `failed`, `failed_before` and `skipped`: images that were done before.
+    `stopped`: more images remain. `unreadable` counts folders and files that could not be read. `ignored`
     counts entries that are not images, and `ignored_kinds` those that may hold pictures, by kind, such as
     PDF. `skipped_entries` counts hidden and system entries by kind: `hidden`, or a name such as @eaDir.
     `empty_paths` are the PATHs that are folders and hold no image.
     `frames` images have several pages or frames, of which only the first was read. Of the images that
     succeeded, `duplicates` reuse the answer of an image with the same content, `cached` have an answer from
-    --cache, and a fallback answered `fallbacks`;
-    `reduced` got a smaller picture than the options say, since a larger one did not fit at the endpoint.
+    --cache, and a fallback answered `fallbacks`. `reduced` got a smaller picture than the options say, since
+    a larger one did not fit at the endpoint. `usage` covers the answers, and `duration_s` is in seconds.
     `endpoints` has a row for each endpoint, and is empty for a single one. `cost` is in US dollars and covers
     all requests, even those without a record; None if unknown.
     """
@@ -319,6 +364,13 @@ class Summary:
     stopped: bool = False
     endpoints: tuple[EndpointSummary, ...] = ()
     cost: float | None = None
+
+    def __repr__(self) -> str:
+        """One line with the main counts, and all other numbers that are not 0."""
+        usual = ("total", "succeeded", "failed")
+        values = ((f.name, getattr(self, f.name)) for f in fields(self))
+        shown = ((n, v) for n, v in values if n in usual or (v and isinstance(v, bool | int | float)))
+        return f"Summary({', '.join(f'{name}={value!r}' for name, value in shown)})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

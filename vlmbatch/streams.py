@@ -1,8 +1,10 @@
 """Text streams for messages to the user: one never fails, the other also never blocks."""
 
+import os
+import sys
 import threading
 from collections import deque
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import TextIO, cast
 
 MOST_WAITING = 10_000
@@ -112,11 +114,56 @@ class BackgroundStream(LossyStream):
                 self._changed.notify_all()
 
 
+class CurrentStderr:
+    """A text stream that writes each text to the current sys.stderr.
+
+    While a bar is drawn, rich replaces sys.stderr, and texts appear above the bar.
+    """
+
+    def __init__(self, lock: AbstractContextManager[object]) -> None:
+        """`lock` is held while a text is written, and also while a bar begins or ends."""
+        self._lock = lock
+
+    @property
+    def encoding(self) -> str | None:
+        """The encoding of standard error; None without one, and while rich replaces it."""
+        return getattr(sys.stderr, "encoding", None)
+
+    def write(self, text: str) -> int:
+        """Write the text, unless the program has closed or removed standard error."""
+        with self._lock:
+            return sys.stderr.write(text) if self._is_open() else len(text)
+
+    def flush(self) -> None:
+        """Flush standard error."""
+        with self._lock:
+            if self._is_open():
+                sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        """Whether standard error is a terminal."""
+        return self._is_open() and sys.stderr.isatty()
+
+    @staticmethod
+    def _is_open() -> bool:
+        return sys.stderr is not None and not getattr(sys.stderr, "closed", False)
+
+
 def lossy(stream: TextIO) -> TextIO:
     """Wrap the stream so that it never raises OSError."""
     return as_text(stream if isinstance(stream, LossyStream) else LossyStream(stream))
 
 
-def as_text(stream: LossyStream | TextIO) -> TextIO:
+def as_text(stream: LossyStream | CurrentStderr | TextIO) -> TextIO:
     """Return the same object, typed as a text stream: it has all that print and rich use."""
     return cast(TextIO, stream)
+
+
+def has_terminal() -> bool:
+    """Whether standard error is a terminal that can show a bar."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def on_one_terminal() -> bool:
+    """Whether standard output and standard error are the same terminal."""
+    return sys.stdout.isatty() and sys.stderr.isatty() and os.path.sameopenfile(1, 2)

@@ -1,5 +1,6 @@
 """The choice of the endpoint without --backend."""
 
+import asyncio
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -8,9 +9,10 @@ from contextlib import contextmanager
 import pytest
 from backend_contract import closed_port, question
 from endpoint import Endpoint, Model
-from loop_clock import skipping
+from loop_clock import LoopClock, skipping
 
 from vlmbatch.backends import registry
+from vlmbatch.backends.auto import UNNAMED_S
 from vlmbatch.backends.http import hints
 from vlmbatch.backends.registry import open_backend
 from vlmbatch.commands.models import take_inventory
@@ -46,6 +48,23 @@ async def test_ollama_comes_first(endpoint: Endpoint, monkeypatch: pytest.Monkey
             assert (await backend.preflight()).backend == "ollama"
             assert (await backend.complete(question())).text
             assert backend.concurrency == 2
+    assert not vllm.requests
+
+
+async def test_a_pause_of_the_process_changes_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that sleeps longer than each time limit still reads the reply of Ollama, and chooses it."""
+    clock = LoopClock()
+    with (
+        Endpoint(routes={"/api/tags": "slow:0.3"}) as ollama,
+        Endpoint() as vllm,
+        defaults(monkeypatch, ollama.url, vllm.url),
+    ):
+        async with auto() as backend:
+            preflight = asyncio.create_task(backend.preflight())
+            await asyncio.to_thread(ollama.until, lambda: ollama.requests)
+            clock.skip(2 * UNNAMED_S)
+            found = await preflight
+    assert (found.backend, found.notes) == ("ollama", ())
     assert not vllm.requests
 
 

@@ -12,6 +12,7 @@ import pytest
 from backend_contract import KINDS, babbling, question, reply
 from command import measured
 from replying import OPENAI, Raw, replying
+from selection import mostly_long
 
 from vlmbatch.errors import BackendError, TransientError
 from vlmbatch.protocols import Catalogue
@@ -72,7 +73,7 @@ async def test_garbage_is_a_backend_error(name: str, raw: bytes) -> None:
                 await work
 
 
-@pytest.mark.parametrize("name", ["ollama", "openai"])
+@pytest.mark.parametrize("name", mostly_long(["ollama", "openai"], ["openai"]))
 async def test_a_reply_that_unpacks_without_end_is_not_read(name: str) -> None:
     """A reply of 400 kB that decompresses to 400 MB is refused without more memory than the limit."""
     raw = reply(gzip.compress(b" " * 400_000_000, 1), "Content-Encoding: gzip")
@@ -138,7 +139,7 @@ async def test_a_reply_is_bounded_by_the_question(name: str) -> None:
             assert (await backend.complete(question(**more))).text == "a"
 
 
-@pytest.mark.parametrize("name", ["ollama", "openai"])
+@pytest.mark.parametrize("name", mostly_long(["ollama", "openai"], ["openai"]))
 async def test_the_users_own_parameters_may_ask_for_more(name: str) -> None:
     """If the user's own parameters may ask for any size, a reply of 60 MB is read, and one of 68 is not."""
     own = {"option": ("num_predict=null",)} if name == "ollama" else {"extra_body": '{"n": 2}'}
@@ -182,12 +183,14 @@ LONG = {
     "a text": (b'"a": "' + b"a" * 58_000_000 + b'"', "more than 5 MB, the limit for --max-tokens 512"),
     "objects": (b'"a": [' + b"[]," * 1_500_000 + b"0]", "24 answered"),
 }
+"""For each kind of long reply: the JSON that makes it long, and a text that the run then prints."""
 
 
-@pytest.mark.parametrize(("more", "told"), LONG.values(), ids=LONG.keys())
-def test_long_replies_cost_little_memory(photos: Photos, more: bytes, told: str) -> None:
+@pytest.mark.parametrize("kind", mostly_long(LONG, ["a text"]))
+def test_long_replies_cost_little_memory(photos: Photos, kind: str) -> None:
     """24 long replies at once, of 58 MB or with 1.5 million objects, take less than 600 MB in a run."""
     photos(24)
+    more, told = LONG[kind]
     long = b'{"choices": [{"message": {"content": "A cat."}, "finish_reason": "stop"}], ' + more + b"}"
     with replying(lambda path, text: Raw(body=long) if path == OPENAI else None) as server:
         done, peak = measured(

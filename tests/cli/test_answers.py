@@ -88,7 +88,7 @@ def test_the_bar_stays_below_the_answers(photos: Photos, endpoint: Endpoint) -> 
     photos(6)
     endpoint.script = lambda request: "ok" if (request.chat or 0) < 3 else "held"
     with on_terminal(endpoint) as terminal:
-        terminal.until(r"p0001\.jpg\n  \S.*\n(.*\n)*. \u2501.* images +ETA .*\n  \d ok .* endpoint up, .*$")
+        terminal.until(r"p000\d\.jpg\n  \S.*\n(.*\n)*. \u2501.* images +ETA .*\n  \d ok .* endpoint up, .*$")
         endpoint.down()
         terminal.until(r"\npaused: no connection", r"endpoint down, waiting$")
         endpoint.script = ["ok"] * 9

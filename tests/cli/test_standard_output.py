@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from command import COMMAND, environment, start
 from endpoint import Endpoint, Model
+from selection import long
 from waiting import until
 
 PAGE = 4096
@@ -60,10 +61,16 @@ def shell(line: str, command: str, endpoint: Endpoint) -> subprocess.CompletedPr
     )
 
 
-@pytest.mark.parametrize(
-    ("command", "into"),
-    [(command, into) for command, (_, text) in PRINTING.items() for into in INTO if text or into == "pipe"],
-)
+CASES = [
+    (command, into) for command, (_, text) in PRINTING.items() for into in INTO if text or into == "pipe"
+]
+NORMAL = [
+    *((command, "pipe") for command in PRINTING),
+    *((command, into) for command in ("--help", "run photos -q {at}") for into in INTO if into != "pipe"),
+]
+
+
+@pytest.mark.parametrize(("command", "into"), [case if case in NORMAL else long(*case) for case in CASES])
 def test_standard_output_is_complete_or_an_error(
     photos: Photos, endpoint: Endpoint, command: str, into: str
 ) -> None:

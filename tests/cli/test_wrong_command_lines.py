@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from vlmbatch.cli.foreign_flags import FOREIGN_FLAGS
 from vlmbatch.cli.front import COMMANDS, OWN_FLAGS
 from vlmbatch.cli.suggestions import OTHER_WORDS, as_typed, unknown_command
 from vlmbatch.config import options
+
+Photos = Callable[..., Path]
 
 FLAGS = {o.flag for o in options()} | {"--config"}
 
@@ -161,6 +164,38 @@ def test_a_wrong_option_or_value(typed: str, told: str) -> None:
     assert done.stderr.startswith(f"vlmbatch: {told}")
     assert done.stderr.count("\n") == 1
     assert "s3cret" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "--api-key -- s3cret",
+        "--api-key= s3cret",
+        "--header X-Token: s3cret",
+        "--header Authorization: Bearer s3cret",
+        "--header=Authorization: Basic s3cret",
+        "-H Authorization: bearer s3cret",
+        "--header Authorization: Token s3cret",
+        "--header Cookie: a=1; b=s3cret",
+        "-HX-Foo: s3cret",
+        "-vH X-Foo: the s3cret",
+        "--header Authorization:Bearer s3cret",
+        "--header Authorization Bearer s3cret",
+        "--header Cookie:a=b; s3cret",
+        "--header X-A: -s3cret",
+        "--api-key = s3cret",
+        '--extra-body { "api_key": "s3cret" }',
+        '--extra-body={ "api_key": "s3cret" }',
+        "--base-url https://u:p/s3cret@host/v1",
+    ],
+)
+def test_a_secret_of_several_words_is_not_shown(photos: Photos, typed: str) -> None:
+    """A secret value without quotes, or behind two dashes, is replaced by dots; the rest is shown."""
+    photos(1)
+    for rest in ("photos", "-q photos"):
+        shown = as_typed(["run", *typed.split(), *rest.split()])
+        assert "s3cret" not in shown
+        assert shown.endswith(f" {rest}")
 
 
 def test_a_shown_command_line_can_be_typed() -> None:

@@ -110,12 +110,6 @@ def test_values_may_have_natural_forms() -> None:
     assert (config.run.timeout, config.input.max_bytes) == (300, 5_000_000)
 
 
-def test_no_path_is_an_error() -> None:
-    """A run needs at least one PATH."""
-    with pytest.raises(ConfigError, match="no PATH"):
-        RunConfig.of()
-
-
 def test_the_key_stays_out_of_every_repr() -> None:
     """Printing a config, as a log or a traceback may, does not show the key."""
     assert "s3cret" not in repr(RunConfig.of("photos", api_key="s3cret"))

@@ -23,6 +23,7 @@ CHEAP = {
     "start_up": "start-up",
     "auto_concurrency": "auto-concurrency",
     "pool": "pool",
+    "many_answers": "many-answers",
 }
 SVG = "{http://www.w3.org/2000/svg}"
 

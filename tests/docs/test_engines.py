@@ -43,8 +43,8 @@ async def sent(server: Endpoint, backend: str) -> set[str]:
 async def test_the_table_has_each_helper_request(photos: Photos) -> None:
     """The table names each request that is no question, once, and no request that is never sent."""
     photos(4)
-    with Endpoint() as ollama, Endpoint(owned_by="llamacpp", props=PROPS) as llama:
-        found = await sent(ollama, "ollama") | await sent(llama, "llama-server")
+    with Endpoint() as ollama, Endpoint() as vllm, Endpoint(owned_by="llamacpp", props=PROPS) as llama:
+        found = await sent(ollama, "ollama") | await sent(vllm, "vllm") | await sent(llama, "llama-server")
     listed = [row[0] for row in ROWS]
     assert len(listed) == len(set(listed))
     assert set(listed) == found

@@ -1,6 +1,5 @@
-"""docs/python.md and the README are true: each example runs as it stands, each public name has its row."""
+"""Each Python example of the README, the pages about Python and the docstrings runs as it stands."""
 
-import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,16 +7,25 @@ from subprocess import CompletedProcess
 
 import pytest
 from command import run
-from documents import blocks, page, section
+from documents import blocks, examples, page, section
 from endpoint import Endpoint, Model, Received
 from PIL import Image
-
-import vlmbatch
+from selection import long, mostly_long
 
 PAGE = page("docs/python.md")
 NOTEBOOK = section(PAGE, "## In a notebook")
-TABLES = ("import pandas", "import display")
-BLOCKS = [block for block in blocks(PAGE, "python") if not any(each in block for each in TABLES)]
+TABLES = blocks(section(PAGE, "## Answers as a table"), "python")
+PAGES = ("README.md", "docs/python.md", "docs/structured-answers.md", "docs/api.md")
+PHOTO = '{"title": "A grey cat", "light": "day", "people": 0}'
+BLOCKS = [block for name in PAGES for block in examples(name) if block not in TABLES]
+FIRST = [examples(name)[0] for name in PAGES]
+PROMPTS = """
+from vlmbatch import run_batch
+
+for prompt in ("Describe this image.", "Name the main colours."):
+    options = {"prompt": prompt, "model": "qwen2.5vl", "output": "captions.jsonl", "append": True}
+    print([result.text for result in run_batch("photos", **options)])
+"""
 IN_A_LOOP = """
 import asyncio
 
@@ -30,7 +38,10 @@ asyncio.run(cell())
 
 def answer(request: Received) -> str:
     """The same answer to every question, in the form that the question wants."""
-    return '{"animal": "cat", "colour": "grey"}' if request.body.get("format") else "A grey cat."
+    fields = request.body.get("format")
+    if not fields:
+        return "A grey cat."
+    return PHOTO if "light" in fields["properties"] else '{"animal": "cat", "colour": "grey"}'
 
 
 @pytest.fixture
@@ -49,42 +60,36 @@ def ran(block: str, endpoint: Endpoint) -> CompletedProcess[str]:
     return run("example.py", command=(sys.executable, "-W", "error"), OLLAMA_HOST=endpoint.url)
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+@pytest.mark.parametrize("block", mostly_long(BLOCKS, FIRST), ids=range(len(BLOCKS)))
 def test_each_example_runs_as_it_stands(block: str, served: Endpoint) -> None:
     """Typed into a file and run, it prints the model's answer, warns of nothing and ends well."""
     done = ran(block, served)
     assert done.returncode == 0, done.stderr
-    assert not done.stderr or "tqdm" in block  # its bar is there
+    assert not done.stderr or "progress=True" in block  # the progress lines
     assert "grey" in done.stdout
     assert served.questions
 
 
-def test_a_cell_of_a_notebook_runs_inside_a_loop(served: Endpoint) -> None:
-    """The first example for notebooks also works where an event loop runs already, as in Jupyter."""
-    cell = blocks(NOTEBOOK, "python")[0]
-    Path("cell.py").write_text(cell)
+@pytest.mark.parametrize("heading", ["## A run", "## A session"])
+def test_a_cell_of_a_notebook_runs_inside_a_loop(heading: str, served: Endpoint) -> None:
+    """The first examples for runs and sessions also work where an event loop runs already, as in Jupyter."""
+    Path("cell.py").write_text(blocks(section(PAGE, heading), "python")[0])
     done = ran(IN_A_LOOP, served)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("A grey cat.") == 2
+    assert "A grey cat." in done.stdout
 
 
-def test_records_become_a_table(served: Endpoint) -> None:
-    """The examples with pandas show a row for each image, and a column for each prompt."""
-    pytest.importorskip("pandas")
-    first, _, table, prompts, _ = blocks(NOTEBOOK, "python")
-    ran(first, served)
-    for block, answers in ((table, 2), (prompts, 4)):
-        done = ran(block, served)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("A grey cat.") == answers
-
-
-def test_pictures_stand_beside_the_answers(served: Endpoint) -> None:
-    """The example with pictures shows each picture, and prints its answer."""
-    pytest.importorskip("IPython")
-    done = ran(blocks(NOTEBOOK, "python")[-1], served)
+@pytest.mark.parametrize(
+    ("block", "library", "answers"),
+    [(TABLES[0], "pandas", 4), long(TABLES[1], "polars", 4), long(TABLES[2], "pandas", 4)],
+)
+def test_records_become_a_table(block: str, library: str, answers: int, served: Endpoint) -> None:
+    """The tables have a row for each record, and that of the prompts a column for each prompt."""
+    pytest.importorskip(library)
+    ran(PROMPTS, served)
+    done = ran(block, served)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("A grey cat.") == done.stdout.count("PIL.Image") == 2
+    assert done.stdout.count("A grey cat.") == answers
 
 
 def test_several_images_are_one_question(served: Endpoint) -> None:
@@ -99,10 +104,3 @@ def test_a_service_gets_statuses(served: Endpoint) -> None:
     (block,) = blocks(section(PAGE, "## Errors"), "python")
     statuses = [line.partition(",")[0] for line in ran(block, served).stdout.splitlines()]
     assert statuses == ["(422", "(200"]
-
-
-def test_each_public_name_has_its_row() -> None:
-    """The table of names holds all names of the package, and no other."""
-    rows = re.findall(r"^\| (`.*?`) \|", PAGE.split("## A run")[0], re.MULTILINE)
-    listed = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
-    assert sorted(listed) == sorted(vlmbatch.__all__)

@@ -38,10 +38,11 @@ class Endpoint(Service, Loopback):
     `slots` is the number of questions processed at once, all further ones queue; `delay` is in seconds.
     `blind` hides the pictures from the model; `counts` selects the reported prompt tokens: `real` (a token
     a word, 64 a picture), `patches` (64 a picture of 224x224 pixels), `words` (pictures cost none), `text`
-    (their base64 text counts), `constant` or `none`. Five settings are attributes only: `refuses`, arguments
+    (their base64 text counts), `constant` or `none`. Six settings are attributes only: `refuses`, arguments
     that get a 400 as from OpenAI, `refusal`, a function that may return a reply of its own to a question or
-    canary, `media`, the folder of file:// pictures, `context`, the tokens of a request with its answer, and
-    `on_hang`, a function that is called when a request begins to hang, and each second until it ends.
+    canary, `media`, the folder of file:// pictures, `context`, the tokens of a request with its answer,
+    `versions`, what Ollama and vLLM report, by name, and `on_hang`, a function that is called when a request
+    begins to hang, and each second until it ends.
 
     Canaries, the questions that check whether the model sees, are kept in `canaries`: they are not in
     `requests`, no script applies to them, and the mode `canary` decides their reply.

@@ -40,6 +40,7 @@ class Service:
         self.refusal: Callable[[Received], Reply | None] = lambda request: None
         self.media: Path | None = None
         self.context: int | None = None
+        self.versions = {"ollama": "0.33.0", "vllm": "0.32.0"}
 
     def _load(self) -> tuple[int, int]:
         """The numbers of questions in progress and in the queue."""
@@ -70,7 +71,7 @@ class Service:
             case (("GET" | "HEAD"), "/"):
                 return Reply(status=200, body=b"Ollama is running", content_type="text/plain")
             case "GET", "/api/version":
-                return wires.as_json(200, {"version": "0.33.0"})
+                return wires.as_json(200, {"version": self.versions["ollama"]})
             case "GET", "/api/tags":
                 return wires.tags(self.models)
             case "GET", "/api/ps":
@@ -89,7 +90,7 @@ class Service:
             case "GET", "/health":
                 return Reply(status=200, body=b"")
             case "GET", "/version" if self.owned_by == "vllm":
-                return wires.as_json(200, {"version": "0.32.0"})
+                return wires.as_json(200, {"version": self.versions["vllm"]})
             case "GET", "/metrics":
                 return wires.metrics(*self._load())
             case "GET", "/v1/models":

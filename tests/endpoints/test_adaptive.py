@@ -55,8 +55,10 @@ class Simulated:
             heapq.heappush(self._running, self._now + latency)
 
 
-def adapted(endpoint: Simulated, answers: int, start: int = 4, most: int = 256) -> AdaptiveLimit:
-    adaptive = AdaptiveLimit(start, most)
+def adapted(
+    endpoint: Simulated, answers: int, start: int = 4, most: int = 256, known_limit: int | None = None
+) -> AdaptiveLimit:
+    adaptive = AdaptiveLimit(start, most, known_limit)
     endpoint.work(answers, lambda: adaptive.limit, adaptive)
     return adaptive
 
@@ -80,6 +82,64 @@ def test_the_limit_settles_after_few_rounds(start: int, rounds: int) -> None:
     adapted(endpoint, 3000, start)
     settled = next(n for n in range(3000) if min(endpoint.limits[n:]) >= 60)
     assert endpoint.times[settled] <= rounds * 0.5
+
+
+@pytest.mark.parametrize(("slots", "least"), [(4, 0.99), (8, 0.99), (16, 0.99), (64, 0.92), (128, 0.92)])
+def test_a_known_limit_keeps_the_slots_busy_from_the_start(slots: int, least: float) -> None:
+    """A run that knows the best limit gets nearly the rate of the best fixed one in its first ten rounds."""
+    best, found = Simulated(slots, noise=0.3), Simulated(slots, noise=0.3)
+    best.work(10 * slots, lambda: 2 * slots)
+    adapted(found, 10 * slots, known_limit=slots)
+    assert found.rate(10 * slots - 1) >= least * best.rate(10 * slots - 1)
+
+
+@pytest.mark.parametrize(
+    ("known_limit", "slots", "answers"), [(256, 64, 100), (64, 4, 400), (16, 4, 400), (16, 1, 500)]
+)
+def test_a_known_limit_that_is_too_high_comes_down(known_limit: int, slots: int, answers: int) -> None:
+    """If the endpoint has fewer slots than in the earlier run, the limit falls within hundreds of answers."""
+    endpoint = Simulated(slots)
+    adapted(endpoint, answers, known_limit=known_limit)
+    assert min(endpoint.limits) <= 2 * slots
+
+
+@pytest.mark.parametrize("known_limit", [1, 2, 16])
+def test_a_known_limit_that_is_too_low_grows(known_limit: int) -> None:
+    """If the endpoint has more slots than in the earlier run, the limit reaches them within thirty rounds."""
+    endpoint = Simulated(64)
+    adapted(endpoint, 1500, known_limit=known_limit)
+    reached = next(n for n in range(1500) if endpoint.limits[n] >= 60)
+    assert endpoint.times[reached] <= 30 * 0.5
+
+
+def test_a_large_known_limit_is_not_sent_at_once() -> None:
+    """The first round uses half of a large known limit; the next rounds use all of it if the rate grows."""
+    endpoint = Simulated(64)
+    adapted(endpoint, 400, known_limit=64)
+    assert endpoint.limits[:30] == [32] * 30
+    assert 64 in endpoint.limits[:80]
+
+
+def test_an_overload_at_once_halves_a_known_limit() -> None:
+    """An endpoint that refuses more than eight requests gets few, also if an earlier run sent it 64."""
+    endpoint = Simulated(64, refuses_above=8)
+    adaptive = adapted(endpoint, 2000, known_limit=64)
+    assert endpoint.refusals <= 50
+    assert adaptive.best is not None
+    assert adaptive.best <= 8
+
+
+def test_the_best_limit_is_found_and_not_guessed() -> None:
+    """The best limit is None until one is found, also for a known one, and never one that is on trial."""
+    assert (AdaptiveLimit(4, 256).best, AdaptiveLimit(4, 256, 8).best) == (None, None)
+    adaptive = AdaptiveLimit(4, 256)
+    endpoint = Simulated(16)
+    found = set()
+    for _ in range(4000):
+        endpoint.work(1, lambda: adaptive.limit, adaptive)
+        found.add(adaptive.best)
+    assert found == {None, 8, 16}  # of 4, 8, 16 and 32, the rate grew at two
+    assert max(endpoint.limits) > 16
 
 
 @pytest.mark.parametrize("slots", [1, 4, 64])

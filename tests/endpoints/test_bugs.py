@@ -27,7 +27,7 @@ from vlmbatch.endpoints.refusal_check import RefusalCheck
 from vlmbatch.errors import FatalBackendError, InternalError, ResourceError, UnavailableError
 from vlmbatch.events import BugFound, Event, Notice, RetryScheduled, ignore
 from vlmbatch.protocols import Backend, Tell, quiet
-from vlmbatch.records import Completion, Generation, Load, Request
+from vlmbatch.records import Completion, Generation, Load, Request, Result
 from vlmbatch.records import Endpoint as Found
 from vlmbatch.sources.directory import DirectorySource
 
@@ -326,18 +326,25 @@ async def test_a_machine_without_memory_is_no_bug(photos: Photos, endpoint: Endp
 
 
 async def test_a_session_returns_the_failure(endpoint: Endpoint, plug: Plug, photos: Photos) -> None:
-    """In a session a bug is the result of its call, however many there are in a row."""
+    """In a session, a bug is the result of its call, even many times in a row; one warning reports it."""
     folder = photos(12)
     plug(endpoint, Bug(images=lambda number: number < 12))
-    async with vlmbatch.open_session(**at(endpoint)) as session:
-        asked = session.question(prompt="Which animal?")
-        results = [await session.answer(path, asked) for path in sorted(folder.iterdir())]
+
+    async def ask() -> list[Result]:
+        async with vlmbatch.open_session(**at(endpoint)) as session:
+            asked = session.question(prompt="Which animal?")
+            return [await session.answer(path, asked) for path in sorted(folder.iterdir())]
+
+    with pytest.warns(vlmbatch.VlmbatchWarning, match=r"a bug in vlmbatch: [^\n]*\nTraceback") as told:
+        results = await ask()
+    assert len(told) == 1
     kinds = [result.failure.kind if result.failure else None for result in results]
     assert kinds == ["internal"] * 11 + [None]
 
 
 async def test_a_bug_keeps_no_picture(endpoint: Endpoint) -> None:
     """The error for a bug holds no frame, so that no picture lives as long as the error."""
+    gc.freeze()  # objects of other tests are not searched
     config = RunConfig.of("photos", **at(endpoint))
     buggy = Buggy(BACKENDS["vllm"](config, {}), Bug(images=lambda number: True))
     async with RefusalCheck(buggy, config, Bugs(ignore)) as checked:

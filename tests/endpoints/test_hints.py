@@ -8,6 +8,7 @@ from backend_contract import closed_port
 from endpoint import Endpoint
 from loop_clock import skipping
 from running import Ran, ran
+from selection import mostly_long
 
 from vlmbatch.backends import auto
 from vlmbatch.backends.http import hints
@@ -38,8 +39,10 @@ ODD = (
     *("body:", "body:[]", "body:5", 'body:"no"', "body:{}", 'body:{"data": null, "models": 5}'),
     *(STREAM, LINES),
 )
-FEW = ("404-route", "403-empty", "503-empty", "hang", "html200", "body:[]")
 """The replies of a helper request: statuses, silence, broken connections, and bodies of another shape."""
+FEW = ("404-route", "403-empty", "503-empty", "hang", "html200", "body:[]")
+"""The replies of the normal run."""
+each_odd = pytest.mark.parametrize("mode", mostly_long(ODD, FEW))
 RUN = {
     "/api/tags": ("ollama", "vllm"),
     "/api/show": ("ollama", "vllm"),
@@ -50,6 +53,8 @@ RUN = {
 
 test_helper_requests.py has those of the time after it.
 """
+VERSIONS = {"/api/version": ("ollama", "vllm"), "/version": ("vllm", "vllm")}
+"""The requests for the version, in the same form. A run does not need the version, so no note reports it."""
 PROPS = {"modalities": {"vision": True}, "total_slots": 2}
 
 
@@ -79,7 +84,7 @@ def notes(done: Ran) -> list[str]:
     return [note for note in told if "no usable reply" in note or "does not list" in note]
 
 
-@pytest.mark.parametrize("mode", ODD)
+@each_odd
 @pytest.mark.parametrize("path", RUN)
 async def test_a_run_goes_on_without_a_helper_request(
     photos: Photos, servers: dict[str, Endpoint], path: str, mode: str
@@ -90,6 +95,19 @@ async def test_a_run_goes_on_without_a_helper_request(
     done = await answered(servers[owner], {path: mode}, backend=backend)
     assert len(notes(done)) <= 1
     assert all(path in note or "does not list" in note for note in notes(done))
+
+
+@each_odd
+@pytest.mark.parametrize("path", VERSIONS)
+async def test_a_run_goes_on_without_the_version(
+    photos: Photos, servers: dict[str, Endpoint], path: str, mode: str
+) -> None:
+    """Whatever the request for the version gets, all images of a run are answered, and no note says so."""
+    photos(2)
+    backend, owner = VERSIONS[path]
+    done = await answered(servers[owner], {path: mode}, backend=backend)
+    assert notes(done) == []
+    assert {result.endpoint.version for result in done.results} == {None}
 
 
 @pytest.mark.parametrize("path", RUN)
@@ -131,7 +149,7 @@ async def test_the_other_api_is_found_without_helper_requests(
     assert {result.endpoint.backend for result in done.results} == {"openai"}
 
 
-@pytest.mark.parametrize("mode", ODD)
+@each_odd
 @pytest.mark.parametrize(
     ("path", "backend", "owner"),
     [("/api/ps", "ollama", "vllm"), ("/api/show", "ollama", "vllm"), ("/props", "openai", "llamacpp")],
@@ -147,14 +165,15 @@ async def test_models_are_listed_without_the_other_requests(
     assert (len(found.models), found.missing) == (2, ())
 
 
-@pytest.mark.parametrize("mode", ODD)
+@each_odd
 @pytest.mark.parametrize(
     ("paths", "backend", "owner"),
     [
         (("/api/version", "/api/ps"), "ollama", "vllm"),
         (("/api/tags", "/api/show"), "ollama", "vllm"),
-        (("/version", "/props"), "openai", "llamacpp"),
+        (("/props",), "openai", "llamacpp"),
         (("/v1/models",), "openai", "vllm"),
+        (("/version",), "openai", "vllm"),
     ],
 )
 async def test_doctor_agrees_with_a_run(

@@ -8,6 +8,7 @@ from command import run
 from endpoint import Endpoint, Model
 from inside import called
 from running import ran
+from selection import long
 
 from vlmbatch.backends.keys import WITHOUT_KEY, key_of_fallback
 from vlmbatch.backends.registry import OLLAMA_URL, open_backend
@@ -54,7 +55,7 @@ def test_a_fallback_elsewhere_gets_no_key_of_the_environment(
     assert heard(endpoint) == {f"Bearer {KEY}"}  # which the user named
 
 
-@pytest.mark.parametrize("backend", ["openai", "vllm", "ollama", "litellm"])
+@pytest.mark.parametrize("backend", ["openai", "vllm", "ollama", long("litellm")])
 def test_a_fallback_gets_the_key_that_is_named_with_it(
     photos: Photos, endpoint: Endpoint, backend: str
 ) -> None:

@@ -302,6 +302,8 @@ async def test_an_option_that_one_endpoint_refuses(
     with Endpoint() as other:
         other.refusal = lambda request: error("openai", 400, "Unknown argument: top_k")
         endpoint.answer_canary = lambda request: other.until(lambda: other.canaries) or colour(request)
+        if not canary:
+            endpoint.answer = lambda request: other.until(lambda: other.questions) or "ok"
         asked["base_url"] = (endpoint.url, other.url)
         done = await ran(**asked, extra_body='{"top_k": 3}', canary=canary)
     assert done.error is None

@@ -90,7 +90,7 @@ async def test_o9_queue(photos: Photos) -> None:
     clock = LoopClock()
 
     def answer(request: Received) -> str:
-        clock.skip_soon(20)
+        clock.pass_soon(20)
         return "A cat."
 
     with Endpoint(slots=1, answer=answer) as endpoint:
@@ -181,7 +181,7 @@ async def test_o20_cold_load(failing: Failing) -> None:
 
     def load_first(request: Received) -> str:
         if len(failing.endpoint.canaries) == 1:
-            clock.skip_soon(100)
+            clock.pass_soon(100).result(timeout=240)
         return answer(request)
 
     failing.endpoint.answer_canary = load_first

@@ -11,6 +11,7 @@ import pytest
 from command import COMMAND, environment, records, run, start
 from endpoint import Endpoint
 from inside import finish
+from selection import mostly_long
 
 Photos = Callable[..., Path]
 CLOSED = "http://127.0.0.1:9"
@@ -140,15 +141,16 @@ def test_x3_a_run_without_a_record_removes_no_foreign_file(
 
 
 @pytest.mark.slow
-def test_x5_kills_lose_and_repeat_no_record(photos: Photos, endpoint: Endpoint) -> None:
-    """After SIGKILL at 8 random moments and a last run, every image has exactly one whole record.
+@pytest.mark.parametrize("kills", mostly_long([3, 8], [3]))
+def test_x5_kills_lose_and_repeat_no_record(photos: Photos, endpoint: Endpoint, kills: int) -> None:
+    """After SIGKILL at random moments and a last run, every image has exactly one whole record.
 
     The settings of the run are next to its records after each kill.
     """
     photos(100)
     endpoint.delay = 0.01
     moments = random.Random(7)
-    for _ in range(8):
+    for _ in range(kills):
         asked = len(endpoint.questions) + moments.randrange(1, 8)
         running = start(*arguments(endpoint), stderr=subprocess.DEVNULL)
         endpoint.until(lambda asked=asked: len(endpoint.questions) >= asked)  # type: ignore[misc]

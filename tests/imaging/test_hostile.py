@@ -28,6 +28,7 @@ from pictures import (
     sent,
 )
 from PIL import Image
+from selection import long
 
 from vlmbatch.config.groups import ImageOptions
 from vlmbatch.errors import ImageError, ResourceError
@@ -210,8 +211,8 @@ def test_too_little_memory_fails_the_image_and_not_the_process() -> None:
     [
         ((1000, 750), "prepare(data, ImageOptions(max_size=0))"),
         # so wide that the row buffers of the codecs are as large as the picture
-        ((60_000, 10), "prepare(data, ImageOptions())"),
-        ((60_000, 10), "encode(picture, 85)"),
+        long((60_000, 10), "prepare(data, ImageOptions())"),
+        long((60_000, 10), "encode(picture, 85)"),
     ],
     ids=["any step", "decoder", "encoder"],
 )

@@ -279,7 +279,7 @@ def test_a_picture_leaves_memory_at_once(name: str) -> None:
     """No opened picture waits for the garbage collector, which a run seldom starts."""
     data = kinds_of_files()[name]
     prepare(data, ImageOptions(max_size=48))
-    gc.collect()
+    gc.freeze()  # objects of other tests are not searched
     gc.disable()
     try:
         prepare(data, ImageOptions(max_size=48))

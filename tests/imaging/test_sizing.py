@@ -53,6 +53,7 @@ def test_a_photo_is_sent_at_the_requested_size(
 
 
 @example(101, 1447, 1024, 28_846)
+@example(7, 2689, 1024, 2735)
 @given(sides, sides, st.sampled_from([0, 32, 640, 1024]), st.none() | st.integers(1024, 10**7))
 def test_limits_are_kept_and_nothing_grows(width: int, height: int, longest: int, pixels: int | None) -> None:
     """No side grows, no limit is exceeded, and the aspect is kept."""

@@ -95,6 +95,7 @@ FOR_OTHERS = {
     "Multi-Frame Image": "a name in image files",
     "No such file": "words of the system",
     "Pillow ": "a name",
+    "Result(id=": "the repr of a value",
     "Parquet (after": "the name of a format, in the middle of a message",
 }
 """The starts of texts that are not messages, with the reason."""

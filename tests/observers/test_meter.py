@@ -1,6 +1,7 @@
 """The rates and the remaining time of a run, with a clock that the test sets."""
 
 import threading
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -37,6 +38,27 @@ def test_rates_are_of_the_last_half_minute() -> None:
     assert meter.rates() == pytest.approx((4, 200), rel=0.02)
     meter.update(TotalKnown(total=900))
     assert meter.eta_s() == pytest.approx(100, rel=0.02)
+
+
+def test_the_memory_of_many_images_stays_flat() -> None:
+    """Two minutes with 2,000 images a second take as much memory as one, even if no rate is read."""
+    clock = Clock()
+    meter = Meter(clock)
+    meter.update(STARTED)
+
+    def bytes_after_a_minute() -> int:
+        for _ in range(120_000):
+            clock.now += 1 / 2000
+            meter.update(ANSWERED)
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        first, second = bytes_after_a_minute(), bytes_after_a_minute()
+    finally:
+        tracemalloc.stop()
+    assert second - first < 4096
+    assert meter.rates()[0] == pytest.approx(2000, rel=0.02)
 
 
 def test_the_rate_of_a_slow_endpoint_does_not_drop_to_nothing() -> None:

@@ -9,6 +9,7 @@ import pytest
 from endpoint import Endpoint, Received
 from endpoint.wires import error
 from running import ran
+from selection import long
 
 from vlmbatch.endpoints.crash_history import MOST_WAITS, OTHER_ANSWERS
 from vlmbatch.errors import UnavailableError
@@ -33,13 +34,13 @@ def asked(request: pytest.FixtureRequest, endpoint: Endpoint) -> dict[str, Any]:
     return {"backend": request.param, "base_url": endpoint.url, "model": "tiny-vision"}
 
 
-@pytest.mark.parametrize("mode", ["503-busy", "503-empty", "429", "429:0.01"])
+@pytest.mark.parametrize("mode", ["503-busy", long("503-empty"), long("429"), "429:0.01"])
 async def test_a_number_that_overruns_the_server_costs_no_image(
     photos: Photos, endpoint: Endpoint, mode: str
 ) -> None:
     """A server of four slots that refuses all other requests answers 300 images at `-c 64`."""
     photos(300)
-    endpoint.delay = 0.005
+    endpoint.delay = 0.02
     endpoint.script = lambda request: mode if endpoint.open_questions > 4 else "ok"
     done = await ran(backend="vllm", base_url=endpoint.url, model="tiny-vision", concurrency=64)
     assert done.error is None

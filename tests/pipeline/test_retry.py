@@ -19,13 +19,12 @@ async def outcome(policy: RetryPolicy, errors: list[BackendError], refunds: int 
     def on_retry(attempt: int, delay_s: float, error: BackendError) -> None:
         told.append((attempt, delay_s, error.kind))
 
-    with policy.attempts(on_retry, lambda: refunds) as attempts:
-        async for attempt in attempts:
-            with attempt:
-                if left:
-                    raise left.pop(0)
-                return "answered", told
-    raise AssertionError("attempts end with an answer or an error")
+    async def attempt() -> str:
+        if left:
+            raise left.pop(0)
+        return "answered"
+
+    return await policy.run(attempt, on_retry, lambda: refunds), told
 
 
 def policy(retries: int = 8, slept: list[float] | None = None) -> RetryPolicy:
@@ -150,10 +149,18 @@ def test_a_smaller_picture_leaves_the_generation_unchanged() -> None:
     assert "smaller picture" in warning
 
 
-async def test_attempts_leave_no_reference_cycle() -> None:
+@pytest.mark.parametrize("errors", [0, 1, 3])
+async def test_attempts_leave_no_reference_cycle(errors: int) -> None:
     """The object that made the attempts is freed with them, without Python's search for cycles."""
 
     class Caller:
+        failures = errors
+
+        async def attempt(self) -> None:
+            if self.failures:
+                self.failures -= 1
+                raise TransientError("x").with_traceback(None)
+
         def on_retry(self, *_: object) -> None:
             """Do nothing."""
 
@@ -161,11 +168,8 @@ async def test_attempts_leave_no_reference_cycle() -> None:
     gone = weakref.ref(caller)
     gc.disable()
     try:
-        with policy().attempts(caller.on_retry) as attempts:
-            async for attempt in attempts:
-                with attempt:
-                    break
-        del caller, attempts, attempt
+        await policy().run(caller.attempt, caller.on_retry)
+        del caller
         assert gone() is None
     finally:
         gc.enable()

@@ -19,13 +19,13 @@ from PIL import Image
 from running import briefly, ran
 
 import vlmbatch
-from vlmbatch.batch import open_session
 from vlmbatch.cache import FILE
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError, FatalBackendError, SessionClosed, UnavailableError
 from vlmbatch.events import Event, Notice
 from vlmbatch.pipeline import session as module
 from vlmbatch.pipeline.session import Session
+from vlmbatch.sessions import open_session
 
 Photos = Callable[..., Path]
 SCHEMA = {"type": "object", "properties": {"b": {"type": "string"}, "a": {"type": "string"}}}
@@ -312,6 +312,32 @@ async def test_a_deadline_ends_a_call_with_a_failure(endpoint: Endpoint) -> None
     assert (late.failure.kind, late.failure.retryable) == ("timeout", True)
     assert "no answer within 100 s" in late.failure.message
     assert good.ok
+
+
+async def test_a_session_that_is_not_open_says_how_to_open_it() -> None:
+    """If a session is not open, await and its methods raise an error that shows how to open it."""
+    context: Any = open_session(model="tiny-vision")
+    told = r"; write: with open_session\(...\) as session, or .*: async with open_session\(...\) as session$"
+    with pytest.raises(
+        TypeError, match=r"cannot be awaited; write: async with open_session\(...\) as session$"
+    ):
+        await context
+    for name in ("question", "answer", "answer_many", "state", "close"):
+        with pytest.raises(
+            AttributeError, match=rf"^this session is not open, so {name} cannot be used yet{told}"
+        ):
+            getattr(context, name)
+    for name in ("answers", "_living"):
+        with pytest.raises(AttributeError, match=rf"^'SessionContext' object has no attribute '{name}'$"):
+            getattr(context, name)
+
+
+@pytest.mark.parametrize("number", [0, -5, True, 1.5, "3", None])
+def test_a_wrong_number_of_waiting_calls_is_refused(number: Any) -> None:
+    """`max_waiting` is a whole number of at least 1; any other value is refused before the session opens."""
+    told = f"^max_waiting must be a whole number of at least 1, not {number!r}$"
+    with pytest.raises(ConfigError, match=told):
+        open_session(max_waiting=number)
 
 
 async def test_waiting_calls_are_bounded(endpoint: Endpoint) -> None:
@@ -626,6 +652,20 @@ async def test_a_question_can_come_from_files(endpoint: Endpoint, tmp_path: Path
         typed = session.question(prompt="Which colour?", schema={"type": "object"})
     assert files.run == typed.run
     assert files.request.prompt == "Which colour?"
+
+
+def test_values_of_another_type_are_refused(endpoint: Endpoint) -> None:
+    """A deadline that is no number, and an item that is no pair, raise a TypeError that says what to give."""
+    with open_session(base_url=endpoint.url, backend="ollama", model="tiny-vision") as session:
+        question = session.question(prompt="hi")
+        for wrong in ("3", float("nan")):
+            with pytest.raises(TypeError, match="deadline_s takes a number of seconds"):
+                session.answer("photos/p0000.jpg", question, deadline_s=wrong)  # type: ignore[arg-type]
+        for item in ("photos/p0000.jpg", None, (question,)):
+            with pytest.raises(TypeError, match="takes pairs of image and question, not"):
+                list(session.answer_many([item]))  # type: ignore[list-item]
+        assert repr(question) == f"Question(prompt='hi', model='tiny-vision', run={question.run!r})"
+    assert not [request for request in endpoint.questions if request.chat]
 
 
 def test_results_may_outlive_a_session_without_an_event_loop(endpoint: Endpoint) -> None:

@@ -7,6 +7,7 @@ import io
 import os
 import threading
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,13 @@ from vlmbatch.events import (
     ImageFinished,
     RetryScheduled,
     RunStarted,
+    TotalKnown,
 )
 from vlmbatch.images import PreparedImage
 from vlmbatch.machine import preparers
+from vlmbatch.pipeline.session import Session
+from vlmbatch.pipeline.task import ImageTask
+from vlmbatch.sources.directory import DirectorySource
 
 Photos = Callable[..., Path]
 WIRES = ("ollama", "vllm")
@@ -259,7 +264,6 @@ async def test_pictures_do_not_outlive_their_answers(photos: Photos, asked: dict
             held = max(held, sum(type(thing) is PreparedImage for thing in gc.get_objects()))
     finally:
         gc.enable()
-        gc.unfreeze()
     assert 0 < held <= 2 * (2 + preparers())
 
 
@@ -287,13 +291,12 @@ async def test_pictures_of_images_that_fail_do_not_outlive_them(
         return sum(type(thing) is PreparedImage for thing in gc.get_objects())
 
     endpoint.script = script
-    gc.collect()
-    before = pictures()  # those of other tests in this process
+    gc.freeze()  # objects of other tests are not searched
     gc.disable()
     try:
         done = await ran(**asked, retries=1)
         for _ in range(200):  # the thread that prepared the last picture may not have put it down yet
-            if (left := pictures() - before) == 0:
+            if (left := pictures()) == 0:
                 break
             await asyncio.sleep(0.01)
     finally:
@@ -333,6 +336,25 @@ async def test_stopping_writes_requests_in_flight_and_starts_no_more(
     assert len(results) == len(endpoint.questions) < 15
     assert batch.summary is not None
     assert batch.summary.stopped
+
+
+async def test_an_image_that_is_ready_at_the_stop_is_not_sent(
+    photos: Photos, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """Once the run stops, an image that gets a slot sends no request."""
+    photos(1)
+    stop, config = asyncio.Event(), RunConfig.of("photos", **asked)
+    source = DirectorySource(("photos",), config.input)
+    async with AsyncExitStack() as stack:
+        session = await Session.open(config, notify=lambda event: None, stop=stop, stack=stack)
+        async with session.supervisor.at_work(session.urls):
+            sent = len(endpoint.questions)
+            stop.set()
+            with pytest.raises(asyncio.CancelledError):
+                await session.processor.process(
+                    ImageTask(tuple(source), source, session.question(prompt="Why?"))
+                )
+    assert len(endpoint.questions) == sent
 
 
 async def test_stopping_does_not_wait_for_an_endpoint_that_is_down(
@@ -484,3 +506,17 @@ def sent(done: Ran, image_id: str) -> str:
 def seed_of(body: Any) -> object:
     """The seed in a request of either wire."""
     return body.get("options", body).get("seed")
+
+
+async def test_the_images_are_counted_only_if_one_is_asked_about(
+    photos: Photos, asked: dict[str, Any], tmp_path: Path
+) -> None:
+    """The count begins after the first image to send, so a run without such an image does not count."""
+    photos(3)
+    output = str(tmp_path / "out.jsonl")
+    first = await ran(**asked, output=output)
+    second = await ran(**asked, output=output)
+    assert second.summary is not None
+    assert (second.summary.skipped, len(second.results)) == (3, 0)
+    assert not second.of(TotalKnown)
+    assert first.of(TotalKnown) in ([], [TotalKnown(total=3)])  # the run may end before the count

@@ -17,6 +17,7 @@ from endpoint import Endpoint
 from hypothesis import HealthCheck, given, settings
 from running import ran
 from schema_pairs import ANSWERS, DEEP, SCHEMAS, SLOW, nested
+from selection import mostly_long
 from waiting import until
 
 from vlmbatch.errors import BadAnswerError, ConfigError
@@ -35,7 +36,9 @@ def data_of(schema: dict[str, Any], answer: str) -> Any:
     return AnswerSchema(text).read(Completion(text=answer, model="m", finish_reason="stop")).data
 
 
-@pytest.mark.parametrize("name", SLOW)
+@pytest.mark.parametrize(
+    "name", mostly_long(SLOW, ["a pattern with 100,000 repetitions", "references that double 40 times"])
+)
 def test_a_check_that_takes_too_long_is_ended(name: str) -> None:
     """A check without end makes its own answer bad_schema, and the next answer is checked as usual."""
     with pytest.raises(BadAnswerError, match="the answer takes too long to check") as caught:
@@ -272,10 +275,16 @@ def test_a_fork_has_checks_of_its_own() -> None:
     assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-W", "ignore", "-c", code, *sys.path]) == 0
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-@given(schema=SCHEMAS, answer=ANSWERS)
-def test_any_answer_to_any_schema_is_data_or_a_bad_answer(schema: dict[str, Any], answer: str) -> None:
+@pytest.mark.parametrize("examples", mostly_long([50, 400], [50]))
+def test_any_answer_to_any_schema_is_data_or_a_bad_answer(examples: int) -> None:
     """A schema is accepted or a ConfigError; an answer to it is read or a BadAnswerError."""
+    all_checks = list(HealthCheck)
+    limits = settings(max_examples=examples, suppress_health_check=all_checks, derandomize=True)
+    limits(given(schema=SCHEMAS, answer=ANSWERS)(is_data_or_a_bad_answer))()
+
+
+def is_data_or_a_bad_answer(schema: dict[str, Any], answer: str) -> None:
+    """Assert that this schema and this answer end in data, or in an error of ours."""
     try:
         text = schema_text(json.dumps(schema))
     except ConfigError:

@@ -1,10 +1,12 @@
 """--schema: the accepted schemas, and the answers that match."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import pytest
 from backend_contract import LITELLM
 from endpoint import Endpoint
@@ -88,7 +90,7 @@ def test_a_list_inside_other_text_is_read() -> None:
         ("{}", 'Either {"a": 1} or {"a": 2}.', "more than one"),
         ("{}", 'Either {"a": 1} or {"a": true}.', "more than one"),
         ("{}", "[1] " * 100, "more than one"),
-        (TEXT, 'Here: {"legs": 4}', 'the JSON in the answer does not match --schema: .*"animal"'),
+        (TEXT, 'Here: {"legs": 4}', 'the JSON in the answer does not match the schema: .*"animal"'),
         (TEXT, 'Either {"legs": 4} or {"legs": 5}', "is not JSON"),
         ('{"type": "string"}', 'It is a "cat".', "is not JSON"),
         ('{"type": "number"}', "There are 4 cats.", "is not JSON"),
@@ -170,6 +172,28 @@ async def test_without_a_schema_nothing_is_parsed(photos: Photos, endpoint: Endp
     assert result.to_record()["response"] == "{}"
 
 
+class Anything(pydantic.RootModel[Any]):
+    """A class that takes every answer."""
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer_class", "name"),
+    [
+        ("none.json", None, "--schema none.json cannot be read"),
+        ('{"$ref": "#"}', None, '--schema {"$ref": "#"} refers to itself'),
+        (
+            '{"title": "Anything"}',
+            Anything,
+            "the schema of Anything accepts every answer: .*; give the class a field",
+        ),
+    ],
+)
+def test_messages_name_a_schema_as_it_was_given(typed: str, answer_class: Any, name: str) -> None:
+    """A message shows the name of the class, or --schema with the file or the start of the schema."""
+    with pytest.raises(ConfigError, match=f"^{re.escape(name)}" if answer_class is None else f"^{name}$"):
+        schema_text(typed, answer_class)
+
+
 @pytest.mark.parametrize(
     ("typed", "told"),
     [
@@ -193,7 +217,7 @@ def test_a_file_holds_the_schema(tmp_path: Path) -> None:
     file.write_text(TEXT)
     assert schema_text(str(file)) == schema_text(TEXT)
     file.write_text("[]")
-    with pytest.raises(ConfigError, match="must be an object"):
+    with pytest.raises(ConfigError, match="is not a JSON Schema, since it is not an object; write "):
         schema_text(str(file))
 
 

@@ -101,6 +101,15 @@ class TestLaziness:
         assert [ref.id for ref in refs] == ["p/c/1.jpg"]
         assert [problem.path for problem in problems] == ["p/b"]
 
+    def test_a_temporary_file_that_is_gone_is_no_problem(self) -> None:
+        """A file without the name of an image that is gone after the listing is ignored, not reported."""
+        put("p/a.jpg", "p/b.tmp.123")
+        walked = source("p")
+        images = iter(walked)
+        assert next(images).id == "p/a.jpg"
+        Path("p/b.tmp.123").unlink()
+        assert (list(images), walked.ignored, walked.unreadable) == ([], 1, 0)
+
 
 class TestIncludedEntries:
     def test_hidden_entries_are_skipped_below_a_root_only(self) -> None:
@@ -360,6 +369,35 @@ class TestMissingPaths:
                 source("closed/a.jpg")
         finally:
             Path("closed").chmod(0o755)
+
+    @pytest.mark.parametrize(
+        ("text", "length"),
+        [
+            ("iVBORw0KGg" * 20_000, "200,000"),  # longer than any path
+            ("iVBORw0KGg" * 30, "300"),  # longer than a name
+            ("/9j/4AAQSk" * 30, "300"),  # a JPEG, whose slashes make short names
+            ("data:image/png;base64," + "iVBO/w0KGg" * 30, "322"),
+        ],
+    )
+    def test_base64_is_not_a_path(self, text: str, length: str) -> None:
+        """A picture in base64 in the place of a PATH is an error that shows only its start."""
+        with pytest.raises(ConfigError) as refused:
+            source(text)
+        told = "name a file, or in Python give bytes, decoded from base64"
+        assert str(refused.value) == f"{text[:40]}... does not exist, and has {length} characters; {told}"
+
+    def test_a_long_path_is_shown_whole(self) -> None:
+        """A PATH of more than 255 characters that does not exist is shown whole if it may name a file."""
+        path = "nosuch/" * 40 + "cat.jpg"
+        with pytest.raises(ConfigError, match=f"^{path} does not exist; name a folder"):
+            source(path)
+
+    @pytest.mark.parametrize("path", ["a\0b.jpg", "\udbff.jpg"])
+    def test_a_text_that_no_system_takes_for_a_path(self, path: str) -> None:
+        """A PATH from Python may have a NUL or half a character; the error shows it, escaped."""
+        with pytest.raises(ConfigError, match="cannot be a path") as refused:
+            source(path)
+        assert repr(path) in str(refused.value)
 
 
 class TestEmptyPaths:

@@ -1,6 +1,7 @@
 """The images of a tree that --include and --exclude select."""
 
-from pathlib import Path
+import os
+from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from photo_tree import ids, put, source, unprivileged
 
 from vlmbatch.config.groups import InputOptions
-from vlmbatch.sources.globs import Globs
+from vlmbatch.sources.globs import Globs, normalise
 
 TREE = ("p/a.jpg", "p/a.png", "p/cats/b.jpg", "p/thumbs/c.jpg", "p/x/thumbs/d.jpg", "thumbs/e.jpg")
 
@@ -91,3 +92,9 @@ def test_pruning_loses_nothing(glob: str, stars: str, folder: str, name: str) ->
     """A folder that is not listed because of "x/*" contains no image that "x/*" would include."""
     globs = Globs(InputOptions(exclude=(glob + stars,)))
     assert globs.enter(folder) or not globs.take(f"{folder}/{name}")
+
+
+@given(st.lists(st.sampled_from(["/", ".", "..", "a", "b.jpg", ".c", " ", "\\"]), max_size=8).map("".join))
+def test_an_id_is_the_path_without_needless_parts(path: str) -> None:
+    """An id is the same as that of pathlib, also for a path that is returned unchanged."""
+    assert normalise(path) == PurePosixPath(path.replace(os.sep, "/")).as_posix()

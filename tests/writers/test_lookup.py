@@ -55,6 +55,18 @@ async def test_answers_of_earlier_sessions_are_found(tmp_path: Path) -> None:
         assert [text_of(writer, n) for n in range(5)] == ["new", None, None, None, "from a cache"]
 
 
+async def test_many_searches_find_what_the_first_ones_find(tmp_path: Path) -> None:
+    """An answer of an earlier session is found as often as needed, and a newer one of this session first."""
+    output = tmp_path / "o.jsonl"
+    await write(output, [about(n, text) for text in ("old", "new") for n in range(50)])
+    async with JsonlWriter(str(output), OutputOptions()) as writer:
+        await writer.begin(RUN, {})
+        for _ in range(2):
+            assert [text_of(writer, n) for n in range(51)] == ["new"] * 50 + [None]
+        await writer.write(about(7, "newest"))
+        assert text_of(writer, 7) == "newest"
+
+
 async def test_overwritten_answers_are_not_found(tmp_path: Path) -> None:
     """With --overwrite, only new answers are found."""
     output = tmp_path / "o.jsonl"

@@ -41,7 +41,7 @@ async def test_a_stream_gets_each_record_and_finishes_nothing() -> None:
     read_end, write_end = os.pipe()
     async with StreamWriter(write_end) as writer:
         finished = await writer.begin(RUN, {})
-        assert finished(ref("a.jpg"), lambda: None) is None
+        assert finished(ref("a.jpg"), lambda _: None) is None
         await writer.write(answered("a.jpg"))
     os.write(write_end, b"still open")
     os.close(write_end)

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self, TypeVar
 
 from vlmbatch.backends.forwarding import ForwardingBackend
+from vlmbatch.backends.http.deadlines import single_deadline
 from vlmbatch.backends.http.hints import HINT_S, reason_of
 from vlmbatch.errors import (
     BackendError,
@@ -64,7 +65,7 @@ class Candidate:
         if self.sure:
             return await call()
         try:
-            async with asyncio.timeout(UNNAMED_S):
+            async with single_deadline(UNNAMED_S):
                 return await call()
         except TimeoutError as error:
             raise OddServerError(f"{engine.place} did not answer within {UNNAMED_S:g} s") from error
@@ -108,7 +109,9 @@ class Search:
         """Try one more candidate, until it is found, has failed, or HEAD_START_S have passed."""
         look = asyncio.create_task(candidate.look(self._tell))
         self._looks.add(look)
-        await asyncio.wait((look,), timeout=HEAD_START_S)
+        with suppress(TimeoutError):
+            async with single_deadline(HEAD_START_S):
+                await asyncio.wait((look,))
         self._collect()
 
     async def finish(self) -> None:

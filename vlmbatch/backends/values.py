@@ -8,6 +8,8 @@ from vlmbatch.strict_json import whole
 
 LARGEST = 2**53
 """The largest number of a reply: all whole numbers up to it are exact."""
+LONGEST_VERSION = 100
+"""The most characters of a version. Builds from source have the longest versions, of about fifty."""
 _NUMBER = re.compile(r"\s*-?[0-9]{1,20}(?:\.[0-9]{1,40})?(?:[eE][-+]?[0-9]{1,3})?\s*")
 
 
@@ -24,6 +26,15 @@ def mappings(value: object) -> list[Mapping[str, Any]]:
 def string(value: object) -> str:
     """A string inside a reply, with U+FFFD for half characters; empty if the value is anything else."""
     return whole(value) if isinstance(value, str) else ""
+
+
+def version(value: object) -> str | None:
+    """The version of an engine inside a reply; None if the value is anything else.
+
+    A text is no version if it is empty, longer than 100 characters, or has a control character.
+    """
+    text = string(value)
+    return text if 0 < len(text) <= LONGEST_VERSION and text.isprintable() else None
 
 
 def number(value: object) -> float | None:

@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from vlmbatch.cli.front import command_line
+from vlmbatch.cli.importing import without_garbage_collection
 
 if TYPE_CHECKING:
     from vlmbatch.cli.application import app
@@ -26,7 +27,8 @@ def main() -> None:
     args = sys.argv[1:] if completing else command_line(sys.argv[1:])
     if completing:
         os.environ["COLUMNS"] = "1000"  # typer would break a help text into lines, each a completion in fish
-    from vlmbatch.cli.application import app
+    with without_garbage_collection():
+        from vlmbatch.cli.application import app
 
     if completing == "complete_bash":
         from vlmbatch.cli.completion import whole_words

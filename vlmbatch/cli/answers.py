@@ -1,7 +1,6 @@
 """Shows the answers of a run as text on standard output."""
 
 import io
-import os
 import sys
 from typing import Protocol
 
@@ -14,6 +13,7 @@ from vlmbatch.config import RunConfig
 from vlmbatch.observers.lines import LineObserver
 from vlmbatch.protocols import Observer
 from vlmbatch.records import Result
+from vlmbatch.streams import on_one_terminal
 from vlmbatch.writers.stream import Stream
 
 NOT_KEPT = "the records are not kept; to keep them, run the same command with -o answers.jsonl"
@@ -35,11 +35,6 @@ def shows_text(config: RunConfig, *, stdin: bool, stdout: bool, term: str) -> bo
         return True
     is_plain = display.quiet or display.log_json or config.output.output != "-"
     return stdin and stdout and term != "dumb" and not is_plain
-
-
-def on_one_terminal() -> bool:
-    """Whether standard output and standard error are the same terminal."""
-    return sys.stdout.isatty() and sys.stderr.isatty() and os.path.sameopenfile(1, 2)
 
 
 def open_answers(console: Console, observers: list[Observer]) -> Answers:

@@ -11,8 +11,8 @@ from contextlib import ExitStack, aclosing
 from vlmbatch import system
 from vlmbatch.aio import Unawaited
 from vlmbatch.batch import Batch
-from vlmbatch.cli.answers import NOT_KEPT, Answers, on_one_terminal, open_answers, shows_text
-from vlmbatch.cli.console import Console, has_terminal
+from vlmbatch.cli.answers import NOT_KEPT, Answers, open_answers, shows_text
+from vlmbatch.cli.console import Console
 from vlmbatch.cli.early_end import SIGNALLED, STOPPED, EarlyEnd
 from vlmbatch.cli.output_name import require_records_name
 from vlmbatch.cli.quiet_end import QuietEnd
@@ -24,6 +24,7 @@ from vlmbatch.events import Event, RunStarted, RunStopping, tell
 from vlmbatch.observers import Bar, JsonLog, Lines, clean
 from vlmbatch.protocols import Observer
 from vlmbatch.records import Summary
+from vlmbatch.streams import has_terminal, on_one_terminal
 
 BUG = 1
 PARTLY = 3

@@ -1,13 +1,12 @@
 """The messages of a command itself on standard error, in addition to those of the observers."""
 
 import asyncio
-import os
 import sys
 
 from vlmbatch.config.run import DisplayOptions
 from vlmbatch.events import Notice
 from vlmbatch.observers import JsonLog, clean
-from vlmbatch.streams import BackgroundStream, as_text
+from vlmbatch.streams import BackgroundStream, as_text, has_terminal
 
 LAST_S = 0.5
 
@@ -48,11 +47,6 @@ class Console:
         if lost := self._background.dropped:
             self.say(f"{lost} lines were dropped, since standard error was not read in time")
         self._background.close()
-
-
-def has_terminal() -> bool:
-    """Whether standard error is a terminal that can show a bar."""
-    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def printable(text: str) -> str:

@@ -73,7 +73,7 @@ def _typer_command(
             refuse_repeated(context)
             chosen_values = _without_weaker(context, values | _lines(context))
             _tell_first(context, chosen_values)
-            made = _made(context, chosen_values)
+            made = _config_from(context, chosen_values)
             check_model(context, made)
         except ConfigError as error:
             raise _bad(str(error)) from error
@@ -91,7 +91,7 @@ def _typer_command(
     return from_command_line
 
 
-def _made(context: typer.Context, values: dict[str, object]) -> RunConfig:
+def _config_from(context: typer.Context, values: dict[str, Any]) -> RunConfig:
     """The config with these options; raises ConfigError, which names the place of a wrong value."""
     try:
         return RunConfig.of(UNUSED_PATH, **values)

@@ -9,6 +9,7 @@ from typer.core import TyperCommand, TyperGroup
 from vlmbatch.cli.help_page import arguments_of, width, write_epilog, write_options
 from vlmbatch.cli.repeated import remember_repeated
 from vlmbatch.cli.settings import blame, say_before_error
+from vlmbatch.cli.value_reader import without_pydantic
 
 USAGE_ERROR: Any = typer.BadParameter.__base__
 """The error for each wrong command line."""
@@ -18,6 +19,10 @@ _TYPED = "vlmbatch.typed"
 
 class Group(TyperGroup):
     """Prints a wrong command line as one message of vlmbatch, without typer's lines about the usage."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters, which read their values without pydantic."""
+        return without_pydantic(super().get_params(ctx))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command, or print what is wrong with its command line."""
@@ -35,6 +40,10 @@ class Command(TyperCommand):
 
     Contexts and formatters come from a private copy of click inside typer, so their types have no name here.
     """
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters, which read their values without pydantic."""
+        return without_pydantic(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the command line, and remember the options that are given more than once."""

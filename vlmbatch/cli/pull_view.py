@@ -13,13 +13,14 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from vlmbatch.cli.console import Console, has_terminal
+from vlmbatch.cli.console import Console
 from vlmbatch.cli.signals import run_until_signal
 from vlmbatch.commands.pull import PRESENT, Puller, Step
 from vlmbatch.config import RunConfig
 from vlmbatch.observers import clean, duration
 from vlmbatch.observers.bar import BarConsole
 from vlmbatch.observers.format import in_bytes
+from vlmbatch.streams import has_terminal
 
 
 def pull(config: RunConfig, models: list[str], *, wait: bool) -> int:

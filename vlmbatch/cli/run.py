@@ -2,6 +2,7 @@
 
 import typer
 
+from vlmbatch.cli.importing import without_garbage_collection
 from vlmbatch.cli.options import with_options
 from vlmbatch.config import RunConfig
 
@@ -21,6 +22,11 @@ Examples:
 @with_options
 def command(config: RunConfig) -> None:
     """Ask a vision model about each image in PATH, and write one JSON record for each image."""
-    from vlmbatch.cli.command_run import run
+    from vlmbatch.backends.http.light_import import import_aiohttp
+
+    with without_garbage_collection():
+        if not any("litellm" in text for text in (config.endpoint.backend, *config.endpoint.fallback)):
+            import_aiohttp()  # LiteLLM uses the SSL contexts of aiohttp
+        from vlmbatch.cli.command_run import run
 
     raise typer.Exit(run(config))

@@ -24,8 +24,11 @@ _SECRET_FLAG = re.compile(
 )
 _GLUED = re.compile(r"(-[a-zA-Z]?H).+", re.DOTALL)
 """The flag of a header with its value in the same word."""
-_USER_OF_URL = re.compile(r"(?<=//)[^/?#\s]*@|\?.*", re.DOTALL)
-_NAMED_SECRET = re.compile(r"((?i:key|token|secret|passw\w*)[=:]).+", re.DOTALL)
+_USER_OF_URL = re.compile(r"(?<=//)\S*@|\?.*", re.DOTALL)
+_NAMED_SECRET = re.compile(r"((?i:key|token|secret|passw\w{0,20})[=:]).+", re.DOTALL)
+_BEGINS_SECRET = re.compile(r"\A(--|=|\{(.*[^}])?)?\Z|[:;,]\Z|(?:\A|[\s:])(?i:bearer|basic)\Z", re.DOTALL)
+"""Matches the first word of a secret value if the next words belong to the value, too."""
+_FLAG = re.compile(r"--[a-z]|-[a-zA-Z]\Z")
 _LIKE_A_PATH = re.compile(r"-$|[.~]|.*[/\\*]|.*\.\w{2,4}$", re.DOTALL)
 
 
@@ -58,18 +61,38 @@ def unknown_command(args: Sequence[str]) -> str:
 
 
 def as_typed(words: Sequence[str]) -> str:
-    """The words as a line for a shell. Keys, headers and passwords are replaced by three dots."""
+    """The words as a line for a shell. Keys, headers and passwords are replaced by three dots.
+
+    If quotes are missing around one, all words up to the next flag or existing path are replaced.
+    """
     shown: list[str] = []
-    hide = False
+    name, is_value, lacks_quotes = "", False, False
     for word in words:
-        name, equals, _ = word.partition("=")
+        if is_value or (lacks_quotes and not _is_flag(word) and not _is_path(word)):
+            shown.append("...")
+            lacks_quotes = lacks_quotes or _is_begun(name, word)
+            is_value = False
+            continue
+        name, equals, value = word.partition("=")
         is_secret = _SECRET_FLAG.match(name) is not None
-        if hide or (is_secret and equals):
-            shown.append("..." if hide else f"{name}=...")
+        if is_secret and equals:
+            shown.append(f"{name}=...")
+            lacks_quotes = _is_begun(name, value)
         else:
             shown.append(shlex.quote(_without_secrets(word)))
-        hide = is_secret and not equals and not hide
+            is_value, glued = is_secret, _GLUED.match(word)
+            lacks_quotes = glued is not None and _is_begun(glued[1], word)
     return clean(" ".join(shown))
+
+
+def _is_flag(word: str) -> bool:
+    return _FLAG.match(word) is not None or _GLUED.match(word) is not None
+
+
+def _is_begun(flag: str, value: str) -> bool:
+    """Whether this is only the first word of the secret value of this flag."""
+    is_header = flag.endswith(("header", "H"))
+    return _BEGINS_SECRET.search(value) is not None or (is_header and ":" not in value)
 
 
 def _without_secrets(word: str) -> str:

@@ -128,14 +128,14 @@ class Puller:
         def on_retry(attempt: int, delay_s: float, error: BackendError) -> None:
             self.on_message(f"{error}; retry in {delay_s:.0f} s, which resumes the download")
 
+        async def attempt() -> None:
+            if one.broken:
+                await self._has(ollama, model, self.config.run.patience_s(RUN_PATIENCE_S))
+            await one.attempt()
+
         policy = RetryPolicy(retries=self.config.run.retries, sleep=self.sleep)
         try:
-            with policy.attempts(on_retry, lambda: one.refunds) as attempts:
-                async for attempt in attempts:
-                    with attempt:
-                        if one.broken:
-                            await self._has(ollama, model, self.config.run.patience_s(RUN_PATIENCE_S))
-                        await one.attempt()
+            await policy.run(attempt, on_retry, lambda: one.refunds)
         except TransientError as error:
             raise UnavailableError(
                 f"the download of {model} is incomplete: {error}; run the same command again: Ollama resumes "

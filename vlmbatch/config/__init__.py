@@ -1,12 +1,14 @@
 """RunConfig holds every option of a run; options() lists them."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
+from vlmbatch.config.answer_class import AnswerClass, Schema, split_schema
 from vlmbatch.config.endpoint import EndpointOptions
 from vlmbatch.config.groups import GenerationOptions, ImageOptions, InputOptions, PromptOptions
+from vlmbatch.config.keywords import BatchKeywords, QuestionKeywords, RunKeywords, SessionKeywords
 from vlmbatch.config.request import RequestOptions
 from vlmbatch.config.run import DisplayOptions, OutputOptions, RunOptions
 from vlmbatch.config.spec import OptionSpec, Section, flag, nearest, require, typed
@@ -19,14 +21,6 @@ EXCLUSIVE = (
     ("ca_cert", "insecure"),
 )
 """Pairs of options that exclude each other."""
-SESSION_GROUPS = ("prompt", "endpoint", "request", "generation", "image")
-SESSION_OPTIONS = frozenset(
-    (
-        *("concurrency", "rpm", "timeout", "retries", "give_up_after", "drain", "decode_memory"),
-        *("max_bytes", "dedupe", "cache", "prices"),
-    )
-)
-"""The groups of options that a session has, and its options of other groups."""
 SECTIONS: Mapping[str, Section] = {
     "input": "Images",
     "prompt": "Question and answer",
@@ -39,8 +33,6 @@ SECTIONS: Mapping[str, Section] = {
     "display": "Display and reports",
 }
 """For each group of options the heading in the help, unless an option declares its own."""
-QUESTION_GROUPS = ("prompt", "generation", "image")
-"""The groups of options that one question of a session may set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +49,10 @@ class RunConfig:
     output: OutputOptions = field(default_factory=OutputOptions)
     run: RunOptions = field(default_factory=RunOptions)
     display: DisplayOptions = field(default_factory=DisplayOptions)
+    answer_class: type[AnswerClass] | None = None
+    """The pydantic class of parsed answers, if the schema is that of a class; only Python can set it."""
 
     def __post_init__(self) -> None:
-        require(bool(self.paths), "no PATH is given; name a folder of images, or - to read a list of paths")
         to_file = self.output.output != "-"
         for name in ("retry_failed", "overwrite", "append"):
             require(
@@ -68,58 +61,84 @@ class RunConfig:
             )
 
     @classmethod
-    def of(cls, *paths: str, **options: object) -> Self:
+    def of(cls, *paths: str, **options: Unpack[RunKeywords]) -> Self:
         """Make a config from the names of options: ``RunConfig.of("photos", model="llava:7b")``.
 
         Raises:
             ConfigError: a name is unknown (the message suggests the nearest one), or a value is out of range.
         """
-        given = typed_options(options)
-        groups = {
-            group.name: group.type(  # type: ignore[operator]  # each is a dataclass type
-                **{f.name: given[f.name] for f in fields(group.type) if f.name in given}  # type: ignore[arg-type]
-            )
-            for group in _groups(cls)
-        }
-        return cls(paths=paths, **groups)
+        return cls._of(paths, options)
 
     @classmethod
-    def of_session(cls, **given: object) -> Self:
-        """A config for a session, which walks no paths, writes no records and has no limit.
+    def of_batch(cls, *paths: str, schema: Schema | None = None, **options: Unpack[BatchKeywords]) -> Self:
+        """A config for a run in Python, which shows nothing and has no exit code.
+
+        Raises:
+            ConfigError: an unknown name, a value that is out of range, or an option of the command alone.
+        """
+        if (name := _misplaced(options, BatchKeywords)) is not None:
+            raise ConfigError(f"{name} is an option of the command, without effect in Python; leave it out")
+        return cls._of(paths, {"schema": schema, **options})
+
+    @classmethod
+    def of_session(cls, *, schema: Schema | None = None, **options: Unpack[SessionKeywords]) -> Self:
+        """A config for a session, which searches no folders, writes no records and has no limit.
 
         Raises:
             ConfigError: an unknown name, a value that is out of range, or an option of a run.
         """
-        for option in options():
-            belongs = option.group in SESSION_GROUPS or option.name in SESSION_OPTIONS
-            if option.name in given and not belongs:
-                raise ConfigError(f"{option.name} is an option of a run, not of a session; leave it out")
-        return cls.of("-", **given)
+        if (name := _misplaced(options, SessionKeywords)) is not None:
+            raise ConfigError(f"{name} is an option of a run, not of a session; leave it out")
+        return cls._of(("-",), {"schema": schema, **options})
 
-    def for_question(self, **given: object) -> Self:
+    def for_question(self, *, schema: Schema | None = None, **options: Unpack[QuestionKeywords]) -> Self:
         """This config of a session, with the options of one question.
 
         Raises:
             ConfigError: an unknown name, a value that is out of range, or an option of the session.
         """
-        values = typed_options(given)
-        groups = {option.name: option.group for option in options()}
-        for name in values:
-            if groups[name] not in QUESTION_GROUPS:
-                raise ConfigError(f"{name} is an option of the session; give it to open_session()")
+        if (name := _misplaced(options, QuestionKeywords)) is not None:
+            raise ConfigError(f"{name} is an option of the session; give it to open_session()")
+        values = typed_options(options)
         if "prompt" in values or "prompt_file" in values:  # one takes the place of the other
             values = {"prompt": None, "prompt_file": None} | values
-        changed = {
-            group: dataclasses.replace(
-                getattr(self, group), **{n: v for n, v in values.items() if groups[n] == group}
-            )
-            for group in QUESTION_GROUPS
+        config = self if schema is None else self.with_schema(schema)
+        groups = {
+            group.name: dataclasses.replace(getattr(config, group.name), **_of_group(group, values))
+            for group in _groups()
         }
-        return dataclasses.replace(self, **changed)
+        return dataclasses.replace(config, **groups)
+
+    def with_schema(self, schema: Schema) -> Self:
+        """This config with another schema; raises ConfigError as split_schema() does."""
+        schema_option, answer_class = split_schema(schema)
+        generation = dataclasses.replace(self.generation, **typed_options({"schema": schema_option}))  # type: ignore[arg-type]
+        return dataclasses.replace(self, generation=generation, answer_class=answer_class)
+
+    @classmethod
+    def _of(cls, paths: tuple[str, ...], options: Mapping[str, object]) -> Self:
+        schema, answer_class = split_schema(options.get("schema"))
+        given = typed_options({**options, "schema": schema})
+        groups: dict[str, Any] = {
+            group.name: group.type(**_of_group(group, given))  # type: ignore[operator]  # each is a dataclass type
+            for group in _groups(cls)
+        }
+        return cls(paths=paths, answer_class=answer_class, **groups)
 
 
 def _groups(config: type[RunConfig] = RunConfig) -> Iterator["dataclasses.Field[Any]"]:
     return (f for f in fields(config) if dataclasses.is_dataclass(f.type))
+
+
+def _of_group(group: "dataclasses.Field[Any]", given: Mapping[str, object]) -> dict[str, Any]:
+    """The options that belong to this group."""
+    return {f.name: given[f.name] for f in fields(group.type) if f.name in given}  # type: ignore[arg-type]
+
+
+def _misplaced(options: Mapping[str, object], keywords: Any) -> str | None:
+    """The first option of RunKeywords that is not among these keywords; None if there is none."""
+    elsewhere = RunKeywords.__optional_keys__ - keywords.__optional_keys__
+    return next((name for name in options if name in elsewhere), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,3 +194,22 @@ def typed_options(given: Mapping[str, object]) -> dict[str, object]:
         if name not in known:
             raise ConfigError(f"option {name!r} is not known{nearest(name, known)}")
     return {name: typed(name, known[name].type, known[name].spec, value) for name, value in given.items()}
+
+
+def given_config(
+    config: object, make: Callable[..., RunConfig], schema: Schema | None, options: Mapping[str, Any]
+) -> RunConfig:
+    """The config that a caller gives, with its `schema`; without one, `make` makes it of the options.
+
+    Raises:
+        TypeError: it is no RunConfig, or there are options, too.
+        ConfigError: the options or the schema cannot be used.
+    """
+    if config is None:
+        return make(schema=schema, **options)
+    if not isinstance(config, RunConfig):
+        kind = type(config).__name__
+        raise TypeError(f"config takes a RunConfig, not {kind}; write RunConfig.{make.__name__}(...)")
+    if options:
+        raise TypeError("give either a config or options")
+    return config if schema is None else config.with_schema(schema)

@@ -21,6 +21,7 @@ BackendName = Literal[
     "llama-cpp",
     "litellm",
 ]
+"""The values of --backend."""
 
 
 _KEEP_ALIVE = re.compile(r"[-+]?(\d+|((\d+(\.\d*)?|\.\d+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h))+)")

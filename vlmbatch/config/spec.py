@@ -4,9 +4,9 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
@@ -191,13 +191,13 @@ def typed(name: str, kind: Any, spec: OptionSpec, value: object) -> object:
     table becomes JSON text, in its order.
     Raises ConfigError for a value of another type.
     """
-    if value is None:
-        return () if kind == tuple[str, ...] else None
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    if value is None and (kind == tuple[str, ...] or NoneType in kinds):
+        return None if NoneType in kinds else ()
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if isinstance(value, Mapping) and "JSON" in (spec.metavar or ""):
         value = _as_json(name, value)
-    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
     is_hidden = spec.secret or isinstance(value, (Mapping, list, tuple))  # a list may hold a key
     shown = type(value).__name__ if is_hidden else repr(value)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -208,9 +208,11 @@ def typed(name: str, kind: Any, spec: OptionSpec, value: object) -> object:
             raise ConfigError(f"{flag(name)}: {error}") from error
     if kind == tuple[str, ...]:
         several = [value] if isinstance(value, str) else value
-        good = isinstance(several, (list, tuple)) and all(isinstance(v, str) for v in several)
+        good = isinstance(several, Sequence) and all(isinstance(v, str) for v in several)
+        if isinstance(value, (list, tuple)):
+            shown = " and ".join(sorted({type(v).__name__ for v in value if not isinstance(v, str)}))
         require(good, f"{flag(name)} takes texts, not {shown}")
-        return tuple(several)  # type: ignore[arg-type]  # a list or tuple, as just checked
+        return tuple(several)  # type: ignore[arg-type]  # a sequence, as just checked
     if float in kinds:
         require(
             is_number and abs(value) <= LARGEST,  # type: ignore[arg-type]  # a number, as just checked

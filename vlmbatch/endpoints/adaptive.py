@@ -14,6 +14,10 @@ LOSES_NOTHING = 0.95
 HOLD = 8
 LONGEST_HOLD = 32
 """The number of windows before another limit is tried; it doubles, up to LONGEST_HOLD, while trials fail."""
+FIRST_HOLD = 1
+"""This replaces HOLD if the limit is known from an earlier run, or if a smaller limit was just as fast."""
+FIRST_CONCURRENCY = 16
+"""The most requests at once at the start, if the server does not report its slots."""
 
 
 class Phase(Enum):
@@ -43,15 +47,25 @@ class AdaptiveLimit:
 
     adapts = True
 
-    def __init__(self, start: int, most: int) -> None:
-        """`start` is the first limit, `most` the largest."""
-        self.limit = start
+    def __init__(self, start: int, most: int, known_limit: int | None = None) -> None:
+        """`start` is the first limit, `most` the largest.
+
+        `known_limit` is the best limit of an earlier run, and replaces `start`. If it is above
+        FIRST_CONCURRENCY, half of it is the first limit: the endpoint may now have fewer slots.
+        """
+        if known_limit is not None:
+            halved = max(known_limit // 2, FIRST_CONCURRENCY)
+            start = min(known_limit, halved)
+        self.limit = min(start, most)
         self.most = most
+        self.best: int | None = None
+        """The best limit so far, without the limit on trial; None until one is found."""
         self._ceiling = most + 1
-        self._phase = Phase.CLIMB
+        self._phase = Phase.HOLD if known_limit == self.limit else Phase.CLIMB
+        self._grows_back = known_limit is not None and self._phase is Phase.CLIMB
         self._trial: Trial | None = None
         self._grew = False
-        self._hold = HOLD
+        self._hold = FIRST_HOLD if self._phase is Phase.HOLD else HOLD
         self._held = 0
         self._held_rate = 0.0
         self._up_next = True
@@ -73,10 +87,10 @@ class AdaptiveLimit:
         if self._answers < max(self.limit, LEAST_ANSWERS) or now <= self._began:
             return
         rate, full = self._answers / (now - self._began), 2 * self._saturated > self._answers
-        if self._answers < _window(self.limit) and not (full and self._is_steep(rate)):
+        if self._answers < _window(self.limit) and not (full and (self._grows_back or self._is_steep(rate))):
             return
         limit = self.limit
-        self._began = None
+        self._began, self._grows_back = None, False
         if full:  # otherwise the endpoint waits for the client, and its rate shows nothing
             self._decide(rate)
         if self.limit != limit:
@@ -119,6 +133,8 @@ class AdaptiveLimit:
     def _climb(self, trial: Trial | None, rate: float) -> None:
         if trial is None or rate >= PAYS * trial.rate:
             self._grew = trial is not None
+            if self._grew:
+                self.best = self.limit  # a short run may end before it finds a better one
             if self.limit < self.most:
                 self._try(min(2 * self.limit, self.most), rate)
             else:
@@ -154,6 +170,8 @@ class AdaptiveLimit:
         if self.limit > trial.before or rate < LOSES_NOTHING * trial.rate:
             self.limit = trial.before
             self._hold = min(2 * self._hold, LONGEST_HOLD)
+        else:  # the smaller limit is as fast, and perhaps the next smaller one, too
+            self._hold, self._up_next = FIRST_HOLD, False
         self._enter(Phase.HOLD)
 
     def _another(self) -> int:
@@ -182,6 +200,8 @@ class AdaptiveLimit:
 
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
+        if phase in (Phase.HOLD, Phase.RECOVER):
+            self.best = self.limit
         self._trial = None
         self._held = 0
         self._held_rate = 0.0
@@ -200,6 +220,7 @@ class BackoffLimit:
     def __init__(self, fixed: int) -> None:
         self.limit = fixed
         self.most = fixed
+        self.best = None
         self._too_many = fixed + 1
         self._answers = 0
 

@@ -98,7 +98,7 @@ class Canary:
         patience_s: float,
         tell: Callable[[str], None],
     ) -> None:
-        """`question` gives the generation options: with others, Ollama would load the model anew.
+        """`question` gives the generation options: with others, Ollama would reload the model.
 
         `deadline_s` leaves time to load the model. An endpoint that refuses the canary as busy or down for
         `patience_s` may still answer images, so nothing is proven then. `tell` gets the doubts.

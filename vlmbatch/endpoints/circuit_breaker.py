@@ -210,7 +210,7 @@ class CircuitBreaker(ABC):
             await self.ready()
 
     async def renew(self) -> None:
-        """Prove a given-up endpoint anew, whatever ended it.
+        """Prove a given-up endpoint again, whatever ended it.
 
         Raises:
             BackendError: it is given up once more.

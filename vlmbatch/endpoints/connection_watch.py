@@ -30,7 +30,7 @@ class ConnectionWatch:
         self._bugs = bugs
         self._sleep = sleep
         self._gone: set[PooledEndpoint] = set()
-        """The endpoints that refused connections, until they take requests again or were probed anew."""
+        """The endpoints that refused connections, until they take requests again or were probed again."""
 
     async def run(self) -> None:
         """Watch until it is cancelled."""

@@ -92,7 +92,7 @@ class PooledEndpoint:
 
     @property
     def is_closed(self) -> bool:
-        """Whether it never takes requests again in a run; a session may prove it anew after a fatal error."""
+        """Whether it takes no more requests in a run; a session may prove it again after a fatal error."""
         return self.leaving or isinstance(self.end, FatalBackendError)
 
     @property

@@ -50,6 +50,7 @@ class GuardedBackend(ForwardingBackend):
                 model=self._shown(found.model),
                 digest=found.digest and self._shown(found.digest),
                 architecture=found.architecture and self._shown(found.architecture),
+                version=found.version and self.masked(found.version),
                 notes=tuple(map(self.masked, found.notes)),
             )
 

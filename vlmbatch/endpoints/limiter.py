@@ -53,24 +53,25 @@ class Limiter:
         limit: int,
         *,
         most: int | None = None,
+        known_limit: int | None = None,
         pace: RateLimiter | None = None,
         waiting: Callable[[], bool] = lambda: False,
         changed: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """It starts with `limit` slots; they adapt up to `most`. If that is None they are fixed, and fewer
-        only while the endpoint is busy.
+        only while the endpoint is busy. `known_limit`: see AdaptiveLimit.
 
         `waiting` says whether an image waits for a slot at any endpoint; `changed` is called for each new
         limit; `clock` is in seconds.
         """
-        self._rule = BackoffLimit(limit) if most is None else AdaptiveLimit(limit, most)
-        self._limit = limit
+        self._rule = BackoffLimit(limit) if most is None else AdaptiveLimit(limit, most, known_limit)
+        self._limit = self._rule.limit
         self._pace = pace or RateLimiter()
         self._waiting = waiting
         self._changed = changed
         self._clock = clock
-        self._slots = ResizableSemaphore(limit)
+        self._slots = ResizableSemaphore(self._limit)
         self._busy = 0
         self._is_alone = False
         self._alone = asyncio.Lock()
@@ -84,6 +85,11 @@ class Limiter:
     def most(self) -> int:
         """The largest number of requests that may ever be in flight."""
         return self._rule.most
+
+    @property
+    def best(self) -> int | None:
+        """The best number of slots so far, if they adapt; None until it is found."""
+        return self._rule.best
 
     @property
     def in_flight(self) -> int:

@@ -18,7 +18,7 @@ MOST_AHEAD = 64
 """As many images as slots are prepared ahead, since answers come in bursts, but at most this many."""
 
 RECOVERY_S = 5.0
-"""A session proves a lost endpoint anew after this many seconds; the proof has its own waits."""
+"""A session proves a lost endpoint again after this many seconds; the proof has its own waits."""
 
 
 class EndpointPool:
@@ -37,7 +37,7 @@ class EndpointPool:
         """At least `ahead` more images than slots may be on their way.
 
         `fallbacks_step_in`: fallbacks get the images while all endpoints before them are down. `recovers`: a
-        lost endpoint is proven anew until the pool is closed, as a session needs it. In a run a fatal loss is
+        lost endpoint is proven again until the pool is closed, as a session needs. In a run a fatal loss is
         final; an endpoint lost to an outage is tried again while another one answers.
         """
         self._ahead = ahead
@@ -303,7 +303,7 @@ class EndpointPool:
         self.changed()
 
     async def _recover(self, endpoint: PooledEndpoint) -> None:
-        """Prove a lost endpoint anew, again and again; meanwhile its callers get the reason."""
+        """Prove a lost endpoint again and again; meanwhile its callers get the reason."""
         while endpoint.end is not None and not endpoint.leaving:
             await self._sleep(RECOVERY_S)
             try:

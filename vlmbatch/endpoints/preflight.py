@@ -211,17 +211,17 @@ class Search:
         late = UnavailableError(f"{self.found.backend.place} did not answer in time; check that it runs")
         return replace(self.found, away=self._reason or late)
 
-    def _failed(self, error: UnavailableError, _left_s: float) -> None:
+    def _failed(self, error: UnavailableError, left_s: float) -> None:
         self._reason = error
-        self._delayed(str(error))
+        self._delayed(str(error), left_s)
 
     def _asks(self, reason: str) -> None:
         """A preflight begins to ask a question; the error of an earlier one says more."""
         if self._reason is None:
             self._delayed(reason)
 
-    def _delayed(self, reason: str) -> None:
-        self._notify(PreflightDelayed(endpoint=self.found.backend.place, message=reason))
+    def _delayed(self, reason: str, left_s: float = 0.0) -> None:
+        self._notify(PreflightDelayed(endpoint=self.found.backend.place, message=reason, left_s=left_s))
 
 
 async def _single(each: Preflight, cache: Cache | None, notify: Observer, sleep: Sleep) -> Preflight:

@@ -11,12 +11,14 @@ from vlmbatch.aio import first
 from vlmbatch.backends.confirm import cold_s
 from vlmbatch.backends.http.hints import HINT_S
 from vlmbatch.config import RunConfig
+from vlmbatch.endpoints.adaptive import FIRST_CONCURRENCY
 from vlmbatch.endpoints.bugs import Bugs
 from vlmbatch.endpoints.canary import Canary, proof_s
 from vlmbatch.endpoints.circuit_breaker import RUN_PATIENCE_S, CircuitBreaker
 from vlmbatch.endpoints.connection_watch import ConnectionWatch
 from vlmbatch.endpoints.discovery import EndpointUrls, spec_at
 from vlmbatch.endpoints.endpoint import PooledEndpoint
+from vlmbatch.endpoints.known_limits import KnownLimits
 from vlmbatch.endpoints.limiter import Limiter, RateLimiter
 from vlmbatch.endpoints.pool import EndpointPool
 from vlmbatch.endpoints.preflight import EndpointOpener, Preflight, identify
@@ -27,9 +29,8 @@ from vlmbatch.machine import preparers
 from vlmbatch.protocols import Observer, Sleep
 from vlmbatch.records import Endpoint, Request
 
-FIRST_CONCURRENCY = 16
 MOST_CONCURRENCY = 256
-"""First and last limit of `--concurrency auto`: vLLM runs 256 requests at once by default."""
+"""The largest limit of `--concurrency auto`: vLLM runs 256 requests at once by default."""
 BEYOND_SLOTS = 4
 """If a server reports its slots, this many requests more pay off: llama-server has as many threads beyond its
 slots, and with 16 connections at 4 slots some waited until all others were done."""
@@ -57,9 +58,12 @@ class EndpointSupervisor:
         notify: Observer,
         sleep: Sleep,
         *,
+        known_limits: KnownLimits,
         recovers: bool = False,
     ) -> None:
-        """`question` gives canary and warm-up their generation options; `recovers`: see EndpointPool."""
+        """`question` has the generation options of canary and warm-up. `known_limits` are those of earlier
+        runs. `recovers`: see EndpointPool.
+        """
         self._bugs = bugs
         self.pool = EndpointPool(
             ahead=preparers(),
@@ -72,6 +76,7 @@ class EndpointSupervisor:
         self._config = config
         self._question = question
         self._opener = opener
+        self._known_limits = known_limits
         self._rate = RateLimiter(config.run.rpm, sleep=sleep)
         self._notify = notify
         self._sleep = sleep
@@ -104,6 +109,7 @@ class EndpointSupervisor:
         return Limiter(
             start,
             most=None if fixed else most,
+            known_limit=self._known_limits.limit(identity),
             pace=self._rate,
             waiting=lambda: self.pool.waiting > 0,
             changed=self.pool.changed,
@@ -118,6 +124,15 @@ class EndpointSupervisor:
             if urls.may_change:
                 self.pool.in_background(self._follow, urls)
             yield
+        await self._store_limits()
+
+    async def _store_limits(self) -> None:
+        """Store the best limit of each endpoint for later runs."""
+        found = [each for each in self.pool if each.is_identified]
+        best = {each.identity: each.limiter.best for each in found}
+        limits = {identity: limit for identity, limit in best.items() if limit is not None}
+        if limits:
+            await asyncio.to_thread(self._known_limits.keep, limits)
 
     async def unload(self) -> None:
         """Ask each endpoint to unload its model; a failure is reported and ends nothing."""

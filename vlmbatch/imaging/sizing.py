@@ -89,11 +89,12 @@ def _sized(sizing: Sizing, size: Size) -> Size:
 
 
 def _limited(sizing: Sizing, size: Size) -> Size:
-    """The size by the tighter of both limits; rounding twice would change the aspect by a pixel."""
+    """The size within both limits. Rounding twice would change the aspect by a pixel."""
     longest = max(size)
     width, height = size
     if 0 < sizing.longest < longest:
         width, height = (max(1, round(side * sizing.longest / longest)) for side in size)
     if sizing.pixels is not None and width * height > sizing.pixels:
-        return of_area(size, sizing.pixels)
+        area = of_area(size, sizing.pixels)  # its longest side may be a pixel above the limit
+        return min(width, area[0]), min(height, area[1])
     return width, height

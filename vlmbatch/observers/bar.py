@@ -30,8 +30,8 @@ class BarConsole(Console):
         return False
 
 
-class Bar(LineObserver):
-    """A live bar; messages appear above it, and the summary replaces it at the end."""
+class BarObserver(LineObserver):
+    """The two lines of a bar, and the messages above it; the base class of bars for different places."""
 
     def __init__(
         self,
@@ -43,30 +43,6 @@ class Bar(LineObserver):
     ) -> None:
         super().__init__(stream, verbose=verbose, shows_failures=shows_failures, clock=clock)
         self._spinner = Spinner("line" if self.console.options.ascii_only else "dots", style="cyan")
-        self._live = Live(
-            get_renderable=self.__rich__,
-            console=self.console,
-            transient=True,
-            refresh_per_second=REFRESHES_S,
-            redirect_stdout=False,  # records go to standard output and must stay there
-        )
-
-    def _make_console(self, stream: TextIO) -> Console:
-        return BarConsole(file=stream, highlight=False)
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        self._live.refresh()  # so that rich knows the height before two threads draw
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._live.stop()
-
-    def __call__(self, event: Event) -> None:
-        """Receive an event. Records on the same terminal replace the bar."""
-        if isinstance(event, RunStarted) and event.output == "-" and sys.stdout.isatty():
-            self._live.stop()
-        super().__call__(event)
 
     def __rich__(self) -> RenderableType:
         """The two lines with the current values; the second one is empty until the endpoint is found.
@@ -114,6 +90,53 @@ class Bar(LineObserver):
         line = Text("  ").join(parts)
         # set on the text itself, since messages above the bar are printed without wrapping
         return Text.assemble("  ", line, no_wrap=True, overflow="ellipsis")
+
+
+class Bar(BarObserver):
+    """A live bar on a terminal; messages appear above it, and the summary replaces it at the end."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        verbose: bool = False,
+        shows_failures: bool = True,
+        shares_stdout: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """With `shares_stdout`, lines that the program prints to standard output appear above the bar.
+
+        Without it, standard output does not change, and is free for records.
+        """
+        super().__init__(stream, verbose=verbose, shows_failures=shows_failures, clock=clock)
+        self._shares_stdout = shares_stdout
+        self._live = Live(
+            get_renderable=self.__rich__,
+            console=self.console,
+            transient=True,
+            refresh_per_second=REFRESHES_S,
+            redirect_stdout=shares_stdout,
+        )
+
+    def _make_console(self, stream: TextIO) -> Console:
+        # printed lines stay whole, and their brackets are no markup
+        return BarConsole(file=stream, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        self._live.refresh()  # so that rich knows the height before two threads draw
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._shares_stdout:
+            sys.stdout.flush()  # rich keeps a line without a newline until the stream ends
+        self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Receive an event. Records on the same terminal replace the bar."""
+        if isinstance(event, RunStarted) and event.output == "-" and sys.stdout.isatty():
+            self._live.stop()
+        super().__call__(event)
 
 
 def _row(*ratios: int | None) -> Table:

@@ -11,21 +11,19 @@ from rich.text import Text
 
 from vlmbatch.events import (
     BugFound,
-    EndpointPaused,
     EndpointResumed,
     Event,
     ImageFinished,
-    Notice,
     PreflightDelayed,
     RetryScheduled,
     RunFinished,
     RunStarted,
     RunStopping,
-    SourceProblem,
 )
 from vlmbatch.observers.failures import FirstFailures
 from vlmbatch.observers.format import clean, duration, endpoint_lines, summary_line
 from vlmbatch.observers.meter import Meter
+from vlmbatch.observers.notices import Notices
 from vlmbatch.streams import lossy
 
 LINE_EVERY_S = 30.0
@@ -51,9 +49,9 @@ class LineObserver:
         self._verbose = verbose
         self._shows_each = shows_failures and verbose
         self._shows_first = shows_failures and not verbose
+        self._notices = Notices()
         self._delay = ""
         self._failures = FirstFailures()
-        self._down_at_start: dict[str, str] = {}
 
     def _make_console(self, stream: TextIO) -> Console:
         return Console(file=stream, highlight=False)
@@ -67,8 +65,6 @@ class LineObserver:
     def __call__(self, event: Event) -> None:
         """Receive an event."""
         self.meter.update(event)
-        if isinstance(event, ImageFinished):  # a later outage of its endpoint is a new one
-            self._down_at_start.pop(event.result.endpoint.url, None)
         if self._shows_first:
             self._failures(event)
         for line in self._lines(event):
@@ -86,22 +82,22 @@ class LineObserver:
         return all(cell_len(word) <= self.console.width for word in text.plain.split())
 
     def _lines(self, event: Event) -> list[str]:
+        notices = self._notices.of(event)
         match event:
-            case RunStarted(away=away):
-                self._down_at_start = dict(away)
-                return _started(event)
-            case Notice() | BugFound():
-                return self._told(event)
-            case SourceProblem(path=path, message=message):
-                return [f"{path}: {message}"]
-            case EndpointPaused() | EndpointResumed():
-                return self._outage(event)
+            case RunStarted():
+                return [*_started(event), *notices]
+            case BugFound(message=message, trace=trace):
+                traced = trace.splitlines() if self._verbose else ["  --verbose shows the traceback"]
+                return [message, *traced]
+            case PreflightDelayed(message=message):
+                is_new, self._delay = message != self._delay, message
+                return [self.meter.state] if self._verbose and is_new else []
+            case EndpointResumed(paused_s=paused_s):
+                name = event.endpoint if self.meter.endpoints > 1 else "the endpoint"
+                return [f"{name} is up again after {duration(paused_s)}"]
             case RunStopping(drain_s=drain_s, error=None):
                 wait = f"waiting up to {duration(drain_s)} for requests in flight"
                 return [f"stopping: {wait}; a second signal or Ctrl-C stops at once"]
-            case PreflightDelayed(message=message) if self._verbose and message != self._delay:
-                self._delay = message
-                return [self.meter.state]
             case RetryScheduled() if self._verbose:
                 return [f"{event.id}: {event.kind}: {event.message}; retry in {event.delay_s:.1f} s"]
             case ImageFinished(result=result) if result.failure is not None and self._shows_each:
@@ -110,30 +106,11 @@ class LineObserver:
                 failures = self._failures.lines(summary.failed)
                 return [summary_line(summary), *endpoint_lines(summary), *failures]
             case _:
-                return []
-
-    def _told(self, event: Notice | BugFound) -> list[str]:
-        if isinstance(event, Notice):
-            return [event.message]
-        trace = event.trace.splitlines() if self._verbose else ["  --verbose shows the traceback"]
-        return [event.message, *trace]
-
-    def _outage(self, event: EndpointPaused | EndpointResumed) -> list[str]:
-        """The line about an endpoint that went down or is up again; the start has told the first outage."""
-        several = self.meter.endpoints > 1
-        if isinstance(event, EndpointResumed):
-            name = event.endpoint if several else "the endpoint"
-            return [f"{name} is up again after {duration(event.paused_s)}"]
-        was_told = self._down_at_start.pop(event.endpoint, None) == event.message
-        if event.others_up:
-            others = f"{event.endpoint} is down: {event.message}; the other endpoints go on"
-            return [] if was_told else [others]
-        paused = "paused, all endpoints are down" if several else "paused"
-        return [f"{paused}: {event.message}; retrying for up to {duration(event.give_up_s)}"]
+                return notices
 
 
 def _started(event: RunStarted) -> list[str]:
-    """The lines at the start: model, endpoints, concurrency, output, fallbacks and notes."""
+    """The lines at the start: model, endpoints, concurrency, output and fallbacks."""
     endpoint = event.endpoint
     to = "records are not kept"
     if event.output is not None:
@@ -143,7 +120,7 @@ def _started(event: RunStarted) -> list[str]:
     lines = [f"using {endpoint.model} ({endpoint.backend}, {places}), {pace}, {to}"]
     if event.fallbacks:
         lines.append(f"fallback: {', then '.join(event.fallbacks)}")
-    return [*lines, *endpoint.notes, *event.notes]
+    return lines
 
 
 class Lines(LineObserver):

@@ -4,6 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from vlmbatch.events import (
     ConcurrencyChanged,
@@ -23,10 +24,22 @@ from vlmbatch.observers.format import countdown
 WINDOW_S = 30.0
 WINDOW_IMAGES = 10
 """Rates cover the last half minute, or the last ten images if these took longer."""
+STEP_S = 0.25
+"""Images that end within this time share an entry, so that a fast endpoint does not fill memory."""
 
 SEARCHING = "looking for the endpoint"
 UP = "endpoint up"
 DOWN = "endpoint down, waiting"
+
+
+@dataclass(slots=True)
+class _Step:
+    """The images from `began` to `ended`, in seconds, and their output tokens."""
+
+    began: float
+    ended: float
+    images: int
+    tokens: int
 
 
 class Meter:
@@ -47,7 +60,8 @@ class Meter:
         self._clock = clock
         self._lock = threading.Lock()
         self._window_began = clock()
-        self._lately: deque[tuple[float, int]] = deque()
+        self._lately: deque[_Step] = deque()
+        self._images_lately = 0
         self._tokens_lately = 0
 
     @property
@@ -107,18 +121,35 @@ class Meter:
 
     def _count(self, tokens: int) -> None:
         with self._lock:
-            self._lately.append((self._clock(), tokens))
+            now = self._clock()
+            if self._lately and now - self._lately[-1].began < STEP_S:
+                step = self._lately[-1]
+                step.ended, step.images, step.tokens = now, step.images + 1, step.tokens + tokens
+            else:
+                self._lately.append(_Step(now, now, 1, tokens))
+            self._images_lately += 1
             self._tokens_lately += tokens
+            self._drop_old_steps(now)  # also if the rates are never read
+
+    def _drop_old_steps(self, now: float) -> None:
+        """Drop the steps that ended before the window."""
+        while (
+            self._lately
+            and now - self._lately[0].ended > WINDOW_S
+            and self._images_lately - self._lately[0].images >= WINDOW_IMAGES
+        ):
+            old = self._lately.popleft()
+            self._window_began = old.ended
+            self._images_lately -= old.images
+            self._tokens_lately -= old.tokens
 
     def rates(self) -> tuple[float, float]:
         """The recent images and tokens per second."""
         with self._lock:
             now = self._clock()
-            while len(self._lately) > WINDOW_IMAGES and now - self._lately[0][0] > WINDOW_S:
-                self._window_began, tokens = self._lately.popleft()
-                self._tokens_lately -= tokens
+            self._drop_old_steps(now)
             span = max(now - self._window_began, 0.1)
-            return len(self._lately) / span, self._tokens_lately / span
+            return self._images_lately / span, self._tokens_lately / span
 
     def eta_s(self) -> float | None:
         """The estimated seconds until the end; None while they cannot be estimated."""

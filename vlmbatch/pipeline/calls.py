@@ -3,7 +3,7 @@
 import asyncio
 
 from vlmbatch.cache import Cache
-from vlmbatch.errors import Busy, SessionClosed
+from vlmbatch.errors import AnswerClassError, Busy, SessionClosed
 from vlmbatch.pipeline.processor import ImageProcessor
 from vlmbatch.pipeline.task import ImageTask
 from vlmbatch.records import Failure, Result
@@ -43,6 +43,7 @@ class Calls:
         Raises:
             Busy: too many calls wait to begin.
             SessionClosed: the session was closed.
+            Exception: the user's pydantic class raised it.
             VlmbatchError: see ImageProcessor.process().
         """
         if not is_bounded and len(self._waiting) >= self._max_waiting:
@@ -65,7 +66,10 @@ class Calls:
             raise
         if call.cancelled():
             raise SessionClosed(f"the session was closed before {task.id} had its answer")
-        return call.result()
+        try:
+            return call.result()
+        except AnswerClassError as error:
+            raise error.raised from error.raised.__cause__
 
     async def _processed(self, task: ImageTask, deadline_s: float | None) -> Result:
         call = asyncio.current_task()
@@ -97,3 +101,10 @@ class Calls:
             call.cancel()
         if self._calls:
             await asyncio.wait(self._calls)
+
+
+def checked_deadline(seconds: object) -> float | None:
+    """The `deadline_s` that a caller gives; raises a TypeError if it is neither a number nor None."""
+    if seconds is None or (isinstance(seconds, int | float) and seconds == seconds):  # NaN is not
+        return seconds
+    raise TypeError(f"deadline_s takes a number of seconds, or None, not {seconds!r}")

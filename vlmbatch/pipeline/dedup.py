@@ -3,13 +3,14 @@
 import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from enum import Enum
 from typing import NamedTuple
 
 from vlmbatch.cache import Cache
 from vlmbatch.pipeline.stored import answered_in
+from vlmbatch.prompts.schemas import AnswerSchema
 from vlmbatch.protocols import Writer
 from vlmbatch.records import Answered, Completion, Failure, Result, Usage
 
@@ -51,17 +52,18 @@ class Deduplicator:
         self._waiting: dict[Key, list[asyncio.Future[None]]] = {}
         self._lock = threading.Lock()
 
-    def look(self, key: Key, task: Hashable) -> Answered | Turn:
+    def look(self, key: Key, task: Hashable, schema: AnswerSchema | None = None) -> Answered | Turn:
         """The stored answer; else whether this task sends the request or waits for another task. Blocks.
 
-        If it does not have to wait, `task` holds the question until release().
+        `schema` parses the stored answer; an answer that it refuses is not used. If the task does not have to
+        wait, it holds the question until release().
         """
         if self._enabled:
             with self._lock:
                 if self._held_by.setdefault(key, task) is not task:
                     return Turn.WAIT
                 self._held[task] = key
-        return self._found(key) or Turn.SEND
+        return self._found(key, schema) or Turn.SEND
 
     async def settled(self, key: Key) -> None:
         """Return once no task holds this question."""
@@ -94,7 +96,7 @@ class Deduplicator:
             return None
         if result.completion is not None:
             # the other images cost nothing
-            free = replace(result.completion, usage=Usage(), warnings=result.warnings, cost=None)
+            free = replace(result.completion, usage=Usage(), warnings=result.warnings, cost=None, parsed=None)
             return _answered(result, free)
         if result.failure is None or not result.attempts or not self._is_proven(result.failure, key):
             return None
@@ -110,7 +112,13 @@ class Deduplicator:
             self._failed_once.popitem(last=False)
         return False
 
-    def _found(self, key: Key) -> Answered | None:
+    def _found(self, key: Key, schema: AnswerSchema | None) -> Answered | None:
+        """The first stored answer that the schema does not refuse."""
+        parsed = (_parsed(known, schema) for known in self._stored(key))
+        return next((known for known in parsed if known is not None), None)
+
+    def _stored(self, key: Key) -> Iterator[Answered]:
+        """The stored answers: one from memory or from the output, and one from the cache."""
         if self._enabled:
             with self._lock:
                 known = self._recent.get(key)
@@ -118,10 +126,20 @@ class Deduplicator:
                 record = self._output.find(key.content, key.prompt)
                 known = answered_in(record, key.content, in_output=True)
             if known is not None:
-                return known
-        if self._cache is None:
-            return None
-        return answered_in(self._cache.find(key.run, key.content, key.prompt), key.content, in_output=False)
+                yield known
+        if self._cache is not None:
+            record = self._cache.find(key.run, key.content, key.prompt)
+            known = answered_in(record, key.content, in_output=False)
+            if known is not None:
+                yield known
+
+
+def _parsed(known: Answered, schema: AnswerSchema | None) -> Answered | None:
+    """The stored answer, with its completion parsed; None if the schema's class refuses it."""
+    if schema is None or not isinstance(known.outcome, Completion):
+        return known
+    completion = schema.parse_stored(known.outcome)
+    return None if completion is None else replace(known, outcome=completion)
 
 
 def _answered(result: Result, outcome: Completion | Failure) -> Answered:

@@ -1,14 +1,13 @@
 """Prepares the pictures of a task in a thread, or finds that its answer is known."""
 
-import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from vlmbatch.aio import ThreadPool
 from vlmbatch.endpoints.picture_limits import PictureLimits
 from vlmbatch.errors import ImageError
 from vlmbatch.images import PreparedImage, SourceImage
@@ -34,7 +33,7 @@ class Preparer:
         memory: DecodeMemory,
         max_bytes: int,
         dedup: Deduplicator,
-        threads: ThreadPoolExecutor,
+        threads: ThreadPool,
         limits: PictureLimits,
         notify: Observer,
     ) -> None:
@@ -95,7 +94,7 @@ class Preparer:
     def _turn(self, task: ImageTask) -> Answered | Turn:
         if task.key is None or not task.reuse:
             return Turn.SEND
-        return self._dedup.look(task.key, task)
+        return self._dedup.look(task.key, task, task.question.answer_schema)
 
     def _room_to_read(self, task: ImageTask) -> AbstractContextManager[None]:
         """Room in memory for the files of the task; blocks until it is free."""
@@ -129,21 +128,12 @@ class Preparer:
             raise
 
     async def _in_thread(self, task: ImageTask, work: Callable[[ImageTask], T]) -> T:
+        """The result of `work` in a thread; a cancelled task releases its question when `work` ends."""
         watch = SlowWatch(task.id, self._notify)
 
         def watched() -> T:
             watch.began = time.monotonic()
             return work(task)
 
-        working = self._threads.submit(watched)
         with watch:
-            try:
-                return await asyncio.wrap_future(working)
-            except asyncio.CancelledError:  # a thread cannot be stopped
-                working.add_done_callback(partial(self._release_later, asyncio.get_running_loop(), task))
-                raise
-
-    def _release_later(self, loop: asyncio.AbstractEventLoop, task: ImageTask, _done: object) -> None:
-        """Release the question of a cancelled task, which its thread may have taken since."""
-        with suppress(RuntimeError):  # the loop has ended, and no task waits any more
-            loop.call_soon_threadsafe(self._dedup.release, task, None)
+            return await self._threads.call(watched, partial(self._dedup.release, task, None))

@@ -44,8 +44,7 @@ class ImageProcessor:
         notify: Observer,
         stop: asyncio.Event,
     ) -> None:
-        """`fallback_on`: the reasons for which a fallback is used. Once `stop` is set, a failed request
-        is not sent again."""
+        """`fallback_on`: the reasons for which a fallback is used. Once `stop` is set, no request is sent."""
         self.pool = pool
         self.in_flight: set[asyncio.Task[object] | None] = set()
         """The asyncio tasks with a request at an endpoint, or with a result that is not yet passed on.
@@ -105,20 +104,24 @@ class ImageProcessor:
                 RetryScheduled(id=task.id, attempt=attempt, delay_s=delay_s, kind=error.kind, message=told)
             )
 
-        with self._retry.attempts(on_retry, lambda: task.crashes.refunded) as attempts:
-            async for attempt in attempts:
-                with attempt:
-                    await self._change_request(task)
-                    try:
-                        return await self._attempt(task)
-                    except BadAnswerError as error:
-                        task.bad_answer = error
-                        raise
-                    except TransientError as error:
-                        if task.endpoint is not None:
-                            await self.pool.failed(task.endpoint, error, task.id)
-                        raise
-        raise AssertionError("retries end with a completion or an error")
+        async def attempt() -> Completion:
+            if task.bad_answer is not None:
+                await self._change_request(task, task.bad_answer)
+            try:
+                return await self._attempt(task)
+            except BadAnswerError as error:
+                task.bad_answer = error
+                raise
+            except TransientError as error:
+                if task.endpoint is not None:
+                    await self.pool.failed(task.endpoint, error, task.id)
+                raise
+
+        try:
+            return await attempt()
+        except BackendError as error:
+            failed = [error]
+        return await self._retry.retry(failed, attempt, on_retry, lambda: task.crashes.refunded)
 
     async def _attempt(self, task: ImageTask) -> Completion:
         """One attempt. Waiting for an endpoint that is down or busy costs none."""
@@ -153,6 +156,8 @@ class ImageProcessor:
 
     async def _complete(self, task: ImageTask, endpoint: PooledEndpoint) -> Completion:
         """Send one request. A task with a completion stays in flight until its result is passed on."""
+        if self._stop.is_set():  # no image is lost: the next run sends it
+            raise asyncio.CancelledError
         current = asyncio.current_task()
         self.in_flight.add(current)
         task.started_at, task.began = datetime.now(UTC), time.monotonic()
@@ -168,7 +173,7 @@ class ImageProcessor:
             self._report_failure(task, endpoint, error, alone, downs)
             self.in_flight.discard(current)
             if self._stop.is_set() and not isinstance(error, (RejectedError, FatalBackendError)):
-                raise asyncio.CancelledError from error  # no image is lost: the next run sends it
+                raise asyncio.CancelledError from error  # the next run sends it again
             raise error
         task.doubts.answered(self.pool, endpoint)
         self.pool.answered(endpoint)
@@ -187,13 +192,10 @@ class ImageProcessor:
             task.crashes.breaker = endpoint.breaker
             task.crashes.failed(error.kind, alone=alone, counted=counted, downs=downs)
 
-    async def _change_request(self, task: ImageTask) -> None:
-        """Change the request if the last attempt ended with a bad answer."""
-        error, task.bad_answer = task.bad_answer, None
-        if error is None:
-            return
+    async def _change_request(self, task: ImageTask, error: BadAnswerError) -> None:
+        """Change the request, since the last attempt ended with this bad answer."""
         forget_trace(error)
-        task.changed_after = error
+        task.bad_answer, task.changed_after = None, error
         task.request, warning = self._retry.ask_differently(task.request, error, task.counted_attempts)
         await self._fit.shrink(task, error)
         task.warnings += (warning,)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Generic, Self
 
 from vlmbatch.config import RunConfig
 from vlmbatch.config.groups import USUAL_SIDE, ImageOptions
@@ -14,11 +14,11 @@ from vlmbatch.pipeline.fingerprint import answer_settings, request_of, run_diges
 from vlmbatch.prompts.checking import CHECKER
 from vlmbatch.prompts.schemas import AnswerSchema
 from vlmbatch.protocols import Observer
-from vlmbatch.records import DEFAULT_PROMPT_NAME, Completion, Endpoint, Request
+from vlmbatch.records import DEFAULT_PROMPT_NAME, Completion, Endpoint, M, Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Question:
+class Question(Generic[M]):
     """Prompt, schema and options of a request, without its images: session.question() makes it.
 
     It never changes, and many images share it.
@@ -47,11 +47,16 @@ class Question:
             request=request_of(config, prompt, schema),
             image=config.image,
             sizing=sizing_of(config.image, endpoint.model, endpoint.architecture),
-            answer_schema=None if schema is None else AnswerSchema(schema),
+            answer_schema=None if schema is None else AnswerSchema(schema, config.answer_class),
             endpoint=endpoint,
             settings=settings,
             run=run_digest(settings),
         )
+
+    def __repr__(self) -> str:
+        """One line: the prompt, the model and the fingerprint."""
+        shown = f"prompt={self.request.prompt!r:.60}, model={self.endpoint.model!r}, run={self.run!r}"
+        return f"Question({shown})"
 
     def continuing(self, earlier: Mapping[str, Mapping[str, Any]]) -> Self:
         """This question, named as an earlier run that differs only by an unknown model digest."""
@@ -61,8 +66,11 @@ class Question:
     async def read(self, completion: Completion) -> Completion:
         """The completion, with its answer parsed if the question has a schema.
 
+        This happens in a thread, since the validators of a pydantic class may block.
+
         Raises:
-            BadAnswerError: the answer is no JSON, or does not fit the schema.
+            BadAnswerError: the answer is not JSON, or does not match the schema or the pydantic class.
+            AnswerClassError: that class raised another exception.
         """
         if self.answer_schema is None:
             return completion

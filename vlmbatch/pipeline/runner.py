@@ -24,6 +24,7 @@ from vlmbatch.prompts.schemas import schema_text
 from vlmbatch.protocols import Finished, Observer, Sleep, Source, Writer
 from vlmbatch.records import Endpoint, Result
 from vlmbatch.sources import OwnFiles, open_source
+from vlmbatch.sources.in_memory import InMemoryImage
 from vlmbatch.writers import JsonlWriter, StreamWriter
 
 
@@ -33,7 +34,7 @@ class RunContext:
 
     `deliver` gets each result once it is written. Setting `stop` ends the run early. With `stdout`, records
     go to standard output if no file is named. With `require_images`, folders without any image are an error,
-    else a notice. `sleep` waits between attempts.
+    else a notice. `sleep` waits between attempts. The images `in_memory` come before those of the PATHs.
     """
 
     deliver: Callable[[Result], Awaitable[None]]
@@ -42,6 +43,7 @@ class RunContext:
     stdout: bool = False
     require_images: bool = False
     sleep: Sleep = asyncio.sleep
+    in_memory: Sequence[InMemoryImage] = ()
 
 
 async def run(config: RunConfig, context: RunContext) -> None:
@@ -84,7 +86,9 @@ async def _start(config: RunConfig, context: RunContext, stack: AsyncExitStack) 
         schema = await loop.run_in_executor(thread, schema_text, config.generation.schema)
         report = partial(_report_problem, loop, notify)
         own = await loop.run_in_executor(thread, OwnFiles.of, config)
-        source = await loop.run_in_executor(thread, open_source, config.paths, config.input, report, own)
+        source = await loop.run_in_executor(
+            thread, open_source, config.paths, config.input, report, own, context.in_memory
+        )
     refused = await _refusal(config, source) if context.require_images else None
     if writer is not None:
         await stack.enter_async_context(writer)
@@ -150,7 +154,7 @@ async def _work(config: RunConfig, context: RunContext, started: Started) -> Non
             async with session.supervisor.at_work(session.urls):
                 # with a limit, the number of images is not the number that the run will process
                 if config.input.limit is None:
-                    await _counted(workers.run(), source, context.notify)
+                    await _counted(workers, source, context.notify)
                 else:
                     await workers.run()
             if config.endpoint.unload:
@@ -185,10 +189,14 @@ def _writer(config: RunConfig, stdout: bool) -> Writer | None:
     return StreamWriter() if stdout else None
 
 
-async def _counted(work: Awaitable[None], source: Source, notify: Observer) -> None:
-    """Do the work while a thread counts the images."""
+async def _counted(workers: WorkerPool, source: Source, notify: Observer) -> None:
+    """Do the work while a thread counts the images.
+
+    It begins when the walk waits for the workers, or has found all: two walks at once slow each other.
+    """
 
     async def report_total(thread: ThreadPoolExecutor) -> None:
+        await workers.walk_rested.wait()
         total = await asyncio.get_running_loop().run_in_executor(thread, source.count)
         if total is not None:
             notify(TotalKnown(total=total))
@@ -197,7 +205,7 @@ async def _counted(work: Awaitable[None], source: Source, notify: Observer) -> N
         with threads(1, "vlmbatch-count") as thread:
             async with asyncio.TaskGroup() as group:
                 counting = group.create_task(report_total(thread))
-                await work
+                await workers.run()
                 counting.cancel()
     except BaseExceptionGroup as group_error:
         raise first(group_error) from group_error

@@ -1,17 +1,21 @@
 """The session: opened once, it answers many questions. A run, a service and a queue worker all use it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any, TypeAlias
+from itertools import count
+from typing import TypeAlias, TypeVar, Unpack
 
-from vlmbatch.aio import ReadAhead, first, threads
+from vlmbatch.aio import ReadAhead, ThreadPool, first
 from vlmbatch.cache import Cache
 from vlmbatch.config import RunConfig
+from vlmbatch.config.answer_class import AnswerT, SchemaText
+from vlmbatch.config.keywords import QuestionKeywords
 from vlmbatch.endpoints.bugs import Bugs
 from vlmbatch.endpoints.cost import Budget, Prices
 from vlmbatch.endpoints.discovery import EndpointUrls, endpoint_specs
+from vlmbatch.endpoints.known_limits import KnownLimits, user_folder
 from vlmbatch.endpoints.picture_limits import PictureLimits
 from vlmbatch.endpoints.preflight import EndpointOpener, Preflight, naming_endpoint, preflight_all
 from vlmbatch.endpoints.supervisor import EndpointSupervisor
@@ -19,7 +23,7 @@ from vlmbatch.errors import resource_errors
 from vlmbatch.events import tell
 from vlmbatch.imaging.memory import DecodeMemory
 from vlmbatch.machine import preparers
-from vlmbatch.pipeline.calls import Calls
+from vlmbatch.pipeline.calls import Calls, checked_deadline
 from vlmbatch.pipeline.context_fit import ContextFit
 from vlmbatch.pipeline.dedup import Deduplicator
 from vlmbatch.pipeline.fingerprint import request_of
@@ -33,14 +37,15 @@ from vlmbatch.prompts import prompt_text
 from vlmbatch.prompts.schemas import schema_text
 from vlmbatch.protocols import Observer, Sleep, Writer
 from vlmbatch.records import Endpoint, Result
-from vlmbatch.sources.given import GivenImage, GivenImages
+from vlmbatch.sources.given import GivenImage, GivenImages, references
 
 ITEMS_AHEAD = 16
 """This many pairs of a blocking iterable are read ahead."""
 MOST_WAITING = 1000
 """This many calls may wait to begin, unless the session is opened with another number."""
 
-Asked: TypeAlias = "tuple[GivenImage | Sequence[GivenImage], Question]"
+T = TypeVar("T")
+ImageAndQuestion: TypeAlias = tuple["GivenImage | Sequence[GivenImage]", Question[T]]
 """One item of answer_many(): an image, or several for one request, and the question about them."""
 
 
@@ -109,8 +114,17 @@ class Session:
         found = await preflight_all(config, specs, opener, cache, notify, sleep, wait=wait)
         if len(found) == 1 and found[0].endpoint is not None and found[0].away is not None:
             tell(notify, f"{found[0].away}; answers come from the cache alone")
+        known_limits = KnownLimits(user_folder() if config.run.concurrency is None else None)
+        await asyncio.to_thread(known_limits.read)
         supervisor = EndpointSupervisor(
-            config, request_of(config, ""), opener, bugs, notify, sleep, recovers=recovers
+            config,
+            request_of(config, ""),
+            opener,
+            bugs,
+            notify,
+            sleep,
+            known_limits=known_limits,
+            recovers=recovers,
         )
         for each in found:
             supervisor.add(each)
@@ -147,19 +161,22 @@ class Session:
         first = next((each for each in self.supervisor.pool if each.rank == 0 and each.is_identified), None)
         return naming_endpoint(self.found) if first is None else first.identity
 
-    def question(self, *, schema: str | Mapping[str, Any] | None = None, **options: object) -> Question:
+    def question(
+        self, *, schema: "type[AnswerT] | SchemaText | None" = None, **options: "Unpack[QuestionKeywords]"
+    ) -> "Question[AnswerT]":
         """A question, from the options of the session and these; it reads files, if options name any.
 
         `options` are those of prompt, answer and picture, by their flag's name with underscores: `prompt`,
-        `system`, `max_tokens`, `temperature`, `max_size` and so on. `schema` is a JSON Schema, its text, or a
-        file. The question stays valid for as long as the session is open.
+        `system`, `max_tokens`, `temperature`, `max_size` and so on. `schema` is a JSON Schema (a dict, a text
+        or a file), or a pydantic class, whose instances are then ``result.parsed``. The question stays valid
+        for as long as the session is open.
 
         Raises:
             ConfigError: an option is unknown, out of range, or belongs to the session.
             UnavailableError: no endpoint has been up yet, and no option names the model.
         """
-        config = self.config.for_question(**options if schema is None else {**options, "schema": schema})
-        text = schema_text(config.generation.schema)
+        config = self.config.for_question(schema=schema, **options)
+        text = schema_text(config.generation.schema, config.answer_class)
         question = Question.of(config, self.endpoint, prompt_text(config.prompt), text)
         report_sizing(question, self._notify)
         return question
@@ -167,12 +184,12 @@ class Session:
     async def answer(
         self,
         image: "GivenImage | Sequence[GivenImage]",
-        question: Question,
+        question: Question[T],
         *,
         image_id: str | None = None,
         deadline_s: float | None = None,
         reuse: bool = True,
-    ) -> Result:
+    ) -> Result[T]:
         """The result for this image, or for several images in one request.
 
         An image is a path, the bytes of a file, or a PIL image. `question` comes from ``session.question()``.
@@ -187,23 +204,27 @@ class Session:
             SessionClosed: the session was closed.
             VlmbatchError: no endpoint can answer now: they were down for too long, or refuse all requests.
         """
-        return await self._calls.answer(self._task(image, question, image_id, reuse), deadline_s)
+        task = self._task(image, question, image_id, reuse)
+        return await self._calls.answer(task, checked_deadline(deadline_s))
 
     async def answer_many(
         self,
-        asked: Iterable[Asked] | AsyncIterable[Asked],
+        pairs: Iterable[ImageAndQuestion[T]] | AsyncIterable[ImageAndQuestion[T]],
         *,
         deadline_s: float | None = None,
         reuse: bool = True,
-    ) -> AsyncGenerator[Result, None]:
+    ) -> AsyncGenerator[Result[T], None]:
         """The results for pairs of image and question, in the order in which they are ready.
 
-        At most `most_at_once` pairs are in work; the next one is read when one of them is done. A blocking
-        iterable is read in a thread. See answer() for the rest. The first error cancels the other calls.
+        With `concurrency` auto, at most 320 pairs are in work for one endpoint. The next pair is read when
+        one of them is done. An iterable that blocks is read in a thread. The id of an image in memory has the
+        position of its pair, from 1: ``(in memory 3)``. See answer() for the rest. The first error cancels
+        the other calls.
         """
-        pairs = _in_thread(asked) if isinstance(asked, Iterable) else aiter(asked)
-        results: asyncio.Queue[Result | BaseException | None] = asyncio.Queue(1)
-        working = asyncio.create_task(self._answer_all(pairs, results, deadline_s, reuse))
+        checked_deadline(deadline_s)
+        taken = _in_thread(pairs) if isinstance(pairs, Iterable) else aiter(pairs)
+        results: asyncio.Queue[Result[T] | BaseException | None] = asyncio.Queue(1)
+        working = asyncio.create_task(self._answer_all(taken, results, deadline_s, reuse))
         try:
             while (result := await results.get()) is not None:
                 if isinstance(result, BaseException):
@@ -212,27 +233,29 @@ class Session:
         finally:
             working.cancel()
             await asyncio.wait((working,))
-            if isinstance(pairs, AsyncGenerator):
-                await pairs.aclose()
+            if isinstance(taken, AsyncGenerator):
+                await taken.aclose()
 
     async def _answer_all(
         self,
-        pairs: AsyncIterator[Asked],
-        results: asyncio.Queue[Result | BaseException | None],
+        pairs: AsyncIterator[ImageAndQuestion[T]],
+        results: asyncio.Queue[Result[T] | BaseException | None],
         deadline_s: float | None,
         reuse: bool,
     ) -> None:
         """Put all results into the queue, then None, or the error that ended the work."""
         pulling = asyncio.Lock()
+        numbers = count(1)
 
         async def work() -> None:
             while True:
                 async with pulling:
-                    pair = await anext(pairs, None)
-                if pair is None:
-                    return
-                image, question = pair
-                task = self._task(image, question, None, reuse)
+                    try:
+                        pair, number = await anext(pairs), next(numbers)
+                    except StopAsyncIteration:
+                        return
+                image, question = _pair(pair)
+                task = self._task(image, question, None, reuse, number)
                 await results.put(await self._calls.answer(task, deadline_s, is_bounded=True))
 
         try:
@@ -265,15 +288,13 @@ class Session:
         question: Question,
         image_id: str | None,
         reuse: bool,
+        number: int | None = None,
     ) -> ImageTask:
         if not isinstance(question, Question):
             raise TypeError(
                 f"the question is a {type(question).__name__}; make it with session.question(prompt=...)"
             )
-        images = image if isinstance(image, Sequence) and not isinstance(image, str | bytes) else (image,)
-        if not images:
-            raise ValueError("a question needs at least one image")
-        refs = [self._given.ref(each) for each in images]
+        refs = references(image, question.image.max_pixels_in, number)
         return ImageTask(refs, self._given, question, id=image_id, reuse=reuse)
 
 
@@ -317,14 +338,21 @@ async def opened(
                     await session.supervisor.unload()
 
 
-async def _in_thread(items: Iterable[Asked]) -> AsyncGenerator[Asked, None]:
+async def _in_thread(items: Iterable[ImageAndQuestion[T]]) -> AsyncGenerator[ImageAndQuestion[T], None]:
     """The items of an iterable that may block."""
-    ahead = ReadAhead(iter(items), ahead=ITEMS_AHEAD, name="vlmbatch-items")
+    ahead = ReadAhead(map(_pair, items), ahead=ITEMS_AHEAD, name="vlmbatch-items")
     try:
         while (item := await ahead.take()) is not None:
             yield item
     finally:
         ahead.close()
+
+
+def _pair(item: ImageAndQuestion[T]) -> ImageAndQuestion[T]:
+    """The item of answer_many(); raises a TypeError if it is no pair. None would end the loop too early."""
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise TypeError(f"answer_many() takes pairs of image and question, not {item!r:.60}")
+    return item
 
 
 def _preparer(
@@ -334,7 +362,7 @@ def _preparer(
         memory=DecodeMemory.of(config.run.decode_memory),
         max_bytes=config.input.max_bytes,
         dedup=dedup,
-        threads=stack.enter_context(threads(preparers(), "vlmbatch-prepare")),
+        threads=stack.enter_context(ThreadPool(preparers(), "vlmbatch-prepare")),
         limits=limits,
         notify=notify,
     )

@@ -6,7 +6,7 @@ from functools import partial
 from vlmbatch.cache import Cache
 from vlmbatch.endpoints.bugs import Bugs
 from vlmbatch.events import ImageFinished, tell
-from vlmbatch.images import FileStamp, ImageRef
+from vlmbatch.images import ImageRef, ImageVersion
 from vlmbatch.pipeline.anomalies import SystemicFailures
 from vlmbatch.pipeline.run_statistics import RunStatistics
 from vlmbatch.protocols import Finished, Observer, Writer
@@ -37,9 +37,11 @@ class ResultSink:
         self._answered_before = False
         self._systemic = SystemicFailures(partial(tell, notify), lambda: self._answered_before, bugs)
 
-    def finished(self, image: ImageRef, get_stamp: Callable[[], FileStamp | None]) -> bool | None:
+    def finished(
+        self, image: ImageRef, get_version: Callable[[ImageRef], ImageVersion | None]
+    ) -> bool | None:
         """Whether an earlier run has finished this image; see protocols.Finished."""
-        done = None if self._finished is None else self._finished(image, get_stamp)
+        done = None if self._finished is None else self._finished(image, get_version)
         self._answered_before = self._answered_before or done is True
         return done
 

@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 from collections.abc import Iterator
-from functools import partial
 
 from vlmbatch.aio import ReadAhead, first
 from vlmbatch.errors import VlmbatchError
@@ -54,6 +53,7 @@ class WorkerPool:
         self._skipped_told = 0
         unfinished = itertools.islice(self._unfinished(), limit)
         self._refs = ReadAhead(unfinished, ahead=REFS_AHEAD, name="vlmbatch-walk")
+        self.walk_rested = self._refs.rested
         self._pulling = asyncio.Lock()
         self._exhausted = False
         self._begun = 0
@@ -118,7 +118,7 @@ class WorkerPool:
     def _unfinished(self) -> Iterator[ImageRef]:
         """The images that no earlier run has finished; runs in a thread."""
         for image in self._source:
-            done = self._sink.finished(image, partial(self._source.stamp, image))
+            done = self._sink.finished(image, self._source.version)
             if done is None:
                 yield image
             elif done:

@@ -1,7 +1,8 @@
 """Finds the images of the folders and files on the command line with a lazy walk."""
 
 import difflib
-from collections.abc import Callable, Iterator
+import errno
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, takewhile
 from pathlib import Path
 
@@ -12,10 +13,13 @@ from vlmbatch.events import SourceProblem
 from vlmbatch.images import ImageRef
 from vlmbatch.sources.files import FileSource, reason
 from vlmbatch.sources.globs import normalise
+from vlmbatch.sources.in_memory import InMemoryImage
 from vlmbatch.sources.own_files import OwnFiles
 from vlmbatch.sources.walk import Walk
 
 _WHAT_TO_NAME = "; name a folder of images, or an image"
+_LONGEST_SHOWN = 255  # a longer text without a dot is taken for base64, which has slashes but no dot
+_SHOWN = 40  # the first characters of such a text, in a message
 
 
 class DirectorySource(FileSource):
@@ -36,19 +40,20 @@ class DirectorySource(FileSource):
         options: InputOptions,
         on_problem: Callable[[SourceProblem], None] = lambda problem: None,
         own: OwnFiles | None = None,
+        in_memory: Sequence[InMemoryImage] = (),
     ) -> None:
         """`on_problem` receives each folder that cannot be listed, on the thread that iterates.
 
-        `own` are files of the run, which do not count as images.
+        `own` are files of the run, which do not count as images. The images `in_memory` come first.
 
         Raises:
             ConfigError: a PATH does not exist.
         """
         for path in paths:
             check_exists(path)
-        super().__init__(options, on_problem, own)
+        super().__init__(options, on_problem, own, in_memory)
         self._paths = [normalise(path) for path in paths]
-        self._walked = self._images()
+        self._walked = chain(self._in_memory, self._images())
         self._is_empty = False
 
     def __iter__(self) -> Iterator[ImageRef]:
@@ -87,7 +92,7 @@ class DirectorySource(FileSource):
             own=self._own,
             roots=frozenset(self._paths),
         )
-        return sum(1 for path in self._paths for _ in walk.images(path))
+        return len(self._in_memory) + sum(map(walk.count, self._paths))
 
 
 def check_exists(path: str) -> None:
@@ -102,13 +107,27 @@ def check_exists(path: str) -> None:
             raise ConfigError(
                 f"{told}; type --base-url before the URL of an endpoint, and download pictures first"
             ) from error
+        if len(path) > _LONGEST_SHOWN and "." not in path:
+            raise _no_path(path) from error
         raise ConfigError(f"{path} does not exist{_hint(Path(path))}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path!r} cannot be a path: {error}{_WHAT_TO_NAME}") from error
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise _no_path(path) from error
         raise ConfigError(
             f"{path} cannot be reached: {reason(error)}; check its folders, or name another"
         ) from error
     if not found.st_nlink:  # like . after the current folder has been deleted
         raise ConfigError(f"{path} has been deleted; change to a folder that exists")
+
+
+def _no_path(text: str) -> ConfigError:
+    """The error for a long text in the place of a PATH, such as a picture in base64."""
+    return ConfigError(
+        f"{text[:_SHOWN]}... does not exist, and has {len(text):,} characters; "
+        "name a file, or in Python give bytes, decoded from base64"
+    )
 
 
 def _hint(path: Path) -> str:

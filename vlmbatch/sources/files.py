@@ -5,16 +5,17 @@ import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 
 from vlmbatch.config.groups import InputOptions
 from vlmbatch.errors import ImageError, ResourceError
 from vlmbatch.events import SourceProblem
-from vlmbatch.images import FileStamp, ImageRef, SourceImage
+from vlmbatch.images import FileStamp, ImageRef, ImageVersion, SourceImage
 from vlmbatch.imaging.formats import HEAD_BYTES
 from vlmbatch.sources.globs import Globs
+from vlmbatch.sources.in_memory import InMemoryImage, content_version, read_in_memory
 from vlmbatch.sources.opening import ReplacedError, opened
 from vlmbatch.sources.own_files import OwnFiles
 
@@ -26,15 +27,19 @@ _FLAKY = (errno.EIO, errno.ESTALE)
 
 
 class FileSource:
-    """The base of sources of plain files: its globs, its counters, and reading."""
+    """The base of all sources: its globs, its counters, and reading."""
 
     def __init__(
         self,
         options: InputOptions,
         on_problem: Callable[[SourceProblem], None] = lambda problem: None,
         own: OwnFiles | None = None,
+        in_memory: Sequence[InMemoryImage] = (),
     ) -> None:
-        """`on_problem` receives each folder or file that cannot be opened, on the thread that iterates."""
+        """`on_problem` receives each folder or file that cannot be opened, on the thread that iterates.
+
+        The images `in_memory` come before those of files, and no glob concerns them.
+        """
         self.ignored = 0
         self.ignored_kinds = Counter[str]()
         self.unreadable = 0
@@ -44,13 +49,22 @@ class FileSource:
         self._max_bytes = options.max_bytes
         self._on_problem = on_problem
         self._own = own or OwnFiles()
+        self._in_memory = tuple(in_memory)
 
     def read(self, ref: ImageRef) -> SourceImage:
-        """See `read_file`; the limit is --max-bytes."""
+        """See `read_file` and `read_in_memory`; the limit is --max-bytes."""
+        if isinstance(ref, InMemoryImage):
+            return read_in_memory(ref, max_bytes=self._max_bytes)
         return read_file(ref, max_bytes=self._max_bytes)
 
     def stamp(self, ref: ImageRef) -> FileStamp | None:
-        """See `stamp_file`."""
+        """See `stamp_file`; None for an image in memory."""
+        return None if isinstance(ref, InMemoryImage) else stamp_file(ref)
+
+    def version(self, ref: ImageRef) -> ImageVersion | None:
+        """See protocols.Source."""
+        if isinstance(ref, InMemoryImage):
+            return content_version(ref, max_bytes=self._max_bytes)
         return stamp_file(ref)
 
     def holds_nothing(self) -> bool:
@@ -101,9 +115,10 @@ def read_file(ref: ImageRef, *, max_bytes: int) -> SourceImage:
 def stamp_file(ref: ImageRef) -> FileStamp | None:
     """Size and mtime of the file at `ref.uri`; None if they cannot be read."""
     try:
-        return _stamp(os.stat(ref.uri))  # noqa: PTH116  # a Path costs more than the call, a million times
+        status = os.stat(ref.uri)  # noqa: PTH116  # a Path costs more than the call, a million times
     except (OSError, ValueError):  # ValueError: a NUL in the path
         return None
+    return FileStamp(status.st_size, status.st_mtime)
 
 
 def read_head(image: ImageRef) -> bytes:
@@ -168,7 +183,7 @@ def _read_up_to(fd: int, size: int) -> bytes:
 
 
 def _stamp(status: os.stat_result) -> FileStamp:
-    return FileStamp(bytes=status.st_size, mtime=status.st_mtime)
+    return FileStamp(status.st_size, status.st_mtime)
 
 
 def _no_file(status: os.stat_result) -> str | None:

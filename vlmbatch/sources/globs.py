@@ -8,6 +8,8 @@ from pathlib import PurePosixPath
 
 from vlmbatch.config.groups import InputOptions
 
+_NEEDLESS = re.compile("/[./]")
+"""Parts of a path that `normalise` may have to change; also names that begin with a dot."""
 _Glob = tuple[bool, re.Pattern[str]]
 
 
@@ -16,6 +18,8 @@ def normalise(path: str) -> str:
 
     On Windows it has slashes, too.
     """
+    if os.sep == "/" and path and path[0] != "." and path[-1] != "/" and not _NEEDLESS.search(path):
+        return path  # the quick way, since a list may have a million paths
     return str(PurePosixPath(path.replace(os.sep, "/")))
 
 

@@ -4,7 +4,7 @@ import codecs
 import io
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import BinaryIO, cast
 
@@ -16,6 +16,7 @@ from vlmbatch.images import ImageRef
 from vlmbatch.integer_map import IntegerMap
 from vlmbatch.sources.files import FileSource, reason
 from vlmbatch.sources.globs import normalise
+from vlmbatch.sources.in_memory import InMemoryImage
 from vlmbatch.sources.own_files import OwnFiles
 from vlmbatch.sources.walk import Walk
 
@@ -47,12 +48,13 @@ class ListSource(FileSource):
         options: InputOptions,
         on_problem: Callable[[SourceProblem], None] = lambda problem: None,
         own: OwnFiles | None = None,
+        in_memory: Sequence[InMemoryImage] = (),
     ) -> None:
         """`on_problem` receives each folder that cannot be listed, on the thread that iterates.
 
-        `own` are files of the run, which do not count as images.
+        `own` are files of the run, which do not count as images. The images `in_memory` come first.
         """
-        super().__init__(options, on_problem, own)
+        super().__init__(options, on_problem, own, in_memory)
         self._stream = stream
 
     def __iter__(self) -> Iterator[ImageRef]:
@@ -61,6 +63,7 @@ class ListSource(FileSource):
         Raises:
             ConfigError: standard input cannot be read, or is not a list of paths.
         """
+        yield from self._in_memory
         walk = Walk(self._globs, self._ignore, self._report, on_skipped=self._skip, own=self._own)
         seen = IntegerMap()
         for path in split_paths(self._stream):

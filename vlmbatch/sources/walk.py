@@ -68,18 +68,27 @@ class Walk:
 
     def images(self, path: str) -> Iterator[ImageRef]:
         """The images under a normalised `path`, or `path` itself if it is not a folder."""
+        for image, walked in self._images(path):
+            self.found += 1
+            yield ImageRef(id=image, uri=image, walked=walked)
+
+    def count(self, path: str) -> int:
+        """The number of images under a normalised `path`."""
+        return sum(1 for _ in self._images(path))
+
+    def _images(self, path: str) -> Iterator[tuple[str, Walked | None]]:
+        """The id of each image, and how it was found. Without references, `count` takes half the time."""
         if not os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises if a folder above is closed
             if path in self._own:
                 self._on_ignored(None)
             elif not self._globs.take(path):
                 self._exclude(path)
             elif self._is_first_visit(path):
-                self.found += 1
-                yield ImageRef(id=path, uri=path)
+                yield path, None
         elif self._is_first_visit(path):
             yield from self._below(path)
 
-    def _below(self, root: str) -> Iterator[ImageRef]:
+    def _below(self, root: str) -> Iterator[tuple[str, Walked]]:
         """Walk depth first with an explicit stack; trees may be deeper than Python's recursion limit."""
         plain, linked = Walked(root=root, is_link=False), Walked(root=root, is_link=True)
         with closing(Folders(root)) as folders:
@@ -96,8 +105,7 @@ class Walk:
                     if not self._globs.take(path):
                         self._exclude(path)
                     elif self._is_image(path, walked) and self._is_first_visit(path):
-                        self.found += 1
-                        yield ImageRef(id=path, uri=path, walked=walked)
+                        yield path, walked
                 else:
                     stack.pop()
 
@@ -163,9 +171,11 @@ class Walk:
         return False
 
     def _head(self, path: str, walked: Walked) -> bytes:
-        """The first bytes of a file; empty if it cannot be read, which is reported."""
+        """The first bytes of a file; empty if it cannot be read, which is reported, or is gone."""
         try:
             return read_head(ImageRef(id=path, uri=path, walked=walked))
+        except FileNotFoundError:  # it had no name of an image: a temporary file of another program
+            return b""
         except OSError as error:
             self._on_problem(SourceProblem(path=path, message=f"cannot be read: {reason(error)}"))
             return b""

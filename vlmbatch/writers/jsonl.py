@@ -64,7 +64,7 @@ class JsonlWriter:
         self._settings: dict[str, Any] = {}
         self._is_described = False
         self._lines = Lines(self._put)
-        self._answers = AnswerIndex(IntegerMap())
+        self._answers = AnswerIndex()
         self._file: AsyncFileIO | None = None
         self._size = 0
         self._created = False

@@ -35,9 +35,9 @@ class Line:
 class AnswerIndex:
     """The offsets of the answers in an output, at 20 bytes an image. Several threads may use it."""
 
-    def __init__(self, answers: IntegerMap) -> None:
-        """`answers` maps the `answer_digest` of each answer in the file to the offset of its line."""
-        self._answers = answers
+    def __init__(self, earlier: IntegerMap | None = None) -> None:
+        """`earlier` maps the `answer_digest` of each answer of earlier runs to the offset of its line."""
+        self._starts = IntegerMap() if earlier is None else earlier
         self._lock = threading.Lock()
         self._fd: int | None = None
 
@@ -56,15 +56,16 @@ class AnswerIndex:
         """Note that the line of this answer begins at `start`."""
         if answer is not None:
             with self._lock:
-                self._answers[answer] = start
+                self._starts[answer] = start
 
     def find(self, sha256: str, prompt: str) -> Mapping[str, Any] | None:
         """The record of the answer to this content and prompt; blocks.
 
         Digests may be equal by chance, so the caller must check the record.
         """
+        answer = answer_digest(sha256, prompt)
         with self._lock:
-            start, fd = self._answers.get(answer_digest(sha256, prompt)), self._fd
+            start, fd = self._starts.get(answer), self._fd
         if start is None or fd is None:
             return None
         with suppress(OSError):  # if the record cannot be read back, the image is processed again

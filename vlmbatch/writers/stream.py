@@ -9,13 +9,13 @@ import aiofiles
 from aiofiles.threadpool.binary import AsyncFileIO
 
 from vlmbatch.errors import OutputClosed, OutputError
-from vlmbatch.images import FileStamp, ImageRef
+from vlmbatch.images import ImageRef, ImageVersion
 from vlmbatch.protocols import Finished
 from vlmbatch.records import Result, to_line
 from vlmbatch.writers.append import Lines, append, reason
 
 
-def _nothing_is_finished(_ref: ImageRef, _get_stamp: Callable[[], FileStamp | None]) -> None:
+def _nothing_is_finished(_ref: ImageRef, _get_version: Callable[[ImageRef], ImageVersion | None]) -> None:
     """Returns None for every image, since a pipe cannot be read back."""
 
 

@@ -2,13 +2,15 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 from backend_contract import KINDS, babbling, question, reply
 from endpoint import Received
 from loop_clock import LoopClock
 
-from vlmbatch.backends.http.deadlines import Deadlines
+from vlmbatch.backends.http.deadlines import Deadlines, single_deadline
 from vlmbatch.backends.http.proxies import proxy_note
 from vlmbatch.errors import StaleConnectionError, TransientError
 
@@ -106,8 +108,41 @@ async def test_a_request_that_hangs_ends_while_others_are_answered(name: str, mo
             for _ in range(4):
                 assert (await backend.complete(question())).text
                 clock.skip(400)
+            while not hanging.done():  # the first long step of the clock looks like a pause of the process
+                await asyncio.sleep(0.01)
+                clock.skip(400)
             with pytest.raises(TransientError, match=r"within 1000 s"):
                 await hanging
+
+
+@pytest.mark.parametrize("within", [Deadlines().within, single_deadline])
+async def test_a_pause_of_the_process_costs_no_request_its_time(
+    within: Callable[[float], AbstractAsyncContextManager[None]],
+) -> None:
+    """After the first pause a request has its whole time again; after the second one it ends."""
+    clock, answered = LoopClock(), asyncio.Event()
+
+    async def request() -> None:
+        async with within(1000):
+            await answered.wait()
+
+    async def pause() -> None:
+        clock.skip(5000)
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    hanging = asyncio.create_task(request())
+    await asyncio.sleep(0)
+    await pause()
+    assert not hanging.done()
+    await pause()
+    with pytest.raises(TimeoutError):
+        await hanging
+    good = asyncio.create_task(request())
+    await asyncio.sleep(0)
+    await pause()
+    answered.set()
+    await good
 
 
 async def test_a_deadline_starts_anew_only_behind_an_answer() -> None:

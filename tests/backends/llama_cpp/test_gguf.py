@@ -134,6 +134,7 @@ def found(name: str, cache: Path, hub: str, **environ: str) -> str:
     names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
     settings = {
         "HF_ENDPOINT": hub,
+        "HF_HOME": str(cache),
         "HF_HUB_CACHE": str(cache),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_TOKEN": "",

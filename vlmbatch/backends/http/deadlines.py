@@ -4,15 +4,22 @@ import asyncio
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
+PAUSE_S = 0.5
+"""If a timer fires this many seconds late, the process was paused: it was stopped, or the machine slept. The
+event loop itself is late by milliseconds."""
+
 
 class _InFlight:
     """A request in flight, with the peak number of its peers and the number of answers it has seen.
 
     Its time is over at `_until`, in seconds of the event loop. The timer checks that only when it fires: a
     new timer at every answer would cost more than all other work for a request.
+
+    After a pause of the process, the answer may still be unread in the socket, and the endpoint may have been
+    paused, too. So after the first pause, the request gets its whole time again.
     """
 
-    __slots__ = ("_answers", "_deadline", "_in_flight", "_peers", "_seconds", "_timer", "_until")
+    __slots__ = ("_answers", "_deadline", "_in_flight", "_paused", "_peers", "_seconds", "_timer", "_until")
 
     def __init__(self, in_flight: set["_InFlight"], seconds: float) -> None:
         self._in_flight = in_flight
@@ -21,6 +28,7 @@ class _InFlight:
         self._until = 0.0
         self._peers = 0
         self._answers = 0
+        self._paused = False
         self._timer: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> None:
@@ -50,7 +58,10 @@ class _InFlight:
     def _check(self) -> None:
         """End the request if its time is over, else check again when it should be."""
         loop = asyncio.get_running_loop()
-        if loop.time() < self._until:
+        now = loop.time()
+        if self._timer is not None and not self._paused and now - self._timer.when() > PAUSE_S:
+            self._paused, self._until = True, now + self._seconds
+        if now < self._until:
             self._timer = loop.call_at(self._until, self._check)
         else:
             self._deadline.reschedule(self._until)
@@ -71,3 +82,8 @@ class Deadlines:
     def within(self, seconds: float) -> AbstractAsyncContextManager[None]:
         """Raise TimeoutError in the ``async with`` after `seconds` of the request's own time."""
         return _InFlight(self._in_flight, seconds)
+
+
+def single_deadline(seconds: float) -> AbstractAsyncContextManager[None]:
+    """Raise TimeoutError in the ``async with`` after `seconds`, for a request that does not queue."""
+    return _InFlight(set(), seconds)

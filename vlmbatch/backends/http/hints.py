@@ -1,10 +1,10 @@
 """Helper requests: they ask a server about itself. A missing or odd reply never ends a run."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vlmbatch.backends.http.deadlines import single_deadline
 from vlmbatch.backends.http.transport import Transport
 from vlmbatch.backends.http.wire import Pieces
 from vlmbatch.backends.values import mapping
@@ -64,7 +64,7 @@ async def hint(
     """
     asked = f"{method} {url}"
     try:
-        async with asyncio.timeout(HINT_S):
+        async with single_deadline(HINT_S):
             reply = await transport.exchange(method, url, body)
     except TimeoutError:
         silent = TransientError(f"{asked}: no reply within {HINT_S:g} s", kind="timeout")

@@ -1,14 +1,23 @@
-"""Builds the SSL context of the options: the trusted CA and the client certificate."""
+"""Builds SSL contexts: one from the TLS options, and one with the certificates of the system."""
 
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from vlmbatch.config.request import RequestOptions
 from vlmbatch.errors import ConfigError
 
 PEM_MARK = b"-----BEGIN "
+
+
+@cache
+def system_context() -> ssl.SSLContext:
+    """The SSL context that trusts the certificates of the system. Loading them takes 30 ms."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(("http/1.1",))
+    return context
 
 
 def tls_context(options: RequestOptions) -> ssl.SSLContext | None:

@@ -1,6 +1,7 @@
 """Sends requests to one endpoint over one connection pool; only this module and connection.py use aiohttp."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -11,13 +12,13 @@ import aiohttp
 
 from vlmbatch.backends.http.auth import Credentials
 from vlmbatch.backends.http.connection import CONNECTION_USE, Body, ConnectionUse, Connector
-from vlmbatch.backends.http.deadlines import Deadlines
+from vlmbatch.backends.http.deadlines import Deadlines, single_deadline
 from vlmbatch.backends.http.listening import ListenProbe
 from vlmbatch.backends.http.proxies import HINT as PROXY_HINT
 from vlmbatch.backends.http.proxies import proxy_note, proxy_of, speaks_http
 from vlmbatch.backends.http.redirects import MOST_HOPS, target_of
 from vlmbatch.backends.http.reply_limit import OF_HINTS, ReplyLimit
-from vlmbatch.backends.http.tls import tls_context
+from vlmbatch.backends.http.tls import system_context, tls_context
 from vlmbatch.backends.http.wire import (
     CANNOT_DECODE,
     CONNECT_TIMEOUT_S,
@@ -107,7 +108,7 @@ class Transport:
         self._session = aiohttp.ClientSession(
             headers=[("Content-Type", "application/json"), *self._credentials.headers],
             # no limit of connections: the run's own limiter sets the number of requests
-            connector=Connector(limit=0, keepalive_timeout=KEEPALIVE_S, ssl=self._tls or True),
+            connector=Connector(limit=0, keepalive_timeout=KEEPALIVE_S),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
         )
         return self
@@ -185,7 +186,7 @@ class Transport:
             BackendError: no complete reply came; classified.
         """
         # only requests to the model queue; the server answers requests about itself at once
-        limit = self._deadlines.within(deadline_s) if deadline_s else asyncio.timeout(self._timeout_s)
+        limit = self._deadlines.within(deadline_s) if deadline_s else single_deadline(self._timeout_s)
         try:
             async with self._send(method, url, body, limit) as reply:
                 return await _reply(reply, self.place, most)
@@ -277,12 +278,20 @@ class Transport:
         hops = 0
         while True:
             data = Body(body) if body else None
-            reply = await session.request(method, url, data=data, allow_redirects=False, proxy=self._proxy)
+            reply = await session.request(
+                method, url, data=data, allow_redirects=False, proxy=self._proxy, ssl=self._context(url)
+            )
             target = target_of(reply.status, reply.headers.get("Location"), url)
             if target is None or hops == MOST_HOPS:
                 return reply
             reply.release()
             url, hops = target, hops + 1
+
+    def _context(self, url: str) -> ssl.SSLContext | bool:
+        """The SSL context of a request; True if it needs none. That of aiohttp may trust no certificate."""
+        if self._tls is None and "https:" in (url[:6].lower(), (self._proxy or "")[:6].lower()):
+            self._tls = system_context()
+        return self._tls or True
 
     def _lost_connection(
         self, error: aiohttp.ClientError | UnicodeError, use: "ConnectionUse"

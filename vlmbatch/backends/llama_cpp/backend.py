@@ -6,13 +6,13 @@ import importlib.util
 import secrets
 from contextlib import closing
 from dataclasses import replace
-from importlib import metadata
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from vlmbatch.backends.llama_cpp.gguf import MODEL_FLAGS, ModelFiles, find_files
 from vlmbatch.backends.openai.backend import OpenAICompatibleBackend
 from vlmbatch.backends.openai.servers import EMBEDDED
+from vlmbatch.backends.values import version
 from vlmbatch.errors import ConfigError, MissingDependencyError
 from vlmbatch.machine import usable_cpus
 from vlmbatch.protocols import Tell, quiet
@@ -59,6 +59,7 @@ class LlamaCppBackend:
         self._timeout_s = timeout_s
         self._files: ModelFiles | None = None
         self._server: Server | None = None
+        self._version: str | None = None
         self._wire: OpenAICompatibleBackend | None = None
 
     def masked(self, text: str) -> str:
@@ -89,6 +90,7 @@ class LlamaCppBackend:
     def _start(self, files: ModelFiles, key: str) -> "Server":
         import xllamacpp  # slow to import, and needed only here
 
+        self._version = version(getattr(xllamacpp, "__version__", None))
         params = xllamacpp.CommonParams()
         params.model.path = str(files.model)
         params.mmproj.path = str(files.mmproj)
@@ -121,6 +123,7 @@ class LlamaCppBackend:
             url=self.place,
             model=self._files.name,
             digest=await asyncio.to_thread(lambda files: files.digest, self._files),
+            version=self._version,
             notes=(DEMO_NOTE,) if self._files.demo else (),
         )
 
@@ -131,10 +134,6 @@ class LlamaCppBackend:
         name = self._files.name
         found = await self._wire.models()
         return [replace(m, name=name, backend=self.name, endpoint=self.place) for m in found]
-
-    async def version(self) -> str | None:
-        """The version of the package; see protocols.Catalogue."""
-        return metadata.version("xllamacpp")
 
     async def probe(self) -> None:
         """Check that the engine answers; see protocols.Backend."""

@@ -107,7 +107,7 @@ class OllamaBackend:
         tags = await self._hints.tags()
         if self._model is None:
             self._model = await self._hints.only_model(tags)
-        shown = await self._hints.show(self._model)
+        shown, version = await self._hints.show_and_version(self._model, tags)
         listed = entry_of(self._model, listed_models(tags))
         if tags.may_be_loading or shown.may_be_loading or (shown.error is not None and not listed):
             await self._confirm(self._model, tags, shown, tell)
@@ -121,6 +121,7 @@ class OllamaBackend:
             digest=string(listed.get("digest")) or None,
             context=self._most_context,
             architecture=architecture_of(shown.object) or architecture_of(listed),
+            version=version,
             sees=None if capabilities is None else "vision" in capabilities,
             notes=(
                 *self._transport.notes,
@@ -153,10 +154,6 @@ class OllamaBackend:
             raise error
         models = listed_models(tags)
         return facts_of(models, self.place, await self._hints.show_all(models), await self._hints.loaded())
-
-    async def version(self) -> str | None:
-        """The version, or None if the server does not report it; see protocols.Catalogue."""
-        return await self._hints.version()
 
     async def pull(self, name: str, on_progress: Callable[[Pulled], None], *, silence_s: float) -> None:
         """Let Ollama download a model, and report its progress; see pull.follow."""

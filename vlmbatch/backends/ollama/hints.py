@@ -9,7 +9,7 @@ from vlmbatch.backends.http.hints import AT_ONCE, MOST_MODELS, Hint, hint, needs
 from vlmbatch.backends.http.transport import Transport
 from vlmbatch.backends.http.wire import only_model
 from vlmbatch.backends.ollama.replies import capabilities_of, context_of, facts_in
-from vlmbatch.backends.values import mappings, string
+from vlmbatch.backends.values import mappings, string, version
 from vlmbatch.errors import BackendError, FatalBackendError
 
 PULL_HINT = "get one with: vlmbatch pull qwen2.5vl"
@@ -28,8 +28,12 @@ class OllamaHints:
         self._loaded_timeout: Hint | None = None
 
     async def version(self) -> str | None:
-        """The version of the server; None if it does not report one."""
-        return string((await self._hint("GET", "/api/version")).object.get("version")) or None
+        """The version of the server; None if it does not report one, or the request fails."""
+        try:
+            reply = await self._hint("GET", "/api/version")
+        except BackendError:
+            return None
+        return version(reply.object.get("version"))
 
     async def tags(self) -> Hint:
         """The reply to the request for the list of models; see `listed_models`.
@@ -58,6 +62,19 @@ class OllamaHints:
         """The reply to the request for the facts of a model."""
         body = json.dumps({"model": name}).encode("ascii")
         return await self._hint("POST", "/api/show", body)
+
+    async def show_and_version(self, name: str, tags: Hint) -> tuple[Hint, str | None]:
+        """The reply of `show` and the version of the server; both requests are sent at the same time.
+
+        A server without the route of `tags` is not Ollama, and gets no request for its version.
+        """
+        if _has_no_list(tags):
+            return await self.show(name), None
+        version = asyncio.create_task(self.version())
+        try:
+            return await self.show(name), await version
+        finally:
+            version.cancel()
 
     async def show_all(self, models: Models) -> dict[str, Mapping[str, Any]]:
         """The facts of each model whose list entry lacks some; empty for the others and after failures."""
@@ -100,9 +117,14 @@ def _is_timeout(reply: Hint) -> bool:
     return reply.error is not None and reply.error.kind == "timeout"
 
 
+def _has_no_list(tags: Hint) -> bool:
+    """Whether the server has no route for Ollama's list of models."""
+    return tags.status in (404, 405)
+
+
 def list_error(tags: Hint, place: str) -> BackendError | None:
     """Why there is no list of models, for a run that needs one; None if there is a list."""
-    if tags.error is None or tags.status not in (404, 405):
+    if tags.error is None or not _has_no_list(tags):
         return tags.error
     return FatalBackendError(
         f"{place} is not an Ollama server: {reason_of(tags.error)}; for another server use --backend vllm or "

@@ -34,7 +34,7 @@ from vlmbatch.backends.openai.replies import (
 )
 from vlmbatch.backends.openai.request_format import RequestFormat
 from vlmbatch.backends.openai.servers import GENERIC, ServerType
-from vlmbatch.backends.values import count, mapping, string
+from vlmbatch.backends.values import count, mapping, string, version
 from vlmbatch.config.request import RequestOptions
 from vlmbatch.errors import BackendError, UnreachableError
 from vlmbatch.finish_reasons import reason_in
@@ -143,6 +143,7 @@ class OpenAICompatibleBackend:
             slots=count(props.object.get("total_slots")) or None,
             context=self._context,
             architecture=string(entry.get("root")) or None,  # the model behind vLLM's --served-model-name
+            version=version(props.object.get("build_info")) or await self._version(entry),
             sees=sees_in(entry, props.object),
             notes=(
                 *self._transport.notes,
@@ -166,10 +167,6 @@ class OpenAICompatibleBackend:
             return facts_of(key, entry, props.object, name, self.place)
 
         return await asyncio.gather(*(facts(key, entry) for key, entry in listing.models.items()))
-
-    async def version(self) -> str | None:
-        """The version of the server, or None if it does not report one; see protocols.Catalogue."""
-        return await self._hints.version()
 
     @property
     def _format(self) -> RequestFormat:
@@ -311,6 +308,10 @@ class OpenAICompatibleBackend:
         # arguments of the user keep their own order, also those that replace one of ours; null leaves one out
         added = {name: value for name, value in self._extra.items() if value is not None}
         return {name: value for name, value in payload.items() if name not in self._extra} | added
+
+    async def _version(self, entry: Mapping[str, Any]) -> str | None:
+        """The version of the vLLM server that lists this model. A hosted server gets no request for it."""
+        return None if self._server_type.hosted else await self._hints.version(entry)
 
     def _entry(self, listing: Listing, name: str) -> Mapping[str, Any] | None:
         """The listed model of this name."""

@@ -1,4 +1,4 @@
-"""The helper requests to a server with the OpenAI API: its models, and the facts of llama.cpp's server."""
+"""The helper requests to a server with the OpenAI API: its models, and facts of some engines."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,8 +7,8 @@ from urllib.parse import urlencode
 from vlmbatch.backends.http.hints import NO_HINT, Hint, hint
 from vlmbatch.backends.http.transport import Transport
 from vlmbatch.backends.openai.listing import Listing
-from vlmbatch.backends.values import mapping, string
-from vlmbatch.errors import UnavailableError
+from vlmbatch.backends.values import mapping, string, version
+from vlmbatch.errors import BackendError, UnavailableError
 
 
 class OpenAIHints:
@@ -38,9 +38,15 @@ class OpenAIHints:
         query = urlencode({"model": string(entry.get("id"))})  # its router has several models
         return await self._hint(f"{self._root}/props?{query}")
 
-    async def version(self) -> str | None:
-        """The version of the server; None if it does not report one."""
-        return string((await self._hint(f"{self._root}/version")).object.get("version")) or None
+    async def version(self, entry: Mapping[str, Any]) -> str | None:
+        """The version of the vLLM server that lists this model; None for other servers and after failures."""
+        if entry.get("owned_by") != "vllm":
+            return None
+        try:
+            reply = await self._hint(f"{self._root}/version")
+        except BackendError:
+            return None
+        return version(reply.object.get("version"))
 
     @property
     def _root(self) -> str:

@@ -41,7 +41,6 @@ class EndpointChecks:
     rank: int = 0
     clock: Callable[[], float] = time.monotonic
     endpoint: Endpoint | None = None
-    version: str | None = None
     facts: ModelFacts | None = None
     trouble: BackendError | ConfigError | None = None
     _backend: Backend | None = field(default=None, repr=False)
@@ -101,17 +100,16 @@ class EndpointChecks:
         if self.endpoint is None:
             return [Finding(check="reachable", mark="ok", told=f"{self.backend.place} answers")]
         await self._look_up()
-        name = " ".join(filter(None, (self.endpoint.backend, self.version)))
+        name = " ".join(filter(None, (self.endpoint.backend, self.endpoint.version)))
         reached = Finding(check="reachable", mark="ok", told=f"{name} at {self.endpoint.url}")
         return [reached, *map(_note, self.endpoint.notes)]
 
     async def _look_up(self) -> None:
-        """Query the version of the engine and the facts of the model; they stay unknown if that fails."""
+        """Ask the server for the facts of the model; after a failure they stay unknown."""
         catalogue = catalogue_of(self.backend)
         if catalogue is None:
             return
         try:
-            self.version = await catalogue.version()
             known = await catalogue.models()
         except BackendError:
             return

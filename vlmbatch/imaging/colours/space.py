@@ -36,6 +36,20 @@ def colour_space_of(image: ImageFile.ImageFile, file: Survey, warnings: list[str
         return None
 
 
+def profile_of_pixels(image: Image.Image) -> bytes | None:
+    """The ICC profile of a PIL image, from the facts that Pillow keeps of its file; None if it is sRGB.
+
+    Raises:
+        ValueError: the description of its colours is impossible.
+    """
+    profile = image.info.get("icc_profile")
+    if isinstance(profile, bytes) and profile:
+        return profile
+    if image.mode in ("CMYK", "LAB") or "srgb" in image.info:
+        return None
+    return png.profile_of(image.info) or (_ADOBE_RGB if _is_adobe_rgb(image) else None)
+
+
 def _colour_space(image: ImageFile.ImageFile, file: Survey) -> ColourSpace:
     """An ICC profile counts more than code points, but less than the chunk cICP of a PNG.
 
@@ -77,7 +91,7 @@ def _profile(image: ImageFile.ImageFile) -> bytes | None:
     return profile
 
 
-def _is_adobe_rgb(image: ImageFile.ImageFile) -> bool:
+def _is_adobe_rgb(image: Image.Image) -> bool:
     """Whether the EXIF data says so, as cameras do."""
     exif = (image.info.get("exif") or b"").removeprefix(b"Exif\0\0")
     says_srgb = _SAYS_SRGB.get(exif[:2])

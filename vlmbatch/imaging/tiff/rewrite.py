@@ -1,4 +1,4 @@
-"""Writes a TIFF anew in its plainest form: one page, and only the tags that describe its picture."""
+"""Rewrites a TIFF in its plainest form: one page, and only the tags that describe its picture."""
 
 import itertools
 import struct
