@@ -16,10 +16,12 @@ from vlmbatch.errors import (
     ConfigError,
     FatalBackendError,
     RejectedError,
+    StaleConnectionError,
     TransientError,
     UnavailableError,
     UnreachableError,
 )
+from vlmbatch.protocols import Backend
 
 FAULTS: dict[str, tuple[type[BackendError], str]] = {
     "rst": (TransientError, "connection"),
@@ -57,6 +59,17 @@ FAULTS: dict[str, tuple[type[BackendError], str]] = {
 }
 
 
+async def text_after_fault(backend: Backend) -> str:
+    """The answer to one more question, asked again if its pooled connection was reset by the outage.
+
+    A run asks again at once as well: the reset may reach the client only with the next request.
+    """
+    try:
+        return (await backend.complete(question())).text
+    except StaleConnectionError:
+        return (await backend.complete(question())).text
+
+
 @pytest.mark.parametrize("mode", FAULTS)
 @pytest.mark.parametrize("name", ["ollama", "openai"])
 async def test_fault_becomes_its_class(name: str, mode: str) -> None:
@@ -68,7 +81,7 @@ async def test_fault_becomes_its_class(name: str, mode: str) -> None:
             with pytest.raises(wanted) as caught:
                 await backend.complete(question())
             endpoint.up()
-            assert (await backend.complete(question())).text, "the fault left the backend unusable"
+            assert await text_after_fault(backend), "the fault left the backend unusable"
     assert (caught.value.kind, str(caught.value) != "") == (kind, True)
     assert not isinstance(caught.value, UnreachableError), "the connection was accepted"
 
@@ -99,7 +112,7 @@ async def test_outage_and_return(kind: Kind) -> None:
                 await backend.probe()
             endpoint.up()
             await backend.probe()
-            assert (await backend.complete(question())).text
+            assert await text_after_fault(backend)
 
 
 @pytest.mark.parametrize("name", ["ollama", "openai"])
