@@ -6,8 +6,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from queue import SimpleQueue
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 from vlmbatch.errors import VlmbatchError
 
@@ -44,119 +43,31 @@ class Unawaited(ThreadPoolExecutor):
         """Start no more work, and return at once."""
         super().shutdown(wait=False, cancel_futures=True)
 
-
-def threads(number: int, name: str) -> ThreadPoolExecutor:
-    """A pool of `number` threads; the end of its ``with`` block does not wait for them."""
-    return Unawaited(number, name)
-
-
-class ThreadPool:
-    """Threads for blocking calls from one event loop. Several results may wake the loop only once.
-
-    The futures of a ThreadPoolExecutor take more time than reading a small file.
-    """
-
-    def __init__(self, number: int, name: str) -> None:
-        """The threads are called `name`. Each call starts another one. The end of ``with`` does not wait."""
-        self._number = number
-        self._unstarted = [threading.Thread(target=self._work, name=name, daemon=True) for _ in range(number)]
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._calls = SimpleQueue[_Call[Any] | None]()
-        self._ended = deque[_Call[Any]]()
-        self._is_woken = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for _thread in range(self._number):
-            self._calls.put(None)
-
     async def call(self, work: Callable[[], T], on_abandoned: Callable[[], None]) -> T:
         """Wait for the result of `work` in a thread, or for its exception.
 
-        If the caller is cancelled, work that has begun continues. `on_abandoned` is called when it has ended.
-        Raises RuntimeError if not even one thread can start.
+        If the caller is cancelled, work that has begun continues. `on_abandoned` is called in the event loop
+        when the work has ended, or at once if it had not begun. Raises RuntimeError if no thread can start.
         """
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        if self._unstarted:
-            self._start_another()
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._calls.put(_Call(work, future, on_abandoned))
+        working = self.submit(work)
         try:
-            return await future
-        except asyncio.CancelledError:
-            if not future.cancelled():  # the work ended before the cancellation
-                on_abandoned()
+            return await asyncio.wrap_future(working)
+        except asyncio.CancelledError:  # a thread cannot be stopped
+            loop = asyncio.get_running_loop()
+
+            def abandon(_working: object) -> None:
+                with suppress(RuntimeError):  # the event loop has been closed
+                    loop.call_soon_threadsafe(on_abandoned)
+
+            working.add_done_callback(abandon)
             raise
         finally:
-            del future  # its error holds this frame, which must not hold the error
-
-    def _start_another(self) -> None:
-        try:
-            self._unstarted[-1].start()
-        except RuntimeError:  # the machine has no more threads
-            if len(self._unstarted) == self._number:
-                raise
-        else:
-            self._unstarted.pop()
-
-    def _work(self) -> None:
-        while self._take_next():
-            pass
-
-    def _take_next(self) -> bool:
-        """Do one call, and keep no reference to its picture while the thread waits for the next call."""
-        call = self._calls.get()
-        if call is None:
-            return False
-        if not call.future.cancelled():
-            call.run()
-        self._ended.append(call)
-        del call  # an error refers to this frame
-        if not self._is_woken and self._loop is not None:
-            self._is_woken = True
-            with suppress(RuntimeError):  # the event loop has been closed
-                self._loop.call_soon_threadsafe(self._settle)
-        return True
-
-    def _settle(self) -> None:
-        self._is_woken = False  # first, so that a call that ends from now on wakes the loop again
-        while self._ended:
-            self._ended.popleft().settle()
+            del working  # its error holds this frame, which must not hold the error
 
 
-class _Call(Generic[T]):
-    """One call, with its outcome once it has run."""
-
-    __slots__ = ("_error", "_on_abandoned", "_result", "_work", "future")
-
-    def __init__(
-        self, work: Callable[[], T], future: asyncio.Future[T], on_abandoned: Callable[[], None]
-    ) -> None:
-        self.future = future
-        self._work = work
-        self._on_abandoned = on_abandoned
-        self._result: T
-        self._error: BaseException | None = None
-
-    def run(self) -> None:
-        """Do the work, in a thread."""
-        try:
-            self._result = self._work()
-        except BaseException as error:  # noqa: BLE001  # the caller gets it
-            self._error = error
-            del self  # the error holds this frame, which must not hold the error
-
-    def settle(self) -> None:
-        """Pass the outcome to the caller, in the event loop."""
-        if self.future.cancelled():
-            self._on_abandoned()
-        elif self._error is not None:
-            self.future.set_exception(self._error)
-        else:
-            self.future.set_result(self._result)
+def threads(number: int, name: str) -> Unawaited:
+    """A pool of `number` threads; the end of its ``with`` block does not wait for them."""
+    return Unawaited(number, name)
 
 
 class ReadAhead(Generic[T]):

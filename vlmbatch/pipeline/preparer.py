@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from vlmbatch.aio import ThreadPool
+from vlmbatch.aio import Unawaited
 from vlmbatch.endpoints.picture_limits import PictureLimits
 from vlmbatch.errors import ImageError
 from vlmbatch.images import PreparedImage, SourceImage
@@ -33,7 +33,7 @@ class Preparer:
         memory: DecodeMemory,
         max_bytes: int,
         dedup: Deduplicator,
-        threads: ThreadPool,
+        threads: Unawaited,
         limits: PictureLimits,
         notify: Observer,
     ) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import count
 from typing import TypeAlias, TypeVar, Unpack
 
-from vlmbatch.aio import ReadAhead, ThreadPool, first
+from vlmbatch.aio import ReadAhead, first, threads
 from vlmbatch.cache import Cache
 from vlmbatch.config import RunConfig
 from vlmbatch.config.answer_class import AnswerT, SchemaText
@@ -362,7 +362,7 @@ def _preparer(
         memory=DecodeMemory.of(config.run.decode_memory),
         max_bytes=config.input.max_bytes,
         dedup=dedup,
-        threads=stack.enter_context(ThreadPool(preparers(), "vlmbatch-prepare")),
+        threads=stack.enter_context(threads(preparers(), "vlmbatch-prepare")),
         limits=limits,
         notify=notify,
     )
