@@ -82,21 +82,25 @@ class Cache:
             self._broken = True  # a thread may still do a lookup
             self._database.close()
 
-    def find(self, run: str, sha256: str, prompt: str) -> Mapping[str, Any] | None:
-        """The record of an answer by run digest, file content and prompt, or None; blocks."""
+    def find(self, run: str, sha256: str, prompt: str, *, scope: str = "") -> Mapping[str, Any] | None:
+        """The record of an answer by run digest, file content, prompt and scope, or None; blocks."""
         with self._lock:
             self._write()
-            return self._read("answers", "record", _key(run, sha256, prompt))
+            return self._read("answers", "record", _key_of_answer(run, sha256, prompt, scope))
 
-    def keep(self, result: Result) -> None:
-        """Store an answer, unless it is reused, truncated or of a fallback; returns at once."""
+    def keep(self, result: Result, *, scope: str = "") -> None:
+        """Store an answer, unless it is reused, truncated or of a fallback; returns at once.
+
+        Only find() with the same scope returns it.
+        """
         content, done = result.content, result.completion
         is_new = done is not None and not is_cut(done.finish_reason) and not result.is_known
         is_new = is_new and result.fallback is None  # the key names the endpoint, not its fallback
         if is_new and content is not None:
             record = json.dumps(result.to_record())
             if len(record) <= MOST_BYTES:
-                self._unwritten.append((_key(result.run, content, result.prompt), record))
+                key = _key_of_answer(result.run, content, result.prompt, scope)
+                self._unwritten.append((key, record))
 
     def endpoint(self, *options: str) -> Endpoint | None:
         """The endpoint that these options last led to, or None; blocks."""
@@ -264,6 +268,11 @@ def _endpoint(stored: Mapping[str, Any]) -> Endpoint | None:
     if not numbers_fit or not all(isinstance(note, str) for note in notes):
         return None
     return Endpoint(**{**stored, "notes": notes})
+
+
+def _key_of_answer(run: str, sha256: str, prompt: str, scope: str) -> bytes:
+    """The key of an answer; without a scope it is the key of older caches."""
+    return _key(run, sha256, prompt, scope) if scope else _key(run, sha256, prompt)
 
 
 def _key(*parts: str) -> bytes:

@@ -28,7 +28,7 @@ class Holding:
     def __init__(self, result: Result) -> None:
         self.record = result.to_record()
 
-    def find(self, *key: str) -> Mapping[str, Any] | None:
+    def find(self, *key: str, scope: str = "") -> Mapping[str, Any] | None:
         is_it = key[-2:] == (self.record["image"]["sha256"], self.record["prompt"])
         return self.record if is_it else None
 

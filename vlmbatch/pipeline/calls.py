@@ -86,7 +86,7 @@ class Calls:
         finally:
             self._processor.in_flight.discard(call)
         if self._cache is not None:
-            self._cache.keep(result)
+            self._cache.keep(result, scope=task.question.scope)
         return result
 
     async def close(self, *, at_once: bool = False) -> None:

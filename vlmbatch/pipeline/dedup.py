@@ -20,11 +20,12 @@ them yet."""
 
 
 class Key(NamedTuple):
-    """A content (see records.content_of), and the fingerprint and name of a question about it."""
+    """A content (see records.content_of), and the fingerprint, name and scope of a question about it."""
 
     content: str
     run: str
     prompt: str
+    scope: str = ""
 
 
 class Turn(Enum):
@@ -128,7 +129,7 @@ class Deduplicator:
             if known is not None:
                 yield known
         if self._cache is not None:
-            record = self._cache.find(key.run, key.content, key.prompt)
+            record = self._cache.find(key.run, key.content, key.prompt, scope=key.scope)
             known = answered_in(record, key.content, in_output=False)
             if known is not None:
                 yield known

@@ -34,6 +34,8 @@ class Question(Generic[M]):
     settings: Mapping[str, Any]
     run: str
     name: str = DEFAULT_PROMPT_NAME
+    scope: str = ""
+    """See within(). A question of a run has none."""
 
     @classmethod
     def of(cls, config: RunConfig, endpoint: Endpoint, prompt: str, schema: str | None) -> Self:
@@ -62,6 +64,14 @@ class Question(Generic[M]):
         """This question, named as an earlier run that differs only by an unknown model digest."""
         settings = with_known_digest(dict(self.settings), earlier)
         return replace(self, settings=settings, run=run_digest(settings))
+
+    def within(self, scope: str) -> Self:
+        """This question, whose answers are reused only for questions of the same scope.
+
+        A service gives each of its clients a scope, so that no client gets an answer that another one caused.
+        Records and the fingerprint do not have the scope.
+        """
+        return replace(self, scope=scope)
 
     async def read(self, completion: Completion) -> Completion:
         """The completion, with its answer parsed if the question has a schema.

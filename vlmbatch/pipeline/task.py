@@ -88,7 +88,8 @@ class ImageTask:
         self.stamps = [image.stamp for image in images]
         self.sha256s = [image.sha256 for image in images]
         if self.key is None:
-            self.key = Key(content_of(self.sha256s), run=self.question.run, prompt=self.question.name)
+            asked = self.question
+            self.key = Key(content_of(self.sha256s), asked.run, asked.name, asked.scope)
 
     def set_pictures(self, pictures: Sequence[PreparedImage]) -> None:
         """Put newly prepared pictures into the request."""
