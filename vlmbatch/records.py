@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
@@ -31,7 +31,8 @@ class Generation:
 
     `thinking` False turns thinking off if it is the engine's default. `schema` is the text of the JSON Schema
     that the answer must match. `logprobs` requests the log probability of each token, and of this many
-    alternatives.
+    alternatives. `given` has the names of the parameters that the user chose (config.given): they are sent
+    although the endpoint has refused them before.
     """
 
     max_tokens: int = 512
@@ -41,6 +42,11 @@ class Generation:
     thinking: bool | None = None
     schema: str | None = None
     logprobs: int | None = None
+    given: frozenset[str] = frozenset()
+
+    def brief(self, max_tokens: int) -> "Generation":
+        """These options for an answer of at most `max_tokens`, a number that the user did not choose."""
+        return replace(self, max_tokens=max_tokens, given=self.given - {"max_tokens"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

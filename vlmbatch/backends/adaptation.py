@@ -73,19 +73,23 @@ class OptionalParameters:
 
     @property
     def refused(self) -> frozenset[str]:
-        """The parameters to leave out."""
+        """The parameters to leave out, except those that the user chose for a request."""
         return self.omissions.refused
 
     def after_refusal(self, error: BackendError, generation: Generation) -> Self | None:
         """See RequestForm."""
-        omissions = self.omissions.after(refusal_in(error), self.names)
+        omissions = self.omissions.after(refusal_in(error), self._names(generation))
         return None if omissions is None else replace(self, omissions=omissions)
 
     def restored(self, first: Self, error: BackendError, generation: Generation) -> Self:
         """See RequestForm."""
-        omissions = self.omissions.restored(first.omissions, refusal_in(error), self.names)
+        omissions = self.omissions.restored(first.omissions, refusal_in(error), self._names(generation))
         return self if omissions is self.omissions else replace(self, omissions=omissions)
 
     def warnings(self, generation: Generation) -> tuple[str, ...]:
         """Warnings about the parameters that the request lacked."""
         return self.omissions.warnings(generation)
+
+    def _names(self, generation: Generation) -> Mapping[str, Iterable[str]]:
+        """The parameters that such a request may lack: none that the user chose."""
+        return {name: names for name, names in self.names.items() if name not in generation.given}

@@ -104,7 +104,7 @@ class Canary:
         `patience_s` may still answer images, so nothing is proven then. `tell` gets the doubts.
         """
         generation = replace(
-            question.generation, max_tokens=MAX_TOKENS, thinking=False, schema=None, logprobs=None
+            question.generation.brief(MAX_TOKENS), thinking=False, schema=None, logprobs=None
         )
         self._question = replace(question, system=None, generation=generation, accept=ANY_FLAW)
         self._deadline_s = deadline_s

@@ -249,7 +249,7 @@ def _other(request: Request) -> Request:
 
 def _briefly(request: Request) -> Request:
     """This request with a short answer, which costs little."""
-    return replace(request, generation=replace(request.generation, max_tokens=MAX_TOKENS))
+    return replace(request, generation=request.generation.brief(MAX_TOKENS))
 
 
 def _unrelated(request: Request) -> Request:

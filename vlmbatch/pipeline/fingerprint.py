@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlmbatch.config import RunConfig
+from vlmbatch.config.given import given_names
 from vlmbatch.config.spec import AUTO
 from vlmbatch.errors import FailureKind
 from vlmbatch.imaging.sizing import sizing_of
@@ -25,6 +26,7 @@ def request_of(config: RunConfig, prompt: str, schema: str | None = None) -> Req
         num_ctx=options.num_ctx,
         schema=schema,
         logprobs=options.logprobs,
+        given=given_names(config),
     )
     return Request(
         images=(),

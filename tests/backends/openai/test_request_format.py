@@ -246,7 +246,7 @@ async def test_an_option_of_the_user_is_never_left_out(
     asked = {key: value for key, value in options.items() if key != "extra_body"}
     async with opened(endpoint, **options) as backend:
         with pytest.raises(BackendError, match=text):
-            await backend.complete(question(**asked))
+            await backend.complete(question(**asked, given=frozenset(asked)))
     assert len(endpoint.questions) == 1
 
 

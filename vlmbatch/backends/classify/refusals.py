@@ -84,7 +84,7 @@ class Omissions:
         return tuple(
             f"sent without --{name}, which this model does not accept"
             for name, value in sent.items()
-            if value is not None and name in self.refused
+            if value is not None and name in self.refused - generation.given
         )
 
 

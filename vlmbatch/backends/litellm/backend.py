@@ -243,8 +243,9 @@ class LiteLLMBackend:
             content.append({"type": "image_url", "image_url": {"url": url}})
         system = [{"role": "system", "content": request.system}] if request.system else []
         sampling = {"temperature": generation.temperature, "seed": generation.seed}
+        left_out = self._adaptation.form.refused - generation.given
         optional = {
-            **{name: v for name, v in sampling.items() if name not in self._adaptation.form.refused},
+            **{name: v for name, v in sampling.items() if name not in left_out},
             "api_base": self._deployment.url,
             "api_key": self._deployment.key or self._placeholder(),
             "extra_headers": self._headers or None,

@@ -207,7 +207,7 @@ class OllamaBackend:
 
     def _options(self, generation: Generation) -> dict[str, Any]:
         options = self._own | {n: v for n, v in _options(generation).items() if n not in self._own}
-        refused = self._form.refused
+        refused = self._form.refused - generation.given
         return {name: v for name, v in options.items() if v is not None and name not in refused}
 
     async def complete(self, request: Request) -> Completion:

@@ -236,7 +236,7 @@ class OpenAICompatibleBackend:
         owes_cost = used.owes_cost or (used.cost is None and self._server_type.reports_cost)
         tokens = mapping(choice.get("logprobs")).get("content")
         limit = self._format.limit
-        most = count(self._extra.get(limit.name)) or limit.value(request.generation.max_tokens)
+        most = count(self._extra.get(limit.name)) or limit.value(request.generation)
         logprobs, missing = logprobs_in(
             tokens, request.generation.logprobs, None if self._extra else request.generation.max_tokens
         )

@@ -23,31 +23,35 @@ _MORE_TOKENS = 64
 """The limit of a short answer if a server says that the limit is too small, but not what it accepts."""
 
 
+def _is_own(generation: Generation) -> bool:
+    """Whether the user chose the limit of the answer."""
+    return "max_tokens" in generation.given
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLimit:
-    """How the limit of an answer is sent; `own` is the user's --max-tokens, or None.
+    """How the limit of an answer is sent; a --max-tokens of the user is neither changed nor left out.
 
     `least` and `most` are the numbers that the server accepts, as far as it has stated them.
     """
 
     name: str = "max_tokens"
-    own: int | None = None
     least: int = 0
     most: int | None = None
     is_renamed: bool = False
     is_refused: bool = False
     """The server knows no limit under either name."""
 
-    def value(self, tokens: int) -> int:
-        """The number to send: the number of the user is not changed."""
-        if tokens == self.own:
-            return tokens
-        raised = max(tokens, self.least)
+    def value(self, generation: Generation) -> int:
+        """The number to send."""
+        if _is_own(generation):
+            return generation.max_tokens
+        raised = max(generation.max_tokens, self.least)
         return raised if self.most is None else min(raised, self.most)
 
-    def after(self, sentence: str, tokens: int) -> Self | None:
+    def after(self, sentence: str, generation: Generation) -> Self | None:
         """The limit for the next attempt; None if nothing is left to try."""
-        sent, is_own = self.value(tokens), tokens == self.own
+        sent, is_own = self.value(generation), _is_own(generation)
         least, most = stated_range(sentence, sent)
         if least is None and is_too_small(sentence) and sent < _MORE_TOKENS:
             least = _MORE_TOKENS
@@ -60,11 +64,11 @@ class TokenLimit:
             return replace(self, name=other, is_renamed=True)
         return None if is_own or self.is_refused else replace(self, is_refused=True)
 
-    def warnings(self, tokens: int) -> tuple[str, ...]:
-        """Warnings about a request with this number."""
+    def warnings(self, generation: Generation) -> tuple[str, ...]:
+        """Warnings about a request with these options."""
         if self.is_refused:
             return ("sent without --max-tokens, which this model does not accept",)
-        if self.most is not None and tokens > self.most:
+        if self.value(generation) < generation.max_tokens:
             return (f"sent with --max-tokens {self.most}, the most that this model accepts",)
         return ()
 
@@ -98,7 +102,6 @@ class RequestFormat:
         given, extra = given_names(config), extra_arguments(config)
         return replace(
             self,
-            limit=replace(self.limit, own=config.generation.max_tokens if "max_tokens" in given else None),
             omissions=Omissions(given=given),
             left_out=frozenset(name for name, value in extra.items() if value is None),
         )
@@ -108,10 +111,10 @@ class RequestFormat:
         sent = {
             name: value
             for name, value in self._optional(generation).items()
-            if name not in self.omissions.refused | self.left_out
+            if name not in (self.omissions.refused - generation.given) | self.left_out
         }
         if not self.limit.is_refused and self.left_out.isdisjoint(TOKEN_LIMITS):
-            sent[self.limit.name] = self.limit.value(generation.max_tokens)
+            sent[self.limit.name] = self.limit.value(generation)
         return sent
 
     def picture(self, url: str) -> dict[str, Any]:
@@ -128,7 +131,7 @@ class RequestFormat:
         if about_detail and not self.has_detail:
             return replace(self, has_detail=True)
         if named(sentence, TOKEN_LIMITS) and not self.is_settled:
-            limit = self.limit.after(sentence, generation.max_tokens)
+            limit = self.limit.after(sentence, generation)
             if limit is not None:
                 return replace(self, limit=limit)
         omissions = self.omissions.after(sentence, self._names(generation))
@@ -145,7 +148,7 @@ class RequestFormat:
 
     def warnings(self, generation: Generation) -> tuple[str, ...]:
         """Warnings about the parameters that the request lacked or changed."""
-        return (*self.omissions.warnings(generation), *self.limit.warnings(generation.max_tokens))
+        return (*self.omissions.warnings(generation), *self.limit.warnings(generation))
 
     def _optional(self, generation: Generation) -> dict[str, Any]:
         """The parameters of a request that may be left out, without the token limit."""
@@ -165,4 +168,5 @@ class RequestFormat:
         return {
             name: (name, *_THINKING) if name in self.no_thinking else (name,)
             for name in self._optional(generation)
+            if name not in generation.given
         }
