@@ -377,11 +377,11 @@ async def test_a_session_recovers_from_a_fatal_error(endpoint: Endpoint) -> None
     """While the endpoint refuses the key calls raise; once it accepts the key again, calls are answered."""
     async with opened(endpoint, canary=False) as session:
         question = session.question()
-        endpoint.script = lambda request: "401"
+        endpoint.routes = {"/v1/chat/completions": "401"}
         with pytest.raises(FatalBackendError):
             await session.answer(encoded((1, 1, 1)), question)
         assert not session.state.up
-        endpoint.script = ()
+        endpoint.routes = {}
         await until(lambda: session.state.up)
         assert (await session.answer(encoded((2, 2, 2)), question)).ok
 

@@ -179,8 +179,10 @@ class CircuitBreaker(ABC):
             return
         await self._pause(error)
 
-    async def failed(self, error: BackendError, image: str) -> None:
-        """A request about `image` failed in passing; five in a row, over several images, pause all images.
+    async def failed(self, error: BackendError, cause: str) -> None:
+        """A request failed in passing; five in a row, with several causes, pause all images.
+
+        `cause` is what the failure may be due to: the image, or the client of a session that several share.
 
         The first good probe then ends the outage, if the endpoint ever answered an image: later failures cost
         the images their attempts. If it never did, the patience runs on.
@@ -189,7 +191,7 @@ class CircuitBreaker(ABC):
             UnavailableError: probes failed for longer than the patience.
         """
         self._streak += 1
-        self._failing.add(image)
+        self._failing.add(cause)
         if self._streak >= STREAK and len(self._failing) > 1 and self.up:
             told = f"{self._streak} requests in a row failed, the last one: {error}"
             await self._pause(UnavailableError(told, kind=error.kind, retry_after=error.retry_after))

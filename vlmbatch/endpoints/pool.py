@@ -244,9 +244,9 @@ class EndpointPool:
         """The endpoint was busy or down `waits` times for an image. Wait until the image may try again."""
         await self._wait_unless_down(endpoint, lambda: endpoint.breaker.unavailable(error, waits))
 
-    async def failed(self, endpoint: PooledEndpoint, error: BackendError, image: str) -> None:
-        """A request about `image` failed in passing. Wait if its endpoint is up and wants a pause."""
-        await self._wait_unless_down(endpoint, lambda: endpoint.breaker.failed(error, image))
+    async def failed(self, endpoint: PooledEndpoint, error: BackendError, cause: str) -> None:
+        """A request failed in passing. Wait if its endpoint is up and wants a pause; see CircuitBreaker."""
+        await self._wait_unless_down(endpoint, lambda: endpoint.breaker.failed(error, cause))
 
     async def _wait_unless_down(
         self, endpoint: PooledEndpoint, waiting: Callable[[], Awaitable[None]]

@@ -54,11 +54,21 @@ class Preflight:
 class EndpointOpener:
     """Opens backends whose completions are counted in `budget`; `stack` closes them; `bugs` reports bugs."""
 
-    def __init__(self, budget: Budget, prices: Prices | None, stack: AsyncExitStack, bugs: Bugs) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        prices: Prices | None,
+        stack: AsyncExitStack,
+        bugs: Bugs,
+        *,
+        check: type[RefusalCheck] = RefusalCheck,
+    ) -> None:
+        """`check` judges the refusals of each endpoint."""
         self._budget = budget
         self._prices = prices
         self._stack = stack
         self._bugs = bugs
+        self._check = check
 
     async def open(self, spec: EndpointSpec) -> Preflight:
         """An endpoint that had no preflight yet.
@@ -68,7 +78,7 @@ class EndpointOpener:
         """
         backend = open_backend(spec.config, deployment=spec.deployment)
         metered = MeteredBackend(backend, self._budget, self._prices)
-        checked = RefusalCheck(metered, spec.config, self._bugs)
+        checked = self._check(metered, spec.config, self._bugs)
         return Preflight(spec=spec, backend=await self._stack.enter_async_context(checked))
 
 

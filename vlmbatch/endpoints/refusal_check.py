@@ -93,16 +93,8 @@ class RefusalCheck(GuardedBackend):
             return self.shown(await self._checked(request))
 
     async def _checked(self, request: Request) -> Completion:
-        self._in_flight += 1
         try:
-            completion = await self._backend.complete(request)
-        except BadAnswerError:
-            self._note_answer(request)
-            raise
-        except UnavailableError as error:
-            if error.status == SILENT and not error.told and self._has_accepted_image and self._in_flight > 1:
-                raise UnavailableError(str(error), kind="busy", retry_after=error.retry_after) from error
-            raise
+            return await self._sent(request)
         except (FatalBackendError, RejectedError, TransientError) as error:
             refusal = self._refusal(error)
             if refusal is None or not self._can_ask(request):
@@ -116,6 +108,18 @@ class RefusalCheck(GuardedBackend):
             if isinstance(error, TransientError):
                 raise
             raise _of_the_picture(error, retryable=True) from error
+
+    async def _sent(self, request: Request) -> Completion:
+        self._in_flight += 1
+        try:
+            completion = await self._backend.complete(request)
+        except BadAnswerError:
+            self._note_answer(request)
+            raise
+        except UnavailableError as error:
+            if error.status == SILENT and not error.told and self._has_accepted_image and self._in_flight > 1:
+                raise UnavailableError(str(error), kind="busy", retry_after=error.retry_after) from error
+            raise
         finally:
             self._in_flight -= 1
         self._note_answer(request)

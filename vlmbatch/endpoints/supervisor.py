@@ -315,11 +315,11 @@ class EndpointBreaker(CircuitBreaker):
                 f"sent again: {dropped}"
             )
 
-    async def failed(self, error: BackendError, image: str) -> None:
+    async def failed(self, error: BackendError, cause: str) -> None:
         """See CircuitBreaker; the first timeout is reported with what may have delayed the request."""
         if error.kind == "timeout":
             self._supervisor.pool.in_background(self._slow.timed_out)
-        await super().failed(error, image)
+        await super().failed(error, cause)
 
     def _outage(self, event: Event) -> None:
         """Pass on an event, with the endpoint's name and whether others are up."""

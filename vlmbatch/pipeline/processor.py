@@ -114,7 +114,7 @@ class ImageProcessor:
                 raise
             except TransientError as error:
                 if task.endpoint is not None:
-                    await self.pool.failed(task.endpoint, error, task.id)
+                    await self.pool.failed(task.endpoint, error, task.question.scope or task.id)
                 raise
 
         try:

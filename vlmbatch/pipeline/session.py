@@ -18,6 +18,8 @@ from vlmbatch.endpoints.discovery import EndpointUrls, endpoint_specs
 from vlmbatch.endpoints.known_limits import KnownLimits, user_folder
 from vlmbatch.endpoints.picture_limits import PictureLimits
 from vlmbatch.endpoints.preflight import EndpointOpener, Preflight, naming_endpoint, preflight_all
+from vlmbatch.endpoints.refusal_check import RefusalCheck
+from vlmbatch.endpoints.session_check import SessionCheck
 from vlmbatch.endpoints.supervisor import EndpointSupervisor
 from vlmbatch.errors import resource_errors
 from vlmbatch.events import tell
@@ -110,7 +112,8 @@ class Session:
         cache = await _open_cache(config, notify, stack)
         budget = Budget(config.run.max_cost, stop, partial(tell, notify))
         bugs = Bugs(notify)
-        opener = EndpointOpener(budget, prices, stack, bugs)
+        check = SessionCheck if recovers else RefusalCheck
+        opener = EndpointOpener(budget, prices, stack, bugs, check=check)
         found = await preflight_all(config, specs, opener, cache, notify, sleep, wait=wait)
         if len(found) == 1 and found[0].endpoint is not None and found[0].away is not None:
             tell(notify, f"{found[0].away}; answers come from the cache alone")
