@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from waiting import until
 
-from vlmbatch.aio import ReadAhead, first, threads
+from vlmbatch.aio import ReadAhead, Turns, first, threads
 from vlmbatch.errors import OutputError
 
 
@@ -205,3 +205,26 @@ async def test_the_thread_tells_once_it_has_read_far_enough_ahead() -> None:
     until(lambda: "none" not in {thread.name for thread in threading.enumerate()})
     await asyncio.sleep(0)
     assert not none.rested.is_set()
+
+
+async def test_clients_take_turns() -> None:
+    """A client with much work delays the work of another by one piece; cancelled work is not begun."""
+    turns, go_on, done = Turns("test"), threading.Event(), list[str]()
+
+    def work(name: str) -> str:
+        go_on.wait(120)
+        done.append(name)
+        if name == "b1":
+            raise OutputError(name)
+        return name
+
+    names = ("a0", "a1", "a2", "a3", "b0", "b1", "c0")
+    calls = [asyncio.create_task(turns.call(name[0], partial(work, name))) for name in names]
+    await asyncio.sleep(0)  # now each has handed over its work
+    calls[2].cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert sorted(done) == ["a0", "a1", "a3", "b0", "b1", "c0"]
+    assert (done[:2], done.index("c0") < 4, done[-1]) == (["a0", "b0"], True, "a3")
+    assert [type(each) for each in results] == [str, str, asyncio.CancelledError, str, str, OutputError, str]

@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
@@ -68,6 +68,45 @@ class Unawaited(ThreadPoolExecutor):
 def threads(number: int, name: str) -> Unawaited:
     """A pool of `number` threads; the end of its ``with`` block does not wait for them."""
     return Unawaited(number, name)
+
+
+class Turns:
+    """Runs the work of several clients in one thread: they take turns, and none waits for all of another.
+
+    The work of one client is done in order.
+    """
+
+    def __init__(self, name: str) -> None:
+        """The thread is called `name` and starts with the first work."""
+        self._thread = threads(1, name)
+        self._lock = threading.Lock()
+        self._waiting: dict[str, deque[tuple[Future[Any], Callable[[], Any]]]] = {}
+        self._last: str | None = None
+
+    async def call(self, client: str, work: Callable[[], T]) -> T:
+        """Wait for the result of `work`, or for its exception. Work that is cancelled may still go on."""
+        future: Future[T] = Future()
+        with self._lock:
+            self._waiting.setdefault(client, deque()).append((future, work))
+        self._thread.submit(self._run_next)
+        return await asyncio.wrap_future(future)
+
+    def _run_next(self) -> None:
+        """Do the first work of the next client: not of the last one again, if another one waits."""
+        with self._lock:
+            first = next(iter(self._waiting))
+            self._last = client = next((each for each in self._waiting if each != self._last), first)
+            works = self._waiting.pop(client)
+            future, work = works.popleft()
+            if works:
+                self._waiting[client] = works
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001  # call() raises it
+            future.set_exception(error)
+            del future  # its error holds this frame, which must not hold the error
 
 
 class ReadAhead(Generic[T]):

@@ -1,8 +1,8 @@
 """The question that a session asks about images: prompt, system, schema, generation and image options."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Generic, Self
 
 from vlmbatch.config import RunConfig
@@ -11,8 +11,9 @@ from vlmbatch.config.spec import AUTO
 from vlmbatch.events import tell
 from vlmbatch.imaging.sizing import Sizing, sizing_of
 from vlmbatch.pipeline.fingerprint import answer_settings, request_of, run_digest, with_known_digest
+from vlmbatch.prompts import prompt_text
 from vlmbatch.prompts.checking import CHECKER
-from vlmbatch.prompts.schemas import AnswerSchema
+from vlmbatch.prompts.schemas import AnswerSchema, schema_text
 from vlmbatch.protocols import Observer
 from vlmbatch.records import DEFAULT_PROMPT_NAME, Completion, Endpoint, M, Request
 
@@ -55,6 +56,16 @@ class Question(Generic[M]):
             run=run_digest(settings),
         )
 
+    @classmethod
+    def asked(cls, config: RunConfig, endpoint: Endpoint) -> Self:
+        """The same; reads the files of these options and checks their schema, so it blocks.
+
+        Raises:
+            ConfigError: see of(); or a file cannot be read, or the schema cannot be used.
+        """
+        schema = schema_text(config.generation.schema, config.answer_class)
+        return cls.of(config, endpoint, prompt_text(config.prompt), schema)
+
     def __repr__(self) -> str:
         """One line: the prompt, the model and the fingerprint."""
         shown = f"prompt={self.request.prompt!r:.60}, model={self.endpoint.model!r}, run={self.run!r}"
@@ -76,7 +87,7 @@ class Question(Generic[M]):
     async def read(self, completion: Completion) -> Completion:
         """The completion, with its answer parsed if the question has a schema.
 
-        This happens in a thread, since the validators of a pydantic class may block.
+        This happens in a thread, since the validators of a pydantic class may block. Scopes take turns.
 
         Raises:
             BadAnswerError: the answer is not JSON, or does not match the schema or the pydantic class.
@@ -84,8 +95,7 @@ class Question(Generic[M]):
         """
         if self.answer_schema is None:
             return completion
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(CHECKER.thread, self.answer_schema.read, completion)
+        return await CHECKER.turns.call(self.scope, partial(self.answer_schema.read, completion))
 
 
 def report_sizing(question: Question, notify: Observer) -> None:

@@ -35,8 +35,7 @@ from vlmbatch.pipeline.question import Question, report_sizing
 from vlmbatch.pipeline.retry import RetryPolicy
 from vlmbatch.pipeline.session_state import EndpointState, SessionState
 from vlmbatch.pipeline.task import ImageTask
-from vlmbatch.prompts import prompt_text
-from vlmbatch.prompts.schemas import schema_text
+from vlmbatch.prompts.checking import CHECKER
 from vlmbatch.protocols import Observer, Sleep, Writer
 from vlmbatch.records import Endpoint, Result
 from vlmbatch.sources.given import GivenImage, GivenImages, references
@@ -179,10 +178,22 @@ class Session:
             UnavailableError: no endpoint has been up yet, and no option names the model.
         """
         config = self.config.for_question(schema=schema, **options)
-        text = schema_text(config.generation.schema, config.answer_class)
-        question = Question.of(config, self.endpoint, prompt_text(config.prompt), text)
+        question: Question[AnswerT] = Question.asked(config, self.endpoint)
         report_sizing(question, self._notify)
         return question
+
+    async def question_within(
+        self, scope: str, *, schema: "SchemaText | None" = None, **options: "Unpack[QuestionKeywords]"
+    ) -> Question:
+        """The question of a client of a service; see question() and Question.within().
+
+        The schema is checked in a thread, in which scopes take turns. A schema that takes too long, which is
+        a ConfigError, delays another client by seconds at most.
+        """
+        config = self.config.for_question(schema=schema, **options)
+        asked = await CHECKER.turns.call(scope, partial(Question.asked, config, self.endpoint))
+        report_sizing(asked, self._notify)
+        return asked.within(scope)
 
     async def answer(
         self,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vlmbatch import system
-from vlmbatch.aio import threads
+from vlmbatch.aio import Turns
 
 _SCRIPT = Path(__file__).with_name("answer_checker.py")
 
@@ -40,7 +40,7 @@ class Checker:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self.thread = threads(1, "answers")
+        self.turns = Turns("answers")
         """For callers with an event loop: a slow check must not keep the threads of the output busy."""
 
     def check(self, schema: str, answers: list[Any]) -> list[str | None] | str:
