@@ -4,6 +4,7 @@ from written_results import ENDPOINT, RUN, answered, failed
 
 from vlmbatch.errors import UnavailableError
 from vlmbatch.events import (
+    AskStep,
     BugFound,
     ConcurrencyChanged,
     EndpointPaused,
@@ -12,6 +13,7 @@ from vlmbatch.events import (
     Event,
     ImageFinished,
     ImagesSkipped,
+    ImageTraced,
     Notice,
     PreflightDelayed,
     QueueMeasured,
@@ -20,9 +22,10 @@ from vlmbatch.events import (
     RunStarted,
     RunStopping,
     SourceProblem,
+    Step,
     TotalKnown,
 )
-from vlmbatch.records import Summary
+from vlmbatch.records import Completion, Generation, Summary
 
 HOSTILE = "x\x1b[31mred\x1b]0;title\x07\x1b[2J\r\n\x9b1m\udcff\u202e"
 """Colours, a window title, a cleared screen, line ends, a C1 sequence, a byte of no UTF-8, right to left."""
@@ -33,6 +36,25 @@ RESUMED = EndpointResumed(paused_s=3.2)
 RETRY = RetryScheduled(id=HOSTILE, attempt=1, delay_s=1.5, kind="timeout", message="no answer within 300 s")
 ANSWERED = ImageFinished(result=answered("good.jpg", "the answer"))
 FAILED = ImageFinished(result=failed(HOSTILE))
+TRACED = ImageTraced(
+    id=HOSTILE,
+    start_ns=1,
+    end_ns=4,
+    steps=(
+        Step(name="prepare", start_ns=1, end_ns=2),
+        AskStep(
+            name="ask",
+            start_ns=2,
+            end_ns=3,
+            endpoint=ENDPOINT,
+            generation=Generation(seed=7, schema="{}"),
+            attempt=1,
+            completion=Completion(text="the answer", model=HOSTILE, finish_reason=HOSTILE),
+        ),
+    ),
+    result=answered(HOSTILE, "the answer"),
+    error=None,
+)
 
 EVENTS: tuple[Event, ...] = (
     PreflightDelayed(endpoint=ENDPOINT.url, message=f"loading {HOSTILE}"),
@@ -48,6 +70,7 @@ EVENTS: tuple[Event, ...] = (
     EndpointProven(),
     PAUSED,
     RESUMED,
+    TRACED,
     ANSWERED,
     FAILED,
     RunStopping(drain_s=30, error=UnavailableError(f"away {HOSTILE}")),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vlmbatch.config import RunConfig
     from vlmbatch.errors import Busy, ImageFailed, SessionClosed, VlmbatchError, VlmbatchWarning
     from vlmbatch.events import Event
+    from vlmbatch.observers.tracing import Tracing
     from vlmbatch.pipeline.question import Question
     from vlmbatch.pipeline.session import Session
     from vlmbatch.records import Completion, Failure, Result, Summary
@@ -31,6 +32,7 @@ __all__ = [
     "SessionClosed",
     "Summary",
     "SyncSession",
+    "Tracing",
     "VlmbatchError",
     "VlmbatchWarning",
     "open_session",
@@ -51,6 +53,7 @@ _HOMES = {
     "SessionClosed": "errors",
     "Summary": "records",
     "SyncSession": "sessions",
+    "Tracing": "observers.tracing",
     "VlmbatchError": "errors",
     "VlmbatchWarning": "errors",
     "open_session": "sessions",

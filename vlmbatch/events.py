@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from vlmbatch.errors import FailureKind, VlmbatchError
-from vlmbatch.records import Endpoint, Result, Summary
+from vlmbatch.records import Completion, Endpoint, Generation, Result, Summary
 
 __all__ = [
     "BugFound",
@@ -14,6 +15,7 @@ __all__ = [
     "EndpointResumed",
     "Event",
     "ImageFinished",
+    "ImageTraced",
     "ImagesSkipped",
     "Notice",
     "PreflightDelayed",
@@ -152,6 +154,55 @@ class EndpointProven:
     """The proof of an endpoint has ended: images are sent from now on. The canary may have proved nothing."""
 
 
+StepName = Literal["prepare", "wait", "ask"]
+"""The steps of an image: preparing its pictures, waiting, and one request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step of an image; the times are in nanoseconds since 1970.
+
+    `prepare` reads and prepares the pictures. `wait` waits for a slot, or for an endpoint that is down. It
+    also has the pause before a retry, and the wait for the answer to an identical image. `ask` is a request.
+    `error` is the kind of the failure that ended the step, or the name of an exception; None if it succeeded.
+    """
+
+    name: StepName
+    start_ns: int
+    end_ns: int
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskStep(Step):
+    """The step `ask`: one request to one endpoint. `attempt` counts the requests of the image from 1.
+
+    `completion` is None if the request failed.
+    """
+
+    endpoint: Endpoint
+    generation: Generation
+    attempt: int
+    completion: Completion | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageTraced:
+    """The steps of an image, one after the other; the times are in nanoseconds since 1970.
+
+    It is sent in the asyncio task and the context (contextvars) of the image, before ImageFinished. `result`
+    is None if the call of a session was cancelled or ended with an exception. `error` is the kind of the
+    failure, or the name of that exception; None for an answer.
+    """
+
+    id: str
+    start_ns: int
+    end_ns: int
+    steps: tuple[Step, ...]
+    result: Result | None
+    error: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFinished:
     """An image got its record."""
@@ -188,6 +239,7 @@ Event = (
     | EndpointProven
     | EndpointPaused
     | EndpointResumed
+    | ImageTraced
     | ImageFinished
     | RunStopping
     | RunFinished

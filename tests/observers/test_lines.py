@@ -218,7 +218,7 @@ def test_a_failing_stream_raises_no_error(
 
 
 def test_each_event_is_one_json_line() -> None:
-    """--log-json writes every kind of event with its time, name and fields, but no answer."""
+    """--log-json writes every kind of event with its time, name and fields, but no answer and no steps."""
     assert {type(event) for event in EVENTS} == set(get_args(Event))
     stream = io.StringIO()
     log = JsonLog(stream)

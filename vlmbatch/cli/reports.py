@@ -1,4 +1,4 @@
-"""The reports of a run for other programs: the summary file and the metrics file."""
+"""The reports of a run for other programs: the summary file, the metrics file and traces."""
 
 import json
 import os
@@ -91,7 +91,7 @@ def open_reports(config: RunConfig, warn: Callable[[str], None]) -> Iterator[Rep
 
     Raises:
         ConfigError: a report could not be written to its path.
-        MissingDependencyError: metrics need a package that is not installed.
+        MissingDependencyError: metrics or traces need a package that is not installed.
     """
     summary, metrics, output = config.display.summary, config.display.metrics_file, config.output.output
     if summary is not None:
@@ -105,6 +105,10 @@ def open_reports(config: RunConfig, warn: Callable[[str], None]) -> Iterator[Rep
         if Path(metrics).exists() and not Path(metrics).is_file():
             raise ConfigError(f"--metrics-file {metrics} is a device or a pipe; name a file")
         yield MetricsFile(metrics, warn)
+    if config.display.traces:
+        from vlmbatch.observers.trace_export import TraceExport  # an extra
+
+        yield TraceExport(warn)
 
 
 def require_writable(path: str, flag: str, others: Mapping[str, str], ours: bytes) -> None:

@@ -111,3 +111,4 @@ class RunKeywords(BatchKeywords, total=False):
     log_json: bool
     summary: File | None
     metrics_file: File | None
+    traces: bool

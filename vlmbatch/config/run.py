@@ -211,6 +211,7 @@ class DisplayOptions:
         "Write metrics for Prometheus to this file, in the textfile folder of the node exporter.",
         metavar="FILE",
     )
+    traces: bool = option(False, "Send traces over OTLP to the address in OTEL_EXPORTER_OTLP_ENDPOINT.")
 
     def __post_init__(self) -> None:
         require(

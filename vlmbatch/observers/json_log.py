@@ -5,14 +5,14 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from vlmbatch.events import Event, ImageFinished
+from vlmbatch.events import Event, ImageFinished, ImageTraced
 from vlmbatch.streams import lossy
 
 
 class JsonLog:
     """Writes JSON lines with `time`, `event` and the event's fields.
 
-    The log has no answers: they are in the records.
+    The log has no answers: they are in the records. It has no steps of images: they are in traces.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -20,6 +20,8 @@ class JsonLog:
 
     def __call__(self, event: Event) -> None:
         """Receive an event."""
+        if isinstance(event, ImageTraced):
+            return
         name = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(event).__name__).lstrip("_")
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {"time": now, "event": name, **_fields(event)}

@@ -6,6 +6,7 @@ from vlmbatch.cache import Cache
 from vlmbatch.errors import AnswerClassError, Busy, SessionClosed
 from vlmbatch.pipeline.processor import ImageProcessor
 from vlmbatch.pipeline.task import ImageTask
+from vlmbatch.protocols import Observer
 from vlmbatch.records import Failure, Result
 
 
@@ -17,6 +18,7 @@ class Calls:
         processor: ImageProcessor,
         cache: Cache | None,
         stop: asyncio.Event,
+        notify: Observer,
         *,
         max_waiting: int,
         drain_s: float,
@@ -25,6 +27,7 @@ class Calls:
         self._processor = processor
         self._cache = cache
         self._stop = stop
+        self._notify = notify
         self._max_waiting = max_waiting
         self._drain_s = drain_s
         self._calls: set[asyncio.Task[Result]] = set()
@@ -52,7 +55,7 @@ class Calls:
             )
         if self._stop.is_set():
             raise SessionClosed("the session is closed; open another one")
-        call = asyncio.ensure_future(self._processed(task, deadline_s))
+        call = asyncio.ensure_future(self._traced(task, deadline_s))
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
         if not is_bounded:
@@ -71,8 +74,19 @@ class Calls:
         except AnswerClassError as error:
             raise error.raised from error.raised.__cause__
 
+    async def _traced(self, task: ImageTask, deadline_s: float | None) -> Result:
+        """See _processed(); ends with an ImageTraced event."""
+        try:
+            result = await self._processed(task, deadline_s)
+        except BaseException as error:
+            self._notify(task.steps.traced(task.id, error))
+            raise
+        self._notify(task.steps.traced(task.id, result))
+        return result
+
     async def _processed(self, task: ImageTask, deadline_s: float | None) -> Result:
         call = asyncio.current_task()
+        task.steps.begin("wait")
         try:
             async with asyncio.timeout(deadline_s) as deadline, self._processor.pool.room():
                 self._waiting.discard(call)

@@ -59,6 +59,7 @@ class Preparer:
         found: Answered | list[PreparedImage] | Turn
         while (found := await self._in_thread(task, self._read_or_reuse)) is Turn.WAIT:
             assert task.key is not None, "a task without a key does not wait"
+            task.steps.begin("wait")
             await self._dedup.settled(task.key)
         if isinstance(found, Answered):
             return found
@@ -129,6 +130,7 @@ class Preparer:
 
     async def _in_thread(self, task: ImageTask, work: Callable[[ImageTask], T]) -> T:
         """The result of `work` in a thread; a cancelled task releases its question when `work` ends."""
+        task.steps.begin("prepare")
         watch = SlowWatch(task.id, self._notify)
 
         def watched() -> T:

@@ -1,8 +1,6 @@
 """Brings one task to its result: prepare the images, send the request, retry it, or use a fallback."""
 
 import asyncio
-import time
-from datetime import UTC, datetime
 
 from vlmbatch.endpoints.bugs import Bugs
 from vlmbatch.endpoints.endpoint import PooledEndpoint
@@ -126,6 +124,7 @@ class ImageProcessor:
     async def _attempt(self, task: ImageTask) -> Completion:
         """One attempt. Waiting for an endpoint that is down or busy costs none."""
         while True:
+            task.steps.begin("wait")
             async with self.pool.slot(task.rank, task.crashes, task.endpoint) as endpoint:
                 if not endpoint.is_open:  # it was lost while this task waited to be alone
                     continue
@@ -160,7 +159,7 @@ class ImageProcessor:
             raise asyncio.CancelledError
         current = asyncio.current_task()
         self.in_flight.add(current)
-        task.started_at, task.began = datetime.now(UTC), time.monotonic()
+        task.steps.ask(endpoint.identity, task.request.generation)
         alone, downs = task.crashes.suspect or endpoint.limiter.limit == 1, endpoint.breaker.downs
         try:
             async with endpoint.in_flight.request():
@@ -168,6 +167,7 @@ class ImageProcessor:
             completion = await task.question.read(completion)
         except BackendError as error:
             error = task.doubts.judged(self.pool, endpoint, error)
+            task.steps.end(error.kind)
             task.spend(error.cost)
             self._fit.refused(task, endpoint, error)
             self._report_failure(task, endpoint, error, alone, downs)
@@ -175,6 +175,7 @@ class ImageProcessor:
             if self._stop.is_set() and not isinstance(error, (RejectedError, FatalBackendError)):
                 raise asyncio.CancelledError from error  # the next run sends it again
             raise error
+        task.steps.end(completion=completion)
         task.doubts.answered(self.pool, endpoint)
         self.pool.answered(endpoint)
         return completion

@@ -81,7 +81,7 @@ class Session:
         self.cache = cache
         self._notify = notify
         self._given = GivenImages(config.input.max_bytes)
-        self._calls = Calls(processor, cache, stop, max_waiting=max_waiting, drain_s=config.run.drain)
+        self._calls = Calls(processor, cache, stop, notify, max_waiting=max_waiting, drain_s=config.run.drain)
 
     @classmethod
     async def open(

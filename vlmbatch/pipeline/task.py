@@ -1,9 +1,7 @@
 """One task: one or more images on their way to a result, and what has happened so far."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from vlmbatch.endpoints.crash_history import CrashHistory
 from vlmbatch.endpoints.doubts import Doubts
@@ -13,6 +11,7 @@ from vlmbatch.errors import BackendError, BadAnswerError, VlmbatchError
 from vlmbatch.images import FileStamp, ImageFacts, ImageRef, PreparedImage, SourceImage, unread
 from vlmbatch.pipeline.dedup import Key
 from vlmbatch.pipeline.question import Question
+from vlmbatch.pipeline.step_log import StepLog
 from vlmbatch.protocols import Source
 from vlmbatch.records import (
     Answered,
@@ -69,9 +68,7 @@ class ImageTask:
         self.changed_after: BadAnswerError | None = None
         """The bad answer after which the request was changed."""
         self.warnings: tuple[str, ...] = ()
-        self.started_at = datetime.now(UTC)
-        """The start of the last request, or of the task if there was none."""
-        self.began = time.monotonic()
+        self.steps = StepLog()
 
     @property
     def counted_attempts(self) -> int:
@@ -142,8 +139,8 @@ class ImageTask:
             endpoint=known.endpoint or self.question.endpoint,
             run=self.question.run,
             prompt=self.question.name,
-            started_at=self.started_at,
-            duration_s=time.monotonic() - self.began,
+            started_at=self.steps.started_at,
+            duration_s=self.steps.duration_s,
             completion=completion,
             failure=outcome if isinstance(outcome, Failure) else None,
             image=known.image.stamped(self.stamps[0]),
@@ -167,8 +164,8 @@ class ImageTask:
             endpoint=self._last_endpoint,
             run=self.question.run,
             prompt=self.question.name,
-            started_at=self.started_at,
-            duration_s=time.monotonic() - self.began,
+            started_at=self.steps.started_at,
+            duration_s=self.steps.duration_s,
             completion=outcome if isinstance(outcome, Completion) else None,
             failure=outcome if isinstance(outcome, Failure) else None,
             image=image,

@@ -100,6 +100,7 @@ class WorkerPool:
                     self._error = self._error or error
                     self._stop.set()
                     return
+                self._notify(task.steps.traced(task.id, result))
                 await self._write(result)
                 self._begun -= 1
 
