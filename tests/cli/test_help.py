@@ -16,14 +16,14 @@ from command import COMMAND, environment, run
 from inside import called
 from terminal import Terminal
 
-from vlmbatch.cli import doctor, models, pull
+from vlmbatch.cli import bench, doctor, models, pull
 from vlmbatch.cli import run as run_command
 from vlmbatch.cli.front import COMMANDS, PAGE, SHORT_PAGE
 from vlmbatch.cli.help_page import shown_default
 from vlmbatch.config import SECTIONS, options
 from vlmbatch.config.spec import Section
 
-MODULES = {"run": run_command, "doctor": doctor, "models": models, "pull": pull}
+MODULES = {"run": run_command, "doctor": doctor, "models": models, "pull": pull, "bench": bench}
 
 
 @cache

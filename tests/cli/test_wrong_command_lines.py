@@ -37,6 +37,7 @@ def _photos(folder: Path) -> None:
         ("doctr", "vlmbatch doctor"),
         ("list", "vlmbatch models"),
         ("download llava", "vlmbatch pull llava"),
+        ("benchmark -m llava", "vlmbatch bench -m llava"),
         ("no/such/folder", "vlmbatch run no/such/folder"),
         ("cat.jpg", "vlmbatch run cat.jpg"),
         ("-", "vlmbatch run -"),
@@ -72,7 +73,7 @@ def test_a_command_line_without_a_command(typed: str, meant: str) -> None:
 def test_a_word_that_means_nothing() -> None:
     """A word that is neither a path nor like a command gets the list of commands."""
     assert unknown_command(["zzzz"]).endswith(
-        "; the commands are run, doctor, models and pull; type: vlmbatch --help"
+        "; the commands are run, doctor, models, pull and bench; type: vlmbatch --help"
     )
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from vlmbatch.cli import doctor, models, pull, run
+from vlmbatch.cli import bench, doctor, models, pull, run
 from vlmbatch.cli.front import COMMANDS
 from vlmbatch.cli.parsing import Command, Group
 
@@ -15,7 +15,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _name, _module in (("run", run), ("doctor", doctor), ("models", models), ("pull", pull)):
+for _name, _module in (
+    ("run", run),
+    ("doctor", doctor),
+    ("models", models),
+    ("pull", pull),
+    ("bench", bench),
+):
     app.command(_name, cls=Command, short_help=COMMANDS[_name], epilog=_module.EPILOG)(_module.command)
 
 

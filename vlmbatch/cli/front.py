@@ -10,6 +10,7 @@ COMMANDS = {
     "doctor": "Check whether a run would work.",
     "models": "List the models of the endpoints.",
     "pull": "Download models with Ollama.",
+    "bench": "Measure how fast an endpoint is under load.",
 }
 """The commands, each with a line that fits into 60 columns."""
 OWN_FLAGS = ("--version", "--install-completion", "--show-completion")

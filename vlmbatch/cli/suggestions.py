@@ -15,6 +15,7 @@ OTHER_WORDS = {
     **dict.fromkeys(("check", "diagnose", "info", "ping", "status", "test"), "doctor"),
     **dict.fromkeys(("list", "ls", "ps", "tags"), "models"),
     **dict.fromkeys(("download", "fetch", "get", "install"), "pull"),
+    **dict.fromkeys(("benchmark", "load", "loadtest", "measure", "perf", "speed", "stress"), "bench"),
     **dict.fromkeys(("version", "v"), "--version"),
     **dict.fromkeys(("?", "usage", "options"), "--help"),
 }
