@@ -1,4 +1,7 @@
-"""Sends requests to one endpoint over one connection pool; only this module and connection.py use aiohttp."""
+"""Sends requests to one endpoint over one connection pool.
+
+Only this module, connection.py and download.py use aiohttp.
+"""
 
 import asyncio
 import ssl

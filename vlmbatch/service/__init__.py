@@ -1,0 +1,1 @@
+"""The parts of an HTTP service: images from URLs."""
