@@ -54,7 +54,7 @@ def options_in(data: bytes, shown: str) -> tuple[dict[str, Any], dict[str, KeyPl
     Raises:
         ConfigError: it is not TOML, has a key that is not an option, or has a value of another type.
     """
-    text, table = _parsed(data, shown)
+    text, table = parsed(data, shown, 'model = "qwen2.5vl"')
     values: dict[str, Any] = {}
     places: dict[str, KeyPlace] = {}
     known = {o.name: o for o in options()}
@@ -103,7 +103,12 @@ def line_of(key: str, text: str) -> int | None:
     return None
 
 
-def _parsed(data: bytes, shown: str) -> tuple[str, dict[str, Any]]:
+def parsed(data: bytes, shown: str, example: str) -> tuple[str, dict[str, Any]]:
+    """The text of a file of TOML, and its tables; `example` is a line of such a file, for a message.
+
+    Raises:
+        ConfigError: it is not TOML in UTF-8.
+    """
     import tomllib  # only if there is a file, so that --help stays fast
 
     try:
@@ -114,19 +119,19 @@ def _parsed(data: bytes, shown: str) -> tuple[str, dict[str, Any]]:
     except RecursionError as error:
         raise ConfigError(f"{shown} is nested too deeply; write it with fewer levels") from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(_not_toml(str(error), shown)) from error
+        raise ConfigError(_not_toml(str(error), shown, example)) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{shown} is not a text in UTF-8: {error}; save it as UTF-8") from error
     except ValueError as error:
         raise ConfigError(f"{shown} has {TOO_LONG}") from error
 
 
-def _not_toml(message: str, shown: str) -> str:
+def _not_toml(message: str, shown: str, example: str) -> str:
     """The message about a mistake in the syntax, with its line and column."""
     at = _AT_LINE.search(message)
     place = f"{shown} line {at[1]}, column {at[2]}" if at else shown
     reason = message[: at.start()] if at else message
-    return f'{place}: this is not TOML: {reason}; texts need quotes, for example model = "qwen2.5vl"'
+    return f"{place}: this is not TOML: {reason}; texts need quotes, for example {example}"
 
 
 def _most_dots(text: str) -> int:

@@ -1,1 +1,1 @@
-"""The parts of an HTTP service: rate limits, and images from URLs."""
+"""The parts of an HTTP service: API keys, rate limits, and images from URLs."""
