@@ -1,5 +1,6 @@
 """Rate limits: how many requests are allowed, how long a client must wait, and what happens without Redis."""
 
+import asyncio
 import shutil
 import socket
 import subprocess
@@ -115,6 +116,18 @@ async def test_old_buckets_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> Non
     assert await limited.allowed(1, "address:49") == [False]
 
 
+async def test_a_bucket_in_use_keeps_no_other_bucket() -> None:
+    """Old buckets are forgotten also behind an older bucket that is still in use."""
+    limited = Limited("5/second")
+    for bucket in ("key:a", *(f"address:{n}" for n in range(10))):
+        assert await limited.allowed(1, bucket) == [True]
+    limited.clock.now += 0.6
+    assert await limited.allowed(1, "key:a") == [True]
+    limited.clock.now += 0.6
+    assert await limited.allowed(5, "key:a") == [True] * 4 + [False]
+    assert len(limited.limits._memory) == 1
+
+
 @pytest.mark.parametrize("url", ["memcached://me:secret@h:1", "redis://me:secret@h:x", "redis://me:secret@h"])
 def test_a_wrong_storage_is_named(url: str) -> None:
     """A URL that is not one of Redis is an error that hides its password."""
@@ -131,16 +144,27 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_without_redis_the_limits_hold_in_memory() -> None:
-    """Requests are counted in memory while Redis does not answer, with one message and few tries."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        port = taken.getsockname()[1]
-    limited = Limited("2/minute", f"redis://me:secret@127.0.0.1:{port}/0")
+    """Requests are counted in memory while Redis does not answer, with one message; one of them tries it."""
+    connections = 0
+
+    def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        writer.close()
+
+    server = await asyncio.start_server(close, "127.0.0.1", 0)
+    place = f"127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    limited = Limited("2/minute", f"redis://me:secret@{place}")
     assert await limited.allowed(3) == [True, True, False]
+    of_one_try = connections
+    assert of_one_try > 0
     limited.clock.now += REDIS_AWAY_S
-    assert await limited.allowed(2) == [False, False]
+    assert await asyncio.gather(*(limited.allowed(1) for _ in range(10))) == [[False]] * 10
+    assert connections == 2 * of_one_try
     (message,) = limited.told
-    assert message.startswith(f"--rate-storage redis://127.0.0.1:{port}/0 cannot count requests now (Conn")
+    assert message.startswith(f"--rate-storage redis://{place} cannot count requests now (ConnectionError)")
     await limited.limits.aclose()
+    server.close()
 
 
 @contextmanager
