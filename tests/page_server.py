@@ -35,7 +35,7 @@ class Reply:
     """What the service answers to an upload."""
 
     status: int = 200
-    body: dict[str, Any]
+    body: Any
     headers: dict[str, str] = field(default_factory=dict)
 
 

@@ -23,6 +23,7 @@ const REASONS = {
   no_vision: "This model cannot see images.",
 };
 
+const KINDS_OF_STATUS = { 413: "body_too_large", 429: "busy", 503: "busy", 504: "timeout" }; // of a proxy
 const LONGEST_WAIT_S = 3600;
 
 class Failed extends Error {
@@ -74,9 +75,10 @@ function parsed(text) {
 
 function failureIn(response, body) {
   const { status, headers } = response;
+  const advice = status === 413 ? "Choose a smaller image." : "Try again later.";
   return new Failed({
-    message: body.error?.message ?? `The service sent status ${status} without a message.`,
-    kind: body.error?.kind ?? "",
+    message: body.error?.message ?? `A server in between sent status ${status}. ${advice}`,
+    kind: body.error?.kind ?? KINDS_OF_STATUS[status] ?? "",
     status,
     wait: Math.min(LONGEST_WAIT_S, Math.max(0, Math.ceil(Number(headers.get("Retry-After")) || 0))),
     request: body.request_id ?? "",
@@ -116,10 +118,13 @@ async function useKey(event) {
   event.preventDefault();
   key = $("key").value.trim();
   $("key").value = "";
-  if ($("keep").checked) kept?.setItem("key", key);
   await loadModels();
-  if ($("access").hidden) $("prompt").focus();
-  else $("key").focus();
+  if (!$("access").hidden) {
+    $("key").focus();
+    return;
+  }
+  if ($("keep").checked) kept?.setItem("key", key);
+  $("prompt").focus();
 }
 
 function forgetKey() {
