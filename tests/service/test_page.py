@@ -312,7 +312,7 @@ def test_a_failure_without_a_record_is_explained(page: Page, service: Service) -
 
 
 def test_a_phone_takes_photos(page: Page, browser: Browser, service: Service) -> None:
-    """A device with a touch screen offers its camera; a computer with a mouse does not."""
+    """A touch screen offers the camera, a mouse does not; a sent photo can get a new question."""
     page.goto(service.url)
     expect(page.get_by_text("Take a photo")).to_be_hidden()
     size = {"width": 375, "height": 812}
@@ -325,6 +325,8 @@ def test_a_phone_takes_photos(page: Page, browser: Browser, service: Service) ->
         phone.get_by_role("button", name="Send").tap()
         expect(answers(phone)).to_contain_text("A red square.")
         assert phone.evaluate("document.documentElement.scrollWidth") <= 375
+        phone.get_by_role("button", name="New question").tap()
+        expect(phone.locator("#chosen")).to_contain_text("photo.png")
 
 
 def controls_without_name(page: Page) -> list[str]:
