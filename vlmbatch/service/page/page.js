@@ -108,7 +108,6 @@ async function loadModels() {
   }
   $("access").hidden = true;
   $("forget").hidden = !key;
-  $("message").textContent = "";
   $("models").hidden = models.length < 2;
   $("model").replaceChildren(new Option("Default of the service", ""), ...models.map((id) => new Option(id, id)));
   sendNext();
