@@ -1,13 +1,14 @@
 """The reader of JSON: what it refuses, and that it always refuses with a ValueError."""
 
 import json
+import math
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmbatch.strict_json import MOST_LEVELS, loads, whole, whole_texts
+from vlmbatch.strict_json import MOST_LEVELS, check_numbers, loads, whole, whole_texts
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -50,6 +51,15 @@ def test_the_limits_are_read() -> None:
     assert loads("1.7976931348623157e308") == 1.7976931348623157e308
     assert loads(str(10**308)) == 10**308
     assert loads("[" * MOST_LEVELS + "]" * MOST_LEVELS)
+
+
+@given(VALUES)
+def test_the_numbers_of_another_parser_are_checked_as_loads_checks_them(value: Any) -> None:
+    """check_numbers() accepts what loads() accepts, and refuses a number beyond a 64-bit float anywhere."""
+    check_numbers(value)
+    for number in (math.inf, -math.inf, 10**309):
+        with pytest.raises(ValueError, match="is too large"):
+            check_numbers({"a": [value, {"b": number}]})
 
 
 def test_a_key_twice_is_refused_on_request() -> None:

@@ -29,6 +29,20 @@ def loads(text: str | bytes, *, unique_keys: bool = False) -> Any:
     return value
 
 
+def check_numbers(value: Any) -> None:
+    """Check the numbers of a JSON value that another parser has read.
+
+    Raises:
+        ValueError: a number is beyond a 64-bit float.
+    """
+    level = [value]
+    while level:
+        for each in level:
+            if _is_too_large(each):
+                raise ValueError(f"the number {_short(str(each))} is too large")
+        level = [child for each in _nested(level) for child in _children(each)]
+
+
 def _any_int(digits: str) -> float:
     return int(digits) if len(digits) <= 310 else math.inf  # int() refuses more than 4,300 digits
 
@@ -70,6 +84,12 @@ def _int(digits: str) -> int:
     return int(digits)
 
 
+def _is_too_large(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isinf(value)
+    return isinstance(value, int) and abs(value) > _LARGEST
+
+
 def _short(digits: str) -> str:
     return digits if len(digits) <= 20 else f"{digits[:17]}..."
 
@@ -88,9 +108,7 @@ def _check_levels(value: Any) -> None:
     for _ in range(MOST_LEVELS):
         if not level:
             return
-        level = _nested(
-            child for each in level for child in (each.values() if isinstance(each, dict) else each)
-        )
+        level = _nested(child for each in level for child in _children(each))
     if level:
         raise _too_deep()
 
@@ -98,6 +116,10 @@ def _check_levels(value: Any) -> None:
 def _nested(values: Iterable[Any]) -> list[Any]:
     """Those of the values that are an object or a list."""
     return [value for value in values if isinstance(value, (dict, list))]
+
+
+def _children(container: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return container.values() if isinstance(container, dict) else container
 
 
 def _too_deep() -> ValueError:

@@ -22,6 +22,8 @@ def clean(text: str) -> str:
 
     Escape sequences are removed, control and formatting characters become spaces, lone surrogates U+FFFD.
     """
+    if text.isprintable():  # as nearly all texts are
+        return text
     return "".join(map(_shown, _ESCAPE_SEQUENCE.sub("", text)))
 
 
