@@ -22,7 +22,7 @@ from running import briefly, ran
 
 from vlmbatch.batch import Batch
 from vlmbatch.config import RunConfig
-from vlmbatch.pipeline import processor
+from vlmbatch.pipeline import step_log
 
 Photos = Callable[..., Path]
 
@@ -210,7 +210,8 @@ async def test_x14_a_clock_that_jumps_changes_nothing(
             return cls.fromtimestamp(real() + next(days), tz)
 
     monkeypatch.setattr(time, "time", lambda: real() + next(days))
-    monkeypatch.setattr(processor, "datetime", Jumping)
+    monkeypatch.setattr(time, "time_ns", lambda: int(time.time() * 1e9))
+    monkeypatch.setattr(step_log, "datetime", Jumping)
     endpoint.script = ["ok", "500", "503-busy", "rst", "429:1", "ok", "down:0.2"]
     done = await ran(backend="ollama", base_url=endpoint.url)
     assert done.error is None

@@ -94,14 +94,19 @@ class Calls:
         except TimeoutError:
             if not deadline.expired():
                 raise
-            away = self._processor.pool.first_away()
-            told = f"no answer within {deadline_s:g} s" + (f": {away}" if away is not None else "")
-            return task.result(Failure(kind="timeout", message=told, retryable=True))
+            return task.result(self._too_late(task, deadline_s))
         finally:
             self._processor.in_flight.discard(call)
         if self._cache is not None:
             self._cache.keep(result, scope=task.question.scope)
         return result
+
+    def _too_late(self, task: ImageTask, deadline_s: float | None) -> Failure:
+        """The failure of a task at its deadline; an endpoint that was busy until then is no timeout."""
+        away, is_busy = self._processor.pool.first_away(), task.steps.last_error == "busy"
+        why: object = away if away is not None else "the endpoint is busy" if is_busy else None
+        told = f"no answer within {deadline_s:.3g} s" + (f": {why}" if why is not None else "")
+        return Failure(kind="busy" if is_busy else "timeout", message=told, retryable=True)
 
     async def close(self, *, at_once: bool = False) -> None:
         """Begin nothing more, and wait for the requests in flight for `drain_s` seconds, unless `at_once`."""

@@ -27,6 +27,11 @@ class StepLog:
         """Seconds since `started_at`."""
         return (time.monotonic_ns() - self._asked_ns) / 1e9
 
+    @property
+    def last_error(self) -> str | None:
+        """The kind of error with which the last request ended; None for an answer, and without a request."""
+        return next((step.error for step in reversed(self._steps) if step.name == "ask"), None)
+
     def begin(self, name: StepName) -> None:
         """End the current step, if any, and begin this one."""
         self.end()
