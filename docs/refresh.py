@@ -38,9 +38,9 @@ DOES: dict[type[BackendError], str] = {
 
 
 def options_tables() -> str:
-    """A heading and a Markdown table for each group of options in the help."""
+    """A heading and a Markdown table for each group of options in the help; the service comes last."""
     parts = []
-    for section in get_args(Section):
+    for section in sorted(get_args(Section), key="Service".__eq__):
         rows = [_option_row(option) for option in options() if option.section == section]
         parts.append(
             "\n".join([f"### {section}", "", "| option | meaning | default |", "|---|---|---|", *rows])

@@ -2,6 +2,7 @@
 
 ``run_batch("photos", prompt="Describe this image", model="qwen2.5vl")`` is a run over folders, and
 ``open_session(model="qwen2.5vl")`` answers image by image. Both return values of the other names.
+``create_app(model="qwen2.5vl")`` makes an HTTP service.
 """
 
 from importlib import import_module
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from vlmbatch.pipeline.question import Question
     from vlmbatch.pipeline.session import Session
     from vlmbatch.records import Completion, Failure, Result, Summary
+    from vlmbatch.service.app import create_app
     from vlmbatch.sessions import SyncSession, open_session
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "Tracing",
     "VlmbatchError",
     "VlmbatchWarning",
+    "create_app",
     "open_session",
     "run_batch",
 ]
@@ -56,6 +59,7 @@ _HOMES = {
     "Tracing": "observers.tracing",
     "VlmbatchError": "errors",
     "VlmbatchWarning": "errors",
+    "create_app": "service.app",
     "open_session": "sessions",
     "run_batch": "batch",
 }

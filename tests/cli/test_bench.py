@@ -125,6 +125,17 @@ def test_which_endpoint(endpoint: Endpoint, tmp_path: Path) -> None:
     assert bench(endpoint.url, *two, "-m", "tiny-vision", "--levels", "1", *SHORT).returncode == 0
 
 
+def test_the_rate_of_the_service_is_another_option(
+    endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A settings file with the rate of `vlmbatch serve` changes nothing here."""
+    (tmp_path / "own.toml").write_text('rate = "60/minute"\n')
+    monkeypatch.chdir(tmp_path)
+    done = bench(endpoint.url, "--config", "own.toml", "-m", "tiny-vision", "--levels", "1", *SHORT)
+    assert done.returncode == 0, done.stderr
+    assert "AT ONCE" in done.stdout
+
+
 def test_no_endpoint() -> None:
     """A closed port is exit code 4 with the usual message."""
     done = bench("http://127.0.0.1:9", "-b", "ollama", "--give-up-after", "0.2")
@@ -157,7 +168,7 @@ def test_ctrl_c_shows_what_is_measured() -> None:
     assert running.returncode == 130
     row = out.splitlines()[3].split()
     assert (row[0], row[6], row[-1]) == ("1", "19", "stopped")
-    assert "the measurement ended before its second level" in out
+    assert "the measurement ended before the second level" in out
     assert messages(err) == []
 
 
@@ -196,7 +207,7 @@ def test_the_unit_of_a_table() -> None:
             "still grows at 2 requests at once; run with --concurrency 2",
         ),
         (report(measured(1, 5)), "leave --levels out"),
-        (report(measured(1, 5), measured(2, 9, is_partial=True)), "before its second level"),
+        (report(measured(1, 5), measured(2, 9, is_partial=True)), "before the second level"),
         (
             report(measured(1, 1, offered_per_s=1), measured(4, 2, offered_per_s=4), is_open=True),
             "behind at 4",
@@ -219,7 +230,7 @@ def test_what_makes_results_doubtful() -> None:
     assert [line.partition(":")[0] for line in told] == [f"{n} requests at once" for n in (2, 4, 8)]
     assert "95% of a processor core" in told[0]
     assert "late for 50% of the time" in told[1]
-    assert "had to wait in this client" in told[2]
+    assert "waited in this client" in told[2]
     assert as_object(report(busy))["notes"] == told[:1]
 
 

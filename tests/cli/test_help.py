@@ -16,14 +16,22 @@ from command import COMMAND, environment, run
 from inside import called
 from terminal import Terminal
 
-from vlmbatch.cli import bench, doctor, models, pull
+from vlmbatch.cli import bench, doctor, models, pull, serve
 from vlmbatch.cli import run as run_command
 from vlmbatch.cli.front import COMMANDS, PAGE, SHORT_PAGE
 from vlmbatch.cli.help_page import shown_default
 from vlmbatch.config import SECTIONS, options
 from vlmbatch.config.spec import Section
 
-MODULES = {"run": run_command, "doctor": doctor, "models": models, "pull": pull, "bench": bench}
+OF_A_RUN = [option for option in options() if option.group != "service"]
+MODULES = {
+    "run": run_command,
+    "doctor": doctor,
+    "models": models,
+    "pull": pull,
+    "bench": bench,
+    "serve": serve,
+}
 
 
 @cache
@@ -60,7 +68,7 @@ def test_no_word_is_broken(columns: int) -> None:
     """Each word, default, URL and name of an engine stands unbroken in a line."""
     lines = [re.sub(r"^  (?=-)(-\w, )?--[\w-]+( \S+)?", "", line) for line in shown("run", columns)]
     words = [word for line in lines for word in line.split()]
-    for option in options():
+    for option in OF_A_RUN:
         assert all(word in words for word in option.spec.help.split()), option.name
         default = shown_default(option)
         assert default is None or any(f"[default: {default}]" in line for line in lines), option.name
@@ -72,11 +80,11 @@ def test_every_option_stands_once_under_its_heading() -> None:
     text = "\n".join(lines)
     parts = re.split(r"^(\S.*):$", text.partition("\nEach option can")[0], flags=re.MULTILINE)[1:]
     headings = dict(zip(parts[::2], (flags_of(p.splitlines()) for p in parts[1::2]), strict=True))
-    assert list(headings) == ["Arguments", *get_args(Section)]
-    for option in options():
+    assert list(headings) == ["Arguments", *(name for name in get_args(Section) if name != "Service")]
+    for option in OF_A_RUN:
         name = option.flag.replace("--", "--no-", 1) if option.default is True else option.flag
         assert [heading for heading, flags in headings.items() if name in flags] == [option.section]
-    assert len(flags_of(lines)) == len(set(flags_of(lines))) == len(list(options())) + 2
+    assert len(flags_of(lines)) == len(set(flags_of(lines))) == len(OF_A_RUN) + 2
     assert len(headings["Options to know first"]) == 6
 
 

@@ -16,7 +16,7 @@ from vlmbatch.config import options
 
 Photos = Callable[..., Path]
 
-FLAGS = {o.flag for o in options()} | {"--config"}
+FLAGS = {o.flag for o in options() if o.group != "service"} | {"--config"}
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_command_line_without_a_command(typed: str, meant: str) -> None:
 def test_a_word_that_means_nothing() -> None:
     """A word that is neither a path nor like a command gets the list of commands."""
     assert unknown_command(["zzzz"]).endswith(
-        "; the commands are run, doctor, models, pull and bench; type: vlmbatch --help"
+        "; the commands are run, doctor, models, pull, bench and serve; type: vlmbatch --help"
     )
 
 

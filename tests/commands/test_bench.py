@@ -316,5 +316,5 @@ async def test_a_load_without_any_answer_ends_the_measurement(endpoint: Endpoint
     await measured.measure()
     assert [level.load for level in measured.report.levels] == [1, 2]
     assert measured.report.notes == [
-        "no request was answered at 2 requests at once, so the measurement ends there"
+        "no request was answered at 2 requests at once, so the measurement ended there"
     ]

@@ -10,7 +10,13 @@ import pytest
 
 from vlmbatch import open_session, run_batch
 from vlmbatch.config import Option, options
-from vlmbatch.config.keywords import BatchKeywords, QuestionKeywords, RunKeywords, SessionKeywords
+from vlmbatch.config.keywords import (
+    BatchKeywords,
+    QuestionKeywords,
+    RunKeywords,
+    ServiceKeywords,
+    SessionKeywords,
+)
 from vlmbatch.config.spec import parse_concurrency, parse_side, typed
 from vlmbatch.errors import ConfigError
 
@@ -44,17 +50,24 @@ def taken(option: Option) -> frozenset[Any]:
 
 
 def test_each_option_is_one_keyword() -> None:
-    """The keywords of RunConfig.of() are the options, each once, and those of the others are part of them."""
-    assert RunKeywords.__optional_keys__ == OPTIONS.keys()
+    """The keywords of a run and of the service are the options, each once, and hold those of the others."""
+    assert RunKeywords.__optional_keys__ | ServiceKeywords.__optional_keys__ == OPTIONS.keys()
+    own = {option.name for option in OPTIONS.values() if option.group == "service"}
+    shared = {"quiet", "log_json", "traces"}
+    assert ServiceKeywords.__optional_keys__ - SessionKeywords.__optional_keys__ == own | shared
+    assert own.isdisjoint(RunKeywords.__optional_keys__)
+    assert not ServiceKeywords.__required_keys__
     assert not any(keywords.__required_keys__ for keywords in KEYWORDS)
     sizes = [len(keywords.__optional_keys__) for keywords in KEYWORDS]
     assert sizes == sorted(set(sizes))
 
 
-@pytest.mark.parametrize("name", sorted(RunKeywords.__optional_keys__ - {"schema", "max_failures"}))
+@pytest.mark.parametrize("name", sorted(OPTIONS.keys() - {"schema", "max_failures"}))
 def test_each_keyword_has_the_types_of_its_option(name: str) -> None:
     """A keyword has exactly the types that its option takes, as its field and its parser say."""
-    assert members(get_type_hints(RunKeywords)[name]) == taken(OPTIONS[name])
+    assert members((get_type_hints(RunKeywords) | get_type_hints(ServiceKeywords))[name]) == taken(
+        OPTIONS[name]
+    )
 
 
 SAMPLES: Mapping[Any, object] = {
@@ -98,8 +111,8 @@ def test_a_value_of_each_type_is_taken(name: str) -> None:
         (lambda: run_batch("p", max_tokens=None), "--max-tokens takes a whole number, not None"),  # type: ignore[arg-type]
         (lambda: run_batch("p", output=None), "--output takes a text, not None"),  # type: ignore[arg-type]
         (lambda: run_batch("p", timeout="x"), "--timeout: 'x' is not a duration"),
-        (lambda: open_session(output="x"), "output is an option of a run, not of a session"),  # type: ignore[call-arg]
-        (lambda: open_session(quiet=True), "quiet is an option of a run, not of a session"),  # type: ignore[call-arg]
+        (lambda: open_session(output="x"), "output is an option of a run or of the service, not"),  # type: ignore[call-arg]
+        (lambda: open_session(quiet=True), "quiet is an option of a run or of the service, not"),  # type: ignore[call-arg]
         (lambda: open_session(modle="x"), "option 'modle' is not known; did you mean model?"),  # type: ignore[call-arg]
     ],
 )

@@ -17,7 +17,13 @@ from PIL import Image
 from running import ran
 
 GUIDES = {"docs/captions.md": "train", "docs/archives.md": "archive", "docs/alt-text.md": "photos"}
-TOLD_ELSEWHERE = {"docs/api.md", "docs/python.md", "docs/structured-answers.md", "docs/decisions.md"}
+TOLD_ELSEWHERE = {
+    "docs/api.md",
+    "docs/python.md",
+    "docs/service.md",
+    "docs/structured-answers.md",
+    "docs/decisions.md",
+}
 SCRIPT_IN_ANSWER = 'A <script>alert("x")</script> cat'
 
 Pictures = Callable[[str], Path]

@@ -23,7 +23,9 @@ CODE = re.compile(
     r"|^(SELECT|INSERT|CREATE|DELETE|PRAGMA|TABLE) |^[A-Z0-9]+( [A-Z0-9]+){4}"
 )
 """Patterns, types, SQL, and lists of endings of file names."""
-HELP = frozenset(("help", "short_help", "epilog", "options_metavar", "panel", "rich_help_panel", "usage"))
+HELP = frozenset(
+    ("help", "description", "short_help", "epilog", "options_metavar", "panel", "rich_help_panel", "usage")
+)
 PATTERNS = frozenset(("compile", "search", "match", "fullmatch", "sub", "split", "findall", "finditer"))
 
 SKIPPED = frozenset(("option", "filterwarnings", "RuntimeError", "AssertionError", "TypeVar", "cast"))
@@ -35,7 +37,7 @@ NO_MESSAGES = frozenset(
         "vlmbatch/cli/front.py",  # the help of the program
     )
 )
-HELP_NAMES = frozenset(("EPILOG", "SECTIONS", "Section"))
+HELP_NAMES = frozenset(("EPILOG", "DESCRIPTION", "SECTIONS", "Section"))
 """Constants with texts of the help."""
 
 Constants = Mapping[str, str]
@@ -158,9 +160,17 @@ class _Walk:
                 kind = func.attr if isinstance(func, ast.Attribute) else ast.unparse(func)
                 if kind in PATTERNS or kind in SKIPPED:
                     return
-        for child in ast.iter_child_nodes(node):
+        children = _undescribed(node) if isinstance(node, ast.Dict) else ast.iter_child_nodes(node)
+        for child in children:
             if not (_is_help(child) or _is_pattern(node, child)):
                 yield from self.messages(child, kind)
+
+
+def _undescribed(node: ast.Dict) -> Iterator[ast.AST]:
+    """The keys and values of a dict, but no description for /openapi.json."""
+    for key, value in zip(node.keys, node.values, strict=True):
+        if not (isinstance(key, ast.Constant) and key.value in HELP):
+            yield from (value,) if key is None else (key, value)
 
 
 def _values(node: ast.AST) -> list[ast.expr]:

@@ -88,18 +88,20 @@ FOR_OTHERS = {
     "What colour fills this picture?": "a question to a model",
     "Describe this image.": "a question to a model",
     "Say yes.": "a question to a model",
+    "What animal is this?": "an example of a question to a model",
     "Basic {token}": "a header",
     "Bearer {key}": "a header",
     "Can not decode content-encoding": "words of a library, to recognise its error",
     "Raw profile type exif": "a name in PNG files",
     "Multi-Frame Image": "a name in image files",
     "No such file": "words of the system",
+    "Value error, ": "words of a library",
     "Pillow ": "a name",
     "Result(id=": "the repr of a value",
     "Parquet (after": "the name of a format, in the middle of a message",
 }
 """The starts of texts that are not messages, with the reason."""
-METRICS = frozenset(("counter", "gauge", "Histogram"))
+METRICS = frozenset(("counter", "gauge", "histogram", "Histogram"))
 """The help of a metric is a whole sentence, as is usual there."""
 
 

@@ -119,9 +119,9 @@ def test_a_broken_file_keeps_the_keys_from_before(tmp_path: Path) -> None:
     assert ring.file is not None
     for text, words in (
         ("[keys.b", "this is not TOML"),
-        ("", "has no key"),
+        ("", "has no API key"),
         (entry("b", "key b", "ratte = 1"), "the field 'ratte' is not known; write only"),
-        (entry("me", "key b"), "two keys have the name 'me'"),
+        (entry("me", "key b"), "two API keys have the name 'me'"),
         (entry("b", SECRET), "have the same text"),
     ):
         ring.told.clear()
@@ -131,7 +131,7 @@ def test_a_broken_file_keeps_the_keys_from_before(tmp_path: Path) -> None:
             ring.now += CHECK_S
         (message,) = ring.told
         assert words in message
-        assert message.endswith("; until then the service accepts the keys from before the change")
+        assert message.endswith("; until it is corrected, the service accepts the old API keys")
     ring.told.clear()
     ring.file.unlink()
     for _ in range(2):
@@ -172,17 +172,17 @@ def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "has no key; add an entry"),
+        ("", "has no API key; add an entry"),
         ("keys = 1", "keys is not a table"),
         (f"[key.a]\nsha256 = '{SECRET}'", "'key' is not known; write each key as a table"),
-        (f"[keys]\na = '{SECRET}'", "the key 'a' is not a table"),
+        (f"[keys]\na = '{SECRET}'", "the API key 'a' is not a table"),
         ("[keys.a]", "sha256 must be"),
         (f"[keys.a]\nsha256 = '{SECRET}'", "sha256 must be"),
         (f"[keys.a]\nkey = '{SECRET}'", "the field 'key' is not known"),
         ("[keys.a.b]\nsha256 = ''", 'write a name with a dot as [keys."a.NAME"]'),
         (entry("'a b'", "x"), "write 1 to 64"),
         (entry("a", "x", "rate = 60"), "rate must be a text"),
-        (entry("a", "x", "rate = '60'"), "the key 'a': rate '60' is not a rate"),
+        (entry("a", "x", "rate = '60'"), "the API key 'a': rate '60' is not a rate"),
         (entry("a", "x", "concurrent = 0"), "concurrent must be"),
         (entry("a", "x", "concurrent = true"), "concurrent must be"),
         (entry("a", "x", "models = 'tiny'"), "models must be a list"),
@@ -202,13 +202,13 @@ def test_a_wrong_entry_is_named(text: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ([SECRET], "--key number 1 has no name; write --key NAME:KEY"),
-        ([f"me:{SECRET}", f" :{SECRET}"], "--key number 2 has an unusable name"),
+        ([SECRET], "--service-key number 1 has no name; write --service-key NAME:KEY"),
+        ([f"me:{SECRET}", f" :{SECRET}"], "--service-key number 2 has a name that cannot be used"),
         (["me:sk-a-short-key"], "at least 16 ASCII characters"),
         ([f"me:{SECRET} "], "no space"),
         ([f"me:{SECRET}\u00fc"], "ASCII"),
-        ([f"me:{SECRET}", f"me:{SECRET}2"], "two keys have the name 'me'"),
-        ([f"me:{SECRET}", f"you:{SECRET}"], "the keys 'me' and 'you' have the same text"),
+        ([f"me:{SECRET}", f"me:{SECRET}2"], "two API keys have the name 'me'"),
+        ([f"me:{SECRET}", f"you:{SECRET}"], "the API keys 'me' and 'you' have the same text"),
     ],
 )
 def test_a_wrong_given_key_is_not_shown(given: list[str], words: str) -> None:

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from endpoint import Endpoint
 from page_server import Reply, Service, StandIn, answer, refusal
 from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, FilePayload, Locator, Page, expect, sync_playwright
+from serving import KEY, Served
 from waiting import until
 
 pytestmark = pytest.mark.long
@@ -182,11 +184,11 @@ def test_the_page_asks_for_the_key(page: Page, service: Service) -> None:
     """After a 401 the page asks for the key, then sends the image; it keeps the key only if it may."""
     page.goto(service.url)
     expect(page.get_by_label("Model")).to_be_visible()
-    expect(page.get_by_label("Key of the service")).to_be_hidden()
+    expect(page.get_by_label("API key of the service")).to_be_hidden()
     service.key = "right"
     ask(page)
-    expect(page.get_by_label("Key of the service")).to_be_focused()
-    expect(answers(page)).to_contain_text("The service needs a key.")
+    expect(page.get_by_label("API key of the service")).to_be_focused()
+    expect(answers(page)).to_contain_text("The service needs an API key.")
     page.keyboard.type("wrong")
     page.keyboard.press("Enter")
     expect(page.locator("#key-message")).to_have_text("The key is missing or wrong. Send another key.")
@@ -196,15 +198,15 @@ def test_the_page_asks_for_the_key(page: Page, service: Service) -> None:
     assert [sent.authorization for sent in service.uploads] == ["Bearer right"]
     assert page.evaluate("[localStorage.length, sessionStorage.length]") == [0, 0]
     page.reload()
-    page.get_by_label("Key of the service").fill("right")
-    page.get_by_label("Keep the key").check()
-    page.get_by_role("button", name="Use the key").click()
+    page.get_by_label("API key of the service").fill("right")
+    page.get_by_label("Keep the API key").check()
+    page.get_by_role("button", name="Use the API key").click()
     expect(page.get_by_label("Model")).to_be_visible()
     page.reload()
     expect(page.get_by_label("Model")).to_be_visible()
     assert page.url == service.url
-    page.get_by_role("button", name="Forget the key").click()
-    expect(page.get_by_label("Key of the service")).to_be_visible()
+    page.get_by_role("button", name="Forget the API key").click()
+    expect(page.get_by_label("API key of the service")).to_be_visible()
     assert page.evaluate("[localStorage.length, sessionStorage.length]") == [0, 0]
 
 
@@ -279,7 +281,7 @@ def test_each_control_has_a_name_and_the_page_fits(page: Page, service: Service)
     service.key = "right"
     service.replies += [answer("long" * 1000), refusal(503, "busy", "x" * 500, Retry_After="100")]
     page.goto(service.url)
-    expect(page.get_by_label("Key of the service")).to_be_visible()
+    expect(page.get_by_label("API key of the service")).to_be_visible()
     unnamed = controls_without_name(page)
     page.keyboard.type("right")
     page.keyboard.press("Enter")
@@ -300,11 +302,11 @@ def test_a_failure_without_a_record_is_explained(page: Page, service: Service) -
     page.goto(service.url)
     ask(page)
     expect(answers(page).locator(".state")).to_have_text("The image is too large.")
-    told = "A server in between sent status 413. Choose a smaller image."
+    told = "A proxy in front of the service sent the status 413. Choose a smaller image."
     expect(answers(page).locator(".text")).to_have_text(told)
     page.context.set_offline(True)
     page.get_by_role("button", name="Try again").click()
-    told = "The service cannot be reached. Check the network, then try again."
+    told = "The service cannot be reached. Check the network, and try again."
     expect(answers(page).locator(".text")).to_have_text(told)
     page.context.set_offline(False)
     page.get_by_role("button", name="Try again").click()
@@ -335,3 +337,17 @@ def controls_without_name(page: Page) -> list[str]:
     controls = [node for node in nodes if not node["ignored"] and node["role"]["value"] in CONTROLS]
     assert len(controls) > 5, "the tree has the controls of the page"
     return [node["role"]["value"] for node in controls if not node["name"]["value"]]
+
+
+def test_the_page_works_with_the_real_service(browser: Browser, endpoint: Endpoint) -> None:
+    """The page of the real service asks for the key, sends the photo to the model and shows the answer."""
+    endpoint.answer = lambda request: HOSTILE
+    with Served(endpoint, service_key=f"phone:{KEY}") as served, browser.new_page() as page:
+        page.goto(served.url)
+        page.get_by_label("API key of the service").fill(KEY)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("button", name="Forget the API key")).to_be_visible()
+        page.get_by_label("Choose images").set_input_files(photo())
+        page.get_by_role("button", name="Send").click()
+        expect(answers(page)).to_contain_text(HOSTILE)
+    assert len(endpoint.questions) == 1

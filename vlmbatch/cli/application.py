@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from vlmbatch.cli import bench, doctor, models, pull, run
+from vlmbatch.cli import bench, doctor, models, pull, run, serve
 from vlmbatch.cli.front import COMMANDS
 from vlmbatch.cli.parsing import Command, Group
 
@@ -21,6 +21,7 @@ for _name, _module in (
     ("models", models),
     ("pull", pull),
     ("bench", bench),
+    ("serve", serve),
 ):
     app.command(_name, cls=Command, short_help=COMMANDS[_name], epilog=_module.EPILOG)(_module.command)
 

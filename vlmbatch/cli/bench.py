@@ -20,7 +20,7 @@ Examples:
 Url = Annotated[
     str | None,
     typer.Argument(
-        help="The address of the endpoint, used in place of --base-url.",
+        help="The URL of the endpoint, in place of --base-url.",
         metavar="[URL]",
         show_default=False,
     ),
@@ -38,7 +38,7 @@ Rate = Annotated[
     str | None,
     typer.Option(
         "--rate",
-        help="Send this many requests per second, for example 0.5,1,2, also if answers are late.",
+        help="Send this many requests per second, for example 0.5,1,2, whether or not answers come.",
         metavar="N,N",
     ),
 ]
@@ -58,7 +58,7 @@ Images = Annotated[
     str | None,
     typer.Option(
         "--images",
-        help="Send these images: a folder or a file. Without it, each request has another drawn picture.",
+        help="Send these images: a folder or a file. Without it, each request has a new drawn picture.",
         metavar="PATH",
     ),
 ]
@@ -80,7 +80,7 @@ def command(
     config: RunConfig,
     url: Url = None,
     levels: Levels = None,
-    rate: Rate = None,
+    request_rate: Rate = None,  # another name than that of the --rate of serve, which settings files set
     seconds: Seconds = "10",
     warm_up: WarmUp = "3",
     images: Images = None,
@@ -94,12 +94,12 @@ def command(
     from vlmbatch.errors import ConfigError
 
     try:
-        plan = Plan.of(levels=levels, rate=rate, seconds=seconds, warm_up=warm_up)
+        plan = Plan.of(levels=levels, rate=request_rate, seconds=seconds, warm_up=warm_up)
         require(plot is None or plot.endswith(".svg"), f"--plot {plot} is not an SVG file; write FILE.svg")
         if url is not None:
             require(
                 "://" in url or not Path(url).exists(),
-                f"{url} is a file or folder, and not the URL of an endpoint; write --images {url}",
+                f"{url} is a file or folder, not the URL of an endpoint; write --images {url}",
             )
             check_url(url, "URL")
             config = replace(config, endpoint=replace(config.endpoint, base_url=(url,)))

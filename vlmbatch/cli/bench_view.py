@@ -193,7 +193,7 @@ def conclusion(report: Report) -> str:
     best, levels = report.knee, report.whole
     if len(levels) < min(report.planned, 2):
         return (
-            "the measurement ended before its second level was complete; let it run longer to find the knee"
+            "the measurement ended before the second level was complete; let it run longer to find the knee"
         )
     if report.is_open:
         if best is None:
@@ -204,7 +204,7 @@ def conclusion(report: Report) -> str:
     if best is None:
         return "the endpoint answered no request"
     if len(levels) == 1:
-        return "one level shows no knee; leave --levels out to find the best number of requests at once"
+        return "one level shows no knee; leave --levels out to find the best --concurrency"
     load = f"{best.load:g}"
     if best is levels[-1]:
         further = f"{best.load * 2:g},{best.load * 4:g}"
@@ -235,6 +235,6 @@ def warnings(report: Report) -> Iterator[str]:
             )
         if level.capped:
             yield (
-                f"{load}: {MOST_OUTSTANDING} requests were without an answer, so that more had to wait in "
-                "this client, which counts in their latency; set a lower --rate"
+                f"{load}: {MOST_OUTSTANDING} requests were without an answer, so the next requests waited "
+                "in this client, and their latency has this wait; set a lower --rate"
             )

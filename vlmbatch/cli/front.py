@@ -11,6 +11,7 @@ COMMANDS = {
     "models": "List the models of the endpoints.",
     "pull": "Download models with Ollama.",
     "bench": "Measure how fast an endpoint is under load.",
+    "serve": "Serve a model over HTTP.",
 }
 """The commands, each with a line that fits into 60 columns."""
 OWN_FLAGS = ("--version", "--install-completion", "--show-completion")

@@ -36,7 +36,7 @@ UNUSED_PATH = "."
 
 
 def with_options(command: Callable[[RunConfig], None]) -> Callable[..., None]:
-    """Make the Typer command: one parameter for PATH, one for --config, and one for each option.
+    """Make the Typer command: one parameter for PATH, one for --config, and one for each option of a run.
 
     Typer uses the flag first, then the environment variable, then the file.
     """
@@ -44,7 +44,8 @@ def with_options(command: Callable[[RunConfig], None]) -> Callable[..., None]:
     def on_paths(config: RunConfig, paths: list[str]) -> None:
         command(replace(config, paths=tuple(paths)))
 
-    return _typer_command(on_paths, command.__doc__, [_paths()], list(options()))
+    chosen = [option for option in options() if option.group != "service"]
+    return _typer_command(on_paths, command.__doc__, [_paths()], chosen)
 
 
 def with_options_of(*groups_or_names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

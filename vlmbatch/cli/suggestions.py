@@ -16,6 +16,7 @@ OTHER_WORDS = {
     **dict.fromkeys(("list", "ls", "ps", "tags"), "models"),
     **dict.fromkeys(("download", "fetch", "get", "install"), "pull"),
     **dict.fromkeys(("benchmark", "load", "loadtest", "measure", "perf", "speed", "stress"), "bench"),
+    **dict.fromkeys(("server", "service", "http", "api", "listen", "daemon"), "serve"),
     **dict.fromkeys(("version", "v"), "--version"),
     **dict.fromkeys(("?", "usage", "options"), "--help"),
 }

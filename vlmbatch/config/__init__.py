@@ -1,4 +1,4 @@
-"""RunConfig holds every option of a run; options() lists them."""
+"""RunConfig holds every option of a run and of the service; options() lists them."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -8,9 +8,16 @@ from typing import Any, Self, Unpack
 from vlmbatch.config.answer_class import AnswerClass, Schema, split_schema
 from vlmbatch.config.endpoint import EndpointOptions
 from vlmbatch.config.groups import GenerationOptions, ImageOptions, InputOptions, PromptOptions
-from vlmbatch.config.keywords import BatchKeywords, QuestionKeywords, RunKeywords, SessionKeywords
+from vlmbatch.config.keywords import (
+    BatchKeywords,
+    QuestionKeywords,
+    RunKeywords,
+    ServiceKeywords,
+    SessionKeywords,
+)
 from vlmbatch.config.request import RequestOptions
 from vlmbatch.config.run import DisplayOptions, OutputOptions, RunOptions
+from vlmbatch.config.service import ServiceOptions
 from vlmbatch.config.spec import OptionSpec, Section, flag, nearest, require, typed
 from vlmbatch.errors import ConfigError
 
@@ -31,13 +38,14 @@ SECTIONS: Mapping[str, Section] = {
     "output": "Output",
     "run": "Speed and limits",
     "display": "Display and reports",
+    "service": "Service",
 }
 """For each group of options the heading in the help, unless an option declares its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """All options of a run. `paths` are folders, files, or `-` for a list on standard input."""
+    """All options of a run and of the service. `paths` are folders, files, or `-` for standard input."""
 
     paths: tuple[str, ...]
     input: InputOptions = field(default_factory=InputOptions)
@@ -49,6 +57,7 @@ class RunConfig:
     output: OutputOptions = field(default_factory=OutputOptions)
     run: RunOptions = field(default_factory=RunOptions)
     display: DisplayOptions = field(default_factory=DisplayOptions)
+    service: ServiceOptions = field(default_factory=ServiceOptions)
     answer_class: type[AnswerClass] | None = None
     """The pydantic class of parsed answers, if the schema is that of a class; only Python can set it."""
 
@@ -77,7 +86,9 @@ class RunConfig:
             ConfigError: an unknown name, a value that is out of range, or an option of the command alone.
         """
         if (name := _misplaced(options, BatchKeywords)) is not None:
-            raise ConfigError(f"{name} is an option of the command, without effect in Python; leave it out")
+            raise ConfigError(
+                f"{name} is an option of the command or of the service, without effect here; leave it out"
+            )
         return cls._of(paths, {"schema": schema, **options})
 
     @classmethod
@@ -88,7 +99,20 @@ class RunConfig:
             ConfigError: an unknown name, a value that is out of range, or an option of a run.
         """
         if (name := _misplaced(options, SessionKeywords)) is not None:
-            raise ConfigError(f"{name} is an option of a run, not of a session; leave it out")
+            raise ConfigError(
+                f"{name} is an option of a run or of the service, not of a session; leave it out"
+            )
+        return cls._of(("-",), {"schema": schema, **options})
+
+    @classmethod
+    def of_service(cls, *, schema: Schema | None = None, **options: Unpack[ServiceKeywords]) -> Self:
+        """A config for the service, which has the options of a session and its own.
+
+        Raises:
+            ConfigError: an unknown name, a value that is out of range, or an option of a run.
+        """
+        if (name := _misplaced(options, ServiceKeywords)) is not None:
+            raise ConfigError(f"{name} is an option of a run, not of the service; leave it out")
         return cls._of(("-",), {"schema": schema, **options})
 
     def for_question(self, *, schema: Schema | None = None, **options: Unpack[QuestionKeywords]) -> Self:
@@ -136,8 +160,9 @@ def _of_group(group: "dataclasses.Field[Any]", given: Mapping[str, object]) -> d
 
 
 def _misplaced(options: Mapping[str, object], keywords: Any) -> str | None:
-    """The first option of RunKeywords that is not among these keywords; None if there is none."""
-    elsewhere = RunKeywords.__optional_keys__ - keywords.__optional_keys__
+    """The first option of other callers that is not among these keywords; None if there is none."""
+    everywhere = RunKeywords.__optional_keys__ | ServiceKeywords.__optional_keys__
+    elsewhere = everywhere - keywords.__optional_keys__
     return next((name for name in options if name in elsewhere), None)
 
 

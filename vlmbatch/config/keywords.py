@@ -98,8 +98,31 @@ class BatchKeywords(SessionKeywords, total=False):
     max_cost: float | None
 
 
+class ServiceKeywords(SessionKeywords, total=False):
+    """The options of the service: those of its sessions, and its own."""
+
+    host: str
+    port: int
+    keys_file: File | None
+    service_key: Texts
+    allow_model: Texts
+    allow_url_host: Texts
+    cors_origin: Texts
+    rate: str | None
+    rate_storage: str | None
+    max_requests: int
+    max_body: int | str
+    deadline: float | str
+    metrics_port: int | None
+    trusted_proxy: Texts
+
+    quiet: bool
+    log_json: bool
+    traces: bool
+
+
 class RunKeywords(BatchKeywords, total=False):
-    """All options, with those that only the command uses."""
+    """All options of a run, with those that only the command uses."""
 
     schema: Schema | None
     max_failures: float | str

@@ -98,7 +98,7 @@ class RunOptions:
         section="When something fails",
         metavar="TIME",
         parse=parse_duration,
-        shown_default="5s at the start, 15m later",
+        shown_default="5s at the start, 15m later; serve: 15s",
     )
     until: str | None = option(
         None,

@@ -23,6 +23,7 @@ FLAWS = ("length", "loop")
 """The flaws of an answer that --accept names."""
 Section = Literal[
     "Options to know first",
+    "Service",
     "Question and answer",
     "Images",
     "Output",

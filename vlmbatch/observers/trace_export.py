@@ -59,11 +59,11 @@ class TraceExport:
                 "set another value, or leave --traces out"
             ) from error
         logger.handlers = [self._problems]
-        self._tracing = Tracing(self._provider)
+        self.tracing = Tracing(self._provider)
 
     def __call__(self, event: Event) -> None:
         """Receive an event."""
-        self._tracing(event)
+        self.tracing(event)
         if self._problems.lost:
             self._warn_once("; the run goes on")
 

@@ -1,5 +1,7 @@
 """Spans of images for OpenTelemetry; this module needs only its API."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
 _missing: ImportError | None = None
 try:
+    from opentelemetry.propagate import extract
     from opentelemetry.trace import SpanKind, StatusCode, get_tracer, set_span_in_context
 except ImportError as error:
     _missing = error  # raised when it is used, so that `from vlmbatch import *` works without it
@@ -48,6 +51,22 @@ class Tracing:
         if isinstance(event, ImageTraced):
             self._image(event)
 
+    @contextmanager
+    def request(self, method: str, headers: Mapping[str, str]) -> "Iterator[ServedRequest]":
+        """The span of an HTTP request to a service, current inside the ``with``.
+
+        Its parent is the span that the header `traceparent` names.
+        """
+        with self._tracer.start_as_current_span(
+            method,
+            extract(headers),
+            kind=SpanKind.SERVER,
+            attributes={"http.request.method": method[:LONGEST_TEXT]},
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            yield ServedRequest(span, method)
+
     def _image(self, event: ImageTraced) -> None:
         span = self._tracer.start_span("vlmbatch.image", start_time=event.start_ns)
         if not span.is_recording():  # by the sampler
@@ -72,6 +91,24 @@ class Tracing:
         else:
             span = self._tracer.start_span(step.name, context, start_time=step.start_ns)
         _end(span, step.error, step.end_ns)
+
+
+class ServedRequest:
+    """The span of an HTTP request to a service."""
+
+    def __init__(self, span: "Span", method: str) -> None:
+        """Tracing.request() makes it."""
+        self._span = span
+        self._method = method
+
+    def ended(self, route: str, status: int, kind: str) -> None:
+        """The request has ended; `route` is the pattern of its path, and `kind` the kind of its failure."""
+        self._span.update_name(f"{self._method[:LONGEST_TEXT]} {route}")
+        self._span.set_attributes({"http.route": route, "http.response.status_code": status})
+        if kind:
+            self._span.set_attribute("error.type", kind)
+        if status >= 500:
+            self._span.set_status(StatusCode.ERROR, kind)
 
 
 def missing_extra() -> MissingDependencyError:

@@ -51,15 +51,17 @@ class UrlFetcher:
         if (site.host, site.port) in self._allowed or (usual and (site.host, None) in self._allowed):
             return
         raise FetchError(
-            f"the service may not fetch from {site}; send the image itself, or start the service with "
-            "--allow-host for this host",
+            f"the service may not fetch images from {site}; send the image in base64, or start the "
+            "service with --allow-url-host for this host",
             status="forbidden",
         )
 
 
 def _allowed(host: str) -> tuple[str, int | None]:
     """The host and port of an entry; raises ConfigError if it is neither HOST nor HOST:PORT."""
-    wrong = f"--allow-host {host!r} is not a host; write HOST or HOST:PORT, for example images.example.com"
+    wrong = (
+        f"--allow-url-host {host!r} is not a host; write HOST or HOST:PORT, for example images.example.com"
+    )
     require(re.search(r"[/@?#*%]", host) is None, wrong)
     try:
         site, url = site_of(f"http://{host}")

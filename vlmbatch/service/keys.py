@@ -54,12 +54,12 @@ class ApiKey:
 
 
 def new_key(name: str) -> tuple[str, str]:
-    """A fresh key, and its entry for the file of keys. The entry does not tell the key.
+    """A new API key, and its entry for the file of --keys-file. The entry has only the digest of the key.
 
     Raises:
         ConfigError: the name cannot be used.
     """
-    require(_NAME.fullmatch(name) is not None, f"{name!r} cannot be the name of a key; {NAME_RULE}")
+    require(_NAME.fullmatch(name) is not None, f"{name!r} cannot be the name of an API key; {NAME_RULE}")
     key = f"vb_{secrets.token_urlsafe(32)}"
     quoted = f'"{name}"' if "." in name else name
     return key, f'[keys.{quoted}]\nsha256 = "{_hashed(key)}"\n'
@@ -121,12 +121,12 @@ class KeyRing:
         try:
             self._load()
         except ConfigError as error:
-            self._tell(f"{error}; until then the service accepts the keys from before the change")
+            self._tell(f"{error}; until it is corrected, the service accepts the old API keys")
 
     def _load(self) -> None:
         """Raises ConfigError if the file cannot be used."""
         if self._file is None:
-            self._keys = _distinct(self._given, "--key")
+            self._keys = _distinct(self._given, "--service-key")
             return
         data, found = _read(self._file)
         self._seen = _signature(found)
@@ -147,13 +147,13 @@ def keys_in(data: bytes, shown: str) -> tuple[ApiKey, ...]:
     require(
         isinstance(entries, Mapping), f"{shown}: keys is not a table; write each key as a table [keys.NAME]"
     )
-    require(bool(entries), f"{shown} has no key; add an entry [keys.NAME] with {EXAMPLE}")
+    require(bool(entries), f"{shown} has no API key; add an entry [keys.NAME] with {EXAMPLE}")
     return tuple(_entry(name, fields, shown) for name, fields in entries.items())
 
 
 def _entry(name: str, fields: object, shown: str) -> ApiKey:
     """The key of one entry; its values are never shown, since a key may be among them by mistake."""
-    place = f"{shown}: the key {name[:64]!r}"
+    place = f"{shown}: the API key {name[:64]!r}"
     require(_NAME.fullmatch(name) is not None, f"{place} cannot have this name; {NAME_RULE}")
     if not isinstance(fields, Mapping):
         raise ConfigError(f"{place} is not a table; write [keys.{name}] with {EXAMPLE} in the next line")
@@ -200,13 +200,13 @@ def _models(value: object, place: str) -> tuple[str, ...]:
 def _given(text: str, number: int) -> ApiKey:
     """The key in a text NAME:KEY. No message shows the text, which may be the key alone."""
     name, colon, key = text.partition(":")
-    place = f"--key number {number}"
-    require(bool(colon), f"{place} has no name; write --key NAME:KEY")
-    require(_NAME.fullmatch(name) is not None, f"{place} has an unusable name; {NAME_RULE}")
+    place = f"--service-key number {number}"
+    require(bool(colon), f"{place} has no name; write --service-key NAME:KEY")
+    require(_NAME.fullmatch(name) is not None, f"{place} has a name that cannot be used; {NAME_RULE}")
     require(
         _KEY.fullmatch(key) is not None,
-        f"--key {name} must have at least {LEAST_CHARACTERS} ASCII characters after the colon, and no space; "
-        "use a longer random key",
+        f"--service-key {name} must have at least {LEAST_CHARACTERS} ASCII characters after the colon, "
+        "and no space; use a longer random key",
     )
     return ApiKey(name=name, sha256=_hashed(key))
 
@@ -217,12 +217,12 @@ def _distinct(keys: tuple[ApiKey, ...], place: str) -> tuple[ApiKey, ...]:
     by_hash: dict[str, ApiKey] = {}
     for key in keys:
         is_new = key.name not in by_name
-        require(is_new, f"{place}: two keys have the name {key.name!r}; rename or remove one of them")
+        require(is_new, f"{place}: two API keys have the name {key.name!r}; rename or remove one of them")
         other = by_hash.get(key.sha256)
         if other is not None:
             raise ConfigError(
-                f"{place}: the keys {other.name!r} and {key.name!r} have the same text; give each client its "
-                "own key"
+                f"{place}: the API keys {other.name!r} and {key.name!r} have the same text; give each "
+                "client its own key"
             )
         by_name[key.name] = by_hash[key.sha256] = key
     return keys
@@ -246,28 +246,31 @@ def _signature_at(path: Path) -> _Signature | None:
 
 
 def _read(path: Path) -> tuple[bytes, os.stat_result]:
-    """The content of a file of keys, and its owner and mode.
+    """The content of a file with API keys, and its owner and mode.
 
     Raises:
-        ConfigError: it cannot be read, or other users could add keys to it.
+        ConfigError: it cannot be read, or other users could add API keys to it.
     """
     try:
         # a FIFO would block the event loop until its other end is open
-        require(stat.S_ISREG(path.stat().st_mode), f"{path} is not a regular file; name a file of keys")
+        require(stat.S_ISREG(path.stat().st_mode), f"{path} is not a regular file; name a file with API keys")
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
             data = file.read(LARGEST_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}; check --keys") from error
-    require(len(data) <= LARGEST_BYTES, f"{path} is larger than {LARGEST_BYTES:,} bytes; name a file of keys")
+        raise ConfigError(f"{path} cannot be read: {error.strerror}; check --keys-file") from error
+    require(
+        len(data) <= LARGEST_BYTES,
+        f"{path} is larger than {LARGEST_BYTES:,} bytes; name a file with API keys",
+    )
     quoted = shlex.quote(str(path))
     if is_foreign(found):
         raise ConfigError(
-            f"{path} belongs to another user (number {found.st_uid}), which could add keys; "
+            f"{path} belongs to another user (number {found.st_uid}), which could add API keys; "
             f"make it yours with: chown {system.user_id()} {quoted}"
         )
     require(
         not others_can_write(found),
-        f"other users can add keys to {path}; prevent that with: chmod go-w {quoted}",
+        f"other users can add API keys to {path}; prevent that with: chmod go-w {quoted}",
     )
     return data, found

@@ -163,7 +163,7 @@ class RateLimits:
         if self._away_until is None:
             cause = error.storage_error if isinstance(error, StorageError) else error
             self._tell(
-                f"{place} cannot count requests now ({type(cause).__name__}); until it can, each process of "
+                f"{place} cannot count requests now ({type(cause).__name__}); until then, each process of "
                 "the service counts its own requests; check that Redis runs there"
             )
         self._away_until = self._clock() + REDIS_AWAY_S

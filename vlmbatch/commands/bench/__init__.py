@@ -141,7 +141,7 @@ class Bench:
         """Note that a load was too high for any answer; raises a BackendError if it was the first one."""
         at = f"at {load_name(load, is_open=self.plan.is_open)}"
         if len(self.report.levels) > 1:
-            self.report.notes.append(f"no request was answered {at}, so the measurement ends there")
+            self.report.notes.append(f"no request was answered {at}, so the measurement ended there")
             return
         text = f"no request was answered {at}: {error}; check the endpoint with: vlmbatch doctor"
         temporary = isinstance(error, (UnavailableError, TransientError))

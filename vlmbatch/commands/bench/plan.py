@@ -54,7 +54,7 @@ class Plan:
             warm_up_s=_duration(warm_up, "warm_up"),
             stops_early=levels is None and rate is None,
         )
-        require(plan.seconds > 0, "--seconds must be more than 0; write for example 10")
+        require(plan.seconds > 0, "--seconds must be more than 0; write for example --seconds 10")
         return plan
 
 

@@ -7,6 +7,11 @@ const REASONS = {
   bad_image: "The image cannot be read.",
   too_large: "The image is too large.",
   body_too_large: "The image is too large.",
+  not_an_image: "The file is not an image.",
+  bad_option: "A field is wrong.",
+  rate_limited: "Too many requests were sent.",
+  overloaded: "The service is busy.",
+  stopping: "The service is stopping.",
   bad_shape: "The image is too narrow or too small.",
   timeout: "The answer took too long.",
   connection: "The connection was lost.",
@@ -56,7 +61,7 @@ async function request(path, options = {}) {
     text = await response.text();
   } catch (error) {
     if (!(error instanceof TypeError)) throw error;
-    const message = "The service cannot be reached. Check the network, then try again.";
+    const message = "The service cannot be reached. Check the network, and try again.";
     throw new Failed({ kind: "connection", message });
   }
   const body = parsed(text);
@@ -77,7 +82,7 @@ function failureIn(response, body) {
   const { status, headers } = response;
   const advice = status === 413 ? "Choose a smaller image." : "Try again later.";
   return new Failed({
-    message: body.error?.message ?? `A server in between sent status ${status}. ${advice}`,
+    message: body.error?.message ?? `A proxy in front of the service sent the status ${status}. ${advice}`,
     kind: body.error?.kind ?? KINDS_OF_STATUS[status] ?? "",
     status,
     wait: Math.min(LONGEST_WAIT_S, Math.max(0, Math.ceil(Number(headers.get("Retry-After")) || 0))),
@@ -102,14 +107,14 @@ async function loadModels() {
     models = (await request("v1/models")).data.map((model) => model.id);
   } catch (error) {
     if (!(error instanceof Failed)) throw error;
-    if (error.status === 401) askForKey(key ? error.message : "This service needs a key.");
-    else $("message").textContent = `The list of models is missing. ${error.message}`;
+    if (error.status === 401) askForKey(key ? error.message : "The service needs an API key.");
+    else $("message").textContent = `The list of models cannot be read. ${error.message}`;
     return;
   }
   $("access").hidden = true;
   $("forget").hidden = !key;
   $("models").hidden = models.length < 2;
-  $("model").replaceChildren(new Option("Default of the service", ""), ...models.map((id) => new Option(id, id)));
+  $("model").replaceChildren(new Option("Model of the service", ""), ...models.map((id) => new Option(id, id)));
   sendNext();
 }
 
@@ -344,12 +349,12 @@ class Answer {
 
   failed(error) {
     const isKey = error.status === 401;
-    const state = isKey ? "The service needs a key." : REASONS[error.kind] ?? "The image has no answer.";
+    const state = isKey ? "The service needs an API key." : REASONS[error.kind] ?? "The image has no answer.";
     const facts = [error.kind && `kind: ${error.kind}`, error.request && `request: ${error.request}`];
     this.show({ state, text: error.message, isBad: true, facts }, "retry", isKey ? "cancel" : "reuse");
     if (isKey) {
       line.unshift(this);
-      askForKey(key ? error.message : "This service needs a key.");
+      askForKey(key ? error.message : "The service needs an API key.");
     } else if (error.wait) {
       this.hold(error.wait);
     }
