@@ -24,7 +24,7 @@ docs:
 site:
     sphinx-build -q -n -W --keep-going -c docs . build/site && python .ci/check_site.py build/site
 
-# measure all claims, in about fifteen minutes, and write benchmarks/RESULTS.md
+# measure all claims, in about twenty minutes, and write benchmarks/RESULTS.md
 bench *args:
     python benchmarks/run_all.py {{args}}
 

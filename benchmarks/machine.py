@@ -11,6 +11,8 @@ PACKAGES = (
     "pillow",
     "cykooz.resizer",
     "aiohttp",
+    "fastapi",
+    "uvicorn",
     "ollama",
     "httpx",
     "openai",

@@ -73,7 +73,7 @@ def observe(
         )
         peak, first = 0, None
         while True:
-            peak = max(peak, _held(process.pid))
+            peak = max(peak, memory(process.pid, "VmHWM"))
             if first is None and output is not None and _has_line(output, longer_than):
                 first = time.monotonic() - began
                 if first_only:
@@ -149,12 +149,19 @@ def workplace() -> Iterator[Path]:
         yield Path(name)
 
 
-def _held(pid: int) -> int:
+def memory(pid: int, kind: str) -> int:
+    """The bytes that a process holds, by their name in /proc: VmRSS now, VmHWM at most; 0 after its end."""
     try:
-        found = re.search(r"VmHWM:\s*(\d+)", Path(f"/proc/{pid}/status").read_text())
+        found = re.search(rf"{kind}:\s*(\d+)", Path(f"/proc/{pid}/status").read_text())
     except OSError:  # it ended just now
         return 0
     return 1024 * int(found[1]) if found else 0
+
+
+def cpu_s(pid: int) -> float:
+    """The user and system time of a running process, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # see man 5 proc
 
 
 def _has_line(file: Path, start: int) -> bool:

@@ -1,6 +1,6 @@
 """Measures all claims and writes benchmarks/RESULTS.md, their plots, and two lines in the README.
 
-It takes about fifteen minutes on two idle cores. With --quick everything runs with tiny counts in less than
+It takes about twenty minutes on two idle cores. With --quick everything runs with tiny counts in about
 one minute, and is written to --out, or nowhere: that only proves that it runs.
 
     python benchmarks/run_all.py [--only client_cost,slot_use] [--quick] [--out FOLDER]
@@ -41,6 +41,8 @@ BENCHMARKS = (
     Benchmark(module="short_runs", rounds=2),
     Benchmark(module="auto_concurrency", rounds=1),
     Benchmark(module="pool", rounds=1),
+    Benchmark(module="service", rounds=3),
+    Benchmark(module="service_many", rounds=1),
     Benchmark(module="real_engine", rounds=2),
     Benchmark(module="large_runs", rounds=1),
     Benchmark(module="many_answers", rounds=1),

@@ -24,6 +24,8 @@ CHEAP = {
     "auto_concurrency": "auto-concurrency",
     "pool": "pool",
     "many_answers": "many-answers",
+    "service": "service",
+    "service_many": "service-many",
 }
 SVG = "{http://www.w3.org/2000/svg}"
 
