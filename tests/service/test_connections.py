@@ -91,3 +91,12 @@ def test_an_upgrade_that_the_service_lacks_is_ignored(endpoint: Endpoint) -> Non
         assert connection.recv(12) == b"HTTP/1.1 200"
         served.logged("/v1/models")
         assert len(served.log) == 1
+
+
+def test_an_upgrade_with_a_body_is_refused(endpoint: Endpoint) -> None:
+    """Java's client asks for HTTP/2 by default. The body would be lost, so the reply says what to do."""
+    wish = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"
+    with Served(endpoint) as served, connected(served) as connection:
+        connection.sendall(ASKED.replace(b"Content-Length", wish + b"Content-Length", 1))
+        assert b"HTTP/1.1 400" in (reply := connection.recv(65_536))
+        assert b"HttpClient.Version.HTTP_1_1" in reply

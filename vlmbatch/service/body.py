@@ -2,6 +2,7 @@
 
 import asyncio
 
+from starlette.datastructures import Headers
 from starlette.types import Message, Receive
 
 from vlmbatch.service.call import Call
@@ -46,10 +47,17 @@ class Body:
         self.is_gone = False
         """Whether the client has closed the connection."""
 
-    def check_declared(self, length: str | None) -> None:
-        """Raise a Problem if the Content-Length is too large."""
-        if length is not None and length.isdecimal() and int(length) > self._most:
+    def check_head(self, headers: Headers) -> None:
+        """Raise a Problem if the Content-Length is too large, or if the body cannot be read."""
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self._most:
             raise self._too_large()
+        if "upgrade" in headers and (length.strip("0") or "transfer-encoding" in headers):
+            raise Problem(  # the parser of HTTP reads no body then
+                "bad_request",
+                "a request with a body cannot have the header Upgrade; use HTTP/1.1 without it "
+                "(Java: HttpClient.Version.HTTP_1_1)",
+            )
 
     @property
     def is_complete(self) -> bool:

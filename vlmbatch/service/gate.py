@@ -52,7 +52,7 @@ class Gate:
         try:
             has_own_port = service.is_metrics_port((scope.get("server") or ("", None))[1])
             await service.admission.check(reply.call, headers, has_own_port=has_own_port)
-            body.check_declared(headers.get("content-length"))
+            body.check_head(headers)
             reply.place = service.admission.enter(reply.call)
             await self._run(service, scope, body, reply)
         except Problem as problem:
