@@ -72,11 +72,11 @@ async def test_a_finished_run_leaves_no_timer(monkeypatch: pytest.MonkeyPatch) -
     assert (stop.is_set(), told) == (False, [])
 
 
-def set_clock(monkeypatch: pytest.MonkeyPatch, second_of_the_day: int) -> None:
-    """Choose a POSIX time zone in which it is this time of day now."""
-    utc = time.gmtime()
-    behind = (utc.tm_hour * 3600 + utc.tm_min * 60 + utc.tm_sec - second_of_the_day) % 86_400
-    monkeypatch.setenv("TZ", f"XXX{behind // 3600:02}:{behind // 60 % 60:02}:{behind % 60:02}")
+def be_behind(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    """Choose a POSIX time zone that is this far behind UTC; a negative number is ahead of it."""
+    minutes, second = divmod(abs(seconds), 60)
+    sign = "-" if seconds < 0 else ""
+    monkeypatch.setenv("TZ", f"XXX{sign}{minutes // 60:02}:{minutes % 60:02}:{second:02}")
     time.tzset()
 
 
@@ -88,14 +88,16 @@ async def test_a_run_ends_at_a_time_of_day(
     monkeypatch.setattr(time_limit, "LONGEST_WAIT_S", 0.01)
     endpoint.script = ["ok", "held", "held"]
     options = {"backend": "ollama", "base_url": endpoint.url, "concurrency": 1, "drain": 0}
+    utc = time.gmtime()
+    behind = (utc.tm_hour * 3600 + utc.tm_min * 60 + utc.tm_sec - 11 * 3600) % 86_400
     try:
-        set_clock(monkeypatch, 11 * 3600)
+        be_behind(monkeypatch, behind)  # it is 11:00 now
         batch = Batch(RunConfig.of("photos", **options, until="12:00"))
         done = []
         async with asyncio.timeout(240):
             async for result in batch:
                 done.append(result)
-                set_clock(monkeypatch, 12 * 3600)
+                be_behind(monkeypatch, behind - 3600)  # it is 12:00 now, of the same day
     finally:
         monkeypatch.undo()
         time.tzset()
