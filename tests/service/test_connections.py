@@ -98,5 +98,9 @@ def test_an_upgrade_with_a_body_is_refused(endpoint: Endpoint) -> None:
     wish = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"
     with Served(endpoint) as served, connected(served) as connection:
         connection.sendall(ASKED.replace(b"Content-Length", wish + b"Content-Length", 1))
-        assert b"HTTP/1.1 400" in (reply := connection.recv(65_536))
-        assert b"HttpClient.Version.HTTP_1_1" in reply
+        reply = b""
+        while b"HttpClient.Version.HTTP_1_1" not in reply:
+            part = connection.recv(65_536)
+            assert part, reply
+            reply += part
+    assert reply.startswith(b"HTTP/1.1 400 ")
