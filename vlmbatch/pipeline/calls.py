@@ -92,7 +92,7 @@ class Calls:
                 self._waiting.discard(call)
                 result = await self._processor.process(task)
         except TimeoutError:
-            if not deadline.expired():
+            if deadline_s is None or not deadline.expired():
                 raise
             return task.result(self._too_late(task, deadline_s))
         finally:
@@ -101,11 +101,12 @@ class Calls:
             self._cache.keep(result, scope=task.question.scope)
         return result
 
-    def _too_late(self, task: ImageTask, deadline_s: float | None) -> Failure:
+    def _too_late(self, task: ImageTask, deadline_s: float) -> Failure:
         """The failure of a task at its deadline; an endpoint that was busy until then is no timeout."""
         away, is_busy = self._processor.pool.first_away(), task.steps.last_error == "busy"
         why: object = away if away is not None else "the endpoint is busy" if is_busy else None
-        told = f"no answer within {deadline_s:.3g} s" + (f": {why}" if why is not None else "")
+        shown = round(deadline_s, 0 if deadline_s >= 10 else 2)
+        told = f"no answer within {shown:g} s" + (f": {why}" if why is not None else "")
         return Failure(kind="busy" if is_busy else "timeout", message=told, retryable=True)
 
     async def close(self, *, at_once: bool = False) -> None:

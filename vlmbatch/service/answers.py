@@ -9,7 +9,6 @@ from starlette.responses import Response
 from vlmbatch.errors import (
     BackendError,
     Busy,
-    FatalBackendError,
     ResourceError,
     SessionClosed,
     VlmbatchError,
@@ -19,9 +18,6 @@ from vlmbatch.records import Result
 from vlmbatch.service.call import Call
 from vlmbatch.service.models import ServedModel
 from vlmbatch.service.problems import AGAIN_S, STATUS, Problem
-
-DOWN_AGAIN_S = 10
-"""When a client may try again if the endpoint is down, in seconds."""
 
 
 async def answered(
@@ -38,10 +34,8 @@ async def answered(
         raise Problem("overloaded", "too many requests wait for this model; try again later") from error
     except SessionClosed as error:
         raise Problem("stopping", "the service is stopping; try again later") from error
-    except FatalBackendError as error:
-        raise Problem(error.kind, str(error)) from error
     except BackendError as error:
-        raise Problem(error.kind, str(error), retry_after_s=DOWN_AGAIN_S) from error
+        raise Problem(error.kind, str(error)) from error
     except ResourceError as error:
         raise Problem(
             "overloaded", "the service has no free memory or open files left; try again later"
@@ -63,9 +57,7 @@ def body_of(result: Result, call: Call) -> dict[str, Any]:
 def reply(result: Result, call: Call, **more: Any) -> Response:
     """The reply to a request about one image, with `more` fields."""
     status = call.status = status_of(result)
-    headers = {}
-    if status in AGAIN_S:
-        headers["Retry-After"] = str(DOWN_AGAIN_S)
+    headers = {"Retry-After": str(AGAIN_S[status])} if status in AGAIN_S else {}
     return json_reply(body_of(result, call) | more, status, headers)
 
 

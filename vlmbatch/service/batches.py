@@ -11,7 +11,7 @@ from vlmbatch.records import to_line
 from vlmbatch.service.answers import answered, body_of, note
 from vlmbatch.service.call import Call
 from vlmbatch.service.models import MOST_AT_ONCE, ServedModel
-from vlmbatch.service.problems import Problem
+from vlmbatch.service.problems import Problem, error_body
 from vlmbatch.service.reading import Upload
 
 
@@ -52,13 +52,7 @@ class BatchReply(StreamingResponse):
             result = await answered(self._served, [picture.data], self._question, picture.name, self._call)
         except Problem as problem:
             self._call.kind = problem.kind
-            told = {"kind": problem.kind, "message": problem.message, "retryable": problem.retryable}
-            return {
-                **place,
-                "result": None,
-                "status": "error",
-                "error": told,
-                "request_id": self._call.request_id,
-            }
+            told = error_body(problem, self._call.request_id, self._call.path)
+            return {**place, "status": "error", **told}
         note(result, self._call)
         return {**place, **body_of(result, self._call)}

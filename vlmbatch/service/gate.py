@@ -132,7 +132,7 @@ class Reply:
         self.call.failed(problem)
         if self.has_begun:  # some lines of a batch have arrived, and the connection ends without the others
             return
-        told = error_body(problem, self.call.request_id, as_openai=self.call.path.startswith("/v1/"))
+        told = error_body(problem, self.call.request_id, self.call.path)
         content = json.dumps(told).encode("ascii")
         fields = {"content-type": "application/json", "content-length": str(len(content))}
         if not body.is_complete:

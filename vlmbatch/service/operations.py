@@ -1,15 +1,17 @@
 """The routes for people and programs that run the service: health, readiness, metrics and the page."""
 
+from functools import cache
 from importlib import resources
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from vlmbatch.service.answers import DOWN_AGAIN_S, json_reply
+from vlmbatch.service.answers import json_reply
 from vlmbatch.service.fields import Health, NotReady, Ready
 from vlmbatch.service.metrics import CONTENT_TYPE
 from vlmbatch.service.models import reason, states
 from vlmbatch.service.openapi import failures
+from vlmbatch.service.problems import AGAIN_S
 from vlmbatch.service.service import Service
 
 router = APIRouter(tags=["operations"])
@@ -43,7 +45,7 @@ async def ready(request: Request) -> Response:
             {"status": "ready", **({"models": states(service.models)} if shows_reasons else {})}
         )
     told = why if shows_reasons else "the endpoint of the first model takes no requests"
-    return json_reply({"status": "not ready", "reason": told}, 503, {"Retry-After": str(DOWN_AGAIN_S)})
+    return json_reply({"status": "not ready", "reason": told}, 503, {"Retry-After": str(AGAIN_S[503])})
 
 
 @router.get(
@@ -76,6 +78,11 @@ async def script() -> Response:
 
 
 def _file(name: str) -> Response:
-    content = (resources.files("vlmbatch.service") / "page" / name).read_bytes()
     headers = {"Content-Security-Policy": CSP, "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
-    return Response(content, headers=headers, media_type=_TYPES[name])
+    return Response(_content(name), headers=headers, media_type=_TYPES[name])
+
+
+@cache
+def _content(name: str) -> bytes:
+    """The content of a file of the page, which is read from the disk once."""
+    return (resources.files("vlmbatch.service") / "page" / name).read_bytes()

@@ -91,7 +91,7 @@ LASTING: frozenset[FailureKind | RequestKind] = frozenset(
     ("model_not_found", "no_vision", "auth", "quota", "wrong_url", "bad_config")
 )
 """The endpoint is set up wrongly: the operator must act before the same request can succeed."""
-AGAIN_S: Mapping[int, int] = {429: 1, 503: 5}
+AGAIN_S: Mapping[int, int] = {429: 1, 503: 10}
 """For these statuses, when a client may try again, in seconds."""
 
 
@@ -137,9 +137,9 @@ def _sentence(error: HTTPException) -> str:
     return str(error.detail)
 
 
-def error_body(problem: Problem, request_id: str, *, as_openai: bool) -> dict[str, Any]:
-    """The JSON body of a failed request, in the form of this service or of OpenAI."""
-    if as_openai:
+def error_body(problem: Problem, request_id: str, path: str) -> dict[str, Any]:
+    """The JSON body of a failed request: in OpenAI's form below /v1, else in that of this service."""
+    if path.startswith("/v1/"):
         kind = "server_error" if problem.status_code >= 500 else "invalid_request_error"
         error = {"message": problem.message, "type": kind, "param": None, "code": problem.kind}
         return {"error": error, "request_id": request_id}

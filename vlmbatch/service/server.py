@@ -110,7 +110,7 @@ class Protocol(HttpToolsProtocol):
         """Refuse what is not HTTP, or has an address that is too long, in the form of all other failures."""
         problem = Problem("bad_request", "the request is not valid HTTP; send it with an HTTP client")
         request_id = request_id_of(None)
-        body = error_body(problem, request_id, as_openai=(self.url or b"").startswith(b"/v1/"))
+        body = error_body(problem, request_id, (self.url or b"").decode("latin-1"))
         content = json.dumps(body).encode("ascii")
         fields = {
             "content-type": "application/json",

@@ -11,6 +11,8 @@ from vlmbatch.observers.format import clean
 from vlmbatch.service.problems import Problem
 
 LONGEST_NAME = 200
+LONGEST_HEAD = 500
+"""Characters of a data URL before its base64."""
 _DATA_URL = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?P<parameters>(;[\w.+=-]+)*),", re.ASCII)
 _SPACE = b" \t\r\n"
 
@@ -23,7 +25,7 @@ def decoded(text: str, field: str) -> bytes:
     """
     start = 0
     if text.startswith("data:"):
-        head = _DATA_URL.match(text)
+        head = _DATA_URL.match(text[:LONGEST_HEAD])
         if head is None or not head["parameters"].endswith(";base64"):
             raise Problem(
                 "bad_request", f"{field} is a data URL without base64; write data:image/jpeg;base64,..."
