@@ -6,6 +6,7 @@ an environment of its own: python .ci/check_openapi.py ENVIRONMENT/bin/schemathe
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -38,7 +39,8 @@ def check(schemathesis: str, served: Served, *more: str) -> None:
         f"--exclude-checks={','.join((LEFT_OUT, 'ignored_auth'))}",
         *more,
     ]
-    done = subprocess.run(command, check=False)
+    with tempfile.TemporaryDirectory() as folder:  # schemathesis keeps files in its working folder
+        done = subprocess.run(command, cwd=folder, check=False)
     bugs = [line for line in served.log if "a bug" in line]
     print("\n".join(bugs))
     if done.returncode or bugs:
