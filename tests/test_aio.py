@@ -207,6 +207,24 @@ async def test_the_thread_tells_once_it_has_read_far_enough_ahead() -> None:
     assert not none.rested.is_set()
 
 
+async def test_items_are_taken_as_they_come() -> None:
+    """take_some() gives the items that are there, does not wait for more, and gives nothing at the end."""
+    go_on = threading.Event()
+
+    def numbers() -> Iterator[int]:
+        yield from range(5)
+        go_on.wait(240)
+        yield 5
+
+    items = ReadAhead(numbers(), ahead=9, name="some")
+    first = await items.take_some(3)
+    while len(first) < 5:
+        first += await items.take_some(3)
+    assert first == [0, 1, 2, 3, 4]
+    go_on.set()
+    assert [await items.take_some(3), await items.take_some(3)] == [[5], []]
+
+
 async def test_clients_take_turns() -> None:
     """A client with much work delays the work of another by one piece; cancelled work is not begun."""
     turns, go_on, done = Turns("test"), threading.Event(), list[str]()

@@ -153,6 +153,19 @@ class ReadAhead(Generic[T]):
                 self._hungry = True
             await self._came.wait()
 
+    async def take_some(self, most: int) -> list[T]:
+        """Wait for the next item; return it and those that are there, too, up to `most`. Empty at the end.
+
+        Raises as take() does.
+        """
+        taken: list[T] = []
+        while len(taken) < most and (self._waiting or not taken):
+            item = await self.take()
+            if item is None:
+                break
+            taken.append(item)
+        return taken
+
     def close(self) -> None:
         """End the thread at its next item, since no more will be taken."""
         with self._changed:

@@ -1,6 +1,7 @@
 """The calls of a session: bounded in number, ended by a deadline, and closed with the session."""
 
 import asyncio
+from contextlib import nullcontext
 
 from vlmbatch.cache import Cache
 from vlmbatch.errors import AnswerClassError, Busy, SessionClosed
@@ -38,10 +39,17 @@ class Calls:
         """How many calls wait to begin, without those that their caller bounds."""
         return len(self._waiting)
 
-    async def answer(self, task: ImageTask, deadline_s: float | None, *, is_bounded: bool = False) -> Result:
+    async def answer(
+        self,
+        task: ImageTask,
+        deadline_s: float | None = None,
+        *,
+        is_bounded: bool = False,
+        has_room: bool = False,
+    ) -> Result:
         """The result of the task, or a failure of kind `timeout` after `deadline_s` seconds.
 
-        With `is_bounded`, the caller bounds its calls itself.
+        With `is_bounded`, the caller bounds its calls itself. With `has_room`, it holds a room of the pool.
 
         Raises:
             Busy: too many calls wait to begin.
@@ -55,7 +63,7 @@ class Calls:
             )
         if self._stop.is_set():
             raise SessionClosed("the session is closed; open another one")
-        call = asyncio.ensure_future(self._traced(task, deadline_s))
+        call = asyncio.ensure_future(self._traced(task, deadline_s, has_room))
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
         if not is_bounded:
@@ -74,21 +82,22 @@ class Calls:
         except AnswerClassError as error:
             raise error.raised from error.raised.__cause__
 
-    async def _traced(self, task: ImageTask, deadline_s: float | None) -> Result:
+    async def _traced(self, task: ImageTask, deadline_s: float | None, has_room: bool) -> Result:
         """See _processed(); ends with an ImageTraced event."""
         try:
-            result = await self._processed(task, deadline_s)
+            result = await self._processed(task, deadline_s, has_room)
         except BaseException as error:
             self._notify(task.steps.traced(task.id, error))
             raise
         self._notify(task.steps.traced(task.id, result))
         return result
 
-    async def _processed(self, task: ImageTask, deadline_s: float | None) -> Result:
+    async def _processed(self, task: ImageTask, deadline_s: float | None, has_room: bool) -> Result:
         call = asyncio.current_task()
+        room = nullcontext() if has_room else self._processor.pool.room()
         task.steps.begin("wait")
         try:
-            async with asyncio.timeout(deadline_s) as deadline, self._processor.pool.room():
+            async with asyncio.timeout(deadline_s) as deadline, room:
                 self._waiting.discard(call)
                 result = await self._processor.process(task)
         except TimeoutError:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import count
 from typing import TypeAlias, TypeVar, Unpack
@@ -280,6 +280,14 @@ class Session:
             await results.put(first(error))
         else:
             await results.put(None)
+
+    def room(self) -> AbstractAsyncContextManager[None]:
+        """Hold a place for one task of answer_in_room(); a few more than requests at once have one."""
+        return self.processor.pool.room()
+
+    async def answer_in_room(self, task: ImageTask) -> Result:
+        """The result of a task whose caller holds a room; raises as answer() does, but never Busy."""
+        return await self._calls.answer(task, is_bounded=True, has_room=True)
 
     @property
     def most_at_once(self) -> int:
