@@ -81,7 +81,7 @@ async def test_closing_waits_for_lines_on_their_way() -> None:
     async def end() -> None:
         ended.append([task.done() for task in tasks])
 
-    closing = asyncio.create_task(lines.close(end))
+    closing = asyncio.create_task(lines.alone(end))
     await asyncio.sleep(0)
     assert not ended
     slow.gate.set()

@@ -56,6 +56,22 @@ async def test_a_line_is_the_record_of_its_result(output: Path) -> None:
     assert output.read_bytes() == b"".join(to_line(result.to_record()) for result in results)
 
 
+async def test_a_sync_notices_that_the_file_is_gone(output: Path) -> None:
+    """After sync() the lines are on the disk; if the file was deleted, it raises, and so does each write."""
+    async with JsonlWriter(str(output), OutputOptions(), sync_every_s=1e9) as writer:
+        await writer.begin(RUN, {})
+        await writer.sync()
+        await writer.write(answered("a.jpg"))
+        await writer.sync()
+        output.unlink()
+        await writer.write(answered("b.jpg"))
+        for _ in range(2):
+            with pytest.raises(OutputError, match="moved, deleted or emptied"):
+                await writer.sync()
+        with pytest.raises(OutputError, match="moved, deleted or emptied"):
+            await writer.write(answered("c.jpg"))
+
+
 async def test_tasks_that_write_at_once_give_whole_lines(output: Path) -> None:
     """A hundred tasks on one writer give a hundred whole records, one each."""
     images = [f"{number}.jpg" for number in range(100)]

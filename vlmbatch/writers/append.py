@@ -73,10 +73,10 @@ class Lines(Generic[L]):
                 self._waiting.remove(mine)
         return mine.is_written
 
-    async def close(self, end: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run `end` when no line is being written."""
+    async def alone(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do the work when no line is being written."""
         async with self._turn:
-            await end()
+            await work()
 
     async def _put_all(self) -> None:
         together, self._waiting = self._waiting, []

@@ -113,7 +113,7 @@ class JsonlWriter:
             OutputError: the last lines may not have reached the disk.
         """
         try:
-            await completed(self._lines.close(self._end))
+            await completed(self._lines.alone(self._end))
         except (OutputError, ResourceError):
             if exc_type is None:  # otherwise the error that ends the run is the one to report
                 raise
@@ -152,6 +152,14 @@ class JsonlWriter:
         if not await self._lines.add(Line.of(result)):
             assert self._failed is not None, "a line is missing for a reason"
             raise type(self._failed)(str(self._failed)) from self._failed
+
+    async def sync(self) -> None:
+        """Sync all lines to disk now.
+
+        Raises:
+            OutputError: the last lines may not have reached the disk; the same for each later write.
+        """
+        await completed(self._lines.alone(self._sync_now))
 
     def find(self, sha256: str, prompt: str) -> Mapping[str, Any] | None:
         """See protocols.Writer."""
@@ -252,6 +260,17 @@ class JsonlWriter:
         here, output = os.fstat(fd), Path(self.path)
         if not output.exists() or not os.path.samestat(here, output.stat()) or here.st_size < self._size:
             raise FileNotFoundError(errno.ENOENT, MOVED)
+
+    async def _sync_now(self) -> None:
+        if self._file is None or not self._size:
+            return
+        if self._failed is None:
+            try:
+                await asyncio.to_thread(self._sync, self._file.fileno())
+            except OSError as error:
+                self._failed = self._failure(error)
+        if self._failed is not None:
+            raise type(self._failed)(str(self._failed)) from self._failed
 
     async def _end(self) -> None:
         file, self._file = self._file, None

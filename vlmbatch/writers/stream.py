@@ -101,6 +101,9 @@ class StreamWriter:
         if not await self._lines.add(to_line(record)) and self._failed is not None:
             raise type(self._failed)(str(self._failed)) from self._failed
 
+    async def sync(self) -> None:
+        """Do nothing: a written line has left this process."""
+
     def find(self, _sha256: str, _prompt: str) -> None:
         """Returns None: the stream cannot be read back."""
 
