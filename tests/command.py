@@ -38,7 +38,7 @@ def environment(**variables: str) -> dict[str, str]:
     The command reads no file of the user, and remembers nothing.
     """
     shell = {name: value for name, value in os.environ.items() if name in OF_A_SHELL}
-    homes = {"XDG_CONFIG_HOME": "/nonexistent", "XDG_CACHE_HOME": os.devnull}
+    homes = {"XDG_CONFIG_HOME": "/nonexistent", "XDG_CACHE_HOME": os.devnull, "XDG_DATA_HOME": os.devnull}
     return {**shell, **homes, "PYTHONWARNINGS": "default", **variables}
 
 

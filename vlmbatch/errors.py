@@ -21,6 +21,9 @@ VlmbatchError                  the root; raised itself, it is a bug             
 ├─ AnswerClassError            the user's pydantic class raised an exception of its own
 ├─ Busy                        a session has as many waiting calls as it may have
 ├─ SessionClosed               the session was closed before the call had its answer
+├─ QueueAwayError              the Redis of the job queue cannot be reached                    exit 4
+├─ QueueFullError              the Redis of the job queue takes no more data                   exit 5
+├─ StoreAwayError              the store of the job queue cannot be reached or is full         exit 4
 └─ LockedError                 another run writes to the same output                           exit 75
 """
 
@@ -49,11 +52,14 @@ __all__ = [
     "MissingDependencyError",
     "OutputClosed",
     "OutputError",
+    "QueueAwayError",
+    "QueueFullError",
     "RefusedOptionError",
     "RejectedError",
     "ResourceError",
     "SessionClosed",
     "StaleConnectionError",
+    "StoreAwayError",
     "TransientError",
     "UnavailableError",
     "UnreachableError",
@@ -304,7 +310,7 @@ class OutputClosed(VlmbatchError):
 
 
 class LockedError(VlmbatchError):
-    """Another run holds the lock of this output file.
+    """Another run holds the lock of this output file, or another program fills or collects the batch.
 
     `is_certain`: that run has not ended. Else it may have ended on another machine, and the message says what
     to type then.
@@ -346,6 +352,24 @@ class Busy(VlmbatchError):
 
 class SessionClosed(VlmbatchError):
     """The session was closed before the call had its answer."""
+
+
+class QueueAwayError(VlmbatchError):
+    """The Redis of the job queue cannot be reached. Its jobs and results are there once it is back."""
+
+    exit_code = 4
+
+
+class QueueFullError(VlmbatchError):
+    """The Redis of the job queue takes no more data: its memory or its disk is full."""
+
+    exit_code = 5
+
+
+class StoreAwayError(VlmbatchError):
+    """The store of the job queue cannot be reached, or takes no more data."""
+
+    exit_code = 4
 
 
 class VlmbatchWarning(UserWarning):

@@ -24,6 +24,8 @@ OPTIONS = {option.name: option for option in options()}
 KEYWORDS = (QuestionKeywords, SessionKeywords, BatchKeywords, RunKeywords)
 FILES = {"model"}
 """Options that take a path, too, although their value in the help is a name."""
+OF_COMMANDS = {"batch", "priority"}
+"""Options of enqueue and collect, which no function has."""
 
 
 def members(kind: Any) -> frozenset[Any]:
@@ -40,7 +42,7 @@ def taken(option: Option) -> frozenset[Any]:
         kinds.add(Literal["auto"])
     elif option.spec.parse is not None:
         kinds.add(str)
-    if "FILE" in metavar or metavar == "DIR" or option.name in FILES:
+    if "FILE" in metavar or metavar.startswith("DIR") or option.name in FILES:
         kinds.add(os.PathLike[str])
     if "JSON" in metavar:
         kinds.add(Mapping[str, Any])
@@ -51,8 +53,8 @@ def taken(option: Option) -> frozenset[Any]:
 
 def test_each_option_is_one_keyword() -> None:
     """The keywords of a run and of the service are the options, each once, and hold those of the others."""
-    assert RunKeywords.__optional_keys__ | ServiceKeywords.__optional_keys__ == OPTIONS.keys()
-    own = {option.name for option in OPTIONS.values() if option.group == "service"}
+    assert RunKeywords.__optional_keys__ | ServiceKeywords.__optional_keys__ | OF_COMMANDS == OPTIONS.keys()
+    own = {option.name for option in OPTIONS.values() if option.group in ("service", "jobs")} - OF_COMMANDS
     shared = {"quiet", "log_json", "traces"}
     assert ServiceKeywords.__optional_keys__ - SessionKeywords.__optional_keys__ == own | shared
     assert own.isdisjoint(RunKeywords.__optional_keys__)
@@ -62,7 +64,7 @@ def test_each_option_is_one_keyword() -> None:
     assert sizes == sorted(set(sizes))
 
 
-@pytest.mark.parametrize("name", sorted(OPTIONS.keys() - {"schema", "max_failures"}))
+@pytest.mark.parametrize("name", sorted(OPTIONS.keys() - {"schema", "max_failures"} - OF_COMMANDS))
 def test_each_keyword_has_the_types_of_its_option(name: str) -> None:
     """A keyword has exactly the types that its option takes, as its field and its parser say."""
     assert members((get_type_hints(RunKeywords) | get_type_hints(ServiceKeywords))[name]) == taken(

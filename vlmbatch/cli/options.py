@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, get_args
 
@@ -41,26 +41,50 @@ def with_options(command: Callable[[RunConfig], None]) -> Callable[..., None]:
     Typer uses the flag first, then the environment variable, then the file.
     """
 
-    def on_paths(config: RunConfig, paths: list[str]) -> None:
-        command(replace(config, paths=tuple(paths)))
+    chosen = [option for option in options() if option.group not in ("service", "jobs")]
+    return _typer_command(_on_paths(command), command.__doc__, [_paths()], chosen)
 
-    chosen = [option for option in options() if option.group != "service"]
-    return _typer_command(on_paths, command.__doc__, [_paths()], chosen)
+
+def with_paths_and_options_of(
+    *groups_or_names: str,
+) -> Callable[[Callable[[RunConfig], None]], Callable[..., None]]:
+    """Like `with_options`, with some of the options; see `with_options_of`."""
+    chosen = _chosen(groups_or_names)
+
+    def wrap(command: Callable[[RunConfig], None]) -> Callable[..., None]:
+        return _typer_command(_on_paths(command), command.__doc__, [_paths()], chosen)
+
+    return wrap
 
 
 def with_options_of(*groups_or_names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Like `with_options`, for a command without PATH, with some of the options and its own parameters.
 
-    Each name is a group of RunConfig (`endpoint`) or a single option (`give_up_after`); the options keep the
-    order of their declaration. Other keys in vlmbatch.toml are read and checked, but have no effect.
+    Each name is a group of RunConfig (`endpoint`) or a single option: `give_up_after`, or `output.output` if
+    its group has the same name. The options keep the order of their declaration. Other keys in vlmbatch.toml
+    are read and checked, but have no effect.
     """
-    chosen = [o for o in options() if o.group in groups_or_names or o.name in groups_or_names]
+    chosen = _chosen(groups_or_names)
 
     def wrap(command: Callable[..., None]) -> Callable[..., None]:
         _, *own = inspect.signature(command).parameters.values()
         return _typer_command(command, command.__doc__, [_keyword_of(p) for p in own], chosen)
 
     return wrap
+
+
+def _chosen(groups_or_names: Sequence[str]) -> list[Option]:
+    names = frozenset(groups_or_names)
+    return [o for o in options() if not names.isdisjoint((o.group, o.name, f"{o.group}.{o.name}"))]
+
+
+def _on_paths(command: Callable[[RunConfig], None]) -> Callable[..., None]:
+    """The command with a parameter for PATH."""
+
+    def on_paths(config: RunConfig, paths: list[str]) -> None:
+        command(replace(config, paths=tuple(paths)))
+
+    return on_paths
 
 
 def _typer_command(

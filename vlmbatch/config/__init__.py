@@ -8,6 +8,7 @@ from typing import Any, Self, Unpack
 from vlmbatch.config.answer_class import AnswerClass, Schema, split_schema
 from vlmbatch.config.endpoint import EndpointOptions
 from vlmbatch.config.groups import GenerationOptions, ImageOptions, InputOptions, PromptOptions
+from vlmbatch.config.job_queue import QueueOptions
 from vlmbatch.config.keywords import (
     BatchKeywords,
     QuestionKeywords,
@@ -39,13 +40,14 @@ SECTIONS: Mapping[str, Section] = {
     "run": "Speed and limits",
     "display": "Display and reports",
     "service": "Service",
+    "jobs": "Queue",
 }
 """For each group of options the heading in the help, unless an option declares its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """All options of a run and of the service. `paths` are folders, files, or `-` for standard input."""
+    """All options of runs, service and queue. `paths` are folders, files, or `-` for standard input."""
 
     paths: tuple[str, ...]
     input: InputOptions = field(default_factory=InputOptions)
@@ -58,6 +60,7 @@ class RunConfig:
     run: RunOptions = field(default_factory=RunOptions)
     display: DisplayOptions = field(default_factory=DisplayOptions)
     service: ServiceOptions = field(default_factory=ServiceOptions)
+    jobs: QueueOptions = field(default_factory=QueueOptions)
     answer_class: type[AnswerClass] | None = None
     """The pydantic class of parsed answers, if the schema is that of a class; only Python can set it."""
 

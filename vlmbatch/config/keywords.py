@@ -116,6 +116,10 @@ class ServiceKeywords(SessionKeywords, total=False):
     metrics_port: int | None
     trusted_proxy: Texts
 
+    queue: str | None
+    store: File | None
+    result_ttl: float | str
+
     quiet: bool
     log_json: bool
     traces: bool

@@ -94,7 +94,8 @@ class RunOptions:
     )
     give_up_after: float | None = option(
         None,
-        "How long to wait for an endpoint that does not answer. Then the command ends.",
+        "How long to wait for an endpoint (collect: for Redis) that does not answer. Then the command ends; "
+        "serve and worker go on.",
         section="When something fails",
         metavar="TIME",
         parse=parse_duration,

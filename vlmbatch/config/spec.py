@@ -24,6 +24,7 @@ FLAWS = ("length", "loop")
 Section = Literal[
     "Options to know first",
     "Service",
+    "Queue",
     "Question and answer",
     "Images",
     "Output",
@@ -293,3 +294,12 @@ def _with_scheme(text: str) -> str:
 def redact(url: str) -> str:
     """Return the URL without user, password, query and fragment, for records and messages."""
     return re.split("[?#]", re.sub(r"(?<=//)[^/?#]*@", "", url))[0]
+
+
+def redact_place(place: str) -> str:
+    """A folder as it is; a URL without its secrets, or only its scheme if it is unclear where they end."""
+    scheme, separator, rest = place.partition("://")
+    if not separator:
+        return place
+    is_clear = "@" not in re.sub(r"^[^/?#@]*@", "", rest)
+    return redact(place) if is_clear else f"{scheme}://..."
