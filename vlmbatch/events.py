@@ -49,7 +49,8 @@ class RunStarted:
     `others` are further endpoints that share the images, and `fallbacks` are used if these fail; both are
     texts for the user. `notes` tell the user about these endpoints. `away` has the URL of each that is
     down, and the reason, which a note has, too. `output` is where the records go: a file, `-` for standard
-    output, or None if no records are written.
+    output, or None if no records are written. If the records come from a job queue, the backend of `endpoint`
+    is `queue`, its URL is that of Redis, and `concurrency` is 0.
     """
 
     endpoint: Endpoint

@@ -76,6 +76,15 @@ def test_the_sentence(
     assert end.sentence(code) == told
 
 
+def test_a_collection_goes_on_without_a_file() -> None:
+    """A collection to standard output goes on where it ended, since its records have left the queue."""
+    end = EarlyEnd(RunConfig.of("photos"), goes_on=True)
+    end(RunStarted(endpoint=Found(backend="queue", url="u", model="m"), run="r", concurrency=0, output="-"))
+    end(TotalKnown(total=50))
+    end(RunFinished(summary=EARLY))
+    assert end.sentence(6) == f"30 of 50 images left; {GOES_ON}"
+
+
 def test_a_run_that_did_not_start_has_no_sentence() -> None:
     """Before the start no image is done, and nothing is left to go on from."""
     assert EarlyEnd(RunConfig.of("photos")).sentence(4) is None

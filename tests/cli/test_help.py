@@ -16,14 +16,14 @@ from command import COMMAND, environment, run
 from inside import called
 from terminal import Terminal
 
-from vlmbatch.cli import bench, doctor, models, pull, serve
+from vlmbatch.cli import bench, collect, doctor, enqueue, models, pull, serve, worker
 from vlmbatch.cli import run as run_command
 from vlmbatch.cli.front import COMMANDS, PAGE, SHORT_PAGE
 from vlmbatch.cli.help_page import shown_default
 from vlmbatch.config import SECTIONS, options
 from vlmbatch.config.spec import Section
 
-OF_A_RUN = [option for option in options() if option.group != "service"]
+OF_A_RUN = [option for option in options() if option.group not in ("service", "jobs")]
 MODULES = {
     "run": run_command,
     "doctor": doctor,
@@ -31,6 +31,9 @@ MODULES = {
     "pull": pull,
     "bench": bench,
     "serve": serve,
+    "worker": worker,
+    "enqueue": enqueue,
+    "collect": collect,
 }
 
 
@@ -80,7 +83,10 @@ def test_every_option_stands_once_under_its_heading() -> None:
     text = "\n".join(lines)
     parts = re.split(r"^(\S.*):$", text.partition("\nEach option can")[0], flags=re.MULTILINE)[1:]
     headings = dict(zip(parts[::2], (flags_of(p.splitlines()) for p in parts[1::2]), strict=True))
-    assert list(headings) == ["Arguments", *(name for name in get_args(Section) if name != "Service")]
+    assert list(headings) == [
+        "Arguments",
+        *(name for name in get_args(Section) if name not in ("Service", "Queue")),
+    ]
     for option in OF_A_RUN:
         name = option.flag.replace("--", "--no-", 1) if option.default is True else option.flag
         assert [heading for heading, flags in headings.items() if name in flags] == [option.section]

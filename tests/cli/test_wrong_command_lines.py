@@ -16,7 +16,7 @@ from vlmbatch.config import options
 
 Photos = Callable[..., Path]
 
-FLAGS = {o.flag for o in options() if o.group != "service"} | {"--config"}
+FLAGS = {o.flag for o in options() if o.group not in ("service", "jobs")} | {"--config"}
 
 
 @pytest.fixture
@@ -73,7 +73,8 @@ def test_a_command_line_without_a_command(typed: str, meant: str) -> None:
 def test_a_word_that_means_nothing() -> None:
     """A word that is neither a path nor like a command gets the list of commands."""
     assert unknown_command(["zzzz"]).endswith(
-        "; the commands are run, doctor, models, pull, bench and serve; type: vlmbatch --help"
+        "; the commands are run, doctor, models, pull, bench, serve, worker, enqueue and collect; "
+        "type: vlmbatch --help"
     )
 
 
@@ -111,6 +112,7 @@ def test_each_flag_of_other_tools_has_a_target(flag: str) -> None:
             "run --api-key s3cret -p 'a b'",
             "no PATH is given; name a folder of images: vlmbatch run FOLDER --api-key ... -p 'a b'",
         ),
+        ("enqueue", "no PATH is given; name a folder of images: vlmbatch enqueue FOLDER"),
         ("pull", "no MODEL is given; name one, for example: vlmbatch pull qwen2.5vl:7b"),
         ("run x --workers 4", "there is no option --workers; write --concurrency N|auto"),
         ("run x --trigger sks", "there is no option --trigger; the script in docs/captions.md writes a text"),

@@ -91,6 +91,16 @@ def test_the_eta_may_be_unknown() -> None:
     assert meter.done == 2
 
 
+def test_the_state_of_a_queue() -> None:
+    """While records come from a queue, the state names the queue, and no number of requests."""
+    meter = Meter(searching="waiting for the first record")
+    states = [meter.state]
+    for event in (replace(STARTED, concurrency=0), PAUSED, RESUMED):
+        meter.update(event)
+        states.append(meter.state)
+    assert states == ["waiting for the first record", "queue up", "queue down, waiting", "queue up"]
+
+
 def test_counts_are_right_while_another_thread_reads() -> None:
     """The counts are right and nothing is raised while another thread reads the meter."""
     meter = Meter()

@@ -274,7 +274,7 @@ for result in run_batch("photos", backend="ollama", model="tiny-vision", base_ur
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_notebook_has_the_bar_in_its_cell(photos: Photos, endpoint: Endpoint) -> None:
     """In a real kernel the bar is one output of the cell; messages and summary replace it at the end.
 

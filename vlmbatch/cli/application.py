@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from vlmbatch.cli import bench, doctor, models, pull, run, serve
+from vlmbatch.cli import bench, collect, doctor, enqueue, models, pull, run, serve, worker
 from vlmbatch.cli.front import COMMANDS
 from vlmbatch.cli.parsing import Command, Group
 
@@ -22,6 +22,9 @@ for _name, _module in (
     ("pull", pull),
     ("bench", bench),
     ("serve", serve),
+    ("worker", worker),
+    ("enqueue", enqueue),
+    ("collect", collect),
 ):
     app.command(_name, cls=Command, short_help=COMMANDS[_name], epilog=_module.EPILOG)(_module.command)
 

@@ -15,8 +15,10 @@ SIGNALLED = 128
 class EarlyEnd:
     """Receives the events of a run; afterwards it knows how many images are left."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, *, goes_on: bool = False) -> None:
+        """`goes_on`: the same command goes on where it ended, also without an output file."""
         self._config = config
+        self._goes_on = goes_on
         self._started = False
         self._total: int | None = None
         self._summary: Summary | None = None
@@ -68,7 +70,7 @@ class EarlyEnd:
 
     def _way_on(self) -> str:
         output = self._config.output
-        if output.output == "-":
+        if output.output == "-" and not self._goes_on:
             start = "the same command begins again with the first image"
             return f"{start}; add -o {EXAMPLE} to keep records and to go on next time"
         without = " without --overwrite" if output.overwrite else ""

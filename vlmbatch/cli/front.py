@@ -12,13 +12,16 @@ COMMANDS = {
     "pull": "Download models with Ollama.",
     "bench": "Measure how fast an endpoint is under load.",
     "serve": "Serve a model over HTTP.",
+    "worker": "Work on the jobs in a queue.",
+    "enqueue": "Add the images in a folder to a job queue.",
+    "collect": "Write the records of a job queue to a file.",
 }
 """The commands, each with a line that fits into 60 columns."""
 OWN_FLAGS = ("--version", "--install-completion", "--show-completion")
 HELP_FLAGS = ("--help", "-h")
 USAGE = 2
 
-_LINES = "\n".join(f"  {name:6}  {line}" for name, line in COMMANDS.items())
+_LINES = "\n".join(f"  {name:7}  {line}" for name, line in COMMANDS.items())
 SHORT_PAGE = """\
 vlmbatch asks a vision model about each image in a folder.
 

@@ -26,6 +26,9 @@ MakeKey = Annotated[
 
 @with_options_of(
     "service",
+    "queue",
+    "store",
+    "result_ttl",
     "endpoint",
     "request",
     "prompt",

@@ -18,6 +18,7 @@ from vlmbatch.observers import clean
 ALMOST_THE_SAME = 0.85
 EXAMPLES = {
     "run": "no PATH is given; name a folder of images: vlmbatch run FOLDER",
+    "enqueue": "no PATH is given; name a folder of images: vlmbatch enqueue FOLDER",
     "pull": "no MODEL is given; name one, for example: vlmbatch pull qwen2.5vl:7b",
 }
 """For each command with a required argument the message without it."""
@@ -43,7 +44,7 @@ def message_of(error: Any, context: Any, typed: Sequence[str]) -> str:
 
 def _missing(command: str, typed: Sequence[str]) -> str:
     told = EXAMPLES[command]
-    return f"{told} {as_typed(typed)}" if typed and command == "run" else told
+    return f"{told} {as_typed(typed)}" if typed and command != "pull" else told
 
 
 def _no_such_option(flag: str, context: Any) -> str:

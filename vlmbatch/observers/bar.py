@@ -39,9 +39,12 @@ class BarObserver(LineObserver):
         *,
         verbose: bool = False,
         shows_failures: bool = True,
+        searching: str = SEARCHING,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(stream, verbose=verbose, shows_failures=shows_failures, clock=clock)
+        super().__init__(
+            stream, verbose=verbose, shows_failures=shows_failures, searching=searching, clock=clock
+        )
         self._spinner = Spinner("line" if self.console.options.ascii_only else "dots", style="cyan")
 
     def __rich__(self) -> RenderableType:
@@ -101,6 +104,7 @@ class Bar(BarObserver):
         *,
         verbose: bool = False,
         shows_failures: bool = True,
+        searching: str = SEARCHING,
         shares_stdout: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -108,7 +112,9 @@ class Bar(BarObserver):
 
         Without it, standard output does not change, and is free for records.
         """
-        super().__init__(stream, verbose=verbose, shows_failures=shows_failures, clock=clock)
+        super().__init__(
+            stream, verbose=verbose, shows_failures=shows_failures, searching=searching, clock=clock
+        )
         self._shares_stdout = shares_stdout
         self._live = Live(
             get_renderable=self.__rich__,

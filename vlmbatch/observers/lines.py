@@ -22,7 +22,7 @@ from vlmbatch.events import (
 )
 from vlmbatch.observers.failures import FirstFailures
 from vlmbatch.observers.format import clean, duration, endpoint_lines, summary_line
-from vlmbatch.observers.meter import Meter
+from vlmbatch.observers.meter import SEARCHING, Meter
 from vlmbatch.observers.notices import Notices
 from vlmbatch.streams import lossy
 
@@ -38,14 +38,17 @@ class LineObserver:
         *,
         verbose: bool = False,
         shows_failures: bool = True,
+        searching: str = SEARCHING,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`verbose` also prints every retry, and each failed image at once; `clock` returns seconds.
 
+        `searching` is the state until the run has begun.
+
         Without `shows_failures`, failed images are only counted, since their answers' place shows them.
         """
         self.console = self._make_console(lossy(stream))
-        self.meter = Meter(clock)
+        self.meter = Meter(clock, searching=searching)
         self._verbose = verbose
         self._shows_each = shows_failures and verbose
         self._shows_first = shows_failures and not verbose
@@ -93,7 +96,7 @@ class LineObserver:
                 is_new, self._delay = message != self._delay, message
                 return [self.meter.state] if self._verbose and is_new else []
             case EndpointResumed(paused_s=paused_s):
-                name = event.endpoint if self.meter.endpoints > 1 else "the endpoint"
+                name = event.endpoint if self.meter.endpoints > 1 else f"the {self.meter.noun}"
                 return [f"{name} is up again after {duration(paused_s)}"]
             case RunStopping(drain_s=drain_s, error=None):
                 wait = f"waiting up to {duration(drain_s)} for requests in flight"
@@ -116,8 +119,8 @@ def _started(event: RunStarted) -> list[str]:
     if event.output is not None:
         to = f"records to {'standard output' if event.output == '-' else event.output}"
     places = ", ".join((endpoint.url, *event.others))
-    pace = f"{event.concurrency} at once" + (" at first" if event.adapts else "")
-    lines = [f"using {endpoint.model} ({endpoint.backend}, {places}), {pace}, {to}"]
+    pace = f"{event.concurrency} at once{' at first' if event.adapts else ''}, " if event.concurrency else ""
+    lines = [f"using {endpoint.model} ({endpoint.backend}, {places}), {pace}{to}"]
     if event.fallbacks:
         lines.append(f"fallback: {', then '.join(event.fallbacks)}")
     return lines
@@ -132,9 +135,10 @@ class Lines(LineObserver):
         *,
         verbose: bool = False,
         shows_failures: bool = True,
+        searching: str = SEARCHING,
         every_s: float = LINE_EVERY_S,
     ) -> None:
-        super().__init__(stream, verbose=verbose, shows_failures=shows_failures)
+        super().__init__(stream, verbose=verbose, shows_failures=shows_failures, searching=searching)
         self._every_s = every_s
         self._ended = threading.Event()
         self._ticker = threading.Thread(target=self._tick, name="vlmbatch-progress", daemon=True)

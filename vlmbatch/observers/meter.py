@@ -45,13 +45,16 @@ class _Step:
 class Meter:
     """The counts of a run so far and its recent rates. Updates and reads may come from two threads."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` returns seconds."""
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, searching: str = SEARCHING) -> None:
+        """`clock` returns seconds. `searching` is the state until the run has begun."""
         self.ok = 0
         self.failed = 0
         self.skipped = 0
         self.total: int | None = None
         self.endpoint = SEARCHING
+        self.noun = "endpoint"
+        """What the records come from: an endpoint or a queue."""
+        self._searching = searching
         self._reason = ""
         self.concurrency = 0
         self.endpoints = 1
@@ -72,10 +75,10 @@ class Meter:
     @property
     def state(self) -> str:
         """The state of the endpoints, and the limit of requests at once or why no endpoint is found yet."""
-        if self.endpoint == SEARCHING and self._reason:
-            return f"{SEARCHING}: {self._reason}"
-        if self.endpoint != UP:
-            return self.endpoint
+        if self.endpoint == SEARCHING:
+            return f"{self._searching}: {self._reason}" if self._reason else self._searching
+        if self.endpoint != UP or not self.concurrency:
+            return self.endpoint.replace("endpoint", self.noun)
         up = (
             UP if self.endpoints == 1 else f"{self.endpoints - len(self._away)}/{self.endpoints} endpoints up"
         )
@@ -90,6 +93,7 @@ class Meter:
             case RunStarted(concurrency=concurrency):
                 self.endpoint, self._window_began = UP, self._clock()
                 self.concurrency = concurrency
+                self.noun = "endpoint" if concurrency else "queue"
                 self.endpoints = 1 + len(event.others) + len(event.fallbacks)
             case QueueMeasured(endpoint=endpoint, waiting=waiting):
                 self._queued[endpoint] = waiting
