@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 from endpoint import Endpoint, Received
+from redis_server import RedisServer
 from serving import KEY, Served
 
 # a generator cannot know which bytes are a picture, and which messages are one question
@@ -50,10 +51,15 @@ def check(schemathesis: str, served: Served, *more: str) -> None:
 def main() -> None:
     """Check the service without keys, and then with keys and with a right one."""
     (schemathesis,) = sys.argv[1:]
-    with Endpoint(answer=answer) as endpoint:
-        with Served(endpoint) as served:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        RedisServer(Path(folder)) as redis,
+        Endpoint(answer=answer) as endpoint,
+    ):
+        queue = {"queue": redis.url, "store": f"{folder}/store"}
+        with Served(endpoint, **queue) as served:
             check(schemathesis, served)
-        with Served(endpoint, service_key=f"a:{KEY}") as served:
+        with Served(endpoint, service_key=f"a:{KEY}", **queue) as served:
             check(schemathesis, served, f"--header=Authorization: Bearer {KEY}")
 
 

@@ -61,6 +61,7 @@ class Served:
         self._log = io.StringIO()
         self._ready = threading.Event()
         self._error: BaseException | None = None
+        self._stopped = False
         self._thread = threading.Thread(target=self._run, name="service", daemon=True)
         self.service: Service
         self.port = self.metrics_port = 0
@@ -99,8 +100,9 @@ class Served:
         return next(line for line in self.log if text in line)
 
     def stop(self) -> None:
-        """Begin the drain, as a signal does."""
-        if self._thread.is_alive():
+        """Begin the drain, as the first signal does."""
+        if self._thread.is_alive() and not self._stopped:
+            self._stopped = True
             self._loop.call_soon_threadsafe(self._serving.cancel)
 
     def metrics(self, **headers: str) -> dict[str, float]:

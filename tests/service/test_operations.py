@@ -84,6 +84,9 @@ def test_the_description_of_the_routes_names_all_of_them(endpoint: Endpoint) -> 
         assert served.client.get("/docs").status_code == 404
     assert set(paths) == {
         *("/analyze", "/analyze/upload", "/analyze/optimized", "/analyze/batch"),
+        *("/analyze/async", "/job/{id}"),
+        *("/v1/files", "/v1/files/{file_id}", "/v1/files/{file_id}/content"),
+        *("/v1/batches", "/v1/batches/{batch_id}", "/v1/batches/{batch_id}/cancel"),
         *("/health", "/ready", "/metrics", "/v1/models", "/v1/chat/completions"),
     }
     body = paths["/analyze/optimized"]["post"]["requestBody"]["content"]

@@ -20,9 +20,8 @@ from vlmbatch.service.fields import (
     SizedFields,
 )
 from vlmbatch.service.openapi import bodies, failures, lines
-from vlmbatch.service.reading import Upload, form_body, is_form, json_body
+from vlmbatch.service.reading import Upload, decoded_upload, form_body, is_form, json_body
 from vlmbatch.service.service import Service
-from vlmbatch.service.uploads import decoded
 
 router = APIRouter(tags=["images"])
 
@@ -31,7 +30,7 @@ router = APIRouter(tags=["images"])
 async def analyze(request: Request) -> Response:
     """Ask about an image in base64."""
     body = await json_body(request, AnalyzeBody)
-    return await _one(request, body, _decoded(request, body.image_base64))
+    return await _one(request, body, decoded_upload(request, body.image_base64))
 
 
 @router.post(
@@ -55,7 +54,7 @@ async def optimized(request: Request) -> Response:
         fields, (picture,) = await form_body(request, SizedFields)
         return await _one(request, fields, picture, tells_size=True)
     body = await json_body(request, OptimizedBody)
-    return await _one(request, body, _decoded(request, body.image_base64), tells_size=True)
+    return await _one(request, body, decoded_upload(request, body.image_base64), tells_size=True)
 
 
 @router.post(
@@ -97,16 +96,10 @@ async def _one(request: Request, fields: Fields, picture: Upload, *, tells_size:
     return reply(result, call, **more)
 
 
-def _decoded(request: Request, text: str, place: str = "image_base64", name: str | None = None) -> Upload:
-    """The image in a field of a JSON body."""
-    call = Call.of(request.scope)
-    data = decoded(text, place)
-    call.image_bytes.append(len(data))
-    return Upload(name=name or call.request_id, data=data)
-
-
 def _of_batch(request: Request, image: str | BatchImage, number: int) -> Upload:
     """The image at this position of a batch, from 1; without an id, the position is its id."""
     if isinstance(image, str):
-        return _decoded(request, image, f"images.{number - 1}", str(number))
-    return _decoded(request, image.image_base64, f"images.{number - 1}.image_base64", image.id or str(number))
+        return decoded_upload(request, image, f"images.{number - 1}", str(number))
+    return decoded_upload(
+        request, image.image_base64, f"images.{number - 1}.image_base64", image.id or str(number)
+    )

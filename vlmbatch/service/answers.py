@@ -17,7 +17,7 @@ from vlmbatch.pipeline.question import Question
 from vlmbatch.records import Result
 from vlmbatch.service.call import Call
 from vlmbatch.service.models import ServedModel
-from vlmbatch.service.problems import AGAIN_S, STATUS, Problem
+from vlmbatch.service.problems import AGAIN_S, STATUS, Problem, out_of_resources
 
 
 async def answered(
@@ -37,9 +37,7 @@ async def answered(
     except BackendError as error:
         raise Problem(error.kind, str(error)) from error
     except ResourceError as error:
-        raise Problem(
-            "overloaded", "the service has no free memory or open files left; try again later"
-        ) from error
+        raise out_of_resources() from error
     except VlmbatchError as error:
         raise Problem("internal", str(error)) from error
 

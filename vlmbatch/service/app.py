@@ -1,13 +1,15 @@
 """The app factory: a FastAPI app that any ASGI server can run."""
 
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from importlib import metadata
 from typing import Unpack
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -15,7 +17,9 @@ from starlette.responses import Response
 
 from vlmbatch.config import RunConfig, given_config
 from vlmbatch.config.keywords import ServiceKeywords
-from vlmbatch.service import analyze, chat, operations
+from vlmbatch.service import analyze, chat, jobs, operations
+from vlmbatch.service.batch_api import batch_routes, file_routes
+from vlmbatch.service.call import route_of
 from vlmbatch.service.gate import Gate
 from vlmbatch.service.log import ServiceLog
 from vlmbatch.service.openapi import described
@@ -61,25 +65,42 @@ def app_of(config: RunConfig, opening: Callable[[], AbstractAsyncContextManager[
         redoc_url=None,
         redirect_slashes=False,
     )
-    routers = (analyze.router, chat.router, operations.router)
+    routers = (
+        analyze.router,
+        jobs.router,
+        chat.router,
+        file_routes.router,
+        batch_routes.router,
+        operations.router,
+    )
     for router in routers:
         app.include_router(router)
     document = cache(lambda: described(app, routers, has_keys=config.service.has_keys))
     app.openapi = document  # type: ignore[method-assign]  # as FastAPI's documentation says
-    app.add_exception_handler(HTTPException, _raise_problem)
+    app.add_exception_handler(HTTPException, _problem_raiser(routers))
     app.add_middleware(Gate)
     if config.service.cors_origin:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=config.service.cors_origin,
-            allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
-            expose_headers=["X-Request-ID", "Retry-After"],
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-API-Key", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Retry-After", "Location"],
         )
     return app
 
 
-async def _raise_problem(_request: Request, error: Exception) -> Response:
-    """Let the gate send all errors, so that each of them has one form."""
-    assert isinstance(error, HTTPException), "registered for this class"
-    raise Problem.of(error)
+def _problem_raiser(routers: Iterable[APIRouter]) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """A handler that lets the gate send all errors, so that each of them has one form."""
+    methods: dict[str, set[str]] = defaultdict(set)
+    for route in (route for router in routers for route in router.routes if isinstance(route, APIRoute)):
+        methods[route.path] |= route.methods or set()
+
+    async def raise_problem(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException), "registered for this class"
+        allowed = methods.get(route_of(request.scope))
+        if error.status_code == 405 and allowed:  # the framework names one route, and a path may have two
+            error.headers = {"Allow": ", ".join(sorted(allowed))}
+        raise Problem.of(error)
+
+    return raise_problem

@@ -27,7 +27,7 @@ class BodyRoom:
             raise Problem("overloaded", "the requests in progress use all memory for bodies; try again later")
         self._left -= size
 
-    def give_back(self, size: int) -> None:
+    def release(self, size: int) -> None:
         """These bytes are free again."""
         self._left += size
 
@@ -126,7 +126,7 @@ class Body:
 
     def close(self) -> None:
         """The request is over: its room is free."""
-        self._room.give_back(self._size)
+        self._room.release(self._size)
         self._size = 0
         if self._leaving is not None:
             self._leaving.cancel()

@@ -1,23 +1,20 @@
 """OpenAI's form of the service: /v1/chat/completions and /v1/models, for clients that exist."""
 
 import json
-import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
-from vlmbatch.finish_reasons import is_cut
-from vlmbatch.records import Result
-from vlmbatch.service.answers import answered, json_reply, note, status_of
+from vlmbatch.service.answers import answered, json_reply, note
 from vlmbatch.service.call import Call
 from vlmbatch.service.chat_fields import ChatBody, ChatReply, Conversation, ModelList, OpenAIFailed
+from vlmbatch.service.completions import completion_of, finish_of, head_of, usage_of
 from vlmbatch.service.openapi import bodies, failures, server_events
 from vlmbatch.service.problems import Problem
 from vlmbatch.service.reading import json_body
 from vlmbatch.service.service import Service
-from vlmbatch.service.uploads import checked, decoded
 
 router = APIRouter(prefix="/v1", tags=["OpenAI's form"])
 
@@ -57,10 +54,11 @@ async def chat(request: Request) -> Response:
     note(result, call)
     if result.failure is not None:
         raise Problem(result.failure.kind, result.failure.message)
+    record = result.to_record()
     if body.stream:
-        chunks = _chunks(result, call, with_usage=body.wants_usage)
+        chunks = _chunks(record, call.request_id, with_usage=body.wants_usage)
         return StreamingResponse(chunks, media_type="text/event-stream")
-    return json_reply(_completion(result, call), status_of(result))
+    return json_reply(completion_of(record, call.request_id))
 
 
 def _model(name: str) -> dict[str, Any]:
@@ -68,41 +66,22 @@ def _model(name: str) -> dict[str, Any]:
 
 
 async def _picture(request: Request, url: str, number: int) -> bytes:
-    """The image at this position of the message: in a data URL, or fetched from an allowed host."""
-    service, call = Service.of(request), Call.of(request.scope)
-    place = f"image_url {number + 1}"
-    if url.startswith("data:"):
-        data = decoded(url, place)
-    elif url.lower().startswith(("http:", "https:")):
-        data = checked(await service.fetched(url, place), place)
-    else:
-        raise Problem("bad_request", f"{place} is not a data URL; write data:image/jpeg;base64,...")
-    call.image_bytes.append(len(data))
+    """The image at this position of the message."""
+    data = await Service.of(request).picture_at(url, f"image_url {number + 1}")
+    Call.of(request.scope).image_bytes.append(len(data))
     return data
 
 
-def _completion(result: Result, call: Call) -> dict[str, Any]:
-    """The result as a chat completion, with its record as `vlmbatch`."""
-    message = {"role": "assistant", "content": result.text, "refusal": None}
-    choice = {"index": 0, "message": message, "finish_reason": _finish(result), "logprobs": None}
-    return {
-        **_head(result, call, "chat.completion"),
-        "choices": [choice],
-        "usage": _usage(result),
-        "vlmbatch": result.to_record(),
-    }
-
-
-async def _chunks(result: Result, call: Call, *, with_usage: bool) -> AsyncIterator[bytes]:
+async def _chunks(record: Mapping[str, Any], request_id: str, *, with_usage: bool) -> AsyncIterator[bytes]:
     """The events of a streamed answer, which is known already."""
-    head = _head(result, call, "chat.completion.chunk")
-    text = result.text or ""
+    head = head_of(record, request_id, "chat.completion.chunk")
+    text: str = record["response"]
     yield _event(head, {"role": "assistant", "content": ""})
     for start in range(0, len(text), PIECE):
         yield _event(head, {"content": text[start : start + PIECE]})
-    yield _event(head, {}, _finish(result))
+    yield _event(head, {}, finish_of(record))
     if with_usage:
-        yield _sse({**head, "choices": [], "usage": _usage(result)})
+        yield _sse({**head, "choices": [], "usage": usage_of(record)})
     yield b"data: [DONE]\n\n"
 
 
@@ -114,23 +93,3 @@ def _event(head: Mapping[str, Any], delta: Mapping[str, Any], finish: str | None
 
 def _sse(value: Mapping[str, Any]) -> bytes:
     return b"data: " + json.dumps(value).encode("ascii") + b"\n\n"
-
-
-def _head(result: Result, call: Call, kind: str) -> dict[str, Any]:
-    return {
-        "id": f"chatcmpl-{call.request_id}",
-        "object": kind,
-        "created": int(time.time()),
-        "model": call.model,
-    }
-
-
-def _finish(result: Result) -> str:
-    is_short = result.completion is not None and is_cut(result.completion.finish_reason)
-    return "length" if is_short else "stop"
-
-
-def _usage(result: Result) -> dict[str, int]:
-    usage = result.completion.usage if result.completion is not None else None
-    read, written = (0, 0) if usage is None else (usage.input_tokens, usage.output_tokens)
-    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}

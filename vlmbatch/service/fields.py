@@ -15,10 +15,14 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from vlmbatch.config.job_queue import Priority
+from vlmbatch.jobs.job import JobStatus
 from vlmbatch.service.models import Asked
 
 LONGEST_PROMPT = 32_000
 """Characters of a prompt or a system message; a page of text has about 3,000."""
+LONGEST_WAIT_S = 60
+"""A request may wait this long for the end of a job, in seconds."""
 MOST_IMAGES = 100
 """Pictures in one request to /analyze/batch."""
 LARGEST_TOKENS = 1_000_000
@@ -146,6 +150,28 @@ class BatchBody(Fields):
     images: list[Image] = Field(min_length=1, max_length=MOST_IMAGES)
 
 
+class JobFields(Fields):
+    """A question for the job queue."""
+
+    priority: Priority | None = Field(
+        None, description="Workers take jobs with the priority high first, and low last. Default: normal."
+    )
+
+
+class JobBody(JobFields):
+    """A question for the job queue, about an image in base64."""
+
+    image_base64: Base64
+
+
+class Wait(BaseModel):
+    """How long a request waits for the end of a job, in seconds."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    wait: float = Field(0.0, ge=0, le=LONGEST_WAIT_S, allow_inf_nan=False)
+
+
 class ErrorFields(BaseModel):
     """Why a request has no answer."""
 
@@ -195,6 +221,29 @@ class BatchLine(BaseModel):
     request_id: str
 
 
+class JobSent(BaseModel):
+    """The job of a request, and its status now."""
+
+    job_id: str
+    status: JobStatus
+    request_id: str
+
+
+class JobReply(BaseModel):
+    """A job. Once it is complete or failed, it also has the fields of a record (docs/records.md).
+
+    Its `status` replaces that of the record.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    job_id: str
+    status: JobStatus
+    result: str | None
+    error: ErrorFields | None
+    request_id: str
+
+
 class Health(BaseModel):
     """The service is alive."""
 
@@ -202,10 +251,14 @@ class Health(BaseModel):
 
 
 class Ready(BaseModel):
-    """The first model answers. `models` has the state of each model, unless clients need keys."""
+    """The first model answers. `models` has the state of each model, unless clients need keys.
+
+    `queue` is `up`, or says why the job queue cannot be used; a service without a queue has none.
+    """
 
     status: Literal["ready"]
     models: dict[str, str] | None = None
+    queue: str | None = None
 
 
 class NotReady(BaseModel):
@@ -213,3 +266,4 @@ class NotReady(BaseModel):
 
     status: Literal["not ready"]
     reason: str
+    queue: str | None = None

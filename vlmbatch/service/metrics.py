@@ -18,6 +18,7 @@ from vlmbatch.observers.prometheus import SECONDS
 from vlmbatch.records import Result
 from vlmbatch.service.call import Call
 from vlmbatch.service.models import Models
+from vlmbatch.service.queue_metrics import QueueFacts, QueueMetrics
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 BYTES = (10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000, 100_000_000)
@@ -82,6 +83,7 @@ class ServiceMetrics:
         self._queued = gauge(
             "vlm_endpoint_queue", "Requests of all clients that wait at the endpoint.", ["model", "endpoint"]
         )
+        self._queue = QueueMetrics(self.registry)
 
     def __call__(self, event: Event) -> None:
         """Receive an event of a session."""
@@ -127,8 +129,9 @@ class ServiceMetrics:
         if facts.width is not None and facts.height is not None:
             self._pixels.labels(route).observe(facts.width * facts.height)
 
-    def text(self, models: Models) -> bytes:
-        """All metrics in the format of Prometheus, with the state of the endpoints now."""
+    def text(self, models: Models, queue: QueueFacts | None = None) -> bytes:
+        """All metrics in the format of Prometheus, with the state of endpoints and queue now."""
+        self._queue.facts = queue
         for gauge in (self._waiting, self._up, self._at_endpoint, self._queued):
             gauge.clear()
         for served in models.served:

@@ -1,16 +1,20 @@
 """The models of the service: for each one an open session, and the questions that clients ask it."""
 
+import asyncio
 import json
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 from vlmbatch.config import RunConfig
 from vlmbatch.errors import ConfigError, UnavailableError
+from vlmbatch.jobs.questions import question_options
 from vlmbatch.pipeline.question import Question
 from vlmbatch.pipeline.session import Session, opened
+from vlmbatch.prompts.checking import CHECKER
 from vlmbatch.protocols import Observer
 from vlmbatch.records import Endpoint
 from vlmbatch.service.keys import ApiKey
@@ -79,10 +83,7 @@ class ServedModel:
         Raises:
             Problem: an option cannot be used, or the model is not known yet.
         """
-        if asked.schema is not None and len(asked.schema) > LONGEST_SCHEMA:
-            raise Problem(
-                "bad_option", f"schema has more than {LONGEST_SCHEMA:,} characters; write a shorter one"
-            )
+        _check_length(asked.schema)
         try:
             place = (asked, self.session.endpoint)
             question = self._questions.get(place)
@@ -97,6 +98,25 @@ class ServedModel:
             raise Problem("down", str(error)) from error
         self._questions.move_to_end(place)
         return question.within(scope)
+
+    async def options(self, asked: Asked, scope: str) -> dict[str, Any]:
+        """The options of the question of a job: those of the service, with those that the client gives.
+
+        The model need not be known. Clients with the same `scope` take one turn; see question_within().
+
+        Raises:
+            Problem: an option cannot be used.
+        """
+        _check_length(asked.schema)
+        schema = None if asked.schema is None else json.loads(asked.schema)
+        try:
+            config = self.session.config.for_question(schema=schema, **asked.options)
+            work = partial(question_options, config)
+            if config.generation.schema is None:
+                return await asyncio.to_thread(work)
+            return await CHECKER.turns.call(scope, work)
+        except ConfigError as error:
+            raise Problem("bad_option", without_flags(str(error))) from error
 
     async def _made(self, asked: Asked, scope: str) -> Question:
         if asked.schema is None:
@@ -160,6 +180,13 @@ class Models:
         if name is None or not known:
             return "this request can use no model of the service; ask the operator of the service for one"
         return f"this request cannot use the model {name[:100]!r}; name one of these: {known}"
+
+
+def _check_length(schema: str | None) -> None:
+    if schema is not None and len(schema) > LONGEST_SCHEMA:
+        raise Problem(
+            "bad_option", f"schema has more than {LONGEST_SCHEMA:,} characters; write a shorter one"
+        )
 
 
 def _may_use(key: ApiKey | None, name: str) -> bool:

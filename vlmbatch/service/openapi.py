@@ -14,6 +14,7 @@ from vlmbatch.service.problems import AGAIN_S, STATUS
 
 Json = dict[str, Any]
 _FILE = {"type": "string", "format": "binary", "description": "An image file."}
+_JSONL_FILE = {**_FILE, "description": "A JSONL file with a request in each line."}
 _REQUEST_ID = {
     "name": "X-Request-ID",
     "in": "header",
@@ -32,6 +33,11 @@ _HEADERS: Mapping[str, Json] = {
         "required": True,
         "schema": {"type": "integer", "minimum": 0},
     },
+    "Location": {
+        "description": "The address of the job.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^/job/[0-9a-f]{32}$"},
+    },
     "WWW-Authenticate": {"required": True, "schema": {"type": "string", "const": "Bearer"}},
     "Allow": {
         "description": "The methods of this address.",
@@ -40,6 +46,7 @@ _HEADERS: Mapping[str, Json] = {
     },
 }
 _HEADERS_OF_STATUS: Mapping[int, tuple[str, ...]] = {
+    202: ("Location",),
     401: ("WWW-Authenticate",),
     405: ("Allow",),
     **dict.fromkeys(AGAIN_S, ("Retry-After",)),
@@ -51,25 +58,43 @@ _KEYS: Mapping[str, Json] = {
 
 
 def bodies(
-    *, json: type[BaseModel] | None = None, form: type[BaseModel] | None = None, most_files: int = 1
+    *,
+    json: type[BaseModel] | None = None,
+    form: type[BaseModel] | None = None,
+    most_files: int = 1,
+    headers: Iterable[Json] = (),
 ) -> Json:
     """The description of a body that is JSON, or a form with the field `file`, or either of them.
 
-    The fields of a form may also be in the URL. It has at most `most_files` files.
+    The fields of a form may also be in the URL. It has at most `most_files` files. `headers` are parameters.
     """
     content: Json = {}
-    parameters: list[Json] = []
+    parameters: list[Json] = [*headers]
     if json is not None:
         content["application/json"] = {"schema": _schema(json)}
     if form is not None:
         schema = _without_null(_schema(form))
-        parameters = [_parameter(name, field) for name, field in schema["properties"].items()]
+        parameters += [_parameter(name, field) for name, field in schema["properties"].items()]
         file = _FILE if most_files == 1 else _array(_FILE, most_files)
         schema["properties"] = {"file": file, **schema["properties"]}
         schema["required"] = ["file"]
         encoding = {"schema": {"contentType": "application/json"}}
         content["multipart/form-data"] = {"schema": schema, "encoding": encoding}
     return {"parameters": parameters, "requestBody": {"required": True, "content": content}}
+
+
+def jsonl_form(form: type[BaseModel]) -> Json:
+    """The description of a form with these fields, and a JSONL file in the field `file`."""
+    schema = _schema(form)
+    schema["properties"] = {"file": _JSONL_FILE, **schema["properties"]}
+    schema["required"] = ["file", *schema["required"]]
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+def url_parameters(fields: type[BaseModel]) -> Json:
+    """The description of these fields in the URL."""
+    schema = _without_null(_schema(fields))
+    return {"parameters": [_parameter(name, field) for name, field in schema["properties"].items()]}
 
 
 def lines(model: type[BaseModel]) -> Json:
@@ -97,7 +122,8 @@ def described(app: FastAPI, routers: Iterable[APIRouter], *, has_keys: bool) -> 
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
     for route in (route for router in routers for route in router.routes if isinstance(route, APIRoute)):
-        for operation in document["paths"].get(route.path, {}).values():
+        operations: Json = document["paths"].get(route.path, {})
+        for operation in (operations[m.lower()] for m in route.methods or () if m.lower() in operations):
             operation |= route.openapi_extra or {}  # the framework has made floats of its bounds
             _complete(operation, needs_key=has_keys and route.path not in OPEN_PATHS)
     document["components"]["headers"] = dict(_HEADERS)

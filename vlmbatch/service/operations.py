@@ -36,16 +36,23 @@ async def health() -> Response:
     responses={503: {"model": NotReady}, **failures(statuses=(400, 405))},
 )
 async def ready(request: Request) -> Response:
-    """Whether the first model answers: its endpoint is up, and a test picture has shown that it sees."""
+    """Whether the first model answers: its endpoint is up, and a test picture has shown that it sees.
+
+    `queue` has the state of the job queue, if there is one; without it the service is ready, too.
+    """
     service = Service.of(request)
+    queue = await service.queue_facts()
+    state = {} if queue is None else {"queue": queue.reason or "up"}
     why = "the service is stopping" if service.admission.stopping else reason(service.models.default)
     shows_reasons = not service.config.service.has_keys  # they name servers inside the house
     if why is None:
         return json_reply(
-            {"status": "ready", **({"models": states(service.models)} if shows_reasons else {})}
+            {"status": "ready", **({"models": states(service.models)} if shows_reasons else {}), **state}
         )
     told = why if shows_reasons else "the endpoint of the first model takes no requests"
-    return json_reply({"status": "not ready", "reason": told}, 503, {"Retry-After": str(AGAIN_S[503])})
+    return json_reply(
+        {"status": "not ready", "reason": told, **state}, 503, {"Retry-After": str(AGAIN_S[503])}
+    )
 
 
 @router.get(
@@ -56,7 +63,8 @@ async def ready(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """The metrics in the format of Prometheus."""
     service = Service.of(request)
-    return Response(service.metrics.text(service.models), media_type=CONTENT_TYPE)
+    queue = await service.queue_facts()
+    return Response(service.metrics.text(service.models, queue), media_type=CONTENT_TYPE)
 
 
 @router.get("/", include_in_schema=False)

@@ -23,6 +23,9 @@ RequestKind = Literal[
     "client_gone",  # 499: the client closed the connection; only the log and the metrics have it
     "overloaded",  # 503: too many requests in progress
     "stopping",  # 503: the service is stopping
+    "no_queue",  # 503: the service has no job queue
+    "queue_away",  # 503: the Redis or the store of the job queue cannot be reached
+    "queue_full",  # 503: the Redis of the job queue takes no more data
 ]
 """The values of ``error.kind`` for requests that reach no model; all others are those of records."""
 
@@ -42,6 +45,9 @@ STATUS: Mapping[FailureKind | RequestKind, int] = {
     "client_gone": 499,
     "overloaded": 503,
     "stopping": 503,
+    "no_queue": 503,
+    "queue_away": 503,
+    "queue_full": 503,
     # the image
     "bad_image": 422,
     "too_large": 413,
@@ -88,7 +94,7 @@ OF_STATUS: Mapping[int, RequestKind] = {
 }
 """The kinds of errors that the web framework raises itself."""
 LASTING: frozenset[FailureKind | RequestKind] = frozenset(
-    ("model_not_found", "no_vision", "auth", "quota", "wrong_url", "bad_config")
+    ("model_not_found", "no_vision", "auth", "quota", "wrong_url", "bad_config", "no_queue")
 )
 """The endpoint is set up wrongly: the operator must act before the same request can succeed."""
 AGAIN_S: Mapping[int, int] = {429: 1, 503: 10}
@@ -126,6 +132,11 @@ class Problem(HTTPException):
             return error
         kind = OF_STATUS.get(error.status_code, "bad_request")
         return cls(kind, _sentence(error), headers=error.headers)
+
+
+def out_of_resources() -> Problem:
+    """The problem of a request that finds the machine without memory, threads or descriptors."""
+    return Problem("overloaded", "the service has no free memory or open files left; try again later")
 
 
 def _sentence(error: HTTPException) -> str:

@@ -15,7 +15,7 @@ from vlmbatch import strict_json
 from vlmbatch.observers.format import counted
 from vlmbatch.service.call import Call
 from vlmbatch.service.problems import Problem
-from vlmbatch.service.uploads import checked, safe_name
+from vlmbatch.service.uploads import checked, decoded, safe_name
 
 F = TypeVar("F", bound=BaseModel)
 FILE = ("file", "files", "image", "images")
@@ -72,19 +72,25 @@ async def json_body(request: Request, kind: type[F]) -> F:
         raise Problem(
             "unsupported_media_type", "the body must be JSON; send the header Content-Type: application/json"
         )
-    content = await request.body()
+    value = json_object(await request.body(), "the body", '{"prompt": "...", "image_base64": "..."}')
+    return validated(kind, value, strict=True)
+
+
+def json_object(content: bytes, place: str, example: str) -> dict[str, Any]:
+    """The object in this JSON; `place` and `example` are for messages.
+
+    Raises:
+        Problem: it is not JSON, no object, or too long.
+    """
     if sum(map(content.count, b"[{,")) > MOST_VALUES:
-        raise Problem("bad_request", f"the body has more than {MOST_VALUES:,} values; send fewer")
+        raise Problem("bad_request", f"{place} has more than {MOST_VALUES:,} values; send fewer")
     try:
         value = _value(content)
     except ValueError as error:
-        raise Problem("bad_request", f"the body is not JSON: {error}") from error
+        raise Problem("bad_request", f"{place} is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise Problem(
-            "bad_request",
-            'the body is JSON, but not an object; write {"prompt": "...", "image_base64": "..."}',
-        )
-    return _validated(kind, value, strict=True)
+        raise Problem("bad_request", f"{place} is JSON, but not an object; write {example}")
+    return value
 
 
 async def form_body(request: Request, kind: type[F], *, most_files: int = 1) -> tuple[F, list[Upload]]:
@@ -93,18 +99,38 @@ async def form_body(request: Request, kind: type[F], *, most_files: int = 1) -> 
     Raises:
         Problem: it is not a form, a field is wrong, there is no image, or there are too many.
     """
-    if _media_type(request) != "multipart/form-data":
-        raise Problem(
-            "unsupported_media_type",
-            "the body must be a form with a file; write: curl -F file=@photo.jpg ...",
-        )
+    _check_form(request)
     async with _form(request, most_files) as form:
-        fields = _validated(kind, _texts(request, form))
+        fields = validated(kind, _texts(request, form))
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
         if not files:
             raise Problem("bad_option", "file is missing; send the image in the form field file")
         call = Call.of(request.scope)
         return fields, [await _upload(file, call, number) for number, file in enumerate(files, 1)]
+
+
+@asynccontextmanager
+async def form_file(request: Request, kind: type[F]) -> AsyncIterator[tuple[F, UploadFile]]:
+    """The fields of a multipart form, and its file, which is on the disk if it is large.
+
+    Raises:
+        Problem: it is not a form, a field is wrong, or there is no file.
+    """
+    _check_form(request)
+    async with _form(request, 1) as form:
+        fields = validated(kind, _texts(request, form))
+        file = next((value for value in form.values() if isinstance(value, UploadFile)), None)
+        if file is None:
+            raise Problem("bad_option", "file is missing; send it in the form field file")
+        yield fields, file
+
+
+def _check_form(request: Request) -> None:
+    if not is_form(request):
+        raise Problem(
+            "unsupported_media_type",
+            "the body must be a form with a file; write: curl -F file=@photo.jpg ...",
+        )
 
 
 @asynccontextmanager
@@ -124,12 +150,35 @@ async def _form(request: Request, most_files: int) -> AsyncIterator[FormData]:
         await form.close()
 
 
+def url_fields(request: Request, kind: type[F]) -> F:
+    """The fields in the URL.
+
+    Raises:
+        Problem: a field is wrong.
+    """
+    return validated(kind, _texts(request, FormData()))
+
+
+def decoded_upload(
+    request: Request, text: str, place: str = "image_base64", name: str | None = None
+) -> Upload:
+    """The image in a field of a JSON body; without a name, that of the request.
+
+    Raises:
+        Problem: it is not base64, or not an image.
+    """
+    call = Call.of(request.scope)
+    data = decoded(text, place)
+    call.image_bytes.append(len(data))
+    return Upload(name=name or call.request_id, data=data)
+
+
 def is_form(request: Request) -> bool:
     """Whether the body is a form."""
     return _media_type(request) == "multipart/form-data"
 
 
-def _validated(kind: type[F], value: Mapping[str, Any], *, strict: bool = False) -> F:
+def validated(kind: type[F], value: Mapping[str, Any], *, strict: bool = False) -> F:
     """The checked fields; raises a Problem that names each wrong field. `strict`: a text is no number."""
     try:
         return kind.model_validate(value, strict=strict)

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from vlmbatch.config import RunConfig
 from vlmbatch.endpoints.bugs import Bugs
-from vlmbatch.errors import FailureKind
+from vlmbatch.errors import FailureKind, QueueAwayError, QueueFullError, StoreAwayError
 from vlmbatch.events import EndpointResumed, Event
 from vlmbatch.observers.format import duration
 from vlmbatch.observers.notices import Notices
@@ -24,10 +24,13 @@ from vlmbatch.service.log import ServiceLog
 from vlmbatch.service.metrics import ServiceMetrics
 from vlmbatch.service.models import Models
 from vlmbatch.service.problems import Problem, RequestKind
+from vlmbatch.service.queue_metrics import QueueFacts
 from vlmbatch.service.rate_limits import RateLimits
+from vlmbatch.service.uploads import checked, decoded
 
 if TYPE_CHECKING:
     from vlmbatch.observers.trace_export import TraceExport
+    from vlmbatch.service.queue_client import QueueClient
 
 _FETCH_KINDS: Mapping[str, RequestKind | FailureKind] = {
     "forbidden": "forbidden",
@@ -53,6 +56,7 @@ class Service:
     bugs: Bugs
     traces: "TraceExport | None"
     room: BodyRoom
+    _queue: "QueueClient | None" = None
     working: set["asyncio.Future[None]"] = field(default_factory=set)
     metrics_port: int | None = None
     """The port that serves /metrics without a key, once it is open."""
@@ -62,6 +66,21 @@ class Service:
         """The service that has received this request."""
         service: Service = request.app.state.service
         return service
+
+    async def queue_facts(self) -> QueueFacts | None:
+        """What is known about the job queue now; None without one."""
+        return None if self._queue is None else await self._queue.facts()
+
+    @property
+    def queue(self) -> "QueueClient":
+        """The job queue; raises a Problem if the service has none."""
+        if self._queue is None:
+            raise Problem(
+                "no_queue",
+                "the service has no job queue; start Redis with redis-server, and start the service with "
+                "--queue redis://127.0.0.1:6379",
+            )
+        return self._queue
 
     async def fetched(self, url: str, place: str) -> bytes:
         """The image at this URL; `place` names the field for messages.
@@ -73,6 +92,18 @@ class Service:
             return await self.fetcher.fetch(url)
         except FetchError as error:
             raise Problem(_FETCH_KINDS[error.status], f"{place}: {error}") from error
+
+    async def picture_at(self, url: str, place: str) -> bytes:
+        """The image in a data URL, or fetched from an allowed host; `place` names the field for messages.
+
+        Raises:
+            Problem: it is no image, or it cannot be fetched.
+        """
+        if url.startswith("data:"):
+            return decoded(url, place)
+        if url.lower().startswith(("http:", "https:")):
+            return checked(await self.fetched(url, place), place)
+        raise Problem("bad_request", f"{place} is not a data URL; write data:image/jpeg;base64,...")
 
     def is_metrics_port(self, port: int | None) -> bool:
         """Whether a request at this port of the service wants metrics alone."""
@@ -129,8 +160,9 @@ async def opened(config: RunConfig, log: ServiceLog) -> AsyncIterator[Service]:
         stack.push_async_callback(rates.aclose)
         fetcher = UrlFetcher(options.allow_url_host, config.input.max_bytes, FETCH_S)
         await stack.enter_async_context(fetcher)
+        queue = await _open_queue(config, log, stack)
         models = await stack.enter_async_context(Models.opened(config, notify))
-        yield Service(
+        service = Service(
             config=config,
             log=log,
             metrics=metrics,
@@ -140,7 +172,32 @@ async def opened(config: RunConfig, log: ServiceLog) -> AsyncIterator[Service]:
             bugs=Bugs(notify),
             traces=traces,
             room=BodyRoom(BODIES * options.max_body),
+            _queue=queue,
         )
+        if queue is not None:
+            from vlmbatch.service.batch_api.reconciler import kept  # an extra
+
+            await stack.enter_async_context(kept(service, queue))
+        yield service
+
+
+async def _open_queue(config: RunConfig, log: ServiceLog, stack: AsyncExitStack) -> "QueueClient | None":
+    """The job queue, if --queue is set. While it is away, the service starts without it.
+
+    Raises:
+        ConfigError: its options are wrong.
+    """
+    if config.jobs.queue is None:
+        return None
+    from vlmbatch.service.queue_client import QueueClient  # an extra
+
+    queue = QueueClient(config.jobs, hides_reasons=config.service.has_keys, tell=log.say)
+    stack.push_async_callback(queue.aclose)
+    try:
+        await queue.opened()
+    except (QueueAwayError, QueueFullError, StoreAwayError) as error:
+        log.say(f"{error}; until then, requests for jobs get the status 503")
+    return queue
 
 
 def _open_traces(config: RunConfig, log: ServiceLog) -> "TraceExport | None":

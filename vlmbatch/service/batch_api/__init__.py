@@ -1,0 +1,1 @@
+"""The Files API and the Batch API of OpenAI's form, over the job queue."""
