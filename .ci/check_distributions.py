@@ -7,9 +7,16 @@ import zipfile
 from email import message_from_bytes
 from pathlib import Path
 
-FOLDERS = {".ci", "benchmarks", "docs", "samples", "tests", "vlmbatch"}
+FOLDERS = {".ci", "benchmarks", "deploy", "docs", "samples", "tests", "vlmbatch"}
 PAGES = {"CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md"}
-SETTINGS = {".gitignore", ".pre-commit-config.yaml", "PKG-INFO", "justfile", "pyproject.toml"}
+SETTINGS = {
+    ".dockerignore",
+    ".gitignore",
+    ".pre-commit-config.yaml",
+    "PKG-INFO",
+    "justfile",
+    "pyproject.toml",
+}
 MODEL = "vlmbatch/backends/llama_cpp/demo_model/"
 LINK = re.compile(r"\]\(([^)\s]*)")
 

@@ -1,36 +1,16 @@
 """The Slurm script of docs/unattended.md works with the real command, and stand-ins for Slurm and vLLM."""
 
-import os
 import signal
-import socket
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from command import records, run, start
 from documents import blocks, page
 from endpoint import Endpoint, Model
+from slurm import FIRST_PORT, free_job, put_stand_ins
 
 (SCRIPT,) = [block for block in blocks(page("docs/unattended.md"), "sh") if "#SBATCH" in block]
-FIRST_PORT = 20000  # the port of a job is this plus the last digits of its number
-PORTS = 10_000
-STAND_INS = {
-    "vllm": "exec sleep 600",
-    "scontrol": 'echo "$@" >> requeued',
-    "vlmbatch": f'exec {sys.executable} -m vlmbatch "$@"',
-}
-
-
-def free_job() -> int:
-    """The number of a job whose port is free; processes begin to search at different numbers."""
-    for step in range(PORTS):
-        job = (os.getpid() + step) % PORTS
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", FIRST_PORT + job))
-            return job
-    raise AssertionError("no port is free")
 
 
 @pytest.fixture
@@ -39,12 +19,7 @@ def job(photos: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Iterato
     photos(2)
     Path("folders.txt").write_text("photos\nother\n")
     Path("job.sh").write_text(SCRIPT)
-    tools = Path("bin")
-    tools.mkdir()
-    for name, line in STAND_INS.items():
-        (tools / name).write_text(f"#!/bin/sh\n{line}\n")
-        (tools / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(tools.absolute()), prepend=":")
+    put_stand_ins(monkeypatch)
     number = free_job()
     with Endpoint(models={"qwen": Model(vision=True)}, port=FIRST_PORT + number) as server:
         yield number, server
