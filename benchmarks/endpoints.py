@@ -1,10 +1,12 @@
 """Starts endpoints in processes of their own, so that their CPU does not count for the client."""
 
 import json
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,26 @@ def llama_cpp() -> Iterator[str]:
     """Start llama.cpp with the demonstration model, as an OpenAI-compatible server; yields its URL."""
     with _serving("llama_server.py") as url:
         yield url
+
+
+@contextmanager
+def redis(folder: Path) -> Iterator[str]:
+    """Start Redis without persistence at a free port; yields its URL."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+    words = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    with subprocess.Popen(["redis-server", *words], stdout=subprocess.DEVNULL) as process:
+        try:
+            while not _listens(port):
+                time.sleep(0.01)
+            yield f"redis://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+def _listens(port: int) -> bool:
+    with closing(socket.socket()) as line:
+        return line.connect_ex(("127.0.0.1", port)) == 0
 
 
 def reset(url: str) -> None:

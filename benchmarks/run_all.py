@@ -43,6 +43,7 @@ BENCHMARKS = (
     Benchmark(module="pool", rounds=1),
     Benchmark(module="service", rounds=3),
     Benchmark(module="service_many", rounds=1),
+    Benchmark(module="queue_worker", rounds=3),
     Benchmark(module="real_engine", rounds=2),
     Benchmark(module="large_runs", rounds=1),
     Benchmark(module="many_answers", rounds=1),

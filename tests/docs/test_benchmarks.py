@@ -26,6 +26,7 @@ CHEAP = {
     "many_answers": "many-answers",
     "service": "service",
     "service_many": "service-many",
+    "queue_worker": "queue-worker",
 }
 SVG = "{http://www.w3.org/2000/svg}"
 
