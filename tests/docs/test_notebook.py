@@ -29,7 +29,7 @@ def shape(cell: dict[str, Any]) -> list[Any]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_notebook_runs_as_it_stands(tmp_path: Path) -> None:
     """A real kernel executes each cell, and its outputs have the shape of the stored outputs."""
     for library in ("ipykernel", "nbclient", "pandas", "polars", "pydantic", "xllamacpp"):

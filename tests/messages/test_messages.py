@@ -101,7 +101,7 @@ FOR_OTHERS = {
     "Parquet (after": "the name of a format, in the middle of a message",
 }
 """The starts of texts that are not messages, with the reason."""
-METRICS = frozenset(("counter", "gauge", "histogram", "Histogram"))
+METRICS = frozenset(("counter", "gauge", "histogram", "Histogram", "GaugeMetricFamily"))
 """The help of a metric is a whole sentence, as is usual there."""
 
 

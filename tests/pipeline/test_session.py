@@ -361,7 +361,7 @@ async def test_waiting_calls_are_bounded(endpoint: Endpoint) -> None:
 
 async def test_a_session_recovers_after_the_patience(endpoint: Endpoint) -> None:
     """Calls raise UnavailableError if the endpoint stays down, and are answered once it is up again."""
-    async with opened(endpoint, give_up_after=20) as session:
+    async with opened(endpoint, give_up_after=5) as session:
         question = session.question()
         assert (await session.answer(encoded((1, 1, 1)), question)).ok
         endpoint.down()
@@ -587,7 +587,7 @@ async def test_a_long_outage_ends_answer_many(endpoint: Endpoint) -> None:
         async for result in session.answer_many((photo, question) for photo in photos):
             results.append(result)
 
-    async with opened(endpoint, give_up_after=10, concurrency=1) as session:
+    async with opened(endpoint, give_up_after=5, concurrency=1) as session:
         with pytest.raises(UnavailableError):
             await take(session)
     assert len(results) == 10
