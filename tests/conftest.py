@@ -5,11 +5,17 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from endpoint import Endpoint
 from hypothesis import settings
 from PIL import Image
+
+if TYPE_CHECKING:
+    from redis_server import RedisServer
+
+    from vlmbatch.jobs.job_queue import JobQueue
 
 pytest.register_assert_rewrite("failing")
 settings.register_profile("untimed", deadline=None)  # a machine may be slow
@@ -79,3 +85,23 @@ def all_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
 def folder(photos: Callable[..., Path]) -> Path:
     """The folder photos with one good photo; its parent is the working folder of the test."""
     return photos(1)
+
+
+@pytest.fixture(scope="module")
+def redis_of_module(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[RedisServer]":
+    """One Redis for all tests of a module."""
+    from redis_server import RedisServer
+
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def queue(redis_of_module: "RedisServer") -> "Iterator[JobQueue]":
+    """An empty queue in a real Redis."""
+    from vlmbatch.jobs.job_queue import JobQueue
+
+    found = JobQueue.open(redis_of_module.url)
+    found.connection.redis.flushall()
+    yield found
+    found.close()

@@ -18,8 +18,9 @@ from vlmbatch.events import Event, checked_observers
 from vlmbatch.observers.format import clean
 from vlmbatch.observers.notices import Line
 from vlmbatch.observers.session_warnings import SessionWarnings
+from vlmbatch.pipeline.image_pairs import ImageAndQuestion
 from vlmbatch.pipeline.question import Question
-from vlmbatch.pipeline.session import MOST_WAITING, ImageAndQuestion, Session, opened
+from vlmbatch.pipeline.session import MOST_WAITING, Session, opened
 from vlmbatch.pipeline.session_state import SessionState
 from vlmbatch.protocols import Observer
 from vlmbatch.records import Result

@@ -138,7 +138,8 @@ async def test_no_wait_writes_what_is_there(config: RunConfig, queue: JobQueue) 
     assert (nothing.summary, OUTPUT.exists()) == (None, False)
     told = [notice.message for notice in nothing.of(Notice)]
     assert told == [
-        "no worker is running for this queue; start one with: vlmbatch worker",
+        "no worker is running for this queue; start one with: vlmbatch worker --queue "
+        f"{config.jobs.queue} --store {config.jobs.store}",
         "none of the 6 images of the batch default is done yet",
     ]
     finish(queue, in_queue(queue, 2))

@@ -56,7 +56,7 @@ def test_a_wrong_url_is_refused_without_its_password(url: str) -> None:
 def test_a_wrong_password_has_a_message_of_its_own(tmp_path: Path) -> None:
     """No password, a wrong one and the right one."""
     with RedisServer(tmp_path, password="right") as server:
-        for secret in ("", ":hunter2@", "nobody:hunter2@"):
+        for secret in ("", ":hunter2@", "other:hunter2@"):
             with pytest.raises(ConfigError) as raised:
                 JobQueue.open(server.url.replace(":right@", secret))
             place = f"redis://127.0.0.1:{server.port}"
@@ -91,7 +91,7 @@ def test_a_full_redis_loses_no_job(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_a_redis_of_another_format_or_without_rights_is_refused(tmp_path: Path) -> None:
-    """Another version of vlmbatch, a replica, a disk that is full, and a user who may not use the keys."""
+    """The format of another version, a user without rights, and a replica each have a message."""
     with RedisServer(tmp_path) as server:
         queue = JobQueue.open(server.url)
         redis = queue.connection.redis

@@ -30,22 +30,6 @@ ENDS = ("completed", "failed", "cancelled")
 KEYS = tuple(f"{name}:{name}-{KEY}" for name in ("alice", "bob"))
 
 
-@pytest.fixture(scope="module")
-def redis_of_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """One Redis for all tests of this module."""
-    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def queue(redis_of_module: RedisServer) -> Iterator[JobQueue]:
-    """An empty queue in a real Redis."""
-    found = JobQueue.open(redis_of_module.url)
-    found.connection.redis.flushall()
-    yield found
-    found.close()
-
-
 @pytest.fixture
 def at(
     redis_of_module: RedisServer, queue: JobQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -13,7 +13,6 @@ from vlmbatch.cli.command_run import PARTLY
 from vlmbatch.cli.console import Console
 from vlmbatch.cli.signals import run_until_signal
 from vlmbatch.config import RunConfig
-from vlmbatch.config.spec import redact_place
 from vlmbatch.errors import QueueAwayError, QueueFullError, StoreAwayError
 from vlmbatch.events import SourceProblem
 from vlmbatch.observers import clean
@@ -133,18 +132,14 @@ def _next(config: RunConfig, enqueuer: "Enqueuer") -> Iterator[str]:
     if not enqueuer.counts.queued:
         yield "there is nothing to do"
         return
+    from vlmbatch.jobs.opening import typed, worker_command
+
     options, output = config.jobs, config.output.output
-    place = _typed("--queue", options.queue)
     if enqueuer.workers:
         yield counted(enqueuer.workers, "worker") + (" is" if enqueuer.workers == 1 else " are") + " running"
     else:
-        store = _typed("--store", options.store)
-        yield f"no worker is running for these jobs; start one with: vlmbatch worker{place}{store}"
+        yield f"no worker is running for these jobs; start one with: {worker_command(config)}"
     batch = "" if options.batch == "default" else f" --batch {options.batch}"
     file = "answers.jsonl" if output == "-" else shlex.quote(output)
+    place = typed("--queue", options.queue)
     yield f"collect the records with: vlmbatch collect{place}{batch} -o {file}"
-
-
-def _typed(flag: str, url: str | None) -> str:
-    """The option as it is typed; nothing for a URL with a password, which a variable has."""
-    return f" {flag} {shlex.quote(url)}" if url is not None and redact_place(url) == url else ""

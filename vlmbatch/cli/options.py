@@ -31,6 +31,22 @@ CONNECTION = ("header", "ca_cert", "client_cert", "client_key", "insecure")
 
 PARSERS: Mapping[Any, Callable[[str], object]] = {int: parse_whole, float: parse_number}
 """How numbers are read that have no parser of their own."""
+OF_A_SESSION = (
+    "endpoint",
+    "request",
+    "max_bytes",
+    "concurrency",
+    "rpm",
+    "timeout",
+    "retries",
+    "give_up_after",
+    "drain",
+    "decode_memory",
+    "dedupe",
+    "cache",
+    "prices",
+)
+"""Options of a session, for commands that keep one open."""
 UNUSED_PATH = "."
 """The path in the RunConfig of a command without PATH; it is not used."""
 

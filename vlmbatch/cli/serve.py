@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from vlmbatch.cli.options import with_options_of
+from vlmbatch.cli.options import OF_A_SESSION, with_options_of
 from vlmbatch.config import RunConfig
 
 EPILOG = """\
@@ -29,22 +29,10 @@ MakeKey = Annotated[
     "queue",
     "store",
     "result_ttl",
-    "endpoint",
-    "request",
+    *OF_A_SESSION,
     "prompt",
     "generation",
     "image",
-    "max_bytes",
-    "concurrency",
-    "rpm",
-    "timeout",
-    "retries",
-    "give_up_after",
-    "drain",
-    "decode_memory",
-    "dedupe",
-    "cache",
-    "prices",
     "quiet",
     "log_json",
     "traces",

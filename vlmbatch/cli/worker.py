@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from vlmbatch.cli.options import with_options_of
+from vlmbatch.cli.options import OF_A_SESSION, with_options_of
 from vlmbatch.config import RunConfig
 
 EPILOG = """\
@@ -22,19 +22,7 @@ UntilEmpty = Annotated[
 @with_options_of(
     "queue",
     "store",
-    "endpoint",
-    "request",
-    "max_bytes",
-    "concurrency",
-    "rpm",
-    "timeout",
-    "retries",
-    "give_up_after",
-    "drain",
-    "decode_memory",
-    "dedupe",
-    "cache",
-    "prices",
+    *OF_A_SESSION,
     "quiet",
     "verbose",
     "log_json",

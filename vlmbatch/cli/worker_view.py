@@ -95,18 +95,12 @@ class WorkerRun:
 
     def _summary(self, session: Session, *, is_whole: bool) -> Summary:
         summary = self._statistics.summary(
-            skipped=0,
-            failed_before=0,
-            unreadable=0,
-            ignored=0,
-            ignored_kinds={},
-            skipped_entries={},
-            empty_paths=(),
-            stopped=True,
+            stopped=not is_whole,
             endpoints=session.supervisor.endpoints,
             cost=session.budget.spent,
         )
-        return replace(summary, stopped=not (is_whole and summary.total))
+        # a finished run without an image has another message
+        return replace(summary, stopped=summary.stopped or not summary.total)
 
     def _notify(self, event: Event) -> None:
         if isinstance(event, ImageFinished):

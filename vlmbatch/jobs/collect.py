@@ -15,7 +15,7 @@ from vlmbatch.jobs.batch_lock import BatchLock
 from vlmbatch.jobs.batches import Batches, BatchState
 from vlmbatch.jobs.bounded_retry import BoundedRetry, pause
 from vlmbatch.jobs.job_queue import FoundJob, JobQueue
-from vlmbatch.jobs.opening import queue_url
+from vlmbatch.jobs.opening import queue_url, worker_command
 from vlmbatch.jobs.record_sink import RecordSink
 from vlmbatch.jobs.registration import workers
 from vlmbatch.pipeline.run_statistics import RunStatistics
@@ -272,10 +272,8 @@ class Collection:
     async def _tell_without_workers(self) -> None:
         at_work = await self._retry.call(lambda: workers(self._queue.connection))
         if at_work == []:
-            tell(
-                self._notify,
-                "no worker is running for this queue; start one with: vlmbatch worker",
-            )
+            command = worker_command(self._config)
+            tell(self._notify, f"no worker is running for this queue; start one with: {command}")
 
     def _finish(self, first: BatchState) -> None:
         skipped = self._skipped(first)
@@ -283,11 +281,6 @@ class Collection:
         self.summary = self._statistics.summary(
             skipped=skipped - failed_before,
             failed_before=failed_before,
-            unreadable=0,
-            ignored=0,
-            ignored_kinds={},
-            skipped_entries={},
-            empty_paths=(),
             stopped=not self._is_whole,
         )
         self._notify(RunFinished(summary=self.summary))

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from vlmbatch.records import Endpoint, EndpointSummary, Result, Summary, Usage
 
@@ -57,14 +58,14 @@ class RunStatistics:
     def summary(
         self,
         *,
-        skipped: int,
-        failed_before: int,
-        unreadable: int,
-        ignored: int,
-        ignored_kinds: Mapping[str, int],
-        skipped_entries: Mapping[str, int],
-        empty_paths: Sequence[str],
         stopped: bool,
+        skipped: int = 0,
+        failed_before: int = 0,
+        unreadable: int = 0,
+        ignored: int = 0,
+        ignored_kinds: Mapping[str, int] = MappingProxyType({}),
+        skipped_entries: Mapping[str, int] = MappingProxyType({}),
+        empty_paths: Sequence[str] = (),
         endpoints: Iterable[Endpoint] = (),
         cost: float | None = None,
     ) -> Summary:

@@ -5,9 +5,9 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterab
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import count
-from typing import TypeAlias, TypeVar, Unpack
+from typing import TypeVar, Unpack
 
-from vlmbatch.aio import ReadAhead, first, threads
+from vlmbatch.aio import first, threads
 from vlmbatch.cache import Cache
 from vlmbatch.config import RunConfig
 from vlmbatch.config.answer_class import AnswerT, SchemaText
@@ -29,6 +29,7 @@ from vlmbatch.pipeline.calls import Calls, checked_deadline
 from vlmbatch.pipeline.context_fit import ContextFit
 from vlmbatch.pipeline.dedup import Deduplicator
 from vlmbatch.pipeline.fingerprint import request_of
+from vlmbatch.pipeline.image_pairs import ImageAndQuestion, checked_pair, in_thread
 from vlmbatch.pipeline.preparer import Preparer
 from vlmbatch.pipeline.processor import ImageProcessor
 from vlmbatch.pipeline.question import Question, report_sizing
@@ -40,14 +41,10 @@ from vlmbatch.protocols import Observer, Sleep, Writer
 from vlmbatch.records import Endpoint, Result
 from vlmbatch.sources.given import GivenImage, GivenImages, references
 
-ITEMS_AHEAD = 16
-"""This many pairs of a blocking iterable are read ahead."""
 MOST_WAITING = 1000
 """This many calls may wait to begin, unless the session is opened with another number."""
 
 T = TypeVar("T")
-ImageAndQuestion: TypeAlias = tuple["GivenImage | Sequence[GivenImage]", Question[T]]
-"""One item of answer_many(): an image, or several for one request, and the question about them."""
 
 
 class Session:
@@ -236,7 +233,7 @@ class Session:
         the other calls.
         """
         checked_deadline(deadline_s)
-        taken = _in_thread(pairs) if isinstance(pairs, Iterable) else aiter(pairs)
+        taken = in_thread(pairs) if isinstance(pairs, Iterable) else aiter(pairs)
         results: asyncio.Queue[Result[T] | BaseException | None] = asyncio.Queue(1)
         working = asyncio.create_task(self._answer_all(taken, results, deadline_s, reuse))
         try:
@@ -268,7 +265,7 @@ class Session:
                         pair, number = await anext(pairs), next(numbers)
                     except StopAsyncIteration:
                         return
-                image, question = _pair(pair)
+                image, question = checked_pair(pair)
                 task = self._task(image, question, None, reuse, number)
                 await results.put(await self._calls.answer(task, deadline_s, is_bounded=True))
 
@@ -358,23 +355,6 @@ async def opened(
                 await session.close(at_once=interrupted)
                 if config.endpoint.unload and not interrupted:
                     await session.supervisor.unload()
-
-
-async def _in_thread(items: Iterable[ImageAndQuestion[T]]) -> AsyncGenerator[ImageAndQuestion[T], None]:
-    """The items of an iterable that may block."""
-    ahead = ReadAhead(map(_pair, items), ahead=ITEMS_AHEAD, name="vlmbatch-items")
-    try:
-        while (item := await ahead.take()) is not None:
-            yield item
-    finally:
-        ahead.close()
-
-
-def _pair(item: ImageAndQuestion[T]) -> ImageAndQuestion[T]:
-    """The item of answer_many(); raises a TypeError if it is no pair. None would end the loop too early."""
-    if not isinstance(item, tuple | list) or len(item) != 2:
-        raise TypeError(f"answer_many() takes pairs of image and question, not {item!r:.60}")
-    return item
 
 
 def _preparer(

@@ -32,10 +32,9 @@ AWAY_S = 1.0
 TOLD_S = 60.0
 """The log has the same reason again after this many seconds."""
 FRESH_S = 1.0
-"""What is known about the queue is used for this many seconds."""
+"""The facts about the queue are used for this many seconds."""
 PATIENCE_S = 0.5
 """How long, in seconds, /ready and /metrics wait for Redis: their clients may wait for only a second."""
-
 CLOSE_S = 1.0
 """At the end, work in a thread may take so many seconds more."""
 
@@ -86,7 +85,7 @@ class QueueClient:
         return self._jobs
 
     async def facts(self) -> QueueFacts:
-        """What is known about the queue now; never fails, and never waits for long."""
+        """The facts about the queue now; it never fails, and waits for PATIENCE_S at most."""
         now = time.monotonic()
         if self._facts is None or (self._facts[0] < now and self._facts[1].done()):
             self._facts = now + FRESH_S, asyncio.create_task(self._ask())

@@ -68,7 +68,7 @@ class Service:
         return service
 
     async def queue_facts(self) -> QueueFacts | None:
-        """What is known about the job queue now; None without one."""
+        """The facts about the job queue now; None without a queue."""
         return None if self._queue is None else await self._queue.facts()
 
     @property

@@ -77,7 +77,7 @@ async def files(request: Request) -> Response:
 
 @router.get("/{file_id}", response_model=FileObject, responses=failures(OpenAIFailed))
 async def file(request: Request, file_id: str) -> Response:
-    """What is known of a file."""
+    """The name, size and purpose of a file."""
     return json_reply((await found_file(request, file_id)).as_object())
 
 
